@@ -1,0 +1,147 @@
+//! Readings to the bytes of a batch.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow_array::builder::{
+    Float64Builder, Int8Builder, Int32Builder, Int64Builder, StringDictionaryBuilder, TimestampMicrosecondBuilder,
+};
+use arrow_array::types::Int32Type;
+use arrow_array::{ArrayRef, RecordBatch};
+use arrow_ipc::CompressionType;
+use arrow_ipc::writer::{IpcWriteOptions, StreamWriter};
+use arrow_schema::{ArrowError, Schema};
+use bytes::Bytes;
+
+use super::rows::{Row, RowDigest};
+use super::{Batch, FORMAT_VERSION, Header, SOFTWARE, metadata, schema};
+use crate::keys::Bounds;
+use crate::reading::Reading;
+use crate::sensor::{Epoch, SourceName};
+
+/// Encodes `readings`, numbered from `first_seq` on, as a batch. The same input gives the same bytes.
+///
+/// Returns the bytes, and the batch that they hold.
+///
+/// # Errors
+/// An Arrow error only if memory for the file cannot be had.
+///
+/// # Panics
+/// If there is no reading, or the first number is below 1: nothing to seal is the caller's to know.
+pub fn encode(
+    source: &SourceName,
+    epoch: Epoch,
+    first_seq: i64,
+    readings: &[Reading],
+    configuration: Option<&str>,
+) -> Result<(Bytes, Batch), ArrowError> {
+    let count = i64::try_from(readings.len()).unwrap_or(i64::MAX);
+    let bounds = Bounds::new(first_seq, first_seq.saturating_add(count) - 1);
+    let bounds = bounds.expect("a batch has at least one reading and numbers from 1 on");
+    let (columns, checksum) = Columns::of(readings, first_seq);
+    let header = Header {
+        source: source.clone(),
+        epoch,
+        bounds,
+        software: SOFTWARE.to_owned(),
+        configuration: configuration.map(str::to_owned),
+        checksum,
+    };
+    let rows = RecordBatch::try_new(schema(), columns)?;
+    let bytes = write(&header, &rows)?;
+    Ok((bytes, Batch { header, rows }))
+}
+
+fn write(header: &Header, rows: &RecordBatch) -> Result<Bytes, ArrowError> {
+    let schema = Schema::clone(&rows.schema()).with_metadata(describe(header));
+    let options = IpcWriteOptions::default().try_with_compression(Some(CompressionType::ZSTD))?;
+    let mut writer = StreamWriter::try_new_with_options(Vec::new(), &schema, options)?;
+    writer.write(&rows.clone().with_schema(Arc::new(schema))?)?;
+    Ok(Bytes::from(writer.into_inner()?))
+}
+
+fn describe(header: &Header) -> HashMap<String, String> {
+    let mut words = HashMap::from([
+        (metadata::FORMAT.to_owned(), FORMAT_VERSION.to_string()),
+        (metadata::SOURCE.to_owned(), header.source.to_string()),
+        (metadata::EPOCH.to_owned(), header.epoch.to_string()),
+        (metadata::FIRST_SEQ.to_owned(), header.bounds.first.to_string()),
+        (metadata::LAST_SEQ.to_owned(), header.bounds.last.to_string()),
+        (metadata::ROWS.to_owned(), header.bounds.count().to_string()),
+        (metadata::SOFTWARE.to_owned(), header.software.clone()),
+        (metadata::CHECKSUM.to_owned(), header.checksum.clone()),
+    ]);
+    if let Some(configuration) = &header.configuration {
+        words.insert(metadata::CONFIGURATION.to_owned(), configuration.clone());
+    }
+    words
+}
+
+/// Gathers the columns and the checksum in one pass.
+struct Columns {
+    sensor: StringDictionaryBuilder<Int32Type>,
+    time: TimestampMicrosecondBuilder,
+    value: Float64Builder,
+    quality: Int8Builder,
+    cause: StringDictionaryBuilder<Int32Type>,
+    lag_ms: Int32Builder,
+    seq: Int64Builder,
+    digest: RowDigest,
+}
+
+impl Columns {
+    fn of(readings: &[Reading], first_seq: i64) -> (Vec<ArrayRef>, String) {
+        let mut columns = Self::with_capacity(readings.len());
+        for (reading, seq) in readings.iter().zip(first_seq..) {
+            columns.add(reading, seq);
+        }
+        columns.finish()
+    }
+
+    fn with_capacity(rows: usize) -> Self {
+        Self {
+            sensor: StringDictionaryBuilder::new(),
+            time: TimestampMicrosecondBuilder::with_capacity(rows),
+            value: Float64Builder::with_capacity(rows),
+            quality: Int8Builder::with_capacity(rows),
+            cause: StringDictionaryBuilder::new(),
+            lag_ms: Int32Builder::with_capacity(rows),
+            seq: Int64Builder::with_capacity(rows),
+            digest: RowDigest::default(),
+        }
+    }
+
+    fn add(&mut self, reading: &Reading, seq: i64) {
+        let cause = reading.cause.map(crate::reading::Cause::word);
+        self.sensor.append_value(reading.sensor.as_str());
+        self.time.append_value(reading.time_us);
+        self.value.append_option(reading.value);
+        self.quality.append_value(reading.quality.code());
+        self.cause.append_option(cause);
+        self.lag_ms.append_option(reading.lag_ms);
+        self.seq.append_value(seq);
+        self.digest.add(&Row {
+            sensor: reading.sensor.as_str(),
+            time_us: reading.time_us,
+            value: reading.value,
+            quality: reading.quality.code(),
+            cause,
+            lag_ms: reading.lag_ms,
+            seq,
+        });
+    }
+
+    fn finish(mut self) -> (Vec<ArrayRef>, String) {
+        let time = self.time.finish().with_timezone("UTC");
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(self.sensor.finish()),
+            Arc::new(time),
+            Arc::new(self.value.finish()),
+            Arc::new(self.quality.finish()),
+            Arc::new(self.cause.finish()),
+            Arc::new(self.lag_ms.finish()),
+            Arc::new(self.seq.finish()),
+        ];
+        (columns, self.digest.hex())
+    }
+}

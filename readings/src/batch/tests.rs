@@ -1,0 +1,169 @@
+//! A batch is read as it was written, today's bytes stay readable, and nothing wrong gets in.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::reading::{Cause, Quality, Reading};
+
+fn source() -> SourceName {
+    "landfall-01".parse().expect("valid")
+}
+
+fn encoded(readings: &[Reading]) -> Vec<u8> {
+    encode(&source(), Epoch::from_bytes([7; 16]), 41, readings, Some("c0ffee")).expect("encoded").0.to_vec()
+}
+
+/// The readings of the golden file; they never change.
+fn golden_readings() -> Vec<Reading> {
+    let water = "landfalltjern/water_temperature";
+    let wind = "mast/depth-2m/wind_speed";
+    let hour_us = 3_600_000_000;
+    let at = |slot: i64| 1_751_360_400_000_000 + slot * hour_us;
+    let id = |name: &str| name.parse().expect("valid");
+    vec![
+        Reading::of(id(water), at(0), 17.25),
+        Reading::of(id(wind), at(0), -0.0),
+        Reading::missing(id(water), at(1), Cause::Timeout),
+        Reading::of(id(water), at(2), f64::MIN_POSITIVE).with_lag_ms(Some(2_500)),
+        Reading { quality: Quality::Fail, ..Reading::of(id(wind), -1, 1e300) },
+    ]
+}
+
+/// Whatever is released stays readable: these bytes were written by version 1 of the format.
+#[test]
+fn the_golden_batch_is_read() {
+    let bytes = include_bytes!("../../tests/golden/batch-1.arrow");
+    let batch = decode(bytes).expect("readable for ever");
+    assert_eq!(batch.readings().expect("readings"), golden_readings());
+    assert_eq!(batch.header.source, source());
+    assert_eq!(batch.header.epoch, Epoch::from_bytes([7; 16]));
+    assert_eq!((batch.header.bounds.first, batch.header.bounds.last), (41, 45));
+    assert_eq!(batch.header.configuration.as_deref(), Some("c0ffee"));
+    assert_eq!(batch.header.checksum, "9637d10eebdf7ebf35f35a93894b57b3dcf8ed5aa2c1d3c907a08302276e1ee3");
+}
+
+#[test]
+fn the_same_readings_give_the_same_bytes() {
+    assert_eq!(encoded(&golden_readings()), encoded(&golden_readings()));
+}
+
+/// Writes a batch again with other metadata or other rows, as a foreign or broken writer would.
+fn forged(change: impl FnOnce(&mut std::collections::HashMap<String, String>), rows: Option<RecordBatch>) -> Vec<u8> {
+    let bytes = encoded(&golden_readings());
+    let reader = arrow_ipc::reader::StreamReader::try_new(&bytes[..], None).expect("a stream");
+    let mut words = reader.schema().metadata().clone();
+    change(&mut words);
+    let rows = rows.unwrap_or_else(|| decode(&bytes).expect("valid").rows);
+    let schema = Schema::clone(&rows.schema()).with_metadata(words);
+    let mut writer = arrow_ipc::writer::StreamWriter::try_new(Vec::new(), &schema).expect("a writer");
+    writer.write(&rows.with_schema(Arc::new(schema)).expect("the same columns")).expect("written");
+    writer.into_inner().expect("finished")
+}
+
+fn refusal(bytes: &[u8]) -> String {
+    decode(bytes).expect_err("it was accepted").to_string()
+}
+
+#[test]
+fn a_format_of_tomorrow_is_refused_with_a_hint() {
+    let bytes = forged(|words| drop(words.insert(metadata::FORMAT.into(), "2".into())), None);
+    assert!(refusal(&bytes).contains("hint: update the pipeline"), "{}", refusal(&bytes));
+}
+
+#[test]
+fn wrong_metadata_is_refused() {
+    for (key, value) in [
+        (metadata::SOURCE, "../etc"),
+        (metadata::EPOCH, "xyz"),
+        (metadata::FIRST_SEQ, "0"),
+        (metadata::LAST_SEQ, "40"),
+        (metadata::LAST_SEQ, "9223372036854775807"),
+        (metadata::ROWS, "4"),
+        (metadata::CHECKSUM, "00"),
+    ] {
+        decode(&forged(|words| drop(words.insert(key.into(), value.into())), None)).expect_err(key);
+    }
+    for key in [metadata::FORMAT, metadata::SOURCE, metadata::CHECKSUM, metadata::ROWS] {
+        assert!(refusal(&forged(|words| drop(words.remove(key)), None)).contains("missing"), "{key}");
+    }
+}
+
+#[test]
+fn rows_that_break_the_contract_are_refused() {
+    let good = decode(&encoded(&golden_readings())).expect("valid").rows;
+    let with = |index: usize, column: arrow_array::ArrayRef| {
+        let mut columns = good.columns().to_vec();
+        columns[index] = column;
+        RecordBatch::try_new(good.schema(), columns).expect("the same shape")
+    };
+    let texts = |words: [&str; 5]| -> arrow_array::ArrayRef {
+        Arc::new(words.into_iter().collect::<arrow_array::DictionaryArray<arrow_array::types::Int32Type>>())
+    };
+    let qualities =
+        |codes: [i8; 5]| -> arrow_array::ArrayRef { Arc::new(arrow_array::Int8Array::from_iter_values(codes)) };
+    let values = |value| -> arrow_array::ArrayRef {
+        Arc::new(arrow_array::Float64Array::from_iter([Some(value), Some(1.0), None, Some(1.0), Some(1.0)]))
+    };
+    for (rows, part) in [
+        (with(0, texts(["a/b", "a/b", "../b", "a/b", "a/b"])), "valid part"),
+        (with(4, texts(["timeout", "because", "timeout", "timeout", "timeout"])), "not a known cause"),
+        (with(3, qualities([2, 2, 9, 7, 2])), "is no quality"),
+        (with(3, qualities([2, 2, 2, 2, 2])), "its quality is not 9"),
+        (with(3, qualities([9, 2, 9, 2, 2])), "says that none was got"),
+        (with(2, values(f64::NAN)), "is no value"),
+        (with(2, values(1.5)), "checksum"),
+        (with(6, Arc::new(arrow_array::Int64Array::from_iter_values([41, 42, 42, 44, 45]))), "it must be 43"),
+        (good.slice(0, 4), "there are 4 rows"),
+    ] {
+        let found = refusal(&forged(|_| (), Some(rows)));
+        assert!(found.contains(part), "{found:?} does not say {part:?}");
+    }
+}
+
+#[test]
+fn columns_of_tomorrow_are_left_out_and_missing_ones_refused() {
+    let good = decode(&encoded(&golden_readings())).expect("valid").rows;
+    let mut fields = good.schema().fields().to_vec();
+    fields.push(Arc::new(Field::new("extra", DataType::Int64, true)));
+    let mut columns = good.columns().to_vec();
+    columns.push(Arc::clone(good.column(6)));
+    let more = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).expect("valid");
+    assert_eq!(decode(&forged(|_| (), Some(more))).expect("readable").rows, good);
+    let fewer = good.project(&[0, 1, 2, 3, 4, 6]).expect("valid");
+    assert!(refusal(&forged(|_| (), Some(fewer))).contains("`lag_ms` is missing"));
+}
+
+fn any_reading() -> impl Strategy<Value = Reading> {
+    let sensor = prop::sample::select(vec!["a/b", "landfalltjern/water_temperature", "a/b/c/d/e"]);
+    let result = prop_oneof![any::<f64>().prop_map(Ok), prop::sample::select(Cause::ALL.to_vec()).prop_map(Err),];
+    (sensor, any::<i64>(), result, any::<Option<i32>>()).prop_map(|(sensor, time_us, result, lag_ms)| {
+        Reading::from_result(sensor.parse().expect("valid"), time_us, result).with_lag_ms(lag_ms)
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn what_is_written_is_read(readings in prop::collection::vec(any_reading(), 1..50), first in 1..i64::MAX / 2) {
+        let (bytes, written) = encode(&source(), Epoch::from_bytes([1; 16]), first, &readings, None).expect("encoded");
+        let read = decode(&bytes).expect("readable");
+        prop_assert_eq!(&read.header, &written.header);
+        prop_assert_eq!(read.readings().expect("readings"), readings);
+    }
+
+    #[test]
+    fn a_flipped_bit_is_never_a_wrong_value(readings in prop::collection::vec(any_reading(), 1..20), at: prop::sample::Index, bit in 0_u32..8) {
+        let mut bytes = encoded(&readings);
+        let index = at.index(bytes.len());
+        bytes[index] ^= 1_u8 << bit;
+        if let Ok(batch) = decode(&bytes) {
+            prop_assert_eq!(batch.readings().expect("readings"), readings);
+        }
+    }
+
+    #[test]
+    fn nonsense_is_refused_and_does_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        prop_assert!(decode(&bytes).is_err());
+    }
+}

@@ -1,0 +1,260 @@
+//! Where things lie in a lake: every key is made and read here, and nowhere else.
+//!
+//! ```text
+//! landing/<source>/<epoch>/<first_seq>-<last_seq>.arrow   a sealed batch
+//! landing/<source>/<epoch>/<first_seq>-<last_seq>.gap     numbers that the gateway had to drop
+//! landing/<source>/<epoch>/closed                         the epoch's last number
+//! landing/<source>/config/<sha256>.toml                   the configuration that a batch names
+//! quarantine/<landing key without its first part>         what could not be read; the reason beside it
+//! tables/<table>/                                         Delta tables
+//! open/<dataset>/<version>/…, open/<dataset>/latest.json  releases
+//! jobs/<job>.json                                         the lease of a job
+//! ```
+//!
+//! Numbers are padded to 20 digits, so that keys sort as numbers do.
+
+use std::fmt;
+
+use object_store::path::Path;
+
+use crate::sensor::{Epoch, SourceName};
+
+/// The folder of sealed batches.
+pub const LANDING: &str = "landing";
+/// The folder of what could not be read.
+pub const QUARANTINE: &str = "quarantine";
+/// The folder of the Delta tables.
+pub const TABLES: &str = "tables";
+/// The folder of published datasets.
+pub const OPEN: &str = "open";
+/// The folder of the jobs' leases.
+pub const JOBS: &str = "jobs";
+
+/// A run of numbers of one epoch, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Bounds {
+    /// The first number.
+    pub first: i64,
+    /// The last number.
+    pub last: i64,
+}
+
+impl Bounds {
+    /// Bounds, if they are a run of numbers from 1 on.
+    #[must_use]
+    pub const fn new(first: i64, last: i64) -> Option<Self> {
+        if first >= 1 && last >= first { Some(Self { first, last }) } else { None }
+    }
+
+    /// How many numbers lie within.
+    #[must_use]
+    pub const fn count(self) -> i64 {
+        self.last - self.first + 1
+    }
+
+    /// Whether `other` lies within.
+    #[must_use]
+    pub const fn contains(self, other: Self) -> bool {
+        self.first <= other.first && other.last <= self.last
+    }
+
+    /// Whether the two share a number.
+    #[must_use]
+    pub const fn overlaps(self, other: Self) -> bool {
+        self.first <= other.last && other.first <= self.last
+    }
+}
+
+impl fmt::Display for Bounds {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{:020}-{:020}", self.first, self.last)
+    }
+}
+
+/// What an object in a source's landing folder is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Landed {
+    /// A sealed batch with these numbers.
+    Batch(Epoch, Bounds),
+    /// These numbers were dropped by the gateway.
+    Gap(Epoch, Bounds),
+    /// The epoch is finished.
+    Closed(Epoch),
+    /// A configuration with this SHA-256 (hex).
+    Configuration(String),
+}
+
+impl Landed {
+    /// The key, given whose it is.
+    #[must_use]
+    pub fn key(&self, source: &SourceName) -> Path {
+        let tail = match self {
+            Self::Batch(epoch, bounds) => format!("{epoch}/{bounds}.arrow"),
+            Self::Gap(epoch, bounds) => format!("{epoch}/{bounds}.gap"),
+            Self::Closed(epoch) => format!("{epoch}/closed"),
+            Self::Configuration(sha256) => format!("config/{sha256}.toml"),
+        };
+        Path::from(format!("{LANDING}/{source}/{tail}"))
+    }
+
+    /// Reads a key; `None` where it is not one of ours.
+    #[must_use]
+    pub fn parse(key: &Path) -> Option<(SourceName, Self)> {
+        let text = key.as_ref().strip_prefix(LANDING)?.strip_prefix('/')?;
+        let mut parts = text.split('/');
+        let (source, folder, name) = (parts.next()?, parts.next()?, parts.next()?);
+        if parts.next().is_some() {
+            return None;
+        }
+        let source = source.parse().ok()?;
+        if folder == "config" {
+            let sha256 = name.strip_suffix(".toml").filter(|hex| is_sha256(hex))?;
+            return Some((source, Self::Configuration(sha256.to_owned())));
+        }
+        Self::parse_in_epoch(folder.parse().ok()?, name).map(|landed| (source, landed))
+    }
+
+    fn parse_in_epoch(epoch: Epoch, name: &str) -> Option<Self> {
+        if name == "closed" {
+            return Some(Self::Closed(epoch));
+        }
+        let (bounds, kind) = name.split_once('.')?;
+        let bounds = parse_bounds(bounds)?;
+        match kind {
+            "arrow" => Some(Self::Batch(epoch, bounds)),
+            "gap" => Some(Self::Gap(epoch, bounds)),
+            _ => None,
+        }
+    }
+}
+
+/// The folder of a source's epoch.
+#[must_use]
+pub fn epoch_folder(source: &SourceName, epoch: Epoch) -> Path {
+    Path::from(format!("{LANDING}/{source}/{epoch}"))
+}
+
+/// The folder of a source.
+#[must_use]
+pub fn source_folder(source: &SourceName) -> Path {
+    Path::from(format!("{LANDING}/{source}"))
+}
+
+/// Where a landed object goes that could not be read. The reason lies beside it, see
+/// [`quarantine_reason`].
+#[must_use]
+pub fn quarantine(landed: &Path) -> Path {
+    let tail = landed.as_ref().strip_prefix(LANDING).unwrap_or(landed.as_ref());
+    Path::from(format!("{QUARANTINE}/{}", tail.trim_start_matches('/')))
+}
+
+/// Where the reason for a quarantined object lies.
+#[must_use]
+pub fn quarantine_reason(landed: &Path) -> Path {
+    Path::from(format!("{}.reason.json", quarantine(landed)))
+}
+
+/// A table's folder.
+#[must_use]
+pub fn table(name: &str) -> Path {
+    Path::from(format!("{TABLES}/{name}"))
+}
+
+/// A file of a release.
+#[must_use]
+pub fn release_file(dataset: &str, version: &str, file: &str) -> Path {
+    Path::from(format!("{OPEN}/{dataset}/{version}/{file}"))
+}
+
+/// The one object that names a dataset's newest release.
+#[must_use]
+pub fn latest_release(dataset: &str) -> Path {
+    Path::from(format!("{OPEN}/{dataset}/latest.json"))
+}
+
+/// The lease of a job.
+#[must_use]
+pub fn lease(job: &str) -> Path {
+    Path::from(format!("{JOBS}/{job}.json"))
+}
+
+fn parse_bounds(text: &str) -> Option<Bounds> {
+    let (first, last) = text.split_once('-')?;
+    let number = |digits: &str| {
+        let plain = digits.len() == 20 && digits.bytes().all(|digit| digit.is_ascii_digit());
+        plain.then(|| digits.parse().ok()).flatten()
+    };
+    Bounds::new(number(first)?, number(last)?)
+}
+
+fn is_sha256(hex: &str) -> bool {
+    hex.len() == 64 && hex.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn source() -> SourceName {
+        "landfall-01".parse().expect("valid")
+    }
+
+    #[test]
+    fn keys_are_as_the_design_draws_them() {
+        let epoch = Epoch::from_bytes([0xab; 16]);
+        let bounds = Bounds::new(1, 360).expect("in order");
+        let key = Landed::Batch(epoch, bounds).key(&source());
+        assert_eq!(
+            key.as_ref(),
+            "landing/landfall-01/abababababababababababababababab/00000000000000000001-00000000000000000360.arrow"
+        );
+        assert_eq!(
+            quarantine_reason(&key).as_ref(),
+            "quarantine/landfall-01/abababababababababababababababab/00000000000000000001-00000000000000000360.arrow.reason.json"
+        );
+        let configuration = Landed::Configuration("0".repeat(64));
+        assert!(
+            configuration
+                .key(&source())
+                .as_ref()
+                .ends_with("/config/0000000000000000000000000000000000000000000000000000000000000000.toml")
+        );
+    }
+
+    #[test]
+    fn foreign_objects_are_not_ours() {
+        let epoch = "ab".repeat(16);
+        for key in [
+            "tables/readings/x".to_owned(),
+            "landing/landfall-01".to_owned(),
+            format!("landing/landfall-01/{epoch}"),
+            format!("landing/landfall-01/{epoch}/1-2.arrow"),
+            format!("landing/landfall-01/{epoch}/00000000000000000002-00000000000000000001.arrow"),
+            format!("landing/landfall-01/{epoch}/00000000000000000001-00000000000000000002.parquet"),
+            format!("landing/landfall-01/{epoch}/+0000000000000000001-00000000000000000002.arrow"),
+            format!("landing/landfall-01/{epoch}/x/closed"),
+            "landing/landfall-01/config/abc.toml".to_owned(),
+            "landing/Landfall/config/x".to_owned(),
+        ] {
+            assert_eq!(Landed::parse(&Path::from(key.as_str())), None, "{key}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_key_names_what_it_was_made_of(bytes: [u8; 16], first in 1..i64::MAX, more in 0..1_000_000_i64) {
+            let epoch = Epoch::from_bytes(bytes);
+            let bounds = Bounds { first, last: first.saturating_add(more) };
+            for landed in [Landed::Batch(epoch, bounds), Landed::Gap(epoch, bounds), Landed::Closed(epoch)] {
+                prop_assert_eq!(Landed::parse(&landed.key(&source())), Some((source(), landed)));
+            }
+        }
+
+        #[test]
+        fn keys_sort_as_numbers(one in 1..i64::MAX, other in 1..i64::MAX) {
+            let key = |first| Landed::Batch(Epoch::from_bytes([1; 16]), Bounds { first, last: i64::MAX }).key(&source());
+            prop_assert_eq!(key(one).cmp(&key(other)), one.cmp(&other));
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! How a lake's store is opened: one URL, one [`ObjectStore`] whose root is the lake.
+//!
+//! `file:///…` is a folder on this machine, where a put has succeeded only once the file and its
+//! folder are on disk (see [`local`]); `s3://bucket/prefix`, `az://container/prefix` and
+//! `gs://bucket/prefix` are clouds, whose credentials come from the environment and never from the
+//! URL. `memory:///` is for tests.
+
+pub mod local;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use object_store::prefix::PrefixStore;
+use object_store::{ObjectStore, ObjectStoreScheme};
+use serde::Deserialize;
+use url::Url;
+
+use local::SyncedFolder;
+
+/// A lake's place: a URL that was held against what is allowed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LakeUrl(Url);
+
+/// An open store. Keys are relative to the lake's root.
+#[derive(Debug, Clone)]
+pub struct Store {
+    objects: Arc<dyn ObjectStore>,
+    url: LakeUrl,
+}
+
+/// Why a store could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The text is no URL of a lake.
+    #[error(
+        "`{text}` is no lake: {what}; hint: write file:///absolute/folder, s3://bucket/prefix, az://container/prefix or gs://bucket/prefix"
+    )]
+    Url {
+        /// The text, without what could be a password in it.
+        text: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// The store refused to be opened.
+    #[error("cannot open the lake `{url}`: {source}")]
+    Open {
+        /// Which lake.
+        url: Url,
+        /// Why.
+        source: object_store::Error,
+    },
+    /// The folder cannot be had.
+    #[error("cannot create the lake's folder `{path}`: {source}; hint: create it, or give this user the right to")]
+    Folder {
+        /// Which folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+impl LakeUrl {
+    /// The lake in a folder of this machine.
+    ///
+    /// # Errors
+    /// [`StoreError::Url`] where the folder's path is not absolute.
+    pub fn folder(path: &std::path::Path) -> Result<Self, StoreError> {
+        let refused =
+            |()| StoreError::Url { text: path.display().to_string(), what: "the path is not absolute".into() };
+        Url::from_directory_path(path).map(Self).map_err(refused)
+    }
+
+    /// The URL.
+    #[must_use]
+    pub const fn url(&self) -> &Url {
+        &self.0
+    }
+
+    /// The folder, where the lake is one of this machine.
+    #[must_use]
+    pub fn local_folder(&self) -> Option<PathBuf> {
+        (self.0.scheme() == "file").then(|| self.0.to_file_path().ok()).flatten()
+    }
+}
+
+impl std::str::FromStr for LakeUrl {
+    type Err = StoreError;
+
+    fn from_str(text: &str) -> Result<Self, StoreError> {
+        let refused = |text: &str, what: &str| StoreError::Url { text: text.to_owned(), what: what.to_owned() };
+        let mut url = Url::parse(text).map_err(|error| refused(text, &error.to_string()))?;
+        if !url.username().is_empty() || url.password().is_some() || url.query().is_some() {
+            url.set_query(None);
+            let _ = url.set_username("").and_then(|()| url.set_password(None));
+            return Err(refused(url.as_str(), "credentials and options come from the environment, not from the URL"));
+        }
+        match url.scheme() {
+            "memory" => {}
+            "file" if url.to_file_path().is_ok() => {}
+            "file" => return Err(refused(text, "a local lake needs an absolute path after file://")),
+            "s3" | "az" | "gs" if url.host_str().is_some() => {}
+            "s3" | "az" | "gs" => return Err(refused(text, "the bucket is missing")),
+            _ => return Err(refused(text, "its scheme is not known")),
+        }
+        if !url.path().ends_with('/') {
+            url.set_path(&format!("{}/", url.path()));
+        }
+        Ok(Self(url))
+    }
+}
+
+impl std::fmt::Display for LakeUrl {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(self.0.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for LakeUrl {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl Store {
+    /// Opens a lake's store. A local folder is created; a cloud is not contacted yet.
+    ///
+    /// # Errors
+    /// [`StoreError::Folder`] where a local folder cannot be had, [`StoreError::Open`] where the
+    /// environment does not say how to reach a cloud.
+    pub fn open(url: &LakeUrl) -> Result<Self, StoreError> {
+        let objects: Arc<dyn ObjectStore> = match url.local_folder() {
+            Some(path) => {
+                let refused = |source| StoreError::Folder { path: path.clone(), source };
+                Arc::new(SyncedFolder::create(&path).map_err(refused)?)
+            }
+            None => open_remote(url.url())?,
+        };
+        Ok(Self { objects, url: url.clone() })
+    }
+
+    /// A store over objects that were opened elsewhere: a test's own, or a wrapped one.
+    #[must_use]
+    pub fn over(objects: Arc<dyn ObjectStore>, url: LakeUrl) -> Self {
+        Self { objects, url }
+    }
+
+    /// The objects, keyed from the lake's root.
+    #[must_use]
+    pub fn objects(&self) -> Arc<dyn ObjectStore> {
+        Arc::clone(&self.objects)
+    }
+
+    /// Where the lake is.
+    #[must_use]
+    pub const fn url(&self) -> &LakeUrl {
+        &self.url
+    }
+}
+
+fn open_remote(url: &Url) -> Result<Arc<dyn ObjectStore>, StoreError> {
+    let refused = |source| StoreError::Open { url: url.clone(), source };
+    let (_, prefix) = ObjectStoreScheme::parse(url).map_err(|error| refused(error.into()))?;
+    let environment = std::env::vars_os()
+        .filter_map(|(key, value)| Some((key.into_string().ok()?.to_ascii_lowercase(), value.into_string().ok()?)))
+        .filter(|(key, _)| ["aws_", "azure_", "google_"].iter().any(|known| key.starts_with(known)));
+    let (objects, _) = object_store::parse_url_opts(url, environment).map_err(refused)?;
+    Ok(Arc::new(PrefixStore::new(objects, prefix)))
+}
+
+#[cfg(test)]
+mod tests;

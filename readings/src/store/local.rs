@@ -1,0 +1,238 @@
+//! A folder of this machine as an object store whose puts survive a power cut.
+//!
+//! `object_store`'s own folder store writes, links and returns without a sync: after a power cut the
+//! name can stand there with nothing in it, which for a batch is a lost batch and for an entry of a
+//! Delta log is a table that no longer opens. Here a put writes a file beside the target, syncs it,
+//! links (create) or renames (overwrite) it, and syncs the folder, and each folder it had to make in
+//! its parent; only then has it succeeded. Listings are in the order of the keys, as a cloud's are.
+//!
+//! Files under way are named `<name>#<number>`, which listings leave out.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Write};
+use std::ops::Range;
+use std::path::{Path as FilePath, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::{self, BoxStream};
+use futures::{StreamExt, TryStreamExt};
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
+    PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result, UploadPart,
+};
+
+const NAME: &str = "SyncedFolder";
+
+/// Numbers the files under way of this process.
+static STAGED: AtomicU64 = AtomicU64::new(0);
+
+/// A folder whose puts are synced.
+#[derive(Debug, Clone)]
+pub struct SyncedFolder {
+    root: PathBuf,
+    objects: Arc<LocalFileSystem>,
+}
+
+impl SyncedFolder {
+    /// Opens a folder, and creates it with the folders above it where they are missing.
+    ///
+    /// # Errors
+    /// What the system says where that fails.
+    pub fn create(root: &FilePath) -> io::Result<Self> {
+        create_folder(root)?;
+        let root = root.canonicalize()?;
+        let objects = LocalFileSystem::new_with_prefix(&root).map_err(io::Error::other)?;
+        Ok(Self { root, objects: Arc::new(objects) })
+    }
+
+    async fn sync(&self, location: &Path) -> Result<()> {
+        let path = self.objects.path_to_filesystem(location)?;
+        blocking(move || {
+            File::open(&path).and_then(|file| file.sync_all()).and_then(|()| sync_parent(&path)).map_err(generic)
+        })
+        .await
+    }
+}
+
+/// Writes `payload` as `path`, on disk when this returns.
+fn put(path: &FilePath, payload: &PutPayload, create_only: bool) -> io::Result<()> {
+    let folder = path.parent().ok_or_else(|| io::Error::other("an object needs a folder"))?;
+    create_folder(folder)?;
+    let staged = stage(path, payload)?;
+    let placed = if create_only { fs::hard_link(&staged, path) } else { fs::rename(&staged, path) };
+    if create_only || placed.is_err() {
+        // What is left behind is left out of listings and does no harm.
+        let _ = fs::remove_file(&staged);
+    }
+    placed?;
+    sync_folder(folder)
+}
+
+fn stage(path: &FilePath, payload: &PutPayload) -> io::Result<PathBuf> {
+    let mut name = path.as_os_str().to_owned();
+    let number = u64::from(std::process::id()) << 32 | STAGED.fetch_add(1, Ordering::Relaxed);
+    name.push(format!("#{number}"));
+    let staged = PathBuf::from(name);
+    let mut file = File::create_new(&staged)?;
+    let written = payload.iter().try_for_each(|part| file.write_all(part)).and_then(|()| file.sync_all());
+    if written.is_err() {
+        let _ = fs::remove_file(&staged);
+    }
+    written.map(|()| staged)
+}
+
+/// Creates a folder and those above it; each new one is on disk when this returns.
+fn create_folder(folder: &FilePath) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = folder.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        create_folder(parent)?;
+    }
+    match fs::create_dir(folder) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+        Ok(()) => sync_parent(folder),
+    }
+}
+
+fn sync_parent(path: &FilePath) -> io::Result<()> {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => sync_folder(parent),
+        _ => sync_folder(FilePath::new(".")),
+    }
+}
+
+fn sync_folder(folder: &FilePath) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+fn generic(source: io::Error) -> Error {
+    Error::Generic { store: NAME, source: Box::new(source) }
+}
+
+/// A folder is listed in any order; readers of a Delta log, who know clouds, count on that of the keys.
+fn in_order(listing: BoxStream<'static, Result<ObjectMeta>>) -> BoxStream<'static, Result<ObjectMeta>> {
+    let sorted = async move {
+        let mut metas: Vec<_> = listing.try_collect().await?;
+        metas.sort_unstable_by(|one, other| one.location.cmp(&other.location));
+        Ok::<_, Error>(stream::iter(metas.into_iter().map(Ok)))
+    };
+    stream::once(sorted).try_flatten().boxed()
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(Error::JoinError { source: error }),
+    }
+}
+
+impl std::fmt::Display for SyncedFolder {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{NAME}({})", self.root.display())
+    }
+}
+
+#[async_trait]
+impl ObjectStore for SyncedFolder {
+    async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        let create_only = match options.mode {
+            PutMode::Create => true,
+            PutMode::Overwrite => false,
+            PutMode::Update(_) => {
+                let operation = "a put that replaces a known version".to_owned();
+                return Err(Error::NotImplemented { operation, implementer: NAME.to_owned() });
+            }
+        };
+        let path = self.objects.path_to_filesystem(location)?;
+        let key = location.to_string();
+        blocking(move || {
+            put(&path, &payload, create_only).map_err(|source| match source.kind() {
+                ErrorKind::AlreadyExists => Error::AlreadyExists { path: key, source: Box::new(source) },
+                _ => generic(source),
+            })
+        })
+        .await?;
+        let e_tag = self.objects.head(location).await?.e_tag;
+        Ok(PutResult { e_tag, version: None })
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        options: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        let path = self.objects.path_to_filesystem(location)?;
+        if let Some(folder) = path.parent().map(FilePath::to_owned) {
+            blocking(move || create_folder(&folder).map_err(generic)).await?;
+        }
+        let upload = self.objects.put_multipart_opts(location, options).await?;
+        Ok(Box::new(SyncedUpload { folder: self.clone(), location: location.clone(), upload }))
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        self.objects.get_opts(location, options).await
+    }
+
+    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        self.objects.get_ranges(location, ranges).await
+    }
+
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        self.objects.delete_stream(locations)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        in_order(self.objects.list(prefix))
+    }
+
+    fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
+        in_order(self.objects.list_with_offset(prefix, offset))
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.objects.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.objects.copy_opts(from, to, options).await?;
+        self.sync(to).await
+    }
+
+    async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> Result<()> {
+        self.objects.rename_opts(from, to, options).await?;
+        self.sync(to).await
+    }
+}
+
+/// An upload in parts. Nothing refers to such a file before its put has succeeded, so syncing it
+/// right after its name appears is enough.
+#[derive(Debug)]
+struct SyncedUpload {
+    folder: SyncedFolder,
+    location: Path,
+    upload: Box<dyn MultipartUpload>,
+}
+
+#[async_trait]
+impl MultipartUpload for SyncedUpload {
+    fn put_part(&mut self, part: PutPayload) -> UploadPart {
+        self.upload.put_part(part)
+    }
+
+    async fn complete(&mut self) -> Result<PutResult> {
+        let result = self.upload.complete().await?;
+        self.folder.sync(&self.location).await?;
+        Ok(result)
+    }
+
+    async fn abort(&mut self) -> Result<()> {
+        self.upload.abort().await
+    }
+}
