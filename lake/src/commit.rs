@@ -1,0 +1,206 @@
+//! The one module that commits to a Delta log.
+//!
+//! Two rules stand above all. A commit that removes files is made on the snapshot whose files were
+//! read, is never rebased (delta-rs overlooks some concurrent removals when it rebases), and carries
+//! the table's fence transaction: if anything was committed meanwhile it is refused, and its maker
+//! looks again. A commit that only adds may be rebased by delta-rs, whose conflict checks then
+//! refuse it if one of its transactions was moved by somebody else.
+//!
+//! After any error other than a conflict it is open whether the commit took place: the maker
+//! refreshes the table and looks at its own transaction before it repeats anything.
+
+use std::collections::BTreeMap;
+
+use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties, TransactionError};
+use deltalake_core::kernel::{Action, Transaction};
+use deltalake_core::protocol::{DeltaOperation, SaveMode};
+use deltalake_core::{DeltaTable, DeltaTableError};
+use serde_json::Value;
+
+use crate::{DataFile, LakeError, Table, TableName};
+
+/// How a table is made: what statistics are kept of, and how long what was removed stays.
+pub(crate) fn create_properties(table: TableName) -> [(String, Option<String>); 4] {
+    [
+        ("delta.dataSkippingStatsColumns", table.sort_columns().join(",")),
+        ("delta.logRetentionDuration", "interval 1 days".to_owned()),
+        ("delta.deletedFileRetentionDuration", "interval 1 days".to_owned()),
+        ("delta.checkpointInterval", COMMITS_PER_HANDLE.to_string()),
+    ]
+    .map(|(key, value)| (key.to_owned(), Some(value)))
+}
+
+/// delta-rs's handle grows slower with each commit; a new one starts from a checkpoint.
+const COMMITS_PER_HANDLE: u32 = 50;
+
+/// How often delta-rs may rebase a commit that only adds.
+const REBASES_MAX: usize = 15;
+
+/// The key under which a commit says what it was for.
+const OPERATION_KEY: &str = "tjern.operation";
+
+/// What a commit is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// New readings.
+    Ingest,
+    /// The same rows in fewer files.
+    Compact,
+    /// Windows of a rollup.
+    Rollup,
+    /// Rows of the register.
+    Register,
+    /// The same readings with other flags.
+    Quality,
+}
+
+impl Operation {
+    /// The word that stands in the log.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Ingest => "ingest",
+            Self::Compact => "compact",
+            Self::Rollup => "rollup",
+            Self::Register => "register",
+            Self::Quality => "quality",
+        }
+    }
+}
+
+/// A commit to be made.
+#[derive(Debug, Clone)]
+pub struct Commit {
+    /// What it is for.
+    pub operation: Operation,
+    /// The files that it adds; they are written already.
+    pub add: Vec<DataFile>,
+    /// The files that it removes; they belong to the version that the table is pinned at.
+    pub remove: Vec<DataFile>,
+    /// The applications whose last number it moves.
+    pub transactions: Vec<(String, i64)>,
+    /// What else stands in the log beside it.
+    pub notes: BTreeMap<String, Value>,
+}
+
+/// Why a commit was not made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CommitError {
+    /// Somebody else committed meanwhile. Refresh, look again, decide again.
+    #[error("table `{table}` moved on while a commit was prepared on version {version}")]
+    Conflict {
+        /// Which table.
+        table: TableName,
+        /// The version that the commit was built on.
+        version: i64,
+    },
+    /// Something failed; the commit may have taken place all the same.
+    #[error(transparent)]
+    Failed(#[from] LakeError),
+}
+
+impl Table {
+    /// Makes a commit on the version that the table is pinned at. Returns the new version, to which
+    /// the table has moved on.
+    ///
+    /// # Errors
+    /// [`CommitError::Conflict`] if the commit was refused, [`CommitError::Failed`] if that is open.
+    ///
+    /// # Panics
+    /// If a removed file does not belong to the pinned version: its maker read something else.
+    pub async fn commit(&mut self, commit: Commit) -> Result<i64, CommitError> {
+        for file in &commit.remove {
+            assert!(self.is_active(file), "a commit removes files of the version that it was built on");
+        }
+        let table = self.name();
+        let version = self.version();
+        let delta = self.delta_at_version().await?;
+        let snapshot = delta.snapshot().map_err(|source| failed(table, source))?;
+        let prepared = properties(&commit, self.transaction(&fence(table)), table);
+        let committed = CommitBuilder::from(prepared)
+            .with_actions(actions(&commit, table, self.lake.clock().now_us() / 1_000))
+            .build(Some(snapshot), delta.log_store(), delta_operation(&commit))
+            .await;
+        if let Err(error) = committed {
+            self.delta = None;
+            return Err(if is_conflict(&error) {
+                CommitError::Conflict { table, version }
+            } else {
+                failed(table, error)
+            });
+        }
+        self.refresh().await?;
+        Ok(self.version())
+    }
+
+    async fn delta_at_version(&mut self) -> Result<DeltaTable, CommitError> {
+        let table = self.name();
+        let version = u64::try_from(self.version()).unwrap_or_default();
+        if self.commits >= COMMITS_PER_HANDLE {
+            (self.delta, self.commits) = (None, 0);
+        }
+        let mut delta = match self.delta.take() {
+            Some(delta) => delta,
+            None => DeltaTable::new(self.lake.log_store(table)?),
+        };
+        delta.load_version(version).await.map_err(|source| failed(table, source))?;
+        self.commits += 1;
+        self.delta = Some(delta.clone());
+        Ok(delta)
+    }
+}
+
+/// The fence transaction of a table: every commit that removes files moves it.
+fn fence(table: TableName) -> String {
+    format!("fence/{table}")
+}
+
+fn properties(commit: &Commit, fenced: Option<i64>, table: TableName) -> CommitProperties {
+    let mut transactions: Vec<_> =
+        commit.transactions.iter().map(|(app_id, number)| Transaction::new(app_id, *number)).collect();
+    let removes = !commit.remove.is_empty();
+    if removes {
+        transactions.push(Transaction::new(fence(table), fenced.unwrap_or(0) + 1));
+    }
+    let operation = (OPERATION_KEY.to_owned(), Value::from(commit.operation.word()));
+    CommitProperties::default()
+        .with_application_transactions(transactions)
+        .with_max_retries(if removes { 0 } else { REBASES_MAX })
+        // Cleaning lists the whole log: a job's work and not every commit's.
+        .with_cleanup_expired_logs(Some(false))
+        .with_metadata(commit.notes.clone().into_iter().chain([operation]))
+}
+
+fn actions(commit: &Commit, table: TableName, now_ms: i64) -> Vec<Action> {
+    let removes = commit.remove.iter().map(|file| Action::Remove(file.to_remove(now_ms)));
+    let adds = commit.add.iter().map(|file| Action::Add(file.to_add(table.sort_columns())));
+    removes.chain(adds).collect()
+}
+
+/// What Delta itself calls it, for readers of the history.
+fn delta_operation(commit: &Commit) -> DeltaOperation {
+    match commit.operation {
+        Operation::Compact => DeltaOperation::Optimize { predicate: None, target_size: 0 },
+        Operation::Quality => DeltaOperation::Update { predicate: None },
+        Operation::Ingest | Operation::Rollup | Operation::Register => {
+            DeltaOperation::Write { mode: SaveMode::Append, partition_by: None, predicate: None }
+        }
+    }
+}
+
+fn is_conflict(error: &DeltaTableError) -> bool {
+    matches!(
+        error,
+        DeltaTableError::VersionAlreadyExists(_)
+            | DeltaTableError::Transaction {
+                source: TransactionError::CommitConflict(_)
+                    | TransactionError::MaxCommitAttempts(_)
+                    | TransactionError::VersionAlreadyExists(_)
+            }
+    )
+}
+
+fn failed(table: TableName, source: DeltaTableError) -> CommitError {
+    CommitError::Failed(LakeError::Delta { table, source: Box::new(source) })
+}

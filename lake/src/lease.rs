@@ -1,0 +1,123 @@
+//! A lease: at most one process does a job at a time, so that none does work in vain.
+//!
+//! It is an object that is created only if it is not there, and taken over once it has run out. It
+//! saves work and does not guard data: two that both believe to hold it (a clock that jumped, a
+//! pause longer than the lease) are kept apart by the fence of the commit itself.
+
+use std::time::Duration;
+
+use object_store::path::Path;
+use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
+use serde::{Deserialize, Serialize};
+
+use crate::{Lake, LakeError};
+
+/// A lease that is held. Give it back with [`Lease::give_back`]; one that is not runs out by itself.
+#[derive(Debug)]
+pub struct Lease {
+    lake: Lake,
+    key: Path,
+    record: Record,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Record {
+    holder: String,
+    until_us: i64,
+}
+
+impl Lease {
+    /// Takes the lease of a job; `None` where somebody else holds it.
+    ///
+    /// # Errors
+    /// [`LakeError::Store`].
+    pub async fn take(lake: &Lake, job: &str, time_to_live: Duration) -> Result<Option<Self>, LakeError> {
+        let key = tjern_readings::keys::lease(job);
+        let now_us = lake.clock().now_us();
+        let lasts_us = i64::try_from(time_to_live.as_micros()).unwrap_or(i64::MAX);
+        let record = Record { holder: uuid::Uuid::new_v4().to_string(), until_us: now_us.saturating_add(lasts_us) };
+        let lease = Self { lake: lake.clone(), key, record };
+        if lease.create().await? {
+            return Ok(Some(lease));
+        }
+        match lease.held().await? {
+            Some(other) if other.until_us > now_us && other.until_us <= now_us.saturating_add(lasts_us) => Ok(None),
+            // Run out, or from a clock that was far ahead.
+            Some(_) => {
+                lease.delete().await?;
+                Ok(lease.create().await?.then_some(lease))
+            }
+            None => Ok(lease.create().await?.then_some(lease)),
+        }
+    }
+
+    /// Gives the lease back, so that the next one need not wait for it to run out.
+    ///
+    /// # Errors
+    /// [`LakeError::Store`]; the lease then runs out by itself.
+    pub async fn give_back(self) -> Result<(), LakeError> {
+        if self.held().await?.as_ref() == Some(&self.record) { self.delete().await } else { Ok(()) }
+    }
+
+    async fn create(&self) -> Result<bool, LakeError> {
+        let bytes = serde_json::to_vec(&self.record).unwrap_or_default();
+        let put = self.lake.objects().put_opts(&self.key, PutPayload::from(bytes), PutMode::Create.into()).await;
+        match put {
+            Ok(_) => Ok(true),
+            Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => {
+                // The store's own retry may have met our own object.
+                Ok(self.held().await?.as_ref() == Some(&self.record))
+            }
+            Err(source) => Err(self.failed(source)),
+        }
+    }
+
+    async fn held(&self) -> Result<Option<Record>, LakeError> {
+        match self.lake.objects().get(&self.key).await {
+            Ok(found) => {
+                let bytes = found.bytes().await.map_err(|source| self.failed(source))?;
+                let unreadable = Record { holder: String::new(), until_us: i64::MIN };
+                Ok(Some(serde_json::from_slice(&bytes).unwrap_or(unreadable)))
+            }
+            Err(Error::NotFound { .. }) => Ok(None),
+            Err(source) => Err(self.failed(source)),
+        }
+    }
+
+    async fn delete(&self) -> Result<(), LakeError> {
+        match self.lake.objects().delete(&self.key).await {
+            Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
+            Err(source) => Err(self.failed(source)),
+        }
+    }
+
+    fn failed(&self, source: Error) -> LakeError {
+        LakeError::Store { key: self.key.to_string(), source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tjern_readings::clock::Clock;
+    use tjern_readings::store::Store;
+
+    #[tokio::test]
+    async fn a_lease_is_held_by_one_and_runs_out() {
+        let clock = Clock::manual(1_000_000);
+        let store = Store::open(&"memory:///".parse().expect("a lake")).expect("opened");
+        let lake = Lake::over(store).with_clock(clock.clone());
+        let minute = Duration::from_secs(60);
+        let first = Lease::take(&lake, "compact", minute).await.expect("asked").expect("free");
+        assert!(Lease::take(&lake, "compact", minute).await.expect("asked").is_none());
+        clock.set_us(62_000_000);
+        let second = Lease::take(&lake, "compact", minute).await.expect("asked").expect("run out");
+        first.give_back().await.expect("given back");
+        assert!(
+            Lease::take(&lake, "compact", minute).await.expect("asked").is_none(),
+            "another's lease was given back"
+        );
+        second.give_back().await.expect("given back");
+        assert!(Lease::take(&lake, "compact", minute).await.expect("asked").is_some());
+    }
+}

@@ -1,0 +1,153 @@
+//! The tables of Tjern: Delta snapshots and commits, the scan that reads them, the SQL session.
+//!
+//! Data goes one way: [`log`] reads a table's Delta log (files and transactions in one pass),
+//! [`table`] pins a version of it, [`commit`] is the one module that writes to a log, [`write`] makes
+//! the Parquet files that a commit names, [`scan`] hands a pinned version to DataFusion, and
+//! [`session`] puts all tables and views of a lake before an SQL planner that reaches nothing else.
+//!
+//! Delta is used at reader version 1, writer version 2, unpartitioned, without table features, so
+//! that Spark, DuckDB, Polars and Python's `deltalake` read the same folders.
+
+pub mod commit;
+pub mod file;
+pub mod functions;
+pub mod lease;
+pub mod log;
+pub mod scan;
+pub mod schema;
+pub mod session;
+pub mod table;
+pub mod views;
+pub mod write;
+
+use std::sync::Arc;
+
+use deltalake_core::logstore::{LogStoreRef, StorageConfig, logstore_with};
+use object_store::ObjectStore;
+use tjern_readings::clock::Clock;
+use tjern_readings::store::{LakeUrl, Store, StoreError};
+use url::Url;
+
+pub use commit::{Commit, CommitError, Operation};
+pub use file::DataFile;
+pub use lease::Lease;
+pub use schema::TableName;
+pub use session::{Access, SessionSettings, session};
+pub use table::{Changes, Table};
+pub use write::{FileWriter, write_file};
+
+/// An open lake: its store, and the clock by which times are written into it.
+#[derive(Debug, Clone)]
+pub struct Lake {
+    store: Store,
+    clock: Clock,
+}
+
+/// What went wrong with a lake.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LakeError {
+    /// The store could not be opened.
+    #[error(transparent)]
+    Open(#[from] StoreError),
+    /// The store failed.
+    #[error("the lake's store failed at `{key}`: {source}")]
+    Store {
+        /// Which object.
+        key: String,
+        /// Why.
+        source: object_store::Error,
+    },
+    /// A table's log makes no sense.
+    #[error("the log of table `{table}` is damaged at `{place}`: {what}")]
+    Log {
+        /// Which table.
+        table: TableName,
+        /// Which object of the log.
+        place: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// Another program raised the table's protocol.
+    #[error(
+        "table `{table}` needs Delta reader version {reader}, this software reads version 1; hint: undo the table feature that another program switched on"
+    )]
+    Protocol {
+        /// Which table.
+        table: TableName,
+        /// The version that the table asks for.
+        reader: i64,
+    },
+    /// Delta refused.
+    #[error("table `{table}`: {source}")]
+    Delta {
+        /// Which table.
+        table: TableName,
+        /// Why.
+        source: Box<deltalake_core::DeltaTableError>,
+    },
+    /// The SQL engine failed.
+    #[error("the query engine failed: {0}")]
+    Engine(#[from] datafusion::error::DataFusionError),
+    /// Parquet could not be written.
+    #[error("cannot write a file of table `{table}`: {source}")]
+    Parquet {
+        /// Which table.
+        table: TableName,
+        /// Why.
+        source: parquet::errors::ParquetError,
+    },
+    /// A time zone that the data base does not know.
+    #[error("time zone: {0}; hint: write a name like \"Europe/Oslo\"")]
+    TimeZone(#[from] jiff::Error),
+}
+
+impl Lake {
+    /// Opens a lake. A local folder is created; a cloud is not contacted yet.
+    ///
+    /// # Errors
+    /// [`LakeError::Open`].
+    pub fn open(url: &LakeUrl) -> Result<Self, LakeError> {
+        Ok(Self::over(Store::open(url)?))
+    }
+
+    /// A lake over an open store.
+    #[must_use]
+    pub const fn over(store: Store) -> Self {
+        Self { store, clock: Clock::system() }
+    }
+
+    /// The same lake with another clock.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// The lake's store.
+    #[must_use]
+    pub const fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The lake's objects, keyed from its root.
+    #[must_use]
+    pub fn objects(&self) -> Arc<dyn ObjectStore> {
+        self.store.objects()
+    }
+
+    /// The clock.
+    #[must_use]
+    pub const fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Delta's view of a table's folder. The URL is of use within this process only: our store is
+    /// keyed from the lake's root wherever that lies, so Delta shall not reason about real paths.
+    pub(crate) fn log_store(&self, table: TableName) -> Result<LogStoreRef, LakeError> {
+        let refused = |source| LakeError::Delta { table, source: Box::new(source) };
+        let url = Url::parse(&format!("memory:///{}/", tjern_readings::keys::table(table.as_str())));
+        let url = url.map_err(|error| refused(deltalake_core::DeltaTableError::Generic(error.to_string())))?;
+        logstore_with(self.objects(), &url, StorageConfig::default()).map_err(refused)
+    }
+}

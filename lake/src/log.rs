@@ -1,0 +1,285 @@
+//! A table's Delta log, read in one pass: the active files and the application transactions of a
+//! version, kept in memory and carried forward commit by commit.
+//!
+//! Reading follows the Delta protocol, "Action Reconciliation": for a path the newest of add and
+//! remove counts, for an application the newest transaction. It starts at the newest checkpoint
+//! (classic, of one or several parts) and goes on through the JSON commits. Only what reader version
+//! 1 may contain is understood; anything else is an error and never skipped.
+//!
+//! A refresh costs one listing and one get per new commit, however long the history.
+
+mod checkpoint;
+
+use std::collections::{BTreeMap, HashMap};
+
+use futures::TryStreamExt;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use serde::Deserialize;
+
+use crate::file::{AddEntry, DataFile, decode_path};
+use crate::{Lake, LakeError, TableName};
+
+/// The state of a table at one version.
+#[derive(Debug, Clone)]
+pub struct LogState {
+    table: TableName,
+    version: i64,
+    files: BTreeMap<String, DataFile>,
+    transactions: HashMap<String, i64>,
+}
+
+/// One commit, as far as it concerns us.
+#[derive(Debug, Default)]
+pub(crate) struct CommitEntries {
+    pub(crate) operation: Option<String>,
+    pub(crate) added: Vec<DataFile>,
+    pub(crate) removed: Vec<String>,
+    transactions: Vec<(String, i64)>,
+}
+
+impl LogState {
+    /// Reads the newest version; `None` where there is no table.
+    ///
+    /// # Errors
+    /// [`LakeError::Store`], [`LakeError::Log`], [`LakeError::Protocol`].
+    pub async fn read(lake: &Lake, table: TableName) -> Result<Option<Self>, LakeError> {
+        let listing = Listing::of(lake, table, None).await?;
+        let mut state = Self { table, version: -1, files: BTreeMap::new(), transactions: HashMap::new() };
+        if let Some((version, parts)) = listing.newest_checkpoint() {
+            for part in parts {
+                checkpoint::apply(&mut state, lake, part).await?;
+            }
+            state.version = version;
+        }
+        state.follow(lake, &listing).await?;
+        Ok((state.version >= 0).then_some(state))
+    }
+
+    /// Carries the state forward to the newest version. Returns whether it moved.
+    ///
+    /// # Errors
+    /// As [`LogState::read`]; the state is then as it was.
+    pub async fn refresh(&mut self, lake: &Lake) -> Result<bool, LakeError> {
+        let listing = Listing::of(lake, self.table, Some(self.version)).await?;
+        let Some(newest) = listing.newest_version() else { return Ok(false) };
+        let mut state = if listing.commits.contains_key(&(self.version + 1)) {
+            let mut state = self.clone();
+            state.follow(lake, &listing).await?;
+            state
+        } else {
+            // Commits that we have not seen were cleaned away: begin again at a checkpoint.
+            Self::read(lake, self.table).await?.ok_or_else(|| self.damaged("_delta_log", "the table is gone"))?
+        };
+        if state.version < newest {
+            return Err(self.damaged("_delta_log", "a commit is missing"));
+        }
+        std::mem::swap(self, &mut state);
+        Ok(true)
+    }
+
+    /// The version.
+    #[must_use]
+    pub const fn version(&self) -> i64 {
+        self.version
+    }
+
+    /// The active files.
+    pub fn files(&self) -> impl Iterator<Item = &DataFile> {
+        self.files.values()
+    }
+
+    /// Whether a file is active.
+    #[must_use]
+    pub fn is_active(&self, path: &str) -> bool {
+        self.files.contains_key(path)
+    }
+
+    /// The application transactions.
+    #[must_use]
+    pub const fn transactions(&self) -> &HashMap<String, i64> {
+        &self.transactions
+    }
+
+    async fn follow(&mut self, lake: &Lake, listing: &Listing) -> Result<(), LakeError> {
+        for (version, key) in listing.commits.range(self.version + 1..) {
+            if *version != self.version + 1 {
+                return Err(self.damaged(key.as_ref(), "the commit before it is missing"));
+            }
+            let entries = read_commit(lake, self.table, key).await?;
+            self.apply(entries);
+            self.version = *version;
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, entries: CommitEntries) {
+        for path in entries.removed {
+            self.files.remove(&path);
+        }
+        for file in entries.added {
+            self.files.insert(file.path.clone(), file);
+        }
+        self.transactions.extend(entries.transactions);
+    }
+
+    fn damaged(&self, place: &str, what: &str) -> LakeError {
+        LakeError::Log { table: self.table, place: place.to_owned(), what: what.to_owned() }
+    }
+}
+
+/// Reads what the commits after `version` did, oldest first.
+pub(crate) async fn commits_after(
+    lake: &Lake,
+    table: TableName,
+    after: i64,
+    until: i64,
+) -> Result<Option<Vec<CommitEntries>>, LakeError> {
+    let listing = Listing::of(lake, table, Some(after)).await?;
+    let mut commits = Vec::new();
+    for version in after + 1..=until {
+        let Some(key) = listing.commits.get(&version) else { return Ok(None) };
+        commits.push(read_commit(lake, table, key).await?);
+    }
+    Ok(Some(commits))
+}
+
+/// The folder of a table's log.
+fn log_folder(table: TableName) -> Path {
+    tjern_readings::keys::table(table.as_str()).join("_delta_log")
+}
+
+/// What a listing of a log shows.
+#[derive(Debug, Default)]
+struct Listing {
+    commits: BTreeMap<i64, Path>,
+    checkpoints: BTreeMap<i64, Vec<(u32, u32, Path)>>,
+}
+
+impl Listing {
+    async fn of(lake: &Lake, table: TableName, after: Option<i64>) -> Result<Self, LakeError> {
+        let folder = log_folder(table);
+        let objects = lake.objects();
+        let mut metas = match after {
+            // "_" sorts after the digits, so this leaves out nothing but what is old.
+            Some(version) => {
+                objects.list_with_offset(Some(&folder), &folder.clone().join(format!("{version:020}.json")))
+            }
+            None => objects.list(Some(&folder)),
+        };
+        let mut listing = Self::default();
+        let failed = |source| LakeError::Store { key: folder.to_string(), source };
+        while let Some(meta) = metas.try_next().await.map_err(failed)? {
+            listing.add(meta.location);
+        }
+        Ok(listing)
+    }
+
+    fn add(&mut self, key: Path) {
+        let Some(name) = key.filename() else { return };
+        let Some((version, kind)) = name.split_once('.') else { return };
+        let Some(version) = (version.len() == 20).then(|| version.parse().ok()).flatten() else { return };
+        match kind.split('.').collect::<Vec<_>>().as_slice() {
+            ["json"] => drop(self.commits.insert(version, key)),
+            ["checkpoint", "parquet"] => self.checkpoints.entry(version).or_default().push((1, 1, key)),
+            ["checkpoint", part, parts, "parquet"] => {
+                if let (Ok(part), Ok(parts)) = (part.parse(), parts.parse()) {
+                    self.checkpoints.entry(version).or_default().push((part, parts, key));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn newest_version(&self) -> Option<i64> {
+        self.commits.keys().next_back().copied()
+    }
+
+    /// The newest checkpoint of which every part is there.
+    fn newest_checkpoint(&self) -> Option<(i64, Vec<&Path>)> {
+        let whole = |parts: &[(u32, u32, Path)]| -> Option<Vec<Path>> {
+            let count = parts.iter().map(|(_, count, _)| *count).max()?;
+            let chosen = (1..=count).map(|part| parts.iter().find(|(one, all, _)| *one == part && *all == count));
+            chosen.map(|found| found.map(|(_, _, key)| key.clone())).collect()
+        };
+        let (version, parts) = self.checkpoints.iter().rev().find(|(_, parts)| whole(parts).is_some())?;
+        let count = parts.iter().map(|(_, count, _)| *count).max()?;
+        let mut chosen: Vec<_> = parts.iter().filter(|(_, all, _)| *all == count).collect();
+        chosen.sort_by_key(|(part, _, _)| *part);
+        Some((*version, chosen.into_iter().map(|(_, _, key)| key).collect()))
+    }
+}
+
+/// A line of a commit.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ActionLine {
+    add: Option<AddEntry>,
+    remove: Option<RemoveEntry>,
+    txn: Option<TransactionEntry>,
+    protocol: Option<ProtocolEntry>,
+    commit_info: Option<CommitInfoEntry>,
+}
+
+#[derive(Debug, Deserialize)]
+struct RemoveEntry {
+    path: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct TransactionEntry {
+    app_id: String,
+    version: i64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ProtocolEntry {
+    min_reader_version: i64,
+}
+
+#[derive(Debug, Deserialize)]
+struct CommitInfoEntry {
+    operation: Option<String>,
+    #[serde(rename = "tjern.operation")]
+    ours: Option<String>,
+}
+
+async fn read_commit(lake: &Lake, table: TableName, key: &Path) -> Result<CommitEntries, LakeError> {
+    let failed = |source| LakeError::Store { key: key.to_string(), source };
+    let bytes = lake.objects().get(key).await.map_err(failed)?.bytes().await.map_err(failed)?;
+    let damaged = |what: String| LakeError::Log { table, place: key.to_string(), what };
+    let mut entries = CommitEntries::default();
+    for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty()) {
+        let action: ActionLine = serde_json::from_slice(line).map_err(|error| damaged(error.to_string()))?;
+        entries
+            .take(action, table)
+            .map_err(|error| error.unwrap_or_else(|| damaged("a deletion vector".to_owned())))?;
+    }
+    Ok(entries)
+}
+
+impl CommitEntries {
+    fn take(&mut self, action: ActionLine, table: TableName) -> Result<(), Option<LakeError>> {
+        if let Some(protocol) = action.protocol {
+            check_protocol(table, protocol.min_reader_version).map_err(Some)?;
+        }
+        if let Some(add) = action.add {
+            if add.deletion_vector.is_some() {
+                return Err(None);
+            }
+            self.added.push(DataFile::from_entry(add, table.sort_columns()));
+        }
+        self.removed.extend(action.remove.map(|remove| decode_path(&remove.path)));
+        self.transactions.extend(action.txn.map(|txn| (txn.app_id, txn.version)));
+        if let Some(info) = action.commit_info {
+            self.operation = info.ours.or(info.operation);
+        }
+        Ok(())
+    }
+}
+
+fn check_protocol(table: TableName, reader: i64) -> Result<(), LakeError> {
+    if reader > 1 { Err(LakeError::Protocol { table, reader }) } else { Ok(()) }
+}

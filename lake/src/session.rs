@@ -1,0 +1,149 @@
+//! The SQL session: every table and view of a lake at one version each, and nothing else.
+//!
+//! A session reaches one object store, the lake's, and only through the files that the pinned
+//! versions name: no file system, no network, no other table. What the public may see is decided
+//! here and not by whoever writes the queries: with [`Access::Public`] a sensor that is not `public`
+//! does not exist.
+
+use std::sync::Arc;
+
+use datafusion::catalog::TableProvider;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::object_store::ObjectStoreRegistry;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::{SessionState, SessionStateBuilder};
+use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
+use jiff::tz::TimeZone;
+use object_store::ObjectStore;
+use url::Url;
+
+use crate::scan::{LAKE_SCHEME, LakeTable};
+use crate::{Lake, LakeError, Table, TableName, functions, views};
+
+/// Who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Everybody: only sensors of class `public` exist, and no raw readings.
+    Public,
+    /// The city's own people.
+    Staff,
+}
+
+/// How a session is made.
+#[derive(Debug, Clone)]
+pub struct SessionSettings {
+    /// Who asks.
+    pub access: Access,
+    /// The city's time zone.
+    pub timezone: TimeZone,
+    /// How much memory its queries may use together.
+    pub memory_bytes: usize,
+}
+
+/// The memory of a session's queries, unless told otherwise.
+pub const MEMORY_BYTES: usize = 512 << 20;
+
+/// Opens a session on the newest versions of a lake's tables. A table that is not there is empty.
+///
+/// # Errors
+/// [`LakeError`].
+pub async fn session(lake: &Lake, settings: &SessionSettings) -> std::result::Result<SessionContext, LakeError> {
+    let mut tables = Vec::new();
+    for name in TableName::ALL {
+        tables.push((name, Table::open(lake, name).await?));
+    }
+    session_on(lake, settings, &tables).await
+}
+
+/// Opens a session on tables that are pinned already.
+///
+/// # Errors
+/// [`LakeError`].
+pub async fn session_on(
+    lake: &Lake,
+    settings: &SessionSettings,
+    pinned: &[(TableName, Option<Table>)],
+) -> std::result::Result<SessionContext, LakeError> {
+    // What the public must not see lives in a context of its own, which no query gets.
+    let tables = SessionContext::new_with_state(session_state(lake, settings)?);
+    let shown = SessionContext::new_with_state(session_state(lake, settings)?);
+    let public = settings.access == Access::Public;
+    for (name, table) in pinned {
+        let files = table.as_ref().map(Table::files).unwrap_or_default();
+        tables.register_table(format!("all_{name}"), Arc::new(LakeTable::new(*name, files)))?;
+    }
+    for name in [TableName::Sensors, TableName::Sites] {
+        show(&tables, &shown, name.as_str(), views::register(&tables, name, public).await?)?;
+    }
+    for name in [TableName::Hourly, TableName::Daily] {
+        let rows = views::of_known_sensors(&tables, name.as_str(), public).await?;
+        show(&tables, &shown, name.as_str(), rows)?;
+    }
+    let readings = pinned.iter().find(|(name, _)| *name == TableName::Readings).and_then(|(_, table)| table.as_ref());
+    let newest = views::newest_revisions(&tables, readings).await?;
+    tables.register_table("newest_revisions", newest.into_view())?;
+    show(&tables, &shown, "observations", views::observations(&tables, public).await?)?;
+    show(&tables, &shown, "latest", views::latest(&tables, public, lake.clock().now_us()).await?)?;
+    if !public {
+        let files = readings.map(Table::files).unwrap_or_default();
+        shown.register_table("readings", Arc::new(LakeTable::new(TableName::Readings, files)))?;
+    }
+    Ok(shown)
+}
+
+/// A context with the lake's files and Tjern's functions but without any table: what jobs read with.
+///
+/// # Errors
+/// [`LakeError::Engine`].
+pub fn bare_session(lake: &Lake, settings: &SessionSettings) -> std::result::Result<SessionContext, LakeError> {
+    Ok(SessionContext::new_with_state(session_state(lake, settings)?))
+}
+
+/// Registers a view for the views that stand on it, and for those who ask.
+fn show(tables: &SessionContext, shown: &SessionContext, name: &str, rows: DataFrame) -> Result<()> {
+    let view = rows.into_view();
+    tables.register_table(name, Arc::clone(&view) as Arc<dyn TableProvider>)?;
+    shown.register_table(name, view)?;
+    Ok(())
+}
+
+fn session_state(lake: &Lake, settings: &SessionSettings) -> Result<SessionState> {
+    let config = SessionConfig::new()
+        .with_information_schema(true)
+        .set_str("datafusion.execution.time_zone", "UTC")
+        .set_bool("datafusion.sql_parser.enable_ident_normalization", true);
+    let mut state = SessionStateBuilder::new()
+        .with_config(config)
+        .with_runtime_env(runtime(lake, settings.memory_bytes)?)
+        .with_default_features()
+        .build();
+    for function in functions::functions(&settings.timezone) {
+        datafusion::execution::FunctionRegistry::register_udf(&mut state, Arc::new(function))?;
+    }
+    Ok(state)
+}
+
+fn runtime(lake: &Lake, memory_bytes: usize) -> Result<Arc<RuntimeEnv>> {
+    RuntimeEnvBuilder::new()
+        .with_memory_pool(Arc::new(FairSpillPool::new(memory_bytes)))
+        .with_object_store_registry(Arc::new(LakeOnly(lake.objects())))
+        .build_arc()
+}
+
+/// Knows one store. Whatever else a query names, it cannot be reached.
+#[derive(Debug)]
+struct LakeOnly(Arc<dyn ObjectStore>);
+
+impl ObjectStoreRegistry for LakeOnly {
+    fn register_store(&self, _url: &Url, _store: Arc<dyn ObjectStore>) -> Option<Arc<dyn ObjectStore>> {
+        None
+    }
+
+    fn get_store(&self, url: &Url) -> Result<Arc<dyn ObjectStore>> {
+        if url.scheme() == LAKE_SCHEME {
+            return Ok(Arc::clone(&self.0));
+        }
+        Err(DataFusionError::Plan(format!("`{url}` cannot be reached from here: queries see the lake's tables only")))
+    }
+}

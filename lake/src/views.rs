@@ -1,0 +1,118 @@
+//! The views of a session, from the tables of one version each.
+//!
+//! `observations` is what people and tools should use: one row per `(sensor, time)`, the highest
+//! revision (among equals the latest received, then the highest source, epoch and number), of quality
+//! 1 to 3 and within what the register calls plausible, with the names of its place and sensor. The
+//! second guard matters where a range was registered after its readings came: a value that fails is
+//! never shown as one.
+//!
+//! Files in which `(sensor, time)` is unique and which overlap no other file are passed through;
+//! only the rest is sifted.
+
+use std::sync::Arc;
+
+use datafusion::catalog::TableProvider;
+use datafusion::error::Result;
+use datafusion::prelude::{DataFrame, SessionContext};
+
+use crate::{DataFile, Table, TableName};
+
+/// The register's rows that hold now.
+pub(crate) async fn register(tables: &SessionContext, table: TableName, public: bool) -> Result<DataFrame> {
+    let sensors = "SELECT * FROM all_sensors WHERE valid_to IS NULL";
+    let sql = match (table, public) {
+        (TableName::Sensors, false) => sensors.to_owned(),
+        (TableName::Sensors, true) => format!("{sensors} AND class = 'public'"),
+        (_, false) => "SELECT * FROM all_sites WHERE valid_to IS NULL".to_owned(),
+        (_, true) => "SELECT * FROM all_sites WHERE valid_to IS NULL \
+                      AND site IN (SELECT site FROM all_sensors WHERE valid_to IS NULL AND class = 'public')"
+            .to_owned(),
+    };
+    tables.sql(&sql).await
+}
+
+/// Rows of sensors that the view `sensors` has; all rows for staff.
+pub(crate) async fn of_known_sensors(tables: &SessionContext, name: &str, public: bool) -> Result<DataFrame> {
+    let filter = if public { " WHERE sensor IN (SELECT id FROM sensors)" } else { "" };
+    tables.sql(&format!("SELECT * FROM all_{name}{filter}")).await
+}
+
+/// `readings` without what a later revision or a second copy replaced.
+pub(crate) async fn newest_revisions(tables: &SessionContext, readings: Option<&Table>) -> Result<DataFrame> {
+    let files = readings.map(Table::files).unwrap_or_default();
+    let (settled, open) = settled(files);
+    let provider = |files| crate::scan::LakeTable::new(TableName::Readings, files);
+    tables.register_table("settled_readings", Arc::new(provider(settled)) as Arc<dyn TableProvider>)?;
+    tables.register_table("open_readings", Arc::new(provider(open)) as Arc<dyn TableProvider>)?;
+    let columns = "sensor, time, value, quality, cause, lag_ms, source, epoch, seq, revision, level, tests, received";
+    let sql = format!(
+        "SELECT {columns} FROM settled_readings UNION ALL \
+         SELECT {columns} FROM (SELECT {columns}, row_number() OVER (PARTITION BY sensor, time \
+             ORDER BY revision DESC, received DESC, source DESC, epoch DESC, seq DESC) AS place \
+             FROM open_readings) WHERE place = 1"
+    );
+    tables.sql(&sql).await
+}
+
+/// Parts files into those that need no sifting and the others.
+fn settled(mut files: Vec<DataFile>) -> (Vec<DataFile>, Vec<DataFile>) {
+    files.sort_by_key(|file| file.time_us);
+    let alone = |index: usize| {
+        let file = &files[index];
+        file.unique && files.iter().enumerate().all(|(other, it)| other == index || !may_share_a_key(file, it))
+    };
+    let alone: Vec<bool> = (0..files.len()).map(alone).collect();
+    let (settled, open): (Vec<_>, Vec<_>) = files.into_iter().zip(alone).partition(|(_, alone)| *alone);
+    let files = |parted: Vec<(DataFile, bool)>| parted.into_iter().map(|(file, _)| file).collect();
+    (files(settled), files(open))
+}
+
+fn may_share_a_key(one: &DataFile, other: &DataFile) -> bool {
+    let times = match (one.time_us, other.time_us) {
+        (Some((low, high)), Some((other_low, other_high))) => low <= other_high && other_low <= high,
+        _ => true,
+    };
+    let sensors = match (&one.sensor, &other.sensor) {
+        (Some((low, high)), Some((other_low, other_high))) => low <= other_high && other_low <= high,
+        _ => true,
+    };
+    times && sensors
+}
+
+/// `observations`.
+pub(crate) async fn observations(tables: &SessionContext, public: bool) -> Result<DataFrame> {
+    // A reading of an unknown sensor is internal: it has no place in what the public sees.
+    let join = if public { "JOIN" } else { "LEFT JOIN" };
+    let sql = format!(
+        "SELECT r.sensor, r.time, r.value, r.quality, r.cause, r.lag_ms, r.source, r.epoch, r.seq, r.revision, \
+             r.level, r.tests, r.received, coalesce(s.site, split_part(r.sensor, '/', 1)) AS site, s.quantity, \
+             p.name_nb AS site_name, s.name_nb AS sensor_name, s.unit, s.kind, coalesce(s.class, 'internal') AS class, \
+             local_time(r.time) AS local_time \
+         FROM newest_revisions r {join} sensors s ON s.id = r.sensor LEFT JOIN sites p ON p.site = s.site \
+         WHERE r.quality BETWEEN 1 AND 3 AND r.value IS NOT NULL \
+             AND (s.low IS NULL OR r.value >= s.low) AND (s.high IS NULL OR r.value <= s.high)"
+    );
+    tables.sql(&sql).await
+}
+
+/// `latest`: a row per sensor that is registered or was heard of.
+pub(crate) async fn latest(tables: &SessionContext, public: bool, now_us: i64) -> Result<DataFrame> {
+    let now = format!("arrow_cast({now_us}, 'Timestamp(Microsecond, Some(\"UTC\"))')");
+    let heard_of = if public { "WHERE k.sensor IN (SELECT id FROM sensors)" } else { "" };
+    let sql = format!(
+        "WITH heard AS (SELECT sensor, max(time) AS heard_time, \
+                 last_value(quality ORDER BY time, revision, received, source, epoch, seq) AS heard_quality, \
+                 last_value(cause ORDER BY time, revision, received, source, epoch, seq) AS heard_cause \
+             FROM newest_revisions WHERE time <= {now} GROUP BY sensor), \
+         seen AS (SELECT sensor, max(time) AS time, last_value(value ORDER BY time) AS value, \
+                 last_value(quality ORDER BY time) AS quality \
+             FROM observations WHERE time <= {now} GROUP BY sensor), \
+         known AS (SELECT id AS sensor FROM sensors UNION SELECT sensor FROM heard) \
+         SELECT k.sensor, o.time, o.value, o.quality, h.heard_time, h.heard_quality, h.heard_cause, \
+             coalesce(s.site, split_part(k.sensor, '/', 1)) AS site, s.quantity, p.name_nb AS site_name, \
+             s.name_nb AS sensor_name, s.unit, s.kind, coalesce(s.class, 'internal') AS class, s.interval \
+         FROM known k LEFT JOIN seen o ON o.sensor = k.sensor LEFT JOIN heard h ON h.sensor = k.sensor \
+             LEFT JOIN sensors s ON s.id = k.sensor LEFT JOIN sites p ON p.site = s.site {heard_of}"
+    );
+    tables.sql(&sql).await
+}
