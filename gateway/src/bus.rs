@@ -1,0 +1,87 @@
+//! One actor a bus: nobody else touches its wire, and a bus whose devices are silent delays no other.
+//!
+//! An actor reads what is due, one transaction at a time and the oldest slot first, so that no point
+//! starves; it never ends a transaction half way, and looks whether it shall stop between them. What
+//! it read goes into one bounded queue.
+
+mod health;
+mod lines;
+mod modbus;
+mod plan;
+mod point;
+
+use std::sync::Arc;
+
+use tjern_readings::clock::Clock;
+use tjern_readings::reading::Reading;
+use tjern_readings::sensor::SensorId;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Bus, BusKind};
+
+/// How many transactions' readings may wait for the spool before the buses wait too.
+pub const READINGS_QUEUE: usize = 1_024;
+
+/// What an actor needs of its surroundings.
+#[derive(Debug, Clone)]
+pub struct BusContext {
+    /// What time it is.
+    pub clock: Clock,
+    /// Where readings go.
+    pub readings: mpsc::Sender<Vec<Reading>>,
+    /// What the spool has already.
+    pub newest: Newest,
+    /// Ends the actor after the transaction under way.
+    pub stop: CancellationToken,
+}
+
+/// The newest time of a sensor that the spool has, so that no slot is stored twice across a restart.
+#[derive(Clone)]
+pub struct Newest(Arc<NewestOf>);
+
+type NewestOf = dyn Fn(&SensorId) -> Option<i64> + Send + Sync;
+
+impl Newest {
+    /// Asks this for it.
+    pub fn from_fn(newest_us: impl Fn(&SensorId) -> Option<i64> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(newest_us))
+    }
+}
+
+impl std::fmt::Debug for Newest {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Newest")
+    }
+}
+
+impl BusContext {
+    /// Hands readings on; a receiver that is gone means that the gateway ends.
+    async fn store(&self, readings: Vec<Reading>) {
+        if !readings.is_empty() && self.readings.send(readings).await.is_err() {
+            self.stop.cancel();
+        }
+    }
+
+    fn newest_us(&self, sensor: &SensorId) -> Option<i64> {
+        (self.newest.0)(sensor)
+    }
+}
+
+/// Reads a bus until it shall stop.
+pub async fn run(bus: Bus, context: BusContext) {
+    let (name, limits) = (bus.name, point::Limits { timeout: bus.timeout, down_report: bus.down_report });
+    match bus.kind {
+        BusKind::ModbusTcp { address, devices } => {
+            let master = modbus::Master::Tcp(crate::modbus::tcp::TcpMaster::new(address, limits.timeout));
+            modbus::Actor::new(name, master, devices, limits, context).run().await;
+        }
+        BusKind::ModbusRtu { serial, devices } => {
+            let master = modbus::Master::Rtu(crate::modbus::rtu::RtuMaster::new(serial, limits.timeout));
+            modbus::Actor::new(name, master, devices, limits, context).run().await;
+        }
+        BusKind::TextLines { place, poll, terminator, points } => {
+            lines::Actor::new(name, (place, poll, terminator), points, limits, context).run().await;
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! A point while it is read: which slot is due, and which of its results are written down.
+
+use std::time::Duration;
+
+use tjern_readings::configuration::Period;
+use tjern_readings::reading::{Cause, Reading};
+use tjern_readings::sensor::SensorId;
+
+use super::BusContext;
+use crate::config::PointCommon;
+use crate::grid::{Due, Schedule};
+use crate::value::Scaling;
+
+/// So many failures in a row are written down each; after that, one every `down_report`.
+pub(super) const FAILURES_TO_DOWN: u32 = 3;
+
+/// What holds for every point of a bus.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    pub(super) timeout: Duration,
+    pub(super) down_report: Period,
+}
+
+/// A point and where it stands.
+#[derive(Debug)]
+pub(super) struct PointState {
+    pub(super) sensor: SensorId,
+    pub(super) schedule: Schedule,
+    scaling: Scaling,
+    newest_us: Option<i64>,
+    down_report_us: i64,
+    failures: u32,
+    cause: Option<Cause>,
+    written_us: Option<i64>,
+}
+
+impl PointState {
+    pub(super) fn new(common: PointCommon, limits: Limits, context: &BusContext) -> Self {
+        Self {
+            newest_us: context.newest_us(&common.sensor),
+            sensor: common.sensor,
+            schedule: Schedule::new(common.grid),
+            scaling: common.scaling,
+            down_report_us: limits.down_report.micros(),
+            failures: 0,
+            cause: None,
+            written_us: None,
+        }
+    }
+
+    /// How many results in a row had no value.
+    pub(super) const fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// Why the last result had no value.
+    pub(super) const fn cause(&self) -> Option<Cause> {
+        self.cause
+    }
+
+    /// Ends a slot with its result (a raw number, or why there is none), and says what is to be
+    /// written down. `asked_us` is when the poll began, `answered_us` when it ended.
+    pub(super) fn conclude(
+        &mut self,
+        due: Due,
+        raw: Result<f64, Cause>,
+        asked_us: i64,
+        answered_us: i64,
+    ) -> Option<Reading> {
+        self.schedule.begin(due);
+        let result = raw.map(|raw| self.scaling.apply(raw));
+        self.failures = if result.is_ok() { 0 } else { self.failures.saturating_add(1) };
+        self.cause = result.err();
+        let grid = self.schedule.grid();
+        let sign_of_life_only =
+            due.first && (!grid.is_fresh(due.slot_us, asked_us) || self.newest_us >= Some(due.slot_us));
+        if sign_of_life_only || !self.shall_be_written(due.slot_us) {
+            return None;
+        }
+        self.written_us = Some(due.slot_us);
+        let lag_ms = grid.lag_ms(due.slot_us, answered_us);
+        Some(Reading::from_result(self.sensor.clone(), due.slot_us, result).with_lag_ms(lag_ms))
+    }
+
+    fn shall_be_written(&self, slot_us: i64) -> bool {
+        let waited = self.written_us.is_none_or(|written_us| (slot_us - written_us).abs() >= self.down_report_us);
+        self.failures <= FAILURES_TO_DOWN || waited
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::grid::Grid;
+
+    const SECOND_US: i64 = 1_000_000;
+    const START_US: i64 = 1_700_000_000 * SECOND_US;
+
+    fn point(newest_us: Option<i64>) -> PointState {
+        let sensor: SensorId = "tarn/water_temperature".parse().expect("valid");
+        PointState {
+            sensor,
+            schedule: Schedule::new(Grid::new(Period::from_seconds(10), Duration::ZERO)),
+            scaling: Scaling::default(),
+            newest_us,
+            down_report_us: 300 * SECOND_US,
+            failures: 0,
+            cause: None,
+            written_us: None,
+        }
+    }
+
+    fn poll(point: &mut PointState, now_us: i64, raw: Result<f64, Cause>) -> Option<Reading> {
+        let due = point.schedule.due(now_us).expect("due");
+        point.conclude(due, raw, now_us, now_us)
+    }
+
+    #[test]
+    fn a_first_poll_in_the_middle_of_a_slot_only_shows_that_the_device_lives() {
+        assert_eq!(poll(&mut point(None), START_US + 5 * SECOND_US, Ok(1.0)), None);
+        let reading = poll(&mut point(None), START_US + SECOND_US / 2, Ok(1.0)).expect("the slot is fresh");
+        assert_eq!((reading.time_us, reading.value), (START_US, Some(1.0)));
+    }
+
+    #[test]
+    fn a_restart_within_a_slot_does_not_store_it_twice() {
+        assert_eq!(poll(&mut point(Some(START_US)), START_US + 1, Ok(1.0)), None);
+        assert!(poll(&mut point(Some(START_US - 10 * SECOND_US)), START_US + 1, Ok(1.0)).is_some());
+    }
+
+    #[test]
+    fn a_device_that_is_down_writes_a_row_now_and_then_and_no_flood() {
+        let mut point = point(None);
+        let written: Vec<i64> = (0..100)
+            .filter_map(|slot| poll(&mut point, START_US + slot * 10 * SECOND_US, Err(Cause::Timeout)))
+            .map(|reading| (reading.time_us - START_US) / SECOND_US)
+            .collect();
+        assert_eq!(written, [0, 10, 20, 320, 620, 920]);
+        let back = poll(&mut point, START_US + 1_000 * SECOND_US, Ok(4.0)).expect("a value is always written");
+        assert_eq!(back.value, Some(4.0));
+    }
+}

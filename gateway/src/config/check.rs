@@ -1,0 +1,320 @@
+//! From the file's shape to a configuration: every problem is noted with its place, and only a file
+//! without one becomes a [`Config`].
+
+use std::collections::HashMap;
+use std::fmt::Display;
+use std::ops::Range;
+use std::str::FromStr;
+use std::time::Duration;
+
+use tjern_readings::configuration::{ConfigError, ConfigText, Period, Problem, parse_duration, parse_size};
+use tjern_readings::sensor::{SensorId, SourceName};
+use toml::Spanned;
+
+use super::device::{check_device_names, line_points, modbus_devices};
+use super::file::{BusFile, ConfigFile, SpoolFile};
+use super::{Bus, BusKind, Config, LinePlace, Parity, Serial, SpoolConfig};
+
+const MAX_BYTES_DEFAULT: u64 = 1 << 30;
+const SYNC_EVERY_DEFAULT: Period = Period::from_seconds(5);
+const UPLOAD_EVERY_DEFAULT: Period = Period::from_seconds(60);
+const DOWN_REPORT_DEFAULT: Period = Period::from_seconds(300);
+const TIMEOUT_DEFAULT: Period = Period::from_millis(500);
+
+/// The problems found so far, and the names taken.
+pub(super) struct Checker<'text> {
+    text: &'text ConfigText,
+    problems: Vec<Problem>,
+    sensors: HashMap<SensorId, usize>,
+}
+
+impl Checker<'_> {
+    pub(super) fn note(&mut self, span: Range<usize>, message: impl Into<String>, hint: impl Into<String>) {
+        let hint = Some(hint.into()).filter(|hint| !hint.is_empty());
+        self.problems.push(self.text.problem(span, message, hint));
+    }
+
+    pub(super) fn line_of(&self, span: &Range<usize>) -> usize {
+        self.text.text()[..span.start.min(self.text.text().len())].matches('\n').count() + 1
+    }
+
+    /// What a text stands for; an error becomes a problem. Where errors bring their own hint after
+    /// `; hint: `, it is shown as one.
+    pub(super) fn read<T, E: Display>(
+        &mut self,
+        text: &Spanned<String>,
+        read: impl Fn(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        match read(text.get_ref()) {
+            Ok(value) => Some(value),
+            Err(error) => {
+                let shown = error.to_string();
+                let (message, hint) = shown.split_once("; hint: ").unwrap_or((&shown, ""));
+                self.note(text.span(), message, hint);
+                None
+            }
+        }
+    }
+
+    pub(super) fn parse<T: FromStr<Err: Display>>(&mut self, text: &Spanned<String>) -> Option<T> {
+        self.read(text, str::parse)
+    }
+
+    pub(super) fn period(&mut self, text: Option<&Spanned<String>>, default: Period) -> Period {
+        text.and_then(|text| self.parse(text)).unwrap_or(default)
+    }
+
+    pub(super) fn duration(&mut self, text: &Spanned<String>) -> Option<Duration> {
+        self.read(text, parse_duration)
+    }
+
+    /// A whole number of a range.
+    pub(super) fn whole<T: TryFrom<i64>>(
+        &mut self,
+        number: &Spanned<i64>,
+        allowed: &[i64],
+        what: &str,
+        hint: &str,
+    ) -> Option<T> {
+        let value = *number.get_ref();
+        let within = match allowed {
+            [low, high] => (*low..=*high).contains(&value),
+            others => others.contains(&value),
+        };
+        let converted = within.then(|| T::try_from(value).ok()).flatten();
+        if converted.is_none() {
+            self.note(number.span(), format!("`{what}` cannot be {value}"), hint);
+        }
+        converted
+    }
+
+    pub(super) fn refuse<T>(&mut self, key: Option<&Spanned<T>>, name: &str, why: &str) {
+        if let Some(key) = key {
+            self.note(key.span(), format!("`{name}` has no meaning here"), why);
+        }
+    }
+
+    /// A sensor's id, which no other point of the file has.
+    pub(super) fn sensor(&mut self, text: &Spanned<String>) -> Option<SensorId> {
+        let sensor: SensorId = self.parse(text)?;
+        if sensor.is_system() {
+            self.note(
+                text.span(),
+                format!("`{sensor}` is a sensor of the product's own"),
+                "name the site: no id of a device starts with `_system`",
+            );
+            return None;
+        }
+        let line = self.line_of(&text.span());
+        if let Some(first) = self.sensors.insert(sensor.clone(), line) {
+            self.note(
+                text.span(),
+                format!("sensor `{sensor}` is named twice"),
+                format!("line {first} names it first: each point needs a sensor of its own"),
+            );
+        }
+        Some(sensor)
+    }
+}
+
+pub(super) fn config(text: &ConfigText, file: ConfigFile) -> Result<Config, ConfigError> {
+    let mut checker = Checker { text, problems: Vec::new(), sensors: HashMap::new() };
+    if *file.version.get_ref() != 1 {
+        let message = format!("version {} is not known to this software", file.version.get_ref());
+        checker.note(file.version.span(), message, "write `version = 1`");
+    }
+    let gateway = gateway(&mut checker, &file.gateway);
+    let lake = checker.parse(&file.lake);
+    let spool = spool(&mut checker, &file.spool);
+    let upload_every = checker.period(file.upload.every.as_ref(), UPLOAD_EVERY_DEFAULT);
+    let down_report = checker.period(file.down_report.as_ref(), DOWN_REPORT_DEFAULT);
+    check_bus_names(&mut checker, &file.bus);
+    let buses: Vec<_> = file.bus.iter().map(|file| bus(&mut checker, file, down_report)).collect();
+    let complete = (gateway, lake, spool, buses.into_iter().collect::<Option<Vec<_>>>());
+    match (complete, checker.problems.is_empty()) {
+        ((Some(gateway), Some(lake), Some(spool), Some(buses)), true) => {
+            Ok(Config { text: text.clone(), gateway, lake, spool, upload_every, buses })
+        }
+        _ => Err(ConfigError::Wrong(checker.problems)),
+    }
+}
+
+fn gateway(checker: &mut Checker<'_>, text: &Spanned<String>) -> Option<SourceName> {
+    let name: SourceName = checker.parse(text)?;
+    if name.as_str().contains(':') {
+        checker.note(text.span(), format!("`{name}` is no gateway's name"), "write one part, like `landfall-01`");
+        return None;
+    }
+    Some(name)
+}
+
+fn spool(checker: &mut Checker<'_>, file: &SpoolFile) -> Option<SpoolConfig> {
+    if file.dir.get_ref().is_empty() {
+        checker.note(file.dir.span(), "the spool's folder has no name", "write a path, like \"/var/lib/tjern/spool\"");
+        return None;
+    }
+    let max_bytes = match &file.max_bytes {
+        Some(text) => checker.read(text, parse_size)?,
+        None => MAX_BYTES_DEFAULT,
+    };
+    let sync_every = checker.period(file.sync_every.as_ref(), SYNC_EVERY_DEFAULT);
+    Some(SpoolConfig { dir: file.dir.get_ref().into(), max_bytes, sync_every })
+}
+
+fn check_bus_names(checker: &mut Checker<'_>, buses: &[BusFile]) {
+    let mut first_line = HashMap::new();
+    for bus in buses {
+        let (name, line) = (bus.name.get_ref(), checker.line_of(&bus.name.span()));
+        if name.is_empty() {
+            checker.note(bus.name.span(), "a bus needs a name", "it stands in the log");
+        } else if let Some(first) = first_line.insert(name, line) {
+            checker.note(
+                bus.name.span(),
+                format!("bus `{name}` is named twice"),
+                format!("line {first} names it first"),
+            );
+        }
+    }
+}
+
+fn bus(checker: &mut Checker<'_>, file: &BusFile, down_report: Period) -> Option<Bus> {
+    let down_report = checker.period(file.down_report.as_ref(), down_report);
+    let timeout = checker.period(file.timeout.as_ref(), TIMEOUT_DEFAULT).duration();
+    check_device_names(checker, &file.device);
+    let kind = match file.kind.get_ref().as_str() {
+        "modbus-tcp" => modbus_tcp(checker, file),
+        "modbus-rtu" => modbus_rtu(checker, file),
+        "text-lines" => text_lines(checker, file),
+        other => {
+            checker.note(
+                file.kind.span(),
+                format!("`{other}` is no kind of bus"),
+                "it is one of `modbus-tcp`, `modbus-rtu`, `text-lines`",
+            );
+            None
+        }
+    };
+    Some(Bus { name: file.name.get_ref().clone(), timeout, down_report, kind: kind? })
+}
+
+fn modbus_tcp(checker: &mut Checker<'_>, file: &BusFile) -> Option<BusKind> {
+    refuse_serial(checker, file, "a modbus-tcp bus has an `address`");
+    refuse_lines(checker, file);
+    let devices = modbus_devices(checker, &file.device, [0, 255]);
+    let Some(address) = &file.address else {
+        checker.note(file.kind.span(), "the bus has no `address`", "write `address = \"host:502\"`");
+        return None;
+    };
+    Some(BusKind::ModbusTcp { address: host_and_port(checker, address)?, devices: devices? })
+}
+
+fn modbus_rtu(checker: &mut Checker<'_>, file: &BusFile) -> Option<BusKind> {
+    checker.refuse(file.address.as_ref(), "address", "a modbus-rtu bus has a `port`");
+    refuse_lines(checker, file);
+    let devices = modbus_devices(checker, &file.device, [1, 247]);
+    let Some(port) = &file.port else {
+        checker.note(file.kind.span(), "the bus has no `port`", "write `port = \"/dev/ttyUSB0\"`");
+        return None;
+    };
+    let serial = serial(checker, file, port, (19_200, Parity::Even))?;
+    if serial.data_bits != 8 {
+        let span = file.data_bits.as_ref().map_or(file.kind.span(), Spanned::span);
+        checker.note(span, "Modbus RTU needs 8 data bits", "");
+    }
+    Some(BusKind::ModbusRtu { serial, devices: devices? })
+}
+
+fn text_lines(checker: &mut Checker<'_>, file: &BusFile) -> Option<BusKind> {
+    let points = line_points(checker, &file.device);
+    let place = match (&file.port, &file.address) {
+        (Some(port), None) => serial(checker, file, port, (4_800, Parity::None)).map(LinePlace::Serial),
+        (None, Some(address)) => {
+            refuse_serial(checker, file, "a bus with an `address` has no serial port");
+            host_and_port(checker, address).map(LinePlace::Tcp)
+        }
+        (None, None) => {
+            checker.note(
+                file.kind.span(),
+                "the bus has no `port`",
+                "write `port = \"/dev/ttyUSB0\"`, or `address = \"host:port\"` for lines over TCP",
+            );
+            None
+        }
+        (Some(_), Some(address)) => {
+            checker.note(address.span(), "the bus has a `port` and an `address`", "keep one of them");
+            None
+        }
+    };
+    let terminator = file.terminator.as_ref().map_or("\n", |text| text.get_ref());
+    if let (true, Some(text)) = (terminator.is_empty(), &file.terminator) {
+        checker.note(text.span(), "`terminator` is empty", "write what ends a line, like \"\\r\\n\"");
+    }
+    let poll = file.poll.as_ref().map(|text| text.get_ref().clone());
+    Some(BusKind::TextLines { place: place?, poll, terminator: terminator.to_owned(), points: points? })
+}
+
+fn refuse_lines(checker: &mut Checker<'_>, file: &BusFile) {
+    let why = "only a text-lines bus has it";
+    checker.refuse(file.poll.as_ref(), "poll", why);
+    checker.refuse(file.terminator.as_ref(), "terminator", why);
+}
+
+fn refuse_serial(checker: &mut Checker<'_>, file: &BusFile, why: &str) {
+    checker.refuse(file.port.as_ref(), "port", why);
+    checker.refuse(file.baud.as_ref(), "baud", why);
+    checker.refuse(file.data_bits.as_ref(), "data_bits", why);
+    checker.refuse(file.parity.as_ref(), "parity", why);
+    checker.refuse(file.stop_bits.as_ref(), "stop_bits", why);
+}
+
+fn serial(checker: &mut Checker<'_>, file: &BusFile, port: &Spanned<String>, default: (u32, Parity)) -> Option<Serial> {
+    let (baud, parity) = default;
+    if port.get_ref().is_empty() {
+        checker.note(port.span(), "`port` is empty", "write the device file, like \"/dev/ttyUSB0\"");
+    }
+    let baud = match &file.baud {
+        Some(baud) => checker.whole(baud, &[50, 4_000_000], "baud", "it is from 50 to 4000000, like 9600"),
+        None => Some(baud),
+    };
+    let data_bits = match &file.data_bits {
+        Some(bits) => checker.whole(bits, &[7, 8], "data_bits", "it is 7 or 8"),
+        None => Some(8),
+    };
+    let stop_bits = match &file.stop_bits {
+        Some(bits) => checker.whole(bits, &[1, 2], "stop_bits", "it is 1 or 2"),
+        None => Some(1),
+    };
+    let parity = match &file.parity {
+        Some(word) => checker.read(word, |word| match word {
+            "none" => Ok(Parity::None),
+            "even" => Ok(Parity::Even),
+            "odd" => Ok(Parity::Odd),
+            other => Err(format!("`{other}` is no parity; hint: it is one of `none`, `even`, `odd`")),
+        }),
+        None => Some(parity),
+    };
+    Some(Serial {
+        port: port.get_ref().clone(),
+        baud: baud?,
+        data_bits: data_bits?,
+        parity: parity?,
+        stop_bits: stop_bits?,
+    })
+}
+
+fn host_and_port(checker: &mut Checker<'_>, text: &Spanned<String>) -> Option<String> {
+    checker.read(text, |address| {
+        let refused =
+            || format!("`{address}` is no address; hint: write host:port, like \"10.0.3.7:502\" or \"[fe80::1]:502\"");
+        let (host, port) = address.rsplit_once(':').ok_or_else(refused)?;
+        let bracketed = host.starts_with('[') && host.ends_with(']');
+        let host_is_plain =
+            !host.is_empty() && !host.contains(|character: char| character.is_whitespace() || character == '/');
+        let is_port = port.parse::<u16>().is_ok_and(|port| port > 0);
+        if is_port && host_is_plain && (bracketed || !host.contains(':')) {
+            Ok(address.to_owned())
+        } else {
+            Err(refused())
+        }
+    })
+}

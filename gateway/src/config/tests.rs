@@ -1,0 +1,209 @@
+//! What a technician gets wrong, and what the gateway says to it.
+
+use super::*;
+
+const GOOD: &str = r#"
+version = 1
+gateway = "landfall-01"
+lake = "file:///var/lib/tjern/lake"
+
+[spool]
+dir = "/var/lib/tjern/spool"
+
+[[bus]]
+name = "pumphouse"
+kind = "modbus-tcp"
+address = "10.0.3.7:502"
+
+[[bus.device]]
+name = "logger"
+unit_id = 1
+
+[[bus.device.point]]
+sensor = "landfalltjern/water_temperature"
+register = "input:0"
+type = "f32"
+every = "1h"
+
+[[bus]]
+name = "mast"
+kind = "text-lines"
+port = "/dev/ttyUSB0"
+
+[[bus.device]]
+name = "weather"
+
+[[bus.device.point]]
+sensor = "mast/air_temperature"
+sentence = "MTA"
+field = 1
+every = "10min"
+phase = "1min"
+"#;
+
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    Config::parse(&ConfigText::new("gateway.toml", text))
+}
+
+/// Replaces a line of the good configuration, and says what is then wrong with it: what stands at
+/// the place that is named, the message, the hint.
+fn problems(from: &str, to: &str) -> Vec<(String, String, String)> {
+    assert!(GOOD.contains(from), "{from}");
+    problems_of(&GOOD.replacen(from, to, 1))
+}
+
+fn problems_of(text: &str) -> Vec<(String, String, String)> {
+    let place = |problem: &tjern_readings::configuration::Problem| {
+        let line = text.lines().nth(problem.line - 1).expect("the line is there");
+        line.chars().skip(problem.column - 1).collect()
+    };
+    match parse(text) {
+        Err(ConfigError::Wrong(problems)) => problems
+            .into_iter()
+            .map(|problem| (place(&problem), problem.message, problem.hint.unwrap_or_default()))
+            .collect(),
+        other => panic!("it was taken: {other:?}"),
+    }
+}
+
+#[track_caller]
+fn refused(from: &str, to: &str, place: &str, message: &str) {
+    let problems = problems(from, to);
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert_eq!(problems[0].0, place, "{problems:?}");
+    assert!(problems[0].1.contains(message), "no {message:?} in {problems:?}");
+}
+
+#[test]
+fn what_is_left_out_has_the_documented_default() {
+    let config = parse(GOOD).expect("good");
+    assert_eq!(config.spool().max_bytes, 1 << 30);
+    assert_eq!(config.spool().sync_every, Period::from_seconds(5));
+    assert_eq!(config.upload_every(), Period::from_seconds(60));
+    let [tcp, text] = config.buses() else { panic!("two buses") };
+    assert_eq!((tcp.timeout, tcp.down_report), (Duration::from_millis(500), Period::from_seconds(300)));
+    let BusKind::ModbusTcp { devices, .. } = &tcp.kind else { panic!("{tcp:?}") };
+    let point = &devices[0].points[0];
+    assert_eq!((point.order, point.common.scaling, &point.common.unit), (Order::Abcd, Scaling::new(1.0, 0.0), &None));
+    let BusKind::TextLines { place: LinePlace::Serial(serial), poll, terminator, .. } = &text.kind else {
+        panic!("{text:?}")
+    };
+    assert_eq!((serial.baud, serial.data_bits, serial.parity, serial.stop_bits), (4_800, 8, Parity::None, 1));
+    assert_eq!((poll, terminator.as_str()), (&None, "\n"));
+    assert_eq!(
+        config.sensors().map(SensorId::as_str).collect::<Vec<_>>(),
+        ["landfalltjern/water_temperature", "mast/air_temperature"]
+    );
+    assert_eq!(config.sha256().len(), 64);
+}
+
+#[test]
+fn modbus_rtu_is_set_as_its_specification_has_it() {
+    let text =
+        GOOD.replace("modbus-tcp", "modbus-rtu").replace("address = \"10.0.3.7:502\"", "port = \"/dev/ttyUSB1\"");
+    let config = parse(&text).expect("good");
+    let BusKind::ModbusRtu { serial, .. } = &config.buses()[0].kind else { panic!("{config:?}") };
+    assert_eq!((serial.baud, serial.data_bits, serial.parity, serial.stop_bits), (19_200, 8, Parity::Even, 1));
+}
+
+#[test]
+fn a_device_that_counts_from_one_is_read_where_its_manual_says() {
+    let config =
+        parse(&GOOD.replace("unit_id = 1", "unit_id = 1\nbase = 1").replace("input:0", "input:1")).expect("good");
+    let BusKind::ModbusTcp { devices, .. } = &config.buses()[0].kind else { panic!("{config:?}") };
+    assert_eq!(devices[0].points[0].address, 0);
+}
+
+#[test]
+fn an_error_shows_place_text_and_what_would_be_right() {
+    let Err(error) = parse(&GOOD.replace("input:0", "inputs:0")) else { panic!("taken") };
+    let expected = "\
+error: `inputs:0` is no register
+  --> gateway.toml:20:12
+   |
+20 | register = \"inputs:0\"
+   |            ^^^^^^^^^^
+   |
+   = hint: write table:address, like \"input:0\"; the tables are `coil`, `discrete`, `input`, `holding`";
+    assert_eq!(error.to_string(), expected);
+}
+
+#[test]
+fn everything_that_is_wrong_is_said_at_once() {
+    let text = GOOD
+        .replace("version = 1", "version = 2")
+        .replace("landfall-01", "Landfall 01")
+        .replace("10.0.3.7:502", "10.0.3.7")
+        .replace("\"f32\"", "\"float\"")
+        .replace("\"10min\"", "\"10 minutes\"");
+    let places: Vec<String> = problems_of(&text).into_iter().map(|problem| problem.0).collect();
+    assert_eq!(places, ["2", "\"Landfall 01\"", "\"float\"", "\"10.0.3.7\"", "\"10 minutes\""]);
+}
+
+#[test]
+fn names_are_taken_once() {
+    let twice = "\"landfalltjern/water_temperature\"";
+    refused("\"mast/air_temperature\"", twice, twice, "named twice");
+    refused("name = \"mast\"", "name = \"pumphouse\"", "\"pumphouse\"", "bus `pumphouse` is named twice");
+    let twin =
+        "unit_id = 1\n[[bus.device]]\nname = \"other\"\nunit_id = 1\n[[bus.device]]\nname = \"logger\"\nunit_id = 2";
+    let messages: Vec<String> = problems("unit_id = 1", twin).into_iter().map(|problem| problem.1).collect();
+    assert_eq!(messages, ["device `logger` is named twice on this bus", "unit id 1 is used twice on this bus"]);
+}
+
+#[test]
+fn what_cannot_be_is_refused() {
+    let every = |more: &str| format!("every = \"1h\"\n{more}");
+    let port = |more: &str| format!("port = \"/dev/ttyUSB0\"\n{more}");
+    for (from, to, place, message) in [
+        ("mast/air_temperature", "_system/spool_age", "\"_system/spool_age\"", "the product's own"),
+        ("input:0", "input:65535", "\"input:65535\"", "ends past the last register"),
+        ("input:0", "input:+1", "\"input:+1\"", "is no register"),
+        ("\"f32\"", "\"bool\"", "\"bool\"", "no single bit"),
+        ("input:0", "coil:0", "\"f32\"", "single bit"),
+        ("\"1min\"", "\"10min\"", "\"10min\"", "not shorter than"),
+        ("every = \"1h\"", &every("scale = 0"), "0", "zero"),
+        ("every = \"1h\"", &every("scale = nan"), "nan", "no finite number"),
+        ("every = \"1h\"", &every("order = \"abdc\""), "\"abdc\"", "is no order"),
+        ("\"1h\"", "\"0s\"", "\"0s\"", "no time at all"),
+        ("unit_id = 1", "unit_id = 256", "256", "cannot be 256"),
+        ("unit_id = 1", "unit_id = 1\nbase = 1", "\"input:0\"", "no register 0"),
+        ("unit_id = 1", "", "\"logger\"", "no `unit_id`"),
+        ("type = \"f32\"", "", "\"landfalltjern/water_temperature\"", "no `type`"),
+        ("\"text-lines\"", "\"text-line\"", "\"text-line\"", "no kind of bus"),
+        ("port = \"/dev/ttyUSB0\"", &port("parity = \"some\""), "\"some\"", "no parity"),
+        ("port = \"/dev/ttyUSB0\"", "", "\"text-lines\"", "no `port`"),
+        ("address = \"10.0.3.7:502\"", "address = \"10.0.3.7:502\"\nbaud = 9600", "9600", "no meaning here"),
+        ("file:///var/lib/tjern/lake", "ftp://x/y", "\"ftp://x/y\"", "is no lake"),
+    ] {
+        refused(from, to, place, message);
+    }
+}
+
+#[test]
+fn a_point_of_a_text_bus_says_in_one_way_where_its_number_stands() {
+    let lines = "sentence = \"MTA\"\nfield = 1";
+    for good in ["column = 3\nseparator = \";\"", "column = 1", "pattern = 'T=(?<value>[-0-9.]+)'"] {
+        assert!(parse(&GOOD.replace(lines, good)).is_ok(), "{good}");
+    }
+    refused(lines, "pattern = 'T=([0-9]+)'", "'T=([0-9]+)'", "no group named `value`");
+    refused(lines, "pattern = 'T=(?<value>[0-9]+'", "'T=(?<value>[0-9]+'", "is no pattern");
+    refused(lines, "column = 0", "0", "cannot be 0");
+    refused(lines, "sentence = \"MTA\"", "\"MTA\"", "no `field`");
+    refused(lines, "sentence = \"MTA\"\nfield = 1\ncolumn = 2", "2", "in one way");
+    refused(lines, "register = \"input:0\"\ncolumn = 2", "\"input:0\"", "no meaning here");
+}
+
+#[test]
+fn a_misspelt_key_is_found() {
+    let problems = problems("unit_id", "unit_ids");
+    assert_eq!(problems[0].0, "unit_ids = 1");
+    assert!(problems[0].2.contains("did you mean `unit_id`?"), "{problems:?}");
+}
+
+#[test]
+fn two_texts_have_two_hashes() {
+    let hash = |text: &str| parse(text).expect("good").sha256();
+    assert_ne!(hash(GOOD), hash(&GOOD.replace("1h", "2h")));
+    assert_eq!(hash(GOOD), hash(GOOD));
+}

@@ -1,0 +1,219 @@
+//! The grid of slots: when a point is due, and what moment its value stands for.
+//!
+//! Slots are the multiples of `every` since 1970 plus `phase`, in wall-clock microseconds. They are
+//! absolute: a late poll does not move the next one, so nothing drifts. A point is never queued: it
+//! is due or it is not, and slots that pass while it waits are counted as missed. No I/O, no clock:
+//! the caller says what time it is, as often as it likes, so that a stepped clock is noticed.
+
+use std::time::Duration;
+
+use tjern_readings::configuration::Period;
+
+/// However far the next slot is, the clock is looked at again after this: it may have been stepped.
+pub const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Of a period: how long after its slot a first poll still counts, and from where a lag is noted.
+const TENTH: i64 = 10;
+
+/// A lag below this is not noted, however short the period.
+const LAG_MIN_US: i64 = 1_000_000;
+
+/// The slots of one point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grid {
+    every_us: i64,
+    phase_us: i64,
+}
+
+impl Grid {
+    /// The multiples of `every` plus `phase`.
+    #[must_use]
+    pub fn new(every: Period, phase: Duration) -> Self {
+        Self { every_us: every.micros(), phase_us: i64::try_from(phase.as_micros()).unwrap_or(0) }
+    }
+
+    /// The period in microseconds.
+    #[must_use]
+    pub const fn every_us(self) -> i64 {
+        self.every_us
+    }
+
+    /// The slot that a moment lies in: the last one that has begun.
+    #[must_use]
+    pub const fn slot_of(self, time_us: i64) -> i64 {
+        time_us - (time_us - self.phase_us).rem_euclid(self.every_us)
+    }
+
+    /// The slot after.
+    #[must_use]
+    pub const fn slot_after(self, time_us: i64) -> i64 {
+        self.slot_of(time_us).saturating_add(self.every_us)
+    }
+
+    /// Whether a slot began so short a time ago that a value of now stands for it.
+    #[must_use]
+    pub const fn is_fresh(self, slot_us: i64, now_us: i64) -> bool {
+        now_us - slot_us < self.every_us / TENTH
+    }
+
+    /// How far behind its slot an answer came, where that is worth a note.
+    #[must_use]
+    pub fn lag_ms(self, slot_us: i64, answered_us: i64) -> Option<i32> {
+        let lag_us = answered_us - slot_us;
+        let noted = lag_us > (self.every_us / TENTH).max(LAG_MIN_US);
+        noted.then(|| i32::try_from(lag_us / 1_000).unwrap_or(i32::MAX))
+    }
+}
+
+/// A slot that shall be polled now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Due {
+    /// The slot.
+    pub slot_us: i64,
+    /// Whether it is the first since the start, which may be polled for a sign of life only.
+    pub first: bool,
+}
+
+/// Where a point stands on its grid.
+#[derive(Debug, Clone)]
+pub struct Schedule {
+    grid: Grid,
+    done_us: Option<i64>,
+    missed: u64,
+}
+
+impl Schedule {
+    /// A point that was not polled yet: it is due at once.
+    #[must_use]
+    pub const fn new(grid: Grid) -> Self {
+        Self { grid, done_us: None, missed: 0 }
+    }
+
+    /// The grid.
+    #[must_use]
+    pub const fn grid(&self) -> Grid {
+        self.grid
+    }
+
+    /// How many slots passed without a poll.
+    #[must_use]
+    pub const fn missed(&self) -> u64 {
+        self.missed
+    }
+
+    /// The slot that is due, if one is.
+    #[must_use]
+    pub fn due(&self, now_us: i64) -> Option<Due> {
+        let slot_us = self.grid.slot_of(now_us);
+        match self.done_us {
+            None => Some(Due { slot_us, first: true }),
+            Some(done_us) => (slot_us > done_us).then_some(Due { slot_us, first: false }),
+        }
+    }
+
+    /// When to look again, if nothing is due.
+    #[must_use]
+    pub const fn next_us(&self, now_us: i64) -> i64 {
+        self.grid.slot_after(now_us)
+    }
+
+    /// Notes that a slot is polled, and counts those that passed since the last one.
+    pub fn begin(&mut self, due: Due) {
+        if let Some(done_us) = self.done_us {
+            let passed = (due.slot_us - done_us) / self.grid.every_us - 1;
+            self.missed += u64::try_from(passed).unwrap_or(0);
+        }
+        self.done_us = Some(due.slot_us);
+    }
+
+    /// A clock that was set back by more than a period would leave the point waiting for a time that
+    /// has been: it goes on from the slot that the clock now says. Whether that happened.
+    pub fn follow_step_back(&mut self, now_us: i64) -> bool {
+        let slot_us = self.grid.slot_of(now_us);
+        let stepped = self.done_us.is_some_and(|done_us| done_us > slot_us.saturating_add(self.grid.every_us));
+        if stepped {
+            self.done_us = Some(slot_us);
+        }
+        stepped
+    }
+}
+
+/// How long to wait for a deadline of the wall clock before looking at the clock again.
+#[must_use]
+pub fn wait(deadline_us: i64, now_us: i64) -> Duration {
+    let left_us = deadline_us.saturating_sub(now_us).max(0);
+    Duration::from_micros(left_us.unsigned_abs()).min(LOOK_AGAIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const HOUR_US: i64 = 3_600_000_000;
+
+    fn grid(every_ms: u64, phase_ms: u64) -> Grid {
+        Grid::new(Period::from_millis(every_ms), Duration::from_millis(phase_ms))
+    }
+
+    proptest! {
+        #[test]
+        fn a_slot_is_a_multiple_plus_the_phase_and_the_last_that_began(
+            every_ms in 1_u64..100_000_000, phase in 0.0_f64..1.0, time_us in -(1_i64 << 52)..(1_i64 << 52),
+        ) {
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a share of a small number")]
+            let phase_ms = (every_ms as f64 * phase) as u64;
+            let grid = grid(every_ms, phase_ms);
+            let slot_us = grid.slot_of(time_us);
+            let phase_us = i64::try_from(phase_ms * 1_000).expect("small");
+            prop_assert_eq!((slot_us - phase_us) % grid.every_us(), 0);
+            prop_assert!(slot_us <= time_us && time_us < slot_us + grid.every_us());
+            prop_assert_eq!(grid.slot_of(slot_us), slot_us);
+            prop_assert_eq!(grid.slot_after(time_us), slot_us + grid.every_us());
+        }
+
+        #[test]
+        fn polls_never_drift_and_no_slot_is_polled_twice(every_ms in 1_u64..10_000, steps in prop::collection::vec(0_i64..30_000_000, 1..100)) {
+            let mut schedule = Schedule::new(grid(every_ms, 0));
+            let (mut now_us, mut polled) = (1_700_000_000_000_000, Vec::new());
+            for step_us in steps {
+                now_us += step_us;
+                if let Some(due) = schedule.due(now_us) {
+                    schedule.begin(due);
+                    polled.push(due.slot_us);
+                }
+                prop_assert_eq!(schedule.due(now_us), None, "a point is due once");
+            }
+            prop_assert!(polled.is_sorted_by(|one, other| one < other));
+            let slots = (polled[polled.len() - 1] - polled[0]) / schedule.grid().every_us() + 1;
+            prop_assert_eq!(schedule.missed() + polled.len() as u64, slots.unsigned_abs(), "each slot is polled or missed");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_a_day_does_not_stop_the_polling_for_a_day() {
+        let mut schedule = Schedule::new(grid(3_600_000, 0));
+        let now_us = 500_000 * HOUR_US;
+        schedule.begin(schedule.due(now_us).expect("due at once"));
+        let back_us = now_us - 24 * HOUR_US;
+        assert!(schedule.follow_step_back(back_us));
+        assert_eq!(schedule.due(back_us), None);
+        assert_eq!(schedule.due(back_us + HOUR_US).map(|due| due.slot_us), Some(back_us + HOUR_US));
+        assert!(!schedule.follow_step_back(back_us - 1_000), "a small correction only makes it wait");
+    }
+
+    #[test]
+    fn a_lag_is_noted_where_it_matters() {
+        assert_eq!(grid(1_000, 0).lag_ms(0, 900_000), None);
+        assert_eq!(grid(1_000, 0).lag_ms(0, 1_500_000), Some(1_500));
+        assert_eq!(grid(3_600_000, 0).lag_ms(0, 300_000_000), None);
+        assert_eq!(grid(3_600_000, 0).lag_ms(0, 400_000_000), Some(400_000));
+    }
+
+    #[test]
+    fn a_far_deadline_is_approached_in_steps() {
+        assert_eq!(wait(HOUR_US, 0), LOOK_AGAIN);
+        assert_eq!(wait(250_000, 0), Duration::from_millis(250));
+        assert_eq!(wait(0, 5), Duration::ZERO);
+    }
+}

@@ -1,0 +1,26 @@
+//! The edge gateway of Tjern: devices, a spool, sealed batches in the landing zone of a lake.
+//!
+//! ```text
+//! config ── grid ── bus (one actor a bus) ── readings ── spool ── upload ── <lake>/landing/…
+//!                    ├─ modbus: tcp, rtu ── value
+//!                    └─ lines: nmea, delimited, pattern
+//! ```
+//!
+//! Invariants: no Modbus request but the four reads passes [`modbus::transport`]; decoders
+//! ([`value`], [`lines`]) do no I/O; one module ([`spool`]) touches the spool's files; every queue has
+//! a bound with a name; nothing here knows SQL, Delta or Parquet. A gateway starts and polls with no
+//! lake, no network and any port missing: only a wrong configuration keeps it from starting.
+
+#![forbid(unsafe_code)]
+
+pub mod bus;
+pub mod cli;
+pub mod config;
+pub mod grid;
+pub mod lines;
+pub mod modbus;
+pub mod run;
+pub mod simulate;
+pub mod spool;
+pub mod upload;
+pub mod value;

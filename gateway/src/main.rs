@@ -1,0 +1,33 @@
+//! `tjern-gateway`: the slim binary for a box at a site.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tjern_gateway::cli::{GatewayCommand, execute, start_log};
+
+/// The stores' client and the actors: two threads are plenty on a small box.
+const WORKERS: usize = 2;
+
+/// Polls a site's devices, never loses a reading, and sends them to the lake
+#[derive(Debug, Parser)]
+#[command(name = "tjern-gateway", version, after_help = "Example:\n  tjern-gateway run --config landfall-01.toml")]
+struct Arguments {
+    #[command(subcommand)]
+    command: GatewayCommand,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    // More than one provider may be linked: the choice is made before anything uses TLS. An error
+    // means that it was made already.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    start_log();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(execute(arguments.command)),
+        Err(error) => {
+            eprintln!("error: cannot start: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

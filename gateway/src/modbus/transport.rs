@@ -1,0 +1,258 @@
+//! What may go over a Modbus wire, and what may come back.
+//!
+//! A [`ReadRequest`] is the only thing that our wires accept, and it can be nothing but one of the
+//! four reads within the limits of the specification: a gateway cannot write to a device. Answers
+//! are held against the request (function, count) before anybody sees them.
+
+use tjern_readings::reading::Cause;
+use tokio_modbus::client::{Client, Context};
+use tokio_modbus::{ProtocolError, Request, Response};
+
+/// The most registers that one request may ask for.
+pub const REGISTERS_MAX: u16 = 125;
+/// The most bits that one request may ask for.
+pub const BITS_MAX: u16 = 2_000;
+
+/// A device's four tables, each with a read of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Table {
+    /// Bits that can be set: function 1.
+    Coil,
+    /// Bits that can only be read: function 2.
+    Discrete,
+    /// Registers that can be set: function 3.
+    Holding,
+    /// Registers that can only be read: function 4.
+    Input,
+}
+
+impl Table {
+    /// Every table, with the word that stands in configurations.
+    pub const ALL: &[(&str, Self)] =
+        &[("coil", Self::Coil), ("discrete", Self::Discrete), ("input", Self::Input), ("holding", Self::Holding)];
+
+    /// Whether it holds single bits.
+    #[must_use]
+    pub const fn is_bits(self) -> bool {
+        matches!(self, Self::Coil | Self::Discrete)
+    }
+
+    /// The most that one request may ask for.
+    #[must_use]
+    pub const fn count_max(self) -> u16 {
+        if self.is_bits() { BITS_MAX } else { REGISTERS_MAX }
+    }
+
+    /// How many bytes an answer with so many bits or registers has.
+    #[must_use]
+    pub const fn answer_bytes(self, count: u16) -> u16 {
+        if self.is_bits() { count.div_ceil(8) } else { count * 2 }
+    }
+}
+
+/// One of the four reads, within the limits of the specification.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ReadRequest {
+    table: Table,
+    address: u16,
+    count: u16,
+}
+
+impl ReadRequest {
+    /// A read, if one request may ask for so much.
+    #[must_use]
+    pub const fn new(table: Table, address: u16, count: u16) -> Option<Self> {
+        let within = count >= 1 && count <= table.count_max() && address as u32 + count as u32 <= 65_536;
+        if within { Some(Self { table, address, count }) } else { None }
+    }
+
+    /// Which table.
+    #[must_use]
+    pub const fn table(self) -> Table {
+        self.table
+    }
+
+    /// The first address.
+    #[must_use]
+    pub const fn address(self) -> u16 {
+        self.address
+    }
+
+    /// How many bits or registers.
+    #[must_use]
+    pub const fn count(self) -> u16 {
+        self.count
+    }
+
+    /// How many bytes of data the answer has.
+    #[must_use]
+    pub const fn answer_bytes(self) -> u16 {
+        self.table.answer_bytes(self.count)
+    }
+
+    /// The same table near the same place, with an answer of so many bytes: see [`super::rtu`].
+    pub(crate) fn with_answer_bytes(self, bytes: u16) -> Option<Self> {
+        let count = if self.table.is_bits() { bytes * 8 } else { bytes / 2 };
+        let address = self.address.min(u16::try_from(65_536 - u32::from(count)).unwrap_or(0));
+        Self::new(self.table, address, count).filter(|request| request.answer_bytes() == bytes)
+    }
+
+    /// The one place where a request of the library is made.
+    const fn to_wire(self) -> Request<'static> {
+        match self.table {
+            Table::Coil => Request::ReadCoils(self.address, self.count),
+            Table::Discrete => Request::ReadDiscreteInputs(self.address, self.count),
+            Table::Holding => Request::ReadHoldingRegisters(self.address, self.count),
+            Table::Input => Request::ReadInputRegisters(self.address, self.count),
+        }
+    }
+
+    /// What the answer holds, if it is one to this request.
+    fn accept(self, response: Response) -> Result<Answer, Failure> {
+        let answer = match (self.table, response) {
+            (Table::Coil, Response::ReadCoils(bits)) | (Table::Discrete, Response::ReadDiscreteInputs(bits)) => {
+                // Bits come in whole bytes; the rest of the last one means nothing.
+                if bits.len() != usize::from(self.answer_bytes()) * 8 {
+                    return Err(self.wrong_length(bits.len()));
+                }
+                Answer::Bits(bits.into_iter().take(usize::from(self.count)).collect())
+            }
+            (Table::Holding, Response::ReadHoldingRegisters(registers))
+            | (Table::Input, Response::ReadInputRegisters(registers)) => {
+                if registers.len() != usize::from(self.count) {
+                    return Err(self.wrong_length(registers.len()));
+                }
+                Answer::Registers(registers)
+            }
+            (_, other) => {
+                return Err(Failure::new(
+                    Cause::Malformed,
+                    format!("the answer has function {}", other.function_code()),
+                ));
+            }
+        };
+        Ok(answer)
+    }
+
+    fn wrong_length(self, got: usize) -> Failure {
+        Failure::new(Cause::Malformed, format!("asked for {}, the answer holds {got}", self.count))
+    }
+}
+
+/// What a device answered: exactly as much as was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// Of a table of bits.
+    Bits(Vec<bool>),
+    /// Of a table of registers.
+    Registers(Vec<u16>),
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{cause}: {detail}")]
+pub struct Failure {
+    /// As it stands in the reading.
+    pub cause: Cause,
+    /// For the log.
+    pub detail: String,
+}
+
+impl Failure {
+    pub(crate) fn new(cause: Cause, detail: impl Into<String>) -> Self {
+        Self { cause, detail: detail.into() }
+    }
+
+    /// The device answered, and said no: neither it nor the line is broken.
+    #[must_use]
+    pub const fn is_exception(&self) -> bool {
+        matches!(
+            self.cause,
+            Cause::Exception1
+                | Cause::Exception2
+                | Cause::Exception3
+                | Cause::Exception4
+                | Cause::Exception5
+                | Cause::Exception6
+                | Cause::Exception8
+                | Cause::Exception10
+                | Cause::Exception11
+                | Cause::ExceptionOther
+        )
+    }
+}
+
+/// One request and its answer. After any failure but an exception, the context must not be used
+/// again.
+pub(super) async fn call(context: &mut Context, request: ReadRequest) -> Result<Answer, Failure> {
+    match context.call(request.to_wire()).await {
+        Ok(Ok(response)) => request.accept(response),
+        Ok(Err(exception)) => {
+            Err(Failure::new(Cause::exception(exception.into()), format!("the device answered: {exception}")))
+        }
+        Err(tokio_modbus::Error::Protocol(error)) => Err(Failure::new(Cause::Malformed, describe(&error))),
+        Err(tokio_modbus::Error::Transport(error)) if error.kind() == std::io::ErrorKind::InvalidData => {
+            Err(Failure::new(Cause::Malformed, error.to_string()))
+        }
+        Err(tokio_modbus::Error::Transport(error)) => Err(Failure::new(Cause::Unreachable, error.to_string())),
+    }
+}
+
+fn describe(error: &ProtocolError) -> String {
+    match error {
+        ProtocolError::HeaderMismatch { message, .. } => format!("the answer is not to this request: {message}"),
+        ProtocolError::FunctionCodeMismatch { request, .. } => format!("the answer is not to function {request}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn nothing_but_the_four_reads_can_be_asked(
+            table in prop::sample::select(Table::ALL), address: u16, count: u16,
+        ) {
+            let Some(request) = ReadRequest::new(table.1, address, count) else {
+                let within = count >= 1 && count <= table.1.count_max() && u32::from(address) + u32::from(count) <= 65_536;
+                prop_assert!(!within);
+                return Ok(());
+            };
+            let code = request.to_wire().function_code().value();
+            prop_assert!((1..=4).contains(&code), "function {code}");
+            prop_assert!(request.answer_bytes() <= 250);
+        }
+
+        #[test]
+        fn an_answer_of_another_length_is_never_accepted(count in 1_u16..=125, got in 0_usize..=127) {
+            let request = ReadRequest::new(Table::Input, 0, count).expect("within");
+            let answer = request.accept(Response::ReadInputRegisters(vec![7; got]));
+            prop_assert_eq!(answer.is_ok(), got == usize::from(count));
+        }
+    }
+
+    #[test]
+    fn each_table_has_the_function_of_the_specification() {
+        let codes = [(Table::Coil, 1), (Table::Discrete, 2), (Table::Holding, 3), (Table::Input, 4)];
+        for (table, code) in codes {
+            let request = ReadRequest::new(table, 0, 1).expect("within");
+            assert_eq!(request.to_wire().function_code().value(), code);
+        }
+    }
+
+    #[test]
+    fn an_answer_from_another_table_is_malformed() {
+        let request = ReadRequest::new(Table::Input, 0, 1).expect("within");
+        let failure = request.accept(Response::ReadHoldingRegisters(vec![1])).expect_err("another function");
+        assert_eq!(failure.cause, Cause::Malformed);
+    }
+
+    #[test]
+    fn surplus_bits_of_the_last_byte_mean_nothing() {
+        let request = ReadRequest::new(Table::Coil, 0, 3).expect("within");
+        let bits = vec![true, false, true, true, true, true, true, true];
+        assert_eq!(request.accept(Response::ReadCoils(bits)), Ok(Answer::Bits(vec![true, false, true])));
+    }
+}

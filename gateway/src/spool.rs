@@ -1,0 +1,279 @@
+//! The spool: readings wait here, on disk, until the lake has them.
+//!
+//! A reading is **acknowledged** when its record is synced: every `sync_every`, and at once where nothing
+//! was synced in that time. Batches are **sealed** from synced records only, and never change after that;
+//! a sealed object leaves when the lake has it, or, where the spool is full, when a gap takes its place.
+//!
+//! ```text
+//! <dir>/lock                               held by the process that has the spool
+//! <dir>/<first_seq>.segment                the log: preallocated, records with a CRC each
+//! <dir>/sealed/<epoch>/<first>-<last>.arrow, .gap, <last>.closed
+//! <dir>/kept/                              copies of what was damaged
+//! ```
+//!
+//! The bytes, what is assumed of the disk, and what each fault does: `docs/spool-format.md`. There is no
+//! ledger beside the data: what is sealed, and the newest time of each sensor, are records of the log.
+//!
+//! Invariants: a number of an epoch is used once; batches and gaps of an epoch cover its numbers without
+//! a hole or an overlap; opening fails only where the folder cannot be had, or another process has it;
+//! an error of the disk ends nothing; one module (`disk`) touches files, one task (`actor`) owns them.
+//! Limits: `actor::QUEUE_MAX` commands wait, `core::PENDING_MAX` readings are held in memory while the
+//! disk refuses, `core::SEAL_ROWS` rows make a batch.
+
+mod actor;
+mod core;
+mod disk;
+mod log;
+mod record;
+mod recovery;
+mod renew;
+mod sealed;
+mod segment;
+mod shelf;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+
+use tjern_readings::clock::Clock;
+use tjern_readings::reading::Reading;
+use tjern_readings::sensor::{Epoch, SensorId, SourceName};
+
+pub use sealed::{SealedKind, SealedObject};
+
+use actor::Command;
+use disk::{Disk, Folder, TakeError};
+
+/// Where a spool lies and how it behaves.
+#[derive(Debug, Clone)]
+pub struct SpoolSettings {
+    /// Its folder; created where it is missing.
+    pub dir: PathBuf,
+    /// The most that its segments and sealed files may take. Less than 1 MiB counts as 1 MiB.
+    pub max_bytes: u64,
+    /// How long a reading may wait for its sync.
+    pub sync_every: Duration,
+    /// Who sends the readings.
+    pub source: SourceName,
+    /// The SHA-256 (hex) of the configuration, as batches name it.
+    pub configuration: Option<String>,
+}
+
+/// What a spool has to say of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpoolStatus {
+    /// The current epoch.
+    pub epoch: Epoch,
+    /// The number that the next reading gets.
+    pub next_seq: i64,
+    /// The last number that is on disk.
+    pub synced_seq: i64,
+    /// The last number that is in a sealed object, waiting or gone.
+    pub sealed_seq: i64,
+    /// What segments and sealed files take of the disk.
+    pub bytes: u64,
+    /// Sealed objects that wait for the lake.
+    pub sealed_count: usize,
+    /// Readings on disk that are not sealed.
+    pub unsealed_readings: usize,
+    /// Readings in memory that are not on disk.
+    pub unsynced_readings: usize,
+    /// Readings that were lost for want of room, in memory or on disk, since the start.
+    pub dropped_readings: u64,
+    /// Sealed batches whose place a gap took because the spool was full, since the start.
+    pub dropped_batches: u64,
+    /// Segments that were found with a torn tail at the start.
+    pub torn_tails: u64,
+    /// Damaged records and files that were found.
+    pub bad_records: u64,
+    /// Whether the disk refuses readings at present.
+    pub in_trouble: bool,
+}
+
+/// Why a spool cannot be opened, or a sealed object not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolError {
+    /// Another process has it.
+    #[error(
+        "the spool `{path}` is in use by another process; hint: is this gateway running already? two gateways need two spools"
+    )]
+    Locked {
+        /// The spool's folder.
+        path: PathBuf,
+    },
+    /// The folder cannot be had.
+    #[error("cannot use the spool's folder `{path}`: {source}; hint: create it, or give this user the right to")]
+    Folder {
+        /// The spool's folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A sealed object cannot be read.
+    #[error("cannot read `{path}` in the spool: {source}; hint: is the disk failing?")]
+    Read {
+        /// The file, relative to the spool's folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// A spool that is open. Clones share it; the last one that goes ends it, after a sync.
+#[derive(Debug, Clone)]
+pub struct Spool {
+    commands: mpsc::Sender<Command>,
+    disk: Arc<dyn Disk>,
+    newest: Arc<Mutex<HashMap<SensorId, i64>>>,
+    status: Arc<Mutex<SpoolStatus>>,
+}
+
+impl Spool {
+    /// Opens the spool in a folder, with what it holds. Blocks while it reads.
+    ///
+    /// # Errors
+    /// [`SpoolError::Locked`] where another process has it, [`SpoolError::Folder`] where the folder cannot
+    /// be had. Never because of what is in its files.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn open(settings: SpoolSettings, clock: Clock) -> Result<Self, SpoolError> {
+        let path = settings.dir.clone();
+        let folder = Folder::take(&path).map_err(|error| match error {
+            TakeError::Locked => SpoolError::Locked { path: path.clone() },
+            TakeError::Io(source) => SpoolError::Folder { path: path.clone(), source },
+        })?;
+        Self::over(Arc::new(folder), settings, clock).map_err(|source| SpoolError::Folder { path, source })
+    }
+
+    fn over(disk: Arc<dyn Disk>, mut settings: SpoolSettings, clock: Clock) -> std::io::Result<Self> {
+        settings.max_bytes = settings.max_bytes.max(recovery::MAX_BYTES_LEAST);
+        let core = recovery::recover(Arc::clone(&disk), settings, clock)?;
+        let newest = Arc::new(Mutex::new(core.newest.clone()));
+        let status = Arc::new(Mutex::new(core.status()));
+        let (commands, queue) = mpsc::channel(actor::QUEUE_MAX);
+        tokio::spawn(actor::run(core, queue, Arc::clone(&status)));
+        Ok(Self { commands, disk, newest, status })
+    }
+
+    /// Takes readings, which are numbered in the order of the calls. Waits while `actor::QUEUE_MAX`
+    /// commands wait before it. They are acknowledged at the next sync.
+    pub async fn append(&self, readings: Vec<Reading>) {
+        if readings.is_empty() {
+            return;
+        }
+        {
+            let mut newest = locked(&self.newest);
+            readings.iter().for_each(|reading| core::note_newest(&mut newest, reading));
+        }
+        let count = readings.len();
+        if self.commands.send(Command::Append(readings)).await.is_err() {
+            tracing::error!(count, "readings came after the spool was closed, and are lost");
+        }
+    }
+
+    /// The newest time of a sensor among the readings that this spool ever took, as far as it is known:
+    /// it survives restarts, also where the readings have left.
+    #[must_use]
+    pub fn newest_time_us(&self, sensor: &SensorId) -> Option<i64> {
+        locked(&self.newest).get(sensor).copied()
+    }
+
+    /// Brings everything that was appended before to disk. Says whether it is there; if not, it waits in
+    /// memory and is tried again.
+    pub async fn sync(&self) -> bool {
+        self.ask(Command::Sync).await.unwrap_or(false)
+    }
+
+    /// Syncs, then seals everything. Says whether all that was appended before is sealed.
+    pub async fn seal(&self) -> bool {
+        self.ask(Command::Seal).await.unwrap_or(false)
+    }
+
+    /// What waits for the lake, oldest first.
+    pub async fn sealed(&self) -> Vec<SealedObject> {
+        self.ask(Command::Offered).await.unwrap_or_default()
+    }
+
+    /// The bytes of a sealed object: those that go to the lake.
+    ///
+    /// # Errors
+    /// [`SpoolError::Read`] where the file cannot be read, or is gone.
+    pub async fn bytes(&self, object: &SealedObject) -> Result<Bytes, SpoolError> {
+        let (disk, path) = (Arc::clone(&self.disk), object.path());
+        let reading = tokio::task::spawn_blocking(move || {
+            let bytes = disk.read(&path).map_err(|source| SpoolError::Read { path: path.clone(), source })?;
+            Ok(Bytes::from(bytes))
+        });
+        let cancelled = |error| SpoolError::Read { path: object.path(), source: std::io::Error::other(error) };
+        reading.await.map_err(cancelled)?
+    }
+
+    /// Takes away a sealed object that the lake has.
+    pub async fn remove(&self, object: &SealedObject) {
+        self.ask(|reply| Command::Remove(object.clone(), reply)).await;
+    }
+
+    /// Puts a gap in the place of a batch whose file turned out to be damaged; a copy is kept.
+    pub async fn give_up(&self, object: &SealedObject) {
+        self.ask(|reply| Command::GiveUp(object.clone(), reply)).await;
+    }
+
+    /// Takes away a sealed object for which the lake has no place; a copy is kept.
+    pub async fn set_aside(&self, object: &SealedObject) {
+        self.ask(|reply| Command::SetAside(object.clone(), reply)).await;
+    }
+
+    /// Begins a new epoch for everything that was not sent, because this spool is a copy of another.
+    /// Says whether that worked; if not, nothing has changed.
+    pub async fn renew_epoch(&self) -> bool {
+        self.renew_epoch_without(HashMap::new()).await
+    }
+
+    /// The same, for all but these readings, by their numbers in the old epoch: the lake has them.
+    pub async fn renew_epoch_without(&self, landed: HashMap<i64, Reading>) -> bool {
+        self.ask(|reply| Command::Renew(landed, reply)).await.unwrap_or(false)
+    }
+
+    /// Syncs and closes the spool; its folder is free when this returns.
+    pub async fn close(self) {
+        let Self { commands, disk, .. } = self;
+        drop(disk);
+        let (reply, closed) = oneshot::channel();
+        if commands.send(Command::Close(reply)).await.is_ok() {
+            // An error means that the runtime ends.
+            let _ = closed.await;
+        }
+    }
+
+    /// How the spool is.
+    #[must_use]
+    pub fn status(&self) -> SpoolStatus {
+        locked(&self.status).clone()
+    }
+
+    /// The current epoch.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        locked(&self.status).epoch
+    }
+
+    /// Sends a command and waits for its answer; `None` once the spool is closed.
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).await.ok()?;
+        answer.await.ok()
+    }
+}
+
+/// A lock that is held for a few instructions, none of which can panic half-way.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,137 @@
+//! The one task that owns the spool's files, and decides when to sync.
+//!
+//! Commands come through one bounded queue; the order in it is the order of the numbers. Work on the disk
+//! runs on a thread for blocking work, so that a slow disk stops nobody else.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use tjern_readings::reading::Reading;
+
+use super::SpoolStatus;
+use super::core::Core;
+use super::sealed::SealedObject;
+
+/// The most commands that wait; a caller of `append` waits beyond that.
+pub(crate) const QUEUE_MAX: usize = 256;
+
+/// A disk that refuses is asked again after this at the latest, however long `sync_every` is.
+const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// Beyond this a deadline is as good as none.
+const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// What the owner of the files is asked for.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Append(Vec<Reading>),
+    Sync(oneshot::Sender<bool>),
+    Seal(oneshot::Sender<bool>),
+    Offered(oneshot::Sender<Vec<SealedObject>>),
+    Remove(SealedObject, oneshot::Sender<()>),
+    GiveUp(SealedObject, oneshot::Sender<()>),
+    SetAside(SealedObject, oneshot::Sender<()>),
+    Renew(HashMap<i64, Reading>, oneshot::Sender<bool>),
+    Close(oneshot::Sender<()>),
+}
+
+/// Carries out commands until one says to close, or nobody is left to send any.
+pub(crate) async fn run(mut core: Core, mut commands: mpsc::Receiver<Command>, status: Arc<Mutex<SpoolStatus>>) {
+    let sync_every = core.settings.sync_every.min(FAR);
+    // Nothing was synced yet: what comes first is synced at once.
+    let mut due_at = Instant::now();
+    loop {
+        let mut batch = Vec::new();
+        tokio::select! {
+            count = commands.recv_many(&mut batch, QUEUE_MAX) => if count == 0 {
+                batch.push(Command::Close(oneshot::channel().0));
+            },
+            () = tokio::time::sleep_until(due_at), if core.has_unsynced() => {}
+        }
+        let is_due = Instant::now() >= due_at;
+        let shown = Arc::clone(&status);
+        let work = tokio::task::spawn_blocking(move || {
+            let done = work(&mut core, batch, is_due, &shown);
+            (core, done)
+        });
+        // The task fails only if the runtime ends, which for the spool is a crash like any other.
+        let Ok((back, done)) = work.await else { return };
+        core = back;
+        if let Some(closed) = done.closed {
+            drop(core);
+            // Whoever asked may have gone.
+            let _ = closed.send(());
+            return;
+        }
+        if done.synced {
+            let pause = if core.in_trouble() { sync_every.min(RETRY_MAX) } else { sync_every };
+            due_at = Instant::now() + pause;
+        }
+    }
+}
+
+/// What came of a round of commands.
+#[derive(Default)]
+struct Done {
+    /// A sync was tried.
+    synced: bool,
+    closed: Option<oneshot::Sender<()>>,
+}
+
+fn work(core: &mut Core, batch: Vec<Command>, is_due: bool, status: &Mutex<SpoolStatus>) -> Done {
+    let mut done = Done::default();
+    for command in batch {
+        carry_out(core, command, status, &mut done);
+    }
+    let close = done.closed.is_some();
+    if core.has_unsynced() && (is_due || close) {
+        core.sync();
+        done.synced = true;
+    }
+    show(core, status);
+    done
+}
+
+fn carry_out(core: &mut Core, command: Command, status: &Mutex<SpoolStatus>, done: &mut Done) {
+    match command {
+        Command::Append(readings) => core.append(readings),
+        Command::Sync(reply) => {
+            done.synced |= core.has_unsynced();
+            answer(reply, core.sync(), core, status);
+        }
+        Command::Seal(reply) => {
+            done.synced |= core.has_unsynced();
+            answer(reply, core.seal(), core, status);
+        }
+        Command::Offered(reply) => answer(reply, core.offered(), core, status),
+        Command::Remove(object, reply) => {
+            core.shelf.remove(&object);
+            answer(reply, (), core, status);
+        }
+        Command::GiveUp(object, reply) => {
+            core.give_up(&object);
+            answer(reply, (), core, status);
+        }
+        Command::SetAside(object, reply) => {
+            core.set_aside(&object);
+            answer(reply, (), core, status);
+        }
+        Command::Renew(landed, reply) => answer(reply, core.renew(&landed), core, status),
+        Command::Close(reply) => done.closed = Some(reply),
+    }
+}
+
+/// Answers once the status says the same.
+fn answer<T>(reply: oneshot::Sender<T>, result: T, core: &Core, status: &Mutex<SpoolStatus>) {
+    show(core, status);
+    // Whoever asked may have gone.
+    let _ = reply.send(result);
+}
+
+fn show(core: &Core, status: &Mutex<SpoolStatus>) {
+    *status.lock().unwrap_or_else(PoisonError::into_inner) = core.status();
+}

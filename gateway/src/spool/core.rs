@@ -1,0 +1,407 @@
+//! The spool as a plain machine: what it does with readings, one call after the other.
+//!
+//! ```text
+//! append ── pending (memory, bounded) ── write ── sync ── unsealed ── seal ── shelf ── the lake
+//!              └ a number is given when written, and counts once synced
+//! ```
+//!
+//! Invariants:
+//! - `synced_seq` is the last number that is on disk; only readings up to it are sealed.
+//! - `log.marked_to` <= `sealed_to` <= `synced_seq`; files past `marked_to` are not offered to the lake.
+//! - A call never panics and never ends the process for an error of the disk: readings stay in memory, at
+//!   most [`PENDING_MAX`], the oldest go first and are counted, and the next call tries again.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::sync::Arc;
+
+use tjern_readings::batch;
+use tjern_readings::clock::Clock;
+use tjern_readings::keys::Bounds;
+use tjern_readings::reading::Reading;
+use tjern_readings::sensor::{Epoch, SensorId};
+
+use super::disk::Disk;
+use super::log::Log;
+use super::record::{self, READINGS_MAX};
+use super::sealed::{self, SealedKind, SealedObject};
+use super::shelf::Shelf;
+use super::{SpoolSettings, SpoolStatus};
+
+/// The most readings that wait in memory while the disk refuses them.
+pub(crate) const PENDING_MAX: usize = 100_000;
+
+/// So many unsynced readings are synced without waiting for `sync_every`.
+const SYNC_READINGS: usize = 10_000;
+
+/// The most rows of a sealed batch: some megabytes at the very most, so that the file stays below
+/// [`batch::SIZE_MAX`], and memory stays small. Reached, a batch is sealed without waiting.
+pub(crate) const SEAL_ROWS: usize = 50_000;
+
+/// The most readings that are kept in memory for sealing while sealing fails.
+const UNSEALED_MAX: usize = 4 * SEAL_ROWS;
+
+/// A part of what is on disk and not yet sealed.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Piece {
+    /// Readings, numbered from `first_seq` on.
+    Readings { first_seq: i64, readings: Vec<Reading> },
+    /// Numbers whose records were damaged.
+    Gap(Bounds),
+}
+
+/// A kind of trouble with the disk, said once when it begins and once when it is over.
+#[derive(Debug, Default)]
+pub(crate) struct Trouble(Option<String>);
+
+impl Trouble {
+    pub(crate) fn begins(&mut self, error: &io::Error, what: &str) {
+        if self.0.is_none() {
+            tracing::error!(%error, "{what}; hint: is the disk full, or failing? polling goes on, and this is tried again");
+        }
+        self.0 = Some(error.to_string());
+    }
+
+    pub(crate) fn ends(&mut self, what: &str) {
+        if self.0.take().is_some() {
+            tracing::info!("{what}");
+        }
+    }
+}
+
+/// The spool's state. See the module's head for its invariants.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) settings: SpoolSettings,
+    pub(crate) clock: Clock,
+    pub(crate) log: Log,
+    pub(crate) shelf: Shelf,
+    /// Readings that are not synced; the first `written` of them are in the segment.
+    pub(crate) pending: VecDeque<Reading>,
+    pub(crate) written: usize,
+    pub(crate) synced_seq: i64,
+    pub(crate) unsealed: VecDeque<Piece>,
+    pub(crate) sealed_to: i64,
+    /// The bounds of a batch whose file could not be finished. It may have got its name: the next attempt
+    /// must make the same file.
+    pub(crate) attempted: Option<Bounds>,
+    /// The newest time per sensor of what is on disk, or was.
+    pub(crate) newest: HashMap<SensorId, i64>,
+    /// The epoch must be finished before anything is written; these segments are the reason.
+    pub(crate) finish_due: bool,
+    pub(crate) damaged_segments: Vec<std::path::PathBuf>,
+    /// A takeover whose folders are not yet as they should be.
+    pub(crate) takeover_due: bool,
+    pub(crate) writing: Trouble,
+    pub(crate) sealing: Trouble,
+    pub(crate) dropped_readings: u64,
+    pub(crate) dropped_batches: u64,
+    pub(crate) torn_tails: u64,
+    pub(crate) bad_records: u64,
+}
+
+impl Core {
+    /// Takes readings; they get their numbers in this order.
+    pub(crate) fn append(&mut self, readings: Vec<Reading>) {
+        self.pending.extend(readings);
+        if self.writing.0.is_none() {
+            self.try_writing();
+        }
+        if self.written >= SYNC_READINGS {
+            self.sync();
+        }
+        self.forget_oldest();
+    }
+
+    /// Whether readings wait for a sync.
+    pub(crate) fn has_unsynced(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Whether the disk refuses readings at present.
+    pub(crate) fn in_trouble(&self) -> bool {
+        self.writing.0.is_some()
+    }
+
+    /// Brings everything that was appended to disk. Says whether it is there.
+    pub(crate) fn sync(&mut self) -> bool {
+        let synced = self.try_writing() && self.try_committing();
+        if synced {
+            self.writing.ends("the spool writes again");
+        }
+        if self.unsealed_rows() >= SEAL_ROWS || self.log.bytes() > self.settings.max_bytes / 4 {
+            self.seal_synced();
+        }
+        synced
+    }
+
+    /// Seals everything that was appended. Says whether all of it is on disk and sealed.
+    pub(crate) fn seal(&mut self) -> bool {
+        let synced = self.sync();
+        self.seal_synced() && synced
+    }
+
+    /// What may go to the lake, oldest first.
+    pub(crate) fn offered(&self) -> Vec<SealedObject> {
+        self.shelf.offered(self.log.epoch, self.log.marked_to).cloned().collect()
+    }
+
+    /// Puts a gap in the place of a batch whose file is damaged.
+    pub(crate) fn give_up(&mut self, object: &SealedObject) {
+        if self.takeover_due {
+            // The file may be well, and its folder not have its name yet.
+            return;
+        }
+        if let Ok(bytes) = self.disk.read(&object.path())
+            && let Err(error) = self.keep_aside(&object.path(), &bytes)
+        {
+            tracing::warn!(bounds = %object.bounds, %error, "cannot keep a copy of a damaged batch");
+        }
+        match self.shelf.replace_with_gap(object, "damaged", self.clock.now_us()) {
+            Ok(()) => self.bad_records += 1,
+            Err(error) => self.sealing.begins(&error, "cannot put a gap in the place of a damaged batch"),
+        }
+    }
+
+    /// Takes an object off the shelf once a copy is kept.
+    pub(crate) fn set_aside(&mut self, object: &SealedObject) {
+        match self.disk.read(&object.path()).and_then(|bytes| self.keep_aside(&object.path(), &bytes)) {
+            Ok(()) => self.shelf.remove(object),
+            Err(error) => self.sealing.begins(&error, "cannot keep a copy of a sealed object"),
+        }
+    }
+
+    /// How many readings are on disk and in no sealed file.
+    pub(crate) fn unsealed_rows(&self) -> usize {
+        let rows = |piece: &Piece| match piece {
+            Piece::Readings { readings, .. } => readings.len(),
+            Piece::Gap(_) => 0,
+        };
+        self.unsealed.iter().map(rows).sum()
+    }
+
+    /// What the spool has to say of itself.
+    pub(crate) fn status(&self) -> SpoolStatus {
+        SpoolStatus {
+            epoch: self.log.epoch,
+            next_seq: self.synced_seq + 1 + count(self.written),
+            synced_seq: self.synced_seq,
+            sealed_seq: self.sealed_to,
+            bytes: self.log.bytes() + self.shelf.bytes(),
+            sealed_count: self.shelf.objects.len(),
+            unsealed_readings: self.unsealed_rows(),
+            unsynced_readings: self.pending.len(),
+            dropped_readings: self.dropped_readings,
+            dropped_batches: self.dropped_batches,
+            torn_tails: self.torn_tails,
+            bad_records: self.bad_records,
+            in_trouble: self.in_trouble(),
+        }
+    }
+
+    fn try_writing(&mut self) -> bool {
+        let result = self.write_pending();
+        self.or_leave_segment(result).is_ok()
+    }
+
+    fn try_committing(&mut self) -> bool {
+        let result = self.commit();
+        self.or_leave_segment(result).is_ok()
+    }
+
+    /// After an error nothing is known of what was not synced: it is written anew, elsewhere.
+    fn or_leave_segment(&mut self, result: io::Result<()>) -> io::Result<()> {
+        if let Err(error) = &result {
+            self.log.leave(self.synced_seq);
+            self.written = 0;
+            self.writing.begins(error, "the spool cannot write; readings wait in memory");
+        }
+        result
+    }
+
+    fn write_pending(&mut self) -> io::Result<()> {
+        if self.finish_due {
+            self.finish_epoch()?;
+        }
+        while self.written < self.pending.len() {
+            let end = self.pending.len().min(self.written + READINGS_MAX);
+            let first_seq = self.synced_seq + 1 + count(self.written);
+            let record = record::encode_readings(first_seq, self.pending.range(self.written..end));
+            if self.log.has_room(record.len()) {
+                self.log.write(&record)?;
+                self.written = end;
+            } else {
+                self.begin_segment()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Syncs what was written; from then on it counts.
+    fn commit(&mut self) -> io::Result<()> {
+        if self.written == 0 {
+            return Ok(());
+        }
+        self.log.sync()?;
+        let first_seq = self.synced_seq + 1;
+        self.synced_seq += count(self.written);
+        let synced = self.pending.drain(..self.written);
+        self.written = 0;
+        if !matches!(self.unsealed.back(), Some(Piece::Readings { .. })) {
+            self.unsealed.push_back(Piece::Readings { first_seq, readings: Vec::new() });
+        }
+        let Some(Piece::Readings { readings, .. }) = self.unsealed.back_mut() else { return Ok(()) };
+        for reading in synced {
+            note_newest(&mut self.newest, &reading);
+            readings.push(reading);
+        }
+        Ok(())
+    }
+
+    /// Begins the next segment, within the bound on the whole spool.
+    pub(crate) fn begin_segment(&mut self) -> io::Result<()> {
+        if self.finish_due {
+            return self.finish_epoch();
+        }
+        self.commit()?;
+        if self.unsealed_rows() >= UNSEALED_MAX {
+            return Err(io::Error::other("too many readings wait for sealing, which fails"));
+        }
+        self.make_room(self.log.segment_bytes)?;
+        self.log.begin_segment(self.synced_seq + 1, self.sealed_to, &self.newest)?;
+        self.log.remove_sealed();
+        Ok(())
+    }
+
+    /// Drops the oldest sealed batches until so many bytes fit.
+    fn make_room(&mut self, bytes: u64) -> io::Result<()> {
+        while self.log.bytes() + self.shelf.bytes() + bytes > self.settings.max_bytes {
+            let is_batch = |object: &&SealedObject| object.kind == SealedKind::Batch;
+            let oldest = self.shelf.offered(self.log.epoch, self.log.marked_to).find(is_batch).cloned();
+            let Some(batch) = oldest else {
+                return Err(io::Error::new(io::ErrorKind::StorageFull, "the spool has reached its `max_bytes`"));
+            };
+            self.shelf.replace_with_gap(&batch, "spool_full", self.clock.now_us())?;
+            self.dropped_batches += 1;
+            self.dropped_readings += batch.bounds.count().unsigned_abs();
+            tracing::error!(bounds = %batch.bounds, "the spool is full: its oldest batch was dropped, a gap says so; hint: raise `max_bytes`, or look why nothing is uploaded");
+        }
+        Ok(())
+    }
+
+    fn forget_oldest(&mut self) {
+        let surplus = (self.pending.len() - self.written).saturating_sub(PENDING_MAX);
+        if surplus > 0 {
+            self.pending.drain(self.written..self.written + surplus);
+            self.dropped_readings += surplus as u64;
+        }
+    }
+
+    fn seal_synced(&mut self) -> bool {
+        let result = self.complete_renewal().and_then(|()| self.seal_pieces()).and_then(|()| self.mark());
+        match &result {
+            Ok(()) => self.sealing.ends("the spool seals again"),
+            Err(error) => self.sealing.begins(error, "the spool cannot seal a batch"),
+        }
+        result.is_ok()
+    }
+
+    /// Writes a sealed file for everything that is synced.
+    pub(crate) fn seal_pieces(&mut self) -> io::Result<()> {
+        while let Some(piece) = self.unsealed.pop_front() {
+            let sealed = match &piece {
+                Piece::Gap(bounds) => self.seal_gap(*bounds).map(|()| 0),
+                Piece::Readings { first_seq, readings } => self.seal_rows(*first_seq, readings),
+            };
+            match (sealed, piece) {
+                (Ok(_), Piece::Gap(_)) => {}
+                (Ok(rows), Piece::Readings { first_seq, mut readings }) => {
+                    readings.drain(..rows);
+                    if !readings.is_empty() {
+                        self.unsealed.push_front(Piece::Readings { first_seq: first_seq + count(rows), readings });
+                    }
+                }
+                (Err(error), piece) => {
+                    self.unsealed.push_front(piece);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn seal_gap(&mut self, bounds: Bounds) -> io::Result<()> {
+        let text = sealed::gap_text(bounds, "bad_record", self.clock.now_us());
+        self.shelf.add(self.log.epoch, bounds, SealedKind::Gap, text.as_bytes())?;
+        self.sealed_to = bounds.last;
+        Ok(())
+    }
+
+    /// Seals the first rows, and says how many.
+    fn seal_rows(&mut self, first_seq: i64, readings: &[Reading]) -> io::Result<usize> {
+        let attempted = self.attempted.filter(|bounds| bounds.first == first_seq).map(|bounds| bounds.count());
+        let most = attempted.and_then(|rows| usize::try_from(rows).ok()).unwrap_or(readings.len());
+        let readings = &readings[..readings.len().min(most)];
+        let (rows, bytes) = encode(&self.settings, self.log.epoch, first_seq, readings)?;
+        self.make_room(bytes.len() as u64)?;
+        let bounds = Bounds { first: first_seq, last: first_seq + count(rows) - 1 };
+        self.attempted = Some(bounds);
+        self.shelf.add(self.log.epoch, bounds, SealedKind::Batch, &bytes)?;
+        self.attempted = None;
+        self.sealed_to = bounds.last;
+        Ok(rows)
+    }
+
+    /// Says on disk what is sealed, after which it may leave.
+    fn mark(&mut self) -> io::Result<()> {
+        if self.log.marked_to < self.sealed_to {
+            let marked = match self.log.has_room(record::SEALED_BYTES) {
+                true => self.log.mark(self.synced_seq + 1 + count(self.written), self.sealed_to),
+                false => self.begin_segment(),
+            };
+            self.or_leave_segment(marked)?;
+        }
+        self.log.remove_sealed();
+        Ok(())
+    }
+
+    /// Keeps a copy of damaged bytes for those who want to look at them.
+    pub(crate) fn keep_aside(&self, path: &std::path::Path, bytes: &[u8]) -> io::Result<()> {
+        let folder = std::path::Path::new("kept");
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        self.disk.create_folder(folder)?;
+        self.disk.write(&folder.join(format!("{}-{name}", self.clock.now_us())), bytes)
+    }
+}
+
+/// Encodes as many of the first rows as one batch file may hold.
+pub(crate) fn encode(
+    settings: &SpoolSettings,
+    epoch: Epoch,
+    first_seq: i64,
+    readings: &[Reading],
+) -> io::Result<(usize, Vec<u8>)> {
+    let mut rows = readings.len().min(SEAL_ROWS);
+    loop {
+        let configuration = settings.configuration.as_deref();
+        let encoded = batch::encode(&settings.source, epoch, first_seq, &readings[..rows], configuration);
+        let bytes = encoded.map_err(io::Error::other)?.0;
+        if bytes.len() as u64 <= batch::SIZE_MAX || rows == 1 {
+            return Ok((rows, bytes.to_vec()));
+        }
+        rows /= 2;
+    }
+}
+
+pub(crate) fn note_newest(newest: &mut HashMap<SensorId, i64>, reading: &Reading) {
+    match newest.get_mut(&reading.sensor) {
+        Some(time_us) => *time_us = reading.time_us.max(*time_us),
+        None => drop(newest.insert(reading.sensor.clone(), reading.time_us)),
+    }
+}
+
+/// A count of readings as a difference of numbers.
+pub(crate) fn count(readings: usize) -> i64 {
+    i64::try_from(readings).expect("what is in memory is fewer than 2⁶³")
+}

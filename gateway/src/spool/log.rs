@@ -1,0 +1,153 @@
+//! The log: the segments of the current epoch, of which the newest is written and the others wait until
+//! all they hold is sealed.
+//!
+//! Invariants:
+//! - A segment is on disk with its name before anything is written to it, and before an older one goes.
+//! - A segment that gave an error is never written again: what was not synced in it is written anew to
+//!   the next, which begins with the first number that was not synced. Numbers of a segment from the
+//!   next segment's first number on do not count.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tjern_readings::sensor::{Epoch, SensorId};
+
+use super::disk::Disk;
+use super::record::{self, SNAPSHOT_MAX};
+use super::segment::{Header, Segment};
+
+/// A segment that is no longer written.
+#[derive(Debug)]
+pub(crate) struct OldSegment {
+    pub(crate) path: PathBuf,
+    pub(crate) length: u64,
+    /// The last number that it holds.
+    pub(crate) last_seq: i64,
+}
+
+/// The segments of the current epoch.
+#[derive(Debug)]
+pub(crate) struct Log {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) epoch: Epoch,
+    /// The epoch that this one took over from.
+    pub(crate) replaced: Option<Epoch>,
+    /// The generation of the newest segment.
+    pub(crate) generation: u64,
+    /// How long a segment is made.
+    pub(crate) segment_bytes: u64,
+    /// The segments on disk say that every number up to this one is sealed.
+    pub(crate) marked_to: i64,
+    pub(crate) active: Option<Segment>,
+    pub(crate) old: Vec<OldSegment>,
+}
+
+impl Log {
+    /// The space that the segments take.
+    pub(crate) fn bytes(&self) -> u64 {
+        let old: u64 = self.old.iter().map(|segment| segment.length).sum();
+        old + self.active.as_ref().map_or(0, |segment| segment.length)
+    }
+
+    /// Whether a record of so many bytes fits into the segment that is written.
+    pub(crate) fn has_room(&self, bytes: usize) -> bool {
+        self.active.as_ref().is_some_and(|segment| segment.has_room(bytes))
+    }
+
+    /// Writes a record that fits.
+    pub(crate) fn write(&mut self, record: &[u8]) -> io::Result<()> {
+        self.active.as_mut().ok_or_else(no_segment)?.write(record)
+    }
+
+    /// Makes what was written durable.
+    pub(crate) fn sync(&mut self) -> io::Result<()> {
+        self.active.as_mut().ok_or_else(no_segment)?.sync()
+    }
+
+    /// Leaves the segment that is written; `synced_seq` is the last number that counts in it.
+    pub(crate) fn leave(&mut self, synced_seq: i64) {
+        if let Some(segment) = self.active.take() {
+            self.old.push(OldSegment { path: segment.path, length: segment.length, last_seq: synced_seq });
+        }
+    }
+
+    /// Begins the next segment of the epoch. Everything written before must be synced.
+    pub(crate) fn begin_segment(
+        &mut self,
+        first_seq: i64,
+        sealed_to: i64,
+        newest: &HashMap<SensorId, i64>,
+    ) -> io::Result<()> {
+        self.leave(first_seq - 1);
+        self.generation += 1;
+        let Self { epoch, generation, replaced, .. } = *self;
+        let header = Header { epoch, first_seq, generation, sealed_to, replaced };
+        let segment = Segment::create(&*self.disk, &header, &snapshot(first_seq, newest), self.segment_bytes)?;
+        // One of this name held nothing that was acknowledged, and has just been replaced.
+        self.old.retain(|old| old.path != segment.path);
+        self.active = Some(segment);
+        self.marked_to = sealed_to;
+        Ok(())
+    }
+
+    /// Begins an epoch with its first segment, after which nothing of the former one counts.
+    pub(crate) fn begin_epoch(
+        &mut self,
+        epoch: Epoch,
+        replaced: Option<Epoch>,
+        sealed_to: i64,
+        newest: &HashMap<SensorId, i64>,
+    ) -> io::Result<()> {
+        let former = (self.epoch, self.replaced);
+        (self.epoch, self.replaced) = (epoch, replaced);
+        if let Err(error) = self.begin_segment(sealed_to + 1, sealed_to, newest) {
+            (self.epoch, self.replaced) = former;
+            return Err(error);
+        }
+        for old in std::mem::take(&mut self.old) {
+            self.remove(&old.path);
+        }
+        Ok(())
+    }
+
+    /// Says on disk that every number up to `sealed_to` is in a sealed file.
+    pub(crate) fn mark(&mut self, next_seq: i64, sealed_to: i64) -> io::Result<()> {
+        self.write(&record::encode_sealed(next_seq, sealed_to))?;
+        self.sync()?;
+        self.marked_to = sealed_to;
+        Ok(())
+    }
+
+    /// Removes the segments that hold nothing but what is marked as sealed.
+    pub(crate) fn remove_sealed(&mut self) {
+        if self.active.is_none() {
+            return;
+        }
+        let (sealed, rest) = std::mem::take(&mut self.old).into_iter().partition(|old| old.last_seq <= self.marked_to);
+        self.old = rest;
+        let sealed: Vec<OldSegment> = sealed;
+        for segment in sealed {
+            self.remove(&segment.path);
+        }
+    }
+
+    /// A segment that stays behind does no harm: it is ignored at the next start, and removed then.
+    fn remove(&self, path: &Path) {
+        if let Err(error) = self.disk.remove(path) {
+            tracing::warn!(path = %path.display(), %error, "cannot remove a segment that is no longer needed");
+        }
+    }
+}
+
+fn no_segment() -> io::Error {
+    io::Error::other("there is no segment to write to")
+}
+
+/// What the log knows of the newest times, as records for the start of a segment.
+fn snapshot(first_seq: i64, newest: &HashMap<SensorId, i64>) -> Vec<u8> {
+    let mut entries: Vec<_> = newest.iter().map(|(sensor, time_us)| (sensor.clone(), *time_us)).collect();
+    entries.sort();
+    entries.chunks(SNAPSHOT_MAX).flat_map(|chunk| record::encode_newest(first_seq, chunk)).collect()
+}

@@ -1,0 +1,149 @@
+//! How an epoch ends and the next begins.
+//!
+//! Two ways:
+//! - **Finished**: the epoch's numbers can no longer be trusted to grow (a damaged segment). What is on
+//!   disk is sealed under the old epoch and sent as that; a `closed` file follows it.
+//! - **Renewed**: this folder is a copy of another one (a clone, a restored image), which uses the same
+//!   numbers. What was not sent is numbered anew under a new epoch, and the old one is left to whoever
+//!   goes on with it: it is not closed, since its last number is not ours to know.
+//!
+//! Either way one header is the turning point: that of the new epoch's first segment. Before it is on
+//! disk everything is as it was; after it, the old epoch's segments do not count, and where the header
+//! names a replaced epoch, neither do that epoch's sealed files.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::Path;
+
+use tjern_readings::batch;
+use tjern_readings::keys::Bounds;
+use tjern_readings::reading::Reading;
+use tjern_readings::sensor::Epoch;
+
+use super::core::{Core, count, encode};
+use super::sealed::{self, SealedKind, SealedObject};
+
+impl Core {
+    /// Begins a new epoch for everything that was not sent, but for the readings that the lake has under
+    /// their numbers. Says whether that worked; if not, nothing has changed.
+    pub(crate) fn renew(&mut self, landed: &HashMap<i64, Reading>) -> bool {
+        let renewed = self.seal() && {
+            let result = self.take_over(landed);
+            if let Err(error) = &result {
+                self.sealing.begins(error, "the spool cannot begin a new epoch");
+            }
+            result.is_ok()
+        };
+        renewed && self.complete_renewal().is_ok()
+    }
+
+    fn take_over(&mut self, landed: &HashMap<i64, Reading>) -> io::Result<()> {
+        let (former, epoch) = (self.log.epoch, Epoch::random());
+        let folder = sealed::renewing_folder(epoch);
+        let (ours, others): (Vec<_>, Vec<_>) =
+            self.shelf.objects.iter().cloned().partition(|object| object.epoch == former);
+        let mut renewed = Vec::new();
+        for object in &ours {
+            let last = renewed.last().map_or(0, |object: &SealedObject| object.bounds.last);
+            renewed.extend(self.renumber(object, (epoch, last + 1), &folder, landed)?);
+        }
+        let last = renewed.last().map_or(0, |object| object.bounds.last);
+        self.log.begin_epoch(epoch, Some(former), last, &self.newest)?;
+        tracing::warn!(%former, %epoch, objects = renewed.len(), "the spool began a new epoch; what was not sent has new numbers");
+        (self.synced_seq, self.sealed_to) = (last, last);
+        self.takeover_due = true;
+        self.shelf.objects = others.into_iter().chain(renewed).collect();
+        Ok(())
+    }
+
+    /// Writes an object again with numbers from `first_seq` on. A file that cannot be read becomes a gap.
+    fn renumber(
+        &self,
+        object: &SealedObject,
+        (epoch, first_seq): (Epoch, i64),
+        folder: &Path,
+        landed: &HashMap<i64, Reading>,
+    ) -> io::Result<Vec<SealedObject>> {
+        let bytes = self.disk.read(&object.path())?;
+        let readings = match object.kind {
+            SealedKind::Batch => batch::decode(&bytes).and_then(|batch| batch.readings()).ok(),
+            SealedKind::Gap | SealedKind::Closed => None,
+        };
+        let mut renewed = Vec::new();
+        let mut put = |bounds, kind, bytes: &[u8]| {
+            sealed::write(&*self.disk, folder, &sealed::file_name(kind, bounds), bytes)?;
+            renewed.push(SealedObject { epoch, bounds, kind, length: bytes.len() as u64 });
+            io::Result::Ok(())
+        };
+        let Some(mut readings) = readings else {
+            let bounds = Bounds { first: first_seq, last: first_seq + object.bounds.count() - 1 };
+            put(bounds, SealedKind::Gap, sealed::gap_text(bounds, "renewed", self.clock.now_us()).as_bytes())?;
+            return Ok(renewed);
+        };
+        let mut numbers = object.bounds.first..;
+        readings.retain(|reading| numbers.next().and_then(|seq| landed.get(&seq)) != Some(reading));
+        let (mut first, mut rest) = (first_seq, readings.as_slice());
+        while !rest.is_empty() {
+            let (rows, bytes) = encode(&self.settings, epoch, first, rest)?;
+            put(Bounds { first, last: first + count(rows) - 1 }, SealedKind::Batch, &bytes)?;
+            (first, rest) = (first + count(rows), &rest[rows..]);
+        }
+        Ok(renewed)
+    }
+
+    /// Gives the folder of a takeover its name, and removes that of the replaced epoch for good: the next
+    /// takeover's header will not name it again.
+    pub(crate) fn complete_renewal(&mut self) -> io::Result<()> {
+        if !self.takeover_due {
+            return Ok(());
+        }
+        let gathered = sealed::renewing_folder(self.log.epoch);
+        if !self.disk.list(&gathered)?.is_empty() {
+            self.disk.rename(&gathered, &sealed::folder(self.log.epoch))?;
+        }
+        if let Some(replaced) = self.log.replaced {
+            self.disk.remove_folder(&sealed::folder(replaced))?;
+        }
+        self.disk.create_folder(Path::new(sealed::SEALED))?;
+        self.disk.sync_folder(Path::new(sealed::SEALED))?;
+        self.takeover_due = false;
+        Ok(())
+    }
+
+    /// Ends the epoch after what it has on disk, and begins a new one.
+    pub(crate) fn finish_epoch(&mut self) -> io::Result<()> {
+        self.seal_pieces()?;
+        let former = self.log.epoch;
+        self.close_epoch(former)?;
+        self.log.begin_epoch(Epoch::random(), None, 0, &self.newest)?;
+        tracing::warn!(%former, epoch = %self.log.epoch, "the spool began a new epoch after damage");
+        (self.synced_seq, self.sealed_to) = (0, 0);
+        self.finish_due = false;
+        self.forget_damaged();
+        Ok(())
+    }
+
+    /// Writes the word that an epoch is finished, where the shelf has anything of it.
+    pub(crate) fn close_epoch(&mut self, epoch: Epoch) -> io::Result<()> {
+        let of_epoch = || self.shelf.objects.iter().filter(|object| object.epoch == epoch);
+        let Some(last) = of_epoch().map(|object| object.bounds.last).max() else { return Ok(()) };
+        if of_epoch().any(|object| object.kind == SealedKind::Closed) {
+            return Ok(());
+        }
+        let bounds = Bounds { first: last, last };
+        self.shelf.add(epoch, bounds, SealedKind::Closed, format!("{last}\n").as_bytes())?;
+        // Behind the epoch's files, and before those of other epochs: the order of sending.
+        self.shelf.objects.make_contiguous().sort_by_key(|object| object.epoch == self.log.epoch);
+        Ok(())
+    }
+
+    /// Removes damaged segments, of which a copy is kept.
+    pub(crate) fn forget_damaged(&mut self) {
+        let active = self.log.active.as_ref().map(|segment| segment.path.clone());
+        for path in std::mem::take(&mut self.damaged_segments) {
+            if Some(&path) != active.as_ref() {
+                drop(self.disk.remove(&path));
+            }
+        }
+    }
+}

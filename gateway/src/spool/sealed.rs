@@ -1,0 +1,164 @@
+//! Sealed files: batches and gaps that wait for the lake, and the word that an epoch is finished.
+//!
+//! ```text
+//! sealed/<epoch>/<first>-<last>.arrow    a batch; its bytes never change
+//! sealed/<epoch>/<first>-<last>.gap      these numbers were dropped
+//! sealed/<epoch>/<last>.closed           the epoch is finished
+//! ```
+//!
+//! A file is written under another name, synced, renamed, and its folder synced; so a file that has its
+//! name is whole.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use tjern_readings::keys::{Bounds, Landed};
+use tjern_readings::sensor::Epoch;
+
+use super::disk::Disk;
+
+/// The folder of sealed files.
+pub(crate) const SEALED: &str = "sealed";
+
+/// What a sealed object is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum SealedKind {
+    /// A batch of readings.
+    Batch,
+    /// The statement that these numbers were dropped.
+    Gap,
+    /// The statement that an epoch is finished; its last number is the end of the bounds.
+    Closed,
+}
+
+/// An object that waits in the spool for the lake.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct SealedObject {
+    /// Of which epoch.
+    pub epoch: Epoch,
+    /// Which numbers it holds.
+    pub bounds: Bounds,
+    /// What it is.
+    pub kind: SealedKind,
+    /// Its length in bytes.
+    pub length: u64,
+}
+
+impl SealedObject {
+    /// What the object is in the landing zone.
+    #[must_use]
+    pub const fn landed(&self) -> Landed {
+        match self.kind {
+            SealedKind::Batch => Landed::Batch(self.epoch, self.bounds),
+            SealedKind::Gap => Landed::Gap(self.epoch, self.bounds),
+            SealedKind::Closed => Landed::Closed(self.epoch),
+        }
+    }
+
+    /// Where it lies, relative to the spool's folder.
+    pub(crate) fn path(&self) -> PathBuf {
+        folder(self.epoch).join(file_name(self.kind, self.bounds))
+    }
+}
+
+/// The folder of an epoch's sealed files.
+pub(crate) fn folder(epoch: Epoch) -> PathBuf {
+    Path::new(SEALED).join(epoch.to_string())
+}
+
+/// The folder in which an epoch's sealed files are gathered while it takes over from another.
+pub(crate) fn renewing_folder(epoch: Epoch) -> PathBuf {
+    Path::new(SEALED).join(format!("{epoch}.renewing"))
+}
+
+/// The name of a sealed file.
+pub(crate) fn file_name(kind: SealedKind, bounds: Bounds) -> String {
+    match kind {
+        SealedKind::Batch => format!("{bounds}.arrow"),
+        SealedKind::Gap => format!("{bounds}.gap"),
+        SealedKind::Closed => format!("{:020}.closed", bounds.last),
+    }
+}
+
+fn parse_name(name: &str) -> Option<(SealedKind, Bounds)> {
+    let (numbers, kind) = name.split_once('.')?;
+    let (first, last) = numbers.split_once('-').unwrap_or((numbers, numbers));
+    let bounds = Bounds::new(first.parse().ok()?, last.parse().ok()?)?;
+    let kind = match kind {
+        "arrow" => SealedKind::Batch,
+        "gap" => SealedKind::Gap,
+        "closed" => SealedKind::Closed,
+        _ => return None,
+    };
+    (file_name(kind, bounds) == name).then_some((kind, bounds))
+}
+
+/// The text of a gap object: the same for the same gap, for ever.
+pub(crate) fn gap_text(bounds: Bounds, reason: &str, time_us: i64) -> String {
+    let Bounds { first, last } = bounds;
+    format!(
+        "{{\"format\":1,\"first_seq\":{first},\"last_seq\":{last},\"reason\":\"{reason}\",\"time_us\":{time_us}}}\n"
+    )
+}
+
+/// Writes a sealed file, on disk with its name when this returns.
+pub(crate) fn write(disk: &dyn Disk, folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let staged = folder.join(format!("{name}.new"));
+    disk.create_folder(folder)?;
+    disk.write(&staged, bytes)?;
+    disk.rename(&staged, &folder.join(name))?;
+    disk.sync_folder(folder)
+}
+
+/// The sealed files of an epoch in the order of their numbers. Files that were not finished are removed,
+/// and a gap whose batch is still there: it was never sent, and nothing need be lost.
+pub(crate) fn list(disk: &dyn Disk, folder: &Path, epoch: Epoch) -> io::Result<Vec<SealedObject>> {
+    let mut objects = Vec::new();
+    for entry in disk.list(folder)? {
+        match parse_name(&entry.name) {
+            Some((kind, bounds)) => objects.push(SealedObject { epoch, bounds, kind, length: entry.length }),
+            None if entry.name.ends_with(".new") => drop(disk.remove(&folder.join(&entry.name))),
+            None => {}
+        }
+    }
+    objects.sort_by_key(|object| (object.kind == SealedKind::Closed, object.bounds, object.kind));
+    objects.dedup_by(|gap, batch| {
+        let twice = gap.kind == SealedKind::Gap && gap.bounds == batch.bounds;
+        if twice {
+            drop(disk.remove(&folder.join(file_name(gap.kind, gap.bounds))));
+        }
+        twice
+    });
+    Ok(objects)
+}
+
+/// The epochs that have a folder of sealed files, and the folders of takeovers that may be half done.
+pub(crate) fn epochs(disk: &dyn Disk) -> io::Result<(Vec<Epoch>, Vec<Epoch>)> {
+    let (mut whole, mut renewing) = (Vec::new(), Vec::new());
+    for entry in disk.list(Path::new(SEALED))?.into_iter().filter(|entry| entry.is_folder) {
+        match entry.name.strip_suffix(".renewing") {
+            Some(name) => renewing.extend(name.parse::<Epoch>()),
+            None => whole.extend(entry.name.parse::<Epoch>()),
+        }
+    }
+    whole.sort();
+    Ok((whole, renewing))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_as_they_are_written() {
+        let bounds = Bounds::new(3, 17).expect("in order");
+        for kind in [SealedKind::Batch, SealedKind::Gap] {
+            assert_eq!(parse_name(&file_name(kind, bounds)), Some((kind, bounds)));
+        }
+        let last = Bounds { first: 17, last: 17 };
+        assert_eq!(parse_name(&file_name(SealedKind::Closed, bounds)), Some((SealedKind::Closed, last)));
+        for foreign in ["1-2.arrow", "00000000000000000003-00000000000000000017.arrow.new", "x", "notes.txt"] {
+            assert_eq!(parse_name(foreign), None, "{foreign}");
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! The shelf: the sealed files that wait, oldest first, and what they take of the disk.
+//!
+//! An object is *offered* to the lake only once the log says on disk that its numbers are sealed. Before
+//! that it must stay: it alone says so.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+
+use tjern_readings::keys::Bounds;
+use tjern_readings::sensor::Epoch;
+
+use super::disk::Disk;
+use super::sealed::{self, SealedKind, SealedObject};
+
+/// The sealed files of all epochs, the current one's last.
+#[derive(Debug)]
+pub(crate) struct Shelf {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) objects: VecDeque<SealedObject>,
+}
+
+impl Shelf {
+    /// The space that the files take.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.objects.iter().map(|object| object.length).sum()
+    }
+
+    /// Writes a file, on disk when this returns.
+    pub(crate) fn add(&mut self, epoch: Epoch, bounds: Bounds, kind: SealedKind, bytes: &[u8]) -> io::Result<()> {
+        sealed::write(&*self.disk, &sealed::folder(epoch), &sealed::file_name(kind, bounds), bytes)?;
+        self.objects.push_back(SealedObject { epoch, bounds, kind, length: bytes.len() as u64 });
+        Ok(())
+    }
+
+    /// What may go to the lake, oldest first.
+    pub(crate) fn offered(&self, epoch: Epoch, marked_to: i64) -> impl Iterator<Item = &SealedObject> {
+        self.objects.iter().filter(move |object| object.epoch != epoch || object.bounds.last <= marked_to)
+    }
+
+    /// Takes an object away that the lake has. A file that cannot be removed is found again at the next
+    /// start, compared with the lake's, and taken away then.
+    pub(crate) fn remove(&mut self, object: &SealedObject) {
+        let before = self.objects.len();
+        self.objects.retain(|kept| kept != object);
+        if self.objects.len() < before
+            && let Err(error) = self.disk.remove(&object.path())
+        {
+            tracing::warn!(path = %object.path().display(), %error, "cannot remove a sealed file that the lake has");
+        }
+    }
+
+    /// Puts a gap in the place of a batch.
+    pub(crate) fn replace_with_gap(&mut self, object: &SealedObject, reason: &str, time_us: i64) -> io::Result<()> {
+        let Some(place) = self.objects.iter().position(|kept| kept == object) else { return Ok(()) };
+        let text = sealed::gap_text(object.bounds, reason, time_us);
+        let folder = sealed::folder(object.epoch);
+        sealed::write(&*self.disk, &folder, &sealed::file_name(SealedKind::Gap, object.bounds), text.as_bytes())?;
+        self.disk.remove(&object.path())?;
+        self.disk.sync_folder(&folder)?;
+        let gap = SealedObject { kind: SealedKind::Gap, length: text.len() as u64, ..object.clone() };
+        self.objects[place] = gap;
+        Ok(())
+    }
+}

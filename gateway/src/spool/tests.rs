@@ -1,0 +1,323 @@
+//! Stories of loss that must not happen, on a disk that forgets, tears, reorders and fails.
+
+mod memory;
+mod model;
+
+use std::path::PathBuf;
+
+use tjern_readings::batch;
+use tjern_readings::keys::Bounds;
+
+use super::core::PENDING_MAX;
+use super::sealed::SealedKind;
+use super::segment;
+use memory::{Memory, Plan};
+use model::{History, Lake, live, open, readings, sensor, settle, upload};
+
+/// Lives of one spool, each ended by a cut at a random call, then a last one in which all is counted.
+fn lives(seed: u64, first: Memory) -> Result<(), String> {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut history = History::default();
+    let mut disk = first;
+    for _ in 0..3 {
+        live(&disk, 40, &mut random, &mut history)?;
+        let cut = random.u64(..150);
+        disk = disk.image(&mut random, Plan::CutAt(cut));
+    }
+    let last = disk.image(&mut random, Plan::Well);
+    settle(&last, &mut history)
+}
+
+/// Fresh seeds, or the one that `TJERN_SEED` names: what a failure prints can be run again.
+fn seeds(count: u64) -> impl Iterator<Item = u64> {
+    let named = std::env::var("TJERN_SEED").ok().map(|seed| seed.parse::<u64>().expect("TJERN_SEED is a number"));
+    let (base, count) = named.map_or_else(|| (fastrand::u64(..), count), |seed| (seed, 1));
+    println!("seeds {base} and {} after it", count - 1);
+    (0..count).map(move |index| base.wrapping_add(index))
+}
+
+fn seed() -> u64 {
+    seeds(1).next().expect("one")
+}
+
+/// A power cut at any call, with any part of what was not synced on disk: nothing acknowledged is lost,
+/// nothing is there twice, and the spool starts.
+#[test]
+fn a_power_cut_at_any_moment_loses_nothing_that_was_acknowledged() {
+    for seed in seeds(120) {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let cut = random.u64(..200);
+        lives(seed, Memory::new(Plan::CutAt(cut))).unwrap_or_else(|error| panic!("TJERN_SEED={seed}: {error}"));
+    }
+}
+
+/// The canary: the same lives on a disk whose sync does nothing must be seen to lose readings.
+#[test]
+fn a_disk_that_does_not_sync_is_found_out() {
+    let found = seeds(40).filter(|seed| lives(*seed, Memory::lying(Plan::CutAt(150))).is_err()).count();
+    assert!(found > 0, "a build without a sync would pass");
+}
+
+/// Every call of a run fails once, then for a while: the spool goes on, and loses nothing.
+#[test]
+fn an_error_at_any_call_ends_nothing_and_loses_nothing() {
+    let seed = seed();
+    let calls = {
+        let disk = Memory::new(Plan::Well);
+        live(&disk, 60, &mut fastrand::Rng::with_seed(seed), &mut History::default()).expect("well");
+        disk.calls()
+    };
+    for call in 12..calls {
+        let count = 1 + call % 7;
+        let disk = Memory::new(Plan::FailFrom(call, count));
+        let mut history = History::default();
+        let mut random = fastrand::Rng::with_seed(seed);
+        let lived = live(&disk, 60, &mut random, &mut history);
+        let settled = lived.and_then(|()| settle(&disk.image(&mut random, Plan::Well), &mut history));
+        settled.unwrap_or_else(|error| panic!("TJERN_SEED={seed}, call {call}: {error}"));
+    }
+}
+
+/// A full disk: polling goes on into memory, the oldest go first, and are counted; once there is room
+/// again everything else is written.
+#[test]
+fn a_full_disk_keeps_the_newest_readings_in_memory() {
+    let disk = Memory::new(Plan::FailFrom(30, 400));
+    let mut core = open(&disk, 1 << 26).expect("opened");
+    let mut appended = 0;
+    while disk.calls() < 430 {
+        core.append(readings(appended, 1_000));
+        appended += 1_000;
+        core.sync();
+    }
+    assert!(core.status().dropped_readings > 0, "{:?}", core.status());
+    assert!(core.pending.len() <= PENDING_MAX);
+    while core.in_trouble() {
+        core.sync();
+    }
+    let mut lake = Lake::default();
+    assert!(core.seal());
+    upload(&mut core, &mut lake, |_| false).expect("uploaded");
+    lake.check_cover().expect("covered");
+    let (values, _) = lake.values().expect("once");
+    assert_eq!(values.len() as u64 + core.status().dropped_readings, appended);
+    assert!(values.contains(&(appended - 1)));
+}
+
+/// The spool's bound holds; what had to go is covered by gaps with the bounds of the batches that went.
+#[test]
+fn a_full_spool_drops_its_oldest_batches_and_says_which() {
+    let disk = Memory::new(Plan::Well);
+    let mut core = open(&disk, 1 << 20).expect("opened");
+    let mut lake = Lake::default();
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut appended = 0;
+    while core.status().dropped_batches < 20 {
+        let mut some = readings(appended, 500);
+        some.iter_mut().for_each(|reading| reading.time_us = random.i64(..));
+        core.append(some);
+        appended += 500;
+        assert!(core.seal());
+        assert!(core.status().bytes <= 1 << 20, "{:?}", core.status());
+    }
+    let dropped = core.status().dropped_readings;
+    drop(core);
+    // The gaps are on disk: they survive a cut at once.
+    let mut core = open(&disk.image(&mut random, Plan::Well), 1 << 20).expect("opened");
+    upload(&mut core, &mut lake, |_| false).expect("uploaded");
+    lake.check_cover().expect("covered");
+    let (values, missing) = lake.values().expect("once");
+    assert_eq!((missing as u64, values.len() as u64 + dropped), (dropped, appended));
+    assert!(values.iter().next() > Some(&0) && values.contains(&(appended - 1)), "the oldest must go, not the newest");
+}
+
+/// Puts some records on disk, and gives the disk and the segment that holds them.
+fn with_records(counts: &[u64]) -> (Memory, PathBuf) {
+    let disk = Memory::new(Plan::Well);
+    let mut core = open(&disk, 1 << 20).expect("opened");
+    let mut from = 0;
+    for count in counts {
+        core.append(readings(from, *count));
+        from += count;
+        assert!(core.sync());
+    }
+    (disk, core.log.active.as_ref().expect("written").path.clone())
+}
+
+fn all_of(disk: &Memory) -> (Vec<u64>, i64, super::SpoolStatus) {
+    let mut core = open(disk, 1 << 20).expect("opened");
+    let status = core.status();
+    let mut lake = Lake::default();
+    assert!(core.seal());
+    upload(&mut core, &mut lake, |_| false).expect("uploaded");
+    lake.check_cover().expect("covered");
+    let (values, missing) = lake.values().expect("once");
+    (values.into_iter().collect(), missing, status)
+}
+
+/// A bad record in the middle costs its own readings and no other's, and a gap says so.
+#[test]
+fn a_bad_record_is_stepped_over_and_its_numbers_are_covered_by_a_gap() {
+    let (disk, path) = with_records(&[3, 2, 4]);
+    let first = super::record::encode_readings(1, readings(0, 3).iter()).len();
+    disk.damage(&path, |bytes| bytes[segment::RECORDS_AT + first + 20] ^= 1);
+    let (values, missing, status) = all_of(&disk);
+    assert_eq!((values, missing), (vec![0, 1, 2, 5, 6, 7, 8], 2));
+    assert_eq!((status.bad_records, status.next_seq), (1, 10));
+    assert!(disk.files().iter().any(|file| file.starts_with("kept")), "{:?}", disk.files());
+}
+
+/// The newest segment cut at any byte, with anything behind the cut: what is before it counts.
+#[test]
+fn a_torn_tail_with_anything_behind_it_is_cut() {
+    let seed = seed();
+    let mut random = fastrand::Rng::with_seed(seed);
+    let (whole, path) = with_records(&[3, 2, 4]);
+    let ends: Vec<usize> = [(0, 3), (3, 2), (5, 4)]
+        .iter()
+        .scan(segment::RECORDS_AT, |at, (from, count)| {
+            *at += super::record::encode_readings(1, readings(*from, *count).iter()).len();
+            Some(*at)
+        })
+        .collect();
+    for cut in (segment::RECORDS_AT..ends[2]).step_by(3) {
+        let disk = whole.image(&mut random, Plan::Well);
+        let garbage: Vec<u8> = (0..random.usize(..600)).map(|_| random.u8(..)).collect();
+        disk.damage(&path, |bytes| {
+            bytes.truncate(cut);
+            bytes.extend(garbage);
+        });
+        let (values, missing, _) = all_of(&disk);
+        let left = match ends.iter().filter(|end| **end <= cut).count() {
+            0 => 0,
+            1 => 3,
+            _ => 5,
+        };
+        assert_eq!((values, missing), ((0..left).collect(), 0), "TJERN_SEED={seed}, cut at {cut}");
+    }
+}
+
+/// A spool that no longer knows which numbers it gave out begins a new epoch; what it has goes out under
+/// the old one, which is then finished.
+#[test]
+fn a_damaged_newest_header_ends_the_epoch() {
+    let disk = Memory::new(Plan::Well);
+    let mut core = open(&disk, 1 << 20).expect("opened");
+    core.append(readings(0, 5));
+    assert!(core.sync());
+    drop(core);
+    let mut core = open(&disk, 1 << 20).expect("opened");
+    core.append(readings(5, 5));
+    assert!(core.sync());
+    let (former, path) = (core.log.epoch, core.log.active.as_ref().expect("written").path.clone());
+    drop(core);
+    disk.damage(&path, |bytes| bytes[40] ^= 1);
+    let mut core = open(&disk, 1 << 20).expect("opened");
+    assert_ne!(core.log.epoch, former);
+    core.append(readings(10, 5));
+    let mut lake = Lake::default();
+    assert!(core.seal());
+    upload(&mut core, &mut lake, |_| false).expect("uploaded");
+    lake.check_cover().expect("covered");
+    let (values, _) = lake.values().expect("once");
+    assert_eq!(values.into_iter().collect::<Vec<_>>(), [0, 1, 2, 3, 4, 10, 11, 12, 13, 14]);
+    let closed = lake.objects.iter().find(|((_, _, kind), _)| *kind == SealedKind::Closed);
+    let ((epoch, _, _), (bounds, text)) = closed.expect("a word that the epoch is finished");
+    assert_eq!((*epoch, *bounds, text.as_slice()), (former, Bounds { first: 5, last: 5 }, b"5\n".as_slice()));
+}
+
+/// Nothing but garbage in the folder: the spool starts.
+#[test]
+fn a_folder_full_of_garbage_starts_a_new_epoch() {
+    let (disk, path) = with_records(&[3]);
+    disk.damage(&path, |bytes| bytes.iter_mut().for_each(|byte| *byte = 0xff));
+    let (values, missing, status) = all_of(&disk);
+    assert_eq!((values, missing, status.next_seq), (vec![], 0, 1));
+}
+
+/// A restart within a slot must know that the slot is taken, also when its reading has left for the lake.
+#[test]
+fn the_newest_time_of_a_sensor_survives_its_readings() {
+    let (disk, _) = with_records(&[7]);
+    for _ in 0..3 {
+        let mut core = open(&disk, 1 << 20).expect("opened");
+        assert_eq!(core.newest.get(&sensor(6)), Some(&6));
+        let mut lake = Lake::default();
+        assert!(core.seal());
+        upload(&mut core, &mut lake, |_| false).expect("uploaded");
+    }
+}
+
+/// A batch that turns out to be damaged is replaced by a gap; the rest goes on.
+#[test]
+fn a_damaged_batch_becomes_a_gap() {
+    let disk = Memory::new(Plan::Well);
+    let mut core = open(&disk, 1 << 20).expect("opened");
+    core.append(readings(0, 5));
+    assert!(core.seal());
+    let object = core.offered().remove(0);
+    disk.damage(&object.path(), |bytes| bytes[200] ^= 1);
+    core.give_up(&object);
+    let gap = core.offered().remove(0);
+    assert_eq!((gap.kind, gap.bounds), (SealedKind::Gap, object.bounds));
+}
+
+/// Released segments stay readable: these bytes were written by version 1 of the format.
+#[test]
+fn the_golden_segment_is_read() {
+    let bytes = include_bytes!("../../tests/golden/segment-1");
+    let header = segment::Header::decode(bytes).expect("readable for ever");
+    let contents = segment::read(bytes, header.first_seq);
+    let epoch = tjern_readings::sensor::Epoch::from_bytes([7; 16]);
+    assert_eq!((header.epoch, header.first_seq, header.generation, header.sealed_to), (epoch, 41, 3, 40));
+    assert_eq!(contents.records, golden_records());
+    assert_eq!((contents.bad_records, contents.torn_tail), (0, false));
+    assert_eq!(golden_bytes(), bytes, "version 1 is still what is written");
+}
+
+fn golden_records() -> Vec<(i64, super::record::Record)> {
+    use super::record::Record;
+    use tjern_readings::reading::{Cause, Quality, Reading};
+    let water: tjern_readings::sensor::SensorId = "landfalltjern/water_temperature".parse().expect("valid");
+    let wind: tjern_readings::sensor::SensorId = "mast/depth-2m/wind_speed".parse().expect("valid");
+    let at = |slot: i64| 1_751_360_400_000_000 + slot * 3_600_000_000;
+    vec![
+        (41, Record::Newest(vec![(water.clone(), at(-1)), (wind.clone(), -1)])),
+        (41, Record::Readings(vec![Reading::of(water.clone(), at(0), 17.25), Reading::of(wind.clone(), at(0), -0.0)])),
+        (43, Record::Sealed(42)),
+        (43, Record::Readings(vec![Reading::missing(water.clone(), at(1), Cause::Timeout)])),
+        (44, Record::Readings(vec![Reading::of(water, at(2), f64::MIN_POSITIVE).with_lag_ms(Some(2_500))])),
+        (45, Record::Readings(vec![Reading { quality: Quality::Fail, ..Reading::of(wind, -1, 1e300) }])),
+    ]
+}
+
+fn golden_bytes() -> Vec<u8> {
+    use super::record::{Record, encode_newest, encode_readings, encode_sealed};
+    let epoch = tjern_readings::sensor::Epoch::from_bytes([7; 16]);
+    let header = segment::Header { epoch, first_seq: 41, generation: 3, sealed_to: 40, replaced: None };
+    let mut bytes = header.encode().to_vec();
+    bytes.resize(segment::RECORDS_AT, 0);
+    for (seq, record) in golden_records() {
+        bytes.extend(match record {
+            Record::Readings(readings) => encode_readings(seq, readings.iter()),
+            Record::Newest(newest) => encode_newest(seq, &newest),
+            Record::Sealed(sealed_to) => encode_sealed(seq, sealed_to),
+        });
+    }
+    bytes.resize(bytes.len() + 100, 0);
+    bytes
+}
+
+/// A batch is never larger than the contract says, whatever the sensors are called: it has fewer rows then.
+#[test]
+fn a_batch_stays_within_its_size() {
+    let mut some = readings(0, 80_000);
+    for reading in &mut some {
+        let part = || -> String { (0..31).map(|_| fastrand::alphanumeric().to_ascii_lowercase()).collect() };
+        reading.sensor = [part(), part(), part(), part(), part()].join("/").parse().expect("valid");
+    }
+    let epoch = tjern_readings::sensor::Epoch::from_bytes([7; 16]);
+    let (rows, bytes) = super::core::encode(&model::settings(0), epoch, 1, &some).expect("encoded");
+    assert!(bytes.len() as u64 <= batch::SIZE_MAX, "{} bytes", bytes.len());
+    assert!((1..=super::core::SEAL_ROWS).contains(&rows), "{rows} rows");
+}

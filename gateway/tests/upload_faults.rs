@@ -1,0 +1,404 @@
+//! Uploads over a store that fails before a put, after a put, and that belongs to somebody else: each
+//! reading arrives once, whatever became of the replies.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::path::Path as FilePath;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+};
+use tokio_util::sync::CancellationToken;
+
+use tjern_gateway::spool::{Spool, SpoolSettings};
+use tjern_gateway::upload::{self, UploadSettings};
+use tjern_readings::batch;
+use tjern_readings::clock::Clock;
+use tjern_readings::keys::{Bounds, Landed, source_folder};
+use tjern_readings::reading::Reading;
+use tjern_readings::sensor::{Epoch, SourceName};
+use tjern_readings::store::Store;
+
+/// What goes wrong with a put.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    /// It is not applied.
+    Before,
+    /// It is applied, and the reply is lost.
+    After,
+    /// It is applied, and the store's own retry says that the object exists.
+    AfterAsExisting,
+    /// It is not applied, and the store says that the object exists (a conflict that passed).
+    BeforeAsExisting,
+}
+
+/// A store in memory that fails.
+#[derive(Debug)]
+struct Faulty {
+    objects: InMemory,
+    puts: AtomicU64,
+    /// Faults by the number of the put.
+    faults: Mutex<BTreeMap<u64, Fault>>,
+    away: AtomicBool,
+    /// How often it was asked while it was away, and how often for a listing.
+    refused: AtomicU64,
+    lists: AtomicU64,
+}
+
+impl Faulty {
+    fn new(faults: impl IntoIterator<Item = (u64, Fault)>) -> Arc<Self> {
+        let faults = Mutex::new(faults.into_iter().collect());
+        let count = || AtomicU64::new(0);
+        Arc::new(Self {
+            objects: InMemory::new(),
+            puts: count(),
+            faults,
+            away: AtomicBool::new(false),
+            refused: count(),
+            lists: count(),
+        })
+    }
+
+    fn check(&self) -> Result<()> {
+        if !self.away.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        Err(error())
+    }
+}
+
+fn error() -> Error {
+    Error::Generic { store: "Faulty", source: "the line is down".into() }
+}
+
+impl std::fmt::Display for Faulty {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Faulty")
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Faulty {
+    async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        self.check()?;
+        let number = self.puts.fetch_add(1, Ordering::Relaxed);
+        let fault = self.faults.lock().expect("whole").remove(&number);
+        let existing = || Error::AlreadyExists { path: location.to_string(), source: "it exists".into() };
+        match fault {
+            None => self.objects.put_opts(location, payload, options).await,
+            Some(Fault::Before) => Err(error()),
+            Some(Fault::BeforeAsExisting) => Err(existing()),
+            Some(fault) => {
+                self.objects.put_opts(location, payload, options).await?;
+                Err(if fault == Fault::After { error() } else { existing() })
+            }
+        }
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        options: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        self.objects.put_multipart_opts(location, options).await
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        self.check()?;
+        self.objects.get_opts(location, options).await
+    }
+
+    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        self.objects.get_ranges(location, ranges).await
+    }
+
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        self.objects.delete_stream(locations)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.lists.fetch_add(1, Ordering::Relaxed);
+        if let Err(error) = self.check() {
+            return futures::stream::once(async { Err(error) }).boxed();
+        }
+        self.objects.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.objects.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.objects.copy_opts(from, to, options).await
+    }
+}
+
+fn source() -> SourceName {
+    "landfall-01".parse().expect("valid")
+}
+
+fn spool_in(dir: &FilePath) -> Spool {
+    let settings = SpoolSettings {
+        dir: dir.to_owned(),
+        max_bytes: 1 << 28,
+        sync_every: Duration::from_secs(5),
+        source: source(),
+        configuration: Some("ab".repeat(32)),
+    };
+    Spool::open(settings, Clock::manual(0)).expect("opened")
+}
+
+fn settings(store: &Arc<Faulty>) -> UploadSettings {
+    let lake = "memory:///".parse().expect("a lake");
+    UploadSettings {
+        store: Some(Store::over(Arc::clone(store) as Arc<dyn ObjectStore>, "memory:///".parse().expect("a lake"))),
+        lake,
+        source: source(),
+        every: Duration::from_millis(20),
+        configuration: Some(("ab".repeat(32), "version = 1\n".to_owned())),
+    }
+}
+
+fn readings(numbers: Range<u64>) -> Vec<Reading> {
+    let sensor: tjern_readings::sensor::SensorId = "landfalltjern/water_temperature".parse().expect("valid");
+    numbers.map(|number| Reading::of(sensor.clone(), number as i64, number as f64)).collect()
+}
+
+/// Seals each of so many batches of ten.
+async fn fill(spool: &Spool, batches: Range<u64>) {
+    for batch in batches {
+        spool.append(readings(batch * 10..batch * 10 + 10)).await;
+        assert!(spool.seal().await);
+    }
+}
+
+/// Waits until something holds, within a minute.
+async fn until(what: impl AsyncFn() -> bool) {
+    let looking = async {
+        let mut looks = tokio::time::interval(Duration::from_millis(5));
+        while !what().await {
+            looks.tick().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), looking).await.expect("it comes to hold within a minute");
+}
+
+/// Runs the uploader until nothing waits any more.
+async fn upload_all(spool: &Spool, settings: UploadSettings) {
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(upload::run(spool.clone(), settings, stop.clone()));
+    until(async || spool.sealed().await.is_empty()).await;
+    stop.cancel();
+    running.await.expect("ended");
+}
+
+/// What the lake has: the values, each once, and per epoch numbers without a hole or an overlap.
+async fn landed(store: &Faulty) -> (BTreeSet<u64>, BTreeSet<Epoch>) {
+    let (mut values, mut next) = (BTreeSet::new(), BTreeMap::<Epoch, i64>::new());
+    let objects: Vec<ObjectMeta> =
+        store.objects.list(Some(&source_folder(&source()))).try_collect().await.expect("listed");
+    let mut keys: Vec<_> = objects.into_iter().map(|object| object.location).collect();
+    keys.sort();
+    for key in keys {
+        let (epoch, bounds) = match Landed::parse(&key) {
+            Some((_, Landed::Batch(epoch, bounds) | Landed::Gap(epoch, bounds))) => (epoch, bounds),
+            _ => continue,
+        };
+        let first = next.entry(epoch).or_insert(1);
+        assert_eq!(bounds.first, *first, "{key}");
+        *first = bounds.last + 1;
+        let bytes = store.objects.get(&key).await.expect("there").bytes().await.expect("read");
+        for reading in batch::decode(&bytes).expect("a batch").readings().expect("readings") {
+            assert!(values.insert(reading.value.expect("a value") as u64), "{reading:?} is there twice");
+        }
+    }
+    (values, next.into_keys().collect())
+}
+
+/// The reply of every put in turn is lost, or comes as another one than it should.
+#[tokio::test]
+async fn a_lost_reply_neither_loses_nor_doubles() {
+    for fault in [Fault::Before, Fault::After, Fault::AfterAsExisting, Fault::BeforeAsExisting] {
+        // The first put is the configuration's.
+        for put in 0..7 {
+            let place = tempfile::tempdir().expect("a folder");
+            let (spool, store) = (spool_in(place.path()), Faulty::new([(put, fault)]));
+            fill(&spool, 0..6).await;
+            upload_all(&spool, settings(&store)).await;
+            let (values, epochs) = landed(&store).await;
+            assert_eq!((values, epochs.len()), ((0..60).collect(), 1), "{fault:?} of put {put}");
+            spool.close().await;
+        }
+    }
+}
+
+/// Many puts fail in many ways: seeds are printed, `TJERN_SEED` names one.
+#[tokio::test]
+async fn a_bad_line_neither_loses_nor_doubles() {
+    let seed =
+        std::env::var("TJERN_SEED").ok().map_or_else(|| fastrand::u64(..), |seed| seed.parse().expect("a number"));
+    println!("TJERN_SEED={seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let kinds = [Fault::Before, Fault::After, Fault::AfterAsExisting, Fault::BeforeAsExisting];
+    let mut faults = Vec::new();
+    for put in 0..60 {
+        if random.bool() {
+            faults.push((put, kinds[random.usize(..kinds.len())]));
+        }
+    }
+    let place = tempfile::tempdir().expect("a folder");
+    let (spool, store) = (spool_in(place.path()), Faulty::new(faults));
+    fill(&spool, 0..20).await;
+    upload_all(&spool, settings(&store)).await;
+    assert_eq!(landed(&store).await.0, (0..200).collect(), "TJERN_SEED={seed}");
+}
+
+/// A lake that is away for hours costs nothing but time, and the configuration arrives with it.
+#[tokio::test]
+async fn a_lake_that_comes_back_gets_everything() {
+    let place = tempfile::tempdir().expect("a folder");
+    let (spool, store) = (spool_in(place.path()), Faulty::new([]));
+    store.away.store(true, Ordering::Relaxed);
+    fill(&spool, 0..3).await;
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(upload::run(spool.clone(), settings(&store), stop.clone()));
+    until(async || store.refused.load(Ordering::Relaxed) > 5).await;
+    assert_eq!(spool.status().sealed_count, 3);
+    store.away.store(false, Ordering::Relaxed);
+    let key = Landed::Configuration("ab".repeat(32)).key(&source());
+    until(async || spool.sealed().await.is_empty() && store.objects.get(&key).await.is_ok()).await;
+    assert_eq!(landed(&store).await.0, (0..30).collect());
+    stop.cancel();
+    running.await.expect("ended");
+}
+
+/// A gateway that is stopped ends within its patience, and what is left goes out at the next start.
+#[tokio::test]
+async fn stopping_without_a_lake_ends_and_keeps_what_is_left() {
+    let place = tempfile::tempdir().expect("a folder");
+    let (spool, store) = (spool_in(place.path()), Faulty::new([]));
+    store.away.store(true, Ordering::Relaxed);
+    spool.append(readings(0..10)).await;
+    let stop = CancellationToken::new();
+    stop.cancel();
+    let began = tokio::time::Instant::now();
+    upload::run(spool.clone(), settings(&store), stop).await;
+    assert!(began.elapsed() <= upload::FINAL_PATIENCE + Duration::from_secs(1));
+    let epoch = spool.epoch();
+    spool.close().await;
+    store.away.store(false, Ordering::Relaxed);
+    let spool = spool_in(place.path());
+    assert_eq!(spool.epoch(), epoch);
+    upload_all(&spool, settings(&store)).await;
+    assert_eq!(landed(&store).await.0, (0..10).collect());
+}
+
+fn copy_folder(from: &FilePath, to: &FilePath) {
+    std::fs::create_dir_all(to).expect("created");
+    for entry in std::fs::read_dir(from).expect("listed") {
+        let entry = entry.expect("an entry");
+        let target = to.join(entry.file_name());
+        if entry.file_type().expect("a type").is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).expect("copied");
+        }
+    }
+}
+
+/// A spool that was copied while it held unsent readings: both copies send theirs, under two epochs.
+#[tokio::test]
+async fn a_cloned_spool_begins_a_new_epoch() {
+    let place = tempfile::tempdir().expect("a folder");
+    let store = Faulty::new([]);
+    let spool = spool_in(&place.path().join("one"));
+    fill(&spool, 0..3).await;
+    upload_all(&spool, settings(&store)).await;
+    copy_folder(&place.path().join("one"), &place.path().join("other"));
+    fill(&spool, 3..5).await;
+    upload_all(&spool, settings(&store)).await;
+    let clone = spool_in(&place.path().join("other"));
+    assert_eq!(clone.epoch(), spool.epoch());
+    clone.append(readings(1000..1010)).await;
+    clone.seal().await;
+    upload_all(&clone, settings(&store)).await;
+    assert_ne!(clone.epoch(), spool.epoch());
+    let (values, epochs) = landed(&store).await;
+    assert_eq!(values, (0..50).chain(1000..1010).collect());
+    assert_eq!(epochs.len(), 2);
+    // Restarted, the clone goes on under its own epoch.
+    let epoch = clone.epoch();
+    clone.close().await;
+    let clone = spool_in(&place.path().join("other"));
+    assert_eq!((clone.epoch(), clone.status().next_seq), (epoch, 11));
+}
+
+/// A spool that was restored from a copy: what its former life sent since, in other batches, is not sent
+/// again.
+#[tokio::test]
+async fn a_restored_spool_does_not_send_twice_what_its_former_life_sent() {
+    let place = tempfile::tempdir().expect("a folder");
+    let store = Faulty::new([]);
+    let spool = spool_in(&place.path().join("one"));
+    spool.append(readings(0..50)).await;
+    assert!(spool.sync().await);
+    copy_folder(&place.path().join("one"), &place.path().join("other"));
+    spool.append(readings(50..60)).await;
+    upload_all(&spool, settings(&store)).await;
+    spool.close().await;
+    let restored = spool_in(&place.path().join("other"));
+    restored.append(readings(1000..1010)).await;
+    assert!(restored.seal().await);
+    upload_all(&restored, settings(&store)).await;
+    assert_eq!(landed(&store).await.0, (0..60).chain(1000..1010).collect());
+}
+
+/// Another one's bytes under our key, found only when the put is refused.
+#[tokio::test]
+async fn other_bytes_under_our_key_are_never_taken_for_ours() {
+    let place = tempfile::tempdir().expect("a folder");
+    let (spool, store) = (spool_in(place.path()), Faulty::new([]));
+    fill(&spool, 0..2).await;
+    upload_all(&spool, settings(&store)).await;
+    let former = spool.epoch();
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(upload::run(spool.clone(), settings(&store), stop.clone()));
+    // Once the uploader has looked, a clone is faster.
+    let before = store.lists.load(Ordering::Relaxed);
+    until(async || store.lists.load(Ordering::Relaxed) > before).await;
+    let foreign = batch::encode(&source(), former, 21, &readings(500..510), None).expect("encoded").0;
+    let key = Landed::Batch(former, Bounds { first: 21, last: 30 }).key(&source());
+    store.objects.put(&key, PutPayload::from_bytes(foreign)).await.expect("put");
+    fill(&spool, 2..3).await;
+    until(async || spool.epoch() != former && spool.sealed().await.is_empty()).await;
+    stop.cancel();
+    running.await.expect("ended");
+    assert_ne!(spool.epoch(), former);
+    let (values, _) = landed(&store).await;
+    assert_eq!(values, (0..30).chain(500..510).collect());
+}
+
+/// A folder of this machine as the lake, opened when it is needed.
+#[tokio::test]
+async fn a_local_lake_is_created_and_filled() {
+    let place = tempfile::tempdir().expect("a folder");
+    let lake = tjern_readings::store::LakeUrl::folder(&place.path().join("lake")).expect("absolute");
+    let spool = spool_in(&place.path().join("spool"));
+    fill(&spool, 0..2).await;
+    let store = Faulty::new([]);
+    upload_all(&spool, UploadSettings { store: None, lake: lake.clone(), ..settings(&store) }).await;
+    let objects = Store::open(&lake).expect("opened").objects();
+    let listed: Vec<ObjectMeta> = objects.list(Some(&source_folder(&source()))).try_collect().await.expect("listed");
+    assert_eq!(listed.len(), 3, "{listed:?}");
+}

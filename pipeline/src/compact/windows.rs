@@ -1,0 +1,170 @@
+//! Which files are merged: no I/O, no clock.
+//!
+//! Time is cut into windows that grow with age, in UTC: days in the month of the newest reading and
+//! the one before, months before that, years from two years on. All files that share a window are
+//! merged together and cut at its borders, so that sealed files never overlap. A window is worth it
+//! when it has several files, one that is not sorted, or one that reaches over a border; the newest
+//! window waits until it has [`OPEN_FILES_MIN`], since it will have more.
+
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, ToSpan};
+use tjern_lake::DataFile;
+
+/// How many files the newest window gathers before they are merged.
+pub(super) const OPEN_FILES_MIN: usize = 4;
+
+/// A span of time, in microseconds: the start belongs to it, the end does not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Window {
+    pub(super) from_us: i64,
+    pub(super) to_us: i64,
+}
+
+/// Files that are read together, and the windows that their rows are written to.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Merge {
+    pub(super) files: Vec<DataFile>,
+    pub(super) windows: Vec<Window>,
+}
+
+/// What to merge. Files without statistics are merged with everything that they may overlap.
+pub(super) fn plan(files: &[DataFile], file_bytes_max: u64) -> Vec<Merge> {
+    let Some(newest_us) = files.iter().filter_map(|file| file.time_us).map(|(_, last)| last).max() else {
+        return Vec::new();
+    };
+    let mut merges: Vec<Merge> = Vec::new();
+    for file in files {
+        let (first, last) = file.time_us.unwrap_or((i64::MIN, newest_us));
+        let windows = windows_between(first, last, newest_us);
+        join(&mut merges, Merge { files: vec![file.clone()], windows });
+    }
+    merges.retain(|merge| is_worth_it(merge, newest_us, file_bytes_max));
+    merges
+}
+
+/// Adds a merge, together with those that it shares a window with.
+fn join(merges: &mut Vec<Merge>, mut new: Merge) {
+    let (touched, mut rest): (Vec<_>, Vec<_>) =
+        merges.drain(..).partition(|merge| merge.windows.iter().any(|window| new.windows.contains(window)));
+    for merge in touched {
+        new.files.extend(merge.files);
+        new.windows.extend(merge.windows);
+    }
+    new.windows.sort_unstable();
+    new.windows.dedup();
+    rest.push(new);
+    *merges = rest;
+}
+
+fn is_worth_it(merge: &Merge, newest_us: i64, file_bytes_max: u64) -> bool {
+    let small = |file: &&DataFile| u64::try_from(file.size).unwrap_or(0) < file_bytes_max / 2;
+    if merge.files.iter().any(|file| !file.sorted) || merge.windows.len() > 1 {
+        return true;
+    }
+    let is_newest = merge.windows.iter().any(|window| window.from_us <= newest_us && newest_us < window.to_us);
+    let small_files = merge.files.iter().filter(small).count();
+    let overlap = merge.files.len() > 1 && small_files > 0;
+    if is_newest { small_files >= OPEN_FILES_MIN } else { overlap }
+}
+
+/// The windows from the one of `first_us` to the one of `last_us`.
+fn windows_between(first_us: i64, last_us: i64, newest_us: i64) -> Vec<Window> {
+    let mut windows = vec![window_of(first_us, newest_us)];
+    while let Some(next_us) = windows.last().map(|window| window.to_us).filter(|to_us| *to_us <= last_us) {
+        windows.push(window_of(next_us, newest_us));
+    }
+    windows
+}
+
+/// The window that a moment lies in.
+pub(super) fn window_of(time_us: i64, newest_us: i64) -> Window {
+    let (date, newest) = (date_of(time_us), date_of(newest_us));
+    let month = newest.first_of_month();
+    let days_from = month.checked_sub(1.month()).unwrap_or(month);
+    let months_from = newest.first_of_year().checked_sub(1.year()).unwrap_or(month);
+    let (from, to) = if date >= days_from {
+        (date, date.tomorrow())
+    } else if date >= months_from {
+        (date.first_of_month(), date.first_of_month().checked_add(1.month()))
+    } else {
+        (date.first_of_year(), date.first_of_year().checked_add(1.year()))
+    };
+    Window { from_us: start_us(from).unwrap_or(i64::MIN), to_us: to.ok().and_then(start_us).unwrap_or(i64::MAX) }
+}
+
+fn date_of(time_us: i64) -> Date {
+    let limit = if time_us < 0 { Timestamp::MIN } else { Timestamp::MAX };
+    TimeZone::UTC.to_datetime(Timestamp::from_microsecond(time_us).unwrap_or(limit)).date()
+}
+
+fn start_us(date: Date) -> Option<i64> {
+    Some(date.to_zoned(TimeZone::UTC).ok()?.timestamp().as_microsecond())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const HOUR_US: i64 = 3_600_000_000;
+    const DAY_US: i64 = 24 * HOUR_US;
+
+    fn file(path: &str, first_us: i64, last_us: i64) -> DataFile {
+        DataFile {
+            path: path.to_owned(),
+            size: 100,
+            modified_ms: 0,
+            rows: Some(1),
+            sensor: None,
+            time_us: Some((first_us, last_us)),
+            sorted: true,
+            unique: true,
+        }
+    }
+
+    fn now_us() -> i64 {
+        "2026-07-15T12:00:00Z".parse::<Timestamp>().expect("valid").as_microsecond()
+    }
+
+    #[test]
+    fn windows_grow_with_age() {
+        let days = |time: &str| {
+            let window = window_of(time.parse::<Timestamp>().expect("valid").as_microsecond(), now_us());
+            (window.to_us - window.from_us) / DAY_US
+        };
+        assert_eq!(days("2026-07-15T11:00:00Z"), 1);
+        assert_eq!(days("2026-06-01T00:00:00Z"), 1);
+        assert_eq!(days("2026-05-31T23:00:00Z"), 31);
+        assert_eq!(days("2025-02-01T00:00:00Z"), 28);
+        assert_eq!(days("2024-02-01T00:00:00Z"), 366);
+    }
+
+    #[test]
+    fn a_sealed_window_is_left_alone() {
+        let yesterday = now_us() - DAY_US;
+        let files = [file("old", yesterday, yesterday), file("new", now_us(), now_us())];
+        assert_eq!(plan(&files, 1_000), []);
+    }
+
+    #[test]
+    fn a_file_over_a_border_and_small_files_of_one_day_are_merged() {
+        let yesterday = now_us() - DAY_US;
+        let files = [file("a", yesterday, yesterday), file("b", yesterday, now_us()), file("c", now_us(), now_us())];
+        let merges = plan(&files, 1_000);
+        assert_eq!((merges.len(), merges[0].files.len(), merges[0].windows.len()), (1, 3, 2));
+        let files: Vec<_> = (0..4).map(|hour| file("x", now_us() - hour * HOUR_US, now_us() - hour * HOUR_US)).collect();
+        assert_eq!(plan(&files, 1_000).len(), 1);
+        assert_eq!(plan(&files[..3], 1_000), [], "the newest window waits for more");
+    }
+
+    proptest! {
+        #[test]
+        fn windows_tile_time(time_us in -100 * 365 * DAY_US..200 * 365 * DAY_US) {
+            let window = window_of(time_us, now_us());
+            prop_assert!(window.from_us <= time_us && time_us < window.to_us);
+            prop_assert_eq!(window_of(window.from_us, now_us()), window);
+            prop_assert_eq!(window_of(window.to_us, now_us()).from_us, window.to_us);
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! The pipeline's sections of `tjern.toml`: `[register]`, `[ingest]`, `[compact]`, `[rollup]` and
+//! `[[publish]]`.
+//!
+//! The command line composes them into the whole file's shape. Unknown keys are errors; whatever is
+//! left out has the default that stands here. Nothing here does I/O.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Deserializer};
+use tjern_readings::configuration::{Period, Span};
+use tjern_readings::sensor::{SensorId, is_part};
+
+use crate::publish::{Dataset, Licence};
+use crate::register::RegisterFiles;
+
+const SITES_FILE: &str = "sites.csv";
+const SENSORS_FILE: &str = "sensors.csv";
+
+/// `[register]`: where the city says what its sensors are.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RegisterSection {
+    /// The file of sites, relative to the folder of `tjern.toml`.
+    pub sites: Option<PathBuf>,
+    /// The file of sensors, relative to the folder of `tjern.toml`.
+    pub sensors: Option<PathBuf>,
+}
+
+impl RegisterSection {
+    /// The files meant, given the folder of `tjern.toml`. Files that nobody named may be absent.
+    #[must_use]
+    pub fn files(&self, folder: &Path) -> RegisterFiles {
+        RegisterFiles {
+            sites: folder.join(self.sites.as_deref().unwrap_or(Path::new(SITES_FILE))),
+            sensors: folder.join(self.sensors.as_deref().unwrap_or(Path::new(SENSORS_FILE))),
+            required: self.sites.is_some() || self.sensors.is_some(),
+        }
+    }
+}
+
+/// `[ingest]`: how landed batches become rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct IngestSection {
+    /// How often the landing zone is looked at.
+    pub every: Period,
+    /// How long a hole in a source's sequence is waited for before it is passed.
+    pub hole_patience: Span,
+    /// How long landed batches stay after their rows are in the tables.
+    pub landing_grace: Span,
+}
+
+impl Default for IngestSection {
+    fn default() -> Self {
+        Self {
+            every: Period::from_seconds(5),
+            hole_patience: Span(Period::from_seconds(60 * 60).duration()),
+            landing_grace: Span(Period::from_seconds(7 * 24 * 60 * 60).duration()),
+        }
+    }
+}
+
+/// `[compact]`: small files into sorted ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CompactSection {
+    /// How often.
+    pub every: Period,
+}
+
+impl Default for CompactSection {
+    fn default() -> Self {
+        Self { every: Period::from_seconds(10 * 60) }
+    }
+}
+
+/// `[rollup]`: readings into hours and days.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RollupSection {
+    /// How often.
+    pub every: Period,
+}
+
+impl Default for RollupSection {
+    fn default() -> Self {
+        Self { every: Period::from_seconds(5 * 60) }
+    }
+}
+
+/// One `[[publish]]`: an open dataset.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PublishSection {
+    /// The dataset's name: its folder under `open/`, and its files' name.
+    pub dataset: DatasetName,
+    /// The title in bokmål; the dataset's name where it is left out.
+    pub title: Option<String>,
+    /// The title in English.
+    pub title_en: Option<String>,
+    /// What the data are, in a sentence or two.
+    pub description: Option<String>,
+    /// Who publishes them.
+    pub publisher: Option<String>,
+    /// Under what terms they may be used.
+    #[serde(default)]
+    pub licence: Licence,
+    /// Only sensors of this quantity.
+    pub quantity: Option<String>,
+    /// Only these sensors.
+    pub sensors: Option<Vec<SensorId>>,
+    /// How often a new release is made, where there is something new.
+    #[serde(default = "daily")]
+    pub every: Period,
+}
+
+/// The name of a dataset: a part of a name, as sensor ids have them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DatasetName(String);
+
+impl DatasetName {
+    /// The name's text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::str::FromStr for DatasetName {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        if is_part(name) {
+            return Ok(Self(name.to_owned()));
+        }
+        Err(format!("`{name}` is no name of a dataset: 1 to 31 of a-z, 0-9, `_`, `-`, starting with a letter or digit"))
+    }
+}
+
+impl<'de> Deserialize<'de> for DatasetName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+const fn daily() -> Period {
+    Period::from_seconds(24 * 60 * 60)
+}
+
+/// What is published where a configuration has no `[[publish]]` at all: the bathing temperatures.
+#[must_use]
+pub fn default_publications() -> Vec<PublishSection> {
+    vec![PublishSection {
+        dataset: DatasetName("badetemperatur".to_owned()),
+        title: Some("Badetemperaturer".to_owned()),
+        title_en: Some("Bathing temperatures".to_owned()),
+        description: Some("Målte vanntemperaturer på badeplassene.".to_owned()),
+        publisher: None,
+        licence: Licence::default(),
+        quantity: Some("water_temperature".to_owned()),
+        sensors: None,
+        every: daily(),
+    }]
+}
+
+impl PublishSection {
+    /// The dataset that is meant.
+    #[must_use]
+    pub fn dataset(&self) -> Dataset {
+        let name = self.dataset.as_str().to_owned();
+        Dataset {
+            title: self.title.clone().unwrap_or_else(|| name.clone()),
+            name,
+            title_en: self.title_en.clone(),
+            description: self.description.clone(),
+            publisher: self.publisher.clone(),
+            licence: self.licence,
+            quantity: self.quantity.clone(),
+            sensors: self.sensors.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tjern_readings::configuration::{ConfigError, ConfigText};
+
+    /// As the command line composes them.
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Whole {
+        #[serde(default)]
+        register: RegisterSection,
+        #[serde(default)]
+        ingest: IngestSection,
+        #[serde(default)]
+        compact: CompactSection,
+        #[serde(default)]
+        rollup: RollupSection,
+        #[serde(default = "default_publications")]
+        publish: Vec<PublishSection>,
+    }
+
+    fn read(text: &str) -> Result<Whole, ConfigError> {
+        ConfigText::new("tjern.toml", text).parse()
+    }
+
+    #[test]
+    fn an_empty_file_has_every_default() {
+        let whole = read("").expect("valid");
+        assert_eq!(whole.ingest.every, "5s".parse().expect("valid"));
+        assert_eq!(whole.ingest.hole_patience.0.as_secs(), 3_600);
+        assert_eq!(whole.ingest.landing_grace.0.as_secs(), 604_800);
+        assert_eq!(whole.compact.every, "10min".parse().expect("valid"));
+        assert_eq!(whole.rollup.every, "5min".parse().expect("valid"));
+        assert_eq!(whole.publish[0].dataset.as_str(), "badetemperatur");
+        let files = whole.register.files(Path::new("city"));
+        assert_eq!((files.sites, files.required), (PathBuf::from("city/sites.csv"), false));
+    }
+
+    #[test]
+    fn every_key_is_read() {
+        let whole = read(
+            "[register]\nsites = \"s.csv\"\nsensors = \"t.csv\"\n[ingest]\nevery = \"2s\"\nhole_patience = \"0s\"\n\
+             landing_grace = \"1h\"\n[compact]\nevery = \"1min\"\n[rollup]\nevery = \"1min\"\n[[publish]]\ndataset = \"luft\"\n\
+             title = \"Luft\"\nlicence = \"NLOD-2.0\"\nquantity = \"no2\"\nevery = \"1h\"\n[[publish]]\ndataset = \"elva\"\n\
+             sensors = [\"elva/level\"]\n",
+        )
+        .expect("valid");
+        let files = whole.register.files(Path::new("city"));
+        assert_eq!((files.sensors, files.required), (PathBuf::from("city/t.csv"), true));
+        assert_eq!(whole.ingest.hole_patience.0.as_secs(), 0);
+        let datasets: Vec<_> = whole.publish.iter().map(PublishSection::dataset).collect();
+        assert_eq!((datasets[0].title.as_str(), datasets[0].licence), ("Luft", Licence::Nlod20));
+        assert_eq!((datasets[1].title.as_str(), datasets[1].licence), ("elva", Licence::CcBy40));
+    }
+
+    #[test]
+    fn wrong_keys_and_values_are_named_with_their_place() {
+        for (text, line, part) in [
+            ("[ingest]\nevry = \"5s\"\n", 2, "unknown field `evry`"),
+            ("[rollup]\nevery = \"0s\"\n", 2, "positive duration"),
+            ("[[publish]]\ndataset = \"../x\"\n", 2, "no name of a dataset"),
+            ("[[publish]]\ndataset = \"x\"\nlicence = \"WTFPL\"\n", 3, "CC-BY-4.0"),
+        ] {
+            let Err(ConfigError::Wrong(problems)) = read(text) else { panic!("{text} was accepted") };
+            assert_eq!(problems[0].line, line, "{}", problems[0]);
+            assert!(problems[0].to_string().contains(part), "{}", problems[0]);
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! How the progress of every stream stands in the application transactions of `readings`.
+//!
+//! | application | number |
+//! |---|---|
+//! | `<source>/<epoch>` | the watermark |
+//! | `<source>/<epoch>/<first>-<last>` | the last number of a batch that filled something passed |
+//! | `open/<source>/<epoch>/<first>-<last>` | 1 a hole, 2 a gap that the gateway made, 0 no longer open |
+//! | `ingest` | counts ingest's commits, so that of two at once one is refused |
+
+use std::collections::HashMap;
+
+use tjern_readings::keys::Bounds;
+
+use super::landing::Stream;
+use super::sequence::Progress;
+
+/// Moved by every commit of ingest.
+pub(super) const INGEST: &str = "ingest";
+
+/// What an open run of numbers is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Open {
+    Closed = 0,
+    Hole = 1,
+    Gap = 2,
+}
+
+pub(super) fn watermark((source, epoch): &Stream) -> String {
+    format!("{source}/{epoch}")
+}
+
+pub(super) fn filled((source, epoch): &Stream, bounds: Bounds) -> String {
+    format!("{source}/{epoch}/{bounds}")
+}
+
+pub(super) fn open((source, epoch): &Stream, bounds: Bounds) -> String {
+    format!("open/{source}/{epoch}/{bounds}")
+}
+
+/// The progress of every stream.
+pub(super) fn read(transactions: &HashMap<String, i64>) -> HashMap<Stream, Progress> {
+    let mut streams: HashMap<Stream, Progress> = HashMap::new();
+    for (app_id, number) in transactions {
+        let (name, is_open) = app_id.strip_prefix("open/").map_or((app_id.as_str(), false), |rest| (rest, true));
+        let parts: Vec<_> = name.split('/').collect();
+        let [source, epoch, rest @ ..] = parts.as_slice() else { continue };
+        let (Ok(source), Ok(epoch)) = (source.parse(), epoch.parse()) else { continue };
+        let stream = streams.entry((source, epoch)).or_default();
+        match (rest, is_open) {
+            ([], false) => stream.watermark = *number,
+            ([bounds], _) => {
+                let Some(bounds) = parse_bounds(bounds) else { continue };
+                if !is_open {
+                    stream.filled.insert(bounds);
+                } else if *number != Open::Closed as i64 {
+                    stream.open.insert(bounds);
+                }
+            }
+            _ => {}
+        }
+    }
+    streams
+}
+
+fn parse_bounds(text: &str) -> Option<Bounds> {
+    let (first, last) = text.split_once('-')?;
+    Bounds::new(first.parse().ok()?, last.parse().ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_survives_the_log() {
+        let stream: Stream = ("import:history".parse().expect("valid"), tjern_readings::sensor::Epoch::from_bytes([3; 16]));
+        let bounds = |first, last| Bounds::new(first, last).expect("in order");
+        let transactions = HashMap::from([
+            (INGEST.to_owned(), 7),
+            ("fence/readings".to_owned(), 1),
+            (watermark(&stream), 90),
+            (open(&stream, bounds(3, 6)), Open::Hole as i64),
+            (open(&stream, bounds(8, 9)), Open::Gap as i64),
+            (open(&stream, bounds(3, 9)), Open::Closed as i64),
+            (filled(&stream, bounds(7, 7)), 7),
+        ]);
+        let read = read(&transactions);
+        let wanted = Progress {
+            watermark: 90,
+            open: [bounds(3, 6), bounds(8, 9)].into(),
+            filled: [bounds(7, 7)].into(),
+        };
+        assert_eq!(read, HashMap::from([(stream, wanted)]));
+    }
+}

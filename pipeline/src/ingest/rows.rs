@@ -1,0 +1,119 @@
+//! A batch's rows as rows of `readings`: with who sent them, when they were received, and what the
+//! register and the configuration say against them.
+//!
+//! Nothing is dropped. A reading from more than ten minutes ahead, from a source that the register
+//! does not name for the sensor, or in another unit than the register's, is kept with its value and
+//! fails, with the cause.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, Int8Array, Int16Array, Int32Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Float64Type, Int8Type, TimestampMicrosecondType};
+use arrow::error::ArrowError;
+use tjern_lake::{TableName, schema};
+use tjern_readings::batch::Batch;
+use tjern_readings::reading::{Cause, Quality};
+
+use crate::quality::{QualityError, evaluate};
+use crate::register::Register;
+
+/// How far ahead a reading may be before it fails.
+const FUTURE_US: i64 = 10 * 60 * 1_000_000;
+
+/// The unit of each sensor, as a gateway's configuration names it.
+pub(super) type Units = HashMap<String, String>;
+
+/// The rows of `batch` for the table, evaluated.
+pub(super) fn rows(
+    batch: &Batch,
+    register: &Register,
+    units: &Units,
+    received_us: i64,
+) -> Result<RecordBatch, QualityError> {
+    let count = batch.rows.num_rows();
+    let column = |index: usize, kind: &DataType| cast(batch.rows.column(index), kind);
+    let sensors = column(0, &DataType::Utf8)?;
+    let (quality, cause) = judge(batch, &sensors, register, units, received_us)?;
+    let same_text = |text: String| -> ArrayRef { Arc::new(StringArray::from_iter_values(std::iter::repeat_n(text, count))) };
+    let columns: Vec<ArrayRef> = vec![
+        sensors,
+        column(1, &schema::time_type())?,
+        column(2, &DataType::Float64)?,
+        quality,
+        cause,
+        column(5, &DataType::Int32)?,
+        same_text(batch.header.source.to_string()),
+        same_text(batch.header.epoch.to_string()),
+        column(6, &DataType::Int64)?,
+        Arc::new(Int16Array::from(vec![0; count])),
+        Arc::new(Int8Array::from(vec![0; count])),
+        Arc::new(Int32Array::new_null(count)),
+        Arc::new(TimestampMicrosecondArray::from(vec![received_us; count]).with_timezone("UTC")),
+    ];
+    evaluate(&RecordBatch::try_new(schema::arrow(TableName::Readings), columns)?, register)
+}
+
+/// Quality and cause of each row, after what speaks against it.
+fn judge(
+    batch: &Batch,
+    sensors: &ArrayRef,
+    register: &Register,
+    units: &Units,
+    received_us: i64,
+) -> Result<(ArrayRef, ArrayRef), ArrowError> {
+    let source = batch.header.source.as_str();
+    let times = batch.rows.column(1).as_primitive::<TimestampMicrosecondType>();
+    let values = batch.rows.column(2).as_primitive::<Float64Type>();
+    let qualities = batch.rows.column(3).as_primitive::<Int8Type>();
+    let causes = cast(batch.rows.column(4), &DataType::Utf8)?;
+    let (sensors, causes) = (sensors.as_string::<i32>(), causes.as_string::<i32>());
+    let against = |row: usize| {
+        let registered = register.get(sensors.value(row));
+        let unit = units.get(sensors.value(row));
+        if registered.is_some_and(|sensor| !sensor.accepts(source)) {
+            Some(Cause::NotAssigned)
+        } else if registered.zip(unit).is_some_and(|(sensor, unit)| sensor.unit != *unit) {
+            Some(Cause::Unit)
+        } else if times.value(row) > received_us.saturating_add(FUTURE_US) {
+            Some(Cause::Future)
+        } else {
+            None
+        }
+    };
+    let judged = (0..batch.rows.num_rows()).map(|row| {
+        let came = (qualities.value(row), causes.is_valid(row).then(|| causes.value(row)));
+        match against(row).filter(|_| values.is_valid(row)) {
+            Some(cause) => (Quality::Fail.code(), Some(cause.word())),
+            None => came,
+        }
+    });
+    let (quality, cause): (Vec<i8>, Vec<Option<&str>>) = judged.unzip();
+    Ok((Arc::new(Int8Array::from(quality)), Arc::new(StringArray::from(cause))))
+}
+
+/// Reads the units out of a gateway's configuration, whatever else it says.
+pub(super) fn units(configuration: &str) -> Units {
+    let mut units = Units::new();
+    if let Ok(table) = configuration.parse::<toml::Table>() {
+        collect_units(&toml::Value::Table(table), &mut units);
+    }
+    units
+}
+
+fn collect_units(value: &toml::Value, units: &mut Units) {
+    match value {
+        toml::Value::Table(table) => {
+            let text = |key: &str| table.get(key).and_then(toml::Value::as_str);
+            if let (Some(sensor), Some(unit)) = (text("sensor"), text("unit")) {
+                units.insert(sensor.to_owned(), unit.to_owned());
+            }
+            table.values().for_each(|value| collect_units(value, units));
+        }
+        toml::Value::Array(values) => values.iter().for_each(|value| collect_units(value, units)),
+        _ => {}
+    }
+}

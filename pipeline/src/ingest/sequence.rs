@@ -1,0 +1,255 @@
+//! What to do with an epoch's landed objects, given what is in the tables: no I/O, no clock.
+//!
+//! Batches are taken in the order of their numbers. A hole is waited for, then passed and remembered;
+//! a gap is passed at once and remembered; a batch that lies in something remembered fills it. What
+//! lies below the watermark and fits without overlap into the chain of what was taken is known; what
+//! does not is looked at row by row before it is called known, and never taken a second time.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tjern_readings::keys::Bounds;
+
+/// What the tables say of an epoch.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Progress {
+    /// Everything up to this number was taken or passed.
+    pub(super) watermark: i64,
+    /// Passed and not taken.
+    pub(super) open: BTreeSet<Bounds>,
+    /// Batches that filled something passed.
+    pub(super) filled: BTreeSet<Bounds>,
+}
+
+/// A landed object with numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Item {
+    pub(super) bounds: Bounds,
+    /// Whether it says that these numbers were dropped.
+    pub(super) gap: bool,
+    pub(super) landed_us: i64,
+}
+
+/// What to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Take this batch; it follows the watermark.
+    Take(Bounds),
+    /// Pass these numbers, which nobody sent.
+    PassHole(Bounds),
+    /// Pass these numbers, which the gateway dropped.
+    PassGap(Bounds),
+    /// Take this batch; it lies in these numbers that were passed.
+    Fill(Bounds, Bounds),
+    /// See whether this batch's rows are in the tables.
+    Compare(Bounds),
+    /// This batch has numbers that were taken and numbers that were not.
+    Overlap(Bounds),
+}
+
+/// The steps of an epoch, in order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Plan {
+    pub(super) steps: Vec<Step>,
+    /// The hole that is waited for.
+    pub(super) waiting: Option<Bounds>,
+}
+
+/// Plans what to do with an epoch's landed objects.
+pub(super) fn plan(progress: &Progress, items: &[Item], now_us: i64, patience_us: i64) -> Plan {
+    let mut sorted = items.to_vec();
+    // Where a batch and a gap have the same numbers, the gateway dropped what had landed after all.
+    sorted.sort_by_key(|item| (item.bounds, item.gap));
+    let mut plan = Plan { steps: below(progress, &sorted), waiting: None };
+    let mut watermark = progress.watermark;
+    for item in sorted.iter().filter(|item| item.bounds.last > progress.watermark) {
+        let Bounds { first, last } = item.bounds;
+        if last <= watermark {
+            // Covered by one of this round that begins where it does: the next round looks at it.
+            continue;
+        }
+        if first <= watermark {
+            if !item.gap {
+                plan.steps.push(Step::Overlap(item.bounds));
+            } else if let Some(rest) = Bounds::new(watermark + 1, last) {
+                plan.steps.push(Step::PassGap(rest));
+                watermark = last;
+            }
+            continue;
+        }
+        if let Some(hole) = Bounds::new(watermark + 1, first - 1) {
+            if now_us.saturating_sub(item.landed_us) < patience_us {
+                plan.waiting = Some(hole);
+                return plan;
+            }
+            plan.steps.push(Step::PassHole(hole));
+        }
+        plan.steps.push(if item.gap { Step::PassGap(item.bounds) } else { Step::Take(item.bounds) });
+        watermark = last;
+    }
+    plan
+}
+
+/// What lies at or below the watermark: known, a filling, or to be looked at.
+fn below(progress: &Progress, items: &[Item]) -> Vec<Step> {
+    let batches: Vec<Bounds> = items
+        .iter()
+        .filter(|item| !item.gap && item.bounds.last <= progress.watermark)
+        .map(|item| item.bounds)
+        .filter(|bounds| !progress.filled.contains(bounds))
+        .collect();
+    let mut steps = Vec::new();
+    let mut taken: Vec<Bounds> = Vec::new();
+    for bounds in batches {
+        match progress.open.iter().find(|open| open.contains(bounds)) {
+            Some(open) => steps.push(Step::Fill(bounds, *open)),
+            None => taken.push(bounds),
+        }
+    }
+    let chained = chain(progress, &taken);
+    steps.extend(taken.into_iter().filter(|bounds| !chained.contains(bounds)).map(Step::Compare));
+    steps
+}
+
+/// The batches that explain, each the only one at its place, the numbers below the watermark.
+fn chain(progress: &Progress, taken: &[Bounds]) -> BTreeSet<Bounds> {
+    let mut ends: BTreeMap<i64, Vec<(Bounds, bool)>> = BTreeMap::new();
+    for bounds in taken {
+        ends.entry(bounds.last).or_default().push((*bounds, true));
+    }
+    for bounds in progress.open.iter().chain(&progress.filled) {
+        ends.entry(bounds.last).or_default().push((*bounds, false));
+    }
+    let mut chained = BTreeSet::new();
+    let mut end = progress.watermark;
+    while let Some([(bounds, batch)]) = ends.get(&end).map(Vec::as_slice) {
+        if *batch {
+            chained.insert(*bounds);
+        }
+        end = bounds.first - 1;
+    }
+    chained
+}
+
+/// What is left of `open` when `filled` is taken out of it.
+pub(super) fn shrink(open: Bounds, filled: Bounds) -> impl Iterator<Item = Bounds> {
+    let before = Bounds::new(open.first, filled.first - 1);
+    let after = Bounds::new(filled.last + 1, open.last);
+    before.into_iter().chain(after)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const PATIENCE_US: i64 = 100;
+
+    fn bounds(first: i64, last: i64) -> Bounds {
+        Bounds { first, last }
+    }
+
+    fn batch(first: i64, last: i64) -> Item {
+        Item { bounds: bounds(first, last), gap: false, landed_us: 0 }
+    }
+
+    fn at(watermark: i64) -> Progress {
+        Progress { watermark, ..Progress::default() }
+    }
+
+    #[test]
+    fn batches_are_taken_in_order_and_once() {
+        let found = plan(&at(10), &[batch(21, 30), batch(1, 10), batch(11, 20)], 0, PATIENCE_US);
+        assert_eq!(found.steps, [Step::Take(bounds(11, 20)), Step::Take(bounds(21, 30))]);
+    }
+
+    #[test]
+    fn a_hole_is_waited_for_and_then_passed() {
+        let items = [batch(5, 6)];
+        let waiting = plan(&at(2), &items, PATIENCE_US - 1, PATIENCE_US);
+        assert_eq!((waiting.steps.len(), waiting.waiting), (0, Some(bounds(3, 4))));
+        let passed = plan(&at(2), &items, PATIENCE_US, PATIENCE_US);
+        assert_eq!(passed.steps, [Step::PassHole(bounds(3, 4)), Step::Take(bounds(5, 6))]);
+    }
+
+    #[test]
+    fn a_gap_is_passed_at_once() {
+        let gap = Item { gap: true, ..batch(1, 4) };
+        let found = plan(&at(0), &[gap, batch(5, 6)], 0, PATIENCE_US);
+        assert_eq!(found.steps, [Step::PassGap(bounds(1, 4)), Step::Take(bounds(5, 6))]);
+    }
+
+    /// The batch landed, its reply was lost, the spool ran full: the readings are there and count.
+    #[test]
+    fn a_batch_counts_more_than_a_gap_of_the_same_numbers() {
+        let gap = Item { gap: true, ..batch(1, 4) };
+        assert_eq!(plan(&at(0), &[gap, batch(1, 4)], 0, PATIENCE_US).steps, [Step::Take(bounds(1, 4))]);
+    }
+
+    #[test]
+    fn a_late_batch_fills_what_was_passed() {
+        let progress = Progress { watermark: 10, open: [bounds(3, 6)].into(), filled: BTreeSet::new() };
+        let found = plan(&progress, &[batch(7, 10), batch(1, 2), batch(4, 5)], 0, PATIENCE_US);
+        assert_eq!(found.steps, [Step::Fill(bounds(4, 5), bounds(3, 6))]);
+        assert_eq!(shrink(bounds(3, 6), bounds(4, 5)).collect::<Vec<_>>(), [bounds(3, 3), bounds(6, 6)]);
+    }
+
+    /// A clone of a gateway sent other readings under numbers that are taken: they are neither lost
+    /// as "known" nor doubled.
+    #[test]
+    fn what_overlaps_is_never_simply_known() {
+        let found = plan(&at(10), &[batch(1, 10), batch(5, 8)], 0, PATIENCE_US);
+        assert!(found.steps.contains(&Step::Compare(bounds(5, 8))), "{found:?}");
+        let found = plan(&at(10), &[batch(1, 10), batch(8, 12)], 0, PATIENCE_US);
+        assert!(found.steps.contains(&Step::Overlap(bounds(8, 12))), "{found:?}");
+    }
+
+    proptest! {
+        /// Whatever lands in whatever order, in however many rounds: every number up to the
+        /// watermark is taken once, or passed, and a batch is never taken twice.
+        #[test]
+        fn every_number_is_accounted_for_once(
+            cuts in prop::collection::btree_set(1_i64..60, 1..12),
+            order in any::<prop::sample::Index>(),
+            lost in prop::collection::vec(any::<bool>(), 12),
+            rounds in 1_usize..5,
+        ) {
+            let mut first = 1;
+            let mut items = Vec::new();
+            for (last, lost) in cuts.iter().zip(lost) {
+                if !lost {
+                    items.push(batch(first, *last));
+                }
+                first = last + 1;
+            }
+            let shift = order.index(items.len().max(1));
+            items.rotate_left(shift.min(items.len()));
+            let mut progress = Progress::default();
+            let mut taken = BTreeSet::new();
+            for round in 1..=rounds {
+                let seen = items.len() * round / rounds;
+                for step in plan(&progress, &items[..seen], PATIENCE_US, PATIENCE_US).steps {
+                    match step {
+                        Step::Take(bounds) => {
+                            prop_assert_eq!(bounds.first, progress.watermark + 1);
+                            prop_assert!(taken.insert(bounds));
+                            progress.watermark = bounds.last;
+                        }
+                        Step::PassHole(hole) | Step::PassGap(hole) => {
+                            progress.watermark = hole.last;
+                            progress.open.insert(hole);
+                        }
+                        Step::Fill(bounds, open) => {
+                            prop_assert!(taken.insert(bounds));
+                            progress.open.remove(&open);
+                            progress.open.extend(shrink(open, bounds));
+                            progress.filled.insert(bounds);
+                        }
+                        Step::Compare(_) | Step::Overlap(_) => prop_assert!(false, "{:?} of an honest gateway", step),
+                    }
+                }
+            }
+            let wanted: BTreeSet<_> = items.iter().map(|item| item.bounds).collect();
+            prop_assert_eq!(taken, wanted);
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! The pipeline of Tjern: landing zone, tables, rollups, open datasets.
+//!
+//! Each room is a job that works once, to the end, and can be stopped anywhere: [`ingest`] takes
+//! landed batches, [`quality`] flags them, [`compact`] makes few files of many, [`rollup`] sums them
+//! up, [`register`] says what the sensors are, [`publish`] makes open datasets. [`jobs`] runs them on
+//! their schedules. DataFusion moves data; Polars, behind [`frames`], does the mathematics.
+#![deny(unsafe_code)]
+
+pub mod compact;
+pub mod config;
+pub mod frames;
+pub mod ingest;
+pub mod jobs;
+pub mod publish;
+pub mod quality;
+pub mod quarantine;
+pub mod register;
+pub mod rollup;
+mod tables;
+#[cfg(test)]
+mod testing;

@@ -1,0 +1,260 @@
+//! Open datasets: what is public and good, as files that anybody can read, checked by hashes.
+//!
+//! A release is a folder that never changes: `open/<dataset>/<version>/` with the readings as CSV and
+//! as Parquet, and `datapackage.json` that describes both. `open/<dataset>/latest.json` names the
+//! newest one. The order is the promise: data, description, and only then the name, so that a crash
+//! leaves the release before in place; a folder that no `latest.json` has named is not a release.
+//!
+//! Only sensors of class `public` exist in the session that is asked, and a value that failed
+//! quality control never leaves: the view leaves it out, and what is written is looked at once more.
+//! The same data are not published twice. Limits: a dataset is held in memory while it is written.
+
+mod description;
+mod rows;
+
+use arrow::error::ArrowError;
+use datafusion::error::DataFusionError;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload};
+use parquet::errors::ParquetError;
+use serde::{Deserialize, Serialize};
+use tjern_lake::{Lake, LakeError};
+use tjern_readings::keys;
+use tjern_readings::sensor::SensorId;
+
+pub use description::Licence;
+use description::describe;
+use rows::{Rows, read_rows};
+
+/// A dataset to publish.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dataset {
+    /// Its name: of its folder and of its files.
+    pub name: String,
+    /// Its title in bokmål.
+    pub title: String,
+    /// Its title in English.
+    pub title_en: Option<String>,
+    /// What the data are.
+    pub description: Option<String>,
+    /// Who publishes them.
+    pub publisher: Option<String>,
+    /// Under what terms they may be used.
+    pub licence: Licence,
+    /// Only sensors of this quantity.
+    pub quantity: Option<String>,
+    /// Only these sensors.
+    pub sensors: Option<Vec<SensorId>>,
+}
+
+/// What became of a dataset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PublishOutcome {
+    /// A new release.
+    Published(Release),
+    /// The newest release has these data already.
+    NothingNew {
+        /// Its version.
+        version: String,
+    },
+    /// There is no public reading to publish.
+    Empty,
+}
+
+/// A release, as `latest.json` names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Release {
+    /// The dataset's name.
+    pub dataset: String,
+    /// The release's name: when it was made, and of which version of `readings`.
+    pub version: String,
+    /// The release's folder, from the folder of `latest.json`.
+    pub path: String,
+    /// When it was made.
+    pub created: String,
+    /// The version of the table `readings` that it was made of.
+    pub readings_version: i64,
+    /// The title in bokmål.
+    pub title: String,
+    /// The licence, as SPDX names it.
+    pub licence: String,
+    /// The files, from the release's folder.
+    pub files: Vec<ReleasedFile>,
+}
+
+/// A file of a release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleasedFile {
+    /// Its name.
+    pub path: String,
+    /// Its size.
+    pub bytes: usize,
+    /// Its hash, 64 hex digits.
+    pub sha256: String,
+    /// How many readings are in it; none in a description.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub rows: Option<usize>,
+}
+
+/// Why a dataset was not published.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// The lake failed.
+    #[error(transparent)]
+    Lake(#[from] LakeError),
+    /// The query engine failed.
+    #[error("the query engine failed: {0}")]
+    Engine(#[from] DataFusionError),
+    /// Arrow refused.
+    #[error("arrow: {0}")]
+    Arrow(#[from] ArrowError),
+    /// Parquet refused.
+    #[error("parquet: {0}")]
+    Parquet(#[from] ParquetError),
+    /// A row that must not leave came through.
+    #[error(
+        "dataset `{dataset}`: {what}; nothing was published; hint: this is a defect of the software, please report it"
+    )]
+    Withheld {
+        /// Which dataset.
+        dataset: String,
+        /// Which row, and why.
+        what: String,
+    },
+    /// Another file lies where the release's would.
+    #[error(
+        "`{key}` is there already, with other bytes; nothing was named; hint: the clock may have been set back, try again later"
+    )]
+    Occupied {
+        /// Which object.
+        key: Path,
+    },
+    /// The store failed.
+    #[error("the lake's store failed at `{key}`: {source}")]
+    Store {
+        /// Which object.
+        key: Path,
+        /// Why.
+        source: object_store::Error,
+    },
+}
+
+/// Publishes a dataset, if there is something new. Local times are those of `timezone`.
+///
+/// # Errors
+/// [`PublishError`]. `latest.json` then names what it named before.
+pub async fn publish(lake: &Lake, dataset: &Dataset, timezone: &TimeZone) -> Result<PublishOutcome, PublishError> {
+    let (readings_version, rows) = read_rows(lake, dataset, timezone).await?;
+    if rows.count() == 0 {
+        return Ok(PublishOutcome::Empty);
+    }
+    let csv = rows.csv();
+    let newest = newest_release(lake, &dataset.name).await?;
+    let csv_file = describe_file(format!("{}.csv", dataset.name), &csv, Some(rows.count()));
+    if let Some(newest) = newest.filter(|newest| says_the_same(newest, &csv_file, dataset)) {
+        return Ok(PublishOutcome::NothingNew { version: newest.version });
+    }
+    let created = second_of(lake.clock().now_us());
+    let release = write_release(lake, dataset, created, readings_version, &rows, (csv_file, csv)).await?;
+    Ok(PublishOutcome::Published(release))
+}
+
+fn second_of(now_us: i64) -> Timestamp {
+    Timestamp::from_second(now_us.div_euclid(1_000_000)).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+/// A release's name sorts by time, says of which data it is, and is a name on every file system.
+fn version_name(created: Timestamp, readings_version: i64) -> String {
+    format!("{}-v{readings_version}", created.strftime("%Y-%m-%dT%H-%M-%SZ"))
+}
+
+fn says_the_same(newest: &Release, csv: &ReleasedFile, dataset: &Dataset) -> bool {
+    newest.files.contains(csv) && newest.title == dataset.title && newest.licence == dataset.licence.name()
+}
+
+async fn write_release(
+    lake: &Lake,
+    dataset: &Dataset,
+    created: Timestamp,
+    readings_version: i64,
+    rows: &Rows,
+    (csv_file, csv): (ReleasedFile, Vec<u8>),
+) -> Result<Release, PublishError> {
+    let parquet = rows.parquet()?;
+    let parquet_file = describe_file(format!("{}.parquet", dataset.name), &parquet, Some(rows.count()));
+    let version = version_name(created, readings_version);
+    let mut release = Release {
+        dataset: dataset.name.clone(),
+        path: format!("{version}/"),
+        version,
+        created: created.to_string(),
+        readings_version,
+        title: dataset.title.clone(),
+        licence: dataset.licence.name().to_owned(),
+        files: vec![csv_file, parquet_file],
+    };
+    let mut description = serde_json::to_vec_pretty(&describe(dataset, &release, rows)).unwrap_or_default();
+    description.push(b'\n');
+    release.files.push(describe_file("datapackage.json".to_owned(), &description, None));
+    for (file, bytes) in release.files.iter().zip([csv, parquet, description]) {
+        create(lake, keys::release_file(&dataset.name, &release.version, &file.path), bytes).await?;
+    }
+    let key = keys::latest_release(&dataset.name);
+    let mut latest = serde_json::to_vec_pretty(&release).unwrap_or_default();
+    latest.push(b'\n');
+    let put = lake.objects().put(&key, PutPayload::from(latest)).await;
+    put.map_err(|source| PublishError::Store { key, source })?;
+    Ok(release)
+}
+
+fn describe_file(path: String, bytes: &[u8], rows: Option<usize>) -> ReleasedFile {
+    use sha2::{Digest, Sha256};
+    use std::fmt::Write;
+    let mut sha256 = String::with_capacity(64);
+    for byte in Sha256::digest(bytes) {
+        let _ = write!(sha256, "{byte:02x}");
+    }
+    ReleasedFile { path, bytes: bytes.len(), sha256, rows }
+}
+
+/// Creates an object once. One that is there with the same bytes is this one: the store's own retry,
+/// or a run that broke off in this very second.
+async fn create(lake: &Lake, key: Path, bytes: Vec<u8>) -> Result<(), PublishError> {
+    let objects = lake.objects();
+    let put = objects.put_opts(&key, PutPayload::from(bytes.clone()), PutMode::Create.into()).await;
+    match put {
+        Ok(_) => Ok(()),
+        Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
+            let found = async { objects.get(&key).await?.bytes().await }.await;
+            match found {
+                Ok(found) if found == bytes => Ok(()),
+                Ok(_) => Err(PublishError::Occupied { key }),
+                Err(source) => Err(PublishError::Store { key, source }),
+            }
+        }
+        Err(source) => Err(PublishError::Store { key, source }),
+    }
+}
+
+/// The newest release of a dataset, if there is one whose name can be read.
+async fn newest_release(lake: &Lake, dataset: &str) -> Result<Option<Release>, PublishError> {
+    let key = keys::latest_release(dataset);
+    let found = match lake.objects().get(&key).await {
+        Ok(found) => found.bytes().await,
+        Err(object_store::Error::NotFound { .. }) => return Ok(None),
+        Err(source) => Err(source),
+    };
+    let bytes = found.map_err(|source| PublishError::Store { key: key.clone(), source })?;
+    match serde_json::from_slice(&bytes) {
+        Ok(release) => Ok(Some(release)),
+        Err(error) => {
+            tracing::warn!(%key, %error, "cannot read which release is the newest; a new one replaces it");
+            Ok(None)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,349 @@
+//! The register: what the city says of its sites and sensors, from two CSV files into two tables
+//! with history.
+//!
+//! Either everything in the files is right or nothing is written: all problems of both files are
+//! told at once, each with file, line and column. What was there before matters too: unit and kind of
+//! a sensor that has readings do not change (a rollup of metres and feet would be of neither), and
+//! what has readings in the common lake is not declared `personal` after the fact. The tables are
+//! tiny, so a change rewrites a table's files in one commit; without a change there is no commit.
+//!
+//! `sites` is written before `sensors`: a crash between them leaves a site without sensors, and the
+//! next run goes on.
+
+mod file;
+mod history;
+mod rows;
+mod table;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+
+use arrow::error::ArrowError;
+use arrow::record_batch::RecordBatch;
+use datafusion::error::DataFusionError;
+use datafusion::prelude::{col, lit};
+use tjern_lake::{Commit, CommitError, Lake, LakeError, Operation, Table, TableName, write_file};
+
+pub use file::RegisterProblem;
+pub use history::Changes;
+pub use rows::{Class, Kind, SensorRow, SiteRow};
+
+use crate::tables::{ATTEMPTS_MAX, collect, engine};
+use file::Lined;
+use history::apply;
+pub(crate) use history::{Versioned, newest};
+pub(crate) use table::register_of;
+
+/// The application transaction of both tables: two first registrations at once would else both
+/// be let through, since neither removes a file.
+const TRANSACTION: &str = "register";
+
+/// The two files of the register.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegisterFiles {
+    /// `sites.csv`.
+    pub sites: PathBuf,
+    /// `sensors.csv`.
+    pub sensors: PathBuf,
+    /// Whether somebody named them: then they must be there. Else both may be absent.
+    pub required: bool,
+}
+
+/// What a run did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RegisterOutcome {
+    /// Whether there were files at all.
+    pub found: bool,
+    /// What changed in `sites`.
+    pub sites: Changes,
+    /// What changed in `sensors`.
+    pub sensors: Changes,
+}
+
+/// Why nothing was registered.
+#[derive(Debug, thiserror::Error)]
+pub enum RegisterError {
+    /// A file could not be read.
+    #[error("cannot read the register's file `{path}`: {source}; hint: `[register]` in tjern.toml says where it is")]
+    Unreadable {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The files were read, and these things are wrong with them.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Wrong(Vec<RegisterProblem>),
+    /// What stands in a table is not what this software wrote there.
+    #[error("the register's table makes no sense: {what}; hint: restore an earlier version of it")]
+    Damaged {
+        /// What is wrong.
+        what: String,
+    },
+    /// The lake failed.
+    #[error(transparent)]
+    Lake(#[from] LakeError),
+    /// A commit failed.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    /// Others changed the table each time.
+    #[error("table `{table}` was changed by others {ATTEMPTS_MAX} times in a row; hint: run one `register` at a time")]
+    Contended {
+        /// Which table.
+        table: TableName,
+    },
+    /// The query engine failed.
+    #[error("the query engine failed: {0}")]
+    Engine(#[from] DataFusionError),
+    /// Rows could not be put into columns.
+    #[error("arrow: {0}")]
+    Arrow(#[from] ArrowError),
+}
+
+impl RegisterError {
+    fn damaged(what: impl Into<String>) -> Self {
+        Self::Damaged { what: what.into() }
+    }
+}
+
+/// The sensors that are registered now, in memory.
+#[derive(Debug, Clone, Default)]
+pub struct Register {
+    sensors: HashMap<String, SensorRow>,
+}
+
+impl Register {
+    /// A register of these sensors.
+    pub fn of(sensors: impl IntoIterator<Item = SensorRow>) -> Self {
+        Self { sensors: sensors.into_iter().map(|row| (row.id.as_str().to_owned(), row)).collect() }
+    }
+
+    /// A sensor's row, if it is registered.
+    #[must_use]
+    pub fn get(&self, sensor: &str) -> Option<&SensorRow> {
+        self.sensors.get(sensor)
+    }
+
+    /// All sensors, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &SensorRow> {
+        self.sensors.values()
+    }
+
+    /// How many sensors there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.sensors.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.sensors.is_empty()
+    }
+}
+
+/// The register that is valid now; an empty one where there is no table.
+///
+/// # Errors
+/// [`RegisterError`], where the lake fails or the table makes no sense.
+pub async fn load(lake: &Lake) -> Result<Register, RegisterError> {
+    Ok(register_of(&sensors_history(lake).await?.1))
+}
+
+/// The table `sensors` with its history, and its version; -1 where there is none.
+pub(crate) async fn sensors_history(lake: &Lake) -> Result<(i64, Vec<Versioned<SensorRow>>), RegisterError> {
+    match Table::open(lake, TableName::Sensors).await? {
+        None => Ok((-1, Vec::new())),
+        Some(table) => Ok((table.version(), history_of(lake, &table, table::sensors_of).await?)),
+    }
+}
+
+/// Brings the tables `sites` and `sensors` to what the files say. Missing tables are created.
+///
+/// # Errors
+/// [`RegisterError::Wrong`] with everything that is wrong with the files; nothing is written then.
+pub async fn register(lake: &Lake, files: &RegisterFiles) -> Result<RegisterOutcome, RegisterError> {
+    let sites_table = Table::open_or_create(lake, TableName::Sites).await?;
+    let sensors_table = Table::open_or_create(lake, TableName::Sensors).await?;
+    let Some((sites, sensors)) = read_files(files).await? else { return Ok(RegisterOutcome::default()) };
+    let history = history_of(lake, &sensors_table, table::sensors_of).await?;
+    refuse_what_readings_forbid(lake, &files.sensors, &history, &sensors).await?;
+    let sites = Replacement {
+        rows: sites.into_iter().map(|line| line.row).collect(),
+        key: |row: &SiteRow| row.site.as_str(),
+        read: table::sites_of,
+        write: table::sites_batch,
+    };
+    let sites = sites.commit(lake, sites_table).await?;
+    let sensors = Replacement {
+        rows: sensors.into_iter().map(|line| line.row).collect(),
+        key: |row: &SensorRow| row.id.as_str(),
+        read: table::sensors_of,
+        write: table::sensors_batch,
+    };
+    let sensors = sensors.commit(lake, sensors_table).await?;
+    Ok(RegisterOutcome { found: true, sites, sensors })
+}
+
+type FileRows = (Vec<Lined<SiteRow>>, Vec<Lined<SensorRow>>);
+
+/// Both files' rows; `None` where neither is there and nobody asked for them.
+async fn read_files(files: &RegisterFiles) -> Result<Option<FileRows>, RegisterError> {
+    let absent = |read: &Result<_, std::io::Error>| {
+        read.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+    };
+    let sites = tokio::fs::read(&files.sites).await;
+    let sensors = tokio::fs::read(&files.sensors).await;
+    if !files.required && absent(&sites) && absent(&sensors) {
+        return Ok(None);
+    }
+    let sites = text_of(&files.sites, sites)?;
+    let sensors = text_of(&files.sensors, sensors)?;
+    parse(files, &sites, &sensors).map(Some).map_err(RegisterError::Wrong)
+}
+
+fn text_of(path: &Path, read: Result<Vec<u8>, std::io::Error>) -> Result<String, RegisterError> {
+    let bytes = read.map_err(|source| RegisterError::Unreadable { path: path.to_owned(), source })?;
+    String::from_utf8(bytes).map_err(|error| {
+        let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let lines = before.split(|byte| *byte == b'\n').count();
+        RegisterError::Wrong(vec![RegisterProblem {
+            path: path.to_owned(),
+            line: u64::try_from(lines).unwrap_or(u64::MAX),
+            column: None,
+            message: "a character here is not UTF-8".to_owned(),
+            hint: "save the file as \"CSV UTF-8\"".to_owned(),
+        }])
+    })
+}
+
+fn parse(files: &RegisterFiles, sites: &str, sensors: &str) -> Result<FileRows, Vec<RegisterProblem>> {
+    let sites = rows::read_sites(&files.sites, sites);
+    let known =
+        sites.as_ref().ok().map(|sites| sites.iter().map(|line| line.row.site.as_str()).collect::<BTreeSet<_>>());
+    let sensors = rows::read_sensors(&files.sensors, sensors, known.as_ref());
+    match (sites, sensors) {
+        (Ok(sites), Ok(sensors)) => Ok((sites, sensors)),
+        (sites, sensors) => Err([sites.err(), sensors.err()].into_iter().flatten().flatten().collect()),
+    }
+}
+
+/// What the readings that are in the lake already do not allow.
+async fn refuse_what_readings_forbid(
+    lake: &Lake,
+    path: &Path,
+    history: &[Versioned<SensorRow>],
+    sensors: &[Lined<SensorRow>],
+) -> Result<(), RegisterError> {
+    let known = newest(history, |row| row.id.as_str());
+    let objections = sensors.iter().filter_map(|line| {
+        let before = known.get(line.row.id.as_str()).map(|old| &old.row);
+        objection(path, line, before).map(|problem| (line.row.id.as_str(), problem))
+    });
+    let objections: Vec<_> = objections.collect();
+    if objections.is_empty() {
+        return Ok(());
+    }
+    let with_readings = with_readings(lake, objections.iter().map(|(sensor, _)| *sensor)).await?;
+    let problems = objections.into_iter().filter(|(sensor, _)| with_readings.contains(*sensor));
+    let problems: Vec<_> = problems.map(|(_, problem)| problem).collect();
+    if problems.is_empty() { Ok(()) } else { Err(RegisterError::Wrong(problems)) }
+}
+
+/// What would be wrong with a line if its sensor had readings.
+fn objection(path: &Path, line: &Lined<SensorRow>, before: Option<&SensorRow>) -> Option<RegisterProblem> {
+    let sensor = &line.row;
+    let problem = |column: &str, message: String, hint: String| RegisterProblem {
+        path: path.to_owned(),
+        line: line.line,
+        column: Some(column.to_owned()),
+        message,
+        hint,
+    };
+    if sensor.class == Class::Personal {
+        let message = format!("`{}` has readings in the common lake, so it cannot become `personal`", sensor.id);
+        let hint = "erase its readings first, then register it; from then on its gateway writes to the `personal_lake`";
+        return Some(problem("class", message, hint.to_owned()));
+    }
+    let before = before?;
+    let changed = if before.unit != sensor.unit {
+        ("unit", &before.unit as &str, &sensor.unit as &str)
+    } else if before.kind != sensor.kind {
+        ("kind", before.kind.word(), sensor.kind.word())
+    } else {
+        return None;
+    };
+    let (column, old, new) = changed;
+    let message = format!("`{}` has readings, so `{old}` cannot become `{new}`", sensor.id);
+    Some(problem(column, message, "a new id replaces it: leave this line out and add one with another id".to_owned()))
+}
+
+/// Which of these sensors have readings.
+async fn with_readings<'a>(
+    lake: &Lake,
+    sensors: impl Iterator<Item = &'a str>,
+) -> Result<BTreeSet<String>, RegisterError> {
+    let mut names = BTreeSet::new();
+    let Some(readings) = Table::open(lake, TableName::Readings).await? else { return Ok(names) };
+    let wanted = sensors.map(lit).collect();
+    let found = engine(lake)?.read_table(readings.provider())?.filter(col("sensor").in_list(wanted, false))?;
+    for batch in found.aggregate(vec![col("sensor")], vec![])?.collect().await? {
+        let column =
+            crate::frames::texts(batch.column(0)).map_err(|error| RegisterError::damaged(error.to_string()))?;
+        names.extend(column.iter().flatten().map(str::to_owned));
+    }
+    Ok(names)
+}
+
+type Read<T> = fn(&RecordBatch) -> Result<Vec<Versioned<T>>, RegisterError>;
+
+async fn history_of<T>(lake: &Lake, table: &Table, read: Read<T>) -> Result<Vec<Versioned<T>>, RegisterError> {
+    if table.files().is_empty() {
+        return Ok(Vec::new());
+    }
+    let context = engine(lake)?;
+    let mut history = Vec::new();
+    for batch in collect(&context, table.provider()).await? {
+        history.extend(read(&batch)?);
+    }
+    Ok(history)
+}
+
+/// The rows that a table shall have, and how they become columns.
+struct Replacement<T> {
+    rows: Vec<T>,
+    key: fn(&T) -> &str,
+    read: Read<T>,
+    write: fn(&[Versioned<T>]) -> Result<RecordBatch, ArrowError>,
+}
+
+impl<T: Clone + PartialEq> Replacement<T> {
+    /// Rewrites the table's files in one commit, again from the newest version where another
+    /// one came first.
+    async fn commit(&self, lake: &Lake, mut table: Table) -> Result<Changes, RegisterError> {
+        for _ in 0..ATTEMPTS_MAX {
+            let history = history_of(lake, &table, self.read).await?;
+            let (history, changes) = apply(&history, &self.rows, self.key, lake.clock().now_us());
+            if changes.is_empty() {
+                return Ok(changes);
+            }
+            let batch = (self.write)(&history)?;
+            let commit = Commit {
+                operation: Operation::Register,
+                add: vec![write_file(lake, table.name(), &[batch]).await?],
+                remove: table.files(),
+                transactions: vec![(TRANSACTION.to_owned(), table.version() + 1)],
+                notes: BTreeMap::new(),
+            };
+            match table.commit(commit).await {
+                Ok(_) => return Ok(changes),
+                Err(CommitError::Conflict { .. }) => _ = table.refresh().await?,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(RegisterError::Contended { table: table.name() })
+    }
+}
+
+#[cfg(test)]
+mod tests;

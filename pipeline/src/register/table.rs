@@ -1,0 +1,164 @@
+//! The register's rows as columns of the tables `sites` and `sensors`, and back.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, Float64Array, StringArray, TimestampMicrosecondArray};
+use arrow::datatypes::{Float64Type, TimestampMicrosecondType};
+use arrow::error::ArrowError;
+use arrow::record_batch::RecordBatch;
+use tjern_lake::{TableName, schema};
+
+use super::history::Versioned;
+use super::rows::{SensorRow, SiteRow};
+use super::{Register, RegisterError};
+use crate::frames::texts;
+
+pub(crate) fn sites_batch(history: &[Versioned<SiteRow>]) -> Result<RecordBatch, ArrowError> {
+    let text = |get: fn(&SiteRow) -> Option<&str>| text_column(history, get);
+    let number = |get: fn(&SiteRow) -> Option<f64>| number_column(history, get);
+    let mut columns = vec![
+        text(|row| Some(&row.site)),
+        text(|row| row.name_nb.as_deref()),
+        text(|row| row.name_nn.as_deref()),
+        text(|row| row.name_en.as_deref()),
+        text(|row| row.kind.as_deref()),
+        number(|row| row.latitude),
+        number(|row| row.longitude),
+        text(|row| row.official_ids.as_deref()),
+    ];
+    columns.extend(validity(history));
+    RecordBatch::try_new(schema::arrow(TableName::Sites), columns)
+}
+
+pub(crate) fn sensors_batch(history: &[Versioned<SensorRow>]) -> Result<RecordBatch, ArrowError> {
+    let text = |get: fn(&SensorRow) -> Option<&str>| text_column(history, get);
+    let number = |get: fn(&SensorRow) -> Option<f64>| number_column(history, get);
+    let mut columns = vec![
+        text(|row| Some(row.id.as_str())),
+        text(|row| Some(row.id.site())),
+        text(|row| Some(row.id.quantity())),
+        text(|row| row.name_nb.as_deref()),
+        text(|row| row.name_nn.as_deref()),
+        text(|row| row.name_en.as_deref()),
+        text(|row| Some(&row.unit)),
+        text(|row| Some(row.kind.word())),
+        text(|row| Some(row.class.word())),
+        text(|row| row.interval.as_deref()),
+        number(|row| row.low),
+        number(|row| row.high),
+        text(|row| row.sources.as_deref()),
+    ];
+    columns.extend(validity(history));
+    RecordBatch::try_new(schema::arrow(TableName::Sensors), columns)
+}
+
+fn text_column<T>(history: &[Versioned<T>], get: fn(&T) -> Option<&str>) -> ArrayRef {
+    Arc::new(history.iter().map(|row| get(&row.row)).collect::<StringArray>())
+}
+
+fn number_column<T>(history: &[Versioned<T>], get: fn(&T) -> Option<f64>) -> ArrayRef {
+    Arc::new(history.iter().map(|row| get(&row.row)).collect::<Float64Array>())
+}
+
+fn validity<T>(history: &[Versioned<T>]) -> [ArrayRef; 2] {
+    let from: TimestampMicrosecondArray = history.iter().map(|row| Some(row.valid_from_us)).collect();
+    let to: TimestampMicrosecondArray = history.iter().map(|row| row.valid_to_us).collect();
+    [Arc::new(from.with_timezone("UTC")), Arc::new(to.with_timezone("UTC"))]
+}
+
+/// One batch of a table, its columns looked up by name.
+struct Columns<'a>(&'a RecordBatch);
+
+/// A column of text.
+struct Text(StringArray);
+
+impl Text {
+    fn get(&self, row: usize) -> Option<String> {
+        self.0.is_valid(row).then(|| self.0.value(row).to_owned())
+    }
+
+    fn set(&self, row: usize) -> String {
+        self.get(row).unwrap_or_default()
+    }
+}
+
+impl Columns<'_> {
+    fn column(&self, name: &str) -> Result<&ArrayRef, RegisterError> {
+        self.0.column_by_name(name).ok_or_else(|| RegisterError::damaged(format!("it has no column `{name}`")))
+    }
+
+    fn text(&self, name: &str) -> Result<Text, RegisterError> {
+        texts(self.column(name)?).map(Text).map_err(|error| RegisterError::damaged(error.to_string()))
+    }
+
+    fn number(&self, name: &str) -> Result<impl Fn(usize) -> Option<f64>, RegisterError> {
+        let column = self.column(name)?.as_primitive_opt::<Float64Type>().cloned();
+        let column = column.ok_or_else(|| RegisterError::damaged(format!("`{name}` is no number")))?;
+        Ok(move |row| column.is_valid(row).then(|| column.value(row)))
+    }
+
+    fn time(&self, name: &str) -> Result<impl Fn(usize) -> Option<i64>, RegisterError> {
+        let column = self.column(name)?.as_primitive_opt::<TimestampMicrosecondType>().cloned();
+        let column = column.ok_or_else(|| RegisterError::damaged(format!("`{name}` is no time")))?;
+        Ok(move |row| column.is_valid(row).then(|| column.value(row)))
+    }
+}
+
+pub(crate) fn sites_of(batch: &RecordBatch) -> Result<Vec<Versioned<SiteRow>>, RegisterError> {
+    let columns = Columns(batch);
+    let (site, kind, official_ids) = (columns.text("site")?, columns.text("kind")?, columns.text("official_ids")?);
+    let names = [columns.text("name_nb")?, columns.text("name_nn")?, columns.text("name_en")?];
+    let (latitude, longitude) = (columns.number("latitude")?, columns.number("longitude")?);
+    let (from, to) = (columns.time("valid_from")?, columns.time("valid_to")?);
+    let rows = (0..batch.num_rows()).map(|row| Versioned {
+        row: SiteRow {
+            site: site.set(row),
+            name_nb: names[0].get(row),
+            name_nn: names[1].get(row),
+            name_en: names[2].get(row),
+            kind: kind.get(row),
+            latitude: latitude(row),
+            longitude: longitude(row),
+            official_ids: official_ids.get(row),
+        },
+        valid_from_us: from(row).unwrap_or_default(),
+        valid_to_us: to(row),
+    });
+    Ok(rows.collect())
+}
+
+pub(crate) fn sensors_of(batch: &RecordBatch) -> Result<Vec<Versioned<SensorRow>>, RegisterError> {
+    let columns = Columns(batch);
+    let (id, unit, kind, class) =
+        (columns.text("id")?, columns.text("unit")?, columns.text("kind")?, columns.text("class")?);
+    let names = [columns.text("name_nb")?, columns.text("name_nn")?, columns.text("name_en")?];
+    let (interval, sources) = (columns.text("interval")?, columns.text("sources")?);
+    let (low, high) = (columns.number("low")?, columns.number("high")?);
+    let (from, to) = (columns.time("valid_from")?, columns.time("valid_to")?);
+    let row = |row: usize| -> Result<_, String> {
+        Ok(Versioned {
+            row: SensorRow {
+                id: id.set(row).parse().map_err(|error| format!("{error}"))?,
+                name_nb: names[0].get(row),
+                name_nn: names[1].get(row),
+                name_en: names[2].get(row),
+                unit: unit.set(row),
+                kind: kind.set(row).parse()?,
+                class: class.set(row).parse()?,
+                interval: interval.get(row),
+                low: low(row),
+                high: high(row),
+                sources: sources.get(row),
+            },
+            valid_from_us: from(row).unwrap_or_default(),
+            valid_to_us: to(row),
+        })
+    };
+    (0..batch.num_rows()).map(row).collect::<Result<_, _>>().map_err(RegisterError::damaged)
+}
+
+/// The sensors that are valid now, by their id.
+pub(crate) fn register_of(history: &[Versioned<SensorRow>]) -> Register {
+    let now = history.iter().filter(|row| row.valid_to_us.is_none());
+    Register::of(now.map(|row| row.row.clone()))
+}

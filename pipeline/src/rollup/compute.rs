@@ -1,0 +1,223 @@
+//! From readings to windows: what each kind of sensor adds up to, computed by Polars.
+//!
+//! | kind | sum | min, max | first, last | increase | sine, cosine |
+//! |---|---|---|---|---|---|
+//! | `sample`, `interval_mean`, `interval_sum` | yes | yes | yes | | |
+//! | `counter` | | yes | yes | yes | |
+//! | `angle` | | | yes | | yes |
+//! | `state` | | | yes | | |
+//!
+//! The increase of a counter is the sum of the steps between successive good values (quality 1 to 3),
+//! the step into a window belongs to that window, whichever window it came from. A step down is a
+//! reset or a wrap, and the new value counts as the increase since: that misses what was counted
+//! between the last value and the reset, and never invents any. A step belongs to the quality of the
+//! value that it leads to. The very first value of a counter has no step.
+//!
+//! Angles are degrees, or radians where the unit is `rad`. Nothing here does I/O.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, Float64Array, Int64Array};
+use arrow::record_batch::RecordBatch;
+use polars::prelude::{DataFrame, DataType, Expr, IntoLazy, NULL, col, len, lit, when};
+
+use super::RollupError;
+use super::read::{Readings, rollup_schema};
+use super::windows::{Finder, Grid, Window};
+use crate::frames::{SensorKeys, to_batch, to_frame};
+use crate::register::Kind;
+
+/// How a sensor's values are put together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Nature {
+    pub(crate) kind: Kind,
+    pub(crate) radians: bool,
+}
+
+impl Nature {
+    /// What nobody registered.
+    pub(crate) const UNKNOWN: Self = Self { kind: Kind::Sample, radians: false };
+}
+
+/// The columns that Polars groups, in the making.
+struct Prepared {
+    window_us: Vec<i64>,
+    value_time_us: Vec<Option<i64>>,
+    summed: Vec<Option<f64>>,
+    ranged: Vec<Option<f64>>,
+    step: Vec<Option<f64>>,
+    sine: Vec<Option<f64>>,
+    cosine: Vec<Option<f64>>,
+}
+
+impl Prepared {
+    fn with_capacity(rows: usize) -> Self {
+        let numbers = || Vec::with_capacity(rows);
+        Self {
+            window_us: Vec::with_capacity(rows),
+            value_time_us: Vec::with_capacity(rows),
+            summed: numbers(),
+            ranged: numbers(),
+            step: numbers(),
+            sine: numbers(),
+            cosine: numbers(),
+        }
+    }
+
+    fn push(&mut self, window: Window, time_us: i64, value: Option<f64>, step: Option<f64>, nature: Nature) {
+        let kind = nature.kind;
+        let only = |wanted: bool| value.filter(|_| wanted);
+        let angle = only(kind == Kind::Angle).map(|angle| if nature.radians { angle } else { angle.to_radians() });
+        let summable = matches!(kind, Kind::Sample | Kind::IntervalMean | Kind::IntervalSum);
+        self.window_us.push(window.start_us);
+        self.value_time_us.push(value.map(|_| time_us));
+        self.summed.push(only(summable));
+        self.ranged.push(only(summable || kind == Kind::Counter));
+        self.step.push(step);
+        self.sine.push(angle.map(f64::sin));
+        self.cosine.push(angle.map(f64::cos));
+    }
+
+    fn batch(self, readings: &Readings) -> Result<RecordBatch, RollupError> {
+        let numbers = |column: Vec<Option<f64>>| -> ArrayRef { Arc::new(Float64Array::from(column)) };
+        Ok(RecordBatch::try_from_iter_with_nullable([
+            ("sensor", Arc::new(readings.sensor.clone()) as ArrayRef, true),
+            ("window", Arc::new(Int64Array::from(self.window_us)), true),
+            ("quality", Arc::new(readings.quality.clone()), true),
+            ("value_time", Arc::new(Int64Array::from(self.value_time_us)), true),
+            ("value", Arc::new(readings.value.clone()), true),
+            ("summed", numbers(self.summed), true),
+            ("ranged", numbers(self.ranged), true),
+            ("step", numbers(self.step), true),
+            ("sine", numbers(self.sine), true),
+            ("cosine", numbers(self.cosine), true),
+        ])?)
+    }
+}
+
+/// The rows of a rollup for those windows of these readings that are wanted, in no order.
+/// `last_values` are the counters' last good values before the first of the readings; they are
+/// carried forward to the last good ones before `carry_until_us`.
+pub(crate) async fn roll_up(
+    readings: Readings,
+    keys: &SensorKeys,
+    grid: &Grid,
+    nature_of: impl Fn(&str) -> Nature,
+    wanted: impl Fn(i32, Window) -> bool,
+    last_values: &mut HashMap<i32, f64>,
+    carry_until_us: i64,
+) -> Result<RecordBatch, RollupError> {
+    let natures: Vec<Nature> = keys.names().iter().map(|name| nature_of(name)).collect();
+    let mut prepared = Prepared::with_capacity(readings.len());
+    let mut keep = Vec::with_capacity(readings.len());
+    let mut finder = Finder::new(grid);
+    let mut running: Option<(i32, Option<f64>)> = None;
+    for row in 0..readings.len() {
+        let (sensor, time_us) = (readings.sensor.value(row), readings.time_us.value(row));
+        let nature = usize::try_from(sensor).ok().and_then(|key| natures.get(key)).copied().unwrap_or(Nature::UNKNOWN);
+        let window = finder.window_of(time_us, nature.kind);
+        let mut step = None;
+        if nature.kind == Kind::Counter
+            && let Some(value) = readings.good(row)
+        {
+            let before = match running {
+                Some((same, before)) if same == sensor => before,
+                _ => last_values.get(&sensor).copied(),
+            };
+            step = before.map(|before| increase(before, value));
+            running = Some((sensor, Some(value)));
+            if time_us < carry_until_us {
+                last_values.insert(sensor, value);
+            }
+        }
+        let value = readings.value.is_valid(row).then(|| readings.value.value(row));
+        prepared.push(window, time_us, value, step, nature);
+        keep.push(wanted(sensor, window));
+    }
+    let batch = arrow::compute::filter_record_batch(&prepared.batch(&readings)?, &keep.into())?;
+    grouped(batch, keys).await
+}
+
+/// How far a counter went from one value to the next.
+fn increase(before: f64, value: f64) -> f64 {
+    if value >= before { value - before } else { value.max(0.0) }
+}
+
+async fn grouped(batch: RecordBatch, keys: &SensorKeys) -> Result<RecordBatch, RollupError> {
+    if batch.num_rows() == 0 {
+        return Ok(RecordBatch::new_empty(rollup_schema()));
+    }
+    // Polars computes on threads of its own and may panic: neither shall reach this runtime.
+    let grouped = tokio::task::spawn_blocking(move || -> Result<RecordBatch, RollupError> {
+        let mut frame = group(to_frame(&batch)?)?;
+        frame.rechunk_mut();
+        Ok(to_batch(&frame, &keyed_schema())?)
+    });
+    let grouped = grouped.await.map_err(|error| RollupError::Panicked { what: error.to_string() })??;
+    let keyed = arrow::array::AsArray::as_primitive::<arrow::datatypes::Int32Type>(grouped.column(0));
+    let mut columns = grouped.columns().to_vec();
+    columns[0] = Arc::new(keys.decode(keyed)?);
+    Ok(RecordBatch::try_new(rollup_schema(), columns)?)
+}
+
+/// A rollup's columns, with keys for sensors.
+fn keyed_schema() -> arrow::datatypes::SchemaRef {
+    let schema = rollup_schema();
+    let fields = schema.fields().iter().map(|field| match field.name().as_str() {
+        "sensor" => Arc::new(arrow::datatypes::Field::new("sensor", arrow::datatypes::DataType::Int32, true)),
+        // Nothing that passes through a frame is known to be without nulls.
+        _ => Arc::new(field.as_ref().clone().with_nullable(true)),
+    });
+    Arc::new(arrow::datatypes::Schema::new(fields.collect::<Vec<_>>()))
+}
+
+fn group(frame: DataFrame) -> Result<DataFrame, polars::error::PolarsError> {
+    // The sum of nothing is null here and not 0: a window without a value has none.
+    let sum = |from: &'static str, to: &'static str| -> Expr {
+        when(col(from).count().gt(lit(0))).then(col(from).sum()).otherwise(lit(NULL)).alias(to)
+    };
+    let windows = frame.lazy().group_by_stable([col("sensor"), col("window"), col("quality")]).agg([
+        len().cast(DataType::Int64).alias("count"),
+        col("value").count().cast(DataType::Int64).alias("values"),
+        sum("summed", "sum"),
+        col("ranged").min().alias("min"),
+        col("ranged").max().alias("max"),
+        col("value").first_non_null().alias("first"),
+        col("value_time").first_non_null().alias("first_time"),
+        col("value").last_non_null().alias("last"),
+        col("value_time").last_non_null().alias("last_time"),
+        sum("step", "increase"),
+        sum("sine", "sine_sum"),
+        sum("cosine", "cosine_sum"),
+    ]);
+    let renamed = [col("sine_sum").alias("sine"), col("cosine_sum").alias("cosine"), col("window").alias("time")];
+    let kept = [
+        "sensor",
+        "quality",
+        "count",
+        "values",
+        "sum",
+        "min",
+        "max",
+        "first",
+        "first_time",
+        "last",
+        "last_time",
+        "increase",
+    ];
+    let columns: Vec<Expr> = kept.into_iter().map(col).chain(renamed).collect();
+    windows.select(columns).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::increase;
+
+    #[test]
+    fn a_step_down_is_a_reset() {
+        assert_eq!(increase(10.0, 12.5), 2.5);
+        assert_eq!(increase(10.0, 3.0), 3.0);
+        assert_eq!(increase(10.0, -1.0), 0.0);
+    }
+}

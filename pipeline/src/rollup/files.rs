@@ -1,0 +1,120 @@
+//! The files of a rollup table that a commit takes away and brings.
+
+use std::collections::{BTreeMap, HashSet};
+
+use arrow::array::{AsArray, BooleanArray};
+use arrow::compute::{concat_batches, filter_record_batch};
+use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
+use arrow::record_batch::RecordBatch;
+use datafusion::execution::context::SessionContext;
+use tjern_lake::{DataFile, Lake, Table, write_file};
+
+use super::RollupError;
+use super::read::rollup_schema;
+use super::scope::Windows;
+use super::windows::{Window, month};
+use crate::frames::texts;
+use crate::tables::{collect, conform, sorted};
+
+/// A file has no more rows than this, so that a city of many sensors need not rewrite a whole month
+/// for one of them.
+const FILE_ROWS_MAX: usize = 1 << 20;
+
+const ORDER: [&str; 3] = ["sensor", "time", "quality"];
+
+/// What a commit will be made of.
+pub(crate) struct Rewrite<'a> {
+    lake: &'a Lake,
+    table: &'a Table,
+    context: &'a SessionContext,
+    pub(crate) add: Vec<DataFile>,
+    pub(crate) remove: Vec<DataFile>,
+    pub(crate) rows_computed: usize,
+}
+
+impl<'a> Rewrite<'a> {
+    pub(crate) const fn new(lake: &'a Lake, table: &'a Table, context: &'a SessionContext) -> Self {
+        Self { lake, table, context, add: Vec::new(), remove: Vec::new(), rows_computed: 0 }
+    }
+
+    /// Adds the rows of one month to what else the table will have.
+    pub(crate) async fn append(&mut self, rows: RecordBatch) -> Result<(), RollupError> {
+        self.rows_computed += rows.num_rows();
+        self.write(&rows).await
+    }
+
+    /// Puts `rows` in the place of what the table has of `windows`, all of which start in `month`.
+    /// `touched` are all windows that this commit replaces, for files that reach beyond the month.
+    pub(crate) async fn replace(
+        &mut self,
+        month: Window,
+        windows: &Windows,
+        touched: &BTreeMap<Window, Windows>,
+        rows: RecordBatch,
+    ) -> Result<(), RollupError> {
+        self.rows_computed += rows.num_rows();
+        let files = self.files_with(month, windows);
+        let mut kept = vec![rows];
+        for batch in collect(self.context, self.table.provider_of(files.clone())).await? {
+            let batch = conform(&batch, &rollup_schema())?;
+            kept.push(filter_record_batch(&batch, &untouched(&batch, touched)?)?);
+        }
+        self.remove.extend(files);
+        let kept = concat_batches(&rollup_schema(), &kept)?;
+        for rows in by_month(&kept)? {
+            self.write(&rows).await?;
+        }
+        Ok(())
+    }
+
+    /// The files that may have a row of these windows, but for those that are taken away already.
+    fn files_with(&self, month: Window, windows: &Windows) -> Vec<DataFile> {
+        let gone: HashSet<&str> = self.remove.iter().map(|file| file.path.as_str()).collect();
+        let (first, last) = (windows.keys().min(), windows.keys().max());
+        let may_hold = |file: &DataFile| {
+            let time = file.time_us.is_none_or(|(low, high)| low < month.end_us && month.start_us <= high);
+            let sensor = file.sensor.as_ref().is_none_or(|(low, high)| {
+                last.is_some_and(|last| low <= last) && first.is_some_and(|first| first <= high)
+            });
+            time && sensor
+        };
+        self.table.files().into_iter().filter(|file| may_hold(file) && !gone.contains(file.path.as_str())).collect()
+    }
+
+    async fn write(&mut self, rows: &RecordBatch) -> Result<(), RollupError> {
+        let rows = sorted(rows, &ORDER)?;
+        for start in (0..rows.num_rows()).step_by(FILE_ROWS_MAX) {
+            let part = rows.slice(start, FILE_ROWS_MAX.min(rows.num_rows() - start));
+            self.add.push(write_file(self.lake, self.table.name(), &[part]).await?);
+        }
+        Ok(())
+    }
+}
+
+/// Which rows are of none of the touched windows.
+fn untouched(rows: &RecordBatch, touched: &BTreeMap<Window, Windows>) -> Result<BooleanArray, RollupError> {
+    let sensors = texts(rows.column(0))?;
+    let starts = rows.column(1).as_primitive::<TimestampMicrosecondType>().reinterpret_cast::<Int64Type>();
+    let keep = (0..rows.num_rows()).map(|row| {
+        let start_us = starts.value(row);
+        let windows = touched.get(&month(start_us)).and_then(|windows| windows.get(sensors.value(row)));
+        // Windows of one sensor never overlap, so the start alone tells them apart.
+        let from = Window { start_us, end_us: i64::MIN };
+        let found = windows.and_then(|windows| windows.range(from..).next());
+        found.is_none_or(|window| window.start_us != start_us)
+    });
+    Ok(keep.map(Some).collect())
+}
+
+fn by_month(rows: &RecordBatch) -> Result<Vec<RecordBatch>, RollupError> {
+    let starts = rows.column(1).as_primitive::<TimestampMicrosecondType>().reinterpret_cast::<Int64Type>();
+    let months: Vec<Window> = starts.values().iter().map(|start_us| month(*start_us)).collect();
+    let mut distinct = months.clone();
+    distinct.sort_unstable();
+    distinct.dedup();
+    let parts = distinct.into_iter().map(|wanted| {
+        let mask: BooleanArray = months.iter().map(|month| Some(*month == wanted)).collect();
+        Ok(filter_record_batch(rows, &mask)?)
+    });
+    parts.collect()
+}

@@ -1,0 +1,355 @@
+//! Rollups against an independent computation: a plain loop over the readings that count.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::testing::{Place, Row};
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::{Float64Type, Int8Type, Int64Type, TimestampMicrosecondType};
+use jiff::Timestamp;
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+
+const HOUR_US: i64 = 3_600_000_000;
+const MINUTE_US: i64 = 60_000_000;
+
+fn us(text: &str) -> i64 {
+    text.parse::<Timestamp>().expect("a time").as_microsecond()
+}
+
+fn oslo() -> TimeZone {
+    TimeZone::get("Europe/Oslo").expect("in the data base")
+}
+
+/// What a window says, in the order of the table's columns.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Sums {
+    count: i64,
+    values: i64,
+    sum: Option<f64>,
+    min: Option<f64>,
+    max: Option<f64>,
+    first: Option<(i64, f64)>,
+    last: Option<(i64, f64)>,
+    increase: Option<f64>,
+    sine: Option<f64>,
+    cosine: Option<f64>,
+}
+
+type Rolled = BTreeMap<(String, i64, i8), Sums>;
+
+/// The table as it is, and a check that each key stands there once.
+async fn stored(place: &Place, name: TableName) -> Rolled {
+    let batch = place.rows(name).await;
+    let column = |name: &str| batch.column_by_name(name).expect("a column");
+    let number = |name: &str, row: usize| {
+        let column = column(name).as_primitive::<Float64Type>();
+        column.is_valid(row).then(|| column.value(row))
+    };
+    let time = |name: &str, row: usize| {
+        let column = column(name).as_primitive::<TimestampMicrosecondType>();
+        column.is_valid(row).then(|| column.value(row))
+    };
+    let mut table = Rolled::new();
+    for row in 0..batch.num_rows() {
+        let key = (
+            column("sensor").as_string::<i32>().value(row).to_owned(),
+            time("time", row).expect("never null"),
+            column("quality").as_primitive::<Int8Type>().value(row),
+        );
+        let sums = Sums {
+            count: column("count").as_primitive::<Int64Type>().value(row),
+            values: column("values").as_primitive::<Int64Type>().value(row),
+            sum: number("sum", row),
+            min: number("min", row),
+            max: number("max", row),
+            first: time("first_time", row).zip(number("first", row)),
+            last: time("last_time", row).zip(number("last", row)),
+            increase: number("increase", row),
+            sine: number("sine", row),
+            cosine: number("cosine", row),
+        };
+        assert_eq!(table.insert(key.clone(), sums), None, "{key:?} stands in {name} twice");
+    }
+    table
+}
+
+/// The same by a plain loop.
+fn computed(rows: &[Row], kind_of: impl Fn(&str) -> &'static str, window_of: impl Fn(i64) -> i64) -> Rolled {
+    let mut winners: BTreeMap<(String, i64), &Row> = BTreeMap::new();
+    for row in rows {
+        let best = winners.entry((row.sensor.clone(), row.time_us)).or_insert(row);
+        if (row.revision, row.received_us, row.seq) > (best.revision, best.received_us, best.seq) {
+            *best = row;
+        }
+    }
+    let add = |sum: &mut Option<f64>, number: f64| *sum = Some(sum.unwrap_or(0.0) + number);
+    let mut table = Rolled::new();
+    let mut last_good: BTreeMap<String, f64> = BTreeMap::new();
+    for ((sensor, time_us), row) in winners {
+        let kind = kind_of(&sensor);
+        let moment = if kind.starts_with("interval") { time_us - 1 } else { time_us };
+        let sums = table.entry((sensor.clone(), window_of(moment), row.quality)).or_default();
+        sums.count += 1;
+        let Some(value) = row.value else { continue };
+        sums.values += 1;
+        sums.first.get_or_insert((time_us, value));
+        sums.last = Some((time_us, value));
+        if matches!(kind, "sample" | "interval_mean" | "interval_sum") {
+            add(&mut sums.sum, value);
+        }
+        if !matches!(kind, "angle" | "state") {
+            sums.min = Some(sums.min.map_or(value, |min| min.min(value)));
+            sums.max = Some(sums.max.map_or(value, |max| max.max(value)));
+        }
+        if kind == "angle" {
+            add(&mut sums.sine, value.to_radians().sin());
+            add(&mut sums.cosine, value.to_radians().cos());
+        }
+        let before = if kind == "counter" && row.quality <= 3 { last_good.insert(sensor, value) } else { None };
+        if let Some(before) = before {
+            add(&mut sums.increase, if value >= before { value - before } else { value });
+        }
+    }
+    table
+}
+
+/// To the bit, but for sums: to 10⁻¹².
+fn assert_same(stored: &Rolled, computed: &Rolled, what: &str) {
+    assert_eq!(stored.keys().collect::<Vec<_>>(), computed.keys().collect::<Vec<_>>(), "{what}: windows");
+    for (key, one) in stored {
+        let other = &computed[key];
+        let rounded = |sums: &Sums| Sums { sum: None, increase: None, sine: None, cosine: None, ..sums.clone() };
+        assert_eq!(rounded(one), rounded(other), "{what}: {key:?}");
+        for (one, other) in
+            [(one.sum, other.sum), (one.increase, other.increase), (one.sine, other.sine), (one.cosine, other.cosine)]
+        {
+            let near = match (one, other) {
+                (Some(one), Some(other)) => (one - other).abs() <= 1e-12 * (1.0 + one.abs().max(other.abs())) * 10.0,
+                (one, other) => one == other,
+            };
+            assert!(near, "{what}: {key:?}: {one:?} is not {other:?}");
+        }
+    }
+}
+
+fn civil_day(time_us: i64) -> i64 {
+    let zoned = Timestamp::from_microsecond(time_us).expect("in range").to_zoned(oslo());
+    zoned.date().to_zoned(oslo()).expect("a midnight").timestamp().as_microsecond()
+}
+
+async fn assert_exact(place: &Place, kind_of: impl Fn(&str) -> &'static str) {
+    let rows = place.readings().await;
+    let hours = computed(&rows, &kind_of, |time_us| time_us.div_euclid(HOUR_US) * HOUR_US);
+    assert_same(&stored(place, TableName::Hourly).await, &hours, "hourly");
+    assert_same(&stored(place, TableName::Daily).await, &computed(&rows, &kind_of, civil_day), "daily");
+}
+
+const SENSORS: [&str; 6] = ["sample", "interval_mean", "interval_sum", "counter", "angle", "state"];
+
+/// Sensors are named by their kind.
+fn kind_by_name(sensor: &str) -> &'static str {
+    SENSORS.into_iter().find(|kind| sensor.ends_with(kind)).unwrap_or("sample")
+}
+
+async fn register_all(place: &Place) {
+    let lines = SENSORS.map(|kind| format!("{kind},deg,{kind},public,,"));
+    place.register(&lines.each_ref().map(String::as_str)).await;
+}
+
+#[tokio::test]
+async fn without_readings_there_is_nothing_to_do() {
+    let place = Place::new();
+    assert_eq!(rollup(&place.lake, &oslo()).await.expect("done"), RollupOutcome::default());
+    Table::open_or_create(&place.lake, TableName::Readings).await.expect("created");
+    let outcome = rollup(&place.lake, &oslo()).await.expect("done");
+    assert_eq!((outcome.hourly.readings_version, outcome.hourly.files_written), (Some(0), 0));
+    let version = place.version(TableName::Daily).await;
+    rollup(&place.lake, &oslo()).await.expect("done");
+    assert_eq!(place.version(TableName::Daily).await, version, "nothing to do, and a commit");
+}
+
+#[tokio::test]
+async fn civil_days_of_23_and_25_hours_are_whole() {
+    let place = Place::new();
+    register_all(&place).await;
+    let mut rows = Vec::new();
+    for (start, hours) in [("2026-03-28T23:00:00Z", 23), ("2026-10-24T22:00:00Z", 25)] {
+        rows.extend((0..hours).map(|hour| Row::new("sample", us(start) + hour * HOUR_US, 1.0)));
+    }
+    place.ingest(&rows).await;
+    rollup(&place.lake, &oslo()).await.expect("done");
+    let daily = stored(&place, TableName::Daily).await;
+    let counts: Vec<_> = daily.iter().map(|((_, start_us, _), sums)| (*start_us, sums.count)).collect();
+    assert_eq!(counts, [(us("2026-03-28T23:00:00Z"), 23), (us("2026-10-24T22:00:00Z"), 25)]);
+    assert_exact(&place, kind_by_name).await;
+}
+
+#[tokio::test]
+async fn an_interval_that_ends_at_a_border_belongs_to_the_window_before() {
+    let place = Place::new();
+    register_all(&place).await;
+    let border = us("2026-07-01T22:00:00Z");
+    place.ingest(&[Row::new("interval_sum", border, 1.5), Row::new("sample", border, 1.5)]).await;
+    rollup(&place.lake, &oslo()).await.expect("done");
+    let hours: Vec<_> = stored(&place, TableName::Hourly)
+        .await
+        .into_keys()
+        .map(|(sensor, start, _)| (sensor, start - border))
+        .collect();
+    assert_eq!(hours, [("tjern/interval_sum".to_owned(), -HOUR_US), ("tjern/sample".to_owned(), 0)]);
+    assert_exact(&place, kind_by_name).await;
+}
+
+/// A late value lies between two windows: it changes the step into the one after it as well.
+#[tokio::test]
+async fn a_late_value_of_a_counter_changes_the_window_after_it() {
+    let place = Place::new();
+    register_all(&place).await;
+    let start = us("2026-06-30T20:00:00Z");
+    let at = |hour: i64, value: f64| Row::new("counter", start + hour * HOUR_US, value);
+    place.ingest(&[at(0, 10.0), at(400, 3.0)]).await;
+    rollup(&place.lake, &oslo()).await.expect("done");
+    place.ingest(&[at(2, 12.0)]).await;
+    let outcome = rollup(&place.lake, &oslo()).await.expect("done");
+    assert_eq!(outcome.hourly.rows_computed, 2);
+    assert_exact(&place, kind_by_name).await;
+    place.ingest(&[at(2, 999.0).revision(1).quality(4)]).await;
+    rollup(&place.lake, &oslo()).await.expect("done");
+    assert_exact(&place, kind_by_name).await;
+}
+
+/// Until it is registered a sensor counts as a sample; what came before is not left as that.
+#[tokio::test]
+async fn a_sensor_registered_after_its_readings_is_summed_up_again() {
+    let place = Place::new();
+    let start = us("2026-06-30T23:00:00Z");
+    let rows = |quantity: &str| {
+        (0..5)
+            .map(|hour| Row::new(quantity, start + hour * HOUR_US, 300.0 + f64::from(hour as i32)))
+            .collect::<Vec<_>>()
+    };
+    place.ingest(&SENSORS.map(rows).concat()).await;
+    rollup(&place.lake, &oslo()).await.expect("done");
+    assert_exact(&place, |_| "sample").await;
+    register_all(&place).await;
+    rollup(&place.lake, &oslo()).await.expect("done");
+    assert_exact(&place, kind_by_name).await;
+    let version = place.version(TableName::Hourly).await;
+    rollup(&place.lake, &oslo()).await.expect("done");
+    assert_eq!(place.version(TableName::Hourly).await, version, "nothing to do, and a commit");
+}
+
+#[tokio::test]
+async fn only_files_of_touched_months_are_rewritten() {
+    let place = Place::new();
+    let sample = |time: &str| Row::new("sample", us(time), 1.0);
+    place
+        .ingest(&[sample("2026-05-10T10:00:00Z"), sample("2026-06-10T10:00:00Z"), sample("2026-07-10T10:00:00Z")])
+        .await;
+    rollup(&place.lake, &oslo()).await.expect("done");
+    let files = async || Table::open(&place.lake, TableName::Hourly).await.expect("opened").expect("there").files();
+    let before = files().await;
+    assert_eq!(before.len(), 3);
+    place.ingest(&[sample("2026-06-11T10:00:00Z")]).await;
+    let outcome = rollup(&place.lake, &oslo()).await.expect("done");
+    assert_eq!((outcome.hourly.rows_computed, outcome.hourly.files_written), (1, 1));
+    let after = files().await;
+    assert_eq!(after.iter().filter(|file| before.contains(file)).count(), 2);
+    assert_exact(&place, kind_by_name).await;
+}
+
+#[tokio::test]
+async fn another_time_zone_makes_other_days() {
+    let place = Place::new();
+    place.ingest(&[Row::new("sample", us("2026-07-01T22:30:00Z"), 1.0)]).await;
+    rollup(&place.lake, &TimeZone::UTC).await.expect("done");
+    rollup(&place.lake, &oslo()).await.expect("done");
+    assert_exact(&place, kind_by_name).await;
+}
+
+/// Two pipelines at once: the windows stand there once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_at_once_roll_up_once() {
+    let place = Place::new();
+    register_all(&place).await;
+    for batch in 0..3 {
+        let start = us("2026-06-30T20:00:00Z") + batch * 7 * HOUR_US;
+        place.ingest(&SENSORS.map(|quantity| Row::new(quantity, start, 10.0))).await;
+        let zone = oslo();
+        let (one, other) = tokio::join!(rollup(&place.lake, &zone), rollup(&place.lake, &zone));
+        one.expect("done");
+        other.expect("done");
+        assert_exact(&place, kind_by_name).await;
+    }
+}
+
+/// What was compacted before it was rolled up is not forgotten.
+#[tokio::test]
+async fn a_compaction_in_between_hides_nothing() {
+    let place = Place::new();
+    let at = |hour: i64| Row::new("sample", us("2026-06-30T20:00:00Z") + hour * HOUR_US, 1.0);
+    place.ingest(&[at(0)]).await;
+    rollup(&place.lake, &oslo()).await.expect("done");
+    place.ingest(&[at(1)]).await;
+    place.compact().await;
+    place.ingest(&[at(2)]).await;
+    rollup(&place.lake, &oslo()).await.expect("done");
+    assert_exact(&place, kind_by_name).await;
+}
+
+/// A step of a story: some rows come in, perhaps a compaction, perhaps a rollup.
+fn steps() -> impl Strategy<Value = Vec<(Vec<Row>, bool, bool)>> {
+    // Around both days on which the clocks change, on a grid so that values are corrected too.
+    let starts =
+        prop::sample::select(vec![us("2026-03-28T20:00:00Z"), us("2026-03-31T20:00:00Z"), us("2026-10-24T20:00:00Z")]);
+    let row = (
+        prop::sample::select(SENSORS.to_vec()),
+        starts,
+        0..90_i64,
+        prop::option::weighted(0.9, 0..500_i32),
+        0..4_i16,
+        0..10_u8,
+    )
+        .prop_map(|(quantity, start, slot, value, revision, luck)| {
+            let value = value.map(|value| f64::from(value) / 4.0);
+            let row = Row::new(quantity, start + slot * 20 * MINUTE_US, value).revision(revision);
+            if luck == 0 && value.is_some() { row.quality(4) } else { row }
+        });
+    prop::collection::vec(
+        (prop::collection::vec(row, 1..25), prop::bool::weighted(0.2), prop::bool::weighted(0.7)),
+        1..5,
+    )
+}
+
+/// However readings come in, late, corrected or twice: the rollups are what a plain loop says.
+#[test]
+fn rollups_are_exact() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let mut runner = TestRunner::new(Config { cases: 6, failure_persistence: None, ..Config::default() });
+    let told = runner.run(&steps(), |steps| {
+        runtime.block_on(async {
+            let place = Place::new();
+            register_all(&place).await;
+            let mut seq = 0;
+            for (mut rows, compacted, rolled_up) in steps {
+                for row in &mut rows {
+                    seq += 1;
+                    row.seq = seq;
+                }
+                place.ingest(&rows).await;
+                if compacted {
+                    place.compact().await;
+                }
+                if rolled_up {
+                    rollup(&place.lake, &oslo()).await.expect("done");
+                    assert_exact(&place, kind_by_name).await;
+                }
+            }
+            rollup(&place.lake, &oslo()).await.expect("done");
+            assert_exact(&place, kind_by_name).await;
+        });
+        Ok(())
+    });
+    told.unwrap_or_else(|failure| panic!("{failure}"));
+}

@@ -1,0 +1,60 @@
+//! What the pipeline's rooms share when they read tables: one engine, one way to collect rows, and
+//! how rows get the columns and the order of a table's files.
+
+use std::sync::Arc;
+
+use arrow::compute::{SortColumn, lexsort_to_indices, take_record_batch};
+use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
+use arrow::record_batch::RecordBatch;
+use datafusion::catalog::TableProvider;
+use datafusion::error::DataFusionError;
+use datafusion::execution::context::SessionContext;
+use tjern_lake::session::bare_session;
+use tjern_lake::{Access, Lake, LakeError, SessionSettings};
+
+/// How often a commit is built again after another one came first. Each time somebody else got on,
+/// so more than this many in a row means that something is badly wrong.
+pub(crate) const ATTEMPTS_MAX: usize = 16;
+
+/// The memory that one job's queries may take before they spill.
+const JOB_MEMORY_BYTES: usize = 1 << 30;
+
+/// An engine that reads the files it is handed, and knows no table by name.
+pub(crate) fn engine(lake: &Lake) -> Result<SessionContext, LakeError> {
+    let timezone = jiff::tz::TimeZone::UTC;
+    bare_session(lake, &SessionSettings { access: Access::Staff, timezone, memory_bytes: JOB_MEMORY_BYTES })
+}
+
+/// The settings of a session in which only what is public exists.
+pub(crate) fn public_settings(timezone: &jiff::tz::TimeZone) -> SessionSettings {
+    SessionSettings { access: Access::Public, timezone: timezone.clone(), memory_bytes: JOB_MEMORY_BYTES }
+}
+
+/// All rows of a provider.
+pub(crate) async fn collect(
+    context: &SessionContext,
+    provider: Arc<dyn TableProvider>,
+) -> Result<Vec<RecordBatch>, DataFusionError> {
+    context.read_table(provider)?.collect().await
+}
+
+/// A batch with exactly the columns and types of a table's files: an engine hands text out in views,
+/// and forgets what is never null.
+pub(crate) fn conform(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
+    let columns = schema.fields().iter().map(|field| {
+        let column = batch.column(batch.schema().index_of(field.name())?);
+        arrow::compute::cast(column, field.data_type())
+    });
+    RecordBatch::try_new(Arc::clone(schema), columns.collect::<Result<_, _>>()?)
+}
+
+/// The rows in the order of a table's files. Equal rows keep theirs.
+pub(crate) fn sorted(batch: &RecordBatch, columns: &[&str]) -> Result<RecordBatch, ArrowError> {
+    let keys = columns.iter().map(|name| {
+        let values = Arc::clone(batch.column(batch.schema().index_of(name)?));
+        Ok(SortColumn { values, options: None })
+    });
+    let places = lexsort_to_indices(&keys.collect::<Result<Vec<_>, ArrowError>>()?, None)?;
+    take_record_batch(batch, &places)
+}

@@ -1,0 +1,124 @@
+//! Both listeners, bound before anything else starts, and ended together.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware::{from_fn, from_fn_with_state};
+use tjern_lake::Access;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::connections::BoundedListener;
+use crate::engine::Engine;
+use crate::http::metrics::{Metrics, count};
+use crate::http::staff::Office;
+use crate::http::{Face, public, reply, staff};
+use crate::limits;
+use crate::settings::ServerSettings;
+
+/// Why a server cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The port cannot be had.
+    #[error("cannot listen on {address} (`[serve] {which}`): {source}; hint: {}", bind_hint(source))]
+    Bind {
+        /// Which address.
+        address: SocketAddr,
+        /// Which of the two it is: `public` or `staff`.
+        which: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+fn bind_hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "another program uses the port: end it, or choose another port",
+        io::ErrorKind::PermissionDenied => "ports below 1024 need a privilege: choose a higher one",
+        io::ErrorKind::AddrNotAvailable => "this machine does not have the address: choose one that it has",
+        _ => "choose another address",
+    }
+}
+
+/// A server whose ports are taken, and which answers once it runs.
+#[derive(Debug)]
+pub struct Server {
+    public: TcpListener,
+    staff: TcpListener,
+    public_address: SocketAddr,
+    staff_address: SocketAddr,
+    settings: ServerSettings,
+}
+
+impl Server {
+    /// Takes both ports. Nothing is answered yet.
+    ///
+    /// # Errors
+    /// [`ServeError::Bind`].
+    pub async fn bind(settings: ServerSettings) -> Result<Self, ServeError> {
+        let (public, public_address) = listen(settings.public, "public").await?;
+        let (staff, staff_address) = listen(settings.staff, "staff").await?;
+        Ok(Self { public, staff, public_address, staff_address, settings })
+    }
+
+    /// Where residents' pages and open data are.
+    #[must_use]
+    pub const fn public_address(&self) -> SocketAddr {
+        self.public_address
+    }
+
+    /// Where the staff's SQL and metrics are.
+    #[must_use]
+    pub const fn staff_address(&self) -> SocketAddr {
+        self.staff_address
+    }
+
+    /// Answers until `stop`; then open connections have [`limits::GOODBYE_MAX`] to end.
+    pub async fn run(self, stop: CancellationToken) {
+        let (public, staff) = routers(&self.settings);
+        let serve = |listener, router: Router| {
+            let stop = stop.clone().cancelled_owned();
+            axum::serve(BoundedListener::new(listener), router).with_graceful_shutdown(stop).into_future()
+        };
+        let serving = async { tokio::join!(serve(self.public, public), serve(self.staff, staff)) };
+        let patience = async {
+            stop.cancelled().await;
+            tokio::time::sleep(limits::GOODBYE_MAX).await;
+        };
+        tokio::select! {
+            _ = serving => {}
+            () = patience => tracing::info!("connections were still open when the server ended"),
+        }
+    }
+}
+
+async fn listen(address: SocketAddr, which: &'static str) -> Result<(TcpListener, SocketAddr), ServeError> {
+    let refused = |source| ServeError::Bind { address, which, source };
+    let listener = TcpListener::bind(address).await.map_err(refused)?;
+    let bound = listener.local_addr().map_err(refused)?;
+    Ok((listener, bound))
+}
+
+fn routers(settings: &ServerSettings) -> (Router, Router) {
+    let engine = |access, at_once_max| {
+        Arc::new(Engine::new(settings.lake.clone(), access, settings.timezone.clone(), at_once_max))
+    };
+    let metrics = Metrics::new(Arc::clone(&settings.metrics));
+    let face = Face {
+        engine: engine(Access::Public, limits::NAMED_AT_ONCE_MAX),
+        timezone: settings.timezone.clone(),
+        simulated: settings.simulated,
+    };
+    let office = Office {
+        engine: engine(Access::Staff, limits::SQL_AT_ONCE_MAX),
+        tokens: settings.tokens.clone(),
+        metrics: metrics.clone(),
+        status: settings.status.clone(),
+    };
+    let dressed = |router: Router, listener: &'static str| {
+        router.layer(from_fn(reply::guard)).layer(from_fn_with_state((metrics.clone(), listener), count))
+    };
+    (dressed(public::router(face), "public"), dressed(staff::router(office), "staff"))
+}

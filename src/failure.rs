@@ -1,0 +1,45 @@
+//! How a failure is told, and with which exit status: one clear line (a configuration's with its
+//! place), no backtrace.
+
+use std::fmt::Display;
+use std::process::ExitCode;
+
+/// Something failed: the lake, a job, a port.
+pub(crate) const FAILED: u8 = 1;
+/// The usage or the configuration is wrong; nothing was started.
+pub(crate) const WRONG: u8 = 2;
+
+/// A failure and its exit status.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    text: String,
+    status: u8,
+}
+
+impl Failure {
+    /// The usage or the configuration is wrong.
+    pub(crate) fn wrong(error: impl Display) -> Self {
+        Self { text: error.to_string(), status: WRONG }
+    }
+
+    /// Something failed.
+    pub(crate) fn failed(error: impl Display) -> Self {
+        Self { text: error.to_string(), status: FAILED }
+    }
+
+    /// Says it on stderr.
+    pub(crate) fn tell(&self) -> ExitCode {
+        tell(&self.text, self.status)
+    }
+}
+
+/// Says what is wrong on stderr. Errors of a configuration come with their own heading.
+pub(crate) fn tell(error: &dyn Display, status: u8) -> ExitCode {
+    let text = error.to_string();
+    if text.starts_with("error: ") {
+        eprintln!("{text}");
+    } else {
+        eprintln!("error: {text}");
+    }
+    ExitCode::from(status)
+}

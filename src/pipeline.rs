@@ -1,0 +1,115 @@
+//! `tjern pipeline`: each job once, to the end, or all of them on their schedules.
+
+use std::path::Path;
+
+use clap::ValueEnum;
+use tjern_gateway::cli::stop_on_signals;
+use tjern_lake::Lake;
+use tjern_pipeline::publish::PublishOutcome;
+use tjern_pipeline::{compact, ingest, jobs, publish, quality, register, rollup};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::City;
+use crate::failure::Failure;
+
+/// A job of the pipeline.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Job {
+    /// Landed batches into the table `readings`
+    Ingest,
+    /// Small files into big, sorted ones
+    Compact,
+    /// Readings into hours and days
+    Rollup,
+    /// Open datasets
+    Publish,
+    /// sites.csv and sensors.csv into the register
+    Register,
+    /// All of them on their schedules, until SIGINT or SIGTERM
+    Run,
+}
+
+/// Does a job.
+pub(crate) async fn execute(job: Job, config: &Path) -> Result<(), Failure> {
+    let city = City::load(config)?;
+    let lake = Lake::open(&city.lake).map_err(Failure::failed)?;
+    let stop = CancellationToken::new();
+    stop_on_signals(&stop).map_err(Failure::failed)?;
+    if let Job::Run = job {
+        Box::pin(jobs::run(lake, city.jobs, stop)).await;
+        return Ok(());
+    }
+    // A job can be stopped anywhere; compaction gives its lease back first.
+    let working = Box::pin(once(job, &lake, &city, &stop));
+    let done = if let Job::Compact = job { Some(working.await) } else { stop.run_until_cancelled(working).await };
+    match done {
+        Some(said) if !stop.is_cancelled() => {
+            eprintln!("{}", said?);
+            Ok(())
+        }
+        _ => Err(Failure::failed("interrupted; what was not done is done by the next run")),
+    }
+}
+
+async fn once(job: Job, lake: &Lake, city: &City, stop: &CancellationToken) -> Result<String, Failure> {
+    match job {
+        Job::Ingest => {
+            let done = ingest::ingest(lake, &city.jobs.ingest).await.map_err(Failure::failed)?;
+            Ok(format!(
+                "ingest: {} rows of {} batches; {} holes or gaps passed, {} waited for, {} batches in quarantine",
+                done.rows, done.batches, done.passed, done.waiting, done.quarantined
+            ))
+        }
+        Job::Compact => {
+            let done = compact::compact(lake, stop).await.map_err(Failure::failed)?;
+            if done.held_elsewhere {
+                return Ok("compact: another process is at it".to_owned());
+            }
+            Ok(format!("compact: {} files became {}", done.removed, done.added))
+        }
+        Job::Rollup => {
+            let done = rollup::rollup(lake, &city.timezone).await.map_err(Failure::failed)?;
+            Ok(format!("rollup: {} hourly and {} daily rows", done.hourly.rows_computed, done.daily.rows_computed))
+        }
+        Job::Register => {
+            let done = register::register(lake, &city.jobs.register).await.map_err(register_failure)?;
+            let flags = quality::requalify(lake).await.map_err(Failure::failed)?;
+            if !done.found {
+                return Ok("register: there is no sites.csv and no sensors.csv".to_owned());
+            }
+            let changed = |changes: register::Changes| {
+                format!("{} new, {} changed, {} ended", changes.added, changes.changed, changes.closed)
+            };
+            Ok(format!(
+                "register: sites {}; sensors {}; {} readings got another flag",
+                changed(done.sites),
+                changed(done.sensors),
+                flags.rows_changed
+            ))
+        }
+        Job::Publish => publish_all(lake, city).await,
+        Job::Run => Ok(String::new()),
+    }
+}
+
+/// What is wrong with the register's files is the city's to mend, as a configuration is.
+pub(crate) fn register_failure(error: register::RegisterError) -> Failure {
+    match error {
+        register::RegisterError::Unreadable { .. } | register::RegisterError::Wrong(_) => Failure::wrong(error),
+        _ => Failure::failed(error),
+    }
+}
+
+async fn publish_all(lake: &Lake, city: &City) -> Result<String, Failure> {
+    let mut said = Vec::new();
+    for section in &city.jobs.publish {
+        let dataset = section.dataset();
+        let outcome = publish::publish(lake, &dataset, &city.timezone).await.map_err(Failure::failed)?;
+        said.push(match outcome {
+            PublishOutcome::Published(release) => format!("publish: {} {}", release.dataset, release.version),
+            PublishOutcome::NothingNew { version } => format!("publish: {} {version} is up to date", dataset.name),
+            PublishOutcome::Empty => format!("publish: {} has no public reading yet", dataset.name),
+        });
+    }
+    Ok(if said.is_empty() { "publish: nothing is to be published".to_owned() } else { said.join("\n") })
+}

@@ -1,0 +1,156 @@
+//! `tjern up`: a whole small city in one process: its gateways, its pipeline, its server.
+//!
+//! Without a configuration it is the demo city, which differs by its configuration only: the demo
+//! starts its simulated devices, writes the configuration that names them, and everything after that
+//! is the same. What it does is told on stdout, a line a step.
+//!
+//! It ends in the order in which readings travel: gateways finish, seal and upload; the pipeline takes
+//! what they uploaded; the server closes last.
+
+use std::path::Path;
+
+use tjern_gateway::cli::stop_on_signals;
+use tjern_gateway::config::Config as GatewayConfig;
+use tjern_gateway::run::{RunError, RunOptions, run as run_gateway};
+use tjern_lake::Lake;
+use tjern_pipeline::{jobs, register};
+use tjern_queries::Server;
+use tjern_readings::clock::Clock;
+use tjern_readings::configuration::ConfigText;
+use tjern_readings::store::LakeUrl;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::UpArguments;
+use crate::config::City;
+use crate::demo::Demo;
+use crate::failure::Failure;
+use crate::pipeline::register_failure;
+use crate::serve::bind;
+
+/// The demo's folder where none is named.
+const DATA: &str = "tjern-data";
+
+/// Runs a city until SIGINT or SIGTERM.
+pub(crate) async fn up(arguments: UpArguments) -> Result<(), Failure> {
+    // Signals are heard from the start, so that ending early ends well too.
+    let stop = CancellationToken::new();
+    stop_on_signals(&stop).map_err(Failure::failed)?;
+    let UpArguments { config, data, http, staff } = arguments;
+    let (mut city, demo) = match &config {
+        Some(config) => (placed(City::load(config)?, data.as_deref())?, None),
+        None => {
+            let demo = Demo::prepare(data.as_deref().unwrap_or(Path::new(DATA))).await?;
+            (City::load(demo.config())?, Some(demo))
+        }
+    };
+    city.serve.public = http.unwrap_or(city.serve.public);
+    city.serve.staff = staff.unwrap_or(city.serve.staff);
+    let lake = Lake::open(&city.lake).map_err(Failure::failed)?;
+    let server = bind(&city, &lake).await?;
+    say(&format!("the lake is {}", city.lake));
+    let started = stop.run_until_cancelled(fill(&city, &lake, demo.as_ref())).await;
+    match started {
+        Some(done) => done?,
+        None => return Ok(()),
+    }
+    run(city, lake, server, stop).await
+}
+
+/// The register and, for the demo, the history: what a resident shall see from the first moment.
+async fn fill(city: &City, lake: &Lake, demo: Option<&Demo>) -> Result<(), Failure> {
+    let registered = register::register(lake, &city.jobs.register).await.map_err(register_failure)?;
+    if registered.found {
+        let sensors = register::load(lake).await.map_err(Failure::failed)?.len();
+        say(&format!("the register names {sensors} sensors"));
+    }
+    if let Some(demo) = demo {
+        demo.land_history(lake).await?;
+    }
+    Ok(())
+}
+
+async fn run(city: City, lake: Lake, server: Server, stop: CancellationToken) -> Result<(), Failure> {
+    let (pages, office) = (server.public_address(), server.staff_address());
+    let jobs_stop = CancellationToken::new();
+    let server_stop = CancellationToken::new();
+    let serving = tokio::spawn(server.run(server_stop.clone()));
+    let working = tokio::spawn(jobs::run(lake, city.jobs, jobs_stop.clone()));
+    let gateways = start_gateways(city.gateways, &stop);
+    say(&format!("the staff's SQL and metrics: http://{office}/"));
+    say(&format!("the page: http://{pages}/"));
+    say("end with Ctrl-C");
+    let ended = end_of_gateways(gateways, &stop).await;
+    say("the gateways have ended; the pipeline takes what they sent");
+    jobs_stop.cancel();
+    let worked = working.await;
+    server_stop.cancel();
+    let served = serving.await;
+    say("ended");
+    ended?;
+    worked.and(served).map_err(|error| Failure::failed(format!("a part of the city failed: {error}")))
+}
+
+/// Runs each gateway in a task of its own.
+fn start_gateways(configs: Vec<GatewayConfig>, stop: &CancellationToken) -> JoinSet<Result<(), RunError>> {
+    let mut gateways = JoinSet::new();
+    for config in configs {
+        let buses = config.buses().len();
+        say(&format!("gateway `{}` polls {} sensors on {buses} buses", config.gateway(), config.sensors().count()));
+        let options = RunOptions { clock: Clock::system(), stop: stop.clone(), store: None };
+        gateways.spawn(run_gateway(config, options));
+    }
+    gateways
+}
+
+/// Waits until it is told to stop and every gateway has ended. One that fails ends the city: a city
+/// that looks alive and does not measure helps nobody.
+async fn end_of_gateways(mut gateways: JoinSet<Result<(), RunError>>, stop: &CancellationToken) -> Result<(), Failure> {
+    let mut failure = None;
+    while let Some(ended) = gateways.join_next().await {
+        let error = match ended {
+            Ok(Ok(())) => continue,
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.to_string(),
+        };
+        failure.get_or_insert(Failure::failed(error));
+        stop.cancel();
+    }
+    match failure {
+        Some(failure) => Err(failure),
+        None => {
+            stop.cancelled().await;
+            Ok(())
+        }
+    }
+}
+
+/// Puts a city's lake and spools into the folder given with `--data`.
+fn placed(mut city: City, data: Option<&Path>) -> Result<City, Failure> {
+    let Some(data) = data else { return Ok(city) };
+    let lake = data.join("lake");
+    std::fs::create_dir_all(&lake).map_err(|error| Failure::failed(format!("cannot create `{}`: {error}", lake.display())))?;
+    city.lake = LakeUrl::folder(&lake.canonicalize().map_err(Failure::failed)?).map_err(Failure::wrong)?;
+    let gateways = city.gateways.iter().map(|gateway| moved(gateway, &city.lake, data));
+    city.gateways = gateways.collect::<Result<_, _>>()?;
+    Ok(city)
+}
+
+/// A gateway's configuration with another lake and another spool.
+fn moved(gateway: &GatewayConfig, lake: &LakeUrl, data: &Path) -> Result<GatewayConfig, Failure> {
+    let mut table: toml::Table = gateway.text().parse().map_err(Failure::wrong)?;
+    let spool = data.join("spool").join(gateway.gateway().as_str());
+    table.insert("lake".to_owned(), lake.to_string().into());
+    if let Some(section) = table.get_mut("spool").and_then(toml::Value::as_table_mut) {
+        section.insert("dir".to_owned(), spool.display().to_string().into());
+    }
+    let text = toml::to_string(&table).map_err(Failure::wrong)?;
+    GatewayConfig::parse(&ConfigText::new(gateway.path(), text)).map_err(Failure::wrong)
+}
+
+/// A line of what happens, on stdout.
+pub(crate) fn say(line: &str) {
+    use std::io::Write;
+    // Nobody may be listening any more, which is no reason to end a city.
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
