@@ -11,6 +11,14 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{pipeline, query, serve, up};
 
+/// What a daemon and a job say: their own lines. What libraries say of themselves (and Delta of a
+/// refused commit, which we tell in our words) is for those who ask with `RUST_LOG`.
+const INFO: &str =
+    "error,tjern=info,tjern_gateway=info,tjern_lake=info,tjern_pipeline=info,tjern_queries=info,deltalake_core=off";
+/// What is said beside an answer, or beside the lines of `up`.
+const WARN: &str =
+    "error,tjern=warn,tjern_gateway=warn,tjern_lake=warn,tjern_pipeline=warn,tjern_queries=warn,deltalake_core=off";
+
 /// A city's sensors: from a device to a dashboard and open data
 #[derive(Debug, Parser)]
 #[command(
@@ -44,7 +52,9 @@ enum Command {
 
 /// What `up` is told.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  tjern up\n  tjern up --data /srv/tjern-demo --http 127.0.0.1:9090\n  tjern up --config city.toml")]
+#[command(
+    after_help = "Examples:\n  tjern up\n  tjern up --data /srv/tjern-demo --http 127.0.0.1:9090\n  tjern up --config city.toml"
+)]
 pub(crate) struct UpArguments {
     /// The city's configuration, a TOML file; without it the demo city is run
     #[arg(long, value_name = "FILE")]
@@ -61,9 +71,11 @@ pub(crate) struct UpArguments {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  tjern pipeline ingest --config tjern.toml\n  tjern pipeline run --config tjern.toml\n\n\
+#[command(
+    after_help = "Examples:\n  tjern pipeline ingest --config tjern.toml\n  tjern pipeline run --config tjern.toml\n\n\
     Every job but `run` works once, to the end. Exit status: 0 done (also with nothing to do), 1 failed, 2 wrong\n\
-    usage or configuration.")]
+    usage or configuration."
+)]
 struct PipelineArguments {
     /// Which job
     #[arg(value_enum)]
@@ -115,19 +127,19 @@ pub(crate) async fn execute(arguments: Arguments) -> ExitCode {
             return Box::pin(tjern_gateway::cli::execute(command)).await;
         }
         Command::Up(arguments) => {
-            log_at("warn,delta_kernel=off,deltalake_core=off");
+            log_at(WARN);
             Box::pin(up::up(arguments)).await
         }
         Command::Pipeline(arguments) => {
-            log_at("info,delta_kernel=off,deltalake_core=off");
+            log_at(INFO);
             Box::pin(pipeline::execute(arguments.job, &arguments.config.config)).await
         }
         Command::Query(arguments) => {
-            log_at("warn,delta_kernel=off,deltalake_core=off");
+            log_at(WARN);
             Box::pin(query::query(arguments)).await
         }
         Command::Serve(arguments) => {
-            log_at("info,delta_kernel=off,deltalake_core=off");
+            log_at(INFO);
             Box::pin(serve::serve(&arguments.config)).await
         }
     };
@@ -138,7 +150,7 @@ pub(crate) async fn execute(arguments: Arguments) -> ExitCode {
 }
 
 /// The log goes to stderr, as `RUST_LOG` says or else as `default`; in colour on a terminal, unless
-/// `NO_COLOR` is set. What Delta says of a refused commit is told by us, in our words.
+/// `NO_COLOR` is set.
 fn log_at(default: &str) {
     use std::io::IsTerminal;
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));

@@ -98,9 +98,9 @@ async fn start_devices() -> Result<(Vec<Simulator>, Vec<Bus<'static>>), Failure>
             Device::Rtu => Simulation::ModbusRtu(city::units(&places)),
             Device::Lines => Simulation::TextLines { every: LINES_EVERY, lines: city::lines(&places) },
         };
-        let simulator = Simulator::start(simulation, Clock::system()).await.map_err(|error| {
-            Failure::failed(format!("cannot simulate the devices of bus `{name}`: {error}"))
-        })?;
+        let simulator = Simulator::start(simulation, Clock::system())
+            .await
+            .map_err(|error| Failure::failed(format!("cannot simulate the devices of bus `{name}`: {error}")))?;
         let address = simulator.address().map(|address| address.to_string());
         let at = address.or_else(|| simulator.port().map(str::to_owned)).unwrap_or_default();
         say(&format!("simulated: {} at {at}, for {}", device.words(), city::names(&places)));

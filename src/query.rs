@@ -36,7 +36,9 @@ pub(crate) async fn query(arguments: QueryArguments) -> Result<(), Failure> {
         }
     }
     match output.finish() {
-        Ok(mut stdout) => stdout.flush().or_else(|error| if is_closed(&error) { Ok(()) } else { Err(Failure::failed(error)) }),
+        Ok(mut stdout) => {
+            stdout.flush().or_else(|error| if is_closed(&error) { Ok(()) } else { Err(Failure::failed(error)) })
+        }
         Err(error) => told(error),
     }
 }

@@ -129,7 +129,8 @@ async fn end_of_gateways(mut gateways: JoinSet<Result<(), RunError>>, stop: &Can
 fn placed(mut city: City, data: Option<&Path>) -> Result<City, Failure> {
     let Some(data) = data else { return Ok(city) };
     let lake = data.join("lake");
-    std::fs::create_dir_all(&lake).map_err(|error| Failure::failed(format!("cannot create `{}`: {error}", lake.display())))?;
+    std::fs::create_dir_all(&lake)
+        .map_err(|error| Failure::failed(format!("cannot create `{}`: {error}", lake.display())))?;
     city.lake = LakeUrl::folder(&lake.canonicalize().map_err(Failure::failed)?).map_err(Failure::wrong)?;
     let gateways = city.gateways.iter().map(|gateway| moved(gateway, &city.lake, data));
     city.gateways = gateways.collect::<Result<_, _>>()?;

@@ -92,7 +92,7 @@ impl Lease {
     }
 
     fn failed(&self, source: Error) -> LakeError {
-        LakeError::Store { key: self.key.to_string(), source }
+        LakeError::store(&self.key, source)
     }
 }
 

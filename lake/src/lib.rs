@@ -56,7 +56,7 @@ pub enum LakeError {
         /// Which object.
         key: String,
         /// Why.
-        source: object_store::Error,
+        source: Box<object_store::Error>,
     },
     /// A table's log makes no sense.
     #[error("the log of table `{table}` is damaged at `{place}`: {what}")]
@@ -88,7 +88,7 @@ pub enum LakeError {
     },
     /// The SQL engine failed.
     #[error("the query engine failed: {0}")]
-    Engine(#[from] datafusion::error::DataFusionError),
+    Engine(Box<datafusion::error::DataFusionError>),
     /// Parquet could not be written.
     #[error("cannot write a file of table `{table}`: {source}")]
     Parquet {
@@ -100,6 +100,20 @@ pub enum LakeError {
     /// A time zone that the data base does not know.
     #[error("time zone: {0}; hint: write a name like \"Europe/Oslo\"")]
     TimeZone(#[from] jiff::Error),
+}
+
+impl LakeError {
+    /// The store failed at an object.
+    #[must_use]
+    pub fn store(key: impl ToString, source: object_store::Error) -> Self {
+        Self::Store { key: key.to_string(), source: Box::new(source) }
+    }
+}
+
+impl From<datafusion::error::DataFusionError> for LakeError {
+    fn from(error: datafusion::error::DataFusionError) -> Self {
+        Self::Engine(Box::new(error))
+    }
 }
 
 impl Lake {

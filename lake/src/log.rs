@@ -168,7 +168,7 @@ impl Listing {
             None => objects.list(Some(&folder)),
         };
         let mut listing = Self::default();
-        let failed = |source| LakeError::Store { key: folder.to_string(), source };
+        let failed = |source| LakeError::store(&folder, source);
         while let Some(meta) = metas.try_next().await.map_err(failed)? {
             listing.add(meta.location);
         }
@@ -247,7 +247,7 @@ struct CommitInfoEntry {
 }
 
 async fn read_commit(lake: &Lake, table: TableName, key: &Path) -> Result<CommitEntries, LakeError> {
-    let failed = |source| LakeError::Store { key: key.to_string(), source };
+    let failed = |source| LakeError::store(key, source);
     let bytes = lake.objects().get(key).await.map_err(failed)?.bytes().await.map_err(failed)?;
     let damaged = |what: String| LakeError::Log { table, place: key.to_string(), what };
     let mut entries = CommitEntries::default();

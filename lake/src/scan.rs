@@ -38,8 +38,8 @@ pub(crate) const LAKE_SCHEME: &str = "tjern-lake";
 static LAKE_STORE: LazyLock<ObjectStoreUrl> =
     LazyLock::new(|| ObjectStoreUrl::parse(format!("{LAKE_SCHEME}://lake")).expect("a scheme and a host make a URL"));
 
-/// More groups than this cost more to merge than a sort costs.
-const MERGED_FILES_MAX: usize = 64;
+/// More groups than this cost more than the order is worth: each is a partition of every plan above.
+const MERGED_FILES_MAX: usize = 8;
 
 /// The files of a table's version.
 #[derive(Debug)]

@@ -32,8 +32,10 @@ pub struct Table {
 pub struct Changes {
     /// The files that brought or changed rows and are still active.
     pub added: Vec<DataFile>,
-    /// Whether files may have come and gone that `added` no longer names, so that only reading
-    /// everything shows what changed.
+    /// Those that are not active any more: their rows are in other files by now, or were replaced.
+    /// They can be read until vacuum takes them.
+    pub gone: Vec<DataFile>,
+    /// Whether commits were cleaned away, so that only reading everything shows what changed.
     pub unclear: bool,
 }
 
@@ -141,20 +143,16 @@ impl Table {
     /// [`LakeError`].
     pub async fn changes_since(&self, version: i64) -> Result<Changes, LakeError> {
         let Some(commits) = commits_after(&self.lake, self.name, version, self.version()).await? else {
-            return Ok(Changes { added: self.files(), unclear: true });
+            return Ok(Changes { added: self.files(), gone: Vec::new(), unclear: true });
         };
         let mut changes = Changes::default();
-        let mut seen = Vec::new();
         for commit in commits {
-            if commit.operation.as_deref() != Some(Operation::Compact.word()) {
-                seen.extend(commit.added);
+            if commit.operation.as_deref() == Some(Operation::Compact.word()) {
+                continue;
             }
-        }
-        for file in seen {
-            if self.is_active(&file) {
-                changes.added.push(file);
-            } else {
-                changes.unclear = true;
+            for file in commit.added {
+                let place = if self.is_active(&file) { &mut changes.added } else { &mut changes.gone };
+                place.push(file);
             }
         }
         Ok(changes)

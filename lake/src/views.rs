@@ -95,24 +95,26 @@ pub(crate) async fn observations(tables: &SessionContext, public: bool) -> Resul
     tables.sql(&sql).await
 }
 
-/// `latest`: a row per sensor that is registered or was heard of.
+/// `latest`: a row per sensor that is registered or was heard of, from one pass over the readings.
 pub(crate) async fn latest(tables: &SessionContext, public: bool, now_us: i64) -> Result<DataFrame> {
     let now = format!("arrow_cast({now_us}, 'Timestamp(Microsecond, Some(\"UTC\"))')");
-    let heard_of = if public { "WHERE k.sensor IN (SELECT id FROM sensors)" } else { "" };
+    // Who is not registered has no plausible range, and for the public does not exist.
+    let join = if public { "RIGHT JOIN" } else { "FULL JOIN" };
     let sql = format!(
-        "WITH heard AS (SELECT sensor, max(time) AS heard_time, \
-                 last_value(quality ORDER BY time, revision, received, source, epoch, seq) AS heard_quality, \
-                 last_value(cause ORDER BY time, revision, received, source, epoch, seq) AS heard_cause \
-             FROM newest_revisions WHERE time <= {now} GROUP BY sensor), \
-         seen AS (SELECT sensor, max(time) AS time, last_value(value ORDER BY time) AS value, \
-                 last_value(quality ORDER BY time) AS quality \
-             FROM observations WHERE time <= {now} GROUP BY sensor), \
-         known AS (SELECT id AS sensor FROM sensors UNION SELECT sensor FROM heard) \
-         SELECT k.sensor, o.time, o.value, o.quality, h.heard_time, h.heard_quality, h.heard_cause, \
-             coalesce(s.site, split_part(k.sensor, '/', 1)) AS site, s.quantity, p.name_nb AS site_name, \
-             s.name_nb AS sensor_name, s.unit, s.kind, coalesce(s.class, 'internal') AS class, s.interval \
-         FROM known k LEFT JOIN seen o ON o.sensor = k.sensor LEFT JOIN heard h ON h.sensor = k.sensor \
-             LEFT JOIN sensors s ON s.id = k.sensor LEFT JOIN sites p ON p.site = s.site {heard_of}"
+        "WITH judged AS (SELECT r.sensor, r.time, r.value, r.quality, r.cause, \
+                 r.quality BETWEEN 1 AND 3 AND r.value IS NOT NULL AND (s.low IS NULL OR r.value >= s.low) \
+                     AND (s.high IS NULL OR r.value <= s.high) AS good \
+             FROM newest_revisions r LEFT JOIN sensors s ON s.id = r.sensor WHERE r.time <= {now}), \
+         heard AS (SELECT sensor, max(time) AS heard_time, \
+                 last_value(quality ORDER BY time) AS heard_quality, last_value(cause ORDER BY time) AS heard_cause, \
+                 max(time) FILTER (WHERE good) AS time, last_value(value ORDER BY time) FILTER (WHERE good) AS value, \
+                 last_value(quality ORDER BY time) FILTER (WHERE good) AS quality \
+             FROM judged GROUP BY sensor) \
+         SELECT coalesce(h.sensor, s.id) AS sensor, h.time, h.value, h.quality, h.heard_time, h.heard_quality, \
+             h.heard_cause, coalesce(s.site, split_part(h.sensor, '/', 1)) AS site, s.quantity, \
+             p.name_nb AS site_name, s.name_nb AS sensor_name, s.unit, s.kind, \
+             coalesce(s.class, 'internal') AS class, s.interval \
+         FROM heard h {join} sensors s ON s.id = h.sensor LEFT JOIN sites p ON p.site = s.site"
     );
     tables.sql(&sql).await
 }

@@ -99,7 +99,7 @@ impl FileWriter {
         objects
             .put_opts(&key, bytes.into(), PutMode::Create.into())
             .await
-            .map_err(|source| LakeError::Store { key: key.to_string(), source })?;
+            .map_err(|source| LakeError::store(key, source))?;
         let Order { rows, text, time_us, sorted, unique, .. } = order;
         let modified_ms = lake.clock().now_us() / 1_000;
         let unique = sorted && unique && table == TableName::Readings;

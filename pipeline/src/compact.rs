@@ -56,7 +56,9 @@ pub enum CompactError {
     #[error("cannot sort the readings: {0}")]
     Engine(#[from] DataFusionError),
     /// What was written is not what was read. Nothing was committed.
-    #[error("compaction read {read} rows and wrote {written}, or changed one: nothing was committed; hint: run it again, and report it with the log")]
+    #[error(
+        "compaction read {read} rows and wrote {written}, or changed one: nothing was committed; hint: run it again, and report it with the log"
+    )]
     Changed {
         /// Rows read.
         read: i64,
@@ -138,9 +140,8 @@ async fn rewrite(table: &Table, merge: &Merge) -> Result<Vec<DataFile>, CompactE
     let mut written = Multiset::default();
     let mut files = Vec::new();
     for window in &merge.windows {
-        let sorted = in_window(rows()?, *window)?.sort(
-            ["sensor", "time", "revision", "received", "seq"].map(|name| col(name).sort(true, true)).to_vec(),
-        )?;
+        let sorted = in_window(rows()?, *window)?
+            .sort(["sensor", "time", "revision", "received", "seq"].map(|name| col(name).sort(true, true)).to_vec())?;
         write_sorted(table, sorted, &mut written, &mut files).await?;
     }
     if read != written {
@@ -199,7 +200,8 @@ impl Multiset {
         let mut batches = rows.execute_stream().await?;
         let mut multiset = Self::default();
         while let Some(batch) = batches.next().await {
-            let batch = conform(&batch?, &wanted).map_err(|error| DataFusionError::ArrowError(Box::new(error), None))?;
+            let batch =
+                conform(&batch?, &wanted).map_err(|error| DataFusionError::ArrowError(Box::new(error), None))?;
             multiset.add(batch.columns())?;
         }
         Ok(multiset)

@@ -84,7 +84,9 @@ pub enum IngestError {
     #[error("cannot compare landed rows with stored ones: {0}")]
     Engine(#[from] datafusion::error::DataFusionError),
     /// Others committed again and again.
-    #[error("ingest was overtaken {ATTEMPTS_MAX} times in a row; hint: is another `tjern pipeline run` at work on this lake?")]
+    #[error(
+        "ingest was overtaken {ATTEMPTS_MAX} times in a row; hint: is another `tjern pipeline run` at work on this lake?"
+    )]
     Overtaken,
 }
 
@@ -317,7 +319,8 @@ impl Ingester {
         }
         let count = self.table.transaction(INGEST).unwrap_or(0) + 1;
         let transactions = gathered.transactions.into_iter().chain([(INGEST.to_owned(), count)]).collect();
-        let commit = Commit { operation: Operation::Ingest, add, remove: Vec::new(), transactions, notes: BTreeMap::new() };
+        let commit =
+            Commit { operation: Operation::Ingest, add, remove: Vec::new(), transactions, notes: BTreeMap::new() };
         for _ in 0..ATTEMPTS_MAX {
             match self.table.commit(commit.clone()).await {
                 Ok(_) => return Ok(()),
@@ -341,7 +344,7 @@ fn gather_rows(rows: &[RecordBatch]) -> Result<RecordBatch, arrow::error::ArrowE
 }
 
 fn store_failed(key: &Path, source: Error) -> LakeError {
-    LakeError::Store { key: key.to_string(), source }
+    LakeError::store(key, source)
 }
 
 #[derive(Debug)]

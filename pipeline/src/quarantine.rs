@@ -26,7 +26,7 @@ pub async fn quarantine(lake: &Lake, landed: &Path, reason: &str) -> Result<(), 
     let objects = lake.objects();
     let failed = |key: &Path| {
         let key = key.to_string();
-        move |source| LakeError::Store { key, source }
+        move |source| LakeError::store(key, source)
     };
     let bytes = match objects.get(landed).await {
         Ok(found) => found.bytes().await.map_err(failed(landed))?,
@@ -36,10 +36,9 @@ pub async fn quarantine(lake: &Lake, landed: &Path, reason: &str) -> Result<(), 
     let moved = jiff::Timestamp::from_microsecond(lake.clock().now_us()).unwrap_or_default().to_string();
     let reason = Reason { key: landed.to_string(), reason: reason.to_owned(), moved };
     let note = serde_json::to_vec_pretty(&reason).unwrap_or_default();
-    for (key, payload) in [
-        (keys::quarantine_reason(landed), PutPayload::from(note)),
-        (keys::quarantine(landed), PutPayload::from(bytes)),
-    ] {
+    for (key, payload) in
+        [(keys::quarantine_reason(landed), PutPayload::from(note)), (keys::quarantine(landed), PutPayload::from(bytes))]
+    {
         match objects.put_opts(&key, payload, PutMode::Create.into()).await {
             Ok(_) | Err(Error::AlreadyExists { .. }) => {}
             Err(source) => return Err(failed(&key)(source)),

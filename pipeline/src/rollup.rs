@@ -207,7 +207,13 @@ impl Run<'_> {
         if changes.unclear {
             return Ok(Scope::Everything);
         }
-        touched(&self.source, changes.added, &self.natures, self.register_seen_us(), self.grid).await
+        let any_gone = !changes.gone.is_empty();
+        let files = changes.added.into_iter().chain(changes.gone).collect();
+        match touched(&self.source, files, &self.natures, self.register_seen_us(), self.grid).await {
+            // Vacuum was faster: what they held can no longer be told apart.
+            Err(_) if any_gone => Ok(Scope::Everything),
+            scope => scope,
+        }
     }
 
     /// Month by month, so that memory is bounded by the fullest one.

@@ -126,11 +126,10 @@ impl ConfigText {
         let path = self.path.display().to_string();
         let snippet = Snippet::source(&self.text).path(&path).annotation(AnnotationKind::Primary.span(span));
         let group = Level::ERROR.primary_title(message).element(snippet);
-        let rendered = match hint {
+        match hint {
             Some(hint) => Renderer::plain().render(&[group.element(Level::HELP.with_name("hint").message(hint))]),
             None => Renderer::plain().render(&[group]),
-        };
-        rendered
+        }
     }
 }
 

@@ -45,9 +45,9 @@ pub enum StoreError {
     #[error("cannot open the lake `{url}`: {source}")]
     Open {
         /// Which lake.
-        url: Url,
+        url: LakeUrl,
         /// Why.
-        source: object_store::Error,
+        source: Box<object_store::Error>,
     },
     /// The folder cannot be had.
     #[error("cannot create the lake's folder `{path}`: {source}; hint: create it, or give this user the right to")]
@@ -158,7 +158,7 @@ impl Store {
 }
 
 fn open_remote(url: &Url) -> Result<Arc<dyn ObjectStore>, StoreError> {
-    let refused = |source| StoreError::Open { url: url.clone(), source };
+    let refused = |source| StoreError::Open { url: LakeUrl(url.clone()), source: Box::new(source) };
     let (_, prefix) = ObjectStoreScheme::parse(url).map_err(|error| refused(error.into()))?;
     let environment = std::env::vars_os()
         .filter_map(|(key, value)| Some((key.into_string().ok()?.to_ascii_lowercase(), value.into_string().ok()?)))

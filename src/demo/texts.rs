@@ -122,7 +122,10 @@ pub(super) fn sensors(places: &[Place]) -> String {
         for sensor in place.sensors {
             let Sensor { quantity, names: [nb, nn, en], unit, kind, class, range: (low, high), every_s, .. } = sensor;
             let (id, site) = (place.id(sensor), place.site);
-            line(&mut text, format_args!("{id},{site},{quantity},{nb},{nn},{en},{unit},{kind},{class},{every_s}s,{low},{high},"));
+            line(
+                &mut text,
+                format_args!("{id},{site},{quantity},{nb},{nn},{en},{unit},{kind},{class},{every_s}s,{low},{high},"),
+            );
         }
     }
     text

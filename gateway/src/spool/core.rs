@@ -144,6 +144,9 @@ impl Core {
 
     /// What may go to the lake, oldest first.
     pub(crate) fn offered(&self) -> Vec<SealedObject> {
+        if self.log.undecided {
+            return Vec::new();
+        }
         self.shelf.offered(self.log.epoch, self.log.marked_to).cloned().collect()
     }
 
@@ -355,7 +358,7 @@ impl Core {
 
     /// Says on disk what is sealed, after which it may leave.
     fn mark(&mut self) -> io::Result<()> {
-        if self.log.marked_to < self.sealed_to {
+        if self.log.marked_to < self.sealed_to || self.log.undecided {
             let marked = match self.log.has_room(record::SEALED_BYTES) {
                 true => self.log.mark(self.synced_seq + 1 + count(self.written), self.sealed_to),
                 false => self.begin_segment(),

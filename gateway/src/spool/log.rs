@@ -40,6 +40,9 @@ pub(crate) struct Log {
     pub(crate) segment_bytes: u64,
     /// The segments on disk say that every number up to this one is sealed.
     pub(crate) marked_to: i64,
+    /// An epoch's first segment failed after it may have got its name: until a newer one is on disk, nobody
+    /// knows which epoch the next start finds.
+    pub(crate) undecided: bool,
     pub(crate) active: Option<Segment>,
     pub(crate) old: Vec<OldSegment>,
 }
@@ -89,6 +92,7 @@ impl Log {
         self.old.retain(|old| old.path != segment.path);
         self.active = Some(segment);
         self.marked_to = sealed_to;
+        self.undecided = false;
         Ok(())
     }
 
@@ -104,6 +108,7 @@ impl Log {
         (self.epoch, self.replaced) = (epoch, replaced);
         if let Err(error) = self.begin_segment(sealed_to + 1, sealed_to, newest) {
             (self.epoch, self.replaced) = former;
+            self.undecided = true;
             return Err(error);
         }
         for old in std::mem::take(&mut self.old) {

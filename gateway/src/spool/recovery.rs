@@ -118,6 +118,7 @@ fn empty(
         generation: newest_header.map_or(0, |header| header.generation),
         segment_bytes: (settings.max_bytes / 16).min(SEGMENT_BYTES),
         marked_to: 0,
+        undecided: false,
         active: None,
         old: Vec::new(),
     };

@@ -16,7 +16,7 @@ const ACTIONS: [&str; 3] = ["add", "txn", "protocol"];
 
 /// Reads one part of a checkpoint into `state`.
 pub(super) async fn apply(state: &mut LogState, lake: &Lake, key: &Path) -> Result<(), LakeError> {
-    let failed = |source| LakeError::Store { key: key.to_string(), source };
+    let failed = |source| LakeError::store(key, source);
     let bytes = lake.objects().get(key).await.map_err(failed)?.bytes().await.map_err(failed)?;
     let parquet = |source: parquet::errors::ParquetError| state_damaged(state, key, &source.to_string());
     let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(parquet)?;

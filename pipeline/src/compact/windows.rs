@@ -3,8 +3,10 @@
 //! Time is cut into windows that grow with age, in UTC: days in the month of the newest reading and
 //! the one before, months before that, years from two years on. All files that share a window are
 //! merged together and cut at its borders, so that sealed files never overlap. A window is worth it
-//! when it has several files, one that is not sorted, or one that reaches over a border; the newest
-//! window waits until it has [`OPEN_FILES_MIN`], since it will have more.
+//! when it has several files, one that is not sorted, or one that reaches over a border. The newest
+//! window will have more files all the time: there only the youngest are merged, those that are not
+//! much bigger than what came after them, so that a row is written anew a number of times that grows
+//! with the logarithm of the window's size.
 
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
@@ -12,7 +14,10 @@ use jiff::{Timestamp, ToSpan};
 use tjern_lake::DataFile;
 
 /// How many files the newest window gathers before they are merged.
-pub(super) const OPEN_FILES_MIN: usize = 4;
+const OPEN_FILES_MIN: usize = 4;
+
+/// A file of the newest window is merged with younger ones that have a share of its size together.
+const OPEN_SHARE: i64 = 2;
 
 /// A span of time, in microseconds: the start belongs to it, the end does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,8 +44,7 @@ pub(super) fn plan(files: &[DataFile], file_bytes_max: u64) -> Vec<Merge> {
         let windows = windows_between(first, last, newest_us);
         join(&mut merges, Merge { files: vec![file.clone()], windows });
     }
-    merges.retain(|merge| is_worth_it(merge, newest_us, file_bytes_max));
-    merges
+    merges.into_iter().filter_map(|merge| worth_it(merge, newest_us, file_bytes_max)).collect()
 }
 
 /// Adds a merge, together with those that it shares a window with.
@@ -57,15 +61,34 @@ fn join(merges: &mut Vec<Merge>, mut new: Merge) {
     *merges = rest;
 }
 
-fn is_worth_it(merge: &Merge, newest_us: i64, file_bytes_max: u64) -> bool {
-    let small = |file: &&DataFile| u64::try_from(file.size).unwrap_or(0) < file_bytes_max / 2;
+/// What of a merge is worth its work.
+fn worth_it(merge: Merge, newest_us: i64, file_bytes_max: u64) -> Option<Merge> {
     if merge.files.iter().any(|file| !file.sorted) || merge.windows.len() > 1 {
-        return true;
+        return Some(merge);
     }
     let is_newest = merge.windows.iter().any(|window| window.from_us <= newest_us && newest_us < window.to_us);
-    let small_files = merge.files.iter().filter(small).count();
-    let overlap = merge.files.len() > 1 && small_files > 0;
-    if is_newest { small_files >= OPEN_FILES_MIN } else { overlap }
+    if is_newest {
+        let files = youngest(merge.files);
+        return (files.len() >= OPEN_FILES_MIN).then_some(Merge { files, ..merge });
+    }
+    let small = |file: &DataFile| u64::try_from(file.size).unwrap_or(0) < file_bytes_max / 2;
+    (merge.files.len() > 1 && merge.files.iter().any(small)).then_some(merge)
+}
+
+/// The youngest files, back to the first that is much bigger than all that came after it.
+fn youngest(mut files: Vec<DataFile>) -> Vec<DataFile> {
+    files.sort_by_key(|file| std::cmp::Reverse(file.time_us.map(|(_, last)| last)));
+    let mut bytes = 0;
+    let mut count = 0;
+    for file in &files {
+        if count >= OPEN_FILES_MIN && file.size > OPEN_SHARE * bytes {
+            break;
+        }
+        bytes += file.size;
+        count += 1;
+    }
+    files.truncate(count);
+    files
 }
 
 /// The windows from the one of `first_us` to the one of `last_us`.
@@ -153,9 +176,20 @@ mod tests {
         let files = [file("a", yesterday, yesterday), file("b", yesterday, now_us()), file("c", now_us(), now_us())];
         let merges = plan(&files, 1_000);
         assert_eq!((merges.len(), merges[0].files.len(), merges[0].windows.len()), (1, 3, 2));
-        let files: Vec<_> = (0..4).map(|hour| file("x", now_us() - hour * HOUR_US, now_us() - hour * HOUR_US)).collect();
+        let files: Vec<_> =
+            (0..4).map(|hour| file("x", now_us() - hour * HOUR_US, now_us() - hour * HOUR_US)).collect();
         assert_eq!(plan(&files, 1_000).len(), 1);
         assert_eq!(plan(&files[..3], 1_000), [], "the newest window waits for more");
+    }
+
+    /// Rewriting the whole day for every few new files would write each row a thousand times.
+    #[test]
+    fn a_big_file_of_the_newest_window_is_left_until_it_is_worth_it() {
+        let at = |hour: i64, size| DataFile { size, ..file("x", now_us() - hour * HOUR_US, now_us() - hour * HOUR_US) };
+        let files: Vec<_> = [at(9, 10_000)].into_iter().chain((0..5).map(|hour| at(hour, 100))).collect();
+        assert_eq!(plan(&files, 1_000_000)[0].files.len(), 5);
+        let files: Vec<_> = [at(9, 900)].into_iter().chain((0..5).map(|hour| at(hour, 100))).collect();
+        assert_eq!(plan(&files, 1_000_000)[0].files.len(), 6);
     }
 
     proptest! {

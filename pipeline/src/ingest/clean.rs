@@ -30,7 +30,7 @@ pub(super) async fn clean(
             let key = object.key(source);
             match lake.objects().delete(&key).await {
                 Ok(()) | Err(Error::NotFound { .. }) => cleaned += 1,
-                Err(source) => return Err(LakeError::Store { key: key.to_string(), source }),
+                Err(source) => return Err(LakeError::store(key, source)),
             }
         }
     }

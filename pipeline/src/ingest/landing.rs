@@ -27,7 +27,7 @@ pub(super) async fn list(lake: &Lake) -> Result<BTreeMap<Stream, LandedEpoch>, L
     let objects = lake.objects();
     let mut metas = objects.list(Some(&folder));
     let mut epochs: BTreeMap<Stream, LandedEpoch> = BTreeMap::new();
-    let failed = |source| LakeError::Store { key: LANDING.to_owned(), source };
+    let failed = |source| LakeError::store(LANDING, source);
     while let Some(meta) = metas.try_next().await.map_err(failed)? {
         let Some((source, landed)) = Landed::parse(&meta.location) else { continue };
         let landed_us = meta.last_modified.timestamp_micros();

@@ -73,7 +73,8 @@ mod tests {
 
     #[test]
     fn progress_survives_the_log() {
-        let stream: Stream = ("import:history".parse().expect("valid"), tjern_readings::sensor::Epoch::from_bytes([3; 16]));
+        let stream: Stream =
+            ("import:history".parse().expect("valid"), tjern_readings::sensor::Epoch::from_bytes([3; 16]));
         let bounds = |first, last| Bounds::new(first, last).expect("in order");
         let transactions = HashMap::from([
             (INGEST.to_owned(), 7),
@@ -85,11 +86,8 @@ mod tests {
             (filled(&stream, bounds(7, 7)), 7),
         ]);
         let read = read(&transactions);
-        let wanted = Progress {
-            watermark: 90,
-            open: [bounds(3, 6), bounds(8, 9)].into(),
-            filled: [bounds(7, 7)].into(),
-        };
+        let wanted =
+            Progress { watermark: 90, open: [bounds(3, 6), bounds(8, 9)].into(), filled: [bounds(7, 7)].into() };
         assert_eq!(read, HashMap::from([(stream, wanted)]));
     }
 }

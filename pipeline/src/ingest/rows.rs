@@ -38,7 +38,8 @@ pub(super) fn rows(
     let column = |index: usize, kind: &DataType| cast(batch.rows.column(index), kind);
     let sensors = column(0, &DataType::Utf8)?;
     let (quality, cause) = judge(batch, &sensors, register, units, received_us)?;
-    let same_text = |text: String| -> ArrayRef { Arc::new(StringArray::from_iter_values(std::iter::repeat_n(text, count))) };
+    let same_text =
+        |text: String| -> ArrayRef { Arc::new(StringArray::from_iter_values(std::iter::repeat_n(text, count))) };
     let columns: Vec<ArrayRef> = vec![
         sensors,
         column(1, &schema::time_type())?,

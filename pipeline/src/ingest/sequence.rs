@@ -222,7 +222,8 @@ mod tests {
                 first = last + 1;
             }
             let shift = order.index(items.len().max(1));
-            items.rotate_left(shift.min(items.len()));
+            let count = items.len();
+            items.rotate_left(shift.min(count));
             let mut progress = Progress::default();
             let mut taken = BTreeSet::new();
             for round in 1..=rounds {

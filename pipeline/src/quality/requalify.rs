@@ -100,9 +100,19 @@ async fn files_to_see(table: &Table, register_version: i64) -> Result<Vec<DataFi
     match table.transaction(SEEN_TRANSACTION) {
         Some(seen) if table.transaction(REGISTER_TRANSACTION) == Some(register_version) => {
             let changes = table.changes_since(seen).await?;
-            Ok(if changes.unclear { table.files() } else { changes.added })
+            let overlaps = |file: &DataFile| changes.gone.iter().any(|gone| may_overlap(file, gone));
+            let seen = |file: &DataFile| changes.unclear || changes.added.contains(file) || overlaps(file);
+            Ok(table.files().into_iter().filter(seen).collect())
         }
         _ => Ok(table.files()),
+    }
+}
+
+/// Whether one file may hold rows that were in the other.
+fn may_overlap(one: &DataFile, other: &DataFile) -> bool {
+    match (one.time_us, other.time_us) {
+        (Some((low, high)), Some((other_low, other_high))) => low <= other_high && other_low <= high,
+        _ => true,
     }
 }
 

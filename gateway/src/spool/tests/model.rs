@@ -158,10 +158,12 @@ pub(super) fn live(disk: &Memory, steps: u64, random: &mut fastrand::Rng, histor
                 upload(&mut core, &mut history.lake, |object| lost && object.bounds.first % 2 == 0)?;
             }
             _ => {
-                // What the lake has leaves first, as the uploader sees to.
+                // What the lake has leaves first; where that cannot be read, the uploader begins no epoch.
                 upload(&mut core, &mut history.lake, |_| false)?;
-                history.lake.left.insert(core.log.epoch);
-                core.renew(&HashMap::new());
+                if core.offered().is_empty() {
+                    history.lake.left.insert(core.log.epoch);
+                    core.renew(&HashMap::new());
+                }
             }
         }
     }
