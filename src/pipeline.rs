@@ -4,7 +4,7 @@ use std::path::Path;
 
 use clap::ValueEnum;
 use tjern_gateway::cli::stop_on_signals;
-use tjern_lake::Lake;
+use tjern_lake::{Lake, Table};
 use tjern_pipeline::publish::PublishOutcome;
 use tjern_pipeline::{compact, ingest, jobs, publish, quality, register, rollup};
 use tokio_util::sync::CancellationToken;
@@ -35,6 +35,7 @@ pub(crate) async fn execute(job: Job, config: &Path) -> Result<(), Failure> {
     let lake = Lake::open(&city.lake).map_err(Failure::failed)?;
     let stop = CancellationToken::new();
     stop_on_signals(&stop).map_err(Failure::failed)?;
+    Table::create_all(&lake).await.map_err(Failure::failed)?;
     if let Job::Run = job {
         Box::pin(jobs::run(lake, city.jobs, stop)).await;
         return Ok(());

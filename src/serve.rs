@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use tjern_gateway::cli::stop_on_signals;
-use tjern_lake::Lake;
+use tjern_lake::{Lake, Table, TableName};
 use tjern_queries::{Server, ServerSettings};
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +21,8 @@ pub(crate) async fn bind(city: &City, lake: &Lake) -> Result<Server, Failure> {
 pub(crate) async fn serve(config: &Path) -> Result<(), Failure> {
     let city = City::load(config)?;
     let lake = Lake::open(&city.lake).map_err(Failure::failed)?;
+    // A lake that cannot be reached is told at once, and not by every page.
+    Table::open(&lake, TableName::Readings).await.map_err(Failure::failed)?;
     let server = bind(&city, &lake).await?;
     let stop = CancellationToken::new();
     stop_on_signals(&stop).map_err(Failure::failed)?;

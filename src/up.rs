@@ -12,7 +12,7 @@ use std::path::Path;
 use tjern_gateway::cli::stop_on_signals;
 use tjern_gateway::config::Config as GatewayConfig;
 use tjern_gateway::run::{RunError, RunOptions, run as run_gateway};
-use tjern_lake::Lake;
+use tjern_lake::{Lake, Table};
 use tjern_pipeline::{jobs, register};
 use tjern_queries::Server;
 use tjern_readings::clock::Clock;
@@ -59,6 +59,7 @@ pub(crate) async fn up(arguments: UpArguments) -> Result<(), Failure> {
 
 /// The register and, for the demo, the history: what a resident shall see from the first moment.
 async fn fill(city: &City, lake: &Lake, demo: Option<&Demo>) -> Result<(), Failure> {
+    Table::create_all(lake).await.map_err(Failure::failed)?;
     let registered = register::register(lake, &city.jobs.register).await.map_err(register_failure)?;
     if registered.found {
         let sensors = register::load(lake).await.map_err(Failure::failed)?.len();

@@ -171,3 +171,47 @@ fn a_query_cannot_write() {
     let output = run(&["query", "SELECT 1 AS one", "--format", "json", "--config"], &config);
     assert_eq!(stdout(&output).trim(), "[{\"one\":1}]");
 }
+
+/// A city of its own, with a logger that is not there: the place says so instead of a number, and
+/// what the logger did not say is in the table with its cause.
+#[test]
+fn a_configured_city_says_that_a_logger_does_not_answer() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).expect("written");
+    let lake = format!("file://{}/lake", folder.path().display());
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port");
+    write("sites.csv", "site,name_nb,kind\nvann,Øvre Vann,tarn\n".to_owned());
+    write(
+        "sensors.csv",
+        "id,site,quantity,unit,kind,class,interval,low,high\n\
+         vann/water_temperature,vann,water_temperature,Cel,sample,public,1s,-1,35\n"
+            .to_owned(),
+    );
+    write(
+        "gateway.toml",
+        format!(
+            "version = 1\ngateway = \"vann-01\"\nlake = \"{lake}\"\n[spool]\ndir = \"{}/spool\"\nsync_every = \"1s\"\n\
+             [upload]\nevery = \"1s\"\n[[bus]]\nname = \"hytta\"\nkind = \"modbus-tcp\"\naddress = \"{closed}\"\n\
+             [[bus.device]]\nname = \"logger\"\nunit_id = 1\n[[bus.device.point]]\n\
+             sensor = \"vann/water_temperature\"\nregister = \"input:0\"\ntype = \"f32\"\nevery = \"1s\"\nunit = \"Cel\"\n",
+            folder.path().display()
+        ),
+    );
+    write(
+        "city.toml",
+        format!(
+            "version = 1\nlake = \"{lake}\"\n[register]\nsites = \"sites.csv\"\nsensors = \"sensors.csv\"\n\
+             [ingest]\nevery = \"1s\"\n[[gateway]]\nconfig = \"gateway.toml\"\n"
+        ),
+    );
+    let city = City::up_with(&["--config"], &folder.path().join("city.toml"));
+    let heard = || json_array(&get(city.page(), "/api/latest").unwrap_or_else(|_| "[]".to_owned()));
+    city.wait_until("word of the logger", || heard().iter().any(|sensor| sensor["value"].is_null()));
+    let page = get(city.page(), "/").expect("the page");
+    assert!(page.contains("Øvre Vann") && page.contains("svarer ikke"), "{page}");
+    assert!(!page.contains("simulert"), "a real city's values are called simulated");
+    city.interrupt_and_expect_success();
+    let config = folder.path().join("city.toml");
+    let causes = run(&["query", "SELECT DISTINCT cause FROM readings", "--format", "csv", "--config"], &config);
+    assert_eq!(stdout(&causes), "cause\nunreachable\n");
+}

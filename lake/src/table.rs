@@ -74,6 +74,17 @@ impl Table {
         }
     }
 
+    /// Creates every table of a lake that is not there yet, so that other programs find them all.
+    ///
+    /// # Errors
+    /// [`LakeError`].
+    pub async fn create_all(lake: &Lake) -> Result<(), LakeError> {
+        for name in TableName::ALL {
+            Self::open_or_create(lake, name).await?;
+        }
+        Ok(())
+    }
+
     /// Moves on to the newest version. Returns whether there was one.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use jiff::tz::TimeZone;
 use prometheus_client::registry::Registry;
 use serde::Deserialize;
 use tjern_lake::Lake;
+use tjern_readings::store::LakeUrl;
 
 use crate::tokens::Tokens;
 
@@ -21,12 +22,14 @@ pub struct ServeConfig {
     pub staff: SocketAddr,
     /// The file with the staff's tokens.
     pub tokens: Option<PathBuf>,
+    /// The lake of personal readings. Its place is kept; nothing is served from it yet.
+    pub personal_lake: Option<LakeUrl>,
 }
 
 impl Default for ServeConfig {
     fn default() -> Self {
         let here = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        Self { public: here(8080), staff: here(8081), tokens: None }
+        Self { public: here(8080), staff: here(8081), tokens: None, personal_lake: None }
     }
 }
 

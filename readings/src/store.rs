@@ -9,13 +9,26 @@ pub mod local;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use object_store::aws::AmazonS3Builder;
+use object_store::azure::MicrosoftAzureBuilder;
+use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::memory::InMemory;
 use object_store::prefix::PrefixStore;
-use object_store::{ObjectStore, ObjectStoreScheme};
+use object_store::{BackoffConfig, ObjectStore, ObjectStoreScheme, RetryConfig};
 use serde::Deserialize;
 use url::Url;
 
 use local::SyncedFolder;
+
+/// How often a request to a cloud is repeated before it fails. Whoever asked knows better what to do
+/// next: a gateway keeps its spool and tries later, a person reads what is wrong.
+const RETRIES: RetryConfig = RetryConfig {
+    backoff: BackoffConfig { init_backoff: Duration::from_millis(100), max_backoff: Duration::from_secs(5), base: 2.0 },
+    max_retries: 4,
+    retry_timeout: Duration::from_secs(30),
+};
 
 /// A lake's place: a URL that was held against what is allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -163,8 +176,31 @@ fn open_remote(url: &Url) -> Result<Arc<dyn ObjectStore>, StoreError> {
     let environment = std::env::vars_os()
         .filter_map(|(key, value)| Some((key.into_string().ok()?.to_ascii_lowercase(), value.into_string().ok()?)))
         .filter(|(key, _)| ["aws_", "azure_", "google_"].iter().any(|known| key.starts_with(known)));
-    let (objects, _) = object_store::parse_url_opts(url, environment).map_err(refused)?;
-    Ok(Arc::new(PrefixStore::new(objects, prefix)))
+    Ok(Arc::new(PrefixStore::new(open_cloud(url, environment).map_err(refused)?, prefix)))
+}
+
+/// Opens a cloud's store. What the environment says and the store does not know is left alone, as it
+/// may be meant for other programs.
+fn open_cloud(
+    url: &Url,
+    environment: impl Iterator<Item = (String, String)>,
+) -> object_store::Result<Arc<dyn ObjectStore>> {
+    macro_rules! build {
+        ($builder:ty) => {{
+            let builder = <$builder>::new().with_url(url.as_str()).with_retry(RETRIES);
+            let configured = environment.fold(builder, |builder, (key, value)| match key.parse() {
+                Ok(key) => builder.with_config(key, value),
+                Err(_) => builder,
+            });
+            Ok(Arc::new(configured.build()?))
+        }};
+    }
+    match url.scheme() {
+        "s3" => build!(AmazonS3Builder),
+        "az" => build!(MicrosoftAzureBuilder),
+        "gs" => build!(GoogleCloudStorageBuilder),
+        _ => Ok(Arc::new(InMemory::new())),
+    }
 }
 
 #[cfg(test)]

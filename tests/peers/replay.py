@@ -244,7 +244,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True, help="the folder with the measurements")
     parser.add_argument("--work", type=Path, required=True, help="an empty folder for lake, spool and logs")
     parser.add_argument("--seconds", type=float, default=40, help="how long the gateway lives in all")
-    parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--seed", type=int, default=os.environ.get("TJERN_SEED"), help="a run that was printed, again")
     arguments = parser.parse_args()
     seed = arguments.seed if arguments.seed is not None else int.from_bytes(os.urandom(4), "big")
     say(f"seed {seed}, {arguments.seconds:.0f} s")

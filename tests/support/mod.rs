@@ -25,9 +25,15 @@ pub(crate) struct City {
 impl City {
     /// Starts the demo in a folder, on free ports, and waits until it says where its pages are.
     pub(crate) fn up(folder: &Path) -> Self {
+        Self::up_with(&["--data"], folder)
+    }
+
+    /// Starts a city with these flags, the last of which takes `path`, on free ports.
+    pub(crate) fn up_with(flags: &[&str], path: &Path) -> Self {
         let mut process = Command::new(env!("CARGO_BIN_EXE_tjern"))
-            .args(["up", "--http", "127.0.0.1:0", "--staff", "127.0.0.1:0", "--data"])
-            .arg(folder)
+            .args(["up", "--http", "127.0.0.1:0", "--staff", "127.0.0.1:0"])
+            .args(flags)
+            .arg(path)
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())
             .spawn()

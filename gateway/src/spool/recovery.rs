@@ -123,7 +123,7 @@ fn empty(
         old: Vec::new(),
     };
     Core {
-        shelf: Shelf { disk: Arc::clone(&disk), objects: VecDeque::new() },
+        shelf: Shelf { disk: Arc::clone(&disk), objects: VecDeque::new(), half_dropped: Vec::new() },
         disk,
         settings,
         clock,

@@ -27,6 +27,11 @@ impl Core {
     /// Begins a new epoch for everything that was not sent, but for the readings that the lake has under
     /// their numbers. Says whether that worked; if not, nothing has changed.
     pub(crate) fn renew(&mut self, landed: &HashMap<i64, Reading>) -> bool {
+        if self.log.undecided {
+            // Nothing was offered, so the caller cannot know what the lake has of it.
+            self.seal();
+            return false;
+        }
         let renewed = self.seal() && {
             let result = self.take_over(landed);
             if let Err(error) = &result {

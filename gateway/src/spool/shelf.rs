@@ -18,6 +18,8 @@ use super::sealed::{self, SealedKind, SealedObject};
 pub(crate) struct Shelf {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) objects: VecDeque<SealedObject>,
+    /// Batches beside which a gap may lie that was not finished.
+    pub(crate) half_dropped: Vec<SealedObject>,
 }
 
 impl Shelf {
@@ -41,13 +43,22 @@ impl Shelf {
     /// Takes an object away that the lake has. A file that cannot be removed is found again at the next
     /// start, compared with the lake's, and taken away then.
     pub(crate) fn remove(&mut self, object: &SealedObject) {
-        let before = self.objects.len();
-        self.objects.retain(|kept| kept != object);
-        if self.objects.len() < before
-            && let Err(error) = self.disk.remove(&object.path())
-        {
+        let Some(place) = self.objects.iter().position(|kept| kept == object) else { return };
+        self.objects.remove(place);
+        if let Err(error) = self.forget_half_drop(object).and_then(|()| self.disk.remove(&object.path())) {
             tracing::warn!(path = %object.path().display(), %error, "cannot remove a sealed file that the lake has");
         }
+    }
+
+    /// The gap must be gone for good before its batch is: alone it would be sent at the next start.
+    fn forget_half_drop(&mut self, object: &SealedObject) -> io::Result<()> {
+        if let Some(place) = self.half_dropped.iter().position(|kept| kept == object) {
+            let folder = sealed::folder(object.epoch);
+            self.disk.remove(&folder.join(sealed::file_name(SealedKind::Gap, object.bounds)))?;
+            self.disk.sync_folder(&folder)?;
+            self.half_dropped.remove(place);
+        }
+        Ok(())
     }
 
     /// Puts a gap in the place of a batch.
@@ -55,11 +66,15 @@ impl Shelf {
         let Some(place) = self.objects.iter().position(|kept| kept == object) else { return Ok(()) };
         let text = sealed::gap_text(object.bounds, reason, time_us);
         let folder = sealed::folder(object.epoch);
+        if !self.half_dropped.contains(object) {
+            self.half_dropped.push(object.clone());
+        }
         sealed::write(&*self.disk, &folder, &sealed::file_name(SealedKind::Gap, object.bounds), text.as_bytes())?;
         self.disk.remove(&object.path())?;
         self.disk.sync_folder(&folder)?;
         let gap = SealedObject { kind: SealedKind::Gap, length: text.len() as u64, ..object.clone() };
         self.objects[place] = gap;
+        self.half_dropped.retain(|kept| kept != object);
         Ok(())
     }
 }
