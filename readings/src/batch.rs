@@ -9,6 +9,7 @@
 
 mod decode;
 mod encode;
+mod envelope;
 mod rows;
 
 use std::sync::{Arc, LazyLock};
@@ -75,6 +76,12 @@ pub enum BatchError {
     /// Not an Arrow stream, or a damaged one.
     #[error("the batch is no readable Arrow stream: {0}")]
     Arrow(#[from] arrow_schema::ArrowError),
+    /// It claims sizes that cannot be true.
+    #[error("the batch is damaged: it has {what}")]
+    Size {
+        /// What it claims.
+        what: String,
+    },
     /// A word of the metadata is missing or makes no sense.
     #[error("the batch's metadata `{key}` is {what}")]
     Metadata {

@@ -125,7 +125,8 @@ def gateway_toml(lake: Path, spool: Path, port: int) -> str:
     ]
     for station in STATIONS:
         parts.append(
-            f'\n[[bus]]\nname = "{station.name}"\nkind = "modbus-tcp"\naddress = "127.0.0.1:{port}"\ntimeout = "{TIMEOUT_S}s"\n\n'
+            f'\n[[bus]]\nname = "{station.name}"\nkind = "modbus-tcp"\n'
+            f'address = "127.0.0.1:{port}"\ntimeout = "{TIMEOUT_S}s"\n\n'
             f'[[bus.device]]\nname = "{station.name}"\nunit_id = {station.unit}\n'
         )
         parts.extend(point_toml(station, point) for point in station.points)
@@ -210,7 +211,7 @@ def compare(city: City, folder: Path, data: Path) -> None:
     for station in STATIONS:
         every_us = station.points[0].every_ms * 1000
         polled = sum(row.sensor == station.sensor(station.points[0]) for row in stored)
-        say(f"{station.name}: {polled} slots of {every_us // 1000} ms stored in {lived_us / 1e6:.1f} s, starts included")
+        say(f"{station.name}: {polled} slots of {every_us // 1000} ms in {lived_us / 1e6:.1f} s, starts included")
     if missed := match.canaries(served, stored, city.runs, LIMITS):
         raise Failure(f"the check does not notice {', '.join(missed)}")
 

@@ -36,9 +36,8 @@ class Point:
         """The registers that hold a number, given as the text that stands in the data."""
         raw = Decimal(text) / Decimal(self.scale)
         number = float(raw) if self.type.startswith("f") else int(raw)
-        if number != raw:
-            if not self.type.startswith("f"):
-                raise ValueError(f"{text} is no whole multiple of {self.scale}")
+        if number != raw and not self.type.startswith("f"):
+            raise ValueError(f"{text} is no whole multiple of {self.scale}")
         data = struct.pack(FORMATS[self.type], number)
         return self._arranged(list(struct.unpack(f">{self.width}H", data)))
 

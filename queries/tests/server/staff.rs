@@ -223,7 +223,7 @@ async fn a_port_in_use_is_one_clear_line() {
     let served = city.serve().await;
     let taken = served.staff;
     let free = std::net::SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, 0));
-    let serve = tjern_queries::ServeConfig { public: free, staff: taken, tokens: None };
+    let serve = tjern_queries::ServeConfig { public: free, staff: taken, tokens: None, personal_lake: None };
     let settings =
         tjern_queries::ServerSettings::new(city.lake.clone(), jiff::tz::TimeZone::UTC, &serve, Tokens::none());
     let error = Server::bind(settings).await.expect_err("the port is taken");

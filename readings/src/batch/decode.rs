@@ -10,6 +10,7 @@ use arrow_array::types::{Float64Type, Int8Type, Int32Type, Int64Type, TimestampM
 use arrow_array::{Array, PrimitiveArray, RecordBatch, StringArray};
 use arrow_ipc::reader::StreamReader;
 
+use super::envelope;
 use super::rows::{Row, RowDigest};
 use super::{Batch, BatchError, FORMAT_VERSION, Header, ROWS_MAX, metadata, schema};
 use crate::keys::Bounds;
@@ -21,18 +22,24 @@ use crate::sensor::SensorId;
 /// # Errors
 /// [`BatchError`] with what is wrong and in which row; nothing of a bad batch is handed out.
 pub fn decode(bytes: &[u8]) -> Result<Batch, BatchError> {
-    let mut reader = StreamReader::try_new(Cursor::new(bytes), None)?;
-    let header = read_header(reader.schema().metadata())?;
-    let rows = match reader.next() {
-        Some(rows) => rows?,
-        None => return Err(BatchError::Metadata { key: metadata::ROWS, what: "followed by no rows".to_owned() }),
-    };
-    if reader.next().is_some() {
-        return Err(BatchError::Metadata { key: metadata::ROWS, what: "followed by a second record batch".to_owned() });
-    }
-    let batch = Batch { rows: plain(rows)?, header };
+    envelope::check(bytes)?;
+    // Arrow's reader panics on some damaged layouts (a validity bitmap shorter than its column). That
+    // is a bad batch, and no broken invariant of ours.
+    let batch = std::panic::catch_unwind(|| read(bytes))
+        .map_err(|_| BatchError::Size { what: "a layout that Arrow's reader cannot follow".to_owned() })??;
     batch.check()?;
     Ok(batch)
+}
+
+fn read(bytes: &[u8]) -> Result<Batch, BatchError> {
+    let mut reader = StreamReader::try_new(Cursor::new(bytes), None)?;
+    let header = read_header(reader.schema().metadata())?;
+    let wrong = |what: &str| BatchError::Metadata { key: metadata::ROWS, what: what.to_owned() };
+    let rows = reader.next().ok_or_else(|| wrong("followed by no rows"))??;
+    if reader.next().is_some() {
+        return Err(wrong("followed by a second record batch"));
+    }
+    Ok(Batch { rows: plain(rows)?, header })
 }
 
 impl Batch {

@@ -142,7 +142,6 @@ fn any_reading() -> impl Strategy<Value = Reading> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
     fn what_is_written_is_read(readings in prop::collection::vec(any_reading(), 1..50), first in 1..i64::MAX / 2) {

@@ -1,0 +1,85 @@
+//! The sizes that a batch file claims, held against the file before anything is allocated.
+//!
+//! Arrow's reader believes the lengths that stand in a file and allocates what they ask for: one
+//! flipped bit could end the whole process for want of exabytes. Here every message, body and buffer
+//! is held against the bytes that are there, and every length after decompression against a bound.
+//! The layout is that of the Arrow columnar format, "Encapsulated message format" and "Compressed
+//! buffers" (Message.fbs, `BodyCompression`).
+
+use arrow_ipc::{Message, MessageHeader, RecordBatch, root_as_message};
+
+use super::BatchError;
+
+/// The most bytes that a buffer of a batch may have: the widest column of the most rows, and as much
+/// again for texts.
+const BUFFER_BYTES_MAX: i64 = super::ROWS_MAX * 16;
+
+/// What stands before each message of a stream (since Arrow 0.15).
+const CONTINUATION: [u8; 4] = [0xff; 4];
+
+/// Whether everything that the file claims can be true.
+pub(super) fn check(file: &[u8]) -> Result<(), BatchError> {
+    let mut rest = file;
+    while let Some(message) = next_message(&mut rest)? {
+        let body = take(&mut rest, message.bodyLength(), "the body of a message")?;
+        match message.header_type() {
+            MessageHeader::RecordBatch => check_buffers(message.header_as_record_batch(), body)?,
+            MessageHeader::DictionaryBatch => {
+                check_buffers(message.header_as_dictionary_batch().and_then(|batch| batch.data()), body)?;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The next message's description; `None` at the end of the stream.
+fn next_message<'a>(rest: &mut &'a [u8]) -> Result<Option<Message<'a>>, BatchError> {
+    if rest.is_empty() {
+        return Ok(None);
+    }
+    let mut length = take(rest, 4, "a length")?;
+    if length == CONTINUATION {
+        length = take(rest, 4, "a length")?;
+    }
+    let length = length.try_into().map_or(0, i32::from_le_bytes);
+    if length == 0 {
+        return Ok(None);
+    }
+    let described = take(rest, length.into(), "the description of a message")?;
+    root_as_message(described).map(Some).map_err(|error| BatchError::Size { what: format!("a message: {error}") })
+}
+
+fn check_buffers(batch: Option<RecordBatch<'_>>, body: &[u8]) -> Result<(), BatchError> {
+    let refused = |what: &str| BatchError::Size { what: what.to_owned() };
+    let batch = batch.ok_or_else(|| refused("rows without a description"))?;
+    if !(0..=super::ROWS_MAX).contains(&batch.length()) {
+        return Err(refused("more rows than a batch may have"));
+    }
+    let nodes = batch.nodes().into_iter().flatten();
+    if nodes.into_iter().any(|node| node.length() < 0 || node.length() > super::ROWS_MAX || node.null_count() < 0) {
+        return Err(refused("a column with more rows than a batch may have"));
+    }
+    for buffer in batch.buffers().into_iter().flatten() {
+        let mut rest = body;
+        take(&mut rest, buffer.offset(), "a buffer's place")?;
+        let mut bytes = take(&mut rest, buffer.length(), "a buffer")?;
+        if batch.compression().is_none() || bytes.is_empty() {
+            continue;
+        }
+        let length = take(&mut bytes, 8, "a compressed buffer")?.try_into().map_or(0, i64::from_le_bytes);
+        // -1: this buffer is not compressed after all.
+        if !(-1..=BUFFER_BYTES_MAX).contains(&length) {
+            return Err(refused("a buffer that would be larger than a batch may be"));
+        }
+    }
+    Ok(())
+}
+
+/// Takes `length` bytes from the front.
+fn take<'a>(rest: &mut &'a [u8], length: i64, what: &str) -> Result<&'a [u8], BatchError> {
+    let cut = usize::try_from(length).ok().and_then(|length| rest.split_at_checked(length));
+    let (taken, left) = cut.ok_or_else(|| BatchError::Size { what: format!("{what} beyond the end of the file") })?;
+    *rest = left;
+    Ok(taken)
+}
