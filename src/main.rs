@@ -3,6 +3,7 @@
 //! stdout is for data and for the lines of `up`; stderr for the log and for errors. Exit status: 0 when
 //! all was done or it was told to end, 1 when something failed, 2 for wrong usage or configuration,
 //! with nothing started.
+#![forbid(unsafe_code)]
 
 mod cli;
 mod config;

@@ -7,6 +7,7 @@
 //!
 //! Delta is used at reader version 1, writer version 2, unpartitioned, without table features, so
 //! that Spark, DuckDB, Polars and Python's `deltalake` read the same folders.
+#![forbid(unsafe_code)]
 
 pub mod commit;
 pub mod file;

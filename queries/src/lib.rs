@@ -6,6 +6,7 @@
 //!
 //! Nothing here writes to the lake, reads another file than the tokens', or asks anybody anything.
 //! What a request may cost is in [`limits`], and nothing is ever cut without saying so.
+#![forbid(unsafe_code)]
 
 mod connections;
 mod engine;

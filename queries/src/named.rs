@@ -20,7 +20,7 @@ use crate::parameters::{Parameter, ParameterError};
 
 macro_rules! queries {
     ($($name:literal),+ $(,)?) => {
-        &[$(($name, include_str!(concat!("../queries/sql/", $name, ".sql")))),+]
+        &[$(($name, include_str!(concat!("../sql/", $name, ".sql")))),+]
     };
 }
 

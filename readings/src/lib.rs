@@ -4,6 +4,7 @@
 //! Everything else stands on this crate, and a gateway needs nothing else. It is small and light on
 //! purpose: no SQL engine, no table format, no mathematics. Decoders ([`batch`]) do no I/O; the only
 //! I/O is in [`store`]; the only clock is [`clock`].
+#![forbid(unsafe_code)]
 
 pub mod batch;
 pub mod clock;

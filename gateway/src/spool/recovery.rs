@@ -217,6 +217,8 @@ impl Core {
         }
         for (first_seq, record) in found.contents.records {
             match record {
+                // Left-overs of what was not synced here, and written anew in the next segment.
+                Record::Readings(_) if first_seq >= end => {}
                 Record::Readings(mut readings) => {
                     readings.truncate(usize::try_from(end.saturating_sub(first_seq)).unwrap_or(0));
                     readings.iter().for_each(|reading| note_newest(&mut self.newest, reading));

@@ -197,6 +197,29 @@ fn a_torn_tail_with_anything_behind_it_is_cut() {
     }
 }
 
+/// A segment is left after an error, with records in it that were never synced and whose numbers went to
+/// other readings in the next one. If the first of them is torn, those behind it must not count.
+#[test]
+fn records_behind_the_end_of_a_left_segment_do_not_count() {
+    let disk = Memory::new(Plan::Well);
+    let mut core = open(&disk, 1 << 20).expect("opened");
+    core.append(readings(0, 5));
+    assert!(core.sync());
+    let path = core.log.active.as_ref().expect("written").path.clone();
+    // Three records that are written and not synced; then the segment is left, and they are written anew.
+    for from in [5, 7, 9] {
+        core.append(readings(from, 2));
+    }
+    core.log.leave(core.synced_seq);
+    core.written = 0;
+    assert!(core.sync());
+    drop(core);
+    let synced = super::record::encode_readings(1, readings(0, 5).iter()).len();
+    disk.damage(&path, |bytes| bytes[segment::RECORDS_AT + synced + 20] ^= 1);
+    let (values, missing, _) = all_of(&disk);
+    assert_eq!((values, missing), ((0..11).collect(), 0));
+}
+
 /// A spool that no longer knows which numbers it gave out begins a new epoch; what it has goes out under
 /// the old one, which is then finished.
 #[test]

@@ -166,19 +166,3 @@ fn only_spans_that_are_offered_are_answered() {
     assert_eq!(Days::parse(Some("31")), None);
     assert_eq!(Days::parse(Some("")), None);
 }
-
-#[test]
-fn pages_for_the_eye() {
-    // With TJERN_PAGES=<folder> the pages are written there, to be looked at.
-    let Some(folder) = std::env::var_os("TJERN_PAGES").map(std::path::PathBuf::from) else { return };
-    let (sensors, curves) = city();
-    let local = |html: String| {
-        let style = format!("<style>{}</style>", include_str!("style.css"));
-        html.replace("</head>", &(style + "</head>"))
-    };
-    std::fs::write(folder.join("front.html"), local(front_page(&sensors, &curves))).expect("a folder");
-    for (name, days) in [("one", Days::One), ("seven", Days::Seven), ("thirty", Days::Thirty)] {
-        let html = local(site_page("landfalltjern", &sensors, &curves, days));
-        std::fs::write(folder.join(format!("site-{name}.html")), html).expect("a folder");
-    }
-}
