@@ -61,11 +61,15 @@ impl ConfigText {
     /// Reads a file.
     ///
     /// # Errors
-    /// [`ConfigError::Unreadable`], also where the file is no UTF-8.
+    /// [`ConfigError::Unreadable`]; [`ConfigError::Wrong`] where the file is no UTF-8.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-        Ok(Self { path: path.to_owned(), text })
+        let bytes = std::fs::read(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        String::from_utf8(bytes).map(|text| Self { path: path.to_owned(), text }).map_err(|error| {
+            let place = error.utf8_error().valid_up_to();
+            let readable = Self::new(path, String::from_utf8_lossy(error.as_bytes()));
+            let hint = "save the file as UTF-8".to_owned();
+            ConfigError::Wrong(vec![readable.problem(place..place + 1, "this is not UTF-8", Some(hint))])
+        })
     }
 
     /// A text that came from elsewhere, under the name that errors shall show.
@@ -133,12 +137,43 @@ impl ConfigText {
     }
 }
 
-/// "unknown field `adress`, expected one of `address`, …" names what was meant: the nearest word.
+/// What would be right, where the reader's own words do not say it already.
 fn suggestion(message: &str) -> Option<String> {
     let mut words = message.split('`').skip(1).step_by(2);
-    let wrong = words.next()?;
-    let nearest = words.max_by(|one, other| likeness(wrong, one).total_cmp(&likeness(wrong, other)))?;
-    (likeness(wrong, nearest) > 0.75).then(|| format!("did you mean `{nearest}`?"))
+    let said = |part: &str| message.contains(part);
+    if said("missing field") {
+        return words.next().map(|key| format!("add `{key} = …`: docs/configuration.md has every key with an example"));
+    }
+    if said("unknown field") || said("unknown variant") {
+        let wrong = words.next()?;
+        let nearest = words.max_by(|one, other| likeness(wrong, one).total_cmp(&likeness(wrong, other)));
+        return Some(match nearest.filter(|nearest| likeness(wrong, nearest) > 0.7) {
+            Some(nearest) => format!("did you mean `{nearest}`?"),
+            None => "take it out, or write one of those that are expected".to_owned(),
+        });
+    }
+    let right = [
+        ("expected a sequence", "write the section's heading with two brackets, like `[[bus]]`"),
+        ("expected a string", "write it in double quotes"),
+        ("expected a boolean", "write `true` or `false`, without quotes"),
+        ("expected f", "write a number, without quotes"),
+        ("expected i", "write a whole number, without quotes"),
+        ("expected u", "write a whole number, without quotes"),
+        ("expected struct", "write it as a section, like `[spool]`"),
+        ("duplicate key", "name each key once"),
+    ];
+    if let Some((_, right)) = right
+        .into_iter()
+        .find(|(part, _)| said("invalid ") && said(part) || said("duplicate key") && *part == "duplicate key")
+    {
+        return Some(right.to_owned());
+    }
+    let syntax =
+        ["key with no value", "extra `", "invalid key", "unclosed", "expected newline", "string values must be quoted"];
+    syntax
+        .iter()
+        .any(|part| said(part))
+        .then(|| "a line is `key = value`, with texts in double quotes; a heading `[section]`".to_owned())
 }
 
 fn likeness(one: &str, other: &str) -> f64 {
@@ -331,6 +366,33 @@ mod tests {
         let shown = problem.to_string();
         for part in ["city.toml:2:3", "unknown field `evry`", "evry = \"1h\"", "^^^^", "hint: did you mean `every`?"] {
             assert!(shown.contains(part), "no {part:?} in:\n{shown}");
+        }
+    }
+
+    /// serde's own words are for programmers; a technician needs to know what to write.
+    #[test]
+    fn what_would_be_right_is_said() {
+        for (text, hint) in [
+            ("every = \"1h\"\n", "add `address = …`"),
+            ("address = 5\nevery = \"1h\"\n", "write it in double quotes"),
+            ("address = \"x\"\nevery = \"1h\"\nfoo = 1\n", "take it out, or write one of those that are expected"),
+            ("hello world\n", "a line is `key = value`"),
+            ("address = \"x\"\naddress = \"y\"\n", "name each key once"),
+        ] {
+            let problem = problem(text);
+            let said = problem.hint.clone().unwrap_or_default();
+            assert!(said.starts_with(hint), "{text:?}: {problem}");
+        }
+    }
+
+    #[test]
+    fn a_file_in_another_encoding_is_told_with_its_place() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("city.toml");
+        std::fs::write(&path, b"version = 1\nname = \"\xe5\"\n").expect("written");
+        match ConfigText::read(&path) {
+            Err(ConfigError::Wrong(problems)) => assert_eq!((problems[0].line, problems[0].column), (2, 9)),
+            other => panic!("expected a problem, got {other:?}"),
         }
     }
 

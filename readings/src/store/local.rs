@@ -6,7 +6,8 @@
 //! links (create) or renames (overwrite) it, and syncs the folder, and each folder it had to make in
 //! its parent; only then has it succeeded. Listings are in the order of the keys, as a cloud's are.
 //!
-//! Files under way are named `<name>#<number>`, which listings leave out.
+//! Files under way lie in the folder `.staged`, named `<process>#<number>`, which listings leave out.
+//! Those that a killed process left there are removed by whoever opens the lake a day later.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
@@ -26,7 +27,15 @@ use object_store::{
     PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result, UploadPart,
 };
 
+use crate::clock::{Clock, SECOND_US};
+
 const NAME: &str = "SyncedFolder";
+
+/// Where files lie while they are written.
+const STAGED_FOLDER: &str = ".staged";
+
+/// A file that has been under way for so long was left behind.
+const LEFT_BEHIND_US: i64 = 24 * 3_600 * SECOND_US;
 
 /// Numbers the files under way of this process.
 static STAGED: AtomicU64 = AtomicU64::new(0);
@@ -46,6 +55,7 @@ impl SyncedFolder {
     pub fn create(root: &FilePath) -> io::Result<Self> {
         create_folder(root)?;
         let root = root.canonicalize()?;
+        sweep(&root.join(STAGED_FOLDER));
         let objects = LocalFileSystem::new_with_prefix(&root).map_err(io::Error::other)?;
         Ok(Self { root, objects: Arc::new(objects) })
     }
@@ -60,10 +70,10 @@ impl SyncedFolder {
 }
 
 /// Writes `payload` as `path`, on disk when this returns.
-fn put(path: &FilePath, payload: &PutPayload, create_only: bool) -> io::Result<()> {
+fn put(root: &FilePath, path: &FilePath, payload: &PutPayload, create_only: bool) -> io::Result<()> {
     let folder = path.parent().ok_or_else(|| io::Error::other("an object needs a folder"))?;
     create_folder(folder)?;
-    let staged = stage(path, payload)?;
+    let staged = stage(&root.join(STAGED_FOLDER), payload)?;
     let placed = if create_only { fs::hard_link(&staged, path) } else { fs::rename(&staged, path) };
     if create_only || placed.is_err() {
         // What is left behind is left out of listings and does no harm.
@@ -73,17 +83,37 @@ fn put(path: &FilePath, payload: &PutPayload, create_only: bool) -> io::Result<(
     sync_folder(folder)
 }
 
-fn stage(path: &FilePath, payload: &PutPayload) -> io::Result<PathBuf> {
-    let mut name = path.as_os_str().to_owned();
-    let number = u64::from(std::process::id()) << 32 | STAGED.fetch_add(1, Ordering::Relaxed);
-    name.push(format!("#{number}"));
-    let staged = PathBuf::from(name);
-    let mut file = File::create_new(&staged)?;
+fn stage(folder: &FilePath, payload: &PutPayload) -> io::Result<PathBuf> {
+    create_folder(folder)?;
+    let (mut file, staged) = loop {
+        let staged = folder.join(format!("{}#{}", std::process::id(), STAGED.fetch_add(1, Ordering::Relaxed)));
+        match File::create_new(&staged) {
+            Ok(file) => break (file, staged),
+            // Left behind by a process that had our number.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    };
     let written = payload.iter().try_for_each(|part| file.write_all(part)).and_then(|()| file.sync_all());
     if written.is_err() {
         let _ = fs::remove_file(&staged);
     }
     written.map(|()| staged)
+}
+
+/// Removes what was left behind, as far as that can be done.
+fn sweep(folder: &FilePath) {
+    let before_us = Clock::system().now_us() - LEFT_BEHIND_US;
+    let left_behind = |entry: &fs::DirEntry| {
+        let modified = entry.metadata().and_then(|metadata| metadata.modified()).ok()?;
+        let since = modified.duration_since(std::time::UNIX_EPOCH).ok()?;
+        Some(i64::try_from(since.as_micros()).unwrap_or(i64::MAX) < before_us)
+    };
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if left_behind(&entry) == Some(true) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// Creates a folder and those above it; each new one is on disk when this returns.
@@ -152,8 +182,9 @@ impl ObjectStore for SyncedFolder {
         };
         let path = self.objects.path_to_filesystem(location)?;
         let key = location.to_string();
+        let root = self.root.clone();
         blocking(move || {
-            put(&path, &payload, create_only).map_err(|source| match source.kind() {
+            put(&root, &path, &payload, create_only).map_err(|source| match source.kind() {
                 ErrorKind::AlreadyExists => Error::AlreadyExists { path: key, source: Box::new(source) },
                 _ => generic(source),
             })

@@ -71,8 +71,29 @@ async fn of_many_creators_one_wins() {
     });
     let won = futures::future::join_all(puts).await;
     assert_eq!(won.into_iter().filter(|won| *won).count(), 1);
-    let left: Vec<_> = std::fs::read_dir(folder.path().join("landing")).expect("a folder").collect();
-    assert_eq!(left.len(), 1, "files under way were left behind");
+    for (place, files) in [("landing", 1), (".staged", 0)] {
+        let left: Vec<_> = std::fs::read_dir(folder.path().join(place)).expect("a folder").collect();
+        assert_eq!(left.len(), files, "files under way were left behind in {place}");
+    }
+}
+
+/// A process that is killed while it writes leaves its file; somebody has to take it away.
+#[tokio::test]
+async fn what_a_killed_process_left_is_removed_a_day_later() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let staged = folder.path().join(".staged");
+    std::fs::create_dir(&staged).expect("a folder");
+    for (name, age_s) in [("1#1", 2 * 86_400), ("1#2", 60)] {
+        let file = std::fs::File::create(staged.join(name)).expect("a file");
+        let now_us = u64::try_from(crate::clock::Clock::system().now_us()).expect("after 1970");
+        let then =
+            std::time::UNIX_EPOCH + std::time::Duration::from_micros(now_us) - std::time::Duration::from_secs(age_s);
+        file.set_modified(then).expect("set");
+    }
+    let store = Store::open(&LakeUrl::folder(folder.path()).expect("absolute")).expect("opened");
+    assert!(!staged.join("1#1").exists() && staged.join("1#2").exists());
+    let listed: Vec<_> = store.objects().list(None).try_collect().await.expect("listed");
+    assert_eq!(listed.len(), 0, "{listed:?}");
 }
 
 #[test]
