@@ -271,26 +271,27 @@ impl Core {
         if self.unsealed_rows() >= UNSEALED_MAX {
             return Err(io::Error::other("too many readings wait for sealing, which fails"));
         }
-        self.make_room(self.log.segment_bytes)?;
+        // Saying what is sealed frees the segments that hold it: for that the bound may be passed for a moment.
+        if !self.make_room(self.log.segment_bytes)? && self.log.marked_to == self.sealed_to {
+            return Err(io::Error::new(io::ErrorKind::StorageFull, "the spool has reached its `max_bytes`"));
+        }
         self.log.begin_segment(self.synced_seq + 1, self.sealed_to, &self.newest)?;
         self.log.remove_sealed();
         Ok(())
     }
 
-    /// Drops the oldest sealed batches until so many bytes fit.
-    fn make_room(&mut self, bytes: u64) -> io::Result<()> {
+    /// Drops the oldest sealed batches until so many bytes fit. Says whether they do.
+    fn make_room(&mut self, bytes: u64) -> io::Result<bool> {
         while self.log.bytes() + self.shelf.bytes() + bytes > self.settings.max_bytes {
             let is_batch = |object: &&SealedObject| object.kind == SealedKind::Batch;
             let oldest = self.shelf.offered(self.log.epoch, self.log.marked_to).find(is_batch).cloned();
-            let Some(batch) = oldest else {
-                return Err(io::Error::new(io::ErrorKind::StorageFull, "the spool has reached its `max_bytes`"));
-            };
+            let Some(batch) = oldest else { return Ok(false) };
             self.shelf.replace_with_gap(&batch, "spool_full", self.clock.now_us())?;
             self.dropped_batches += 1;
             self.dropped_readings += batch.bounds.count().unsigned_abs();
             tracing::error!(bounds = %batch.bounds, "the spool is full: its oldest batch was dropped, a gap says so; hint: raise `max_bytes`, or look why nothing is uploaded");
         }
-        Ok(())
+        Ok(true)
     }
 
     fn forget_oldest(&mut self) {
@@ -347,6 +348,7 @@ impl Core {
         let most = attempted.and_then(|rows| usize::try_from(rows).ok()).unwrap_or(readings.len());
         let readings = &readings[..readings.len().min(most)];
         let (rows, bytes) = encode(&self.settings, self.log.epoch, first_seq, readings)?;
+        // Where nothing can go, sealing is what makes room in the end.
         self.make_room(bytes.len() as u64)?;
         let bounds = Bounds { first: first_seq, last: first_seq + count(rows) - 1 };
         self.attempted = Some(bounds);

@@ -131,6 +131,37 @@ fn a_full_spool_drops_its_oldest_batches_and_says_which() {
     assert!(values.iter().next() > Some(&0) && values.contains(&(appended - 1)), "the oldest must go, not the newest");
 }
 
+/// A bound that was lowered below what is there: the spool gets below it by itself, and loses no more than
+/// it must.
+#[test]
+fn a_lowered_bound_is_reached_and_stops_nothing() {
+    let disk = Memory::new(Plan::Well);
+    let mut core = open(&disk, 1 << 30).expect("opened");
+    let mut random = fastrand::Rng::with_seed(11);
+    for round in 0..49 {
+        let mut some = readings(round * 1_000, 1_000);
+        some.iter_mut().for_each(|reading| reading.time_us = random.i64(..));
+        core.append(some);
+        assert!(core.sync());
+    }
+    assert!(core.log.bytes() > 1 << 20);
+    drop(core);
+    let mut core = open(&disk, 1 << 20).expect("opened");
+    core.append(readings(49_000, 10));
+    assert!(core.seal(), "{:?}", core.status());
+    core.append(readings(49_010, 10));
+    assert!(core.seal(), "{:?}", core.status());
+    let status = core.status();
+    assert!(status.bytes <= 1 << 20, "{status:?}");
+    let mut lake = Lake::default();
+    upload(&mut core, &mut lake, |_| false).expect("uploaded");
+    lake.check_cover().expect("covered");
+    let (values, missing) = lake.values().expect("once");
+    assert_eq!(missing as u64, status.dropped_readings);
+    assert_eq!(values.len() as u64 + status.dropped_readings, 49_020);
+    assert!(values.contains(&49_019));
+}
+
 /// Puts some records on disk, and gives the disk and the segment that holds them.
 fn with_records(counts: &[u64]) -> (Memory, PathBuf) {
     let disk = Memory::new(Plan::Well);
@@ -202,7 +233,7 @@ fn a_torn_tail_with_anything_behind_it_is_cut() {
 #[test]
 fn records_behind_the_end_of_a_left_segment_do_not_count() {
     let disk = Memory::new(Plan::Well);
-    let mut core = open(&disk, 1 << 20).expect("opened");
+    let mut core = open(&disk, 1 << 26).expect("opened");
     core.append(readings(0, 5));
     assert!(core.sync());
     let path = core.log.active.as_ref().expect("written").path.clone();
