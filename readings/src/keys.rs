@@ -40,10 +40,10 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// Bounds, if they are a run of numbers from 1 on.
+    /// Bounds, if they are a run of numbers from 1 on, with a number left to come after them.
     #[must_use]
     pub const fn new(first: i64, last: i64) -> Option<Self> {
-        if first >= 1 && last >= first { Some(Self { first, last }) } else { None }
+        if first >= 1 && last >= first && last < i64::MAX { Some(Self { first, last }) } else { None }
     }
 
     /// How many numbers lie within.
@@ -68,6 +68,19 @@ impl Bounds {
 impl fmt::Display for Bounds {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{:020}-{:020}", self.first, self.last)
+    }
+}
+
+/// A text that names no run of numbers: two numbers of 20 digits with `-` between them.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no run of numbers")]
+pub struct UnknownBounds(pub String);
+
+impl std::str::FromStr for Bounds {
+    type Err = UnknownBounds;
+
+    fn from_str(text: &str) -> Result<Self, UnknownBounds> {
+        parse_bounds(text).ok_or_else(|| UnknownBounds(text.to_owned()))
     }
 }
 
@@ -243,7 +256,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_key_names_what_it_was_made_of(bytes: [u8; 16], first in 1..i64::MAX, more in 0..1_000_000_i64) {
+        fn a_key_names_what_it_was_made_of(bytes: [u8; 16], first in 1..i64::MAX / 2, more in 0..1_000_000_i64) {
             let epoch = Epoch::from_bytes(bytes);
             let bounds = Bounds { first, last: first.saturating_add(more) };
             for landed in [Landed::Batch(epoch, bounds), Landed::Gap(epoch, bounds), Landed::Closed(epoch)] {
@@ -252,8 +265,8 @@ mod tests {
         }
 
         #[test]
-        fn keys_sort_as_numbers(one in 1..i64::MAX, other in 1..i64::MAX) {
-            let key = |first| Landed::Batch(Epoch::from_bytes([1; 16]), Bounds { first, last: i64::MAX }).key(&source());
+        fn keys_sort_as_numbers(one in 1..i64::MAX - 1, other in 1..i64::MAX - 1) {
+            let key = |first| Landed::Batch(Epoch::from_bytes([1; 16]), Bounds { first, last: i64::MAX - 1 }).key(&source());
             prop_assert_eq!(key(one).cmp(&key(other)), one.cmp(&other));
         }
     }

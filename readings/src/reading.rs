@@ -12,6 +12,11 @@ use crate::sensor::SensorId;
 /// Integers beyond 2⁵³ have no exact `f64`.
 const EXACT_INTEGER_MAX: u64 = 1 << 53;
 
+/// The times that a reading can have, in microseconds since 1970: the years 1900 to 2199. What lies
+/// outside is a broken clock or a broken file, and a single such row would make every job that works
+/// by windows of time walk through the centuries.
+pub const TIMES_US: std::ops::Range<i64> = -2_208_988_800_000_000..7_258_118_400_000_000;
+
 /// A QARTOD flag (Manual for Real-Time Oceanographic Data Quality Control Flags, U.S. IOOS 2020,
 /// table 2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -260,6 +265,14 @@ mod tests {
         }
         assert!("because".parse::<Cause>().is_err());
         assert_eq!(Cause::exception(2).word(), "exception_2");
+    }
+
+    #[test]
+    fn times_are_those_of_three_centuries() {
+        let year = |year: i64| (year - 1970) * 365 + (year - 1969).div_euclid(4) - (year - 1901).div_euclid(100);
+        let correction = |year: i64| (year - 1601).div_euclid(400);
+        let start_us = |number: i64| (year(number) + correction(number)) * 86_400_000_000;
+        assert_eq!(TIMES_US, start_us(1900)..start_us(2200));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::envelope;
 use super::rows::{Row, RowDigest};
 use super::{Batch, BatchError, FORMAT_VERSION, Header, ROWS_MAX, metadata, schema};
 use crate::keys::Bounds;
-use crate::reading::{Cause, Quality, Reading};
+use crate::reading::{Cause, Quality, Reading, TIMES_US};
 use crate::sensor::SensorId;
 
 /// Decodes a batch file.
@@ -131,6 +131,9 @@ const NAMES: [&str; 7] = ["sensor", "time", "value", "quality", "cause", "lag_ms
 fn check_row(row: &Row<'_>, seq: i64) -> Result<(), String> {
     if row.seq != seq {
         return Err(format!("its number is {}, it must be {seq}", row.seq));
+    }
+    if !TIMES_US.contains(&row.time_us) {
+        return Err(format!("its time, {} µs since 1970, is not within the years 1900 to 2199", row.time_us));
     }
     let Some(quality) = Quality::from_code(row.quality) else {
         return Err(format!("`{}` is no quality", row.quality));

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::reading::{Cause, Quality, Reading};
+use crate::reading::{Cause, Quality, Reading, TIMES_US};
 
 fn source() -> SourceName {
     "landfall-01".parse().expect("valid")
@@ -104,6 +104,9 @@ fn rows_that_break_the_contract_are_refused() {
     let values = |value| -> arrow_array::ArrayRef {
         Arc::new(arrow_array::Float64Array::from_iter([Some(value), Some(1.0), None, Some(1.0), Some(1.0)]))
     };
+    let times = |time_us| -> arrow_array::ArrayRef {
+        Arc::new(arrow_array::TimestampMicrosecondArray::from(vec![0, 0, time_us, 0, 0]).with_timezone("UTC"))
+    };
     for (rows, part) in [
         (with(0, texts(["a/b", "a/b", "../b", "a/b", "a/b"])), "valid part"),
         (with(4, texts(["timeout", "because", "timeout", "timeout", "timeout"])), "not a known cause"),
@@ -112,6 +115,8 @@ fn rows_that_break_the_contract_are_refused() {
         (with(3, qualities([9, 2, 9, 2, 2])), "says that none was got"),
         (with(2, values(f64::NAN)), "is no value"),
         (with(2, values(1.5)), "checksum"),
+        (with(1, times(TIMES_US.end)), "1900 to 2199"),
+        (with(1, times(i64::MIN)), "1900 to 2199"),
         (with(6, Arc::new(arrow_array::Int64Array::from_iter_values([41, 42, 42, 44, 45]))), "it must be 43"),
         (good.slice(0, 4), "there are 4 rows"),
     ] {
@@ -136,7 +141,7 @@ fn columns_of_tomorrow_are_left_out_and_missing_ones_refused() {
 fn any_reading() -> impl Strategy<Value = Reading> {
     let sensor = prop::sample::select(vec!["a/b", "landfalltjern/water_temperature", "a/b/c/d/e"]);
     let result = prop_oneof![any::<f64>().prop_map(Ok), prop::sample::select(Cause::ALL.to_vec()).prop_map(Err),];
-    (sensor, any::<i64>(), result, any::<Option<i32>>()).prop_map(|(sensor, time_us, result, lag_ms)| {
+    (sensor, TIMES_US, result, any::<Option<i32>>()).prop_map(|(sensor, time_us, result, lag_ms)| {
         Reading::from_result(sensor.parse().expect("valid"), time_us, result).with_lag_ms(lag_ms)
     })
 }
