@@ -25,13 +25,16 @@ pub(crate) fn create_properties(table: TableName) -> [(String, Option<String>); 
         ("delta.dataSkippingStatsColumns", table.sort_columns().join(",")),
         ("delta.logRetentionDuration", "interval 1 days".to_owned()),
         ("delta.deletedFileRetentionDuration", "interval 1 days".to_owned()),
-        ("delta.checkpointInterval", COMMITS_PER_HANDLE.to_string()),
+        ("delta.checkpointInterval", COMMITS_PER_CHECKPOINT.to_string()),
     ]
     .map(|(key, value)| (key.to_owned(), Some(value)))
 }
 
+/// How many commits there are between two checkpoints.
+const COMMITS_PER_CHECKPOINT: u32 = 50;
+
 /// delta-rs's handle grows slower with each commit; a new one starts from a checkpoint.
-const COMMITS_PER_HANDLE: u32 = 50;
+const COMMITS_PER_HANDLE: u32 = COMMITS_PER_CHECKPOINT;
 
 /// How often delta-rs may rebase a commit that only adds.
 const REBASES_MAX: usize = 15;

@@ -118,9 +118,11 @@ impl DataFile {
             stats["maxValues"][text] = json!(greatest);
             stats["nullCount"][text] = json!(0);
         }
-        if let Some((least, greatest)) = self.time_us {
-            stats["minValues"][time] = json!(rfc3339(least));
-            stats["maxValues"][time] = json!(rfc3339(greatest));
+        let written = self.time_us.and_then(|(least, greatest)| rfc3339(least).zip(rfc3339(greatest)));
+        // What cannot be written is left out: unknown, never wrong.
+        if let Some((least, greatest)) = written {
+            stats["minValues"][time] = json!(least);
+            stats["maxValues"][time] = json!(greatest);
             stats["nullCount"][time] = json!(0);
         }
         stats.to_string()
@@ -143,10 +145,9 @@ pub(crate) fn decode_path(path: &str) -> String {
     object_store::path::Path::from_url_path(path).map_or_else(|_| path.to_owned(), |decoded| decoded.to_string())
 }
 
-/// A moment as text with microseconds.
-pub(crate) fn rfc3339(time_us: i64) -> String {
-    jiff::Timestamp::from_microsecond(time_us)
-        .map_or_else(|_| "9999-12-31T23:59:59.999999Z".to_owned(), |time| format!("{time:.6}"))
+/// A moment as text with microseconds; none beyond the years that can be written.
+fn rfc3339(time_us: i64) -> Option<String> {
+    jiff::Timestamp::from_microsecond(time_us).ok().map(|time| format!("{time:.6}"))
 }
 
 /// Other writers cut the greatest time to milliseconds, so theirs may be almost one too early (Delta

@@ -54,14 +54,23 @@ pub(crate) async fn newest_revisions(tables: &SessionContext, readings: Option<&
     tables.sql(&sql).await
 }
 
-/// Parts files into those that need no sifting and the others.
+/// Parts files into those that need no sifting and the others. In the order of their times a file is
+/// held only against those that begin before it ends.
 fn settled(mut files: Vec<DataFile>) -> (Vec<DataFile>, Vec<DataFile>) {
+    // Files of unknown times come first, and may share a key with any.
     files.sort_by_key(|file| file.time_us);
-    let alone = |index: usize| {
-        let file = &files[index];
-        file.unique && files.iter().enumerate().all(|(other, it)| other == index || !may_share_a_key(file, it))
-    };
-    let alone: Vec<bool> = (0..files.len()).map(alone).collect();
+    let mut alone: Vec<bool> = files.iter().map(|file| file.unique).collect();
+    for (index, file) in files.iter().enumerate() {
+        let ends_us = file.time_us.map_or(i64::MAX, |(_, last)| last);
+        for (other, it) in files.iter().enumerate().skip(index + 1) {
+            if it.time_us.is_some_and(|(first, _)| first > ends_us) {
+                break;
+            }
+            if may_share_a_key(file, it) {
+                (alone[index], alone[other]) = (false, false);
+            }
+        }
+    }
     let (settled, open): (Vec<_>, Vec<_>) = files.into_iter().zip(alone).partition(|(_, alone)| *alone);
     let files = |parted: Vec<(DataFile, bool)>| parted.into_iter().map(|(file, _)| file).collect();
     (files(settled), files(open))
