@@ -13,7 +13,6 @@ use tjern_pipeline::config::{
 };
 use tjern_pipeline::ingest::IngestSettings;
 use tjern_pipeline::jobs::JobSettings;
-use tjern_pipeline::register::RegisterFiles;
 use tjern_queries::{ServeConfig, Tokens};
 use tjern_readings::configuration::{ConfigError, ConfigText, Problem};
 use tjern_readings::store::LakeUrl;
@@ -100,17 +99,13 @@ impl City {
             ingest_every: file.ingest.every.duration(),
             compact_every: file.compact.every.duration(),
             rollup_every: file.rollup.every.duration(),
-            register: register_files(&file.register, &folder),
+            register: file.register.files(&folder),
             publish: file.publish.unwrap_or_else(default_publications),
             timezone: timezone.clone(),
         };
         let File { lake, simulated, serve, .. } = file;
         Ok(Self { lake, timezone, simulated, serve, tokens, jobs, gateways })
     }
-}
-
-fn register_files(section: &RegisterSection, folder: &Path) -> RegisterFiles {
-    section.files(folder)
 }
 
 fn check(text: &ConfigText, file: &File) -> Vec<Problem> {

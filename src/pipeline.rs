@@ -64,7 +64,8 @@ async fn once(job: Job, lake: &Lake, city: &City, stop: &CancellationToken) -> R
         Job::Compact => {
             let done = compact::compact(lake, stop).await.map_err(Failure::failed)?;
             if done.held_elsewhere {
-                return Ok("compact: another process is at it".to_owned());
+                let minutes = compact::LEASE.as_secs() / 60;
+                return Ok(format!("compact: another process is at it (or was killed at it within {minutes} min)"));
             }
             Ok(format!("compact: {} files became {}", done.removed, done.added))
         }

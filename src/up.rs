@@ -18,7 +18,7 @@ use tjern_queries::Server;
 use tjern_readings::clock::Clock;
 use tjern_readings::configuration::ConfigText;
 use tjern_readings::store::LakeUrl;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::UpArguments;
@@ -77,6 +77,9 @@ async fn run(city: City, lake: Lake, server: Server, stop: CancellationToken) ->
     let server_stop = CancellationToken::new();
     let serving = tokio::spawn(server.run(server_stop.clone()));
     let working = tokio::spawn(jobs::run(lake, city.jobs, jobs_stop.clone()));
+    // A part that ends by itself ends the city: one that looks alive and does not measure, or does not
+    // take what was measured, helps nobody.
+    let (working, serving) = (watched(working, &stop), watched(serving, &stop));
     let gateways = start_gateways(city.gateways, &stop);
     say(&format!("the staff's SQL and metrics: http://{office}/"));
     say(&format!("the page: http://{pages}/"));
@@ -90,6 +93,18 @@ async fn run(city: City, lake: Lake, server: Server, stop: CancellationToken) ->
     say("ended");
     ended?;
     worked.and(served).map_err(|error| Failure::failed(format!("a part of the city failed: {error}")))
+}
+
+/// A task that stops the city when it ends.
+fn watched(task: JoinHandle<()>, stop: &CancellationToken) -> JoinHandle<()> {
+    let stop = stop.clone();
+    tokio::spawn(async move {
+        let ended = task.await;
+        stop.cancel();
+        if let Some(panic) = ended.err().and_then(|error| error.try_into_panic().ok()) {
+            std::panic::resume_unwind(panic);
+        }
+    })
 }
 
 /// Runs each gateway in a task of its own.

@@ -30,9 +30,11 @@ use windows::{Merge, Window};
 /// A file that reaches this size is finished, and the next one begun.
 pub const FILE_BYTES_MAX: u64 = 128 << 20;
 
-/// The lease's name, and how long it is held at most.
+/// The lease's name.
 const JOB: &str = "compact";
-const LEASE: Duration = Duration::from_secs(15 * 60);
+
+/// How long a lease is held by a process that was killed at it.
+pub const LEASE: Duration = Duration::from_secs(5 * 60);
 
 /// What a run of compaction did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -79,7 +81,7 @@ pub async fn compact(lake: &Lake, stop: &CancellationToken) -> Result<CompactOut
     let Some(mut table) = Table::open(lake, TableName::Readings).await? else {
         return Ok(CompactOutcome::default());
     };
-    let merges = windows::plan(&table.files(), FILE_BYTES_MAX);
+    let merges = windows::plan(&table.files(), FILE_BYTES_MAX, lake.clock().now_us());
     if merges.is_empty() {
         return Ok(CompactOutcome::default());
     }

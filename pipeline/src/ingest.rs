@@ -25,6 +25,7 @@ use object_store::{Error, ObjectStoreExt};
 use tjern_lake::{Commit, CommitError, Lake, LakeError, Operation, Table, TableName, schema, write_file};
 use tjern_readings::batch::{self, Batch};
 use tjern_readings::keys::{Bounds, Landed};
+use tjern_readings::sensor::{Epoch, SourceName};
 
 use crate::quality::QualityError;
 use crate::quarantine::quarantine;
@@ -40,6 +41,15 @@ pub const COMMIT_BATCHES_MAX: usize = 256;
 
 /// The most rows of one commit, but for a single batch that has more.
 pub const COMMIT_ROWS_MAX: usize = 1_000_000;
+
+/// The largest batch file that is read. A gateway seals at most 8 MiB; imports may make bigger ones.
+pub const BATCH_BYTES_MAX: u64 = 64 << 20;
+
+/// How often one commit is tried before its maker looks at everything again, or gives up.
+const COMMIT_ATTEMPTS_MAX: u32 = 5;
+
+/// How long the first pause is after a commit that failed; each further one is twice as long.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// How ingest behaves.
 #[derive(Debug, Clone, Copy)]
@@ -88,6 +98,12 @@ pub enum IngestError {
         "ingest was overtaken {ATTEMPTS_MAX} times in a row; hint: is another `tjern pipeline run` at work on this lake?"
     )]
     Overtaken,
+}
+
+/// The last number of a stream that was taken or passed; `None` where nothing of it was.
+#[must_use]
+pub fn watermark(table: &Table, source: &SourceName, epoch: Epoch) -> Option<i64> {
+    table.transaction(&progress::watermark_of(source, epoch))
 }
 
 /// Takes what has landed, to the end, and cleans up behind it.
@@ -189,15 +205,21 @@ impl Ingester {
             match *step {
                 Step::PassHole(hole) => gathered.pass(stream, hole, Open::Hole),
                 Step::PassGap(gap) => gathered.pass(stream, gap, Open::Gap),
-                Step::Take(bounds) => {
-                    let Some(rows) = self.read(stream, bounds, register, gathered).await? else { return Ok(()) };
-                    gathered.take(rows);
-                    gathered.transactions.insert(progress::watermark(stream), bounds.last);
-                }
+                Step::Take(bounds) => match self.read(stream, bounds, register, gathered).await? {
+                    Read::Rows(rows) => {
+                        gathered.take(rows);
+                        gathered.transactions.insert(progress::watermark(stream), bounds.last);
+                    }
+                    // Its numbers are known to be missing: nobody need wait for them, and once it is
+                    // mended it fills them.
+                    Read::Refused => gathered.pass(stream, bounds, Open::Hole),
+                    Read::Gone => return Ok(()),
+                },
                 Step::Fill(bounds, open) => {
-                    let Some(rows) = self.read(stream, bounds, register, gathered).await? else { continue };
+                    let Read::Rows(rows) = self.read(stream, bounds, register, gathered).await? else { continue };
                     gathered.take(rows);
-                    gathered.fill(stream, bounds, open);
+                    let kind = self.table.transaction(&progress::open(stream, open)).unwrap_or(Open::Hole as i64);
+                    gathered.fill(stream, bounds, open, kind);
                     // The numbers around it changed: another filling waits for the next round.
                     return Ok(());
                 }
@@ -219,16 +241,16 @@ impl Ingester {
         bounds: Bounds,
         register: &Register,
         gathered: &mut Gathered,
-    ) -> Result<Option<RecordBatch>, IngestError> {
+    ) -> Result<Read, IngestError> {
         match self.decode(stream, bounds).await? {
-            Decoded::Gone => Ok(None),
+            Decoded::Gone => Ok(Read::Gone),
             Decoded::Bad(reason) => {
                 self.refuse(stream, bounds, &reason, gathered).await?;
-                Ok(None)
+                Ok(Read::Refused)
             }
             Decoded::Good(batch) => {
                 let units = self.units_of(&batch).await?;
-                Ok(Some(rows::rows(&batch, register, &units, self.lake.clock().now_us())?))
+                Ok(Read::Rows(rows::rows(&batch, register, &units, self.lake.clock().now_us())?))
             }
         }
     }
@@ -236,6 +258,9 @@ impl Ingester {
     async fn decode(&self, (source, epoch): &Stream, bounds: Bounds) -> Result<Decoded, IngestError> {
         let key = Landed::Batch(*epoch, bounds).key(source);
         let bytes = match self.lake.objects().get(&key).await {
+            Ok(found) if found.meta.size > BATCH_BYTES_MAX => {
+                return Ok(Decoded::Bad(format!("it has {} bytes, more than {BATCH_BYTES_MAX}", found.meta.size)));
+            }
             Ok(found) => found.bytes().await.map_err(|source| store_failed(&key, source))?,
             Err(Error::NotFound { .. }) => return Ok(Decoded::Gone),
             Err(source) => return Err(store_failed(&key, source).into()),
@@ -271,7 +296,7 @@ impl Ingester {
         if self.compared.contains(&key) {
             return Ok(());
         }
-        let Some(rows) = self.read(stream, bounds, register, gathered).await? else { return Ok(()) };
+        let Read::Rows(rows) = self.read(stream, bounds, register, gathered).await? else { return Ok(()) };
         if stored::are_stored(&self.table, stream, bounds, &rows).await? {
             self.compared.insert(key);
             return Ok(());
@@ -321,18 +346,26 @@ impl Ingester {
         let transactions = gathered.transactions.into_iter().chain([(INGEST.to_owned(), count)]).collect();
         let commit =
             Commit { operation: Operation::Ingest, add, remove: Vec::new(), transactions, notes: BTreeMap::new() };
-        for _ in 0..ATTEMPTS_MAX {
+        let mut failure = None;
+        for attempt in 0..COMMIT_ATTEMPTS_MAX {
             match self.table.commit(commit.clone()).await {
                 Ok(_) => return Ok(()),
-                Err(CommitError::Failed(error)) => tracing::warn!(%error, "it is open whether a commit took place"),
-                Err(_) => {}
+                Err(CommitError::Failed(error)) => {
+                    tracing::warn!(%error, "it is open whether a commit took place: looking again");
+                    failure = Some(error);
+                    tokio::time::sleep(PAUSE * 2_u32.pow(attempt)).await;
+                }
+                Err(_) => failure = None,
             }
             self.table.refresh().await.map_err(IngestError::from)?;
             // A compaction that came before is no reason to read everything again; an ingest is, be it
             // another's or this very one.
             if self.table.transaction(INGEST).unwrap_or(0) + 1 != count {
-                break;
+                return Err(CommitFailure::Refused);
             }
+        }
+        if let Some(error) = failure {
+            return Err(CommitFailure::Failed(error.into()));
         }
         Err(CommitFailure::Refused)
     }
@@ -367,6 +400,16 @@ enum Decoded {
     Gone,
 }
 
+/// What became of a batch that was to be read.
+#[derive(Debug)]
+enum Read {
+    Rows(RecordBatch),
+    /// It is in quarantine.
+    Refused,
+    /// It is not there any more.
+    Gone,
+}
+
 /// What one commit brings.
 #[derive(Debug, Default)]
 struct Gathered {
@@ -397,11 +440,12 @@ impl Gathered {
         self.passed += 1;
     }
 
-    fn fill(&mut self, stream: &Stream, bounds: Bounds, open: Bounds) {
+    /// What is left of an open run stays what it was, a hole or a gap.
+    fn fill(&mut self, stream: &Stream, bounds: Bounds, open: Bounds, kind: i64) {
         self.transactions.insert(progress::filled(stream, bounds), bounds.last);
         self.transactions.insert(progress::open(stream, open), Open::Closed as i64);
         for rest in sequence::shrink(open, bounds) {
-            self.transactions.insert(progress::open(stream, rest), Open::Hole as i64);
+            self.transactions.insert(progress::open(stream, rest), kind);
         }
     }
 }

@@ -216,37 +216,40 @@ impl Run<'_> {
         }
     }
 
-    /// Month by month, so that memory is bounded by the fullest one.
+    /// Month by month, so that memory is bounded by the fullest one; only months that have readings, so
+    /// that one with a wrong clock costs one month and not a century.
     async fn everything(&self, rewrite: &mut Rewrite<'_>) -> Result<(), RollupError> {
         rewrite.remove = self.table.files();
-        let Some((first_us, last_us)) = self.source.time_range_us().await? else { return Ok(()) };
-        // The first reading may be of an interval, and so of the window before.
-        let mut next = month(self.grid.window(first_us.saturating_sub(1)).start_us);
         let mut keys = SensorKeys::default();
         let mut last_values = HashMap::new();
-        while next.start_us <= last_us {
-            let to_us = self.grid.window(next.end_us.saturating_sub(1)).end_us;
-            if self.may_have_readings(next.start_us, to_us) {
-                let wanted = Wanted { from_us: next.start_us, to_us, sensors: None };
-                let readings = self.source.winners(wanted, &mut keys).await?;
-                let nature = |sensor: &str| self.natures.get(sensor);
-                let inside = |_, window: Window| next.contains(window.start_us);
-                let rows = roll_up(readings, &keys, self.grid, nature, inside, &mut last_values, next.end_us).await?;
-                rewrite.append(rows).await?;
-            }
-            let following = month(next.end_us);
-            if following == next {
-                // The end of time as a table can write it.
-                break;
-            }
-            next = following;
+        for month in self.months().await? {
+            let to_us = self.grid.window(month.end_us.saturating_sub(1)).end_us;
+            let wanted = Wanted { from_us: month.start_us, to_us, sensors: None };
+            let readings = self.source.winners(wanted, &mut keys).await?;
+            let nature = |sensor: &str| self.natures.get(sensor);
+            let inside = |_, window: Window| month.contains(window.start_us);
+            let rows = roll_up(readings, &keys, self.grid, nature, inside, &mut last_values, month.end_us).await?;
+            rewrite.append(rows).await?;
         }
         Ok(())
     }
 
-    fn may_have_readings(&self, from_us: i64, to_us: i64) -> bool {
-        let overlaps = |(low, high): (i64, i64)| low <= to_us && from_us <= high;
-        self.source.table().files().iter().any(|file| file.time_us.is_none_or(overlaps))
+    /// The months in which a window with readings starts.
+    async fn months(&self) -> Result<BTreeSet<Window>, RollupError> {
+        let mut months = BTreeSet::new();
+        let mut last: Option<Window> = None;
+        let take = |_: &str, time_us: i64| {
+            // A reading on a border may be of an interval, and so of the window before.
+            for moment in [time_us, time_us.saturating_sub(1)] {
+                if !last.is_some_and(|window| window.contains(moment)) {
+                    let window = self.grid.window(moment);
+                    months.insert(month(window.start_us));
+                    last = Some(window);
+                }
+            }
+        };
+        self.source.each_row(self.source.table().files(), None, take).await?;
+        Ok(months)
     }
 
     async fn touched(&self, months: &BTreeMap<Window, Windows>, rewrite: &mut Rewrite<'_>) -> Result<(), RollupError> {

@@ -160,12 +160,29 @@ async fn a_bad_batch_goes_to_quarantine_alone() {
     place.land_from("elva-01", 1, 5).await;
     place.put(&key(1, 3), b"no Arrow at all".to_vec()).await;
     place.put(&Path::from("landing/landfall-01/notes.txt"), b"not ours".to_vec()).await;
+    place.land(4, 6).await;
     let outcome = place.ingest().await;
-    assert_eq!((outcome.rows, outcome.quarantined), (5, 1));
+    assert_eq!((outcome.rows, outcome.quarantined, outcome.waiting), (8, 1, 0), "nobody waits for what is known bad");
     let quarantine = place.objects_under("quarantine").await;
     assert_eq!(quarantine.len(), 2, "{quarantine:?}");
     assert!(quarantine[1].ends_with(".reason.json"));
     assert!(place.objects_under("landing").await.contains(&"landing/landfall-01/notes.txt".to_owned()));
+}
+
+/// Two clones send two different bad batches under one key: both are kept for people to look at.
+#[tokio::test]
+async fn quarantine_keeps_everything_that_came() {
+    let place = Place::new();
+    for bytes in [b"one".to_vec(), b"other".to_vec(), b"other".to_vec()] {
+        place.put(&key(1, 3), bytes).await;
+        place.ingest().await;
+        place.clock.set_us(place.clock.now_us() + 1);
+    }
+    let kept = place.objects_under("quarantine").await;
+    assert!(kept.iter().filter(|key| !key.ends_with(".reason.json")).count() >= 2, "{kept:?}");
+    assert_eq!(place.objects_under("landing").await, Vec::<String>::new());
+    place.land(1, 3).await;
+    assert_eq!(place.ingest().await.rows, 3, "the mended batch fills its numbers");
 }
 
 /// A batch under another's key would give its readings the wrong source.

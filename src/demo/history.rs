@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use object_store::{Error, ObjectStore, PutMode, PutPayload};
 use tjern_lake::{Lake, Table, TableName};
+use tjern_pipeline::ingest::watermark;
 use tjern_readings::batch::encode;
 use tjern_readings::keys::{Bounds, Landed};
 use tjern_readings::reading::Reading;
@@ -31,8 +32,7 @@ const DECIMALS: f64 = 100.0;
 pub(super) async fn land(lake: &Lake, places: &[Place]) -> Result<(), Failure> {
     let source: SourceName = SOURCE.parse().map_err(Failure::failed)?;
     let table = Table::open(lake, TableName::Readings).await.map_err(Failure::failed)?;
-    // The watermark of a stream stands in the table under `<source>/<epoch>`.
-    if table.is_some_and(|table| table.transaction(&format!("{source}/{EPOCH}")).is_some()) {
+    if table.is_some_and(|table| watermark(&table, &source, EPOCH).is_some()) {
         say("the history of 30 days is there");
         return Ok(());
     }

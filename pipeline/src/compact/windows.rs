@@ -1,7 +1,9 @@
 //! Which files are merged: no I/O, no clock.
 //!
 //! Time is cut into windows that grow with age, in UTC: days in the month of the newest reading and
-//! the one before, months before that, years from two years on. All files that share a window are
+//! the one before and after it, months around these, years from two years on. A clock that is wrong by
+//! years moves nothing: the newest reading is at most a day ahead of the clock here. A file without
+//! statistics, which only others write, is left alone. All files that share a window are
 //! merged together and cut at its borders, so that sealed files never overlap. A window is worth it
 //! when it has several files, one that is not sorted, or one that reaches over a border. The newest
 //! window will have more files all the time: there only the youngest are merged, those that are not
@@ -12,6 +14,8 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
 use tjern_lake::DataFile;
+
+const DAY_US: i64 = 24 * 3_600_000_000;
 
 /// How many files the newest window gathers before they are merged.
 const OPEN_FILES_MIN: usize = 4;
@@ -33,14 +37,13 @@ pub(super) struct Merge {
     pub(super) windows: Vec<Window>,
 }
 
-/// What to merge. Files without statistics are merged with everything that they may overlap.
-pub(super) fn plan(files: &[DataFile], file_bytes_max: u64) -> Vec<Merge> {
-    let Some(newest_us) = files.iter().filter_map(|file| file.time_us).map(|(_, last)| last).max() else {
-        return Vec::new();
-    };
+/// What to merge.
+pub(super) fn plan(files: &[DataFile], file_bytes_max: u64, now_us: i64) -> Vec<Merge> {
+    let known = || files.iter().filter_map(|file| Some((file, file.time_us?)));
+    let Some(newest_us) = known().map(|(_, (_, last))| last).max() else { return Vec::new() };
+    let newest_us = newest_us.min(now_us.saturating_add(DAY_US));
     let mut merges: Vec<Merge> = Vec::new();
-    for file in files {
-        let (first, last) = file.time_us.unwrap_or((i64::MIN, newest_us));
+    for (file, (first, last)) in known() {
         let windows = windows_between(first, last, newest_us);
         join(&mut merges, Merge { files: vec![file.clone()], windows });
     }
@@ -106,9 +109,11 @@ pub(super) fn window_of(time_us: i64, newest_us: i64) -> Window {
     let month = newest.first_of_month();
     let days_from = month.checked_sub(1.month()).unwrap_or(month);
     let months_from = newest.first_of_year().checked_sub(1.year()).unwrap_or(month);
-    let (from, to) = if date >= days_from {
+    let days_to = month.checked_add(2.months()).unwrap_or(month);
+    let months_to = newest.first_of_year().checked_add(2.years()).unwrap_or(days_to);
+    let (from, to) = if (days_from..days_to).contains(&date) {
         (date, date.tomorrow())
-    } else if date >= months_from {
+    } else if (months_from..months_to).contains(&date) {
         (date.first_of_month(), date.first_of_month().checked_add(1.month()))
     } else {
         (date.first_of_year(), date.first_of_year().checked_add(1.year()))
@@ -131,7 +136,6 @@ mod tests {
     use proptest::prelude::*;
 
     const HOUR_US: i64 = 3_600_000_000;
-    const DAY_US: i64 = 24 * HOUR_US;
 
     fn file(path: &str, first_us: i64, last_us: i64) -> DataFile {
         DataFile {
@@ -163,23 +167,33 @@ mod tests {
         assert_eq!(days("2024-02-01T00:00:00Z"), 366);
     }
 
+    /// One device with a wrong clock must not make all real data "old", and its window a lifetime.
+    #[test]
+    fn a_reading_of_the_far_future_changes_no_window() {
+        let far = now_us() + 170 * 365 * DAY_US;
+        let files = [file("far", far, far), file("new", now_us(), now_us()), file("over", now_us(), far)];
+        let merges = plan(&files, 1_000, now_us());
+        assert!(merges.iter().map(|merge| merge.windows.len()).sum::<usize>() < 300, "{merges:?}");
+        assert_eq!(plan(&files[..2], 1_000, now_us()), [], "each is alone in its window");
+    }
+
     #[test]
     fn a_sealed_window_is_left_alone() {
         let yesterday = now_us() - DAY_US;
         let files = [file("old", yesterday, yesterday), file("new", now_us(), now_us())];
-        assert_eq!(plan(&files, 1_000), []);
+        assert_eq!(plan(&files, 1_000, now_us()), []);
     }
 
     #[test]
     fn a_file_over_a_border_and_small_files_of_one_day_are_merged() {
         let yesterday = now_us() - DAY_US;
         let files = [file("a", yesterday, yesterday), file("b", yesterday, now_us()), file("c", now_us(), now_us())];
-        let merges = plan(&files, 1_000);
+        let merges = plan(&files, 1_000, now_us());
         assert_eq!((merges.len(), merges[0].files.len(), merges[0].windows.len()), (1, 3, 2));
         let files: Vec<_> =
             (0..4).map(|hour| file("x", now_us() - hour * HOUR_US, now_us() - hour * HOUR_US)).collect();
-        assert_eq!(plan(&files, 1_000).len(), 1);
-        assert_eq!(plan(&files[..3], 1_000), [], "the newest window waits for more");
+        assert_eq!(plan(&files, 1_000, now_us()).len(), 1);
+        assert_eq!(plan(&files[..3], 1_000, now_us()), [], "the newest window waits for more");
     }
 
     /// Rewriting the whole day for every few new files would write each row a thousand times.
@@ -187,9 +201,9 @@ mod tests {
     fn a_big_file_of_the_newest_window_is_left_until_it_is_worth_it() {
         let at = |hour: i64, size| DataFile { size, ..file("x", now_us() - hour * HOUR_US, now_us() - hour * HOUR_US) };
         let files: Vec<_> = [at(9, 10_000)].into_iter().chain((0..5).map(|hour| at(hour, 100))).collect();
-        assert_eq!(plan(&files, 1_000_000)[0].files.len(), 5);
+        assert_eq!(plan(&files, 1_000_000, now_us())[0].files.len(), 5);
         let files: Vec<_> = [at(9, 900)].into_iter().chain((0..5).map(|hour| at(hour, 100))).collect();
-        assert_eq!(plan(&files, 1_000_000)[0].files.len(), 6);
+        assert_eq!(plan(&files, 1_000_000, now_us())[0].files.len(), 6);
     }
 
     proptest! {

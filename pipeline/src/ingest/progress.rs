@@ -4,18 +4,22 @@
 //! |---|---|
 //! | `<source>/<epoch>` | the watermark |
 //! | `<source>/<epoch>/<first>-<last>` | the last number of a batch that filled something passed |
-//! | `open/<source>/<epoch>/<first>-<last>` | 1 a hole, 2 a gap that the gateway made, 0 no longer open |
+//! | `:open/<source>/<epoch>/<first>-<last>` | 1 a hole, 2 a gap that the gateway made, 0 no longer open |
 //! | `ingest` | counts ingest's commits, so that of two at once one is refused |
 
 use std::collections::HashMap;
 
 use tjern_readings::keys::Bounds;
+use tjern_readings::sensor::{Epoch, SourceName};
 
 use super::landing::Stream;
 use super::sequence::Progress;
 
 /// Moved by every commit of ingest.
 pub(super) const INGEST: &str = "ingest";
+
+/// What stands before open runs. No source has such a name.
+const OPEN: &str = ":open/";
 
 /// What an open run of numbers is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +30,10 @@ pub(super) enum Open {
 }
 
 pub(super) fn watermark((source, epoch): &Stream) -> String {
+    watermark_of(source, *epoch)
+}
+
+pub(super) fn watermark_of(source: &SourceName, epoch: Epoch) -> String {
     format!("{source}/{epoch}")
 }
 
@@ -34,14 +42,14 @@ pub(super) fn filled((source, epoch): &Stream, bounds: Bounds) -> String {
 }
 
 pub(super) fn open((source, epoch): &Stream, bounds: Bounds) -> String {
-    format!("open/{source}/{epoch}/{bounds}")
+    format!("{OPEN}{source}/{epoch}/{bounds}")
 }
 
 /// The progress of every stream.
 pub(super) fn read(transactions: &HashMap<String, i64>) -> HashMap<Stream, Progress> {
     let mut streams: HashMap<Stream, Progress> = HashMap::new();
     for (app_id, number) in transactions {
-        let (name, is_open) = app_id.strip_prefix("open/").map_or((app_id.as_str(), false), |rest| (rest, true));
+        let (name, is_open) = app_id.strip_prefix(OPEN).map_or((app_id.as_str(), false), |rest| (rest, true));
         let parts: Vec<_> = name.split('/').collect();
         let [source, epoch, rest @ ..] = parts.as_slice() else { continue };
         let (Ok(source), Ok(epoch)) = (source.parse(), epoch.parse()) else { continue };
@@ -49,7 +57,7 @@ pub(super) fn read(transactions: &HashMap<String, i64>) -> HashMap<Stream, Progr
         match (rest, is_open) {
             ([], false) => stream.watermark = *number,
             ([bounds], _) => {
-                let Some(bounds) = parse_bounds(bounds) else { continue };
+                let Ok(bounds) = bounds.parse() else { continue };
                 if !is_open {
                     stream.filled.insert(bounds);
                 } else if *number != Open::Closed as i64 {
@@ -62,19 +70,13 @@ pub(super) fn read(transactions: &HashMap<String, i64>) -> HashMap<Stream, Progr
     streams
 }
 
-fn parse_bounds(text: &str) -> Option<Bounds> {
-    let (first, last) = text.split_once('-')?;
-    Bounds::new(first.parse().ok()?, last.parse().ok()?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn progress_survives_the_log() {
-        let stream: Stream =
-            ("import:history".parse().expect("valid"), tjern_readings::sensor::Epoch::from_bytes([3; 16]));
+        let stream: Stream = ("import:history".parse().expect("valid"), Epoch::from_bytes([3; 16]));
         let bounds = |first, last| Bounds::new(first, last).expect("in order");
         let transactions = HashMap::from([
             (INGEST.to_owned(), 7),

@@ -84,20 +84,6 @@ impl Source {
         &self.context
     }
 
-    /// The least and the greatest time of all readings.
-    pub(crate) async fn time_range_us(&self) -> Result<Option<(i64, i64)>, RollupError> {
-        use datafusion::functions_aggregate::expr_fn::{max, min};
-        let rows = self.context.read_table(self.table.provider())?;
-        let ends = rows.aggregate(vec![], vec![min(col("time")).alias("low"), max(col("time")).alias("high")])?;
-        let batches = ends.collect().await?;
-        let end = |name: &str| {
-            let batch = batches.iter().find(|batch| batch.num_rows() > 0)?;
-            let column = batch.column_by_name(name)?.as_primitive_opt::<TimestampMicrosecondType>()?;
-            column.is_valid(0).then(|| column.value(0))
-        };
-        Ok(end("low").zip(end("high")))
-    }
-
     /// Hands sensor and time of every row of these files to `take`; of these sensors only.
     pub(crate) async fn each_row(
         &self,
