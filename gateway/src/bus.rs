@@ -1,6 +1,6 @@
 //! One actor a bus: nobody else touches its wire, and a bus whose devices are silent delays no other.
 //!
-//! An actor reads what is due, one transaction at a time and the oldest slot first, so that no point
+//! An actor reads what is due, one transaction at a time and what waited longest first, so that no point
 //! starves; it never ends a transaction half way, and looks whether it shall stop between them. What
 //! it read goes into one bounded queue.
 

@@ -17,6 +17,10 @@ use tracing_subscriber::EnvFilter;
 use crate::config::Config;
 use crate::run::{RunOptions, run};
 
+/// What the log says unless `RUST_LOG` says otherwise: a lake that is away is told once by the
+/// uploader, and not at every attempt of the library below it.
+const LOG_DEFAULT: &str = "info,object_store=warn";
+
 const FAILED: u8 = 1;
 const WRONG: u8 = 2;
 
@@ -79,14 +83,27 @@ pub fn stop_on_signals(stop: &CancellationToken) -> io::Result<()> {
     Ok(())
 }
 
-/// The log goes to stderr: at `info`, or as `RUST_LOG` says; in colour on a terminal, unless
-/// `NO_COLOR` is set. A second call changes nothing.
+/// The log goes to stderr: as `RUST_LOG` says, or at `info`, and of the library below the lake only
+/// its warnings; in colour on a terminal, unless `NO_COLOR` is set. A second call changes nothing.
 pub fn start_log() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOG_DEFAULT));
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let colored = io::stderr().is_terminal() && !no_color;
     let log =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colored).with_target(false);
     // An error means that a log was started before.
     let _ = log.try_init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lake_that_is_away_does_not_fill_the_log() {
+        let filter = EnvFilter::builder().parse(LOG_DEFAULT).expect("a filter").to_string();
+        let mut parts: Vec<&str> = filter.split(',').collect();
+        parts.sort_unstable();
+        assert_eq!(parts, ["info", "object_store=warn"]);
+    }
 }

@@ -79,6 +79,8 @@ pub struct Due {
 pub struct Schedule {
     grid: Grid,
     done_us: Option<i64>,
+    /// The slot that was due when the clock was looked at last, and was not polled yet.
+    waiting_us: Option<i64>,
     missed: u64,
 }
 
@@ -86,7 +88,7 @@ impl Schedule {
     /// A point that was not polled yet: it is due at once.
     #[must_use]
     pub const fn new(grid: Grid) -> Self {
-        Self { grid, done_us: None, missed: 0 }
+        Self { grid, done_us: None, waiting_us: None, missed: 0 }
     }
 
     /// The grid.
@@ -117,13 +119,25 @@ impl Schedule {
         self.grid.slot_after(now_us)
     }
 
+    /// Looks at the clock: slots that passed unpolled since the last look are missed, also those of a
+    /// point that was never polled.
+    pub fn look(&mut self, now_us: i64) {
+        if let Some(due) = self.due(now_us) {
+            self.count_passed(due.slot_us);
+            self.waiting_us = Some(due.slot_us);
+        }
+    }
+
     /// Notes that a slot is polled, and counts those that passed since the last one.
     pub fn begin(&mut self, due: Due) {
-        if let Some(done_us) = self.done_us {
-            let passed = (due.slot_us - done_us) / self.grid.every_us - 1;
-            self.missed += u64::try_from(passed).unwrap_or(0);
-        }
-        self.done_us = Some(due.slot_us);
+        self.count_passed(due.slot_us);
+        (self.waiting_us, self.done_us) = (None, Some(due.slot_us));
+    }
+
+    fn count_passed(&mut self, slot_us: i64) {
+        let after_done_us = self.done_us.map(|done_us| done_us.saturating_add(self.grid.every_us));
+        let first_us = self.waiting_us.or(after_done_us).unwrap_or(slot_us);
+        self.missed += u64::try_from((slot_us - first_us) / self.grid.every_us).unwrap_or(0);
     }
 
     /// A clock that was set back by more than a period would leave the point waiting for a time that
@@ -132,7 +146,7 @@ impl Schedule {
         let slot_us = self.grid.slot_of(now_us);
         let stepped = self.done_us.is_some_and(|done_us| done_us > slot_us.saturating_add(self.grid.every_us));
         if stepped {
-            self.done_us = Some(slot_us);
+            (self.waiting_us, self.done_us) = (None, Some(slot_us));
         }
         stepped
     }
@@ -188,6 +202,19 @@ mod tests {
             let slots = (polled[polled.len() - 1] - polled[0]) / schedule.grid().every_us() + 1;
             prop_assert_eq!(schedule.missed() + polled.len() as u64, slots.unsigned_abs(), "each slot is polled or missed");
         }
+    }
+
+    #[test]
+    fn slots_that_pass_unpolled_are_missed_while_they_pass() {
+        let mut schedule = Schedule::new(grid(1_000, 0));
+        [0, 500_000, 1_200_000, 1_300_000, 4_000_000].into_iter().for_each(|now_us| schedule.look(now_us));
+        assert_eq!(schedule.missed(), 4, "a point that was never polled has slots too");
+        schedule.begin(schedule.due(4_500_000).expect("due"));
+        assert_eq!(schedule.missed(), 4, "the slot that is polled is not missed");
+        [4_900_000, 5_000_000, 7_000_000].into_iter().for_each(|now_us| schedule.look(now_us));
+        assert_eq!(schedule.missed(), 6);
+        schedule.begin(schedule.due(8_000_000).expect("due"));
+        assert_eq!(schedule.missed(), 7);
     }
 
     #[test]

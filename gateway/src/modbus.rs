@@ -9,6 +9,7 @@ pub mod rtu;
 pub mod tcp;
 pub mod transport;
 
+mod mbap;
 mod port;
 
 /// How often a line that is missing is tried again at most, and at least.

@@ -4,11 +4,15 @@
 //! had keeps it from starting (a wrong configuration never gets here). When it shall stop, it ends
 //! the transactions under way, hands what they brought to the spool, and leaves the last seal and
 //! upload to the uploader, which has [`UPLOAD_GRACE`]; what stays in the spool is for the next start.
+//!
+//! A bus whose code fails is begun anew. A task that everything goes through (the one that fills the
+//! spool, the spool's own, the uploader) is not: where one ends before its time, the gateway keeps
+//! what it can and fails, so that whoever watches it starts it again, rather than poll for nobody.
 
 use std::time::Duration;
 
 use tjern_readings::clock::Clock;
-use tjern_readings::reading::Reading;
+use tjern_readings::reading::{Reading, TIMES_US};
 use tjern_readings::store::Store;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -51,26 +55,51 @@ pub enum RunError {
     /// The task that opened the spool failed.
     #[error("opening the spool failed: {0}")]
     Task(#[from] tokio::task::JoinError),
+    /// A task that everything goes through ended while the gateway ran.
+    #[error(
+        "{task} ended before its time; hint: the lines before say why; what is in the spool is sent after a new start"
+    )]
+    Ended {
+        /// Which one.
+        task: &'static str,
+    },
 }
 
 /// Runs a gateway until `options.stop` is cancelled.
 ///
 /// # Errors
-/// [`RunError`] where the spool's folder cannot be had, or is held by another process.
+/// [`RunError`] where the spool's folder cannot be had, or is held by another process, or where a
+/// task that everything goes through ends before `options.stop`.
 pub async fn run(config: Config, options: RunOptions) -> Result<(), RunError> {
+    let spool = open_spool(&config, options.clock.clone()).await?;
+    run_over(spool, config, options).await
+}
+
+async fn run_over(spool: Spool, config: Config, options: RunOptions) -> Result<(), RunError> {
     let RunOptions { clock, stop, store } = options;
-    let spool = open_spool(&config, clock.clone()).await?;
     announce(&config, &spool);
     let upload_stop = CancellationToken::new();
-    let upload = upload::run(spool.clone(), upload_settings(&config, store), upload_stop.clone());
-    let uploader = AbortOnDropHandle::new(tokio::spawn(upload));
+    let (uploader, upload_ended) =
+        watched(upload::run(spool.clone(), upload_settings(&config, store), upload_stop.clone()));
     let (readings, received) = mpsc::channel(READINGS_QUEUE);
-    let appender = AbortOnDropHandle::new(tokio::spawn(append(spool.clone(), received)));
-    let buses = start_buses(&config, &clock, readings, &spool, &stop);
-    stop.cancelled().await;
+    let (appender, append_ended) = watched(append(spool.clone(), received));
+    let bus_stop = stop.child_token();
+    let buses = start_buses(&config, &clock, readings.clone(), &spool, &bus_stop);
+    let ended = tokio::select! {
+        biased;
+        () = stop.cancelled() => None,
+        () = spool.closed() => Some("the spool's task"),
+        () = append_ended.cancelled() => Some("the task that fills the spool"),
+        () = upload_ended.cancelled() => Some("the task that uploads"),
+    };
+    if let Some(task) = ended {
+        error!("{task} ended before its time: the gateway ends");
+    }
     info!("stopping: ending the transactions under way");
+    bus_stop.cancel();
     end_buses(buses).await;
-    // The last sender went with the buses: the appender ends once it handed everything on.
+    // The last sender goes after the buses: the appender ends once it handed everything on.
+    drop(readings);
     if appender.await.is_err() {
         error!("the task that fills the spool failed");
     }
@@ -83,7 +112,18 @@ pub async fn run(config: Config, options: RunOptions) -> Result<(), RunError> {
     }
     spool.close().await;
     info!("stopped");
-    Ok(())
+    ended.map_or(Ok(()), |task| Err(RunError::Ended { task }))
+}
+
+/// A task, and what is cancelled when it ends, however that comes about.
+fn watched(task: impl Future<Output = ()> + Send + 'static) -> (AbortOnDropHandle<()>, CancellationToken) {
+    let ended = CancellationToken::new();
+    let guard = ended.clone().drop_guard();
+    let handle = tokio::spawn(async move {
+        let _guard = guard;
+        task.await;
+    });
+    (AbortOnDropHandle::new(handle), ended)
 }
 
 async fn open_spool(config: &Config, clock: Clock) -> Result<Spool, RunError> {
@@ -125,7 +165,13 @@ fn announce(config: &Config, spool: &Spool) {
 
 /// The one way into the spool.
 async fn append(spool: Spool, mut received: mpsc::Receiver<Vec<Reading>>) {
-    while let Some(readings) = received.recv().await {
+    while let Some(mut readings) = received.recv().await {
+        let came = readings.len();
+        // No batch may hold such a time, and one would keep all others of its batch out of the lake.
+        readings.retain(|reading| TIMES_US.contains(&reading.time_us));
+        if readings.len() < came {
+            error!(readings = came - readings.len(), "the clock is centuries off: these are not kept");
+        }
         spool.append(readings).await;
     }
 }
@@ -139,7 +185,7 @@ fn start_buses(
 ) -> JoinSet<()> {
     let spool = spool.clone();
     let newest = Newest::from_fn(move |sensor| spool.newest_time_us(sensor));
-    let context = BusContext { clock: clock.clone(), readings, newest, stop: stop.child_token() };
+    let context = BusContext { clock: clock.clone(), readings, newest, stop: stop.clone() };
     let mut buses = JoinSet::new();
     for bus in config.buses() {
         buses.spawn(supervise(bus.clone(), context.clone()));
@@ -166,4 +212,48 @@ async fn end_buses(mut buses: JoinSet<()>) {
         warn!("a transaction did not end within {BUS_GRACE:?} and is given up");
     }
     buses.shutdown().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tjern_readings::configuration::ConfigText;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    fn config(dir: &std::path::Path) -> Config {
+        let text =
+            format!("version = 1\ngateway = \"test\"\nlake = \"memory:///\"\n[spool]\ndir = \"{}\"\n", dir.display());
+        Config::parse(&ConfigText::new("test.toml", text)).expect("good")
+    }
+
+    /// It polled on, day after day, and every reading was lost.
+    #[tokio::test]
+    async fn a_gateway_without_its_spool_fails() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let config = config(folder.path());
+        let options = RunOptions { clock: Clock::system(), stop: CancellationToken::new(), store: None };
+        let spool = open_spool(&config, Clock::system()).await.expect("it opens");
+        let running = tokio::spawn(run_over(spool.clone(), config, options));
+        spool.close().await;
+        let result = timeout(PATIENCE, running).await.expect("it ends").expect("it does not panic");
+        assert!(matches!(result, Err(RunError::Ended { task: "the spool's task" })), "{result:?}");
+    }
+
+    #[tokio::test]
+    async fn a_gateway_that_is_told_to_end_does_not_fail() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let options = RunOptions { clock: Clock::system(), stop: CancellationToken::new(), store: None };
+        let stop = options.stop.clone();
+        let running = tokio::spawn(run(config(folder.path()), options));
+        stop.cancel();
+        timeout(PATIENCE, running).await.expect("it ends").expect("it does not panic").expect("it does not fail");
+    }
+
+    #[tokio::test]
+    async fn a_task_that_panics_is_noticed() {
+        let (task, ended) = watched(async { panic!("on purpose") });
+        timeout(PATIENCE, ended.cancelled()).await.expect("it is noticed");
+        assert!(task.await.is_err());
+    }
 }

@@ -43,6 +43,7 @@ use tjern_readings::clock::Clock;
 use tjern_readings::reading::Reading;
 use tjern_readings::sensor::{Epoch, SensorId, SourceName};
 
+pub(crate) use recovery::MAX_BYTES_LEAST;
 pub use sealed::{SealedKind, SealedObject};
 
 use actor::Command;
@@ -248,6 +249,11 @@ impl Spool {
             // An error means that the runtime ends.
             let _ = closed.await;
         }
+    }
+
+    /// Waits until the spool's task has ended: closed, or failed. Then nothing more is kept.
+    pub async fn closed(&self) {
+        self.commands.closed().await;
     }
 
     /// How the spool is.

@@ -9,10 +9,11 @@ use common::{Buses, PATIENCE, config, device, point, register, simulator, soon, 
 use tjern_gateway::modbus::transport::Table;
 use tjern_gateway::simulate::{Signal, SimulatedLine, Simulation};
 use tjern_gateway::value::{NumberType, Order, Scaling};
+use tjern_readings::clock::Clock;
 use tjern_readings::reading::{Cause, Quality, Reading};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
-use tokio::time::timeout;
+use tokio::time::{interval, timeout};
 use tokio_modbus::client::Client;
 use tokio_modbus::{Request, Response, Slave};
 
@@ -167,6 +168,43 @@ async fn a_dead_device_delays_no_other_bus() {
     assert!(start.elapsed() < Duration::from_secs(15), "ten slots of 100 ms took {:?}", start.elapsed());
 }
 
+/// The first device's first table once won every turn on a bus that is slower than its periods, and
+/// the others were never read.
+#[tokio::test]
+async fn on_a_bus_that_is_too_slow_every_point_gets_its_share() {
+    let holding = |value: u16| {
+        let scaling = Scaling::default();
+        register(Table::Holding, 0, NumberType::U16, Order::Abcd, scaling, f64::from(value))
+    };
+    let mut units = Vec::new();
+    let mut devices = String::new();
+    let mut missing = Vec::new();
+    for id in 1..=3_u8 {
+        let (unit, faults) = unit(id, vec![word(0, u16::from(id)), holding(u16::from(id) + 10)]);
+        faults.set_delay(Duration::from_millis(30));
+        units.push(unit);
+        let points = [("input", 0.0), ("holding", 10.0)].map(|(table, more)| {
+            let sensor = format!("slow/{table}-{id}");
+            missing.push((sensor.clone(), f64::from(id) + more));
+            point(&sensor, &format!("register = \"{table}:0\"\ntype = \"u16\"\nevery = \"10ms\""))
+        });
+        devices += &(device(id) + &points.concat());
+    }
+    let simulator = simulator(Simulation::ModbusTcp(units)).await;
+    let address = simulator.address().expect("TCP");
+    let bus = format!(
+        "[[bus]]\nname = \"slow\"\nkind = \"modbus-tcp\"\naddress = \"{address}\"\ntimeout = \"5s\"\n{devices}"
+    );
+    let mut buses = Buses::start(&config(&bus));
+    let start = Instant::now();
+    while !missing.is_empty() {
+        let reading = buses.next().await;
+        missing.retain(|(sensor, value)| sensor != reading.sensor.as_str() || reading.value != Some(*value));
+        assert!(start.elapsed() < PATIENCE, "never read: {missing:?}");
+    }
+    buses.end().await;
+}
+
 #[tokio::test]
 async fn a_port_that_is_missing_is_unreachable_until_it_is_plugged_in() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -263,5 +301,30 @@ async fn a_device_that_wants_to_be_asked_is_asked_at_each_slot() {
     assert!(values.iter().all(|value| value.fract() == 0.5), "{values:?}");
     assert!(values.windows(2).all(|pair| pair[1] >= pair[0] + 2.0), "an answer serves one slot: {values:?}");
     assert!(timeouts >= 2, "a line that does not match is no answer");
+    buses.end().await;
+}
+
+/// The last line before a cable was pulled once stood for the slot after it.
+#[tokio::test]
+async fn what_was_heard_before_the_line_was_lost_stands_for_no_later_slot() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let body = "pattern = '^T=(?<value>[-0-9.]+)$'\nevery = \"1s\"";
+    let bus = format!(
+        "[[bus]]\nname = \"lost\"\nkind = \"text-lines\"\naddress = \"{address}\"\ntimeout = \"100ms\"\n[[bus.device]]\nname = \"logger\"\n{}",
+        point("lost/value", body)
+    );
+    let mut buses = Buses::start(&config(&bus));
+    let (mut stream, _) = soon("a connection", listener.accept()).await.expect("the gateway connects");
+    // Not at the end of a slot: the line is heard in the one that it is sent in.
+    let mut looks = interval(Duration::from_millis(10));
+    while Clock::system().now_us() % 1_000_000 > 500_000 {
+        looks.tick().await;
+    }
+    let sent_us = Clock::system().now_us();
+    stream.write_all(b"T=5\r\n").await.expect("the gateway listens");
+    drop((stream, listener));
+    let reading = buses.first("the next slot", |reading| reading.time_us > sent_us).await;
+    assert_eq!((reading.cause, reading.value), (Some(Cause::Unreachable), None));
     buses.end().await;
 }

@@ -20,10 +20,13 @@ use object_store::{
 };
 use tokio_util::sync::CancellationToken;
 
+use tjern_gateway::config::Config;
+use tjern_gateway::run::{RunError, RunOptions, run};
 use tjern_gateway::spool::{Spool, SpoolSettings};
 use tjern_gateway::upload::{self, UploadSettings};
 use tjern_readings::batch;
 use tjern_readings::clock::Clock;
+use tjern_readings::configuration::ConfigText;
 use tjern_readings::keys::{Bounds, Landed, source_folder};
 use tjern_readings::reading::Reading;
 use tjern_readings::sensor::{Epoch, SourceName};
@@ -40,6 +43,8 @@ enum Fault {
     AfterAsExisting,
     /// It is not applied, and the store says that the object exists (a conflict that passed).
     BeforeAsExisting,
+    /// A defect in the code below.
+    Panic,
 }
 
 /// A store in memory that fails.
@@ -99,6 +104,7 @@ impl ObjectStore for Faulty {
             None => self.objects.put_opts(location, payload, options).await,
             Some(Fault::Before) => Err(error()),
             Some(Fault::BeforeAsExisting) => Err(existing()),
+            Some(Fault::Panic) => panic!("on purpose"),
             Some(fault) => {
                 self.objects.put_opts(location, payload, options).await?;
                 Err(if fault == Fault::After { error() } else { existing() })
@@ -401,4 +407,19 @@ async fn a_local_lake_is_created_and_filled() {
     let objects = Store::open(&lake).expect("opened").objects();
     let listed: Vec<ObjectMeta> = objects.list(Some(&source_folder(&source()))).try_collect().await.expect("listed");
     assert_eq!(listed.len(), 3, "{listed:?}");
+}
+
+/// An uploader that was gone once left the gateway polling until its spool was full, and beyond.
+#[tokio::test]
+async fn a_gateway_whose_uploader_is_gone_fails() {
+    let place = tempfile::tempdir().expect("a folder");
+    let text = format!(
+        "version = 1\ngateway = \"test\"\nlake = \"memory:///\"\n[spool]\ndir = \"{}\"\n",
+        place.path().display()
+    );
+    let config = Config::parse(&ConfigText::new("test.toml", text)).expect("good");
+    let store = settings(&Faulty::new([(0, Fault::Panic)])).store;
+    let options = RunOptions { clock: Clock::system(), stop: CancellationToken::new(), store };
+    let result = tokio::time::timeout(Duration::from_secs(30), run(config, options)).await.expect("it ends");
+    assert!(matches!(result, Err(RunError::Ended { task: "the task that uploads" })), "{result:?}");
 }

@@ -2,11 +2,16 @@
 
 mod common;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
 use common::{Buses, config, device, point, soon};
 use tjern_readings::reading::Cause;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::net::tcp::OwnedWriteHalf;
+use tokio::sync::{Mutex, mpsc};
 use tokio_serial::{SerialPort, SerialStream};
 
 /// How a server answers: the bytes after the header's length field, from unit and PDU.
@@ -105,6 +110,158 @@ async fn an_answer_to_another_request_is_no_value() {
     let mut buses = Buses::start(&config(&text));
     let reading = buses.first("a reading", |_| true).await;
     assert_eq!((reading.cause, reading.value), (Some(Cause::Malformed), None));
+    buses.end().await;
+}
+
+fn one_point(address: std::net::SocketAddr, every: &str) -> String {
+    let body = format!("register = \"input:4\"\ntype = \"u16\"\nevery = \"{every}\"");
+    format!(
+        "[[bus]]\nname = \"wire\"\nkind = \"modbus-tcp\"\naddress = \"{address}\"\ndown_report = \"1ms\"\n{}{}",
+        device(1),
+        point("wire/input", &body)
+    )
+}
+
+#[tokio::test]
+async fn bytes_that_make_no_sense_are_malformed_and_not_an_absent_device() {
+    let answers: [Answer; 4] = [
+        // Says four bytes, has two; says three; says nothing; an exception without its code.
+        |unit, pdu| Some(vec![unit, pdu[0], 4, 0, 7]),
+        |unit, pdu| Some(vec![unit, pdu[0], 3, 0, 7, 0]),
+        |unit, pdu| Some(vec![unit, pdu[0]]),
+        |unit, pdu| Some(vec![unit, pdu[0] | 0x80]),
+    ];
+    for (index, answer) in answers.into_iter().enumerate() {
+        let (address, _requests) = server(answer).await;
+        let mut buses = Buses::start(&config(&one_point(address, "100ms")));
+        let reading = buses.first("a reading", |_| true).await;
+        assert_eq!((reading.cause, reading.value), (Some(Cause::Malformed), None), "answer {index}");
+        buses.end().await;
+    }
+}
+
+/// What was asked in vain may still be answered: the next request waits until that is over.
+#[tokio::test]
+async fn a_silent_server_is_left_alone_for_one_more_timeout() {
+    let (address, mut requests) = server(|_, _| None).await;
+    let text = one_point(address, "10ms").replace("down_report", "timeout = \"200ms\"\ndown_report");
+    let buses = Buses::start(&config(&text));
+    let mut asked = Vec::new();
+    for _ in 0..3 {
+        soon("a request", requests.recv()).await.expect("the server runs");
+        asked.push(Instant::now());
+    }
+    // Two timeouts and two pauses; one timeout is left for a machine that looks late.
+    let took = asked[2] - asked[0];
+    assert!(took >= Duration::from_millis(600), "three requests in {took:?}");
+    buses.end().await;
+}
+
+/// A server that accepts and closes was once connected to at every slot.
+#[tokio::test]
+async fn a_server_that_accepts_and_closes_is_not_hammered() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let accepted = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&accepted);
+    tokio::spawn(async move {
+        while listener.accept().await.is_ok() {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    let mut buses = Buses::start(&config(&one_point(address, "10ms")));
+    for _ in 0..100 {
+        let reading = buses.next().await;
+        assert_eq!((reading.cause, reading.value), (Some(Cause::Unreachable), None));
+    }
+    let accepted = accepted.load(Ordering::Relaxed);
+    assert!((1..=20).contains(&accepted), "{accepted} connections in 100 slots");
+    buses.end().await;
+}
+
+/// So many requests go well at a converter before it stalls.
+const BEFORE_STALL: usize = 4;
+
+/// A converter from TCP to a serial line: requests of all connections wait in one queue, and each
+/// answer goes to the newest connection, with the id that its request came with. Its first connection
+/// ends after a while; then it holds what it is asked until it was asked for two registers.
+async fn converter() -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let (requests, received) = mpsc::unbounded_channel::<[u8; 12]>();
+    let newest = Arc::new(Mutex::new(None));
+    tokio::spawn(answer_in_order(received, Arc::clone(&newest)));
+    tokio::spawn(async move {
+        let mut limit = BEFORE_STALL;
+        while let Ok((stream, _)) = listener.accept().await {
+            let (mut reads, writes) = stream.into_split();
+            *newest.lock().await = Some(writes);
+            let requests = requests.clone();
+            tokio::spawn(async move {
+                let mut request = [0_u8; 12];
+                for _ in 0..limit {
+                    if reads.read_exact(&mut request).await.is_err() || requests.send(request).is_err() {
+                        break;
+                    }
+                }
+            });
+            limit = usize::MAX;
+        }
+    });
+    address
+}
+
+async fn answer_in_order(mut received: mpsc::UnboundedReceiver<[u8; 12]>, newest: Arc<Mutex<Option<OwnedWriteHalf>>>) {
+    let (mut served, mut held, mut stalls) = (0, Vec::<[u8; 12]>::new(), true);
+    while let Some(request) = received.recv().await {
+        held.push(request);
+        stalls &= held.iter().all(|earlier| earlier[8..10] == request[8..10]) || served < BEFORE_STALL;
+        if stalls && served >= BEFORE_STALL {
+            continue;
+        }
+        let mut stream = newest.lock().await;
+        for request in held.drain(..) {
+            // The register at each address holds the address.
+            let answer = [&request[..4], &[0, 5, request[6], request[7], 2], &request[8..10]].concat();
+            if let Some(stream) = &mut *stream {
+                // The connection may be gone already: then its answer is too.
+                let _ = stream.write_all(&answer).await;
+            }
+            served += 1;
+        }
+        if served == BEFORE_STALL {
+            *stream = None;
+        }
+    }
+}
+
+/// The late answer to a connection's request 0 once became that of the next connection's request 0.
+#[tokio::test]
+async fn a_converters_late_answer_never_becomes_another_registers_value() {
+    let address = converter().await;
+    let body = |register| format!("register = \"input:{register}\"\ntype = \"u16\"\nevery = \"100ms\"");
+    let text = format!(
+        "[[bus]]\nname = \"wire\"\nkind = \"modbus-tcp\"\naddress = \"{address}\"\ntimeout = \"50ms\"\ndown_report = \"1ms\"\n{}{}{}",
+        device(1),
+        point("wire/eleven", &body(11)),
+        point("wire/hundred", &body(100))
+    );
+    let mut buses = Buses::start(&config(&text));
+    let (mut elevens, mut hundreds) = (0, 0);
+    while elevens < 5 || hundreds < 5 {
+        let reading = buses.next().await;
+        match (reading.value, reading.sensor.as_str()) {
+            (None, _) => {}
+            (Some(value), "wire/eleven") => {
+                assert_eq!(value, 11.0);
+                elevens += 1;
+            }
+            (Some(value), _) => {
+                assert_eq!(value, 100.0);
+                hundreds += 1;
+            }
+        }
+    }
     buses.end().await;
 }
 

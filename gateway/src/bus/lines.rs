@@ -120,6 +120,8 @@ impl Actor {
 
     fn lost(&mut self, error: &io::Error) {
         self.stream = None;
+        // What was heard before says nothing about a slot that comes after.
+        self.points.iter_mut().for_each(|point| point.latest = None);
         self.retry.failed();
         self.note_line(Some(error));
     }

@@ -1,7 +1,9 @@
 //! The actor of a Modbus bus.
 //!
-//! Each turn it looks at the clock, takes the oldest slot that is due, reads one request's worth of
-//! it and hands the readings on. So a slow point cannot be starved by fast ones, and nothing queues.
+//! Each turn it looks at the clock, takes the point that is due and was read longest ago, reads it
+//! with what shares its request and hands the readings on. So no point starves another, whatever the
+//! bus is asked for: on a bus that is too slow for its periods all points get a share, the slots that
+//! pass are counted, and the log says how many. Nothing queues.
 //! A device that is down is asked after pauses only; what of it falls due meanwhile ends at once
 //! with the cause that it went down for. A line that is missing is tried again by its master.
 
@@ -52,6 +54,7 @@ pub(super) struct Actor {
     limits: Limits,
     context: BusContext,
     line_is_there: Option<bool>,
+    turns: u64,
     missed_noted: u64,
     missed_looked: Instant,
 }
@@ -73,6 +76,8 @@ struct ModbusPointState {
     order: Order,
     /// A shared request was refused: it gets one of its own.
     alone: bool,
+    /// The turn of the bus that ended its last slot; 0 for none.
+    served: u64,
 }
 
 impl Actor {
@@ -92,6 +97,7 @@ impl Actor {
             limits,
             context,
             line_is_there: None,
+            turns: 0,
             missed_noted: 0,
             missed_looked: Instant::now(),
         }
@@ -102,8 +108,8 @@ impl Actor {
         while !stop.is_cancelled() {
             let now_us = self.context.clock.now_us();
             self.follow_clock(now_us);
-            if let Some(device) = self.most_urgent(now_us) {
-                self.serve(device, now_us).await;
+            if let Some((device, point)) = self.most_urgent(now_us) {
+                self.serve(device, point, now_us).await;
                 self.note_missed();
                 continue;
             }
@@ -140,8 +146,11 @@ impl Actor {
     }
 
     fn follow_clock(&mut self, now_us: i64) {
-        let points = self.devices.iter_mut().flat_map(|device| &mut device.points);
-        let stepped = points.filter_map(|point| point.state.schedule.follow_step_back(now_us).then_some(())).count();
+        let mut stepped = 0;
+        for point in self.devices.iter_mut().flat_map(|device| &mut device.points) {
+            stepped += usize::from(point.state.schedule.follow_step_back(now_us));
+            point.state.schedule.look(now_us);
+        }
         if stepped > 0 {
             warn!(
                 bus = self.name,
@@ -156,24 +165,32 @@ impl Actor {
         next_us.map_or(LOOK_AGAIN, |next_us| wait(next_us, self.context.clock.now_us()))
     }
 
-    /// The device with the oldest slot that is due.
-    fn most_urgent(&self, now_us: i64) -> Option<usize> {
-        let oldest =
-            self.devices.iter().enumerate().filter_map(|(index, device)| Some((device.oldest_slot_us(now_us)?, index)));
-        oldest.min().map(|(_, index)| index)
+    /// The device and the point that are due and were served longest ago, if ever; among those the one
+    /// with the oldest slot.
+    fn most_urgent(&self, now_us: i64) -> Option<(usize, usize)> {
+        let urgency = |(device, state): (usize, &DeviceState)| {
+            let (served, slot_us, point) = state.most_urgent(now_us)?;
+            Some((served, slot_us, device, point))
+        };
+        let most_urgent = self.devices.iter().enumerate().filter_map(urgency).min();
+        most_urgent.map(|(_, _, device, point)| (device, point))
     }
 
-    /// Reads one request's worth of a device's oldest slot.
-    async fn serve(&mut self, index: usize, now_us: i64) {
+    /// Reads a point, and what of its device and slot shares its request.
+    async fn serve(&mut self, index: usize, point: usize, now_us: i64) {
+        self.turns += 1;
+        let turn = self.turns;
         let device = &mut self.devices[index];
-        let Some(slot_us) = device.oldest_slot_us(now_us) else { return };
+        let Some(Due { slot_us, .. }) = device.points[point].state.schedule.due(now_us) else { return };
         let due = device.due_in(slot_us, now_us);
         if let Some(cause) = device.health.resting(Instant::now()) {
             let points: Vec<(usize, Due)> = due.iter().map(|(wanted, due)| (wanted.point, *due)).collect();
-            let readings = device.fail(&points, cause, now_us, self.context.clock.now_us());
+            let readings = device.fail(&points, cause, (now_us, self.context.clock.now_us()), turn);
             return self.context.store(readings).await;
         }
-        let Some(group) = plan(due.iter().map(|(wanted, _)| *wanted).collect()).into_iter().next() else { return };
+        let groups = plan(due.iter().map(|(wanted, _)| *wanted).collect());
+        let holds = |group: &Group| group.members.iter().any(|member| member.point == point);
+        let Some(group) = groups.into_iter().find(holds) else { return };
         let result = self.ask(index, &group, now_us).await;
         let answered_us = self.context.clock.now_us();
         self.note_line(result.as_ref().err());
@@ -182,9 +199,9 @@ impl Actor {
         let members = group.members.iter().filter_map(|member| due.iter().find(|(wanted, _)| wanted == member));
         let points: Vec<(usize, Due)> = members.map(|(wanted, due)| (wanted.point, *due)).collect();
         let readings = match result {
-            Ok(answer) => device.succeed(&group, &points, &answer, (now_us, answered_us)),
+            Ok(answer) => device.succeed(&group, &points, &answer, (now_us, answered_us), turn),
             Err(failure) if device.read_apart(&self.name, &group, &failure) => Vec::new(),
-            Err(failure) => device.fail(&points, failure.cause, now_us, answered_us),
+            Err(failure) => device.fail(&points, failure.cause, (now_us, answered_us), turn),
         };
         device.note_new_failures(&self.name, &points);
         self.context.store(readings).await;
@@ -234,8 +251,12 @@ impl DeviceState {
         Self { name: device.name, unit_id: device.unit_id, points, health: Health::new(alone) }
     }
 
-    fn oldest_slot_us(&self, now_us: i64) -> Option<i64> {
-        self.points.iter().filter_map(|point| point.state.schedule.due(now_us)).map(|due| due.slot_us).min()
+    /// The point that is due and was served longest ago: when that was, its slot, which it is.
+    fn most_urgent(&self, now_us: i64) -> Option<(u64, i64, usize)> {
+        let due = |(index, point): (usize, &ModbusPointState)| {
+            Some((point.served, point.state.schedule.due(now_us)?.slot_us, index))
+        };
+        self.points.iter().enumerate().filter_map(due).min()
     }
 
     fn due_in(&self, slot_us: i64, now_us: i64) -> Vec<(Wanted, Due)> {
@@ -252,19 +273,30 @@ impl DeviceState {
         points: &[(usize, Due)],
         answer: &Answer,
         (asked_us, answered_us): (i64, i64),
+        turn: u64,
     ) -> Vec<Reading> {
         let first = group.request.address();
         let conclude = |(point, due): &(usize, Due)| {
             let point = &mut self.points[*point];
             let raw = point.decode(answer, first);
+            point.served = turn;
             point.state.conclude(*due, raw, asked_us, answered_us)
         };
         points.iter().filter_map(conclude).collect()
     }
 
-    fn fail(&mut self, points: &[(usize, Due)], cause: Cause, asked_us: i64, answered_us: i64) -> Vec<Reading> {
-        let conclude =
-            |(point, due): &(usize, Due)| self.points[*point].state.conclude(*due, Err(cause), asked_us, answered_us);
+    fn fail(
+        &mut self,
+        points: &[(usize, Due)],
+        cause: Cause,
+        (asked_us, answered_us): (i64, i64),
+        turn: u64,
+    ) -> Vec<Reading> {
+        let conclude = |(point, due): &(usize, Due)| {
+            let point = &mut self.points[*point];
+            point.served = turn;
+            point.state.conclude(*due, Err(cause), asked_us, answered_us)
+        };
         points.iter().filter_map(conclude).collect()
     }
 
@@ -315,7 +347,15 @@ impl DeviceState {
 impl ModbusPointState {
     fn new(point: ModbusPoint, limits: Limits, context: &BusContext) -> Self {
         let state = PointState::new(point.common, limits, context);
-        Self { state, table: point.table, address: point.address, kind: point.kind, order: point.order, alone: false }
+        Self {
+            state,
+            table: point.table,
+            address: point.address,
+            kind: point.kind,
+            order: point.order,
+            alone: false,
+            served: 0,
+        }
     }
 
     const fn wanted(&self, index: usize) -> Wanted {

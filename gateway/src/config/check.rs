@@ -11,15 +11,19 @@ use tjern_readings::configuration::{ConfigError, ConfigText, Period, Problem, pa
 use tjern_readings::sensor::{SensorId, SourceName};
 use toml::Spanned;
 
-use super::device::{check_device_names, line_points, modbus_devices};
+use super::device::{line_points, modbus_devices};
 use super::file::{BusFile, ConfigFile, SpoolFile};
 use super::{Bus, BusKind, Config, LinePlace, Parity, Serial, SpoolConfig};
+use crate::spool::MAX_BYTES_LEAST;
 
 const MAX_BYTES_DEFAULT: u64 = 1 << 30;
 const SYNC_EVERY_DEFAULT: Period = Period::from_seconds(5);
 const UPLOAD_EVERY_DEFAULT: Period = Period::from_seconds(60);
 const DOWN_REPORT_DEFAULT: Period = Period::from_seconds(300);
 const TIMEOUT_DEFAULT: Period = Period::from_millis(500);
+
+/// The longest name of a bus or a device: it stands in lines of the log.
+const NAME_MAX: usize = 64;
 
 /// The problems found so far, and the names taken.
 pub(super) struct Checker<'text> {
@@ -94,6 +98,27 @@ impl Checker<'_> {
         }
     }
 
+    /// Names of buses or devices, each of which is there once (`place` says on what).
+    pub(super) fn names<'file>(
+        &mut self,
+        what: &str,
+        place: &str,
+        names: impl Iterator<Item = &'file Spanned<String>>,
+    ) {
+        let mut first_line = HashMap::new();
+        for text in names {
+            let (name, line) = (text.get_ref(), self.line_of(&text.span()));
+            if !is_name(name) {
+                let shown = name.escape_debug();
+                let message = format!("`{shown}` is no name of a {what}");
+                self.note(text.span(), message, format!("it has 1 to {NAME_MAX} characters that can be printed"));
+            } else if let Some(first) = first_line.insert(name, line) {
+                let message = format!("{what} `{name}` is named twice{place}");
+                self.note(text.span(), message, format!("line {first} names it first"));
+            }
+        }
+    }
+
     /// A sensor's id, which no other point of the file has.
     pub(super) fn sensor(&mut self, text: &Spanned<String>) -> Option<SensorId> {
         let sensor: SensorId = self.parse(text)?;
@@ -117,6 +142,14 @@ impl Checker<'_> {
     }
 }
 
+/// Whether it can stand in a line of the log. What would have to be escaped cannot be seen: controls,
+/// marks of direction, blanks that are none.
+fn is_name(name: &str) -> bool {
+    let unquoted: String = name.chars().filter(|character| !['"', '\'', '\\'].contains(character)).collect();
+    let is_seen = unquoted.escape_debug().eq(unquoted.chars());
+    (1..=NAME_MAX).contains(&name.chars().count()) && !name.trim().is_empty() && is_seen
+}
+
 pub(super) fn config(text: &ConfigText, file: ConfigFile) -> Result<Config, ConfigError> {
     let mut checker = Checker { text, problems: Vec::new(), sensors: HashMap::new() };
     if *file.version.get_ref() != 1 {
@@ -128,7 +161,8 @@ pub(super) fn config(text: &ConfigText, file: ConfigFile) -> Result<Config, Conf
     let spool = spool(&mut checker, &file.spool);
     let upload_every = checker.period(file.upload.every.as_ref(), UPLOAD_EVERY_DEFAULT);
     let down_report = checker.period(file.down_report.as_ref(), DOWN_REPORT_DEFAULT);
-    check_bus_names(&mut checker, &file.bus);
+    checker.names("bus", "", file.bus.iter().map(|bus| &bus.name));
+    check_places(&mut checker, &file.bus);
     let buses: Vec<_> = file.bus.iter().map(|file| bus(&mut checker, file, down_report)).collect();
     let complete = (gateway, lake, spool, buses.into_iter().collect::<Option<Vec<_>>>());
     match (complete, checker.problems.is_empty()) {
@@ -154,25 +188,36 @@ fn spool(checker: &mut Checker<'_>, file: &SpoolFile) -> Option<SpoolConfig> {
         return None;
     }
     let max_bytes = match &file.max_bytes {
-        Some(text) => checker.read(text, parse_size)?,
+        Some(text) => checker.read(text, spool_size)?,
         None => MAX_BYTES_DEFAULT,
     };
     let sync_every = checker.period(file.sync_every.as_ref(), SYNC_EVERY_DEFAULT);
     Some(SpoolConfig { dir: file.dir.get_ref().into(), max_bytes, sync_every })
 }
 
-fn check_bus_names(checker: &mut Checker<'_>, buses: &[BusFile]) {
+fn spool_size(text: &str) -> Result<u64, String> {
+    let max_bytes = parse_size(text).map_err(|error| error.to_string())?;
+    if max_bytes < MAX_BYTES_LEAST {
+        let least = MAX_BYTES_LEAST >> 20;
+        return Err(format!("`{text}` is too little for a spool; hint: it needs at least {least}MiB"));
+    }
+    Ok(max_bytes)
+}
+
+/// Two buses on one wire would take each other's answers.
+fn check_places(checker: &mut Checker<'_>, buses: &[BusFile]) {
     let mut first_line = HashMap::new();
     for bus in buses {
-        let (name, line) = (bus.name.get_ref(), checker.line_of(&bus.name.span()));
-        if name.is_empty() {
-            checker.note(bus.name.span(), "a bus needs a name", "it stands in the log");
-        } else if let Some(first) = first_line.insert(name, line) {
-            checker.note(
-                bus.name.span(),
-                format!("bus `{name}` is named twice"),
-                format!("line {first} names it first"),
-            );
+        let places = [("port", &bus.port), ("address", &bus.address)];
+        for (key, text) in places.into_iter().filter_map(|(key, text)| Some((key, text.as_ref()?))) {
+            let line = checker.line_of(&text.span());
+            // Hosts have no case, files do.
+            let place = if key == "port" { text.get_ref().clone() } else { text.get_ref().to_lowercase() };
+            if let Some(first) = first_line.insert((key, place), line) {
+                let message = format!("two buses have the {key} `{}`", text.get_ref());
+                let hint = format!("line {first} has it first: put the devices under one bus");
+                checker.note(text.span(), message, hint);
+            }
         }
     }
 }
@@ -180,7 +225,8 @@ fn check_bus_names(checker: &mut Checker<'_>, buses: &[BusFile]) {
 fn bus(checker: &mut Checker<'_>, file: &BusFile, down_report: Period) -> Option<Bus> {
     let down_report = checker.period(file.down_report.as_ref(), down_report);
     let timeout = checker.period(file.timeout.as_ref(), TIMEOUT_DEFAULT).duration();
-    check_device_names(checker, &file.device);
+    checker.names("device", " on this bus", file.device.iter().map(|device| &device.name));
+    check_not_empty(checker, file);
     let kind = match file.kind.get_ref().as_str() {
         "modbus-tcp" => modbus_tcp(checker, file),
         "modbus-rtu" => modbus_rtu(checker, file),
@@ -195,6 +241,19 @@ fn bus(checker: &mut Checker<'_>, file: &BusFile, down_report: Period) -> Option
         }
     };
     Some(Bus { name: file.name.get_ref().clone(), timeout, down_report, kind: kind? })
+}
+
+fn check_not_empty(checker: &mut Checker<'_>, file: &BusFile) {
+    if file.device.is_empty() {
+        checker.note(file.name.span(), "the bus has no device", "add a `[[bus.device]]`, or take the bus out");
+    }
+    for device in file.device.iter().filter(|device| device.point.is_empty()) {
+        checker.note(
+            device.name.span(),
+            "the device has no point",
+            "add a `[[bus.device.point]]`, or take the device out",
+        );
+    }
 }
 
 fn modbus_tcp(checker: &mut Checker<'_>, file: &BusFile) -> Option<BusKind> {

@@ -19,22 +19,6 @@ const ADDRESSES: i64 = 65_536;
 
 const FORM: &str = "write table:address, like \"input:0\"; the tables are `coil`, `discrete`, `input`, `holding`";
 
-pub(super) fn check_device_names(checker: &mut Checker<'_>, devices: &[DeviceFile]) {
-    let mut first_line = HashMap::new();
-    for device in devices {
-        let (name, line) = (device.name.get_ref(), checker.line_of(&device.name.span()));
-        if name.is_empty() {
-            checker.note(device.name.span(), "a device needs a name", "it stands in the log");
-        } else if let Some(first) = first_line.insert(name, line) {
-            checker.note(
-                device.name.span(),
-                format!("device `{name}` is named twice on this bus"),
-                format!("line {first} names it first"),
-            );
-        }
-    }
-}
-
 pub(super) fn modbus_devices(
     checker: &mut Checker<'_>,
     files: &[DeviceFile],
@@ -107,6 +91,9 @@ fn common(checker: &mut Checker<'_>, file: &PointFile) -> Option<PointCommon> {
             "`scale` is zero: every value would be the offset",
             "leave it out, or write what the manual says",
         );
+    }
+    if let Some(text) = file.unit.as_ref().filter(|text| text.get_ref().trim().is_empty()) {
+        checker.note(text.span(), "`unit` is empty", "leave it out, or write it in UCUM, like \"Cel\"; \"1\" is none");
     }
     let unit = file.unit.as_ref().map(|unit| unit.get_ref().clone());
     Some(PointCommon { sensor: sensor?, grid: Grid::new(every?, phase?), scaling: Scaling::new(scale?, offset?), unit })

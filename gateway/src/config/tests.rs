@@ -145,9 +145,14 @@ fn names_are_taken_once() {
     let twice = "\"landfalltjern/water_temperature\"";
     refused("\"mast/air_temperature\"", twice, twice, "named twice");
     refused("name = \"mast\"", "name = \"pumphouse\"", "\"pumphouse\"", "bus `pumphouse` is named twice");
-    let twin =
-        "unit_id = 1\n[[bus.device]]\nname = \"other\"\nunit_id = 1\n[[bus.device]]\nname = \"logger\"\nunit_id = 2";
-    let messages: Vec<String> = problems("unit_id = 1", twin).into_iter().map(|problem| problem.1).collect();
+    let other = |name: &str, unit_id: u8, sensor: &str| {
+        format!(
+            "[[bus.device]]\nname = \"{name}\"\nunit_id = {unit_id}\n[[bus.device.point]]\nsensor = \"x/{sensor}\"\nregister = \"input:0\"\ntype = \"u16\"\nevery = \"1h\"\n"
+        )
+    };
+    let twins = other("other", 1, "a") + &other("logger", 2, "b") + "[[bus]]\nname = \"mast\"";
+    let messages: Vec<String> =
+        problems("[[bus]]\nname = \"mast\"", &twins).into_iter().map(|problem| problem.1).collect();
     assert_eq!(messages, ["device `logger` is named twice on this bus", "unit id 1 is used twice on this bus"]);
 }
 
@@ -174,10 +179,52 @@ fn what_cannot_be_is_refused() {
         ("port = \"/dev/ttyUSB0\"", &port("parity = \"some\""), "\"some\"", "no parity"),
         ("port = \"/dev/ttyUSB0\"", "", "\"text-lines\"", "no `port`"),
         ("address = \"10.0.3.7:502\"", "address = \"10.0.3.7:502\"\nbaud = 9600", "9600", "no meaning here"),
+        ("every = \"1h\"", &every("unit = \"\""), "\"\"", "`unit` is empty"),
         ("file:///var/lib/tjern/lake", "ftp://x/y", "\"ftp://x/y\"", "is no lake"),
     ] {
         refused(from, to, place, message);
     }
+}
+
+#[test]
+fn two_buses_do_not_share_a_wire() {
+    let rtu = "kind = \"modbus-rtu\"\nport = \"/dev/ttyUSB0\"";
+    let tcp = "kind = \"modbus-tcp\"\naddress = \"10.0.3.7:502\"";
+    refused(tcp, rtu, "\"/dev/ttyUSB0\"", "two buses have the port");
+    refused("port = \"/dev/ttyUSB0\"", "address = \"10.0.3.7:502\"", "\"10.0.3.7:502\"", "two buses have the address");
+}
+
+#[test]
+fn a_bus_or_device_with_nothing_on_it_is_refused() {
+    let (head, rest) = GOOD.split_once("[[bus.device]]").expect("a device");
+    let mast = &rest[rest.find("[[bus]]").expect("a second bus")..];
+    let said = |text: &str| problems_of(text).into_iter().map(|problem| (problem.0, problem.1)).collect::<Vec<_>>();
+    let expected = |place: &str, message: &str| vec![(place.to_owned(), message.to_owned())];
+    assert_eq!(said(&format!("{head}{mast}")), expected("\"pumphouse\"", "the bus has no device"));
+    let device = "[[bus.device]]\nname = \"logger\"\nunit_id = 1\n";
+    assert_eq!(said(&format!("{head}{device}{mast}")), expected("\"logger\"", "the device has no point"));
+    assert!(parse(&head[..head.find("[[bus]]").expect("a bus")]).is_ok(), "a gateway may wait for its first bus");
+}
+
+#[test]
+fn names_can_be_printed_in_one_line_of_the_log() {
+    for good in ["A\u{30a}ssiden", "Pumpehuset på Åssiden, 2. etg.", "x", "\\\"øst\\\"", &"å".repeat(64)] {
+        assert!(parse(&GOOD.replace("pumphouse", good).replace("logger", good)).is_ok(), "{good}");
+    }
+    for bad in ["", " ", "two\\nlines", "\\u001b[31mred", "turned\\u202E", &"å".repeat(65)] {
+        let quoted = format!("\"{bad}\"");
+        refused("\"pumphouse\"", &quoted, &quoted, "is no name of a bus");
+        refused("\"logger\"", &quoted, &quoted, "is no name of a device");
+    }
+}
+
+#[test]
+fn a_spool_has_room_for_something() {
+    let with = |size: &str| format!("dir = \"/var/lib/tjern/spool\"\nmax_bytes = \"{size}\"");
+    let dir = "dir = \"/var/lib/tjern/spool\"";
+    refused(dir, &with("1023KiB"), "\"1023KiB\"", "too little for a spool");
+    assert!(parse(&GOOD.replace(dir, &with("1MiB"))).is_ok());
+    assert_eq!(crate::spool::MAX_BYTES_LEAST, 1 << 20, "as docs/configuration.md says");
 }
 
 #[test]

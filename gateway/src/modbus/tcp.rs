@@ -1,17 +1,21 @@
 //! Modbus TCP: one connection a bus.
 //!
 //! The connection is kept until its first error and made again at the next request, with growing
-//! pauses while nobody is there. An answer that comes after its time dies with its connection.
+//! pauses until somebody answers. An answer that comes after its time dies with its connection, or is
+//! dropped where a converter sends it over the next one: its transaction id is no longer open (see
+//! `mbap`). After a timeout the server is left alone for as long once more, so that it is
+//! done with what it was asked.
 
 use std::time::Duration;
 
 use tjern_readings::reading::Cause;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_modbus::client::{Context, tcp};
 use tokio_modbus::slave::{Slave, SlaveContext};
 
 use super::Retry;
+use super::mbap::{Guarded, TransactionIds};
 use super::transport::{Answer, Failure, ReadRequest, call};
 
 /// A connection is given at least this long to come about, however short the bus's timeout is.
@@ -24,6 +28,8 @@ pub struct TcpMaster {
     timeout: Duration,
     connection: Connection,
     retry: Retry,
+    ids: TransactionIds,
+    quiet_until: Instant,
 }
 
 /// The library's context has no `Debug` of its own.
@@ -39,10 +45,18 @@ impl TcpMaster {
     /// A client of the server at `host:port`. Nothing is connected yet.
     #[must_use]
     pub fn new(address: String, timeout: Duration) -> Self {
-        Self { address, timeout, connection: Connection(None), retry: Retry::default() }
+        Self {
+            address,
+            timeout,
+            connection: Connection(None),
+            retry: Retry::default(),
+            ids: TransactionIds::new(),
+            quiet_until: Instant::now(),
+        }
     }
 
-    /// One request and its answer, which takes at most the bus's timeout, and the time to connect.
+    /// One request and its answer, which takes at most the bus's timeout, the time to connect, and
+    /// the rest of the pause after a timeout.
     ///
     /// # Errors
     /// [`Failure`] with the cause that stands in the reading.
@@ -57,6 +71,8 @@ impl TcpMaster {
     }
 
     async fn exchange(&mut self, unit: u8, request: ReadRequest) -> Result<Answer, Failure> {
+        sleep_until(self.quiet_until).await;
+        let reused = self.connection.0.is_some();
         let mut context = match self.connection.0.take() {
             Some(context) => context,
             None => self.connect().await?,
@@ -66,10 +82,20 @@ impl TcpMaster {
             Ok(result) => result,
             Err(_) => Err(Failure::new(Cause::Timeout, format!("no answer within {:?}", self.timeout))),
         };
-        if result.as_ref().err().is_none_or(Failure::is_exception) {
-            self.connection.0 = Some(context);
+        match result.as_ref().err() {
+            None => self.answered(context),
+            Some(failure) if failure.is_exception() => self.answered(context),
+            Some(failure) if failure.cause == Cause::Timeout => self.quiet_until = Instant::now() + self.timeout,
+            // Accepted, and closed without an answer: such a server is not there either.
+            Some(failure) if failure.cause == Cause::Unreachable && !reused => self.retry.failed(),
+            Some(_) => {}
         }
         result
+    }
+
+    fn answered(&mut self, context: Context) {
+        self.retry.succeeded();
+        self.connection.0 = Some(context);
     }
 
     async fn connect(&mut self) -> Result<Context, Failure> {
@@ -84,10 +110,9 @@ impl TcpMaster {
         };
         match attempt {
             Ok(stream) => {
-                self.retry.succeeded();
                 // Requests are small and wait for their answers: Nagle's delay would only cost time.
                 let _ = stream.set_nodelay(true);
-                Ok(tcp::attach(stream))
+                Ok(tcp::attach(Guarded::new(stream, self.ids.clone())))
             }
             Err(failure) => {
                 self.retry.failed();

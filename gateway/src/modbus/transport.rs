@@ -191,11 +191,18 @@ pub(super) async fn call(context: &mut Context, request: ReadRequest) -> Result<
             Err(Failure::new(Cause::exception(exception.into()), format!("the device answered: {exception}")))
         }
         Err(tokio_modbus::Error::Protocol(error)) => Err(Failure::new(Cause::Malformed, describe(&error))),
-        Err(tokio_modbus::Error::Transport(error)) if error.kind() == std::io::ErrorKind::InvalidData => {
-            Err(Failure::new(Cause::Malformed, error.to_string()))
+        Err(tokio_modbus::Error::Transport(error)) if is_nonsense(&error) => {
+            Err(Failure::new(Cause::Malformed, format!("what came is no answer: {error}")))
         }
         Err(tokio_modbus::Error::Transport(error)) => Err(Failure::new(Cause::Unreachable, error.to_string())),
     }
+}
+
+/// Whether bytes came that make no sense. The library reports them, a PDU that ends too early among
+/// them, as errors of its own; those of the line come from the system and have its number.
+fn is_nonsense(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
+    error.raw_os_error().is_none() && matches!(error.kind(), InvalidData | InvalidInput | UnexpectedEof)
 }
 
 fn describe(error: &ProtocolError) -> String {

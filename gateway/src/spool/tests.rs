@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use tjern_readings::batch;
 use tjern_readings::keys::Bounds;
+use tjern_readings::reading::TIMES_US;
 
 use super::core::PENDING_MAX;
 use super::sealed::SealedKind;
@@ -114,7 +115,7 @@ fn a_full_spool_drops_its_oldest_batches_and_says_which() {
     let mut appended = 0;
     while core.status().dropped_batches < 20 {
         let mut some = readings(appended, 500);
-        some.iter_mut().for_each(|reading| reading.time_us = random.i64(..));
+        some.iter_mut().for_each(|reading| reading.time_us = random.i64(TIMES_US));
         core.append(some);
         appended += 500;
         assert!(core.seal());
@@ -140,7 +141,7 @@ fn a_lowered_bound_is_reached_and_stops_nothing() {
     let mut random = fastrand::Rng::with_seed(11);
     for round in 0..49 {
         let mut some = readings(round * 1_000, 1_000);
-        some.iter_mut().for_each(|reading| reading.time_us = random.i64(..));
+        some.iter_mut().for_each(|reading| reading.time_us = random.i64(TIMES_US));
         core.append(some);
         assert!(core.sync());
     }
