@@ -1,8 +1,10 @@
-//! Connections within bounds: so many at once, none that stands still, none for ever.
+//! Connections within bounds: so many at once, so many of one peer, none that stands still, none for
+//! ever.
 //!
 //! The HTTP library has no clock of its own here, so the bounds are kept below it: a connection that
-//! moves no byte in either direction for [`limits::CONNECTION_IDLE_MAX`], or is older than
-//! [`limits::CONNECTION_AGE_MAX`], fails with `TimedOut`.
+//! moves no byte in either direction for [`limits::CONNECTION_IDLE_MAX`], is older than
+//! [`limits::CONNECTION_AGE_MAX`], or has not sent the head of its request within
+//! [`limits::HEAD_TIME_MAX`], fails with `TimedOut`.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,7 +19,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep};
 
+use self::head::Heads;
+use self::peers::{PeerPlace, Peers};
 use crate::limits;
+
+mod head;
+mod peers;
 
 /// A pause after the system refused a connection: it has no more files for us.
 const REFUSED_PAUSE: Duration = Duration::from_millis(200);
@@ -26,11 +33,12 @@ const REFUSED_PAUSE: Duration = Duration::from_millis(200);
 pub(crate) struct BoundedListener {
     listener: TcpListener,
     places: Arc<Semaphore>,
+    peers: Arc<Peers>,
 }
 
 impl BoundedListener {
     pub(crate) fn new(listener: TcpListener) -> Self {
-        Self { listener, places: Arc::new(Semaphore::new(limits::CONNECTIONS_MAX)) }
+        Self { listener, places: Arc::new(Semaphore::new(limits::CONNECTIONS_MAX)), peers: Arc::default() }
     }
 }
 
@@ -47,10 +55,13 @@ impl Listener for BoundedListener {
             };
             match self.listener.accept().await {
                 Ok((stream, peer)) => {
+                    let Some(peer_place) = self.peers.admit(peer.ip()) else {
+                        tracing::debug!(%peer, "the peer holds too many connections already");
+                        continue;
+                    };
                     // A page is one answer: waiting to fill a packet only makes it later.
                     let _ = stream.set_nodelay(true);
-                    let (idle_max, age_max) = (limits::CONNECTION_IDLE_MAX, limits::CONNECTION_AGE_MAX);
-                    return (Connection::new(stream, idle_max, age_max, Some(place)), peer);
+                    return (Connection::new(stream, Patience::LISTENER, Some((place, peer_place))), peer);
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
@@ -65,27 +76,54 @@ impl Listener for BoundedListener {
     }
 }
 
-/// A connection with its place among the others, and its time.
+/// How long a connection is waited for.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    /// For a byte.
+    idle_max: Duration,
+    /// For the head of a request.
+    head_max: Duration,
+    /// For everything.
+    age_max: Duration,
+}
+
+impl Patience {
+    const LISTENER: Self = Self {
+        idle_max: limits::CONNECTION_IDLE_MAX,
+        head_max: limits::HEAD_TIME_MAX,
+        age_max: limits::CONNECTION_AGE_MAX,
+    };
+}
+
+/// A connection's place among all, and among its peer's.
+type Place = (OwnedSemaphorePermit, PeerPlace);
+
+/// A connection with its place, and its time.
 pub(crate) struct Connection<S> {
     stream: S,
-    idle_max: Duration,
+    patience: Patience,
+    heads: Heads,
+    /// When the head that is owed is late.
+    head_ends: Instant,
     ends: Instant,
     alarm: Pin<Box<Sleep>>,
-    _place: Option<OwnedSemaphorePermit>,
+    _place: Option<Place>,
 }
 
 impl<S> Connection<S> {
-    fn new(stream: S, idle_max: Duration, age_max: Duration, place: Option<OwnedSemaphorePermit>) -> Self {
+    fn new(stream: S, patience: Patience, place: Option<Place>) -> Self {
         let now = Instant::now();
-        let alarm = Box::pin(tokio::time::sleep_until(now + idle_max));
-        Self { stream, idle_max, ends: now + age_max, alarm, _place: place }
+        let head_ends = now + patience.head_max;
+        let alarm = Box::pin(tokio::time::sleep_until(head_ends.min(now + patience.idle_max)));
+        Self { stream, patience, heads: Heads::new(), head_ends, ends: now + patience.age_max, alarm, _place: place }
     }
 
     /// What moved moves the alarm; what stands still waits for it.
     fn watch<T>(&mut self, context: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if polled.is_ready() {
-            let next = (Instant::now() + self.idle_max).min(self.ends);
-            self.alarm.as_mut().reset(next);
+            let next = Instant::now() + self.patience.idle_max;
+            let ends = self.ends();
+            self.alarm.as_mut().reset(next.min(ends));
             return polled;
         }
         match self.alarm.as_mut().poll(context) {
@@ -94,8 +132,12 @@ impl<S> Connection<S> {
         }
     }
 
+    fn ends(&self) -> Instant {
+        if self.heads.is_owed() { self.head_ends.min(self.ends) } else { self.ends }
+    }
+
     fn expired(&self) -> bool {
-        Instant::now() >= self.ends
+        Instant::now() >= self.ends()
     }
 }
 
@@ -105,7 +147,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
         if this.expired() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
+        let before = into.filled().len();
         let polled = Pin::new(&mut this.stream).poll_read(context, into);
+        if this.heads.came(&into.filled()[before..]) {
+            this.head_ends = Instant::now() + this.patience.head_max;
+        }
         this.watch(context, polled)
     }
 }
@@ -114,6 +160,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let polled = Pin::new(&mut this.stream).poll_write(context, bytes);
+        if matches!(polled, Poll::Ready(Ok(1..))) {
+            this.heads.answered();
+        }
         this.watch(context, polled)
     }
 
@@ -132,21 +181,23 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     const LONG: Duration = Duration::from_secs(60);
+    const SHORT: Duration = Duration::from_millis(50);
+    const PATIENT: Patience = Patience { idle_max: LONG, head_max: LONG, age_max: LONG };
 
     #[tokio::test]
     async fn a_connection_that_stands_still_is_ended() {
         let (_client, server) = tokio::io::duplex(64);
-        let idle_max = Duration::from_millis(50);
+        let patience = Patience { idle_max: SHORT, ..PATIENT };
         let began = Instant::now();
-        let error = Connection::new(server, idle_max, LONG, None).read_u8().await.expect_err("nothing came");
+        let error = Connection::new(server, patience, None).read_u8().await.expect_err("nothing came");
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        assert!(began.elapsed() >= idle_max);
+        assert!(began.elapsed() >= SHORT);
     }
 
     #[tokio::test]
     async fn one_byte_now_and_then_does_not_hold_a_place_for_ever() {
         let (mut client, server) = tokio::io::duplex(64);
-        let mut connection = Connection::new(server, LONG, Duration::from_millis(50), None);
+        let mut connection = Connection::new(server, Patience { age_max: SHORT, ..PATIENT }, None);
         let began = Instant::now();
         loop {
             client.write_u8(b'x').await.expect("the other end is open");
@@ -156,5 +207,46 @@ mod tests {
             }
             assert!(began.elapsed() < LONG, "it was never ended");
         }
+    }
+
+    /// Half requests, a letter now and then, must not take all places.
+    #[tokio::test]
+    async fn the_head_of_a_request_comes_in_time() {
+        let (mut client, server) = tokio::io::duplex(64);
+        let mut connection = Connection::new(server, Patience { head_max: SHORT, ..PATIENT }, None);
+        let began = Instant::now();
+        let error = loop {
+            client.write_u8(b'x').await.expect("the other end is open");
+            if let Err(error) = connection.read_u8().await {
+                break error;
+            }
+            assert!(began.elapsed() < LONG, "it was never ended");
+        };
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(began.elapsed() >= SHORT);
+    }
+
+    /// Whoever has asked waits for the answer as long as before; then the next head is to come in time.
+    #[tokio::test]
+    async fn a_whole_head_is_waited_for_no_more() {
+        let (mut client, server) = tokio::io::duplex(64);
+        let patience = Patience { idle_max: SHORT * 4, head_max: SHORT, ..PATIENT };
+        let mut connection = Connection::new(server, patience, None);
+        let head = b"GET / HTTP/1.1\r\n\r\n";
+        let mut read = [0; 18];
+        client.write_all(head).await.expect("the other end is open");
+        connection.read_exact(&mut read).await.expect("a head");
+        let asked = Instant::now();
+        connection.read_u8().await.expect_err("nothing comes");
+        assert!(asked.elapsed() >= patience.idle_max, "it was waited for a head that was there");
+
+        connection.patience.idle_max = LONG;
+        connection.write_all(b"answer").await.expect("it took its time");
+        client.write_all(b"GET").await.expect("the other end is open");
+        connection.read_exact(&mut read[..3]).await.expect("half a head");
+        let half = Instant::now();
+        let error = connection.read_u8().await.expect_err("nothing more comes");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(half.elapsed() < LONG / 2, "half a head held the place");
     }
 }

@@ -1,16 +1,18 @@
 //! Sessions on the newest versions of the tables, shared by requests.
 //!
 //! A request sees a snapshot that is at most [`limits::SNAPSHOT_AGE_MAX`] old. Whoever finds it older
-//! looks for newer tables, one at a time; the others wait for that one. Where the lake cannot be read
-//! the older snapshot serves on, and `/health` says so: the pages show each value's age anyway.
+//! looks for newer tables, one at a time; the others wait for that one. Where the lake cannot be read,
+//! or a table is gone that was there, the older snapshot and what was made of it serve on, and
+//! `/health` says so: the pages show each value's age anyway.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use datafusion::prelude::SessionContext;
 use jiff::tz::TimeZone;
-use tjern_lake::{Access, Lake, SessionSettings};
-use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
+use tjern_lake::session::session_on;
+use tjern_lake::{Access, Lake, SessionSettings, Table, TableName};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use crate::latest::{self, SensorNow};
@@ -20,6 +22,7 @@ use crate::pages::curve::{self, Curves};
 use crate::parameters::ParameterError;
 use crate::rows::ColumnError;
 use crate::sql::{self, Answer, SqlError};
+use crate::workshop::Workshop;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +30,9 @@ pub(crate) enum EngineError {
     /// The lake cannot be read.
     #[error("the lake cannot be read: {0}")]
     Lake(String),
+    /// This listener answers no SQL of people.
+    #[error("no SQL is answered here; hint: ask the staff's listener")]
+    NoSql,
     /// Too many ask at once.
     #[error("too many queries at once; hint: try again in a moment")]
     Busy,
@@ -41,32 +47,61 @@ pub(crate) enum EngineError {
     Column(#[from] ColumnError),
 }
 
+/// Functions that make a value of any size of a few letters, which no limit counts. Not answered here;
+/// `FROM generate_series(…)`, which makes rows as they are asked for, is.
+const GROWING: [&str; 7] = ["array_repeat", "array_resize", "generate_series", "lpad", "range", "repeat", "rpad"];
+
 /// A value that is made anew when it is too old, by one request at a time.
 struct Kept<T> {
     age_max: Duration,
     /// What was dear to make is kept for so many times as long as the making took.
     thrift: u32,
-    value: Mutex<Option<(Instant, Arc<T>)>>,
+    value: Mutex<Making<T>>,
+}
+
+/// What was made last, until when it serves, and why there is nothing newer.
+struct Making<T> {
+    value: Option<(Instant, Arc<T>)>,
+    failure: Option<String>,
 }
 
 impl<T> Kept<T> {
     const fn new(age_max: Duration, thrift: u32) -> Self {
-        Self { age_max, thrift, value: Mutex::const_new(None) }
+        Self { age_max, thrift, value: Mutex::const_new(Making { value: None, failure: None }) }
     }
 
-    async fn get<E>(&self, make: impl Future<Output = Result<T, E>>) -> Result<Arc<T>, E> {
+    /// The value; where no newer one can be made, the older one.
+    async fn get<E: std::fmt::Display>(&self, make: impl Future<Output = Result<T, E>>) -> Result<Arc<T>, E> {
         let mut kept = self.value.lock().await;
-        if let Some((until, value)) = &*kept
+        if let Some((until, value)) = &kept.value
             && Instant::now() < *until
         {
             return Ok(Arc::clone(value));
         }
         // The age counts from before the making: a slow making must not hide an old value.
         let began = Instant::now();
-        let value = Arc::new(make.await?);
+        let made = make.await;
         let until = (began + self.age_max).max(began + began.elapsed().saturating_mul(self.thrift));
-        *kept = Some((until, Arc::clone(&value)));
-        Ok(value)
+        match (made, &mut kept.value) {
+            (Ok(value), _) => {
+                let value = Arc::new(value);
+                *kept = Making { value: Some((until, Arc::clone(&value))), failure: None };
+                Ok(value)
+            }
+            (Err(error), Some((tried, value))) => {
+                tracing::warn!(%error, "what was made before serves on");
+                *tried = until;
+                let value = Arc::clone(value);
+                kept.failure = Some(error.to_string());
+                Ok(value)
+            }
+            (Err(error), None) => Err(error),
+        }
+    }
+
+    /// Why there is nothing newer, where there should be.
+    async fn failure(&self) -> Option<String> {
+        self.value.lock().await.failure.clone()
     }
 }
 
@@ -76,24 +111,42 @@ struct Snapshot {
     context: Option<SessionContext>,
     tried: Option<Instant>,
     failure: Option<String>,
+    /// Tables that were there once: they do not go, unless the lake does.
+    seen: Vec<TableName>,
 }
 
 /// Answers queries of one kind of people.
 pub(crate) struct Engine {
     lake: Lake,
     settings: SessionSettings,
-    turns: Semaphore,
+    /// Of those who ask.
+    turns: Arc<Semaphore>,
+    /// Of the pages.
+    page_turns: Arc<Semaphore>,
+    workshop: Option<Workshop>,
     snapshot: Mutex<Snapshot>,
     latest: Kept<Vec<SensorNow>>,
     curves: Kept<Curves>,
 }
 
 impl Engine {
-    pub(crate) fn new(lake: Lake, access: Access, timezone: TimeZone, at_once_max: usize) -> Self {
+    /// For everybody: named queries only.
+    pub(crate) fn public(lake: Lake, timezone: TimeZone) -> Self {
+        Self::new(lake, Access::Public, timezone, limits::NAMED_AT_ONCE_MAX, None)
+    }
+
+    /// For the staff, whose SQL is answered in a workshop.
+    pub(crate) fn staff(lake: Lake, timezone: TimeZone, workshop: Workshop) -> Self {
+        Self::new(lake, Access::Staff, timezone, limits::SQL_AT_ONCE_MAX, Some(workshop))
+    }
+
+    fn new(lake: Lake, access: Access, timezone: TimeZone, at_once_max: usize, workshop: Option<Workshop>) -> Self {
         Self {
             lake,
             settings: SessionSettings { access, timezone, memory_bytes: limits::SESSION_MEMORY_BYTES },
-            turns: Semaphore::new(at_once_max),
+            turns: Arc::new(Semaphore::new(at_once_max)),
+            page_turns: Arc::new(Semaphore::new(limits::PAGES_AT_ONCE_MAX)),
+            workshop,
             snapshot: Mutex::default(),
             latest: Kept::new(limits::SNAPSHOT_AGE_MAX, 0),
             curves: Kept::new(limits::CURVES_AGE_MAX, limits::CURVES_THRIFT),
@@ -109,8 +162,10 @@ impl Engine {
         let mut snapshot = self.snapshot.lock().await;
         if snapshot.tried.is_none_or(|tried| tried.elapsed() >= limits::SNAPSHOT_AGE_MAX) {
             let tried = Instant::now();
-            match self.open().await {
-                Ok(context) => *snapshot = Snapshot { context: Some(context), tried: Some(tried), failure: None },
+            match self.open_in_time(&snapshot.seen).await {
+                Ok((context, seen)) => {
+                    *snapshot = Snapshot { context: Some(context), tried: Some(tried), failure: None, seen };
+                }
                 Err(failure) => {
                     tracing::warn!(%failure, "cannot look for newer tables");
                     snapshot.tried = Some(Instant::now());
@@ -124,37 +179,66 @@ impl Engine {
         }
     }
 
-    async fn open(&self) -> Result<SessionContext, String> {
-        let opening = Box::pin(tjern_lake::session(&self.lake, &self.settings));
-        match tokio::time::timeout(limits::REFRESH_TIME_MAX, opening).await {
-            Ok(opened) => opened.map_err(|error| error.to_string()),
+    async fn open_in_time(&self, seen: &[TableName]) -> Result<(SessionContext, Vec<TableName>), String> {
+        match tokio::time::timeout(limits::REFRESH_TIME_MAX, Box::pin(self.open(seen))).await {
+            Ok(opened) => opened,
             Err(_) => Err(format!("no answer within {} s", limits::REFRESH_TIME_MAX.as_secs())),
         }
     }
 
-    /// Why the newest look for newer tables failed, where it did.
-    pub(crate) async fn failure(&self) -> Option<String> {
-        self.snapshot.lock().await.failure.clone()
+    /// A session, and which tables there are. A table that nobody has made yet is empty; one that was
+    /// there and is gone is a lake that went away.
+    async fn open(&self, seen: &[TableName]) -> Result<(SessionContext, Vec<TableName>), String> {
+        let mut tables = Vec::new();
+        for name in TableName::ALL {
+            let table = Table::open(&self.lake, name).await.map_err(|error| error.to_string())?;
+            if table.is_none() && seen.contains(&name) {
+                return Err(format!(
+                    "the table `{name}` was there and is gone; hint: is the lake's place still there?"
+                ));
+            }
+            tables.push((name, table));
+        }
+        let context = session_on(&self.lake, &self.settings, &tables).await.map_err(|error| error.to_string())?;
+        for name in GROWING {
+            context.deregister_udf(name);
+        }
+        let seen = tables.iter().filter(|(_, table)| table.is_some()).map(|(name, _)| *name).collect();
+        Ok((context, seen))
     }
 
-    async fn turn(&self) -> Result<SemaphorePermit<'_>, EngineError> {
-        match tokio::time::timeout(limits::TURN_WAIT_MAX, self.turns.acquire()).await {
-            Ok(Ok(turn)) => Ok(turn),
-            Ok(Err(_)) | Err(_) => Err(EngineError::Busy),
+    /// Why there is nothing newer than what is shown, where there should be.
+    pub(crate) async fn failure(&self) -> Option<String> {
+        let looked = self.snapshot.lock().await.failure.clone();
+        match looked {
+            Some(failure) => Some(failure),
+            None => self.latest.failure().await,
         }
     }
 
     /// Answers SQL of the staff.
     pub(crate) async fn sql(&self, sql: &str) -> Result<Answer, EngineError> {
-        let _turn = self.turn().await?;
+        let workshop = self.workshop.as_ref().ok_or(EngineError::NoSql)?;
+        let turn = turn(&self.turns).await?;
         let context = self.context().await?;
-        Ok(sql::run_limited(&context, sql, Limits::SQL).await?)
+        let sql = sql.to_owned();
+        let answering = async move { sql::run_limited(&context, &sql, Limits::SQL).await };
+        Ok(workshop.answer(Limits::SQL, turn, answering).await?)
     }
 
     /// Answers a named query.
     pub(crate) async fn named(&self, query: &NamedQuery, given: &[(String, String)]) -> Result<Answer, EngineError> {
+        self.bound(query, given, &self.turns).await
+    }
+
+    async fn bound(
+        &self,
+        query: &NamedQuery,
+        given: &[(String, String)],
+        turns: &Arc<Semaphore>,
+    ) -> Result<Answer, EngineError> {
         let values = query.bind(given, self.now_us())?;
-        let _turn = self.turn().await?;
+        let _turn = turn(turns).await?;
         let context = self.context().await?;
         Ok(sql::run_bound(&context, &query.sql, values, Limits::NAMED).await?)
     }
@@ -163,7 +247,7 @@ impl Engine {
     async fn own(&self, name: &str, given: &[(&str, &str)]) -> Result<Answer, EngineError> {
         let given: Vec<_> = given.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
         let query = named::find(name).ok_or_else(|| EngineError::Lake(format!("there is no query `{name}`")))?;
-        Box::pin(self.named(query, &given)).await
+        Box::pin(self.bound(query, &given, &self.page_turns)).await
     }
 
     /// What is known of each sensor now.
@@ -180,6 +264,13 @@ impl Engine {
     pub(crate) async fn place(&self, site: &str, every: &str, days: u32) -> Result<Curves, EngineError> {
         let from = format!("now-{days}d");
         Ok(curve::read(&self.own("place", &[("site", site), ("every", every), ("from", &from)]).await?)?)
+    }
+}
+
+async fn turn(turns: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, EngineError> {
+    match tokio::time::timeout(limits::TURN_WAIT_MAX, Arc::clone(turns).acquire_owned()).await {
+        Ok(Ok(turn)) => Ok(turn),
+        Ok(Err(_)) | Err(_) => Err(EngineError::Busy),
     }
 }
 
@@ -200,7 +291,7 @@ mod tests {
         let ask = async |kept: &Kept<u32>| {
             let make = async {
                 tokio::task::yield_now().await;
-                Ok::<_, ()>(made.fetch_add(1, Ordering::Relaxed))
+                Ok::<_, String>(made.fetch_add(1, Ordering::Relaxed))
             };
             kept.get(make).await.map(|value| *value)
         };
@@ -216,5 +307,28 @@ mod tests {
         let kept = Kept::new(Duration::from_secs(1), 0);
         assert_eq!(kept.get(async { Err::<u32, _>("no") }).await, Err("no"));
         assert_eq!(kept.get(async { Ok::<_, &str>(7) }).await.as_deref(), Ok(&7));
+    }
+
+    /// A query that fails must not take away the numbers that were there.
+    #[tokio::test]
+    async fn what_was_made_serves_on_where_nothing_newer_can_be_made() {
+        let kept = Kept::new(Duration::ZERO, 0);
+        assert_eq!(kept.get(async { Ok::<_, &str>(7) }).await.as_deref(), Ok(&7));
+        assert_eq!(kept.get(async { Err::<u32, _>("no") }).await.as_deref(), Ok(&7));
+        assert_eq!(kept.failure().await.as_deref(), Some("no"));
+        assert_eq!(kept.get(async { Ok::<_, &str>(8) }).await.as_deref(), Ok(&8));
+        assert_eq!(kept.failure().await, None);
+    }
+
+    /// Whoever takes all turns of the named queries does not close the pages.
+    #[tokio::test]
+    async fn pages_have_turns_of_their_own() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let place = folder.path().canonicalize().expect("it is there");
+        let url = tjern_readings::store::LakeUrl::folder(&place).expect("a lake");
+        let engine = Engine::public(Lake::open(&url).expect("it opens"), TimeZone::UTC);
+        let all = u32::try_from(limits::NAMED_AT_ONCE_MAX).expect("few");
+        let _turns = Arc::clone(&engine.turns).acquire_many_owned(all).await.expect("turns");
+        assert!(engine.latest().await.expect("a turn for the page").is_empty());
     }
 }

@@ -22,6 +22,7 @@ mod server;
 mod settings;
 pub mod sql;
 mod tokens;
+mod workshop;
 
 pub use output::Format;
 pub use server::{ServeError, Server};

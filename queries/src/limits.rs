@@ -13,6 +13,26 @@ pub const CONNECTION_IDLE_MAX: Duration = Duration::from_secs(75);
 pub const CONNECTION_AGE_MAX: Duration = Duration::from_secs(600);
 /// The longest body of a request.
 pub const REQUEST_BYTES_MAX: usize = 1 << 20;
+/// Connections that one address of another machine holds open; a network (/64) of IPv6 is one address.
+pub const CONNECTIONS_PER_PEER_MAX: usize = 32;
+/// Connections that this machine's own programs hold open: a proxy speaks for many.
+pub const CONNECTIONS_OF_LOOPBACK_MAX: usize = 256;
+/// How long the head of a request may take, from its first byte; the first head from the connection's
+/// beginning.
+pub const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
+/// The longest SQL text. Planning copies it many times over.
+pub const SQL_BYTES_MAX: usize = 64 << 10;
+/// The tokens that an SQL text may have, comments and spaces not counted.
+pub const SQL_TOKENS_MAX: usize = 4000;
+/// The tokens of an SQL text that join something to what stands before: operators, `OR`, `UNION`,
+/// `JOIN`. They are what makes a plan deep; a long list does not. Measured without optimisation: the
+/// worst chain of 200 is planned within a stack of 2 MiB, one of 250 is not; 500 need less than 16 MiB.
+pub const SQL_JOINTS_MAX: usize = 200;
+/// How often parts of a `WITH` may be named, through each other: one that each next one names twice
+/// doubles the plan every time.
+pub const SQL_PARTS_MAX: usize = 1000;
+/// The stack of each thread that plans and computes the staff's SQL.
+pub const SQL_STACK_BYTES: usize = 64 << 20;
 /// The rows that an answer of `/api/sql` may have.
 pub const SQL_ROWS_MAX: usize = 1_000_000;
 /// The rows that an answer of a named query may have.
@@ -27,6 +47,11 @@ pub const NAMED_TIME_MAX: Duration = Duration::from_secs(20);
 pub const SQL_AT_ONCE_MAX: usize = 4;
 /// Queries that the public listener computes at once.
 pub const NAMED_AT_ONCE_MAX: usize = 8;
+/// Queries that are computed at once for the residents' pages, `/api/latest` and `/health`: turns of
+/// their own, so that whoever asks much of the named queries does not close the front page.
+pub const PAGES_AT_ONCE_MAX: usize = 4;
+/// The windows of time between `from` and `to` that a named query may be asked for.
+pub const WINDOWS_MAX: u64 = 10_000;
 /// How long a request waits for its turn before it is told to come again.
 pub const TURN_WAIT_MAX: Duration = Duration::from_secs(10);
 /// The memory that one session's queries share.

@@ -13,9 +13,11 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use datafusion::common::ParamValues;
 use datafusion::common::metadata::ScalarAndMetadata;
+use datafusion::common::{ParamValues, ScalarValue};
+use tjern_readings::configuration::parse_duration;
 
+use crate::limits;
 use crate::parameters::{Parameter, ParameterError};
 
 macro_rules! queries {
@@ -128,7 +130,11 @@ impl NamedQuery {
             let value = parameter.bind(texts.get(parameter.name.as_str()).copied(), now_us)?;
             Ok((parameter.name.clone(), ScalarAndMetadata::from(value)))
         };
-        Ok(ParamValues::Map(self.parameters.iter().map(bind).collect::<Result<_, _>>()?))
+        let values: HashMap<_, _> = self.parameters.iter().map(bind).collect::<Result<_, _>>()?;
+        if windows(&values).is_some_and(|windows| windows > u128::from(limits::WINDOWS_MAX)) {
+            return Err(ParameterError::Windows { max: limits::WINDOWS_MAX });
+        }
+        Ok(ParamValues::Map(values))
     }
 
     fn unknown(&self, name: &str) -> ParameterError {
@@ -136,6 +142,19 @@ impl NamedQuery {
         let known = if known.is_empty() { "none".to_owned() } else { known };
         ParameterError::Unknown { name: name.to_owned(), known }
     }
+}
+
+/// How many windows a query is asked for, where it is one of windows: each may become a row of the
+/// answer, whatever little there is to put into it.
+fn windows(values: &HashMap<String, ScalarAndMetadata>) -> Option<u128> {
+    let time_us = |name: &str| match values.get(name)?.value() {
+        ScalarValue::TimestampMicrosecond(time_us, _) => *time_us,
+        _ => None,
+    };
+    let ScalarValue::Utf8(Some(every)) = values.get("every")?.value() else { return None };
+    let every_us = parse_duration(every).ok()?.as_micros();
+    let length_us = i128::from(time_us("to")?) - i128::from(time_us("from")?);
+    Some(u128::try_from(length_us).unwrap_or(0).div_ceil(every_us.max(1)))
 }
 
 #[cfg(test)]
@@ -181,6 +200,25 @@ mod tests {
             let error = NamedQuery::parse("wrong", text).expect_err(text);
             assert_eq!(error.line, line, "{error}");
             assert!(error.to_string().contains(part), "{error}");
+        }
+    }
+
+    /// A microsecond's windows over a century would be one row each.
+    #[test]
+    fn windows_without_number_are_refused() {
+        let day_us = 86_400_000_000;
+        for (name, first) in [("windows", ("sensor", "a/b")), ("place", ("site", "a")), ("curves", ("quantity", "q"))] {
+            let query = find(name).expect("there is one");
+            let bind = |every: &str, from: &str| {
+                let given = [first, ("every", every), ("from", from)];
+                query.bind(&given.map(|(name, text)| (name.to_owned(), text.to_owned())), 20_000 * day_us)
+            };
+            assert!(bind("1d", "now-10000d").is_ok(), "{name}");
+            assert!(bind("1d", "2100-01-01T00:00:00Z").is_ok(), "{name}: nothing, which is not much");
+            for (every, from) in [("1d", "now-10001d"), ("1s", "now-1d"), ("1ms", "0001-01-01T00:00:00Z")] {
+                let error = bind(every, from).expect_err(every);
+                assert_eq!(error, ParameterError::Windows { max: 10_000 }, "{name} {every} {from}");
+            }
         }
     }
 

@@ -91,6 +91,12 @@ pub enum ParameterError {
         /// Its name.
         name: String,
     },
+    /// The time asked for has too many windows.
+    #[error("from `from` to `to` are more than {max} windows of `every`; hint: a larger `every`, or a later `from`")]
+    Windows {
+        /// How many are allowed.
+        max: u64,
+    },
     /// It is not of its type, or out of its bounds.
     #[error("`{name}` = `{text}`: {what}")]
     Wrong {

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
-use tjern_lake::Access;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -17,6 +16,7 @@ use crate::http::staff::Office;
 use crate::http::{Face, public, reply, staff};
 use crate::limits;
 use crate::settings::ServerSettings;
+use crate::workshop::Workshop;
 
 /// Why a server cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +31,9 @@ pub enum ServeError {
         /// Why.
         source: io::Error,
     },
+    /// The system gives no threads.
+    #[error("cannot start the threads that answer SQL: {0}; hint: allow the process more threads (`ulimit -u`)")]
+    Threads(#[source] io::Error),
 }
 
 fn bind_hint(error: &io::Error) -> &'static str {
@@ -50,17 +53,19 @@ pub struct Server {
     public_address: SocketAddr,
     staff_address: SocketAddr,
     settings: ServerSettings,
+    workshop: Workshop,
 }
 
 impl Server {
     /// Takes both ports. Nothing is answered yet.
     ///
     /// # Errors
-    /// [`ServeError::Bind`].
+    /// [`ServeError`].
     pub async fn bind(settings: ServerSettings) -> Result<Self, ServeError> {
         let (public, public_address) = listen(settings.public, "public").await?;
         let (staff, staff_address) = listen(settings.staff, "staff").await?;
-        Ok(Self { public, staff, public_address, staff_address, settings })
+        let workshop = Workshop::start().map_err(ServeError::Threads)?;
+        Ok(Self { public, staff, public_address, staff_address, settings, workshop })
     }
 
     /// Where residents' pages and open data are.
@@ -77,7 +82,7 @@ impl Server {
 
     /// Answers until `stop`; then open connections have [`limits::GOODBYE_MAX`] to end.
     pub async fn run(self, stop: CancellationToken) {
-        let (public, staff) = routers(&self.settings);
+        let (public, staff) = routers(&self.settings, self.workshop);
         let serve = |listener, router: Router| {
             let stop = stop.clone().cancelled_owned();
             axum::serve(BoundedListener::new(listener), router).with_graceful_shutdown(stop).into_future()
@@ -101,18 +106,16 @@ async fn listen(address: SocketAddr, which: &'static str) -> Result<(TcpListener
     Ok((listener, bound))
 }
 
-fn routers(settings: &ServerSettings) -> (Router, Router) {
-    let engine = |access, at_once_max| {
-        Arc::new(Engine::new(settings.lake.clone(), access, settings.timezone.clone(), at_once_max))
-    };
+fn routers(settings: &ServerSettings, workshop: Workshop) -> (Router, Router) {
+    let (lake, timezone) = (&settings.lake, &settings.timezone);
     let metrics = Metrics::new(Arc::clone(&settings.metrics));
     let face = Face {
-        engine: engine(Access::Public, limits::NAMED_AT_ONCE_MAX),
+        engine: Arc::new(Engine::public(lake.clone(), timezone.clone())),
         timezone: settings.timezone.clone(),
         simulated: settings.simulated,
     };
     let office = Office {
-        engine: engine(Access::Staff, limits::SQL_AT_ONCE_MAX),
+        engine: Arc::new(Engine::staff(lake.clone(), timezone.clone(), workshop)),
         tokens: settings.tokens.clone(),
         metrics: metrics.clone(),
         status: settings.status.clone(),

@@ -1,6 +1,7 @@
 //! SQL from people: one query, read only, within limits.
 //!
-//! Two checks, one after the other. The statement must be a query by its syntax (`SELECT`, `WITH`,
+//! Three checks, one after the other. The text must be of a size that can be planned ([`size`]). The
+//! statement must be a query by its syntax (`SELECT`, `WITH`,
 //! `VALUES`, `EXPLAIN`, `SHOW`, `DESCRIBE`): a closed list, everything else is refused. Then the plan
 //! is verified, so that nothing that writes hides inside (`SELECT … INTO`, `WITH … INSERT`). That no
 //! file and no foreign table can be named is the session's doing: it knows no others.
@@ -17,12 +18,42 @@ use futures::StreamExt;
 
 use crate::limits::Limits;
 
+mod parts;
+mod size;
+
 /// Why a query was refused, or did not end well.
 #[derive(Debug, thiserror::Error)]
 pub enum SqlError {
     /// The text is no SQL.
     #[error("the SQL cannot be read: {0}")]
     Syntax(#[source] DataFusionError),
+    /// The text is longer than allowed.
+    #[error("the SQL has more than {max} bytes; hint: send a shorter query")]
+    Text {
+        /// How many are allowed.
+        max: usize,
+    },
+    /// The text has more tokens than allowed.
+    #[error("the SQL has more than {max} words and signs; hint: send a shorter query, or ask part by part")]
+    Tokens {
+        /// How many are allowed.
+        max: usize,
+    },
+    /// The statement is a longer chain than allowed.
+    #[error(
+        "the SQL has more than {max} operators, conditions, SELECTs and joins; \
+         hint: write `IN (…)` for a chain of OR, and ask part by part"
+    )]
+    Joints {
+        /// How many are allowed.
+        max: usize,
+    },
+    /// Parts of a `WITH` are named more often than allowed.
+    #[error("the parts of `WITH` are named more than {max} times, through each other; hint: ask part by part")]
+    Parts {
+        /// How many are allowed.
+        max: usize,
+    },
     /// There is no statement, or more than one.
     #[error("there are {count} statements; hint: send exactly one query")]
     Count {
@@ -86,6 +117,7 @@ impl Answer {
 /// # Errors
 /// [`SqlError`] for everything that is not exactly one query that this session can answer.
 pub async fn plan(context: &SessionContext, sql: &str) -> Result<LogicalPlan, SqlError> {
+    size::check(sql)?;
     let mut statements = DFParser::parse_sql(sql).map_err(SqlError::Syntax)?;
     let (Some(statement), true) = (statements.pop_front(), statements.is_empty()) else {
         return Err(SqlError::Count { count: if statements.is_empty() { 0 } else { statements.len() + 1 } });

@@ -58,6 +58,7 @@ impl Failure {
         match error {
             EngineError::Parameter(_)
             | EngineError::Busy
+            | EngineError::NoSql
             | EngineError::Sql(SqlError::Rows { .. } | SqlError::Bytes { .. } | SqlError::Time { .. }) => {
                 Self::said(status(error), error)
             }
@@ -77,16 +78,21 @@ impl Failure {
 fn status(error: &EngineError) -> StatusCode {
     match error {
         EngineError::Lake(_) | EngineError::Busy => StatusCode::SERVICE_UNAVAILABLE,
+        EngineError::NoSql => StatusCode::NOT_FOUND,
         EngineError::Column(_) => StatusCode::INTERNAL_SERVER_ERROR,
         EngineError::Parameter(_) => StatusCode::BAD_REQUEST,
         EngineError::Sql(error) => match error {
             SqlError::NotAQuery { .. } | SqlError::Writes(_) => StatusCode::FORBIDDEN,
-            SqlError::Rows { .. } | SqlError::Bytes { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            SqlError::Rows { .. } | SqlError::Bytes { .. } | SqlError::Text { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             SqlError::Time { .. } => StatusCode::GATEWAY_TIMEOUT,
             SqlError::Run(error) if is_exhausted(error) => StatusCode::SERVICE_UNAVAILABLE,
-            SqlError::Syntax(_) | SqlError::Count { .. } | SqlError::Plan(_) | SqlError::Run(_) => {
-                StatusCode::BAD_REQUEST
-            }
+            SqlError::Syntax(_)
+            | SqlError::Tokens { .. }
+            | SqlError::Joints { .. }
+            | SqlError::Parts { .. }
+            | SqlError::Count { .. }
+            | SqlError::Plan(_)
+            | SqlError::Run(_) => StatusCode::BAD_REQUEST,
         },
     }
 }

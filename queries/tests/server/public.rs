@@ -167,6 +167,8 @@ async fn named_queries_take_typed_parameters_and_nothing_else() {
         ("/api/query/observations?sensor=a/b&colour=red", 400, "sensor, from, to, limit"),
         ("/api/query/observations?sensor=a/b&from=yesterday", 400, "not a moment"),
         ("/api/query/windows?sensor=a/b&every=0s", 400, "positive"),
+        ("/api/query/windows?sensor=a/b&every=1ms&from=now-30d", 400, "10000 windows"),
+        ("/api/query/curves?every=1s", 400, "10000 windows"),
         ("/api/query/latest?format=xml", 400, "format"),
         (long.as_str(), 400, "longer"),
     ] {

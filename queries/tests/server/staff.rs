@@ -113,6 +113,73 @@ async fn an_answer_too_large_is_an_error_and_not_a_part_of_it() {
     assert!(reply.status == 413 && reply.body.contains("1000000 rows"), "{reply:?}");
 }
 
+/// A text of some kilobytes once ended the process: a stack that overflows cannot be caught.
+#[tokio::test]
+async fn a_chain_without_end_is_refused_and_the_server_goes_on() {
+    let city = City::drammen().await;
+    let served = city.serve().await;
+    for (start, link, count, status) in [
+        ("SELECT 1", "+1", 30_000, 400),
+        ("SELECT 1", "+1", 40_000, 413),
+        ("SELECT 1 WHERE 1=1", " OR 1=2", 8_000, 400),
+        ("SELECT 1", " UNION ALL SELECT 1", 3_000, 400),
+        ("SELECT 1 FROM sites a", ", sites", 3_000, 400),
+    ] {
+        let sql = format!("{start}{}", link.repeat(count));
+        let reply = ask(&served, &sql).await;
+        assert_eq!(reply.status, status, "{link}: {reply:?}");
+        assert!(reply.json()["hint"].is_string(), "{link}: {reply:?}");
+    }
+    let reply = ask(&served, &format!("SELECT count(*) FROM observations WHERE 1=1{}", " OR 1=2".repeat(60))).await;
+    assert_eq!(reply.status, 200, "what people write is answered: {reply:?}");
+}
+
+/// Constants are computed while a query is planned, and no memory limit counts them.
+#[tokio::test]
+async fn functions_that_make_much_of_little_are_not_there() {
+    let city = City::drammen().await;
+    let served = city.serve().await;
+    for (name, arguments) in [
+        ("repeat", "'x', 700000000"),
+        ("lpad", "'x', 700000000"),
+        ("rpad", "'x', 700000000"),
+        ("array_repeat", "1, 700000000"),
+        ("list_repeat", "1, 700000000"),
+        ("array_resize", "[1], 700000000"),
+        ("list_resize", "[1], 700000000"),
+        ("range", "1, 700000000"),
+        ("generate_series", "1, 700000000"),
+    ] {
+        let reply = ask(&served, &format!("SELECT {name}({arguments})")).await;
+        assert!(reply.status == 400 && reply.body.contains(name), "{name}: {} {}", reply.status, reply.head);
+    }
+    let reply = ask(&served, "SELECT count(*) AS n FROM generate_series(1, 1000)").await;
+    assert_eq!(reply.body, "[{\"n\":1000}]\n", "rows are made as they are asked for");
+}
+
+/// Half requests of one peer leave places for everybody's whole ones.
+#[tokio::test]
+async fn one_peer_does_not_take_every_place() {
+    let city = City::drammen().await;
+    let served = city.serve().await;
+    let mut half = Vec::new();
+    for _ in 0..tjern_queries::limits::CONNECTIONS_OF_LOOPBACK_MAX {
+        let mut stream = tokio::net::TcpStream::connect(served.public).await.expect("it listens");
+        stream.write_all(b"GET / HT").await.expect("sent");
+        half.push(stream);
+    }
+    let mut one_more = tokio::net::TcpStream::connect(served.public).await.expect("the system takes it");
+    let mut answer = Vec::new();
+    let patience = std::time::Duration::from_secs(5);
+    let ended = tokio::time::timeout(patience, one_more.read_to_end(&mut answer)).await;
+    assert!(ended.is_ok() && answer.is_empty(), "one connection too many is ended at once: {ended:?}");
+    // Nobody waits longer than for a head: then there are places again.
+    let freed = tokio::time::timeout(tjern_queries::limits::HEAD_TIME_MAX * 3, half[0].read_to_end(&mut answer));
+    freed.await.expect("half a request is ended").expect("closed");
+    let health = request(served.public, "GET", "/health", &[], "").await;
+    assert_eq!(health.status, 200, "{health:?}");
+}
+
 #[tokio::test]
 async fn tools_find_their_way() {
     let city = City::drammen().await;
@@ -184,6 +251,43 @@ async fn a_lost_lake_is_told_and_survived() {
     assert_eq!(get(late.public, "/api/latest").await.status, 503);
 }
 
+/// A lake that is not where it was looks like one that nothing was written to: it must not be shown so.
+#[tokio::test]
+async fn a_lake_that_went_away_is_no_empty_lake() {
+    let city = City::drammen().await;
+    let served = city.serve().await;
+    assert!(get(served.public, "/").await.body.contains("20,0<span"));
+    assert_eq!(ask(&served, "SELECT 1").await.status, 200);
+    let (here, away) = (city.folder().join("tables"), city.folder().join("tables.away"));
+    std::fs::rename(&here, &away).expect("moved");
+    for (listener, word) in [(served.public, "stale"), (served.staff, "unavailable")] {
+        let health = health_of(listener, 503).await;
+        assert_eq!(health["status"], word, "{health}");
+    }
+    let page = get(served.public, "/").await;
+    assert!(page.status == 200 && page.body.contains("20,0<span"), "{page:?}");
+    let latest = get(served.public, "/api/latest").await;
+    assert!(latest.status == 200 && latest.body.contains("landfalltjern"), "{latest:?}");
+    std::fs::rename(&away, &here).expect("moved back");
+    for listener in [served.public, served.staff] {
+        assert_eq!(health_of(listener, 200).await["status"], "ok");
+    }
+}
+
+/// What `/health` says as soon as it has this status.
+async fn health_of(listener: std::net::SocketAddr, status: u16) -> serde_json::Value {
+    let patience = std::time::Duration::from_secs(30);
+    let asked = tokio::time::timeout(patience, async {
+        loop {
+            let health = get(listener, "/health").await;
+            if health.status == status {
+                return health.json();
+            }
+        }
+    });
+    asked.await.expect("it is noticed")
+}
+
 #[tokio::test]
 async fn malformed_requests_do_no_harm() {
     let served = City::empty().serve().await;
@@ -227,7 +331,7 @@ async fn a_port_in_use_is_one_clear_line() {
     let settings =
         tjern_queries::ServerSettings::new(city.lake.clone(), jiff::tz::TimeZone::UTC, &serve, Tokens::none());
     let error = Server::bind(settings).await.expect_err("the port is taken");
-    let ServeError::Bind { which, .. } = &error;
+    let ServeError::Bind { which, .. } = &error else { panic!("{error}") };
     assert_eq!(*which, "staff");
     let text = error.to_string();
     assert!(text.contains(&taken.to_string()) && text.contains("hint: ") && !text.contains('\n'), "{text}");
