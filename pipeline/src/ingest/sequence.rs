@@ -101,6 +101,8 @@ fn below(progress: &Progress, items: &[Item]) -> Vec<Step> {
     let mut taken: Vec<Bounds> = Vec::new();
     for bounds in batches {
         match progress.open.iter().find(|open| open.contains(bounds)) {
+            // One at a time: it leaves other runs behind than those that the next would be held against.
+            Some(_) if !steps.is_empty() => {}
             Some(open) => steps.push(Step::Fill(bounds, *open)),
             None => taken.push(bounds),
         }
@@ -228,24 +230,32 @@ mod tests {
             let mut taken = BTreeSet::new();
             for round in 1..=rounds {
                 let seen = items.len() * round / rounds;
-                for step in plan(&progress, &items[..seen], PATIENCE_US, PATIENCE_US).steps {
-                    match step {
-                        Step::Take(bounds) => {
-                            prop_assert_eq!(bounds.first, progress.watermark + 1);
-                            prop_assert!(taken.insert(bounds));
-                            progress.watermark = bounds.last;
+                loop {
+                    let steps = plan(&progress, &items[..seen], PATIENCE_US, PATIENCE_US).steps;
+                    if steps.is_empty() {
+                        break;
+                    }
+                    for step in steps {
+                        match step {
+                            Step::Take(bounds) => {
+                                prop_assert_eq!(bounds.first, progress.watermark + 1);
+                                prop_assert!(taken.insert(bounds));
+                                progress.watermark = bounds.last;
+                            }
+                            Step::PassHole(hole) | Step::PassGap(hole) => {
+                                progress.watermark = hole.last;
+                                progress.open.insert(hole);
+                            }
+                            Step::Fill(bounds, open) => {
+                                prop_assert!(taken.insert(bounds));
+                                prop_assert!(progress.open.remove(&open));
+                                progress.open.extend(shrink(open, bounds));
+                                progress.filled.insert(bounds);
+                            }
+                            Step::Compare(_) | Step::Overlap(_) => {
+                                prop_assert!(false, "{:?} of an honest gateway", step);
+                            }
                         }
-                        Step::PassHole(hole) | Step::PassGap(hole) => {
-                            progress.watermark = hole.last;
-                            progress.open.insert(hole);
-                        }
-                        Step::Fill(bounds, open) => {
-                            prop_assert!(taken.insert(bounds));
-                            progress.open.remove(&open);
-                            progress.open.extend(shrink(open, bounds));
-                            progress.filled.insert(bounds);
-                        }
-                        Step::Compare(_) | Step::Overlap(_) => prop_assert!(false, "{:?} of an honest gateway", step),
                     }
                 }
             }
