@@ -197,27 +197,22 @@ fn spool(checker: &mut Checker<'_>, file: &SpoolFile) -> Option<SpoolConfig> {
 
 fn spool_size(text: &str) -> Result<u64, String> {
     let max_bytes = parse_size(text).map_err(|error| error.to_string())?;
-    if max_bytes < MAX_BYTES_LEAST {
+    if max_bytes == 0 {
         let least = MAX_BYTES_LEAST >> 20;
-        return Err(format!("`{text}` is too little for a spool; hint: it needs at least {least}MiB"));
+        return Err(format!("`{text}` is no room for a spool; hint: it needs at least {least}MiB"));
     }
-    Ok(max_bytes)
+    Ok(max_bytes.max(MAX_BYTES_LEAST))
 }
 
-/// Two buses on one wire would take each other's answers.
+/// Two buses on one wire would take each other's answers. An address is no wire: a server may well
+/// answer several connections at once.
 fn check_places(checker: &mut Checker<'_>, buses: &[BusFile]) {
     let mut first_line = HashMap::new();
-    for bus in buses {
-        let places = [("port", &bus.port), ("address", &bus.address)];
-        for (key, text) in places.into_iter().filter_map(|(key, text)| Some((key, text.as_ref()?))) {
-            let line = checker.line_of(&text.span());
-            // Hosts have no case, files do.
-            let place = if key == "port" { text.get_ref().clone() } else { text.get_ref().to_lowercase() };
-            if let Some(first) = first_line.insert((key, place), line) {
-                let message = format!("two buses have the {key} `{}`", text.get_ref());
-                let hint = format!("line {first} has it first: put the devices under one bus");
-                checker.note(text.span(), message, hint);
-            }
+    for port in buses.iter().filter_map(|bus| bus.port.as_ref()) {
+        let line = checker.line_of(&port.span());
+        if let Some(first) = first_line.insert(port.get_ref().clone(), line) {
+            let message = format!("two buses have the port `{}`", port.get_ref());
+            checker.note(port.span(), message, format!("line {first} has it first: put the devices under one bus"));
         }
     }
 }

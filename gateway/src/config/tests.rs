@@ -191,7 +191,8 @@ fn two_buses_do_not_share_a_wire() {
     let rtu = "kind = \"modbus-rtu\"\nport = \"/dev/ttyUSB0\"";
     let tcp = "kind = \"modbus-tcp\"\naddress = \"10.0.3.7:502\"";
     refused(tcp, rtu, "\"/dev/ttyUSB0\"", "two buses have the port");
-    refused("port = \"/dev/ttyUSB0\"", "address = \"10.0.3.7:502\"", "\"10.0.3.7:502\"", "two buses have the address");
+    // A server may answer several connections at once.
+    assert!(parse(&GOOD.replace("port = \"/dev/ttyUSB0\"", "address = \"10.0.3.7:502\"")).is_ok());
 }
 
 #[test]
@@ -222,7 +223,8 @@ fn names_can_be_printed_in_one_line_of_the_log() {
 fn a_spool_has_room_for_something() {
     let with = |size: &str| format!("dir = \"/var/lib/tjern/spool\"\nmax_bytes = \"{size}\"");
     let dir = "dir = \"/var/lib/tjern/spool\"";
-    refused(dir, &with("1023KiB"), "\"1023KiB\"", "too little for a spool");
+    refused(dir, &with("0B"), "\"0B\"", "no room for a spool");
+    assert_eq!(parse(&GOOD.replace(dir, &with("1023KiB"))).expect("valid").spool().max_bytes, 1 << 20);
     assert!(parse(&GOOD.replace(dir, &with("1MiB"))).is_ok());
     assert_eq!(crate::spool::MAX_BYTES_LEAST, 1 << 20, "as docs/configuration.md says");
 }
