@@ -50,6 +50,7 @@ class Verdict:
     matched: int = 0
     first_polls: int = 0
     unsynced: int = 0
+    read_over: int = 0
     #: Which slots the values of an answer are stored under.
     slots: dict[int, set[int]] = field(default_factory=lambda: defaultdict(set))
 
@@ -131,7 +132,7 @@ def check_sensor(
     """Walks through one sensor's answers and rows."""
     rest = iter(rows)
     row = next(rest, None)
-    previous, is_first, is_lost = None, True, False
+    previous, is_first, is_lost, stored_us = None, True, False, None
     for answer in served:
         run = next(run for run in reversed(runs) if run.started_us <= answer.us)
         if run != previous:
@@ -141,7 +142,11 @@ def check_sensor(
             verdict.slots[answer.answer].add(row.time_us)
             if row.time_us % every_us:
                 verdict.say(f"{sensor}: {row.time_us} is no slot of its grid")
+            stored_us = row.time_us
             row = next(rest, None)
+        elif stored_us is not None and stored_us <= answer.us < stored_us + every_us:
+            # This slot's value is stored: the register was read over in a request for its neighbours.
+            verdict.read_over += 1
         elif is_first:
             verdict.first_polls += 1
         elif run.killed and answer.us > run.ended_us - limits.sync_us:
