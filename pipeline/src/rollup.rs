@@ -222,13 +222,16 @@ impl Run<'_> {
         rewrite.remove = self.table.files();
         let mut keys = SensorKeys::default();
         let mut last_values = HashMap::new();
-        for month in self.months().await? {
+        let months: Vec<Window> = self.months().await?.into_iter().collect();
+        for (place, month) in months.iter().enumerate() {
             let to_us = self.grid.window(month.end_us.saturating_sub(1)).end_us;
             let wanted = Wanted { from_us: month.start_us, to_us, sensors: None };
             let readings = self.source.winners(wanted, &mut keys).await?;
             let nature = |sensor: &str| self.natures.get(sensor);
             let inside = |_, window: Window| month.contains(window.start_us);
-            let rows = roll_up(readings, &keys, self.grid, nature, inside, &mut last_values, month.end_us).await?;
+            // A day may reach into the month after: what lies there is read again only if that one is next.
+            let carry_until_us = months.get(place + 1).map_or(i64::MAX, |next| next.start_us);
+            let rows = roll_up(readings, &keys, self.grid, nature, inside, &mut last_values, carry_until_us).await?;
             rewrite.append(rows).await?;
         }
         Ok(())

@@ -219,6 +219,18 @@ async fn a_late_value_of_a_counter_changes_the_window_after_it() {
     assert_exact(&place, kind_by_name).await;
 }
 
+/// The civil day of the last of March ends in April (UTC); no day starts there, so April is never read by itself.
+#[tokio::test]
+async fn a_counter_steps_from_a_value_beyond_the_month_of_its_day() {
+    let place = Place::new();
+    register_all(&place).await;
+    let at = |time: &str, value: f64| Row::new("counter", us(time), value);
+    let values = [at("2026-03-31T23:00:00Z", 1.0), at("2026-04-01T05:00:00Z", 48.0), at("2026-10-25T05:00:00Z", 96.0)];
+    place.ingest(&values).await;
+    rollup(&place.lake, &oslo()).await.expect("done");
+    assert_exact(&place, kind_by_name).await;
+}
+
 /// Until it is registered a sensor counts as a sample; what came before is not left as that.
 #[tokio::test]
 async fn a_sensor_registered_after_its_readings_is_summed_up_again() {
