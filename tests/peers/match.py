@@ -50,7 +50,6 @@ class Verdict:
     matched: int = 0
     first_polls: int = 0
     unsynced: int = 0
-    read_over: int = 0
     #: Which slots the values of an answer are stored under.
     slots: dict[int, set[int]] = field(default_factory=lambda: defaultdict(set))
 
@@ -99,16 +98,33 @@ def check(served: dict[str, list[Served]], stored: list[Row], runs: list[Run], l
     by_sensor = defaultdict(list)
     for row in stored:
         by_sensor[row.sensor].append(row)
+    unstored = unstored_answers(served, stored)
     for sensor in sorted(by_sensor.keys() | served.keys()):
         if sensor not in every_us:
             verdict.say(f"{sensor}: nobody configured it")
             continue
         rows = sorted(by_sensor[sensor], key=lambda row: row.time_us)
-        check_sensor(sensor, every_us[sensor], served[sensor], rows, runs, limits, verdict)
+        check_sensor(sensor, every_us[sensor], served[sensor], rows, unstored.get(sensor, set()), runs, limits, verdict)
     for answer, slots in verdict.slots.items():
         if len(slots) > 1:
             verdict.say(f"answer {answer}: its values are stored under several slots: {sorted(slots)}")
     return verdict
+
+
+def unstored_answers(served: dict[str, list[Served]], stored: list[Row]) -> dict[str, set[int]]:
+    """For each sensor the answers of which it is known that nothing is stored: their own number is not.
+
+    Points of one period stand and fall together. A measurement may be the same in two answers, the number
+    never is: a first poll that ends beyond the border of its slot could else be taken for the next slot's.
+    """
+    known = {}
+    for station in STATIONS:
+        counter = next(point for point in station.points if point.column == ANSWERS)
+        sensor = station.sensor(counter)
+        numbers = {row.value for row in stored if row.sensor == sensor}
+        unstored = {one.answer for one in served.get(sensor, []) if one.value not in numbers}
+        known |= {station.sensor(point): unstored for point in station.points if point.every_ms == counter.every_ms}
+    return known
 
 
 def check_identities(stored: list[Row], verdict: Verdict) -> None:
@@ -127,26 +143,30 @@ def check_identities(stored: list[Row], verdict: Verdict) -> None:
 
 
 def check_sensor(
-    sensor: str, every_us: int, served: list[Served], rows: list[Row], runs: list[Run], limits: Limits, verdict: Verdict
+    sensor: str,
+    every_us: int,
+    served: list[Served],
+    rows: list[Row],
+    unstored: set[int],
+    runs: list[Run],
+    limits: Limits,
+    verdict: Verdict,
 ) -> None:
-    """Walks through one sensor's answers and rows."""
+    """Walks through one sensor's answers and rows. Of the answers `unstored` nothing is stored."""
     rest = iter(rows)
     row = next(rest, None)
-    previous, is_first, is_lost, stored_us = None, True, False, None
+    previous, is_first, is_lost = None, True, False
     for answer in served:
         run = next(run for run in reversed(runs) if run.started_us <= answer.us)
         if run != previous:
             previous, is_first, is_lost = run, True, False
-        if row is not None and is_same(row, answer, every_us, limits) and not is_lost:
+        may_be_stored = not is_lost and answer.answer not in unstored
+        if may_be_stored and row is not None and is_same(row, answer, every_us, limits):
             verdict.matched += 1
             verdict.slots[answer.answer].add(row.time_us)
             if row.time_us % every_us:
                 verdict.say(f"{sensor}: {row.time_us} is no slot of its grid")
-            stored_us = row.time_us
             row = next(rest, None)
-        elif stored_us is not None and stored_us <= answer.us < stored_us + every_us:
-            # This slot's value is stored: the register was read over in a request for its neighbours.
-            verdict.read_over += 1
         elif is_first:
             verdict.first_polls += 1
         elif run.killed and answer.us > run.ended_us - limits.sync_us:
