@@ -35,12 +35,14 @@ pub struct Config {
 }
 
 /// `[spool]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct SpoolConfig {
     /// Its folder.
     pub dir: PathBuf,
     /// How much it may hold.
     pub max_bytes: u64,
+    /// How much of the file system that it is on it may hold, from 0 to 1.
+    pub max_disk_share: f64,
     /// How long a reading may wait for the disk.
     pub sync_every: Period,
 }

@@ -23,7 +23,7 @@ use tracing::{error, info, warn};
 
 use crate::bus::{self, BusContext, Newest, READINGS_QUEUE};
 use crate::config::{Bus, Config};
-use crate::spool::{Spool, SpoolError, SpoolSettings};
+use crate::spool::{self, Spool, SpoolError, SpoolSettings};
 use crate::upload::{self, UploadSettings};
 
 /// Transactions under way get so long to end: a timeout may be longer than a shutdown.
@@ -127,15 +127,21 @@ fn watched(task: impl Future<Output = ()> + Send + 'static) -> (AbortOnDropHandl
 }
 
 async fn open_spool(config: &Config, clock: Clock) -> Result<Spool, RunError> {
-    let settings = SpoolSettings {
-        dir: config.spool().dir.clone(),
-        max_bytes: config.spool().max_bytes,
-        sync_every: config.spool().sync_every.duration(),
-        source: config.gateway().clone(),
-        configuration: Some(config.sha256()),
-    };
+    let settings = spool_settings(config);
     // Recovery reads the whole log: not on a thread that others wait for.
     Ok(tokio::task::spawn_blocking(move || Spool::open(settings, clock)).await??)
+}
+
+/// How the spool of this configuration behaves.
+pub(crate) fn spool_settings(config: &Config) -> SpoolSettings {
+    let spool = config.spool();
+    SpoolSettings {
+        dir: spool.dir.clone(),
+        max_bytes: spool::bounded(&spool.dir, spool.max_bytes, spool.max_disk_share),
+        sync_every: spool.sync_every.duration(),
+        source: config.gateway().clone(),
+        configuration: Some(config.sha256()),
+    }
 }
 
 fn upload_settings(config: &Config, store: Option<Store>) -> UploadSettings {

@@ -23,13 +23,18 @@
 mod actor;
 mod core;
 mod disk;
+mod kept;
 mod log;
+mod look;
 mod record;
 mod recovery;
 mod renew;
+mod salvage;
 mod sealed;
 mod segment;
 mod shelf;
+mod survey;
+mod verify;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -43,11 +48,21 @@ use tjern_readings::clock::Clock;
 use tjern_readings::reading::Reading;
 use tjern_readings::sensor::{Epoch, SensorId, SourceName};
 
+pub use disk::Written;
+pub use look::{Finding, SegmentLook, SpoolLook};
 pub(crate) use recovery::MAX_BYTES_LEAST;
 pub use sealed::{SealedKind, SealedObject};
 
 use actor::Command;
 use disk::{Disk, Folder, TakeError};
+
+/// How much a spool may hold: `max_bytes`, and no more than this share of the file system that its folder is
+/// on, taken and free space together. Where the system does not say how large that is, `max_bytes`.
+#[must_use]
+pub fn bounded(dir: &std::path::Path, max_bytes: u64, max_disk_share: f64) -> u64 {
+    let Ok(capacity) = disk::capacity_bytes(dir) else { return max_bytes };
+    max_bytes.min((capacity as f64 * max_disk_share) as u64).max(MAX_BYTES_LEAST)
+}
 
 /// Where a spool lies and how it behaves.
 #[derive(Debug, Clone)]
@@ -93,6 +108,8 @@ pub struct SpoolStatus {
     pub bad_records: u64,
     /// Whether the disk refuses readings at present.
     pub in_trouble: bool,
+    /// What was written to the disk since the start.
+    pub written: Written,
 }
 
 /// Why a spool cannot be opened, or a sealed object not be read.

@@ -17,6 +17,9 @@ use super::{Bus, BusKind, Config, LinePlace, Parity, Serial, SpoolConfig};
 use crate::spool::MAX_BYTES_LEAST;
 
 const MAX_BYTES_DEFAULT: u64 = 1 << 30;
+
+/// Half of the disk: whatever else fills it, the spool does not.
+const MAX_DISK_SHARE_DEFAULT: f64 = 0.5;
 const SYNC_EVERY_DEFAULT: Period = Period::from_seconds(5);
 const UPLOAD_EVERY_DEFAULT: Period = Period::from_seconds(60);
 const DOWN_REPORT_DEFAULT: Period = Period::from_seconds(300);
@@ -191,8 +194,16 @@ fn spool(checker: &mut Checker<'_>, file: &SpoolFile) -> Option<SpoolConfig> {
         Some(text) => checker.read(text, spool_size)?,
         None => MAX_BYTES_DEFAULT,
     };
+    let max_disk_share = file.max_disk_share.as_ref().map_or(MAX_DISK_SHARE_DEFAULT, |share| *share.get_ref());
+    if let (false, Some(share)) = (max_disk_share > 0.0 && max_disk_share <= 1.0, &file.max_disk_share) {
+        checker.note(
+            share.span(),
+            format!("{max_disk_share} is no share of a disk"),
+            "it is above 0 and at most 1, like 0.5",
+        );
+    }
     let sync_every = checker.period(file.sync_every.as_ref(), SYNC_EVERY_DEFAULT);
-    Some(SpoolConfig { dir: file.dir.get_ref().into(), max_bytes, sync_every })
+    Some(SpoolConfig { dir: file.dir.get_ref().into(), max_bytes, max_disk_share, sync_every })
 }
 
 fn spool_size(text: &str) -> Result<u64, String> {

@@ -23,6 +23,7 @@ pub(super) struct ConfigFile {
 pub(super) struct SpoolFile {
     pub(super) dir: Spanned<String>,
     pub(super) max_bytes: Option<Spanned<String>>,
+    pub(super) max_disk_share: Option<Spanned<Number>>,
     pub(super) sync_every: Option<Spanned<String>>,
 }
 

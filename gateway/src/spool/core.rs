@@ -8,6 +8,8 @@
 //! Invariants:
 //! - `synced_seq` is the last number that is on disk; only readings up to it are sealed.
 //! - `log.marked_to` <= `sealed_to` <= `synced_seq`; files past `marked_to` are not offered to the lake.
+//! - A reading gets its number when it is written, and keeps it once that is synced: what is dropped from
+//!   memory never had one that anybody knows.
 //! - A call never panics and never ends the process for an error of the disk: readings stay in memory, at
 //!   most [`PENDING_MAX`], the oldest go first and are counted, and the next call tries again.
 
@@ -22,8 +24,9 @@ use tjern_readings::reading::Reading;
 use tjern_readings::sensor::{Epoch, SensorId};
 
 use super::disk::Disk;
+use super::kept;
 use super::log::Log;
-use super::record::{self, READINGS_MAX};
+use super::record;
 use super::sealed::{self, SealedKind, SealedObject};
 use super::shelf::Shelf;
 use super::{SpoolSettings, SpoolStatus};
@@ -39,7 +42,7 @@ const SYNC_READINGS: usize = 10_000;
 pub(crate) const SEAL_ROWS: usize = 50_000;
 
 /// The most readings that are kept in memory for sealing while sealing fails.
-const UNSEALED_MAX: usize = 4 * SEAL_ROWS;
+pub(crate) const UNSEALED_MAX: usize = 4 * SEAL_ROWS;
 
 /// A part of what is on disk and not yet sealed.
 #[derive(Debug, Clone, PartialEq)]
@@ -80,6 +83,8 @@ pub(crate) struct Core {
     /// Readings that are not synced; the first `written` of them are in the segment.
     pub(crate) pending: VecDeque<Reading>,
     pub(crate) written: usize,
+    /// [`PENDING_MAX`], but for tests.
+    pub(crate) pending_max: usize,
     pub(crate) synced_seq: i64,
     pub(crate) unsealed: VecDeque<Piece>,
     pub(crate) sealed_to: i64,
@@ -157,7 +162,7 @@ impl Core {
             return;
         }
         if let Ok(bytes) = self.disk.read(&object.path())
-            && let Err(error) = self.keep_aside(&object.path(), &bytes)
+            && let Err(error) = kept::keep(&*self.disk, &self.kept_name(object), &bytes)
         {
             tracing::warn!(bounds = %object.bounds, %error, "cannot keep a copy of a damaged batch");
         }
@@ -169,10 +174,15 @@ impl Core {
 
     /// Takes an object off the shelf once a copy is kept.
     pub(crate) fn set_aside(&mut self, object: &SealedObject) {
-        match self.disk.read(&object.path()).and_then(|bytes| self.keep_aside(&object.path(), &bytes)) {
+        let kept = self.disk.read(&object.path());
+        match kept.and_then(|bytes| kept::keep(&*self.disk, &self.kept_name(object), &bytes)) {
             Ok(()) => self.shelf.remove(object),
             Err(error) => self.sealing.begins(&error, "cannot keep a copy of a sealed object"),
         }
+    }
+
+    fn kept_name(&self, object: &SealedObject) -> String {
+        format!("{}-{}", self.clock.now_us(), sealed::file_name(object.kind, object.bounds))
     }
 
     /// How many readings are on disk and in no sealed file.
@@ -200,6 +210,7 @@ impl Core {
             torn_tails: self.torn_tails,
             bad_records: self.bad_records,
             in_trouble: self.in_trouble(),
+            written: self.disk.written(),
         }
     }
 
@@ -228,12 +239,12 @@ impl Core {
             self.finish_epoch()?;
         }
         while self.written < self.pending.len() {
-            let end = self.pending.len().min(self.written + READINGS_MAX);
             let first_seq = self.synced_seq + 1 + count(self.written);
-            let record = record::encode_readings(first_seq, self.pending.range(self.written..end));
+            let rest = &self.pending.make_contiguous()[self.written..];
+            let (taken, record) = record::encode_next(first_seq, rest, &self.log.places);
             if self.log.has_room(record.len()) {
                 self.log.write(&record)?;
-                self.written = end;
+                self.written += taken;
             } else {
                 self.begin_segment()?;
             }
@@ -271,8 +282,10 @@ impl Core {
         if self.unsealed_rows() >= UNSEALED_MAX {
             return Err(io::Error::other("too many readings wait for sealing, which fails"));
         }
-        // Saying what is sealed frees the segments that hold it: for that the bound may be passed for a moment.
-        if !self.make_room(self.log.segment_bytes)? && self.log.marked_to == self.sealed_to {
+        // The next segment says what is sealed, which frees those that hold nothing else: for that the bound may
+        // be passed for a moment.
+        let freed = self.log.freed_by_next(self.synced_seq, self.sealed_to);
+        if !self.make_room(self.log.segment_bytes, freed)? && self.log.marked_to == self.sealed_to {
             return Err(io::Error::new(io::ErrorKind::StorageFull, "the spool has reached its `max_bytes`"));
         }
         self.log.begin_segment(self.synced_seq + 1, self.sealed_to, &self.newest)?;
@@ -280,9 +293,9 @@ impl Core {
         Ok(())
     }
 
-    /// Drops the oldest sealed batches until so many bytes fit. Says whether they do.
-    fn make_room(&mut self, bytes: u64) -> io::Result<bool> {
-        while self.log.bytes() + self.shelf.bytes() + bytes > self.settings.max_bytes {
+    /// Drops the oldest sealed batches until so many bytes fit once others are freed. Says whether they do.
+    fn make_room(&mut self, bytes: u64, freed: u64) -> io::Result<bool> {
+        while self.log.bytes() - freed + self.shelf.bytes() + bytes > self.settings.max_bytes {
             let is_batch = |object: &&SealedObject| object.kind == SealedKind::Batch;
             let oldest = self.shelf.offered(self.log.epoch, self.log.marked_to).find(is_batch).cloned();
             let Some(batch) = oldest else { return Ok(false) };
@@ -295,14 +308,14 @@ impl Core {
     }
 
     fn forget_oldest(&mut self) {
-        let surplus = (self.pending.len() - self.written).saturating_sub(PENDING_MAX);
+        let surplus = (self.pending.len() - self.written).saturating_sub(self.pending_max);
         if surplus > 0 {
             self.pending.drain(self.written..self.written + surplus);
             self.dropped_readings += surplus as u64;
         }
     }
 
-    fn seal_synced(&mut self) -> bool {
+    pub(crate) fn seal_synced(&mut self) -> bool {
         let result = self.complete_renewal().and_then(|()| self.seal_pieces()).and_then(|()| self.mark());
         match &result {
             Ok(()) => self.sealing.ends("the spool seals again"),
@@ -349,7 +362,7 @@ impl Core {
         let readings = &readings[..readings.len().min(most)];
         let (rows, bytes) = encode(&self.settings, self.log.epoch, first_seq, readings)?;
         // Where nothing can go, sealing is what makes room in the end.
-        self.make_room(bytes.len() as u64)?;
+        self.make_room(bytes.len() as u64, 0)?;
         let bounds = Bounds { first: first_seq, last: first_seq + count(rows) - 1 };
         self.attempted = Some(bounds);
         self.shelf.add(self.log.epoch, bounds, SealedKind::Batch, &bytes)?;
@@ -369,14 +382,6 @@ impl Core {
         }
         self.log.remove_sealed();
         Ok(())
-    }
-
-    /// Keeps a copy of damaged bytes for those who want to look at them.
-    pub(crate) fn keep_aside(&self, path: &std::path::Path, bytes: &[u8]) -> io::Result<()> {
-        let folder = std::path::Path::new("kept");
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        self.disk.create_folder(folder)?;
-        self.disk.write(&folder.join(format!("{}-{name}", self.clock.now_us())), bytes)
     }
 }
 

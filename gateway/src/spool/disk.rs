@@ -5,11 +5,21 @@
 //! `sync` has returned, a name once `sync_folder` of its folder has returned; before that, anything may
 //! be lost in any order.
 
+mod onlooker;
+
 use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Write};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::UNIX_EPOCH;
+
+pub(crate) use onlooker::Onlooker;
+
+/// What a disk writes at least.
+pub(crate) const BLOCK_BYTES: u64 = 4096;
 
 /// What a folder holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +30,20 @@ pub(crate) struct Entry {
     pub(crate) is_folder: bool,
     /// A file's length in bytes.
     pub(crate) length: u64,
+    /// When it was last written, in µs since 1970 UTC, where the file system says so.
+    pub(crate) modified_us: Option<i64>,
+}
+
+/// What was written since a disk was taken: what wears a card out. Names and the file system's own book-keeping
+/// are not in it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Bytes that were handed over.
+    pub bytes: u64,
+    /// Blocks of 4096 bytes that the syncs had to write for them.
+    pub blocks: u64,
+    /// Syncs of files.
+    pub syncs: u64,
 }
 
 /// Where a spool's files lie. Paths are relative to the spool's folder; `""` is that folder.
@@ -30,6 +54,8 @@ pub(crate) trait Disk: Debug + Send + Sync {
     fn list(&self, path: &Path) -> io::Result<Vec<Entry>>;
     /// A whole file.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+    /// A part of a file; less of it where the file ends before.
+    fn read_part(&self, path: &Path, offset: u64, length: usize) -> io::Result<Vec<u8>>;
     /// Writes a whole file and syncs its bytes; its name is not synced.
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
     /// Creates a file of zeros with its blocks reserved; an older file of this name is emptied.
@@ -42,6 +68,10 @@ pub(crate) trait Disk: Debug + Send + Sync {
     fn remove_folder(&self, path: &Path) -> io::Result<()>;
     /// Makes the names in a folder durable.
     fn sync_folder(&self, path: &Path) -> io::Result<()>;
+    /// What was written so far.
+    fn written(&self) -> Written {
+        Written::default()
+    }
 }
 
 /// An open file that records are written to.
@@ -56,6 +86,7 @@ pub(crate) trait DiskFile: Debug + Send {
 #[derive(Debug)]
 pub(crate) struct Folder {
     root: PathBuf,
+    written: Arc<Mutex<Written>>,
     _lock: File,
 }
 
@@ -79,7 +110,7 @@ impl Folder {
         let lock = OpenOptions::new().create(true).truncate(false).write(true).open(root.join("lock"));
         let lock = lock.map_err(TakeError::Io)?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { root: root.to_owned(), _lock: lock }),
+            Ok(()) => Ok(Self { root: root.to_owned(), written: Arc::default(), _lock: lock }),
             Err(TryLockError::WouldBlock) => Err(TakeError::Locked),
             Err(TryLockError::Error(error)) => Err(TakeError::Io(error)),
         }
@@ -105,27 +136,29 @@ impl Disk for Folder {
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<Entry>> {
-        let entries = match fs::read_dir(self.at(path)) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries?,
-        };
-        entries.map(|entry| entry.and_then(|entry| describe(&entry))).collect()
+        list(&self.at(path))
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         fs::read(self.at(path))
     }
 
+    fn read_part(&self, path: &Path, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+        read_part(&self.at(path), offset, length)
+    }
+
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let mut file = File::create(self.at(path))?;
         file.write_all(bytes)?;
-        file.sync_all()
+        file.sync_all()?;
+        note(&self.written, &(0..bytes.len() as u64), bytes.len() as u64);
+        Ok(())
     }
 
     fn preallocate(&self, path: &Path, length: u64) -> io::Result<Box<dyn DiskFile>> {
         let file = OpenOptions::new().create(true).truncate(true).write(true).open(self.at(path))?;
         reserve(&file, length)?;
-        Ok(Box::new(OpenFile(file)))
+        Ok(Box::new(OpenFile { file, unsynced: None, bytes: 0, written: Arc::clone(&self.written) }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -143,25 +176,94 @@ impl Disk for Folder {
     fn sync_folder(&self, path: &Path) -> io::Result<()> {
         File::open(self.at(path))?.sync_all()
     }
+
+    fn written(&self) -> Written {
+        *self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[derive(Debug)]
-struct OpenFile(File);
+struct OpenFile {
+    file: File,
+    /// Where the first byte lies that was written since the last sync, and the end of the last.
+    unsynced: Option<Range<u64>>,
+    bytes: u64,
+    written: Arc<Mutex<Written>>,
+}
 
 impl DiskFile for OpenFile {
     fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.0.write_all_at(bytes, offset)
+        self.file.write_all_at(bytes, offset)?;
+        let end = offset + bytes.len() as u64;
+        self.unsynced = Some(match self.unsynced.take() {
+            Some(before) => before.start.min(offset)..before.end.max(end),
+            None => offset..end,
+        });
+        self.bytes += bytes.len() as u64;
+        Ok(())
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()?;
+        let range = self.unsynced.take().unwrap_or_default();
+        note(&self.written, &range, std::mem::take(&mut self.bytes));
+        Ok(())
     }
+}
+
+/// Counts a sync of what was written to this range of a file.
+fn note(written: &Mutex<Written>, range: &Range<u64>, bytes: u64) {
+    let mut written = written.lock().unwrap_or_else(PoisonError::into_inner);
+    written.bytes += bytes;
+    written.blocks += range.end.div_ceil(BLOCK_BYTES) - range.start / BLOCK_BYTES;
+    written.syncs += 1;
+}
+
+fn list(folder: &Path) -> io::Result<Vec<Entry>> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        match entry.and_then(|entry| describe(&entry)) {
+            // It left while the folder was listed.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            entry => found.push(entry?),
+        }
+    }
+    Ok(found)
+}
+
+fn read_part(path: &Path, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+    let file = File::open(path)?;
+    let mut bytes = vec![0; length];
+    let mut filled = 0;
+    while filled < length {
+        match file.read_at(&mut bytes[filled..], offset + filled as u64) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    bytes.truncate(filled);
+    Ok(bytes)
+}
+
+/// How much the file system holds in which a folder lies, or will: taken and free.
+pub(crate) fn capacity_bytes(folder: &Path) -> io::Result<u64> {
+    let place = folder.ancestors().find(|place| place.is_dir()).unwrap_or(Path::new("."));
+    let system = rustix::fs::statvfs(place)?;
+    Ok(system.f_frsize.saturating_mul(system.f_blocks))
 }
 
 fn describe(entry: &fs::DirEntry) -> io::Result<Entry> {
     let metadata = entry.metadata()?;
     let name = entry.file_name().to_string_lossy().into_owned();
-    Ok(Entry { name, is_folder: metadata.is_dir(), length: metadata.len() })
+    let age = metadata.modified().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+    let modified_us = age.and_then(|age| i64::try_from(age.as_micros()).ok());
+    Ok(Entry { name, is_folder: metadata.is_dir(), length: metadata.len(), modified_us })
 }
 
 fn missing_is_fine(result: io::Result<()>) -> io::Result<()> {
@@ -231,7 +333,23 @@ mod tests {
         folder.remove_folder(Path::new("nothing")).expect("removed");
         folder.create_folder(Path::new("sealed/ab")).expect("created");
         folder.write(Path::new("sealed/ab/x"), b"12").expect("written");
-        let entry = Entry { name: "x".into(), is_folder: false, length: 2 };
-        assert_eq!(folder.list(Path::new("sealed/ab")).expect("listed"), [entry]);
+        let entries = folder.list(Path::new("sealed/ab")).expect("listed");
+        let seen: Vec<_> = entries.iter().map(|entry| (entry.name.as_str(), entry.is_folder, entry.length)).collect();
+        assert_eq!(seen, [("x", false, 2)]);
+        assert_eq!(folder.read_part(Path::new("sealed/ab/x"), 1, 10).expect("read"), b"2");
+    }
+
+    #[test]
+    fn what_is_written_is_counted_in_the_blocks_that_it_touches() {
+        let place = tempfile::tempdir().expect("a folder");
+        let folder = Folder::take(place.path()).expect("taken");
+        let mut file = folder.preallocate(Path::new("x"), 1 << 20).expect("preallocated");
+        file.write_at(&[1; 100], 4096).and_then(|()| file.write_at(&[1; 100], 4196)).expect("written");
+        file.sync().expect("synced");
+        assert_eq!(folder.written(), Written { bytes: 200, blocks: 1, syncs: 1 });
+        file.write_at(&[1; 10], 8190).and_then(|()| file.sync()).expect("written");
+        assert_eq!(folder.written(), Written { bytes: 210, blocks: 3, syncs: 2 });
+        folder.write(Path::new("y"), &[0; 4097]).expect("written");
+        assert_eq!(folder.written(), Written { bytes: 4307, blocks: 5, syncs: 3 });
     }
 }

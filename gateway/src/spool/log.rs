@@ -15,7 +15,7 @@ use std::sync::Arc;
 use tjern_readings::sensor::{Epoch, SensorId};
 
 use super::disk::Disk;
-use super::record::{self, SNAPSHOT_MAX};
+use super::record::{self, Places, SENSORS_MAX, SNAPSHOT_MAX};
 use super::segment::{Header, Segment};
 
 /// A segment that is no longer written.
@@ -44,6 +44,8 @@ pub(crate) struct Log {
     /// knows which epoch the next start finds.
     pub(crate) undecided: bool,
     pub(crate) active: Option<Segment>,
+    /// Where the sensors stand in the list of the segment that is written.
+    pub(crate) places: Places,
     pub(crate) old: Vec<OldSegment>,
 }
 
@@ -52,6 +54,13 @@ impl Log {
     pub(crate) fn bytes(&self) -> u64 {
         let old: u64 = self.old.iter().map(|segment| segment.length).sum();
         old + self.active.as_ref().map_or(0, |segment| segment.length)
+    }
+
+    /// What the next segment sets free, once it says that all up to `sealed_to` is sealed.
+    pub(crate) fn freed_by_next(&self, synced_seq: i64, sealed_to: i64) -> u64 {
+        let old = self.old.iter().filter(|old| old.last_seq <= sealed_to).map(|old| old.length);
+        let active = self.active.iter().filter(|_| synced_seq <= sealed_to).map(|segment| segment.length);
+        old.chain(active).sum()
     }
 
     /// Whether a record of so many bytes fits into the segment that is written.
@@ -87,10 +96,11 @@ impl Log {
         self.generation += 1;
         let Self { epoch, generation, replaced, .. } = *self;
         let header = Header { epoch, first_seq, generation, sealed_to, replaced };
-        let segment = Segment::create(&*self.disk, &header, &snapshot(first_seq, newest), self.segment_bytes)?;
+        let (records, places) = snapshot(first_seq, newest);
+        let segment = Segment::create(&*self.disk, &header, &records, self.segment_bytes)?;
         // One of this name held nothing that was acknowledged, and has just been replaced.
         self.old.retain(|old| old.path != segment.path);
-        self.active = Some(segment);
+        (self.active, self.places) = (Some(segment), places);
         self.marked_to = sealed_to;
         self.undecided = false;
         Ok(())
@@ -150,9 +160,21 @@ fn no_segment() -> io::Error {
     io::Error::other("there is no segment to write to")
 }
 
-/// What the log knows of the newest times, as records for the start of a segment.
-fn snapshot(first_seq: i64, newest: &HashMap<SensorId, i64>) -> Vec<u8> {
+/// What the log knows, as records for the start of a segment: the newest times, then the list of its sensors,
+/// twice, so that a bad sector does not cost the names of what follows.
+fn snapshot(first_seq: i64, newest: &HashMap<SensorId, i64>) -> (Vec<u8>, Places) {
     let mut entries: Vec<_> = newest.iter().map(|(sensor, time_us)| (sensor.clone(), *time_us)).collect();
     entries.sort();
-    entries.chunks(SNAPSHOT_MAX).flat_map(|chunk| record::encode_newest(first_seq, chunk)).collect()
+    let mut records = Vec::new();
+    for chunk in entries.chunks(SNAPSHOT_MAX) {
+        records.extend(record::encode_newest(first_seq, chunk));
+    }
+    let sensors: Vec<SensorId> = entries.into_iter().map(|(sensor, _)| sensor).take(SENSORS_MAX).collect();
+    for _ in 0..2 {
+        for (first, chunk) in (0..=u16::MAX).step_by(SNAPSHOT_MAX).zip(sensors.chunks(SNAPSHOT_MAX)) {
+            records.extend(record::encode_sensors(first_seq, first, chunk));
+        }
+    }
+    let places = record::places(&sensors);
+    (records, places)
 }

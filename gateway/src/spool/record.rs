@@ -7,6 +7,8 @@
 //! Little endian. The CRC covers length, first seq and payload. A record is whole in itself: it can be
 //! read without any other. `docs/spool-format.md` draws each kind byte by byte.
 
+use std::collections::HashMap;
+
 use tjern_readings::reading::{Quality, Reading};
 use tjern_readings::sensor::SensorId;
 
@@ -28,6 +30,11 @@ pub(crate) const SNAPSHOT_MAX: usize = 256;
 const KIND_READINGS: u8 = 1;
 const KIND_NEWEST: u8 = 2;
 const KIND_SEALED: u8 = 3;
+const KIND_SENSORS: u8 = 4;
+const KIND_INDEXED: u8 = 5;
+
+/// The most sensors that a segment's list can have.
+pub(crate) const SENSORS_MAX: usize = 1 << 16;
 
 const HAS_VALUE: u8 = 1;
 const HAS_CAUSE: u8 = 2;
@@ -42,14 +49,33 @@ pub(crate) enum Record {
     Newest(Vec<(SensorId, i64)>),
     /// Every number up to this one is in a sealed file.
     Sealed(i64),
+    /// A part of the segment's list of sensors: the place of the first, and the names.
+    Sensors(u16, Vec<SensorId>),
+    /// Readings whose sensors are told by their places in that list.
+    Indexed(Vec<Indexed>),
 }
+
+/// A reading as most are: a value, not evaluated, in time. Its sensor is told by a place in the list.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Indexed {
+    /// The place.
+    pub(crate) sensor: u16,
+    /// As the reading's.
+    pub(crate) time_us: i64,
+    /// As the reading's.
+    pub(crate) value: f64,
+}
+
+/// The places of a segment's sensors in its list.
+pub(crate) type Places = HashMap<SensorId, u16>;
 
 impl Record {
     /// How many numbers the record takes.
     pub(crate) fn count(&self) -> i64 {
         match self {
             Self::Readings(readings) => i64::try_from(readings.len()).unwrap_or(i64::MAX),
-            Self::Newest(_) | Self::Sealed(_) => 0,
+            Self::Indexed(readings) => i64::try_from(readings.len()).unwrap_or(i64::MAX),
+            Self::Newest(_) | Self::Sealed(_) | Self::Sensors(..) => 0,
         }
     }
 }
@@ -80,6 +106,65 @@ pub(crate) fn encode_sealed(first_seq: i64, sealed_to: i64) -> Vec<u8> {
     let mut payload = vec![KIND_SEALED];
     payload.extend_from_slice(&sealed_to.to_le_bytes());
     frame(first_seq, &payload)
+}
+
+/// The places of sensors in a list of them.
+pub(crate) fn places(sensors: &[SensorId]) -> Places {
+    sensors.iter().cloned().zip(0..=u16::MAX).collect()
+}
+
+/// The bytes of a part of a segment's list of sensors.
+pub(crate) fn encode_sensors(first_seq: i64, first_place: u16, sensors: &[SensorId]) -> Vec<u8> {
+    let mut payload = vec![KIND_SENSORS];
+    payload.extend_from_slice(&first_place.to_le_bytes());
+    put_count(&mut payload, sensors.len());
+    sensors.iter().for_each(|sensor| put_text(&mut payload, sensor.as_str()));
+    frame(first_seq, &payload)
+}
+
+/// The bytes of one record of the first of these readings, and how many it takes: those that can be told by
+/// places, or those that cannot.
+pub(crate) fn encode_next(first_seq: i64, readings: &[Reading], places: &Places) -> (usize, Vec<u8>) {
+    let readings = &readings[..readings.len().min(READINGS_MAX)];
+    let indexed: Vec<Indexed> = readings.iter().map_while(|reading| indexed(reading, places)).collect();
+    if !indexed.is_empty() {
+        return (indexed.len(), encode_indexed(first_seq, &indexed));
+    }
+    let count = readings.iter().take_while(|reading| self::indexed(reading, places).is_none()).count();
+    (count, encode_readings(first_seq, readings[..count].iter()))
+}
+
+/// The reading by its sensor's place, where that says all of it.
+fn indexed(reading: &Reading, places: &Places) -> Option<Indexed> {
+    let value = reading.value?;
+    let plain = Reading::of(reading.sensor.clone(), reading.time_us, value);
+    let is_plain = plain == *reading;
+    let sensor = *places.get(&reading.sensor).filter(|_| is_plain)?;
+    Some(Indexed { sensor, time_us: reading.time_us, value })
+}
+
+fn encode_indexed(first_seq: i64, readings: &[Indexed]) -> Vec<u8> {
+    let mut payload = vec![KIND_INDEXED];
+    put_count(&mut payload, readings.len());
+    let (mut time_us, mut sensor) = (readings.first().map_or(0, |reading| reading.time_us), 0);
+    payload.extend_from_slice(&time_us.to_le_bytes());
+    for reading in readings {
+        put_difference(&mut payload, i64::from(reading.sensor).wrapping_sub(sensor));
+        put_difference(&mut payload, reading.time_us.wrapping_sub(time_us));
+        payload.extend_from_slice(&reading.value.to_bits().to_le_bytes());
+        (time_us, sensor) = (reading.time_us, i64::from(reading.sensor));
+    }
+    frame(first_seq, &payload)
+}
+
+/// Zigzag, then seven bits a byte, the lowest first, with the eighth set where more follow.
+fn put_difference(payload: &mut Vec<u8>, difference: i64) {
+    let mut rest = (difference.wrapping_shl(1) ^ (difference >> 63)).cast_unsigned();
+    while rest >= 0x80 {
+        payload.push((rest & 0x7f) as u8 | 0x80);
+        rest >>= 7;
+    }
+    payload.push(rest as u8);
 }
 
 fn frame(first_seq: i64, payload: &[u8]) -> Vec<u8> {
@@ -174,6 +259,12 @@ fn decode_payload(payload: &[u8]) -> Option<Record> {
             Record::Newest((0..count).map(|_| entry()).collect::<Option<_>>()?)
         }
         KIND_SEALED => Record::Sealed(i64::from_le_bytes(rest.take()?)),
+        KIND_SENSORS => {
+            let (first, count) = (u16::from_le_bytes(rest.take()?), u16::from_le_bytes(rest.take()?));
+            let names = (0..count).map(|_| rest.text()?.parse().ok()).collect::<Option<_>>()?;
+            Record::Sensors(first, names)
+        }
+        KIND_INDEXED => Record::Indexed(rest.indexed()?),
         _ => return None,
     };
     rest.0.is_empty().then_some(record)
@@ -198,6 +289,30 @@ impl<'a> Rest<'a> {
         let (text, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
         std::str::from_utf8(text).ok()
+    }
+
+    fn difference(&mut self) -> Option<i64> {
+        let mut zigzag = 0_u64;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            zigzag |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Some((zigzag >> 1).cast_signed() ^ -(zigzag & 1).cast_signed());
+            }
+        }
+        None
+    }
+
+    fn indexed(&mut self) -> Option<Vec<Indexed>> {
+        let count = u16::from_le_bytes(self.take()?);
+        let (mut time_us, mut sensor) = (i64::from_le_bytes(self.take()?), 0_i64);
+        let mut next = || {
+            sensor = sensor.checked_add(self.difference()?)?;
+            time_us = time_us.wrapping_add(self.difference()?);
+            let value = f64::from_bits(u64::from_le_bytes(self.take()?));
+            Some(Indexed { sensor: u16::try_from(sensor).ok()?, time_us, value })
+        };
+        (0..count).map(|_| next()).collect()
     }
 
     fn reading(&mut self) -> Option<Reading> {
@@ -265,6 +380,43 @@ mod tests {
             let _ = decode(&bytes);
             let _ = decode_payload(&bytes);
         }
+    }
+
+    /// Numbers that are far apart, and times at both ends of what an `i64` holds, come back as they were.
+    #[test]
+    fn readings_by_place_come_back() {
+        let names: Vec<SensorId> =
+            (0..300).map(|number| format!("mast/number-{number}").parse().expect("valid")).collect();
+        let at = |place: usize, time_us, value| Reading::of(names[place].clone(), time_us, value);
+        let some = [at(299, i64::MIN, 1.5), at(0, i64::MAX, -0.0), at(1, 0, f64::MAX), at(1, -1, 5e-324)];
+        let (count, bytes) = encode_next(9, &some, &places(&names));
+        let Some(Record::Indexed(found)) = decode(&bytes).expect("whole").record else { panic!("by place") };
+        let back: Vec<_> =
+            found.iter().map(|reading| at(reading.sensor.into(), reading.time_us, reading.value)).collect();
+        assert_eq!((count, back), (4, some.to_vec()));
+        assert_eq!(
+            decode(&encode_sensors(9, 7, &names[..3])).expect("whole").record,
+            Some(Record::Sensors(7, names[..3].to_vec()))
+        );
+    }
+
+    /// What is not plain, or not in the list, is written in full, and what is plain again behind it is not.
+    #[test]
+    fn only_plain_readings_of_listed_sensors_are_told_by_place() {
+        let listed: SensorId = "mast/gust".parse().expect("valid");
+        let plain = Reading::of(listed.clone(), 1, 1.0);
+        let some = [
+            plain.clone(),
+            plain.clone().with_lag_ms(Some(5)),
+            Reading::missing(listed.clone(), 2, Cause::Timeout),
+            Reading::of("mast/other".parse().expect("valid"), 3, 1.0),
+            plain,
+        ];
+        let places = places(&[listed]);
+        let counts = [0, 1, 4].map(|from| encode_next(1, &some[from..], &places).0);
+        assert_eq!(counts, [1, 3, 1]);
+        let (_, bytes) = encode_next(2, &some[1..], &places);
+        assert_eq!(decode(&bytes).expect("whole").record, Some(Record::Readings(some[1..4].to_vec())));
     }
 
     #[test]

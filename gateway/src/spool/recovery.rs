@@ -14,6 +14,7 @@
 //! | a damaged header in the middle | copy kept, its numbers covered by a gap |
 //! | a bad record followed by whole ones | stepped over, its numbers covered by a gap |
 //! | a bad record at the end of a segment | the end |
+//! | a block that cannot be read | as a bad record |
 //! | segments of another epoch than the newest segment's | removed: their readings were sealed or renumbered |
 //! | sealed files of the epoch that was replaced | removed: their readings were renumbered |
 //! | sealed files of any other epoch | offered to the lake as they are, then the word that it is finished |
@@ -29,78 +30,111 @@ use tjern_readings::reading::Reading;
 use tjern_readings::sensor::{Epoch, SensorId};
 
 use super::SpoolSettings;
-use super::core::{Core, Piece, Trouble, count, note_newest};
+use super::core::{Core, PENDING_MAX, Piece, Trouble, UNSEALED_MAX, count, note_newest};
 use super::disk::Disk;
+use super::kept;
 use super::log::{Log, OldSegment};
 use super::record::Record;
+use super::salvage::Salvaged;
 use super::sealed::{self, SealedKind, SealedObject};
-use super::segment::{self, Contents, Header, SEGMENT_BYTES};
+use super::segment::{Header, SEGMENT_BYTES};
 use super::shelf::Shelf;
+use super::survey::{self, Found};
 
 /// A spool is never bounded to less: a few segments and batches must fit.
 pub(crate) const MAX_BYTES_LEAST: u64 = 1 << 20;
 
 /// Reads the folder behind `disk` and makes it ready for the next reading.
 pub(crate) fn recover(disk: Arc<dyn Disk>, settings: SpoolSettings, clock: Clock) -> io::Result<Core> {
-    let Segments { valid, damaged } = Segments::find(&*disk)?;
-    let newest = valid.last().map(|found| found.header);
+    let mut segments = Segments::default();
+    let unfinished = survey::segments(&*disk, |found, salvaged| segments.take(&*disk, &clock, found, salvaged))?;
+    for path in unfinished {
+        // Nothing was ever written to it.
+        drop(disk.remove(&path));
+    }
+    let (mut core, foreign) = recall(disk, settings, clock, segments)?;
+    core.close_former_epochs();
+    if !core.finish_due {
+        for path in foreign {
+            drop(core.disk.remove(&path));
+        }
+    }
+    core.begin_after_recovery();
+    Ok(core)
+}
+
+/// What the folder says that there is, for looking at it: nothing can be written to this.
+pub(crate) fn recall_only(
+    disk: Arc<dyn Disk>,
+    settings: SpoolSettings,
+    clock: Clock,
+    found: Vec<Found>,
+) -> io::Result<Core> {
+    let mut segments = Segments::default();
+    for found in found {
+        segments.sort_in(found, false);
+    }
+    Ok(recall(disk, settings, clock, segments)?.0)
+}
+
+/// The state that the folder's files tell, and the segments that are no part of it.
+fn recall(
+    disk: Arc<dyn Disk>,
+    settings: SpoolSettings,
+    clock: Clock,
+    mut segments: Segments,
+) -> io::Result<(Core, Vec<PathBuf>)> {
+    segments.valid.sort_by_key(|(header, _)| header.generation);
+    let Segments { valid, damaged } = segments;
+    let newest = valid.last().map(|(header, _)| *header);
     let epoch = newest.map_or_else(Epoch::random, |header| header.epoch);
-    let (ours, foreign): (Vec<_>, Vec<_>) = valid.into_iter().partition(|found| found.header.epoch == epoch);
+    let (ours, foreign): (Vec<_>, Vec<_>) = valid.into_iter().partition(|(header, _)| header.epoch == epoch);
     let mut core = empty(disk, settings, clock, epoch, newest);
     core.place_sealed_files(epoch, newest.and_then(|header| header.replaced))?;
     core.take_segments(ours);
     core.look_at_damaged(damaged, newest);
-    core.close_former_epochs();
-    if !core.finish_due {
-        for found in foreign {
-            drop(core.disk.remove(&found.path));
-        }
-    }
-    // Where the disk refuses the first segment, the spool starts without, and tries again.
-    core.sync_after_recovery();
-    Ok(core)
+    Ok((core, foreign.into_iter().map(|(_, found)| found.path).collect()))
 }
 
 /// The segments of a folder.
+#[derive(Default)]
 struct Segments {
-    /// Those with a valid header, the newest last.
-    valid: Vec<Found>,
-    /// The others, with the first number that their name says.
-    damaged: Vec<(PathBuf, i64)>,
+    /// Those with a valid header; the newest last, once they are sorted.
+    valid: Vec<(Header, Found)>,
+    damaged: Vec<DamagedSegment>,
 }
 
-/// A segment that was read.
-struct Found {
+/// A segment without a valid header.
+struct DamagedSegment {
     path: PathBuf,
-    header: Header,
-    contents: Contents,
-    length: u64,
+    /// The first number that its name says.
+    named_seq: i64,
+    is_kept: bool,
 }
 
 impl Segments {
-    fn find(disk: &dyn Disk) -> io::Result<Self> {
-        let mut segments = Self { valid: Vec::new(), damaged: Vec::new() };
-        for entry in disk.list(Path::new(""))? {
-            let path = PathBuf::from(&entry.name);
-            if entry.name.ends_with(".segment.new") {
-                // Never finished, so nothing was ever written to it.
-                drop(disk.remove(&path));
-                continue;
-            }
-            let Some(number) = entry.name.strip_suffix(".segment").and_then(|digits| digits.parse().ok()) else {
-                continue;
-            };
-            let bytes = disk.read(&path).unwrap_or_default();
-            match Header::decode(&bytes) {
-                Some(header) => {
-                    let contents = segment::read(&bytes, header.first_seq);
-                    segments.valid.push(Found { path, header, contents, length: bytes.len() as u64 });
-                }
-                None => segments.damaged.push((path, number)),
-            }
+    /// Takes a segment, and keeps a copy of what is damaged in it while its bytes are at hand.
+    fn take(&mut self, disk: &dyn Disk, clock: &Clock, found: Found, salvaged: &Salvaged) {
+        let name = found.path.display();
+        let kept = match &found.header {
+            Some(header) => found.contents.damaged.iter().try_for_each(|range| {
+                // The same damage is found at each start until the segment goes: one copy of it is enough.
+                let copy = format!("{}-{name}-at-{}", header.epoch, range.start);
+                kept::keep(disk, &copy, &salvaged.bytes[range.clone()])
+            }),
+            None => kept::keep(disk, &format!("{}-{name}", clock.now_us()), &salvaged.bytes),
+        };
+        if let Err(error) = &kept {
+            tracing::warn!(path = %name, %error, "cannot keep a copy of what is damaged in a segment");
         }
-        segments.valid.sort_by_key(|found| found.header.generation);
-        Ok(segments)
+        self.sort_in(found, kept.is_ok());
+    }
+
+    fn sort_in(&mut self, found: Found, is_kept: bool) {
+        match found.header {
+            Some(header) => self.valid.push((header, found)),
+            None => self.damaged.push(DamagedSegment { path: found.path, named_seq: found.named_seq, is_kept }),
+        }
     }
 }
 
@@ -120,6 +154,7 @@ fn empty(
         marked_to: 0,
         undecided: false,
         active: None,
+        places: HashMap::new(),
         old: Vec::new(),
     };
     Core {
@@ -130,6 +165,7 @@ fn empty(
         log,
         pending: VecDeque::new(),
         written: 0,
+        pending_max: PENDING_MAX,
         synced_seq: 0,
         unsealed: VecDeque::new(),
         sealed_to: 0,
@@ -188,14 +224,14 @@ impl Core {
     }
 
     /// Takes what the segments of the newest one's epoch hold.
-    fn take_segments(&mut self, segments: Vec<Found>) {
-        let firsts: Vec<i64> = segments.iter().map(|found| found.header.first_seq).collect();
+    fn take_segments(&mut self, segments: Vec<(Header, Found)>) {
+        let firsts: Vec<i64> = segments.iter().map(|(header, _)| header.first_seq).collect();
         let mut records = Vec::new();
-        for (index, found) in segments.into_iter().enumerate() {
+        for (index, (header, found)) in segments.into_iter().enumerate() {
             // Numbers from the next segment's first on were written anew there.
             let end = firsts[index + 1..].iter().copied().min().unwrap_or(i64::MAX);
-            records.push((found.header.first_seq, Vec::new()));
-            self.sealed_to = self.sealed_to.max(found.header.sealed_to);
+            records.push((header.first_seq, Vec::new()));
+            self.sealed_to = self.sealed_to.max(header.sealed_to);
             self.log.old.push(OldSegment { path: found.path.clone(), length: found.length, last_seq: end - 1 });
             self.take_segment(found, end, &mut records);
         }
@@ -209,12 +245,7 @@ impl Core {
     /// Takes one segment's readings with numbers below `end`.
     fn take_segment(&mut self, found: Found, end: i64, records: &mut Vec<(i64, Vec<Reading>)>) {
         self.bad_records += found.contents.bad_records;
-        self.torn_tails += u64::from(found.contents.torn_tail);
-        if found.contents.bad_records > 0
-            && let Err(error) = self.disk.read(&found.path).and_then(|bytes| self.keep_aside(&found.path, &bytes))
-        {
-            tracing::warn!(path = %found.path.display(), %error, "cannot keep a copy of a segment with bad records");
-        }
+        self.torn_tails += u64::from(found.contents.torn_tail.is_some());
         for (first_seq, record) in found.contents.records {
             match record {
                 // Left-overs of what was not synced here, and written anew in the next segment.
@@ -226,7 +257,8 @@ impl Core {
                 }
                 Record::Newest(entries) => entries.into_iter().for_each(|entry| self.note_snapshot(entry)),
                 Record::Sealed(sealed_to) if sealed_to < end => self.sealed_to = sealed_to.max(self.sealed_to),
-                Record::Sealed(_) => {}
+                // The records behind the list have the names already.
+                Record::Sealed(_) | Record::Sensors(..) | Record::Indexed(_) => {}
             }
         }
     }
@@ -263,17 +295,16 @@ impl Core {
         }
     }
 
-    /// Keeps copies of segments without a valid header. One that may be the newest ends the epoch: nobody
-    /// knows which numbers it gave out.
-    fn look_at_damaged(&mut self, damaged: Vec<(PathBuf, i64)>, newest_header: Option<Header>) {
-        for (path, number) in damaged {
+    /// A segment without a valid header that may be the newest ends the epoch: nobody knows which numbers it
+    /// gave out.
+    fn look_at_damaged(&mut self, damaged: Vec<DamagedSegment>, newest_header: Option<Header>) {
+        for segment in damaged {
             self.bad_records += 1;
-            tracing::error!(path = %path.display(), "a segment of the spool has no valid header; a copy is under `kept`");
-            let kept = self.disk.read(&path).and_then(|bytes| self.keep_aside(&path, &bytes));
-            let newest = newest_header.is_none_or(|header| number >= header.first_seq);
+            tracing::error!(path = %segment.path.display(), "a segment of the spool has no valid header; a copy is under `kept`");
+            let newest = newest_header.is_none_or(|header| segment.named_seq >= header.first_seq);
             self.finish_due |= newest && newest_header.is_some();
-            if kept.is_ok() {
-                self.damaged_segments.push(path);
+            if segment.is_kept {
+                self.damaged_segments.push(segment.path);
             }
         }
         if !self.finish_due {
@@ -293,12 +324,15 @@ impl Core {
         }
     }
 
-    fn sync_after_recovery(&mut self) {
-        if !self.finish_due
-            && let Err(error) = self.begin_segment()
-        {
+    /// Begins the segment that this run writes to. Where the disk refuses it, the spool starts without, and
+    /// tries again. What waits for sealing is sealed later, so that polling begins at once.
+    fn begin_after_recovery(&mut self) {
+        let fits = self.log.bytes() + self.log.segment_bytes <= self.settings.max_bytes;
+        if !fits || self.unsealed_rows() >= UNSEALED_MAX {
+            self.seal_synced();
+        }
+        if let Err(error) = self.begin_segment() {
             self.writing.begins(&error, "the spool cannot begin a segment; readings wait in memory");
         }
-        self.sync();
     }
 }

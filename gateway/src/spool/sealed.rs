@@ -80,7 +80,7 @@ pub(crate) fn file_name(kind: SealedKind, bounds: Bounds) -> String {
     }
 }
 
-fn parse_name(name: &str) -> Option<(SealedKind, Bounds)> {
+pub(crate) fn parse_name(name: &str) -> Option<(SealedKind, Bounds)> {
     let (numbers, kind) = name.split_once('.')?;
     let (first, last) = numbers.split_once('-').unwrap_or((numbers, numbers));
     let bounds = Bounds::new(first.parse().ok()?, last.parse().ok()?)?;

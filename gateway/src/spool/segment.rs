@@ -4,14 +4,16 @@
 //! a damaged record. [`Segment`] writes; it never writes at the same place twice, so that nothing that
 //! was synced is ever in the way of what comes. After an error a segment is left for good.
 
+use std::collections::HashMap;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use tjern_readings::sensor::Epoch;
+use tjern_readings::reading::Reading;
+use tjern_readings::sensor::{Epoch, SensorId};
 
-use super::disk::{Disk, DiskFile};
-use super::record::{self, Found, Record};
+use super::disk::{BLOCK_BYTES, Disk, DiskFile};
+use super::record::{self, Found, Indexed, Record};
 
 /// The version of the format that is written. Every version from 1 on is read.
 pub(crate) const FORMAT_VERSION: u32 = 1;
@@ -23,7 +25,8 @@ pub(crate) const RECORDS_AT: usize = 4096;
 pub(crate) const SEGMENT_BYTES: u64 = 1 << 20;
 
 const MAGIC: &[u8; 8] = b"TJERNSPL";
-const HEADER_BYTES: usize = 96;
+/// The length of the header in its block.
+pub(crate) const HEADER_BYTES: usize = 96;
 
 /// How far a number behind a damaged record may lie from the one that was expected. A segment holds
 /// fewer readings than this.
@@ -95,31 +98,80 @@ pub(crate) struct Contents {
     pub(crate) records: Vec<(i64, Record)>,
     /// Damaged records that were stepped over, and whole ones of an unknown kind.
     pub(crate) bad_records: u64,
-    /// Whether there was something behind the last whole record.
-    pub(crate) torn_tail: bool,
+    /// Where they lie.
+    pub(crate) damaged: Vec<Range<usize>>,
+    /// What was found behind the last whole record.
+    pub(crate) torn_tail: Option<Range<usize>>,
 }
 
-/// Reads the records behind a valid header.
-pub(crate) fn read(bytes: &[u8], first_seq: i64) -> Contents {
+impl Contents {
+    fn step_over(&mut self, range: Range<usize>) {
+        self.bad_records += 1;
+        self.damaged.push(range);
+    }
+}
+
+/// Reads the records behind a valid header. What could not be read of the file is zeros in `bytes`, and
+/// named by `unreadable`.
+pub(crate) fn read(bytes: &[u8], unreadable: &[Range<usize>], first_seq: i64) -> Contents {
     let mut contents = Contents::default();
     // Most of a segment is zeros that were never written; a record can end in zeros, but not begin there.
-    let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    let written = written_end(bytes);
+    let end = unreadable.iter().map(|range| range.end).fold(written, usize::max);
     let (mut at, mut expected) = (RECORDS_AT, first_seq);
+    let mut sensors = HashMap::new();
     while let Some((offset, found)) = next_record(bytes, at..end, expected) {
-        if offset > at {
-            contents.bad_records += 1;
+        let is_padding = found.first_seq == expected && bytes[at..offset].iter().all(|byte| *byte == 0);
+        if offset > at && !(is_padding && is_whole(unreadable, &(at..offset))) {
+            contents.step_over(at..offset);
         }
         at = offset + found.length;
-        match found.record {
+        match found.record.and_then(|record| resolve(record, &mut sensors)) {
             Some(record) => {
                 expected = found.first_seq + record.count();
                 contents.records.push((found.first_seq, record));
             }
-            None => contents.bad_records += 1,
+            None => contents.step_over(offset..at),
         }
     }
-    contents.torn_tail = at < end;
+    if !is_whole(unreadable, &(at..end)) {
+        contents.step_over(at..end);
+    } else if at < end {
+        contents.torn_tail = Some(at..end);
+    }
     contents
+}
+
+/// Where the zeros begin that a file ends in.
+fn written_end(bytes: &[u8]) -> usize {
+    const ZEROS: [u8; RECORDS_AT] = [0; RECORDS_AT];
+    let (mut end, mut blocks) = (bytes.len(), bytes.rchunks(RECORDS_AT));
+    while let Some(block) = blocks.next().filter(|block| *block == &ZEROS[..block.len()]) {
+        end -= block.len();
+    }
+    bytes[..end].iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
+}
+
+fn is_whole(unreadable: &[Range<usize>], range: &Range<usize>) -> bool {
+    unreadable.iter().all(|lost| lost.end <= range.start || lost.start >= range.end)
+}
+
+/// Puts the sensors' names into readings that have their places in the segment's list instead. `None` where a
+/// name is not known, because the list was damaged.
+fn resolve(record: Record, sensors: &mut HashMap<u16, SensorId>) -> Option<Record> {
+    match record {
+        Record::Sensors(first, names) => {
+            sensors.extend((first..).zip(names.iter().cloned()));
+            Some(Record::Sensors(first, names))
+        }
+        Record::Indexed(readings) => {
+            let named = |reading: Indexed| {
+                Some(Reading::of(sensors.get(&reading.sensor)?.clone(), reading.time_us, reading.value))
+            };
+            readings.into_iter().map(named).collect::<Option<_>>().map(Record::Readings)
+        }
+        other => Some(other),
+    }
 }
 
 /// The first whole record that begins within `range` and does not go back in the numbers.
@@ -141,6 +193,8 @@ pub(crate) struct Segment {
     /// How much of the disk it has.
     pub(crate) length: u64,
     at: u64,
+    /// Whether everything that was written is synced.
+    is_synced: bool,
 }
 
 impl Segment {
@@ -158,16 +212,26 @@ impl Segment {
         file.sync()?;
         disk.rename(&staged, &path)?;
         disk.sync_folder(Path::new(""))?;
-        Ok(Self { file, path, length, at })
+        Ok(Self { file, path, length, at, is_synced: true })
     }
 
-    /// Whether so many bytes still fit.
+    /// Whether a record of so many bytes still fits.
     pub(crate) fn has_room(&self, bytes: usize) -> bool {
-        self.at + bytes as u64 <= self.length
+        self.place(bytes) + bytes as u64 <= self.length
+    }
+
+    /// Where the next record begins: behind the last one, or in the next block, if it is the first since a
+    /// sync and would have that sync write two blocks instead of one.
+    fn place(&self, bytes: usize) -> u64 {
+        let (bytes, room) = (bytes as u64, BLOCK_BYTES - self.at % BLOCK_BYTES);
+        let pads = self.is_synced && room < bytes && bytes <= BLOCK_BYTES;
+        self.at + if pads { room } else { 0 }
     }
 
     /// Writes a record behind the last one.
     pub(crate) fn write(&mut self, record: &[u8]) -> io::Result<()> {
+        self.at = self.place(record.len());
+        self.is_synced = false;
         self.file.write_at(record, self.at)?;
         self.at += record.len() as u64;
         Ok(())
@@ -175,14 +239,14 @@ impl Segment {
 
     /// Makes the records durable.
     pub(crate) fn sync(&mut self) -> io::Result<()> {
-        self.file.sync()
+        self.file.sync()?;
+        self.is_synced = true;
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use tjern_readings::reading::Reading;
-
     use super::*;
 
     fn header() -> Header {
@@ -231,11 +295,11 @@ mod tests {
         let second = RECORDS_AT + record_of(41, 3).len();
         let end = second + record_of(44, 2).len();
         for cut in RECORDS_AT..end {
-            let contents = read(&whole[..cut], 41);
+            let contents = read(&whole[..cut], &[], 41);
             assert_eq!(numbers(&contents), if cut < second { vec![] } else { vec![41, 42, 43] }, "cut at {cut}");
         }
-        let contents = read(&whole, 41);
-        assert_eq!((numbers(&contents), contents.torn_tail, contents.bad_records), ((41..46).collect(), false, 0));
+        let contents = read(&whole, &[], 41);
+        assert_eq!((numbers(&contents), contents.torn_tail, contents.bad_records), ((41..46).collect(), None, 0));
     }
 
     #[test]
@@ -245,15 +309,70 @@ mod tests {
         for damaged in RECORDS_AT + first..RECORDS_AT + first + second {
             let mut bytes = file(&[record_of(41, 3), record_of(44, 2), record_of(46, 1)]);
             bytes[damaged] ^= 0x55;
-            let contents = read(&bytes, 41);
+            let contents = read(&bytes, &[], 41);
             assert_eq!(numbers(&contents), [41, 42, 43, 46], "byte {damaged}");
-            assert_eq!((contents.bad_records, contents.torn_tail), (1, false));
+            assert_eq!((contents.bad_records, contents.torn_tail), (1, None));
         }
     }
 
     #[test]
     fn a_record_that_goes_back_in_the_numbers_is_not_believed() {
-        let contents = read(&file(&[record_of(41, 3), record_of(42, 1)]), 41);
-        assert_eq!((numbers(&contents), contents.torn_tail), (vec![41, 42, 43], true));
+        let contents = read(&file(&[record_of(41, 3), record_of(42, 1)]), &[], 41);
+        assert_eq!((numbers(&contents), contents.torn_tail.is_some()), (vec![41, 42, 43], true));
+    }
+    /// A group of records may begin in the next block: the zeros before it are no damage, unless numbers are
+    /// missing there.
+    #[test]
+    fn padding_to_the_next_block_is_no_damage() {
+        let mut bytes = file(&[record_of(41, 3)]);
+        bytes.truncate(RECORDS_AT + record_of(41, 3).len());
+        bytes.resize(RECORDS_AT * 2, 0);
+        let (followed, holed) = ([bytes.clone(), record_of(44, 2)].concat(), [bytes, record_of(46, 2)].concat());
+        let contents = read(&followed, &[], 41);
+        assert_eq!((numbers(&contents), contents.bad_records), ((41..46).collect(), 0));
+        let contents = read(&holed, &[], 41);
+        assert_eq!((numbers(&contents), contents.bad_records), (vec![41, 42, 43, 46, 47], 1));
+    }
+
+    /// A list of sensors stands in a segment twice: a bad sector in one of them costs nothing, and where both
+    /// are gone a reading is lost rather than given to another sensor.
+    #[test]
+    fn readings_by_place_need_one_list_of_their_sensors() {
+        let sensors: Vec<SensorId> =
+            ["mast/gust", "mast/wind_speed"].iter().map(|name| name.parse().expect("valid")).collect();
+        let places = record::places(&sensors);
+        let list = record::encode_sensors(41, 0, &sensors);
+        let some = [Reading::of(sensors[1].clone(), 7, 1.5), Reading::of(sensors[0].clone(), 7, 2.5)];
+        let (count, indexed) = record::encode_next(41, &some, &places);
+        assert_eq!(count, 2);
+        let whole = file(&[list.clone(), list.clone(), indexed]);
+        for damaged in [vec![], vec![20], vec![list.len() + 20]] {
+            let mut bytes = whole.clone();
+            damaged.iter().for_each(|at| bytes[RECORDS_AT + at] ^= 1);
+            let contents = read(&bytes, &[], 41);
+            assert_eq!(contents.records.last(), Some(&(41, Record::Readings(some.to_vec()))), "{damaged:?}");
+        }
+        let mut bytes = whole;
+        bytes[RECORDS_AT + 20] ^= 1;
+        bytes[RECORDS_AT + list.len() + 20] ^= 1;
+        let contents = read(&bytes, &[], 41);
+        assert_eq!((numbers(&contents), contents.bad_records), (vec![], 2));
+    }
+
+    /// What lies in a block that cannot be read is lost, and nothing else; behind the last record it is damage
+    /// and not a torn tail.
+    #[test]
+    fn an_unreadable_block_is_stepped_over() {
+        let first = record_of(41, 200);
+        assert!(first.len() > 4096);
+        let mut bytes = file(&[first.clone(), record_of(241, 2)]);
+        bytes[RECORDS_AT..RECORDS_AT + 4096].fill(0);
+        let lost = RECORDS_AT..RECORDS_AT + 4096;
+        let contents = read(&bytes, &[lost], 41);
+        assert_eq!((numbers(&contents), contents.bad_records), (vec![241, 242], 1));
+        let whole = file(&[first]);
+        let tail = whole.len() - 100..whole.len();
+        let contents = read(&whole, &[tail], 41);
+        assert_eq!((numbers(&contents).len(), contents.bad_records, contents.torn_tail), (200, 1, None));
     }
 }

@@ -1,15 +1,20 @@
 //! A disk in memory that forgets, tears, reorders and fails, behind the same seam as the real one.
 //!
-//! What it models: bytes are durable once their file was synced, names once their folder was. Of all the
-//! rest a crash keeps any subset, in order; a kept write may be torn at any byte, or lose any of its
-//! sectors of 512 bytes.
+//! What it models: bytes are durable once their file was synced, names (of files and of folders) once the folder
+//! that holds them was. Of all the rest a crash keeps what its [`Crash`] says: a write may be torn at any
+//! byte, or lose any of its sectors of 512 bytes, and any later one be there without it. A block can be
+//! unreadable. It counts what is read, and can hand out its state before each call that changes something.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::super::disk::{Disk, DiskFile, Entry};
+
+pub(super) const EIO: i32 = 5;
+pub(super) const ENOSPC: i32 = 28;
 
 /// What to do with calls from the n-th on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,8 +23,35 @@ pub(super) enum Plan {
     Well,
     /// The power goes before this call; everything after it fails.
     CutAt(u64),
-    /// This many calls from this one on fail with an I/O error.
-    FailFrom(u64, u64),
+    /// This many calls from this one on fail with this error.
+    FailFrom(u64, u64, i32),
+}
+
+/// What a crash leaves of what was not synced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Crash {
+    /// Nothing.
+    Nothing,
+    /// All of it, as a process that is killed leaves it.
+    All,
+    /// Any of it, torn at any byte.
+    Torn,
+    /// Any of it, and of each write any sectors of 512 bytes.
+    Sectors,
+}
+
+/// What a disk claims and does not do: the canaries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Lie {
+    /// It does what it says.
+    #[default]
+    None,
+    /// Neither files nor folders are synced.
+    Syncs,
+    /// Files are not.
+    FileSyncs,
+    /// Folders are not.
+    FolderSyncs,
 }
 
 #[derive(Debug, Clone)]
@@ -33,6 +65,8 @@ struct Inode {
     durable: Vec<u8>,
     current: Vec<u8>,
     unsynced: Vec<Write>,
+    /// Offsets that cannot be read.
+    bad: BTreeSet<usize>,
 }
 
 #[derive(Debug, Clone)]
@@ -44,33 +78,52 @@ enum NameOp {
 }
 
 #[derive(Debug, Clone, Default)]
-struct State {
-    inodes: Vec<Inode>,
+pub(super) struct State {
+    inodes: Vec<Arc<Inode>>,
     names: BTreeMap<PathBuf, usize>,
     durable_names: BTreeMap<PathBuf, usize>,
     /// With the folder that must be synced for it.
     unsynced_names: Vec<(PathBuf, NameOp)>,
     folders: BTreeSet<PathBuf>,
+    durable_folders: BTreeSet<PathBuf>,
     calls: u64,
     cut: bool,
+    /// Calls fail with this error until so many were made.
+    refuses: Option<(u64, i32)>,
+    /// Bytes that were read, by file.
+    pub(super) reads: BTreeMap<PathBuf, u64>,
+    /// Sealed batches for which somebody began to write a gap, as `<epoch>/<bounds>`.
+    pub(super) dropped: BTreeSet<String>,
 }
+
+/// Every batch that was ever written to a disk, as `<epoch>/<bounds>`.
+pub(super) type Batches = Arc<Mutex<BTreeMap<String, Arc<Vec<u8>>>>>;
+
+/// A state, and how many marks were set when it was taken.
+pub(super) type Snapshot = (usize, State);
 
 /// The disk. Clones are the same disk.
 #[derive(Debug, Clone)]
 pub(super) struct Memory {
     state: Arc<Mutex<State>>,
+    pub(super) batches: Batches,
     plan: Plan,
-    /// The canary: a sync that says yes and does nothing.
-    lies: bool,
+    lie: Lie,
+    watcher: Option<(SyncSender<Snapshot>, Arc<Mutex<usize>>)>,
 }
 
 impl Memory {
     pub(super) fn new(plan: Plan) -> Self {
-        Self { state: Arc::default(), plan, lies: false }
+        Self { state: Arc::default(), batches: Arc::default(), plan, lie: Lie::None, watcher: None }
     }
 
-    pub(super) fn lying(plan: Plan) -> Self {
-        Self { lies: true, ..Self::new(plan) }
+    pub(super) fn lying(self, lie: Lie) -> Self {
+        Self { lie, ..self }
+    }
+
+    /// The state before each call that changes something goes here, with the number in `marks`.
+    pub(super) fn watched(self, snapshots: SyncSender<Snapshot>, marks: Arc<Mutex<usize>>) -> Self {
+        Self { watcher: Some((snapshots, marks)), ..self }
     }
 
     pub(super) fn calls(&self) -> u64 {
@@ -81,74 +134,177 @@ impl Memory {
         self.state().cut
     }
 
+    /// The power goes and comes back: what was not synced is gone, or half there.
+    pub(super) fn cut_power(&self, crash: Crash, random: &mut fastrand::Rng) {
+        let mut state = self.state();
+        let calls = state.calls;
+        *state = State { calls, ..crashed(&state, crash, random) };
+    }
+
+    /// The next calls fail with this error.
+    pub(super) fn refuse(&self, calls: u64, error: i32) {
+        let mut state = self.state();
+        state.refuses = Some((state.calls + calls, error));
+    }
+
     /// What a machine finds on this disk after the power came back.
     pub(super) fn image(&self, random: &mut fastrand::Rng, plan: Plan) -> Self {
-        let state = self.state();
-        let mut names = state.durable_names.clone();
-        for (_, op) in &state.unsynced_names {
-            if random.bool() {
-                apply(&mut names, op);
-            }
-        }
-        let inodes = state.inodes.iter().map(|inode| {
-            let bytes = after_crash(inode, random);
-            Inode { durable: bytes.clone(), current: bytes, unsynced: Vec::new() }
-        });
-        let within = |name: &PathBuf| folder_of(name).ancestors().map(Path::to_owned).collect::<Vec<_>>();
-        let folders = state.folders.iter().cloned().chain(names.keys().flat_map(within)).collect();
-        let image =
-            State { inodes: inodes.collect(), durable_names: names.clone(), names, folders, ..State::default() };
-        Self { state: Arc::new(Mutex::new(image)), plan, lies: self.lies }
+        let crash = [Crash::Torn, Crash::Sectors][random.usize(..2)];
+        let image = crashed(&self.state(), crash, random);
+        Self { state: Arc::new(Mutex::new(image)), lie: self.lie, ..Self::new(plan) }
+    }
+
+    /// The same, of a state that was handed out.
+    pub(super) fn image_of(state: &State, crash: Crash, random: &mut fastrand::Rng) -> Self {
+        let image = crashed(state, crash, random);
+        Self { state: Arc::new(Mutex::new(image)), ..Self::new(Plan::Well) }
     }
 
     /// Damages a file in place, as a worn disk does.
     pub(super) fn damage(&self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
         let mut state = self.state();
         let inode = state.names[path];
-        change(&mut state.inodes[inode].current);
-        state.inodes[inode].durable = state.inodes[inode].current.clone();
+        let inode = Arc::make_mut(&mut state.inodes[inode]);
+        change(&mut inode.current);
+        inode.durable = inode.current.clone();
+    }
+
+    /// From now on what lies at this offset cannot be read.
+    pub(super) fn make_unreadable(&self, path: &Path, offset: usize) {
+        let mut state = self.state();
+        let inode = state.names[path];
+        Arc::make_mut(&mut state.inodes[inode]).bad.insert(offset);
     }
 
     pub(super) fn files(&self) -> Vec<PathBuf> {
         self.state().names.keys().cloned().collect()
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    /// How long each file is.
+    pub(super) fn lengths(&self) -> BTreeMap<PathBuf, u64> {
+        let state = self.state();
+        state.names.iter().map(|(name, inode)| (name.clone(), state.inodes[*inode].current.len() as u64)).collect()
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no test panics with the disk in hand")
     }
 
-    /// Counts a call, and says whether it works.
+    /// Counts a call that changes something, and says whether it works.
+    fn change(&self) -> io::Result<MutexGuard<'_, State>> {
+        if let Some((snapshots, marks)) = &self.watcher {
+            let marks = *marks.lock().expect("no test panics with it in hand");
+            let state = self.state().clone();
+            // Nobody may be left to look, after a failure.
+            let _ = snapshots.send((marks, state));
+        }
+        self.call()
+    }
+
     fn call(&self) -> io::Result<MutexGuard<'_, State>> {
         let mut state = self.state();
         let call = state.calls;
         state.calls += 1;
+        if let Some((until, error)) = state.refuses
+            && call < until
+        {
+            return Err(io::Error::from_raw_os_error(error));
+        }
         match self.plan {
             Plan::CutAt(at) if call >= at => {
                 state.cut = true;
                 Err(io::Error::other("the power is cut"))
             }
-            Plan::FailFrom(from, count) if (from..from + count).contains(&call) => {
-                Err(io::Error::from_raw_os_error(if from % 2 == 0 { 5 } else { 28 }))
+            Plan::FailFrom(from, count, error) if (from..from + count).contains(&call) => {
+                Err(io::Error::from_raw_os_error(error))
             }
             _ => Ok(state),
         }
     }
+
+    fn syncs_files(&self) -> bool {
+        matches!(self.lie, Lie::None | Lie::FolderSyncs)
+    }
+
+    fn syncs_folders(&self) -> bool {
+        matches!(self.lie, Lie::None | Lie::FileSyncs)
+    }
+
+    /// Notes what batches there are, and which of them are given up.
+    fn note_sealed(&self, state: &mut State, path: &Path, bytes: &[u8]) {
+        let (Some(epoch), Some(name)) =
+            (folder_of(path).file_name().map(|name| name.to_string_lossy().into_owned()), path.file_name())
+        else {
+            return;
+        };
+        let epoch = epoch.trim_end_matches(".renewing").to_owned();
+        let name = name.to_string_lossy();
+        if let Some(bounds) = name.strip_suffix(".arrow.new") {
+            let mut batches = self.batches.lock().expect("no test panics with it in hand");
+            batches.insert(format!("{epoch}/{bounds}"), Arc::new(bytes.to_vec()));
+        } else if let Some(bounds) = name.strip_suffix(".gap.new") {
+            state.dropped.insert(format!("{epoch}/{bounds}"));
+        }
+    }
 }
 
-fn after_crash(inode: &Inode, random: &mut fastrand::Rng) -> Vec<u8> {
-    let mut bytes = inode.durable.clone();
-    for write in &inode.unsynced {
+fn crashed(state: &State, crash: Crash, random: &mut fastrand::Rng) -> State {
+    let keeps = |random: &mut fastrand::Rng| match crash {
+        Crash::Nothing => false,
+        Crash::All => true,
+        Crash::Torn | Crash::Sectors => random.bool(),
+    };
+    let mut names = state.durable_names.clone();
+    for (_, op) in &state.unsynced_names {
+        if keeps(random) {
+            apply(&mut names, op);
+        }
+    }
+    let mut folders = state.durable_folders.clone();
+    folders.extend(state.folders.iter().filter(|_| keeps(random)).cloned());
+    folders.extend(names.keys().flat_map(|name| folder_of(name).ancestors().map(Path::to_owned).collect::<Vec<_>>()));
+    let inodes = state.inodes.iter().map(|inode| {
+        if inode.unsynced.is_empty() {
+            return Arc::clone(inode);
+        }
+        let bytes = after_crash(inode, crash, random);
+        Arc::new(Inode { durable: bytes.clone(), current: bytes, unsynced: Vec::new(), bad: inode.bad.clone() })
+    });
+    State {
+        inodes: inodes.collect(),
+        durable_names: names.clone(),
+        names,
+        durable_folders: folders.clone(),
+        folders,
+        dropped: state.dropped.clone(),
+        ..State::default()
+    }
+}
+
+fn after_crash(inode: &Inode, crash: Crash, random: &mut fastrand::Rng) -> Vec<u8> {
+    let mut bytes = match crash {
+        Crash::All => return inode.current.clone(),
+        _ => inode.durable.clone(),
+    };
+    for write in inode.unsynced.iter().filter(|_| crash != Crash::Nothing) {
         if random.u8(..3) == 0 {
             continue;
         }
         match write {
             Write::Resize(length) => bytes.resize(*length, 0),
-            Write::Bytes(at, new) if random.bool() => put(&mut bytes, *at, &new[..random.usize(..=new.len())]),
+            Write::Bytes(at, new) if crash == Crash::Torn => {
+                let end = if random.bool() { new.len() } else { random.usize(..=new.len()) };
+                put(&mut bytes, *at, &new[..end]);
+            }
             Write::Bytes(at, new) => {
-                for (sector, part) in new.chunks(512).enumerate() {
+                // Sectors lie where they lie on the disk, not in the write.
+                let mut start = 0;
+                while start < new.len() {
+                    let end = new.len().min(start + 512 - (at + start) % 512);
                     if random.u8(..3) > 0 {
-                        put(&mut bytes, at + sector * 512, part);
+                        put(&mut bytes, at + start, &new[start..end]);
                     }
+                    start = end;
                 }
             }
         }
@@ -189,23 +345,61 @@ impl State {
         self.unsynced_names.push((folder, op));
     }
 
-    fn create(&mut self, path: &Path) -> usize {
-        self.inodes.push(Inode::default());
+    fn create(&mut self, path: &Path) -> io::Result<usize> {
+        let folder = folder_of(path);
+        if !folder.as_os_str().is_empty() && !self.folders.contains(&folder) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        self.inodes.push(Arc::default());
         let inode = self.inodes.len() - 1;
-        self.op(folder_of(path), NameOp::Set(path.to_owned(), inode));
-        inode
+        self.op(folder, NameOp::Set(path.to_owned(), inode));
+        Ok(inode)
+    }
+
+    fn inode(&mut self, inode: usize) -> &mut Inode {
+        Arc::make_mut(&mut self.inodes[inode])
     }
 
     fn sync(&mut self, inode: usize) {
-        let inode = &mut self.inodes[inode];
+        let inode = self.inode(inode);
         inode.durable = inode.current.clone();
         inode.unsynced.clear();
+    }
+
+    fn sync_names(&mut self, path: &Path) {
+        let (now, later) = std::mem::take(&mut self.unsynced_names).into_iter().partition(|(at, _)| at == path);
+        self.unsynced_names = later;
+        let now: Vec<(PathBuf, NameOp)> = now;
+        now.iter().for_each(|(_, op)| apply(&mut self.durable_names, op));
+        self.durable_folders.retain(|folder| folder_of(folder) != path);
+        self.durable_folders.extend(self.folders.iter().filter(|folder| folder_of(folder) == path).cloned());
+    }
+
+    /// Reads from a file, if nothing of that is bad.
+    fn read(&mut self, path: &Path, offset: usize, length: usize) -> io::Result<Vec<u8>> {
+        let inode = *self.names.get(path).ok_or(io::ErrorKind::NotFound)?;
+        let inode = Arc::clone(&self.inodes[inode]);
+        let end = inode.current.len().min(offset.saturating_add(length));
+        if inode.bad.range(offset..end.max(offset)).next().is_some() {
+            return Err(io::Error::from_raw_os_error(EIO));
+        }
+        let bytes = inode.current.get(offset..end).unwrap_or_default().to_vec();
+        *self.reads.entry(path.to_owned()).or_default() += bytes.len() as u64;
+        Ok(bytes)
     }
 }
 
 impl Disk for Memory {
     fn create_folder(&self, path: &Path) -> io::Result<()> {
-        self.call()?.folders.extend(path.ancestors().map(Path::to_owned));
+        if self.call()?.folders.contains(path) {
+            return Ok(());
+        }
+        self.change()?.folders.extend(path.ancestors().map(Path::to_owned));
+        // The sync of the folders above is a call of its own: the power can go before it.
+        let mut state = self.change()?;
+        if self.syncs_folders() {
+            path.ancestors().skip(1).for_each(|above| state.sync_names(above));
+        }
         Ok(())
     }
 
@@ -215,47 +409,52 @@ impl Disk for Memory {
             name: name.file_name().expect("a name").to_string_lossy().into_owned(),
             is_folder: false,
             length: state.inodes[*inode].current.len() as u64,
+            modified_us: None,
         });
         let within = |folder: &&PathBuf| !folder.as_os_str().is_empty() && folder_of(folder) == path;
         let folders = state.folders.iter().filter(within).map(|folder| Entry {
             name: folder.file_name().expect("a name").to_string_lossy().into_owned(),
             is_folder: true,
             length: 0,
+            modified_us: None,
         });
         Ok(files.chain(folders).collect())
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        let state = self.call()?;
-        let inode = state.names.get(path).ok_or(io::ErrorKind::NotFound)?;
-        Ok(state.inodes[*inode].current.clone())
+        self.call()?.read(path, 0, usize::MAX)
+    }
+
+    fn read_part(&self, path: &Path, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+        self.call()?.read(path, usize::try_from(offset).expect("small"), length)
     }
 
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let mut state = self.call()?;
-        let inode = state.create(path);
-        state.inodes[inode].current = bytes.to_vec();
-        state.inodes[inode].unsynced.push(Write::Bytes(0, bytes.to_vec()));
+        let mut state = self.change()?;
+        let inode = state.create(path)?;
+        self.note_sealed(&mut state, path, bytes);
+        state.inode(inode).current = bytes.to_vec();
+        state.inode(inode).unsynced.push(Write::Bytes(0, bytes.to_vec()));
         drop(state);
         // The sync is a call of its own: the power can go before it.
-        let mut state = self.call()?;
-        if !self.lies {
+        let mut state = self.change()?;
+        if self.syncs_files() {
             state.sync(inode);
         }
         Ok(())
     }
 
     fn preallocate(&self, path: &Path, length: u64) -> io::Result<Box<dyn DiskFile>> {
-        let mut state = self.call()?;
-        let inode = state.create(path);
+        let mut state = self.change()?;
+        let inode = state.create(path)?;
         let length = usize::try_from(length).expect("small");
-        state.inodes[inode].current = vec![0; length];
-        state.inodes[inode].unsynced.push(Write::Resize(length));
+        state.inode(inode).current = vec![0; length];
+        state.inode(inode).unsynced.push(Write::Resize(length));
         Ok(Box::new(OpenFile { disk: self.clone(), inode }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut state = self.call()?;
+        let mut state = self.change()?;
         let op = match state.names.get(from).copied() {
             Some(inode) => NameOp::Rename(from.to_owned(), to.to_owned(), inode),
             None if state.folders.remove(from) => {
@@ -269,28 +468,26 @@ impl Disk for Memory {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        self.call()?.op(folder_of(path), NameOp::Unset(path.to_owned()));
+        self.change()?.op(folder_of(path), NameOp::Unset(path.to_owned()));
         Ok(())
     }
 
     fn remove_folder(&self, path: &Path) -> io::Result<()> {
-        let mut state = self.call()?;
+        let mut state = self.change()?;
         // A file whose own removal was not synced is gone with its folder.
         let names = state.names.keys().chain(state.durable_names.keys());
         let inside: BTreeSet<_> = names.filter(|name| name.starts_with(path)).cloned().collect();
         for name in inside {
             state.op(folder_of(path), NameOp::Unset(name));
         }
+        state.folders.retain(|folder| !folder.starts_with(path));
         Ok(())
     }
 
     fn sync_folder(&self, path: &Path) -> io::Result<()> {
-        let mut state = self.call()?;
-        if !self.lies {
-            let (now, later) = std::mem::take(&mut state.unsynced_names).into_iter().partition(|(at, _)| at == path);
-            state.unsynced_names = later;
-            let now: Vec<(PathBuf, NameOp)> = now;
-            now.iter().for_each(|(_, op)| apply(&mut state.durable_names, op));
+        let mut state = self.change()?;
+        if self.syncs_folders() {
+            state.sync_names(path);
         }
         Ok(())
     }
@@ -305,16 +502,16 @@ struct OpenFile {
 impl DiskFile for OpenFile {
     fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let at = usize::try_from(offset).expect("small");
-        let mut state = self.disk.call()?;
-        let inode = &mut state.inodes[self.inode];
+        let mut state = self.disk.change()?;
+        let inode = state.inode(self.inode);
         put(&mut inode.current, at, bytes);
         inode.unsynced.push(Write::Bytes(at, bytes.to_vec()));
         Ok(())
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        let mut state = self.disk.call()?;
-        if !self.disk.lies {
+        let mut state = self.disk.change()?;
+        if self.disk.syncs_files() {
             state.sync(self.inode);
         }
         Ok(())

@@ -124,7 +124,9 @@ pub(super) struct History {
 /// A life of a spool: random steps until they are done or the power is cut. What was not acknowledged may
 /// be lost, as a process loses what it had in memory.
 pub(super) fn live(disk: &Memory, steps: u64, random: &mut fastrand::Rng, history: &mut History) -> Result<(), String> {
-    let core = open(disk, 1 << 20);
+    // A folder that cannot be listed is no spool yet: whoever watches the gateway starts it again.
+    let mut attempts = (0..10).map(|_| open(disk, 1 << 20));
+    let core = attempts.find(Result::is_ok).unwrap_or_else(|| open(disk, 1 << 20));
     if let Err(error) = &core
         && !disk.is_cut()
     {

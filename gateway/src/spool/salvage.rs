@@ -1,0 +1,51 @@
+//! Reading a file of which a part may be unreadable: all the rest of it is still had.
+//!
+//! A file that is well is read in one go. Where that fails it is read again block by block, and a block that
+//! cannot be read is zeros, and named.
+
+use std::io::{self, ErrorKind};
+use std::ops::Range;
+use std::path::Path;
+
+use super::disk::{BLOCK_BYTES, Disk};
+
+/// What could be read of a file.
+#[derive(Debug, Default)]
+pub(crate) struct Salvaged {
+    /// As long as the file, with zeros where it could not be read.
+    pub(crate) bytes: Vec<u8>,
+    /// Those places.
+    pub(crate) unreadable: Vec<Range<usize>>,
+}
+
+/// Reads a file of this length.
+///
+/// # Errors
+/// Where it is not there.
+pub(crate) fn read(disk: &dyn Disk, path: &Path, length: u64) -> io::Result<Salvaged> {
+    let length = usize::try_from(length).map_err(io::Error::other)?;
+    match disk.read_part(path, 0, length) {
+        Ok(bytes) => Ok(Salvaged { bytes, unreadable: Vec::new() }),
+        Err(error) if error.kind() == ErrorKind::NotFound => Err(error),
+        Err(error) => {
+            tracing::error!(path = %path.display(), %error, "a segment cannot be read as a whole: it is read block by block");
+            Ok(blocks(disk, path, length))
+        }
+    }
+}
+
+fn blocks(disk: &dyn Disk, path: &Path, length: usize) -> Salvaged {
+    let block_bytes = BLOCK_BYTES as usize;
+    let mut salvaged = Salvaged { bytes: vec![0; length], unreadable: Vec::new() };
+    for start in (0..length).step_by(block_bytes) {
+        let end = length.min(start + block_bytes);
+        match disk.read_part(path, start as u64, end - start) {
+            Ok(block) => salvaged.bytes[start..start + block.len()].copy_from_slice(&block),
+            Err(_) => match salvaged.unreadable.last_mut() {
+                Some(before) if before.end == start => before.end = end,
+                _ => salvaged.unreadable.push(start..end),
+            },
+        }
+    }
+    salvaged
+}

@@ -1,0 +1,541 @@
+//! The campaign: every boundary of a workload is a crash image, and of each image everything is asked that a
+//! spool promises.
+//!
+//! A workload of [`STEPS`] steps (append, sync, seal, upload and remove with replies that get lost, a process that is
+//! killed, a power cut, a disk that refuses, a bound that is lowered, a takeover) runs on a disk that hands out its state
+//! before every write, sync, rename and unlink. Of each state [`CRASHES`] are images. On each, the spool
+//! must start, read each byte of the log at most once, have everything that was acknowledged, and have each
+//! number once: what the lake has, what is sealed and what is not cover each epoch from 1 on without a hole or an
+//! overlap, and what the lake has is never offered under other bounds.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tjern_readings::batch;
+use tjern_readings::keys::Bounds;
+use tjern_readings::sensor::Epoch;
+
+use super::super::core::{Core, Piece};
+use super::super::sealed::{SealedKind, SealedObject};
+use super::super::segment::RECORDS_AT;
+use super::memory::{Batches, Crash, EIO, ENOSPC, Lie, Memory, Plan, Snapshot};
+use super::model::{open, readings};
+
+/// Steps of one workload.
+const STEPS: u64 = 200;
+
+/// What is looked at of each boundary.
+const CRASHES: [Crash; 6] = [Crash::Nothing, Crash::All, Crash::Torn, Crash::Torn, Crash::Sectors, Crash::Sectors];
+
+/// The most workloads that are run to reach each rare branch.
+const WORKLOADS_MAX: u64 = 8;
+
+/// Room for everything, and for a segment and little else.
+const ROOMY: u64 = 1 << 20;
+const TIGHT: u64 = 140 << 10;
+
+/// So few readings wait in memory here, so that the ring is reached.
+const RING: usize = 40;
+
+/// Readings that are appended to an image have values from here on.
+const AFTERWARDS: u64 = 1_000_000;
+
+/// What is broken: a campaign that does not find that out is worth nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Variant {
+    pub(super) lie: Lie,
+    /// A restart begins with a number that was given.
+    pub(super) reuses_numbers: bool,
+}
+
+/// How often each rare branch was reached.
+#[derive(Debug, Default)]
+pub(super) struct Reached {
+    pub(super) images: AtomicU64,
+    pub(super) torn_tail: AtomicU64,
+    pub(super) bad_record: AtomicU64,
+    pub(super) resync: AtomicU64,
+    pub(super) unreadable_block: AtomicU64,
+    pub(super) gap: AtomicU64,
+    pub(super) full_spool: AtomicU64,
+    pub(super) full_disk: AtomicU64,
+    pub(super) ring: AtomicU64,
+    pub(super) takeover: AtomicU64,
+    pub(super) lost_reply: AtomicU64,
+    pub(super) bytes_read: AtomicU64,
+}
+
+fn count(counter: &AtomicU64, more: u64) {
+    counter.fetch_add(more, Ordering::Relaxed);
+}
+
+/// What is known outside of the spool, in the order in which it came about.
+#[derive(Debug, Clone)]
+enum Event {
+    Acknowledged(std::ops::Range<u64>),
+    Landed(SealedObject, Arc<Vec<u8>>),
+    Left(Epoch),
+}
+
+/// The events, and how many there are, for the disk's snapshots.
+#[derive(Debug, Default)]
+struct Log {
+    events: Mutex<Vec<Event>>,
+    marks: Arc<Mutex<usize>>,
+    values: Mutex<HashMap<(Epoch, Bounds, u32), Arc<Vec<u64>>>>,
+}
+
+impl Log {
+    fn note(&self, event: Event) {
+        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        events.push(event);
+        *self.marks.lock().unwrap_or_else(PoisonError::into_inner) = events.len();
+    }
+
+    /// The values in a batch, which are the same whenever it is asked for.
+    fn values(&self, epoch: Epoch, bounds: Bounds, bytes: &[u8]) -> Result<Arc<Vec<u64>>, String> {
+        let key = (epoch, bounds, crc32c::crc32c(bytes));
+        let known = self.values.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        if let Some(values) = known {
+            return Ok(values);
+        }
+        let batch = batch::decode(bytes).map_err(|error| format!("{epoch} {bounds}: {error}"))?;
+        let readings = batch.readings().map_err(|error| error.to_string())?;
+        let values: Arc<Vec<u64>> =
+            Arc::new(readings.iter().filter_map(|reading| reading.value).map(|value| value as u64).collect());
+        self.values.lock().unwrap_or_else(PoisonError::into_inner).insert(key, Arc::clone(&values));
+        Ok(values)
+    }
+}
+
+impl Reached {
+    /// Whether there was none that was not reached.
+    pub(super) fn all(&self) -> bool {
+        let Self { torn_tail, bad_record, resync, unreadable_block, gap, full_spool, full_disk, ring, .. } = self;
+        let rare = [torn_tail, bad_record, resync, unreadable_block, gap, full_spool, full_disk, ring];
+        let rare = rare.into_iter().chain([&self.takeover, &self.lost_reply, &self.bytes_read]);
+        rare.into_iter().all(|counter| counter.load(Ordering::Relaxed) > 0)
+    }
+}
+
+/// Runs workloads from this seed on until so many images were looked at, and each rare branch was reached.
+pub(super) fn run(seed: u64, images: u64, variant: Variant, reached: &Reached) -> Result<(), String> {
+    for seed in (0..WORKLOADS_MAX).map(|more| seed.wrapping_add(more)) {
+        one(seed, variant, reached).map_err(|error| format!("TJERN_SEED={seed}: {error}"))?;
+        if reached.images.load(Ordering::Relaxed) >= images && reached.all() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn one(seed: u64, variant: Variant, reached: &Reached) -> Result<(), String> {
+    let log = Log::default();
+    let (snapshots, received) = sync_channel(64);
+    let disk = Memory::new(Plan::Well).lying(variant.lie).watched(snapshots, Arc::clone(&log.marks));
+    let checker =
+        Checker { log: &log, batches: Arc::clone(&disk.batches), variant, reached, failed: AtomicBool::new(false) };
+    let received = Mutex::new(received);
+    std::thread::scope(|scope| {
+        let checkers = [seed, !seed].map(|seed| {
+            scope.spawn({
+                let (checker, received) = (&checker, &received);
+                move || checker.all(received, seed)
+            })
+        });
+        let worked = Workload::new(&disk, seed, &checker).and_then(Workload::run);
+        // The last sender: the checkers end once they have looked at everything.
+        drop(disk);
+        let checked = checkers.map(|checker| checker.join().unwrap_or_else(|_| Err("a check panicked".to_owned())));
+        worked.and(checked.into_iter().collect())
+    })
+}
+
+fn start(disk: &Memory, max_bytes: u64, variant: Variant) -> Result<Core, String> {
+    let mut core = open(disk, max_bytes).map_err(|error| format!("the spool did not start: {error}"))?;
+    core.pending_max = RING;
+    if variant.reuses_numbers && core.synced_seq > core.sealed_to {
+        core.synced_seq -= 1;
+    }
+    Ok(core)
+}
+
+/// What is done to a spool.
+struct Workload<'a> {
+    disk: Memory,
+    checker: &'a Checker<'a>,
+    random: fastrand::Rng,
+    core: Core,
+    appended: u64,
+    /// From here on nothing was acknowledged.
+    since: u64,
+    /// Readings that the spool says it lost, as of the last sync.
+    dropped: u64,
+    landed: BTreeSet<(Epoch, i64, SealedKind)>,
+}
+
+impl<'a> Workload<'a> {
+    fn new(disk: &Memory, seed: u64, checker: &'a Checker<'a>) -> Result<Self, String> {
+        let core = start(disk, ROOMY, checker.variant)?;
+        let random = fastrand::Rng::with_seed(seed);
+        Ok(Self {
+            disk: disk.clone(),
+            checker,
+            random,
+            core,
+            appended: 0,
+            since: 0,
+            dropped: 0,
+            landed: BTreeSet::new(),
+        })
+    }
+
+    fn run(mut self) -> Result<(), String> {
+        for _ in 0..STEPS {
+            self.step()?;
+            if self.checker.failed.load(Ordering::Relaxed) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn step(&mut self) -> Result<(), String> {
+        match self.random.u8(..100) {
+            0..40 => self.append(),
+            40..58 => self.sync(),
+            58..68 => {
+                self.core.seal();
+            }
+            68..82 => self.upload(true)?,
+            82..86 => self.restart(ROOMY)?,
+            86..89 => {
+                let crash = [Crash::Torn, Crash::Sectors][self.random.usize(..2)];
+                self.disk.cut_power(crash, &mut self.random);
+                self.restart(ROOMY)?;
+            }
+            89..93 => self.fill()?,
+            93..97 => self.refuse(),
+            _ => self.take_over()?,
+        }
+        Ok(())
+    }
+
+    fn append(&mut self) {
+        let count = self.random.u64(1..12);
+        self.core.append(readings(self.appended, count));
+        self.appended += count;
+    }
+
+    fn sync(&mut self) {
+        if !self.core.sync() {
+            return;
+        }
+        // Where the ring overflowed, which of them went is not known here.
+        if self.core.dropped_readings == self.dropped {
+            self.checker.log.note(Event::Acknowledged(self.since..self.appended));
+        }
+        (self.since, self.dropped) = (self.appended, self.core.dropped_readings);
+    }
+
+    /// What the lake has leaves the spool, but for some whose reply is lost.
+    fn upload(&mut self, loses_replies: bool) -> Result<(), String> {
+        for object in self.core.offered() {
+            let Ok(bytes) = self.core.disk.read(&object.path()) else { continue };
+            if self.landed.insert((object.epoch, object.bounds.first, object.kind)) {
+                self.checker.log.note(Event::Landed(object.clone(), Arc::new(bytes)));
+            }
+            if loses_replies && self.random.u8(..4) == 0 {
+                count(&self.checker.reached.lost_reply, 1);
+            } else {
+                self.core.shelf.remove(&object);
+            }
+        }
+        Ok(())
+    }
+
+    /// The process is killed: what it had in memory is gone.
+    fn restart(&mut self, max_bytes: u64) -> Result<(), String> {
+        self.since = self.appended;
+        self.core = start(&self.disk, max_bytes, self.checker.variant)?;
+        self.dropped = self.core.dropped_readings;
+        Ok(())
+    }
+
+    /// A bound that leaves no room for what is there: the oldest batches go.
+    fn fill(&mut self) -> Result<(), String> {
+        self.core.seal();
+        self.restart(TIGHT)?;
+        for _ in 0..4 {
+            self.append();
+            self.sync();
+            self.core.seal();
+        }
+        count(&self.checker.reached.full_spool, self.core.dropped_batches);
+        self.restart(ROOMY)
+    }
+
+    /// A disk that refuses for a while, and readings that come all the same.
+    fn refuse(&mut self) {
+        let error = if self.random.bool() { EIO } else { ENOSPC };
+        self.disk.refuse(self.random.u64(1..40), error);
+        let dropped = self.core.dropped_readings;
+        let reached = self.checker.reached;
+        for _ in 0..20 {
+            self.append();
+            self.sync();
+            count(&reached.full_disk, u64::from(error == ENOSPC && self.core.in_trouble()));
+        }
+        while self.core.in_trouble() {
+            self.core.sync();
+        }
+        count(&reached.ring, u64::from(self.core.dropped_readings > dropped));
+    }
+
+    /// Another spool was found under these numbers.
+    fn take_over(&mut self) -> Result<(), String> {
+        self.upload(false)?;
+        if self.core.offered().is_empty() {
+            self.checker.log.note(Event::Left(self.core.log.epoch));
+            if self.core.renew(&HashMap::new()) {
+                count(&self.checker.reached.takeover, 1);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is asked of an image.
+struct Checker<'a> {
+    log: &'a Log,
+    batches: Batches,
+    variant: Variant,
+    reached: &'a Reached,
+    failed: AtomicBool,
+}
+
+/// Numbers and values as they are told by the lake and the spool together.
+#[derive(Default)]
+struct Told {
+    spans: BTreeMap<Epoch, Vec<Bounds>>,
+    values: HashSet<u64>,
+}
+
+impl Told {
+    fn add(&mut self, epoch: Epoch, bounds: Bounds, values: &[u64]) -> Result<(), String> {
+        self.spans.entry(epoch).or_default().push(bounds);
+        match values.iter().find(|value| !self.values.insert(**value)) {
+            Some(value) => Err(format!("reading {value} is there twice, the second time in {bounds} of {epoch}")),
+            None => Ok(()),
+        }
+    }
+
+    /// Each epoch's numbers from 1 on, without a hole where it was not left to another, and without an overlap.
+    fn check_cover(&mut self, left: &HashSet<Epoch>) -> Result<(), String> {
+        for (epoch, spans) in &mut self.spans {
+            spans.sort();
+            let mut next = 1;
+            for bounds in spans {
+                if bounds.first != next && !(bounds.first > next && left.contains(epoch)) {
+                    return Err(format!("{epoch}: {bounds} where {next} comes next"));
+                }
+                next = bounds.last + 1;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Checker<'_> {
+    fn all(&self, received: &Mutex<Receiver<Snapshot>>, seed: u64) -> Result<(), String> {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut result = Ok(());
+        loop {
+            let next = received.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            let Ok(snapshot) = next else { return result };
+            // After a failure the rest is only taken, so that nobody waits for ever.
+            if result.is_ok() && !self.failed.load(Ordering::Relaxed) {
+                result = self.boundary(&snapshot, &mut random);
+                self.failed.fetch_or(result.is_err(), Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn boundary(&self, (marks, state): &Snapshot, random: &mut fastrand::Rng) -> Result<(), String> {
+        for crash in CRASHES {
+            let image = Memory::image_of(state, crash, random);
+            self.image(&image, *marks).map_err(|error| format!("{crash:?}: {error}"))?;
+            count(&self.reached.images, 1);
+        }
+        if random.u8(..5) == 0 {
+            let image = Memory::image_of(state, Crash::All, random);
+            self.worn(&image, random).map_err(|error| format!("on a worn disk: {error}"))?;
+        }
+        Ok(())
+    }
+
+    fn image(&self, image: &Memory, marks: usize) -> Result<(), String> {
+        let lengths = image.lengths();
+        let mut core = start(image, ROOMY, self.variant)?;
+        self.check_reads(image, &lengths)?;
+        core.append(readings(AFTERWARDS, 3));
+        if !core.sync() {
+            return Err("it does not write".to_owned());
+        }
+        count(&self.reached.torn_tail, core.torn_tails);
+        let (mut told, mut left, mut acknowledged) =
+            (Told::default(), HashSet::new(), vec![AFTERWARDS..AFTERWARDS + 3]);
+        let mut landed = HashMap::new();
+        for event in &self.log.events.lock().unwrap_or_else(PoisonError::into_inner)[..marks] {
+            match event {
+                Event::Acknowledged(range) => acknowledged.push(range.clone()),
+                Event::Left(epoch) => drop(left.insert(*epoch)),
+                Event::Landed(object, bytes) => {
+                    drop(
+                        landed.insert(
+                            (object.epoch, object.bounds.first, object.kind),
+                            (object.bounds, Arc::clone(bytes)),
+                        ),
+                    );
+                }
+            }
+        }
+        for ((epoch, _, kind), (bounds, bytes)) in &landed {
+            self.tell(&mut told, &landed, (*epoch, *bounds, *kind), bytes)?;
+        }
+        self.tell_spool(&core, &mut told, &landed)?;
+        told.check_cover(&left)?;
+        let last = told.spans.get(&core.log.epoch).and_then(|spans| spans.last()).map_or(0, |bounds| bounds.last);
+        if last != core.synced_seq {
+            return Err(format!("the next number is {} behind {last}", core.synced_seq + 1));
+        }
+        let given_up = self.given_up(image)?;
+        let is_lost = |value: &u64| !told.values.contains(value) && !given_up.contains(value);
+        let lost: Vec<u64> = acknowledged.into_iter().flatten().filter(is_lost).collect();
+        match lost.first() {
+            None => Ok(()),
+            Some(_) => Err(format!(
+                "readings {lost:?} were acknowledged and are lost; the next number is {}, there are {:?}",
+                core.synced_seq + 1,
+                told.spans
+            )),
+        }
+    }
+
+    /// Recovery reads each byte of the log at most once, and no sealed file.
+    fn check_reads(&self, image: &Memory, lengths: &BTreeMap<std::path::PathBuf, u64>) -> Result<(), String> {
+        for (path, read) in &image.state().reads {
+            let most =
+                if path.extension().is_some_and(|kind| kind == "segment") { lengths.get(path).copied() } else { None };
+            if *read > most.unwrap_or(0) {
+                return Err(format!("{} bytes of {} were read, of {most:?}", read, path.display()));
+            }
+            count(&self.reached.bytes_read, *read);
+        }
+        Ok(())
+    }
+
+    /// What an object in the lake tells; a gap beside its own batch tells nothing.
+    fn tell(
+        &self,
+        told: &mut Told,
+        landed: &HashMap<(Epoch, i64, SealedKind), (Bounds, Arc<Vec<u8>>)>,
+        (epoch, bounds, kind): (Epoch, Bounds, SealedKind),
+        bytes: &[u8],
+    ) -> Result<(), String> {
+        match kind {
+            SealedKind::Batch => told.add(epoch, bounds, &self.log.values(epoch, bounds, bytes)?),
+            SealedKind::Gap => {
+                let batch = landed.get(&(epoch, bounds.first, SealedKind::Batch));
+                if batch.is_some_and(|(of_batch, _)| *of_batch == bounds) {
+                    Ok(())
+                } else {
+                    told.add(epoch, bounds, &[])
+                }
+            }
+            SealedKind::Closed => Ok(()),
+        }
+    }
+
+    /// What waits in the spool and is not in the lake. What is in both has to be the same.
+    fn tell_spool(
+        &self,
+        core: &Core,
+        told: &mut Told,
+        landed: &HashMap<(Epoch, i64, SealedKind), (Bounds, Arc<Vec<u8>>)>,
+    ) -> Result<(), String> {
+        for object in &core.shelf.objects {
+            let bytes =
+                core.disk.read(&object.path()).map_err(|error| format!("{}: {error}", object.path().display()))?;
+            match landed.get(&(object.epoch, object.bounds.first, object.kind)) {
+                Some((bounds, there)) if *bounds == object.bounds && **there == bytes => {}
+                Some(_) => return Err(format!("{} has other contents in the lake", object.bounds)),
+                None => self.tell(told, landed, (object.epoch, object.bounds, object.kind), &bytes)?,
+            }
+            count(&self.reached.gap, u64::from(object.kind == SealedKind::Gap));
+        }
+        for piece in &core.unsealed {
+            match piece {
+                Piece::Gap(bounds) => told.add(core.log.epoch, *bounds, &[])?,
+                Piece::Readings { first_seq, readings } => {
+                    let values: Vec<u64> =
+                        readings.iter().filter_map(|reading| reading.value).map(|value| value as u64).collect();
+                    let last = first_seq + i64::try_from(readings.len()).map_err(|error| error.to_string())? - 1;
+                    told.add(core.log.epoch, Bounds { first: *first_seq, last }, &values)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The readings of batches for which a gap was begun, because the spool was full.
+    fn given_up(&self, image: &Memory) -> Result<HashSet<u64>, String> {
+        let dropped = image.state().dropped.clone();
+        let mut values = HashSet::new();
+        for name in dropped {
+            let bytes = self.batches.lock().unwrap_or_else(PoisonError::into_inner).get(&name).cloned();
+            let (Some(bytes), Some((epoch, bounds))) = (bytes, name.split_once('/')) else { continue };
+            let (first, last) = bounds.split_once('-').ok_or("bounds")?;
+            let bounds = Bounds { first: first.parse().unwrap_or(0), last: last.parse().unwrap_or(0) };
+            let epoch = epoch.parse().map_err(|_| "an epoch".to_owned())?;
+            values.extend(self.log.values(epoch, bounds, &bytes)?.iter().copied());
+        }
+        Ok(values)
+    }
+
+    /// A byte that flipped, or a block that cannot be read, in the log: the spool starts, nothing is there twice, and
+    /// what is lost has a gap.
+    fn worn(&self, image: &Memory, random: &mut fastrand::Rng) -> Result<(), String> {
+        let segments: Vec<_> =
+            image.files().into_iter().filter(|path| path.extension().is_some_and(|kind| kind == "segment")).collect();
+        let Some(path) = segments.get(random.usize(..segments.len().max(1))) else { return Ok(()) };
+        let unreadable = random.bool();
+        if unreadable {
+            image.make_unreadable(path, RECORDS_AT * random.usize(1..3) + random.usize(..RECORDS_AT));
+        } else {
+            image.damage(path, |bytes| {
+                let end = bytes.iter().rposition(|byte| *byte != 0).unwrap_or(RECORDS_AT).max(RECORDS_AT);
+                bytes[random.usize(RECORDS_AT..=end)] ^= 1 << random.u8(..8);
+            });
+        }
+        let mut core = start(image, ROOMY, Variant::default())?;
+        count(if unreadable { &self.reached.unreadable_block } else { &self.reached.bad_record }, core.bad_records);
+        let gap = core.unsealed.iter().position(|piece| matches!(piece, Piece::Gap(_)));
+        count(&self.reached.resync, u64::from(gap.is_some_and(|place| place + 1 < core.unsealed.len())));
+        core.append(readings(AFTERWARDS, 3));
+        if !core.seal() {
+            return Err("it does not seal".to_owned());
+        }
+        let mut told = Told::default();
+        self.tell_spool(&core, &mut told, &HashMap::new())?;
+        for spans in told.spans.values_mut() {
+            spans.sort();
+            if let Some(pair) = spans.windows(2).find(|pair| pair[0].overlaps(pair[1])) {
+                return Err(format!("{} overlaps {}", pair[0], pair[1]));
+            }
+        }
+        Ok(())
+    }
+}
