@@ -3,6 +3,8 @@
 //! stderr is for the log. Exit status: 0 when it was told to end, 1 when it failed, 2 for a wrong
 //! configuration, with nothing started.
 
+mod spool;
+
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -38,11 +40,19 @@ pub enum GatewayCommand {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Shows, checks and copies what waits in the spool
+    Spool(spool::SpoolArguments),
 }
 
 /// Does what was asked; everything that goes wrong was told on stderr when this returns.
 pub async fn execute(command: GatewayCommand) -> ExitCode {
-    let GatewayCommand::Run { config } = command;
+    match command {
+        GatewayCommand::Run { config } => run_gateway(config).await,
+        GatewayCommand::Spool(arguments) => Box::pin(spool::execute(arguments)).await,
+    }
+}
+
+async fn run_gateway(config: PathBuf) -> ExitCode {
     let config = match Config::load(&config) {
         Ok(config) => config,
         Err(error) => {
