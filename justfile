@@ -39,6 +39,16 @@ peers *arguments:
 bench *arguments:
     cargo bench -p tjern {{ arguments }}
 
+# The gateway on a disk of four megabytes that fills up (needs root or a user namespace, else it says that it skips),
+# killed fifty times, and its spool on over 5,000 crash images
+crash:
+    cargo test -p tjern-gateway --test small_disk --test kill -- --nocapture
+    cargo test -p tjern-gateway --lib -- --nocapture every_boundary skips_a_sync error_at_any_call
+
+# What the spool writes and how fast it starts: docs/measurements.md
+bench-spool:
+    cargo bench -p tjern-gateway --bench spool
+
 # Licences and advisories (needs cargo-deny)
 deny:
     cargo deny check

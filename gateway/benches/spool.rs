@@ -1,0 +1,194 @@
+//! What the spool writes and how fast it starts: figures for `docs/measurements.md`.
+//!
+//! `cargo bench -p tjern-gateway --bench spool`, in a folder of the file system that is to be measured: with
+//! `TJERN_BENCH_DIR`, or the system's one for temporary files. Bytes and blocks are counted where the spool hands them to the
+//! system; the file system's own book-keeping (names, times, its journal) comes on top.
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use tjern_gateway::spool::{Spool, SpoolSettings, Written};
+use tjern_readings::clock::Clock;
+use tjern_readings::reading::Reading;
+use tjern_readings::sensor::SensorId;
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+const DAY_S: f64 = 86_400.0;
+const BLOCK: f64 = 4_096.0;
+
+/// How much log is read for the time that a start takes.
+const LOG_BYTES: u64 = 100_000_000;
+
+/// Fewer than the spool holds unsealed while sealing fails.
+const UNSEALED: i64 = 190_000;
+
+fn main() -> Result<()> {
+    let root = std::env::var_os("TJERN_BENCH_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
+    let place = tempfile::tempdir_in(root)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(async {
+        fast(&place.path().join("fast")).await?;
+        slow(&place.path().join("slow")).await?;
+        recovery(place.path()).await
+    })
+}
+
+fn open(dir: &Path) -> Result<Spool> {
+    let settings = SpoolSettings {
+        dir: dir.to_owned(),
+        max_bytes: 1 << 32,
+        // The groups are closed by hand, so that an hour takes no hour.
+        sync_every: Duration::from_secs(1_000_000),
+        source: "landfall-01".parse()?,
+        configuration: None,
+    };
+    Ok(Spool::open(settings, Clock::manual(0))?)
+}
+
+fn sensors(count: usize) -> Result<Vec<SensorId>> {
+    let name = |number: usize| format!("landfalltjern/depth-{}m/sensor-{:03}", number % 50, number).parse();
+    Ok((0..count).map(name).collect::<std::result::Result<_, _>>()?)
+}
+
+/// Values of two decimals that wander, as those of a real sensor do.
+struct Wander {
+    random: fastrand::Rng,
+    values: Vec<i64>,
+}
+
+impl Wander {
+    fn new(sensors: usize) -> Self {
+        Self { random: fastrand::Rng::with_seed(7), values: vec![1_500; sensors] }
+    }
+
+    fn next(&mut self, sensor: usize) -> f64 {
+        self.values[sensor] += self.random.i64(-3..=3);
+        self.values[sensor] as f64 / 100.0
+    }
+}
+
+async fn seal_and_send(spool: &Spool) {
+    spool.seal().await;
+    for object in spool.sealed().await {
+        spool.remove(&object).await;
+    }
+}
+
+fn tell(what: &str, before: Written, after: Written, readings: f64, days: f64) {
+    let (bytes, blocks, syncs) = (
+        (after.bytes - before.bytes) as f64,
+        (after.blocks - before.blocks) as f64,
+        (after.syncs - before.syncs) as f64,
+    );
+    println!(
+        "{what}: {:.1} bytes a reading handed over, {:.1} in whole blocks; {:.2} blocks a sync; a day: {:.1} MB in {:.0} syncs",
+        bytes / readings,
+        blocks * BLOCK / readings,
+        blocks / syncs,
+        blocks * BLOCK / days / 1e6,
+        syncs / days
+    );
+}
+
+/// 500 points a second from 50 devices, a sync every 5 s, a batch a minute, for 20 minutes, after one of the same
+/// in which the sensors become known.
+async fn fast(dir: &Path) -> Result<()> {
+    let (sensors, mut values) = (sensors(500)?, Wander::new(500));
+    let spool = open(dir)?;
+    let mut before = Written::default();
+    for second in 0..40 * 60_i64 {
+        if second == 20 * 60 {
+            before = spool.status().written;
+        }
+        for device in 0..50 {
+            let readings = (device * 10..device * 10 + 10)
+                .map(|sensor| Reading::of(sensors[sensor].clone(), second * 1_000_000, values.next(sensor)));
+            spool.append(readings.collect()).await;
+        }
+        if second % 5 == 4 {
+            spool.sync().await;
+        }
+        if second % 60 == 59 {
+            seal_and_send(&spool).await;
+        }
+    }
+    tell("500 points a second", before, spool.status().written, 500.0 * 20.0 * 60.0, 20.0 * 60.0 / DAY_S);
+    spool.close().await;
+    Ok(())
+}
+
+/// Six hourly sensors on two devices: each answer is synced at once, each hour's six go out together.
+async fn slow(dir: &Path) -> Result<()> {
+    let (sensors, mut values) = (sensors(6)?, Wander::new(6));
+    let spool = open(dir)?;
+    let mut before = Written::default();
+    for hour in 0..120_i64 {
+        if hour == 24 {
+            before = spool.status().written;
+        }
+        for device in 0..2 {
+            let readings = (device * 3..device * 3 + 3)
+                .map(|sensor| Reading::of(sensors[sensor].clone(), hour * 3_600_000_000, values.next(sensor)));
+            spool.append(readings.collect()).await;
+            spool.sync().await;
+        }
+        seal_and_send(&spool).await;
+    }
+    tell("six hourly sensors", before, spool.status().written, 6.0 * 96.0, 4.0);
+    spool.close().await;
+    Ok(())
+}
+
+/// A log is this long only where sealing fails for long; copies of one make up the 100 MB.
+async fn recovery(root: &Path) -> Result<()> {
+    let (sensors, mut values) = (sensors(500)?, Wander::new(500));
+    let source = root.join("log");
+    std::fs::create_dir_all(&source)?;
+    // A file where the folder of sealed files belongs: nothing can be sealed.
+    std::fs::write(source.join("sealed"), "")?;
+    let spool = open(&source)?;
+    for number in 0..UNSEALED / 10 {
+        let readings = (0..10).map(|point| {
+            let sensor = usize::try_from(number * 10 + point).unwrap_or(0) % 500;
+            Reading::of(sensors[sensor].clone(), number * 1_000_000, values.next(sensor))
+        });
+        spool.append(readings.collect()).await;
+    }
+    spool.sync().await;
+    spool.close().await;
+    let (mut bytes, mut took, mut copies, mut readings) = (0, Duration::ZERO, 0_u32, 0);
+    while bytes < LOG_BYTES {
+        let copy = root.join(format!("copy-{copies}"));
+        bytes += copy_log(&source, &copy)?;
+        let began = Instant::now();
+        let spool = open(&copy)?;
+        took += began.elapsed();
+        readings += spool.status().unsealed_readings;
+        spool.close().await;
+        std::fs::remove_dir_all(&copy)?;
+        copies += 1;
+    }
+    let per_100_mb = took.as_secs_f64() * LOG_BYTES as f64 / bytes as f64;
+    println!(
+        "recovery: {per_100_mb:.2} s per 100 MB of log ({copies} starts, {readings} readings, {:.0} ms a start)",
+        took.as_secs_f64() * 1e3 / f64::from(copies)
+    );
+    Ok(())
+}
+
+/// Copies a log, and says how many bytes it has.
+fn copy_log(from: &Path, to: &Path) -> Result<u64> {
+    std::fs::create_dir_all(to)?;
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        if entry.path().extension().is_some_and(|kind| kind == "segment") {
+            bytes += std::fs::copy(entry.path(), to.join(entry.file_name()))?;
+        } else if entry.file_name() == "sealed" {
+            std::fs::write(to.join("sealed"), "")?;
+        }
+    }
+    Ok(bytes)
+}
