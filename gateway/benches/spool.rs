@@ -145,10 +145,10 @@ async fn slow(dir: &Path) -> Result<()> {
 async fn recovery(root: &Path) -> Result<()> {
     let (sensors, mut values) = (sensors(500)?, Wander::new(500));
     let source = root.join("log");
-    std::fs::create_dir_all(&source)?;
-    // A file where the folder of sealed files belongs: nothing can be sealed.
-    std::fs::write(source.join("sealed"), "")?;
     let spool = open(&source)?;
+    // A file where the folder of sealed files belongs: nothing can be sealed.
+    std::fs::create_dir_all(source.join("sealed"))?;
+    std::fs::write(source.join("sealed").join(spool.epoch().to_string()), "")?;
     for number in 0..UNSEALED / 10 {
         let readings = (0..10).map(|point| {
             let sensor = usize::try_from(number * 10 + point).unwrap_or(0) % 500;
@@ -186,8 +186,6 @@ fn copy_log(from: &Path, to: &Path) -> Result<u64> {
         let entry = entry?;
         if entry.path().extension().is_some_and(|kind| kind == "segment") {
             bytes += std::fs::copy(entry.path(), to.join(entry.file_name()))?;
-        } else if entry.file_name() == "sealed" {
-            std::fs::write(to.join("sealed"), "")?;
         }
     }
     Ok(bytes)

@@ -222,10 +222,10 @@ impl Spool {
     /// # Errors
     /// [`SpoolError::Read`] where the file cannot be read, or is gone.
     pub async fn bytes(&self, object: &SealedObject) -> Result<Bytes, SpoolError> {
-        let (disk, path) = (Arc::clone(&self.disk), object.path());
+        let (disk, wanted) = (Arc::clone(&self.disk), object.clone());
         let reading = tokio::task::spawn_blocking(move || {
-            let bytes = disk.read(&path).map_err(|source| SpoolError::Read { path: path.clone(), source })?;
-            Ok(Bytes::from(bytes))
+            let bytes = sealed::read(&*disk, &wanted);
+            bytes.map(Bytes::from).map_err(|source| SpoolError::Read { path: wanted.path(), source })
         });
         let cancelled = |error| SpoolError::Read { path: object.path(), source: std::io::Error::other(error) };
         reading.await.map_err(cancelled)?

@@ -227,6 +227,15 @@ fn a_spool_has_room_for_something() {
     assert_eq!(parse(&GOOD.replace(dir, &with("1023KiB"))).expect("valid").spool().max_bytes, 1 << 20);
     assert!(parse(&GOOD.replace(dir, &with("1MiB"))).is_ok());
     assert_eq!(crate::spool::MAX_BYTES_LEAST, 1 << 20, "as docs/configuration.md says");
+    let share = |share: &str| format!("{dir}\nmax_disk_share = {share}");
+    for (share, no_share) in [(share("0.0"), "0.0"), (share("1.5"), "1.5"), (share("-1"), "-1")] {
+        refused(dir, &share, no_share, "no share of a disk");
+    }
+    assert_eq!(
+        parse(&GOOD.replace(dir, &share("1"))).expect("valid").spool().max_disk_share.to_bits(),
+        1_f64.to_bits()
+    );
+    assert_eq!(parse(GOOD).expect("good").spool().max_disk_share.to_bits(), 0.5_f64.to_bits());
 }
 
 #[test]

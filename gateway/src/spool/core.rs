@@ -161,7 +161,7 @@ impl Core {
             // The file may be well, and its folder not have its name yet.
             return;
         }
-        if let Ok(bytes) = self.disk.read(&object.path())
+        if let Ok(bytes) = sealed::read(&*self.disk, object)
             && let Err(error) = kept::keep(&*self.disk, &self.kept_name(object), &bytes)
         {
             tracing::warn!(bounds = %object.bounds, %error, "cannot keep a copy of a damaged batch");
@@ -174,7 +174,7 @@ impl Core {
 
     /// Takes an object off the shelf once a copy is kept.
     pub(crate) fn set_aside(&mut self, object: &SealedObject) {
-        let kept = self.disk.read(&object.path());
+        let kept = sealed::read(&*self.disk, object);
         match kept.and_then(|bytes| kept::keep(&*self.disk, &self.kept_name(object), &bytes)) {
             Ok(()) => self.shelf.remove(object),
             Err(error) => self.sealing.begins(&error, "cannot keep a copy of a sealed object"),

@@ -221,7 +221,8 @@ fn note(written: &Mutex<Written>, range: &Range<u64>, bytes: u64) {
 
 fn list(folder: &Path) -> io::Result<Vec<Entry>> {
     let entries = match fs::read_dir(folder) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        // A file where a folder belongs is trouble when something is written there, and no reason not to start.
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(Vec::new()),
         entries => entries?,
     };
     let mut found = Vec::new();
@@ -324,11 +325,25 @@ mod tests {
         assert!(bytes[..4096].iter().chain(&bytes[4099..]).all(|byte| *byte == 0));
     }
 
+    /// A bound in bytes that suits one disk fills a smaller one.
+    #[test]
+    fn a_spool_is_bounded_by_its_disk_too() {
+        let place = tempfile::tempdir().expect("a folder");
+        let absent = place.path().join("not/there/yet");
+        let capacity = capacity_bytes(&absent).expect("the system says so");
+        assert!(capacity > 1 << 20, "{capacity}");
+        assert_eq!(crate::spool::bounded(&absent, u64::MAX, 1.0), capacity);
+        assert!(crate::spool::bounded(&absent, u64::MAX, 0.5).abs_diff(capacity / 2) <= 1);
+        assert_eq!(crate::spool::bounded(&absent, 2 << 20, 1.0), 2 << 20);
+        assert_eq!(crate::spool::bounded(&absent, u64::MAX, 1e-30), 1 << 20, "a few segments must fit");
+    }
+
     #[test]
     fn what_is_missing_is_empty_and_removed() {
         let place = tempfile::tempdir().expect("a folder");
         let folder = Folder::take(place.path()).expect("taken");
         assert_eq!(folder.list(Path::new("sealed")).expect("listed"), []);
+        assert_eq!(folder.list(Path::new("lock")).expect("listed"), [], "a file is no folder");
         folder.remove(Path::new("nothing")).expect("removed");
         folder.remove_folder(Path::new("nothing")).expect("removed");
         folder.create_folder(Path::new("sealed/ab")).expect("created");

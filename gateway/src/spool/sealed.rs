@@ -12,10 +12,12 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
 use tjern_readings::keys::{Bounds, Landed};
 use tjern_readings::sensor::Epoch;
 
 use super::disk::Disk;
+use super::salvage;
 
 /// The folder of sealed files.
 pub(crate) const SEALED: &str = "sealed";
@@ -108,6 +110,18 @@ pub(crate) fn write(disk: &dyn Disk, folder: &Path, name: &str, bytes: &[u8]) ->
     disk.write(&staged, bytes)?;
     disk.rename(&staged, &folder.join(name))?;
     disk.sync_folder(folder)
+}
+
+/// The bytes of a sealed file. A batch of which a part cannot be read has zeros there, and is then found to be
+/// damaged by whoever decodes it.
+pub(crate) fn read(disk: &dyn Disk, object: &SealedObject) -> io::Result<Vec<u8>> {
+    let (path, is_batch) = (object.path(), object.kind == SealedKind::Batch);
+    match disk.read(&path) {
+        Err(error) if is_batch && error.raw_os_error() == Some(Errno::IO.raw_os_error()) => {
+            Ok(salvage::read(disk, &path, object.length)?.bytes)
+        }
+        read => read,
+    }
 }
 
 /// The sealed files of an epoch in the order of their numbers. Files that were not finished are removed,

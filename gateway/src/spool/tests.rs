@@ -89,7 +89,7 @@ fn an_error_at_any_call_ends_nothing_and_loses_nothing() {
         disk.calls()
     };
     for (call, error) in (0..calls).flat_map(|call| [(call, EIO), (call, ENOSPC)]) {
-        let disk = Memory::new(Plan::FailFrom(call, 1 + call % 7, error));
+        let disk = Memory::new(Plan::FailWith(call, 1 + call % 7, error));
         let mut history = History::default();
         let mut random = fastrand::Rng::with_seed(seed);
         let lived = live(&disk, 24, &mut random, &mut history);
@@ -102,7 +102,7 @@ fn an_error_at_any_call_ends_nothing_and_loses_nothing() {
 /// again everything else is written.
 #[test]
 fn a_full_disk_keeps_the_newest_readings_in_memory() {
-    let disk = Memory::new(Plan::FailFrom(30, 400, ENOSPC));
+    let disk = Memory::new(Plan::FailWith(30, 400, ENOSPC));
     let mut core = open(&disk, 1 << 26).expect("opened");
     let mut appended = 0;
     while disk.calls() < 430 {
@@ -370,6 +370,24 @@ fn a_damaged_batch_becomes_a_gap() {
     core.give_up(&object);
     let gap = core.offered().remove(0);
     assert_eq!((gap.kind, gap.bounds), (SealedKind::Gap, object.bounds));
+}
+
+/// A batch of which a block cannot be read was tried again for ever, and what came behind it waited for the hole to be
+/// given up. It is damaged like any other, and what can be read of it is kept.
+#[test]
+fn a_batch_with_an_unreadable_block_becomes_a_gap() {
+    let disk = Memory::new(Plan::Well);
+    let mut core = open(&disk, 1 << 20).expect("opened");
+    core.append(readings(0, 5));
+    assert!(core.seal());
+    let object = core.offered().remove(0);
+    disk.make_unreadable(&object.path(), 100);
+    let bytes = super::sealed::read(&disk, &object).expect("what can be read");
+    assert!(bytes.len() as u64 == object.length && batch::decode(&bytes).is_err());
+    core.give_up(&object);
+    let gap = core.offered().remove(0);
+    assert_eq!((gap.kind, gap.bounds), (SealedKind::Gap, object.bounds));
+    assert!(disk.files().iter().any(|file| file.starts_with("kept")), "{:?}", disk.files());
 }
 
 /// Released segments stay readable: these bytes were written by version 1 of the format.

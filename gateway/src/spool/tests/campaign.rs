@@ -134,7 +134,7 @@ pub(super) fn run(seed: u64, images: u64, variant: Variant, reached: &Reached) -
 fn one(seed: u64, variant: Variant, reached: &Reached) -> Result<(), String> {
     let log = Log::default();
     let (snapshots, received) = sync_channel(64);
-    let disk = Memory::new(Plan::Well).lying(variant.lie).watched(snapshots, Arc::clone(&log.marks));
+    let disk = Memory::new(Plan::Well).telling(variant.lie).watched(snapshots, Arc::clone(&log.marks));
     let checker =
         Checker { log: &log, batches: Arc::clone(&disk.batches), variant, reached, failed: AtomicBool::new(false) };
     let received = Mutex::new(received);

@@ -23,8 +23,10 @@ pub(super) enum Plan {
     Well,
     /// The power goes before this call; everything after it fails.
     CutAt(u64),
-    /// This many calls from this one on fail with this error.
-    FailFrom(u64, u64, i32),
+    /// This many calls from this one on fail, with EIO or ENOSPC.
+    FailFrom(u64, u64),
+    /// The same, with this error.
+    FailWith(u64, u64, i32),
 }
 
 /// What a crash leaves of what was not synced.
@@ -117,7 +119,12 @@ impl Memory {
         Self { state: Arc::default(), batches: Arc::default(), plan, lie: Lie::None, watcher: None }
     }
 
-    pub(super) fn lying(self, lie: Lie) -> Self {
+    /// A disk whose syncs say yes and do nothing.
+    pub(super) fn lying(plan: Plan) -> Self {
+        Self::new(plan).telling(Lie::Syncs)
+    }
+
+    pub(super) fn telling(self, lie: Lie) -> Self {
         Self { lie, ..self }
     }
 
@@ -215,7 +222,10 @@ impl Memory {
                 state.cut = true;
                 Err(io::Error::other("the power is cut"))
             }
-            Plan::FailFrom(from, count, error) if (from..from + count).contains(&call) => {
+            Plan::FailFrom(from, count) if (from..from + count).contains(&call) => {
+                Err(io::Error::from_raw_os_error(if from % 2 == 0 { EIO } else { ENOSPC }))
+            }
+            Plan::FailWith(from, count, error) if (from..from + count).contains(&call) => {
                 Err(io::Error::from_raw_os_error(error))
             }
             _ => Ok(state),
