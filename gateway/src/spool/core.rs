@@ -161,7 +161,12 @@ impl Core {
             // The file may be well, and its folder not have its name yet.
             return;
         }
-        if let Ok(bytes) = sealed::read(&*self.disk, object)
+        let bytes = sealed::read(&*self.disk, object);
+        // A disk that failed for a moment is none that lost the batch.
+        if bytes.as_ref().is_ok_and(|bytes| batch::decode(bytes).is_ok()) {
+            return;
+        }
+        if let Ok(bytes) = bytes
             && let Err(error) = kept::keep(&*self.disk, &self.kept_name(object), &bytes)
         {
             tracing::warn!(bounds = %object.bounds, %error, "cannot keep a copy of a damaged batch");

@@ -69,7 +69,7 @@ impl Core {
         folder: &Path,
         landed: &HashMap<i64, Reading>,
     ) -> io::Result<Vec<SealedObject>> {
-        let bytes = sealed::read(&*self.disk, object)?;
+        let bytes = self.disk.read(&object.path())?;
         let readings = match object.kind {
             SealedKind::Batch => batch::decode(&bytes).and_then(|batch| batch.readings()).ok(),
             SealedKind::Gap | SealedKind::Closed => None,

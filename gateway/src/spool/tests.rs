@@ -102,10 +102,10 @@ fn an_error_at_any_call_ends_nothing_and_loses_nothing() {
 /// again everything else is written.
 #[test]
 fn a_full_disk_keeps_the_newest_readings_in_memory() {
-    let disk = Memory::new(Plan::FailWith(30, 400, ENOSPC));
+    let disk = Memory::new(Plan::FailFrom(31, 400));
     let mut core = open(&disk, 1 << 26).expect("opened");
     let mut appended = 0;
-    while disk.calls() < 430 {
+    while disk.calls() < 431 {
         core.append(readings(appended, 1_000));
         appended += 1_000;
         core.sync();
@@ -384,6 +384,12 @@ fn a_batch_with_an_unreadable_block_becomes_a_gap() {
     disk.make_unreadable(&object.path(), 100);
     let bytes = super::sealed::read(&disk, &object).expect("what can be read");
     assert!(bytes.len() as u64 == object.length && batch::decode(&bytes).is_err());
+    // A disk that failed for a moment: the batch is well when it is looked at again.
+    let well = disk.image(&mut fastrand::Rng::with_seed(1), Plan::Well);
+    well.heal();
+    let mut spared = open(&well, 1 << 20).expect("opened");
+    spared.give_up(&object);
+    assert_eq!(spared.offered()[0].kind, SealedKind::Batch);
     core.give_up(&object);
     let gap = core.offered().remove(0);
     assert_eq!((gap.kind, gap.bounds), (SealedKind::Gap, object.bounds));

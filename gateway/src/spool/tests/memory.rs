@@ -119,11 +119,6 @@ impl Memory {
         Self { state: Arc::default(), batches: Arc::default(), plan, lie: Lie::None, watcher: None }
     }
 
-    /// A disk whose syncs say yes and do nothing.
-    pub(super) fn lying(plan: Plan) -> Self {
-        Self::new(plan).telling(Lie::Syncs)
-    }
-
     pub(super) fn telling(self, lie: Lie) -> Self {
         Self { lie, ..self }
     }
@@ -181,6 +176,12 @@ impl Memory {
         let mut state = self.state();
         let inode = state.names[path];
         Arc::make_mut(&mut state.inodes[inode]).bad.insert(offset);
+    }
+
+    /// Everything can be read again.
+    pub(super) fn heal(&self) {
+        let mut state = self.state();
+        state.inodes.iter_mut().for_each(|inode| Arc::make_mut(inode).bad.clear());
     }
 
     pub(super) fn files(&self) -> Vec<PathBuf> {
