@@ -7,6 +7,7 @@
 
 pub mod rtu;
 pub mod tcp;
+pub mod timing;
 pub mod transport;
 
 mod mbap;
