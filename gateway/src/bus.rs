@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Bus, BusKind};
+use crate::modbus::Master;
 
 /// How many transactions' readings may wait for the spool before the buses wait too.
 pub const READINGS_QUEUE: usize = 1_024;
@@ -71,13 +72,12 @@ impl BusContext {
 /// Reads a bus until it shall stop.
 pub async fn run(bus: Bus, context: BusContext) {
     let (name, limits) = (bus.name, point::Limits { timeout: bus.timeout, down_report: bus.down_report });
+    let master = Master::of(&bus.kind, limits.timeout);
     match bus.kind {
-        BusKind::ModbusTcp { address, devices } => {
-            let master = modbus::Master::Tcp(crate::modbus::tcp::TcpMaster::new(address, limits.timeout));
-            modbus::Actor::new(name, master, devices, limits, context).run().await;
-        }
-        BusKind::ModbusRtu { serial, devices } => {
-            let master = modbus::Master::Rtu(crate::modbus::rtu::RtuMaster::new(serial, limits.timeout));
+        BusKind::ModbusTcp { devices, .. }
+        | BusKind::ModbusRtu { devices, .. }
+        | BusKind::ModbusRtuTcp { devices, .. } => {
+            let Some(master) = master else { return };
             modbus::Actor::new(name, master, devices, limits, context).run().await;
         }
         BusKind::TextLines { place, poll, terminator, points } => {

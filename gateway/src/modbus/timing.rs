@@ -47,13 +47,15 @@ impl Line {
         (count * self.bits_per_char as u64 * 1_000_000).div_ceil(self.baud as u64)
     }
 
-    /// The silence before a frame: 3.5 characters, and a fixed time on fast lines.
+    /// The silence before a frame: 3.5 characters (of 11 bits, also where they have 10: devices reckon so),
+    /// and a fixed time on fast lines.
     #[must_use]
     pub const fn silence_us(self) -> u64 {
         if self.baud > FAST_BAUD {
             return FAST_SILENCE_US;
         }
-        (7 * self.bits_per_char as u64 * 1_000_000).div_ceil(2 * self.baud as u64)
+        let bits = if self.bits_per_char < 11 { 11 } else { self.bits_per_char };
+        (7 * bits as u64 * 1_000_000).div_ceil(2 * self.baud as u64)
     }
 
     /// How long the answer to a read is on the wire.
