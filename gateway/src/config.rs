@@ -314,6 +314,19 @@ impl Config {
     }
 }
 
+impl BusKind {
+    /// As it stands in configurations.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::ModbusTcp { .. } => "modbus-tcp",
+            Self::ModbusRtu { .. } => "modbus-rtu",
+            Self::ModbusRtuTcp { .. } => "modbus-rtu-tcp",
+            Self::TextLines { .. } => "text-lines",
+        }
+    }
+}
+
 impl Bus {
     /// Every sensor on this bus.
     #[must_use]

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::rtu::{RtuMaster, RtuPlace};
-use super::stats::LineStats;
+use super::stats::WireStats;
 use super::tcp::TcpMaster;
 use super::timing::Line;
 use super::transport::{Answer, Failure, ReadRequest};
@@ -79,7 +79,7 @@ impl Master {
 
     /// What happens on an RTU line, counted.
     #[must_use]
-    pub fn stats(&self) -> Option<LineStats> {
+    pub fn stats(&self) -> Option<WireStats> {
         match self {
             Self::Tcp(_) => None,
             Self::Rtu(master) => Some(master.stats()),

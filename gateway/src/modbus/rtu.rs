@@ -32,7 +32,7 @@ use tracing::{debug, warn};
 use super::connect::connect;
 use super::parked::Parked;
 use super::port::open_serial;
-use super::stats::LineStats;
+use super::stats::WireStats;
 use super::timing::{Line, REQUEST_CHARS};
 use super::transport::{Answer, Failure, ReadRequest, Table, call};
 use super::wire::{Carrier, LUMP, Progress, Wire};
@@ -71,7 +71,7 @@ pub struct RtuMaster {
     quiet_until: Instant,
     last_unit: Option<u8>,
     echo_told: bool,
-    stats: LineStats,
+    stats: WireStats,
     #[cfg(test)]
     pub(super) careless: Careless,
 }
@@ -132,7 +132,7 @@ impl RtuMaster {
             quiet_until: Instant::now(),
             last_unit: None,
             echo_told: false,
-            stats: LineStats::default(),
+            stats: WireStats::default(),
             #[cfg(test)]
             careless: Careless::default(),
         }
@@ -140,7 +140,7 @@ impl RtuMaster {
 
     /// What happens on the line, counted.
     #[must_use]
-    pub fn stats(&self) -> LineStats {
+    pub fn stats(&self) -> WireStats {
         self.stats.clone()
     }
 

@@ -8,7 +8,7 @@ use super::ioctl::LineErrors;
 
 /// The counters of one line; clones share them.
 #[derive(Debug, Clone, Default)]
-pub struct LineStats(Arc<Counters>);
+pub struct WireStats(Arc<Counters>);
 
 #[derive(Debug, Default)]
 struct Counters {
@@ -25,7 +25,7 @@ struct Counters {
 
 /// The counters at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct LineCounts {
+pub struct WireCounts {
     /// How often the port or the connection was opened.
     pub opened: u64,
     /// Requests that were heard back.
@@ -38,7 +38,7 @@ pub struct LineCounts {
     pub hardware: LineErrors,
 }
 
-impl LineStats {
+impl WireStats {
     pub(super) fn opened(&self) {
         self.0.opened.fetch_add(1, Ordering::Relaxed);
     }
@@ -59,9 +59,9 @@ impl LineStats {
 
     /// The counters now.
     #[must_use]
-    pub fn counts(&self) -> LineCounts {
+    pub fn counts(&self) -> WireCounts {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        LineCounts {
+        WireCounts {
             opened: get(&self.0.opened),
             echoes: get(&self.0.echoes),
             strangers: get(&self.0.strangers),
