@@ -101,7 +101,7 @@ enum Failure {
 }
 
 /// Does what was asked; everything that goes wrong was told on stderr when this returns.
-pub(super) async fn execute(arguments: SpoolArguments) -> ExitCode {
+pub async fn execute(arguments: SpoolArguments) -> ExitCode {
     let done = match arguments.command {
         SpoolCommand::Ls { place } => look(&place).and_then(|(look, _)| list(&look, &mut output())),
         SpoolCommand::Cat { place, format } => look(&place).and_then(|(look, _)| print(&look, format, &mut output())),

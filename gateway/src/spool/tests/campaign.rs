@@ -79,12 +79,18 @@ enum Event {
     Left(Epoch),
 }
 
+/// The values of a batch.
+type Values = Arc<Vec<u64>>;
+
+/// What the lake has, by epoch, first number and kind.
+type InLake = HashMap<(Epoch, i64, SealedKind), (Bounds, Arc<Vec<u8>>)>;
+
 /// The events, and how many there are, for the disk's snapshots.
 #[derive(Debug, Default)]
 struct Log {
     events: Mutex<Vec<Event>>,
     marks: Arc<Mutex<usize>>,
-    values: Mutex<HashMap<(Epoch, Bounds, u32), Arc<Vec<u64>>>>,
+    values: Mutex<HashMap<(Epoch, Bounds, u32), Values>>,
 }
 
 impl Log {
@@ -95,7 +101,7 @@ impl Log {
     }
 
     /// The values in a batch, which are the same whenever it is asked for.
-    fn values(&self, epoch: Epoch, bounds: Bounds, bytes: &[u8]) -> Result<Arc<Vec<u64>>, String> {
+    fn values(&self, epoch: Epoch, bounds: Bounds, bytes: &[u8]) -> Result<Values, String> {
         let key = (epoch, bounds, crc32c::crc32c(bytes));
         let known = self.values.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
         if let Some(values) = known {
@@ -103,7 +109,7 @@ impl Log {
         }
         let batch = batch::decode(bytes).map_err(|error| format!("{epoch} {bounds}: {error}"))?;
         let readings = batch.readings().map_err(|error| error.to_string())?;
-        let values: Arc<Vec<u64>> =
+        let values: Values =
             Arc::new(readings.iter().filter_map(|reading| reading.value).map(|value| value as u64).collect());
         self.values.lock().unwrap_or_else(PoisonError::into_inner).insert(key, Arc::clone(&values));
         Ok(values)
@@ -385,8 +391,8 @@ impl Checker<'_> {
             return Err("it does not write".to_owned());
         }
         count(&self.reached.torn_tail, core.torn_tails);
-        let (mut told, mut left, mut acknowledged) =
-            (Told::default(), HashSet::new(), vec![AFTERWARDS..AFTERWARDS + 3]);
+        let (mut told, mut left, mut acknowledged) = (Told::default(), HashSet::new(), Vec::new());
+        acknowledged.push(AFTERWARDS..AFTERWARDS + 3);
         let mut landed = HashMap::new();
         for event in &self.log.events.lock().unwrap_or_else(PoisonError::into_inner)[..marks] {
             match event {
@@ -441,7 +447,7 @@ impl Checker<'_> {
     fn tell(
         &self,
         told: &mut Told,
-        landed: &HashMap<(Epoch, i64, SealedKind), (Bounds, Arc<Vec<u8>>)>,
+        landed: &InLake,
         (epoch, bounds, kind): (Epoch, Bounds, SealedKind),
         bytes: &[u8],
     ) -> Result<(), String> {
@@ -460,12 +466,7 @@ impl Checker<'_> {
     }
 
     /// What waits in the spool and is not in the lake. What is in both has to be the same.
-    fn tell_spool(
-        &self,
-        core: &Core,
-        told: &mut Told,
-        landed: &HashMap<(Epoch, i64, SealedKind), (Bounds, Arc<Vec<u8>>)>,
-    ) -> Result<(), String> {
+    fn tell_spool(&self, core: &Core, told: &mut Told, landed: &InLake) -> Result<(), String> {
         for object in &core.shelf.objects {
             let bytes =
                 core.disk.read(&object.path()).map_err(|error| format!("{}: {error}", object.path().display()))?;
