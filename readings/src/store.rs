@@ -22,6 +22,7 @@ use serde::Deserialize;
 use url::Url;
 
 pub use access::Access;
+use crate::configuration::without_secrets;
 use local::SyncedFolder;
 
 /// How often a request to a cloud is repeated before it fails. Whoever asked knows better what to do
@@ -107,7 +108,7 @@ impl std::str::FromStr for LakeUrl {
     type Err = StoreError;
 
     fn from_str(text: &str) -> Result<Self, StoreError> {
-        let refused = |text: &str, what: &str| StoreError::Url { text: text.to_owned(), what: what.to_owned() };
+        let refused = |text: &str, what: &str| StoreError::Url { text: without_secrets(text), what: what.to_owned() };
         let mut url = Url::parse(text).map_err(|error| refused(text, &error.to_string()))?;
         if !url.username().is_empty() || url.password().is_some() || url.query().is_some() {
             url.set_query(None);
