@@ -301,8 +301,7 @@ impl Uploader {
 
     /// After a refusal, or where the file has another text, the lake is opened with what it says now.
     fn consider_credentials(&mut self, error: &UploadError) {
-        use object_store::Error::{PermissionDenied, Unauthenticated};
-        let refused = matches!(error.of_store(), Some(PermissionDenied { .. } | Unauthenticated { .. }));
+        let refused = error.of_store().is_some_and(store::is_refusal);
         let changed = self.credentials.have_changed();
         if self.settings.store.is_none() && (refused || changed) {
             self.store = None;

@@ -65,7 +65,13 @@ fn in_urls(text: &str) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     for (place, separator) in text.match_indices("://") {
         let start = place + separator.len();
-        let ends = |character: char| character.is_whitespace() || ['"', '\'', '`'].contains(&character);
+        let scheme = name_before(&text[..place]).len();
+        let quote = text[..place - scheme].chars().next_back().filter(|before| ['"', '\''].contains(before));
+        // Within quotes a URL is what the quotes hold, however wrong.
+        let ends = |character: char| match quote {
+            Some(quote) => character == quote || character == '\n',
+            None => character.is_whitespace() || ['"', '\'', '`'].contains(&character),
+        };
         let url = &text[start..start + text[start..].find(ends).unwrap_or(text.len() - start)];
         // A key may have slashes in it.
         found.extend(url.rfind('@').map(|at| start..start + at));
@@ -120,6 +126,7 @@ mod tests {
     fn secrets_are_found_wherever_people_put_them() {
         for (text, shown) in [
             ("lake = \"s3://key:se/cr@et@bucket/x?sig=abc\"\n", "lake = \"s3://***@bucket/x?***\"\n"),
+            ("lake = \"s3:// key:hunter2@x y\"", "lake = \"s3://***@x y\""),
             ("# was s3://key:hunter2@bucket\n", "# was s3://***@bucket\n"),
             ("aws_secret_access_key = \"hunter2\" # new", "aws_secret_access_key = \"***\" # new"),
             ("# password=hunter2\nx = 1", "# password=***\nx = 1"),
