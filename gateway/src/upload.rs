@@ -51,6 +51,9 @@ pub const IN_FLIGHT_DEFAULT: usize = 4;
 /// How long a gateway that stops goes on uploading.
 pub const FINAL_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How often it tries at the end, where the lake was there until then.
+const FINAL_ATTEMPTS: u32 = 3;
+
 /// A batch for a slow link takes no longer than this, so that what is new need not wait long.
 const BATCH_DURATION: Duration = Duration::from_secs(15);
 
@@ -234,6 +237,8 @@ impl Uploader {
 
     async fn until(&mut self, stop: &CancellationToken) {
         let mut seal_at = Instant::now();
+        // A reply that is lost at the end is no reason to leave a batch behind; a lake that is away is.
+        let mut attempts_left = FINAL_ATTEMPTS;
         self.observe().await;
         loop {
             let is_last = stop.is_cancelled();
@@ -245,9 +250,15 @@ impl Uploader {
             // What is left at the end has all the time there is.
             let result = Box::pin(self.round((!is_last).then_some(seal_at))).await;
             self.observe().await;
+            let answered = self.reachable == Some(true) || attempts_left < FINAL_ATTEMPTS;
             self.note(&result, taken);
             if is_last {
-                return;
+                attempts_left -= 1;
+                if result.is_ok() || attempts_left == 0 || !answered {
+                    return;
+                }
+                tokio::time::sleep(self.backoff.next_pause()).await;
+                continue;
             }
             let pause = match result {
                 Ok(Round::Drained) => seal_at.saturating_duration_since(Instant::now()),

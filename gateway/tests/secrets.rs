@@ -83,6 +83,17 @@ fn config(root: &Path, lake: &str, more: &str) -> String {
 
 /// Runs the gateway with these variables until it says this, or ends; gives all that it said.
 async fn said(config: &Path, variables: &[(&str, &str)], until: &str) -> String {
+    said_after(config, variables, ("", || {}), until).await
+}
+
+/// The same, with something that happens once it has said something else.
+async fn said_after(
+    config: &Path,
+    variables: &[(&str, &str)],
+    (first, then): (&str, impl FnOnce()),
+    until: &str,
+) -> String {
+    let mut then = Some(then);
     let mut command = Command::new(env!("CARGO_BIN_EXE_tjern-gateway"));
     command.args(["run", "--config"]).arg(config).env("RUST_LOG", "trace").env("NO_COLOR", "1").kill_on_drop(true);
     command.envs(variables.iter().copied()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -92,8 +103,14 @@ async fn said(config: &Path, variables: &[(&str, &str)], until: &str) -> String 
     let reading = async {
         let mut line = Vec::new();
         while log.read_until(b'\n', &mut line).await.expect("readable") > 0 {
-            said.push_str(&String::from_utf8_lossy(&line));
-            if String::from_utf8_lossy(&line).contains(until) {
+            let text = String::from_utf8_lossy(&line).into_owned();
+            said.push_str(&text);
+            if text.contains(first)
+                && let Some(then) = then.take()
+            {
+                then();
+            }
+            if text.contains(until) {
                 return;
             }
             line.clear();
@@ -213,6 +230,55 @@ async fn a_wrong_file_of_credentials_does_not_show_what_is_in_it() {
         assert!(said.contains("line 1 of"), "{said}");
         assert_eq!(leak(&said), None, "{wrong}");
     }
+}
+
+/// A store that knows one key: what is signed with another is refused.
+async fn store_that_knows(key_id: &'static str) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("bound").port();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = vec![0; 64 << 10];
+            let length = stream.read(&mut request).await.unwrap_or(0);
+            let request = String::from_utf8_lossy(&request[..length]).into_owned();
+            let (status, body) = match request.contains(&format!("Credential={key_id}/")) {
+                false => ("403 Forbidden", "<Error><Code>InvalidAccessKeyId</Code></Error>"),
+                true if request.starts_with("GET") => (
+                    "200 OK",
+                    "<ListBucketResult><Name>bucket</Name><IsTruncated>false</IsTruncated></ListBucketResult>",
+                ),
+                true => ("200 OK", ""),
+            };
+            let answer = format!(
+                "HTTP/1.1 {status}\r\nETag: \"x\"\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+                body.len()
+            );
+            // Whoever asked may have gone.
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    });
+    port
+}
+
+/// A key that was revoked and replaced in the file is taken up without a restart.
+#[tokio::test]
+async fn credentials_are_rotated_while_the_gateway_runs() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (path, file) = (folder.path().join("gateway.toml"), folder.path().join("lake"));
+    let port = store_that_knows("NEWKEY").await;
+    let text = |key: &str| {
+        format!("AWS_ENDPOINT=http://127.0.0.1:{port}\nAWS_ALLOW_HTTP=true\nAWS_ACCESS_KEY_ID={key}\nAWS_SECRET_ACCESS_KEY=canary\n")
+    };
+    std::fs::write(&file, text("OLDKEY")).expect("written");
+    std::fs::write(&path, config(folder.path(), "s3://bucket/prefix", "")).expect("written");
+    let rotate = || std::fs::write(&file, text("NEWKEY")).expect("written");
+    // systemd's store has it.
+    let store = folder.path().display().to_string();
+    let variables = [("CREDENTIALS_DIRECTORY", store.as_str())];
+    let said = said_after(&path, &variables, ("nothing can be uploaded", rotate), "the lake is reached").await;
+    assert!(said.contains("the store refuses these credentials"), "{said}");
+    assert!(!said.contains("others may read"), "systemd sees to the permissions of its store: {said}");
+    assert_eq!(leak(&said), None);
 }
 
 /// A lake in a cloud and no credentials at all: what is missing is said, and where it goes.
