@@ -267,7 +267,9 @@ async fn credentials_are_rotated_while_the_gateway_runs() {
     let (path, file) = (folder.path().join("gateway.toml"), folder.path().join("lake"));
     let port = store_that_knows("NEWKEY").await;
     let text = |key: &str| {
-        format!("AWS_ENDPOINT=http://127.0.0.1:{port}\nAWS_ALLOW_HTTP=true\nAWS_ACCESS_KEY_ID={key}\nAWS_SECRET_ACCESS_KEY=canary\n")
+        format!(
+            "AWS_ENDPOINT=http://127.0.0.1:{port}\nAWS_ALLOW_HTTP=true\nAWS_ACCESS_KEY_ID={key}\nAWS_SECRET_ACCESS_KEY=canary\n"
+        )
     };
     std::fs::write(&file, text("OLDKEY")).expect("written");
     std::fs::write(&path, config(folder.path(), "s3://bucket/prefix", "")).expect("written");
@@ -302,10 +304,8 @@ fn what_holds_credentials_does_not_show_them() {
     let access = Access::default().with_variables(variables);
     let lake: LakeUrl = "s3://bucket/prefix".parse().expect("a lake");
     let store = Store::open_with(&lake, &access).expect("opened");
-    let settings = UploadSettings {
-        store: Some(store.clone()),
-        ..UploadSettings::new(lake, "site-01".parse().expect("valid"))
-    };
+    let settings =
+        UploadSettings { store: Some(store.clone()), ..UploadSettings::new(lake, "site-01".parse().expect("valid")) };
     assert_eq!(leak(&format!("{access:?} {store:?} {settings:?}")), None);
 }
 

@@ -21,8 +21,8 @@ use object_store::{BackoffConfig, ClientOptions, ObjectStore, ObjectStoreScheme,
 use serde::Deserialize;
 use url::Url;
 
-pub use access::Access;
 use crate::configuration::without_secrets;
+pub use access::Access;
 use local::SyncedFolder;
 
 /// How often a request to a cloud is repeated before it fails. Whoever asked knows better what to do
@@ -199,8 +199,7 @@ fn open_cloud(url: &Url, access: &Access) -> object_store::Result<Arc<dyn Object
     let client = access.timeout().map_or_else(ClientOptions::new, |limit| ClientOptions::new().with_timeout(limit));
     macro_rules! build {
         ($builder:ty) => {{
-            let builder =
-                <$builder>::new().with_url(url.as_str()).with_retry(RETRIES).with_client_options(client);
+            let builder = <$builder>::new().with_url(url.as_str()).with_retry(RETRIES).with_client_options(client);
             let configured = access.variables().fold(builder, |builder, (key, value)| match key.parse() {
                 Ok(key) => builder.with_config(key, value),
                 Err(_) => builder,
@@ -238,7 +237,9 @@ pub fn is_refusal(error: &object_store::Error) -> bool {
 #[must_use]
 pub fn hint(error: &object_store::Error) -> Option<&'static str> {
     if is_refusal(error) {
-        return Some("the store refuses these credentials: are they those of this lake, and may they list, read and write there?");
+        return Some(
+            "the store refuses these credentials: are they those of this lake, and may they list, read and write there?",
+        );
     }
     let is_missing = matches!(error, object_store::Error::NotFound { .. }) || status(error) == Some(404);
     is_missing.then_some("does the bucket exist, and is the lake's URL right?")

@@ -92,9 +92,9 @@ fn in_values(text: &str) -> impl Iterator<Item = Range<usize>> + '_ {
 fn name_before(text: &str) -> &str {
     let text = text.trim_end_matches([' ', '\t']).trim_end_matches(['"', '\'']);
     let is_part = |character: char| character.is_ascii_alphanumeric() || ['_', '-'].contains(&character);
-    let start = text.rfind(|character| !is_part(character)).map_or(0, |place| {
-        place + text[place..].chars().next().map_or(1, char::len_utf8)
-    });
+    let start = text
+        .rfind(|character| !is_part(character))
+        .map_or(0, |place| place + text[place..].chars().next().map_or(1, char::len_utf8));
     &text[start..]
 }
 
