@@ -3,6 +3,7 @@
 mod campaign;
 mod memory;
 mod model;
+mod turning;
 
 use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;

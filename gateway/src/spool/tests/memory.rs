@@ -119,6 +119,11 @@ impl Memory {
         Self { state: Arc::default(), batches: Arc::default(), plan, lie: Lie::None, watcher: None }
     }
 
+    /// A disk whose syncs say yes and do nothing.
+    pub(super) fn lying(plan: Plan) -> Self {
+        Self::new(plan).telling(Lie::Syncs)
+    }
+
     pub(super) fn telling(self, lie: Lie) -> Self {
         Self { lie, ..self }
     }
