@@ -117,3 +117,19 @@ fn an_error_while_a_new_epoch_begins_loses_nothing() {
         settle(&disk.image(&mut fastrand::Rng::with_seed(call), Plan::Well), &(0..40).collect::<Vec<_>>());
     }
 }
+
+/// The gateway's own readings ride with others: they cost the disk no call of their own.
+#[test]
+fn readings_that_ride_with_others_cause_no_sync() {
+    let calls = |riding: u64| {
+        let disk = Memory::new(Plan::Well);
+        let mut core = open(&disk, 1 << 20).expect("opened");
+        let before = disk.calls();
+        for hour in 0..3 {
+            core.append(readings(hour * 10, 1 + riding));
+            assert!(core.sync() && core.seal());
+        }
+        disk.calls() - before
+    };
+    assert_eq!(calls(0), calls(4));
+}
