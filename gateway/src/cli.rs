@@ -39,7 +39,7 @@ pub enum GatewayCommand {
     /// Reads once, and shows what came in every type and byte order
     Read(read::ReadArguments),
     /// Looks who is on a line and what they hold; writes a configuration
-    Scan(scan::ScanArguments),
+    Scan(Box<scan::ScanArguments>),
     /// Listens to an RTU line and tells what others say on it
     Sniff(sniff::SniffArguments),
     /// Shows, checks and copies what waits in the spool
@@ -51,7 +51,7 @@ pub async fn execute(command: GatewayCommand) -> ExitCode {
     match command {
         GatewayCommand::Run(arguments) => Box::pin(run::execute(arguments)).await,
         GatewayCommand::Read(arguments) => Box::pin(read::execute(arguments)).await,
-        GatewayCommand::Scan(arguments) => Box::pin(scan::execute(arguments)).await,
+        GatewayCommand::Scan(arguments) => Box::pin(scan::execute(*arguments)).await,
         GatewayCommand::Sniff(arguments) => Box::pin(sniff::execute(arguments)).await,
         GatewayCommand::Spool(arguments) => Box::pin(spool::execute(arguments)).await,
     }

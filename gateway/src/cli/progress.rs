@@ -37,10 +37,10 @@ impl Progress {
 }
 
 fn line(done: u64, total: u64, elapsed: Duration, what: &str) -> String {
-    let share = if total == 0 { 1.0 } else { f64::from(u32::try_from(done * 1_000 / total).unwrap_or(1_000)) / 1e3 };
-    let filled =
-        (0..BAR).filter(|place| *place * 1_000 < usize::try_from(done * 1_000 / total.max(1)).unwrap_or(0) * BAR);
-    let bar: String = filled.map(|_| '#').collect();
+    let permille = (done * 1_000).checked_div(total).and_then(|done| u32::try_from(done).ok()).unwrap_or(1_000);
+    let share = f64::from(permille) / 1e3;
+    let filled = BAR * permille as usize / 1_000;
+    let bar = "#".repeat(filled);
     let left = if done == 0 { None } else { Some(elapsed.mul_f64((1.0 - share).max(0.0) / share.max(0.001))) };
     let left = left.map_or_else(|| "estimating".to_owned(), |left| format!("{} left", duration(left)));
     format!("[{bar:<BAR$}] {:3.0} %  {left}  {what}", share * 100.0)

@@ -208,6 +208,9 @@ async fn the_silence_and_a_devices_gap_are_kept() {
     }
 }
 
+/// A request's answer, in pieces.
+type Pieces = fn(&[u8]) -> Vec<Vec<u8>>;
+
 /// Lumps, noise, other units' answers, an echo with the shape of its own answer: the value is the device's.
 #[tokio::test]
 async fn what_else_is_on_the_line_is_passed_over() {
@@ -217,7 +220,7 @@ async fn what_else_is_on_the_line_is_passed_over() {
     let stranger = |request: &[u8]| vec![framed(&[9, request[1], 2, 0, 7]), truth(request)];
     let shorter = |request: &[u8]| vec![framed(&[request[0], request[1], 1, 7]), truth(request)];
     let echo = |request: &[u8]| vec![request.to_vec(), truth(request)];
-    let devices: [fn(&[u8]) -> Vec<Vec<u8>>; 6] = [whole, lumps, noise, stranger, shorter, echo];
+    let devices: [Pieces; 6] = [whole, lumps, noise, stranger, shorter, echo];
     let request = ReadRequest::new(Table::Coil, 0x0305, 24).expect("within");
     let bits: Vec<bool> = [5_u8, 6, 7].iter().flat_map(|byte| (0..8).map(move |bit| byte >> bit & 1 == 1)).collect();
     for (index, answer) in devices.into_iter().enumerate() {
