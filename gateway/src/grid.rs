@@ -15,6 +15,10 @@ pub const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Of a period: how long after its slot a first poll still counts, and from where a lag is noted.
 const TENTH: i64 = 10;
 
+/// Requests are spread over one part in so many of the period: with that and the time of an answer or two, a reading
+/// is still within a tenth.
+const SPREAD_PART: i64 = 12;
+
 /// However long a period is, its requests are spread over no more than this.
 const SPREAD_MAX_US: i64 = 30_000_000;
 
@@ -60,11 +64,11 @@ impl Grid {
     }
 
     /// How long after its slot a poll is begun, for a share from 0 to 1: over less than a tenth of the period, so
-    /// that a poll is still fresh, and at most 30 s.
+    /// that a poll is still fresh and has no lag to note, and at most 30 s.
     #[must_use]
     #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "a share of at most 30 s")]
     pub fn spread_us(self, share: f64) -> i64 {
-        ((self.every_us / TENTH).min(SPREAD_MAX_US) as f64 * share.clamp(0.0, 1.0)) as i64
+        ((self.every_us / SPREAD_PART).min(SPREAD_MAX_US) as f64 * share.clamp(0.0, 1.0)) as i64
     }
 
     /// How far behind its slot an answer came, where that is worth a note.
@@ -242,9 +246,9 @@ mod tests {
 
     #[test]
     fn polls_are_spread_and_stay_fresh() {
-        assert_eq!(grid(1_000, 0).spread_us(0.5), 50_000);
+        assert_eq!(grid(1_200, 0).spread_us(0.5), 50_000);
         assert_eq!(grid(86_400_000, 0).spread_us(0.5), 15_000_000);
-        assert!(grid(1_000, 0).is_fresh(0, grid(1_000, 0).spread_us(0.999_999)));
+        assert!(grid(1_000, 0).is_fresh(0, grid(1_000, 0).spread_us(1.0)));
     }
 
     #[test]

@@ -136,7 +136,7 @@ async fn the_plan_says_whether_a_bus_can_do_it() {
     };
     let (status, shown, told) = plan(folder.path(), &rtu("1s")).await;
     assert_eq!((status, told.as_str()), (Some(0), ""), "{shown}");
-    for part in ["bus line", "input:0", "count 10 ", "points 2 ", "input:500", "load at least 7.2 %", "shortest period at least 71.7 ms"] {
+    for part in ["bus line", "input:0", "count 10 ", "points 2 ", "input:500", "load at least 7.3 %", "shortest period at least 73.3 ms"] {
         assert!(shown.contains(part), "no {part:?} in:\n{shown}");
     }
     let (status, _, told) = plan(folder.path(), &rtu("80ms")).await;

@@ -334,16 +334,20 @@ impl Device {
         raw: impl Fn(&Point) -> Result<f64, Cause>,
         timing: Timing,
     ) -> Vec<Reading> {
-        let mut readings = Vec::new();
+        let (mut readings, mut relents) = (Vec::new(), false);
         for member in &group.members {
             let point = &mut self.points[member.point];
             let raw = raw(point);
             if raw.is_ok() {
-                point.refused = None;
+                relents |= point.refused.take().is_some();
             }
             if let Some(due) = point.state.schedule.due(timing.asked_us) {
                 readings.extend(point.end(due, raw, (timing.asked_us, timing.answered_us), timing.turn));
             }
+        }
+        if relents {
+            // A device that has begun to answer what it refused may answer more of it.
+            self.points.iter_mut().filter_map(|point| point.refused.as_mut()).for_each(|rest| rest.0 = timing.now);
         }
         readings
     }
