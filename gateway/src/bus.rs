@@ -88,8 +88,7 @@ pub async fn run(bus: Bus, context: BusContext) {
     let keeper = learned::Keeper::new(context.learned.clone(), bus.name.clone());
     let memory = keeper.load(context.clock.now_us()).await;
     load::warn_of_too_much(&bus, &memory);
-    let (wire, kind, master) =
-        (cost::Wire::of(&bus.kind), bus.kind.word(), Master::of(&bus.kind, limits.timeout));
+    let (wire, kind, master) = (cost::Wire::of(&bus.kind), bus.kind.word(), Master::of(&bus.kind, limits.timeout));
     match bus.kind {
         BusKind::ModbusTcp { devices, .. }
         | BusKind::ModbusRtu { devices, .. }

@@ -5,7 +5,12 @@
 //! configuration, with nothing started.
 
 pub mod plan;
+mod progress;
+pub mod read;
 pub mod run;
+pub mod scan;
+pub mod sniff;
+mod target;
 
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
@@ -33,6 +38,12 @@ pub enum GatewayCommand {
     Run(run::RunArguments),
     /// Shows the requests that will be sent, each bus's load, and the shortest period that it can keep
     Plan(plan::PlanArguments),
+    /// Reads once, and shows what came in every type and byte order
+    Read(read::ReadArguments),
+    /// Looks who is on a line and what they hold; writes a configuration
+    Scan(scan::ScanArguments),
+    /// Listens to an RTU line and tells what others say on it
+    Sniff(sniff::SniffArguments),
 }
 
 /// Does what was asked; everything that goes wrong was told on stderr when this returns.
@@ -40,6 +51,9 @@ pub async fn execute(command: GatewayCommand) -> ExitCode {
     match command {
         GatewayCommand::Run(arguments) => Box::pin(run::execute(arguments)).await,
         GatewayCommand::Plan(arguments) => plan::execute(&arguments),
+        GatewayCommand::Read(arguments) => Box::pin(read::execute(arguments)).await,
+        GatewayCommand::Scan(arguments) => Box::pin(scan::execute(arguments)).await,
+        GatewayCommand::Sniff(arguments) => Box::pin(sniff::execute(arguments)).await,
     }
 }
 

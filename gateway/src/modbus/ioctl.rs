@@ -182,11 +182,8 @@ mod tests {
         assert_eq!(offset_of!(SerialStruct, flags), 16);
         assert_eq!(offset_of!(SerialStruct, hub6), 36);
         let sizes = if size_of::<usize>() == 8 { (72, 48, 64) } else { (60, 44, 56) };
-        let ours = (
-            size_of::<SerialStruct>(),
-            offset_of!(SerialStruct, iomem_base),
-            offset_of!(SerialStruct, iomap_base),
-        );
+        let ours =
+            (size_of::<SerialStruct>(), offset_of!(SerialStruct, iomem_base), offset_of!(SerialStruct, iomap_base));
         assert_eq!(ours, sizes);
     }
 

@@ -37,8 +37,14 @@ pub(crate) struct Heard {
 pub(crate) enum What {
     Request,
     /// To the request whose last byte came so long before.
-    Answer { turnaround: Option<Duration>, asked: Option<(u16, u16)> },
-    Exception { turnaround: Option<Duration>, code: u8 },
+    Answer {
+        turnaround: Option<Duration>,
+        asked: Option<(u16, u16)>,
+    },
+    Exception {
+        turnaround: Option<Duration>,
+        code: u8,
+    },
     /// The request once more.
     Echo,
 }
