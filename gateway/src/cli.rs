@@ -4,6 +4,7 @@
 //! of [`GatewayCommand`]. stdout is for data, stderr is for the log. Exit status: 0 when it was told to end, 1 when it failed, 2 for a wrong
 //! configuration, with nothing started.
 
+pub mod plan;
 mod progress;
 pub mod read;
 pub mod run;
@@ -36,6 +37,8 @@ pub(crate) const WRONG: u8 = 2;
 pub enum GatewayCommand {
     /// Polls the devices and sends their readings to the lake, until SIGINT or SIGTERM
     Run(run::RunArguments),
+    /// Shows the requests that will be sent, each bus's load, and the shortest period that it can keep
+    Plan(plan::PlanArguments),
     /// Reads once, and shows what came in every type and byte order
     Read(read::ReadArguments),
     /// Looks who is on a line and what they hold; writes a configuration
@@ -50,6 +53,7 @@ pub enum GatewayCommand {
 pub async fn execute(command: GatewayCommand) -> ExitCode {
     match command {
         GatewayCommand::Run(arguments) => Box::pin(run::execute(arguments)).await,
+        GatewayCommand::Plan(arguments) => plan::execute(&arguments),
         GatewayCommand::Read(arguments) => Box::pin(read::execute(arguments)).await,
         GatewayCommand::Scan(arguments) => Box::pin(scan::execute(*arguments)).await,
         GatewayCommand::Sniff(arguments) => Box::pin(sniff::execute(arguments)).await,
