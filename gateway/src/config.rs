@@ -9,6 +9,7 @@
 mod check;
 mod device;
 mod file;
+mod upload;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -22,6 +23,7 @@ use tjern_readings::store::LakeUrl;
 use crate::grid::Grid;
 use crate::modbus::transport::Table;
 use crate::value::{NumberType, Order, Scaling};
+pub use upload::UploadConfig;
 
 /// A configuration that makes sense.
 #[derive(Debug, Clone)]
@@ -30,7 +32,7 @@ pub struct Config {
     gateway: SourceName,
     lake: LakeUrl,
     spool: SpoolConfig,
-    upload_every: Period,
+    upload: UploadConfig,
     buses: Vec<Bus>,
 }
 
@@ -249,7 +251,13 @@ impl Config {
     /// `[upload] every`.
     #[must_use]
     pub const fn upload_every(&self) -> Period {
-        self.upload_every
+        self.upload.every
+    }
+
+    /// `[upload]`.
+    #[must_use]
+    pub const fn upload(&self) -> &UploadConfig {
+        &self.upload
     }
 
     /// The buses.
