@@ -5,6 +5,7 @@
 //! configuration, with nothing started.
 
 pub mod run;
+pub mod watch;
 
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
@@ -30,12 +31,15 @@ pub(crate) const WRONG: u8 = 2;
 pub enum GatewayCommand {
     /// Polls the devices and sends their readings to the lake, until SIGINT or SIGTERM
     Run(run::RunArguments),
+    /// Shows every point of a gateway that runs: value, age, round trip, state
+    Watch(watch::WatchArguments),
 }
 
 /// Does what was asked; everything that goes wrong was told on stderr when this returns.
 pub async fn execute(command: GatewayCommand) -> ExitCode {
     match command {
         GatewayCommand::Run(arguments) => Box::pin(run::execute(arguments)).await,
+        GatewayCommand::Watch(arguments) => Box::pin(watch::execute(arguments)).await,
     }
 }
 

@@ -9,6 +9,8 @@
 mod check;
 mod device;
 mod file;
+mod listen;
+mod reload;
 mod upload;
 
 use std::path::{Path, PathBuf};
@@ -23,6 +25,8 @@ use tjern_readings::store::LakeUrl;
 use crate::grid::Grid;
 use crate::modbus::transport::Table;
 use crate::value::{NumberType, Order, Scaling};
+
+pub use listen::{ListenError, StatusListen};
 pub use upload::UploadConfig;
 
 /// A configuration that makes sense.
@@ -33,6 +37,7 @@ pub struct Config {
     lake: LakeUrl,
     spool: SpoolConfig,
     upload: UploadConfig,
+    status_listen: Option<StatusListen>,
     buses: Vec<Bus>,
 }
 
@@ -258,6 +263,12 @@ impl Config {
     #[must_use]
     pub const fn upload(&self) -> &UploadConfig {
         &self.upload
+    }
+
+    /// `[status] listen`: where it tells how it is, if anywhere.
+    #[must_use]
+    pub const fn status_listen(&self) -> Option<&StatusListen> {
+        self.status_listen.as_ref()
     }
 
     /// The buses.

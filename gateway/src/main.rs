@@ -10,7 +10,7 @@ const WORKERS: usize = 2;
 
 /// Polls a site's devices, never loses a reading, and sends them to the lake
 #[derive(Debug, Parser)]
-#[command(name = "tjern-gateway", version, after_help = "Example:\n  tjern-gateway run --config landfall-01.toml")]
+#[command(name = "tjern-gateway", version, after_help = "Examples:\n  tjern-gateway run --config landfall-01.toml\n  tjern-gateway watch --config landfall-01.toml")]
 struct Arguments {
     #[command(subcommand)]
     command: GatewayCommand,

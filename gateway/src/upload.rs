@@ -23,6 +23,7 @@ mod landing;
 mod line;
 mod send;
 mod state;
+mod unsent;
 
 use std::num::NonZeroU64;
 use std::path::PathBuf;
@@ -44,6 +45,7 @@ use credentials::{Credentials, CredentialsError};
 use landing::Outcome;
 use line::{Line, Pace};
 pub use state::{UploadSnapshot, UploadState};
+pub use unsent::Unsent;
 
 /// The most objects that are under way at once, unless it is said otherwise.
 pub const IN_FLIGHT_DEFAULT: usize = 4;
@@ -71,6 +73,8 @@ pub struct UploadSettings {
     pub every: Duration,
     /// SHA-256 (hex) and text, without secrets, of the configuration that the batches name.
     pub configuration: Option<(String, String)>,
+    /// Configurations of former uploaders of this run, which batches in the spool may still name.
+    pub unsent: Unsent,
     /// The lake's store where it is open already; otherwise it is opened when it is first needed.
     pub store: Option<Store>,
     /// What the link may be used for.
@@ -94,6 +98,7 @@ impl UploadSettings {
             source,
             every: Duration::from_secs(60),
             configuration: None,
+            unsent: Unsent::default(),
             store: None,
             limits: UploadLimits::default(),
             live_first_after: None,
@@ -210,13 +215,15 @@ struct Uploader {
     /// Since when it has not taken anything.
     failing_since: Option<Instant>,
     contacted: bool,
-    configuration_sent: bool,
     /// The oldest time in the batch that waits longest.
     oldest: Option<(SealedObject, Option<i64>)>,
 }
 
 impl Uploader {
     fn new(spool: Spool, settings: UploadSettings) -> Self {
+        if let Some((sha256, text)) = &settings.configuration {
+            settings.unsent.add(sha256, text);
+        }
         Self {
             store: settings.store.clone(),
             credentials: Credentials::new(settings.credentials_file.clone()),
@@ -227,7 +234,6 @@ impl Uploader {
             reachable: None,
             failing_since: None,
             contacted: false,
-            configuration_sent: false,
             oldest: None,
         }
     }
@@ -322,7 +328,7 @@ impl Uploader {
     }
 
     async fn round_over(&mut self, line: &Line<'_>, until: Option<Instant>) -> Result<Round, UploadError> {
-        self.send_configuration(line).await;
+        self.send_configurations(line).await;
         let live_is_due = self.live_is_due().await;
         if !self.contacted || live_is_due {
             if contact::is_contested(&self.spool, &self.settings.source, line).await? {
@@ -368,22 +374,22 @@ impl Uploader {
         Ok(store)
     }
 
-    /// Sends the configuration's text once. Batches do not wait for it.
-    async fn send_configuration(&mut self, line: &Line<'_>) {
-        let Some((sha256, text)) = self.settings.configuration.as_ref().filter(|_| !self.configuration_sent) else {
-            return;
-        };
-        let landed = Landed::Configuration(sha256.clone());
-        let key = landed.key(&self.settings.source);
-        match landing::put_once(line, &key, &landed, &text.clone().into()).await {
-            Ok(Outcome::Landed) => self.configuration_sent = true,
-            Ok(Outcome::Foreign) => {
-                tracing::error!(%key, "the lake has another text under this configuration's hash; it is left alone");
-                self.configuration_sent = true;
-            }
-            Err(error) => {
-                let error = self.credentials.scrub(&error.to_string());
-                tracing::debug!(%key, error, "cannot upload the configuration yet");
+    /// Sends each configuration's text once. Batches do not wait for it.
+    async fn send_configurations(&mut self, line: &Line<'_>) {
+        for (sha256, text) in self.settings.unsent.all() {
+            let landed = Landed::Configuration(sha256.clone());
+            let key = landed.key(&self.settings.source);
+            match landing::put_once(line, &key, &landed, &text.into()).await {
+                Ok(Outcome::Landed) => self.settings.unsent.sent(&sha256),
+                Ok(Outcome::Foreign) => {
+                    tracing::error!(%key, "the lake has another text under this configuration's hash; it is left alone");
+                    self.settings.unsent.sent(&sha256);
+                }
+                Err(error) => {
+                    let error = self.credentials.scrub(&error.to_string());
+                    tracing::debug!(%key, error, "cannot upload the configuration yet");
+                    return;
+                }
             }
         }
     }
