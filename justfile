@@ -39,6 +39,18 @@ peers *arguments:
 bench *arguments:
     cargo bench -p tjern {{ arguments }}
 
+# The gateway as a tarball and a .deb: docs/gateway-operations.md
+dist:
+    dist/build
+
+# The gateway's systemd unit, held against systemd-analyze
+unit:
+    dist/check-unit
+
+# Size of the slim gateway, and what it takes while it idles: docs/measurements.md
+measure-idle *arguments:
+    benches/gateway-idle {{ arguments }}
+
 # Licences and advisories (needs cargo-deny)
 deny:
     cargo deny check

@@ -135,7 +135,8 @@ pub(crate) mod tests {
         /// Everything that was said and not taken yet.
         pub(crate) fn heard(&self) -> Vec<String> {
             let mut bytes = [0; 4_096];
-            let next = || self.socket.recv(&mut bytes).ok().map(|length| String::from_utf8_lossy(&bytes[..length]).into());
+            let next =
+                || self.socket.recv(&mut bytes).ok().map(|length| String::from_utf8_lossy(&bytes[..length]).into());
             std::iter::from_fn(next).collect()
         }
     }

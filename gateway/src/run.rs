@@ -18,9 +18,12 @@ mod buses;
 mod uploads;
 mod watchdog;
 
+use std::time::Duration;
+
 use tjern_readings::clock::Clock;
 use tjern_readings::store::Store;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
@@ -35,6 +38,9 @@ use crate::upload::{Unsent, UploadSettings, UploadState};
 use appender::Appender;
 use buses::Buses;
 use uploads::Uploads;
+
+/// A file that does not answer must not keep the gateway from ending when it is told to.
+const READ_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A reload that waits for the one under way; further ones are the same one.
 pub const RELOAD_QUEUE: usize = 1;
@@ -147,7 +153,8 @@ struct Running {
 impl Running {
     fn start(spool: Spool, config: Config, options: RunOptions, notifier: Notifier) -> Self {
         let RunOptions { clock, stop, store } = options;
-        let upload = UploadShare { store, clock: clock.clone(), state: UploadState::default(), unsent: Unsent::default() };
+        let upload =
+            UploadShare { store, clock: clock.clone(), state: UploadState::default(), unsent: Unsent::default() };
         let uploads = Uploads::start(spool.clone(), upload.settings(&config));
         let (appender, readings) = Appender::start(spool.clone());
         let bus_stop = stop.child_token();
@@ -155,8 +162,14 @@ impl Running {
         let newest_of = spool.clone();
         let newest = Newest::from_fn(move |sensor| newest_of.newest_time_us(sensor));
         let learned = Some(config.spool().dir.join("learned"));
-        let context =
-            BusContext { clock: clock.clone(), readings, newest, stop: bus_stop.clone(), states: states.clone(), learned };
+        let context = BusContext {
+            clock: clock.clone(),
+            readings,
+            newest,
+            stop: bus_stop.clone(),
+            states: states.clone(),
+            learned,
+        };
         let mut buses = Buses::new(context);
         buses.begin_missing(&config);
         let status = StatusSource::new(clock, (spool.probe(), states, upload.state.clone()), &config, buses.places());
@@ -171,28 +184,31 @@ impl Running {
         self.notifier.reloading();
         let path = self.config.path().to_owned();
         info!(file = %path.display(), "reading the configuration again");
-        // The file may lie on a disk that is slow.
-        let read = tokio::task::spawn_blocking(move || Config::load(&path)).await;
-        let refusal = match read {
-            Ok(Ok(config)) if config.text() == self.config.text() => {
+        // The file may lie on a disk that is slow, or does not answer.
+        let reading = tokio::task::spawn_blocking(move || Config::load(&path));
+        let read = timeout(READ_PATIENCE, reading).await;
+        let refusal = match read.map(|read| read.map_err(|failure| failure.to_string())) {
+            Ok(Ok(Ok(config))) if config.text() == self.config.text() => {
                 info!("the configuration is the same; nothing changes");
                 self.status.taken_over(&config, self.buses.places());
                 self.notifier.ready(&polls(&config));
                 return self;
             }
-            Ok(Ok(config)) => match self.config.needs_restart(&config).as_slice() {
+            Ok(Ok(Ok(config))) => match self.config.needs_restart(&config).as_slice() {
                 [] => return self.take_over(config).await,
                 differs => format!(
                     "{} cannot change while the gateway runs; hint: undo that, or start the gateway anew",
                     differs.join(", ")
                 ),
             },
-            Ok(Err(error)) => error.to_string(),
-            Err(failure) => failure.to_string(),
+            Ok(Ok(Err(error))) => error.to_string(),
+            Ok(Err(failure)) => failure,
+            Err(_) => format!("`{}` could not be read within {READ_PATIENCE:?}", self.config.path().display()),
         };
         error!("the new configuration is not taken over, the old one stays: {refusal}");
         self.status.refused(refusal);
-        self.notifier.ready(&format!("{}; the new configuration was refused: see /health or the log", polls(&self.config)));
+        self.notifier
+            .ready(&format!("{}; the new configuration was refused: see /health or the log", polls(&self.config)));
         self
     }
 
@@ -212,8 +228,11 @@ impl Running {
         }
         self.status.taken_over(&config, self.buses.places());
         info!(
-            ended = changes.ending.len(), begun = changes.beginning.len(), unchanged = changes.kept,
-            configuration = config.sha256(), "the new configuration is in force: buses that changed begin anew"
+            ended = changes.ending.len(),
+            begun = changes.beginning.len(),
+            unchanged = changes.kept,
+            configuration = config.sha256(),
+            "the new configuration is in force: buses that changed begin anew"
         );
         self.notifier.ready(&polls(&config));
         self.config = config;
@@ -320,8 +339,6 @@ fn announce(config: &Config, spool: &Spool) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
-    use tokio::time::timeout;
     use tjern_readings::configuration::ConfigText;
 
     const PATIENCE: Duration = Duration::from_secs(30);

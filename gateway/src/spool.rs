@@ -44,8 +44,8 @@ use tjern_readings::clock::Clock;
 use tjern_readings::reading::Reading;
 use tjern_readings::sensor::{Epoch, SensorId, SourceName};
 
-pub(crate) use recovery::MAX_BYTES_LEAST;
 pub(crate) use probe::SpoolProbe;
+pub(crate) use recovery::MAX_BYTES_LEAST;
 pub use sealed::{SealedKind, SealedObject};
 
 use actor::Command;

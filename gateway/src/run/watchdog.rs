@@ -75,6 +75,15 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bus::state::BusStates;
+    use crate::config::Config;
+    use crate::notify::tests::Manager;
+    use crate::spool::{Spool, SpoolSettings};
+    use crate::status::BusPlace;
+    use crate::upload::UploadState;
+    use tjern_readings::clock::Clock;
+    use tjern_readings::configuration::ConfigText;
+    use tokio::time::sleep;
 
     const BOUND: Duration = Duration::from_secs(10);
 
@@ -86,7 +95,8 @@ mod tests {
     async fn a_bus_that_stands_still_is_found_and_one_that_comes_round_is_not() {
         let (mut progress, start) = (Progress::default(), Instant::now());
         for second in 0..60 {
-            let stuck = progress.look(start + Duration::from_secs(second), &[bus("good", 1, second), bus("hung", 2, 7)]);
+            let stuck =
+                progress.look(start + Duration::from_secs(second), &[bus("good", 1, second), bus("hung", 2, 7)]);
             let expected: &[&str] = if second > BOUND.as_secs() { &["hung"] } else { &[] };
             assert_eq!(stuck, expected, "after {second} s");
         }
@@ -94,5 +104,57 @@ mod tests {
         assert_eq!(progress.look(later, &[bus("good", 1, 90), bus("hung", 2, 8)]), [""; 0], "it came round at last");
         let reload = progress.look(later + BOUND, &[bus("good", 1, 91), bus("hung", 3, 0)]);
         assert_eq!(reload, [""; 0], "one that was begun anew has its time");
+    }
+
+    const TWO_BUSES: &str = "version = 1\ngateway = \"one\"\nlake = \"memory:///\"\n[spool]\ndir = \"unused\"\n\
+        [[bus]]\nname = \"good\"\nkind = \"modbus-tcp\"\naddress = \"h:1\"\n[[bus.device]]\nname = \"d\"\nunit_id = 1\n\
+        [[bus.device.point]]\nsensor = \"good/level\"\nregister = \"input:0\"\ntype = \"u16\"\nevery = \"1s\"\n\
+        [[bus]]\nname = \"hung\"\nkind = \"modbus-tcp\"\naddress = \"h:2\"\n[[bus.device]]\nname = \"d\"\nunit_id = 1\n\
+        [[bus.device.point]]\nsensor = \"hung/level\"\nregister = \"input:0\"\ntype = \"u16\"\nevery = \"1s\"\n";
+
+    fn spool(folder: &std::path::Path) -> Spool {
+        let settings = SpoolSettings {
+            dir: folder.to_owned(),
+            max_bytes: 1 << 20,
+            sync_every: Duration::from_secs(5),
+            source: "one".parse().expect("valid"),
+            configuration: None,
+        };
+        Spool::open(settings, Clock::system()).expect("it opens")
+    }
+
+    /// A watchdog that a timer feeds would be fed here for ever.
+    #[tokio::test(start_paused = true)]
+    async fn a_gateway_with_a_stuck_bus_or_without_its_spool_is_not_fed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (spool, states) = (spool(folder.path()), BusStates::new());
+        let config = Config::parse(&ConfigText::new("test.toml", TWO_BUSES.to_owned())).expect("good");
+        let [good, hung] = ["good", "hung"].map(|name| states.begin(name, "modbus-tcp", Vec::new()));
+        let places = config.buses().iter().zip(1..).map(|(bus, life)| BusPlace::new(bus, life)).collect();
+        let status =
+            StatusSource::new(Clock::system(), (spool.probe(), states, UploadState::default()), &config, places);
+        let (manager, notifier) = Manager::new(Some(Duration::from_secs(20)));
+        let _task = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(run(status.clone(), notifier)));
+        let mut fed = Vec::new();
+        for minute in 0..4 {
+            for _ in 0..60 {
+                sleep(Duration::from_secs(1)).await;
+                good.turn();
+                if minute != 1 {
+                    hung.turn();
+                }
+            }
+            fed.push(manager.heard().len());
+            if minute == 1 {
+                assert_eq!(status.status().health.details, ["bus `hung` makes no progress"]);
+            }
+            if minute == 2 {
+                assert_eq!(status.status().health.details, [""; 0]);
+                spool.clone().close().await;
+            }
+        }
+        // A look may have been under way when the spool was closed.
+        let [well, stuck, again, without_spool] = fed[..] else { panic!("{fed:?}") };
+        assert!(well >= 11 && stuck <= 4 && again >= 11 && without_spool <= 1, "{fed:?}");
     }
 }

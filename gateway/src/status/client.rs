@@ -30,7 +30,9 @@ pub enum StatusAddress {
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// No such address can be.
-    #[error("`{0}` is no address of a gateway; hint: write \"http://127.0.0.1:9469\", or \"unix:/run/tjern-gateway/status.sock\"")]
+    #[error(
+        "`{0}` is no address of a gateway; hint: write \"http://127.0.0.1:9469\", or \"unix:/run/tjern-gateway/status.sock\""
+    )]
     Address(String),
     /// Nobody is there.
     #[error(
@@ -43,7 +45,9 @@ pub enum ClientError {
         source: io::Error,
     },
     /// Somebody else is there.
-    #[error("what answers at {place} is no gateway's status: {reason}; hint: is this the address of `[status] listen`?")]
+    #[error(
+        "what answers at {place} is no gateway's status: {reason}; hint: is this the address of `[status] listen`?"
+    )]
     Strange {
         /// Where it was asked.
         place: String,
@@ -81,7 +85,8 @@ impl std::str::FromStr for StatusAddress {
             return Ok(Self::Unix(path.into()));
         }
         let plain = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/').trim_end_matches("/status");
-        let is_address = plain.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+        let is_address =
+            plain.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
         if is_address && !plain.contains(|character: char| character == '/' || character.is_whitespace()) {
             return Ok(Self::Http(plain.to_owned()));
         }

@@ -57,7 +57,8 @@ impl Page<'_, '_> {
     }
 
     fn gauge(&mut self, name: &str, help: &str, value: Option<f64>) -> fmt::Result {
-        self.gauges(name, help, value.map(|value| (Labels::new(), value)))
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        value.map_or(Ok(()), |value| family.encode_gauge(&value))
     }
 
     /// `_total` is added to the name.
@@ -70,7 +71,8 @@ impl Page<'_, '_> {
     }
 
     fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
-        self.counters(name, help, [(Labels::new(), value)])
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        family.encode_counter::<NoLabelSet, _, f64>(&value, None)
     }
 }
 
