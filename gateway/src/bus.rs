@@ -1,14 +1,20 @@
 //! One actor a bus: nobody else touches its wire, and a bus whose devices are silent delays no other.
 //!
-//! An actor reads what is due, one transaction at a time and what waited longest first, so that no point
-//! starves; it never ends a transaction half way, and looks whether it shall stop between them. What
-//! it read goes into one bounded queue.
+//! An actor reads what is due, one transaction at a time: the device that used least of the bus first, and of its
+//! points those that waited longest, so that none starves (`poll`, `device`); it never ends a transaction half way,
+//! and looks whether it shall stop between them. What it read goes into one bounded queue.
 
+mod cost;
+mod device;
 mod health;
+mod learned;
 mod lines;
+pub mod load;
 mod modbus;
 mod plan;
 mod point;
+mod poll;
+mod refusal;
 pub mod state;
 
 use std::path::PathBuf;
@@ -77,15 +83,23 @@ impl BusContext {
 
 /// Reads a bus until it shall stop.
 pub async fn run(bus: Bus, context: BusContext) {
-    let (name, limits) = (bus.name, point::Limits { timeout: bus.timeout, down_report: bus.down_report });
+    let limits = point::Limits { timeout: bus.timeout, down_report: bus.down_report };
+    let keeper = learned::Keeper::new(context.learned.clone(), bus.name.clone());
+    let memory = keeper.load(context.clock.now_us()).await;
+    load::warn_of_too_much(&bus, &memory);
+    let (name, wire) = (bus.name, cost::Wire::of(&bus.kind));
+    let modbus = |kind, master, devices| {
+        let setting = poll::Setting { name: name.clone(), kind, wire, limits, policy: health::Policy::DEFAULT };
+        modbus::Actor::new(setting, master, devices, (keeper, memory), context.clone())
+    };
     match bus.kind {
         BusKind::ModbusTcp { address, devices } => {
             let master = modbus::Master::Tcp(crate::modbus::tcp::TcpMaster::new(address, limits.timeout));
-            modbus::Actor::new((name, "modbus-tcp"), master, devices, limits, context).run().await;
+            modbus("modbus-tcp", master, devices).run().await;
         }
         BusKind::ModbusRtu { serial, devices } => {
             let master = modbus::Master::Rtu(crate::modbus::rtu::RtuMaster::new(serial, limits.timeout));
-            modbus::Actor::new((name, "modbus-rtu"), master, devices, limits, context).run().await;
+            modbus("modbus-rtu", master, devices).run().await;
         }
         BusKind::TextLines { place, poll, terminator, points } => {
             lines::Actor::new(name, (place, poll, terminator), points, limits, context).run().await;

@@ -9,7 +9,7 @@ use toml::Spanned;
 
 use super::check::Checker;
 use super::file::{DeviceFile, PointFile};
-use super::{LineField, LinePoint, ModbusDevice, ModbusPoint, PointCommon};
+use super::{LineField, LinePoint, ModbusDevice, ModbusPoint, PointCommon, ReadLimits};
 use crate::grid::Grid;
 use crate::modbus::transport::Table;
 use crate::value::{NumberType, Order, Scaling};
@@ -43,7 +43,8 @@ pub(super) fn modbus_devices(
             }
             let points: Vec<_> = file.point.iter().map(|point| modbus_point(checker, point, base)).collect();
             let points = points.into_iter().collect::<Option<Vec<_>>>();
-            Some(ModbusDevice { name: file.name.get_ref().clone(), unit_id: unit_id?, points: points? })
+            let reads = read_limits(checker, file);
+            Some(ModbusDevice { name: file.name.get_ref().clone(), unit_id: unit_id?, reads, points: points? })
         })
         .collect();
     devices.into_iter().collect()
@@ -59,6 +60,20 @@ fn unit_id(checker: &mut Checker<'_>, file: &DeviceFile, [low, high]: [i64; 2]) 
         return None;
     };
     checker.whole(number, &[low, high], "unit_id", &format!("on this kind of bus it is from {low} to {high}"))
+}
+
+fn read_limits(checker: &mut Checker<'_>, file: &DeviceFile) -> ReadLimits {
+    let mut limit = |number: &Option<Spanned<i64>>, [low, high]: [i64; 2], name: &str| {
+        number.as_ref().and_then(|number| {
+            checker.whole(number, &[low, high], name, &format!("it is from {low} to {high}, as the specification has it"))
+        })
+    };
+    let default = ReadLimits::default();
+    ReadLimits {
+        max_registers: limit(&file.max_registers, [1, 125], "max_registers").unwrap_or(default.max_registers),
+        max_bits: limit(&file.max_bits, [1, 2_000], "max_bits").unwrap_or(default.max_bits),
+        max_hole: limit(&file.max_hole, [0, 123], "max_hole"),
+    }
 }
 
 fn base(checker: &mut Checker<'_>, file: &DeviceFile) -> i64 {
@@ -200,6 +215,13 @@ pub(super) fn line_points(checker: &mut Checker<'_>, files: &[DeviceFile]) -> Op
         let why = "a text-lines bus has no units";
         checker.refuse(device.unit_id.as_ref(), "unit_id", why);
         checker.refuse(device.base.as_ref(), "base", why);
+        for (limit, name) in [
+            (&device.max_registers, "max_registers"),
+            (&device.max_bits, "max_bits"),
+            (&device.max_hole, "max_hole"),
+        ] {
+            checker.refuse(limit.as_ref(), name, why);
+        }
         points.extend(device.point.iter().map(|point| line_point(checker, point)));
     }
     points.into_iter().collect()

@@ -71,6 +71,9 @@ pub(super) struct DeviceFile {
     pub(super) name: Spanned<String>,
     pub(super) unit_id: Option<Spanned<i64>>,
     pub(super) base: Option<Spanned<i64>>,
+    pub(super) max_registers: Option<Spanned<i64>>,
+    pub(super) max_bits: Option<Spanned<i64>>,
+    pub(super) max_hole: Option<Spanned<i64>>,
     #[serde(default)]
     pub(super) point: Vec<PointFile>,
 }

@@ -1,0 +1,78 @@
+//! `plan`: what the gateway will ask, and whether its buses can do it.
+
+use std::fmt::Write;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use tjern_readings::clock::Clock;
+
+use super::{FAILED, WRONG};
+use crate::bus::load::{BusLoad, Measured, PlannedRequest, reckon};
+use crate::config::{Bus, BusKind, Config};
+use crate::modbus::transport::Table;
+
+/// Prints the plan of every bus; status 1 where one is asked for more than it can do.
+pub(super) fn execute(config: &Path) -> ExitCode {
+    let config = match Config::load(config) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(WRONG);
+        }
+    };
+    let (folder, now_us) = (config.spool().dir.join("learned"), Clock::system().now_us());
+    let mut too_much = false;
+    for bus in config.buses() {
+        let load = reckon(bus, &Measured::load(&folder, &bus.name, now_us));
+        print!("{}", describe(bus, &load));
+        too_much |= load.is_too_much();
+        if load.is_too_much() {
+            eprintln!(
+                "error: bus `{}` is asked for more than it can do; hint: longer `every`, a faster line, or fewer points",
+                bus.name
+            );
+        } else if load.is_high() {
+            eprintln!("warning: bus `{}` is nearly full: a failure or two, and slots are missed", bus.name);
+        }
+    }
+    if too_much { ExitCode::from(FAILED) } else { ExitCode::SUCCESS }
+}
+
+fn describe(bus: &Bus, load: &BusLoad) -> String {
+    let mut text = format!("bus {}\n", bus.name);
+    if let BusKind::TextLines { points, .. } = &bus.kind {
+        // Writing to a text does not fail.
+        let _ = writeln!(text, "  {} points from lines of text: nothing is planned", points.len());
+        return text;
+    }
+    for one in &load.requests {
+        let _ = writeln!(text, "  {}", request(one));
+    }
+    let at_least = if load.is_at_least { "at least " } else { "" };
+    let _ = match (load.share, load.shortest) {
+        (Some(share), Some(shortest)) => {
+            let percent = share * 100.0;
+            writeln!(text, "  load {at_least}{percent:.1} %, shortest period {at_least}{}", time(shortest))
+        }
+        _ => writeln!(text, "  load not known: a device on TCP was not measured yet, which `run` does"),
+    };
+    text
+}
+
+fn request(one: &PlannedRequest) -> String {
+    let table = Table::ALL.iter().find(|(_, table)| *table == one.request.table()).map_or("", |(word, _)| word);
+    let place = format!("{table}:{}", one.request.address());
+    let (device, count, points) = (format!("{} (unit {})", one.device, one.unit_id), one.request.count(), one.sensors.len());
+    let takes = one.time.map_or_else(|| "not known".to_owned(), time);
+    let every = time(one.every);
+    format!("{device:<24} {place:<16} count {count:<4} points {points:<4} every {every:<10} takes {takes}")
+}
+
+fn time(time: Duration) -> String {
+    match time.as_secs_f64() {
+        seconds if seconds < 1.0 => format!("{:.1} ms", seconds * 1e3),
+        seconds if seconds < 120.0 => format!("{seconds:.2} s"),
+        seconds => format!("{:.1} min", seconds / 60.0),
+    }
+}
