@@ -34,11 +34,9 @@ pub enum GatewayCommand {
     /// Polls the devices and sends their readings to the lake, until SIGINT or SIGTERM
     Run(run::RunArguments),
     /// Shows the requests that will be sent, each bus's load, and the shortest period that it can keep
-    #[command(
-        after_help = "Example:\n  tjern-gateway plan --config landfall-01.toml\n\n\
+    #[command(after_help = "Example:\n  tjern-gateway plan --config landfall-01.toml\n\n\
         Reckoned from a line's speed and from what `run` has measured; never guessed.\n\
-        Exit status: 0, 1 where a bus is asked for more than it can do, 2 for a wrong configuration."
-    )]
+        Exit status: 0, 1 where a bus is asked for more than it can do, 2 for a wrong configuration.")]
     Plan {
         /// The gateway's configuration, a TOML file
         #[arg(long, value_name = "FILE")]

@@ -33,7 +33,10 @@ async fn picky() -> (SocketAddr, mpsc::UnboundedReceiver<(u16, u16)>) {
                     let words = (first..first + count).flat_map(u16::to_be_bytes);
                     let body: Vec<u8> = match (first..first + count).contains(&BAD) {
                         true => vec![request[6], request[7] | 0x80, 2],
-                        false => [request[6], request[7], u8::try_from(count * 2).expect("small")].into_iter().chain(words).collect(),
+                        false => [request[6], request[7], u8::try_from(count * 2).expect("small")]
+                            .into_iter()
+                            .chain(words)
+                            .collect(),
                     };
                     let length = u16::try_from(body.len()).expect("short").to_be_bytes();
                     let frame = [&request[..4], &length, &body].concat();
@@ -50,7 +53,8 @@ async fn picky() -> (SocketAddr, mpsc::UnboundedReceiver<(u16, u16)>) {
 
 fn bus(address: SocketAddr, registers: &[u16]) -> String {
     let body = |register| format!("register = \"input:{register}\"\ntype = \"u16\"\nevery = \"100ms\"");
-    let points: String = registers.iter().map(|register| point(&format!("picky/r{register}"), &body(*register))).collect();
+    let points: String =
+        registers.iter().map(|register| point(&format!("picky/r{register}"), &body(*register))).collect();
     format!("[[bus]]\nname = \"picky\"\nkind = \"modbus-tcp\"\naddress = \"{address}\"\n{}{points}", device(1))
 }
 
@@ -117,7 +121,10 @@ async fn what_a_bus_says_of_itself_can_be_seen() {
 
 async fn plan(folder: &Path, bus: &str) -> (Option<i32>, String, String) {
     let file = folder.join("gateway.toml");
-    let head = format!("version = 1\ngateway = \"test\"\nlake = \"memory:///\"\n[spool]\ndir = \"{}/spool\"\n", folder.display());
+    let head = format!(
+        "version = 1\ngateway = \"test\"\nlake = \"memory:///\"\n[spool]\ndir = \"{}/spool\"\n",
+        folder.display()
+    );
     std::fs::write(&file, head + bus).expect("written");
     let mut command = Command::new(env!("CARGO_BIN_EXE_tjern-gateway"));
     command.args(["plan", "--config"]).arg(&file).env("NO_COLOR", "1").stdin(Stdio::null());
@@ -132,11 +139,22 @@ async fn the_plan_says_whether_a_bus_can_do_it() {
     let rtu = |every: &str| {
         let body = |register| format!("register = \"input:{register}\"\ntype = \"f32\"\nevery = \"{every}\"");
         let points: String = [0, 8, 500].map(|register| point(&format!("rtu/r{register}"), &body(register))).concat();
-        format!("[[bus]]\nname = \"line\"\nkind = \"modbus-rtu\"\nport = \"/dev/ttyUSB0\"\nbaud = 9600\n{}{points}", device(1))
+        format!(
+            "[[bus]]\nname = \"line\"\nkind = \"modbus-rtu\"\nport = \"/dev/ttyUSB0\"\nbaud = 9600\n{}{points}",
+            device(1)
+        )
     };
     let (status, shown, told) = plan(folder.path(), &rtu("1s")).await;
     assert_eq!((status, told.as_str()), (Some(0), ""), "{shown}");
-    for part in ["bus line", "input:0", "count 10 ", "points 2 ", "input:500", "load at least 7.3 %", "shortest period at least 73.3 ms"] {
+    for part in [
+        "bus line",
+        "input:0",
+        "count 10 ",
+        "points 2 ",
+        "input:500",
+        "load at least 7.3 %",
+        "shortest period at least 73.3 ms",
+    ] {
         assert!(shown.contains(part), "no {part:?} in:\n{shown}");
     }
     let (status, _, told) = plan(folder.path(), &rtu("80ms")).await;

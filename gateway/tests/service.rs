@@ -8,6 +8,7 @@ use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use common::{device, point, simulator, soon, unit, word};
+use tjern_gateway::config::Config;
 use tjern_gateway::simulate::{Simulation, Simulator};
 use tokio::process::{Child, Command};
 use tokio::time::interval;
@@ -102,6 +103,29 @@ async fn output(mut command: Command) -> (Option<i32>, String, String) {
     let Output { status, stdout, stderr } = soon("the end", command.output()).await.expect("it runs");
     let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
     (status.code(), text(stdout), text(stderr))
+}
+
+/// A technician copies it and begins.
+#[test]
+fn the_example_that_is_packed_is_a_configuration() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../dist/gateway.example.toml");
+    let config = Config::load(path.as_ref()).unwrap_or_else(|error| panic!("{error}"));
+    assert!(config.status_listen().is_some() && config.sensors().count() > 0);
+}
+
+#[tokio::test]
+async fn the_version_is_told_and_help_has_examples() {
+    for (words, part) in [
+        (["--version"].as_slice(), concat!("tjern-gateway ", env!("CARGO_PKG_VERSION"))),
+        (&["--help"], "Examples:"),
+        (&["run", "--help"], "SIGHUP makes it read the file again"),
+        (&["watch", "--help"], "tjern-gateway watch --status unix:"),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tjern-gateway"));
+        command.args(words).env("NO_COLOR", "1").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let (status, out, _) = output(command).await;
+        assert!(status == Some(0) && out.contains(part), "{words:?}: {out}");
+    }
 }
 
 #[tokio::test]

@@ -328,12 +328,7 @@ impl Device {
         }
     }
 
-    fn end(
-        &mut self,
-        group: &Group,
-        raw: impl Fn(&Point) -> Result<f64, Cause>,
-        timing: Timing,
-    ) -> Vec<Reading> {
+    fn end(&mut self, group: &Group, raw: impl Fn(&Point) -> Result<f64, Cause>, timing: Timing) -> Vec<Reading> {
         let (mut readings, mut relents) = (Vec::new(), false);
         for member in &group.members {
             let point = &mut self.points[member.point];
@@ -479,7 +474,13 @@ impl Point {
     }
 
     /// Ends a slot.
-    fn end(&mut self, due: Due, raw: Result<f64, Cause>, (asked_us, answered_us): (i64, i64), turn: u64) -> Option<Reading> {
+    fn end(
+        &mut self,
+        due: Due,
+        raw: Result<f64, Cause>,
+        (asked_us, answered_us): (i64, i64),
+        turn: u64,
+    ) -> Option<Reading> {
         self.served = turn;
         self.state.conclude(due, raw, asked_us, answered_us)
     }

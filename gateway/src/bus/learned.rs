@@ -259,7 +259,10 @@ impl Keeper {
             Err(error) => Some(error.to_string()),
         };
         if let (Some(error), false) = (&error, self.failed) {
-            warn!(bus = self.bus, "what is learned about the bus cannot be written, and is learned anew after a restart: {error}");
+            warn!(
+                bus = self.bus,
+                "what is learned about the bus cannot be written, and is learned anew after a restart: {error}"
+            );
         }
         self.failed = error.is_some();
     }
@@ -293,7 +296,8 @@ mod tests {
         keeper.keep(&memory()).await;
         keeper.end().await;
         assert_eq!(load(&learned, name, NOW_US), memory());
-        let files: Vec<_> = fs::read_dir(&learned).expect("a folder").flatten().map(|entry| entry.file_name()).collect();
+        let files: Vec<_> =
+            fs::read_dir(&learned).expect("a folder").flatten().map(|entry| entry.file_name()).collect();
         assert_eq!(files, ["%2e%2e%2fpump%20house%2f%c3%98.toml"], "it stays in its folder");
         let later = load(&learned, name, NOW_US + FORGET_US).remove(&3).expect("the device");
         assert_eq!((later.learned, later.turnaround), (Learned::default(), Some(Duration::from_micros(8_125))));

@@ -119,7 +119,11 @@ pub(super) fn warn_of_too_much(bus: &Bus, memory: &BusMemory) {
     let (Some(share), Some(shortest)) = (load.share.filter(|_| load.is_high()), load.shortest) else { return };
     let load_percent = format!("{:.0}", share * 100.0);
     if load.is_too_much() {
-        warn!(bus = bus.name, load_percent, "the bus is asked for more than it can do: slots will be missed; all its points together take {shortest:.1?}");
+        warn!(
+            bus = bus.name,
+            load_percent,
+            "the bus is asked for more than it can do: slots will be missed; all its points together take {shortest:.1?}"
+        );
     } else {
         warn!(bus = bus.name, load_percent, "the bus is nearly full: all its points together take {shortest:.1?}");
     }
@@ -219,10 +223,14 @@ mod tests {
 
     fn bus(head: &str, points: &[(u16, &str)]) -> Bus {
         let point = |(index, (address, every)): (usize, &(u16, &str))| {
-            format!("[[bus.device.point]]\nsensor = \"tarn/p{index}\"\nregister = \"input:{address}\"\ntype = \"u16\"\nevery = \"{every}\"\n")
+            format!(
+                "[[bus.device.point]]\nsensor = \"tarn/p{index}\"\nregister = \"input:{address}\"\ntype = \"u16\"\nevery = \"{every}\"\n"
+            )
         };
         let points: String = points.iter().enumerate().map(point).collect();
-        let text = format!("version = 1\ngateway = \"test\"\nlake = \"memory:///\"\n[spool]\ndir = \"unused\"\n[[bus]]\nname = \"north\"\n{head}[[bus.device]]\nname = \"meter\"\nunit_id = 1\n{points}");
+        let text = format!(
+            "version = 1\ngateway = \"test\"\nlake = \"memory:///\"\n[spool]\ndir = \"unused\"\n[[bus]]\nname = \"north\"\n{head}[[bus.device]]\nname = \"meter\"\nunit_id = 1\n{points}"
+        );
         Config::parse(&ConfigText::new("test.toml", text)).expect("good").buses()[0].clone()
     }
 
@@ -235,7 +243,10 @@ mod tests {
         assert!((load.share.expect("known") - 0.252).abs() < 0.001, "{load:?}");
         assert!(load.is_at_least && !load.is_high());
         assert_eq!(load.shortest.expect("known").as_millis(), 25);
-        let full = reckon(&bus(RTU, &[(0, "100ms"), (1_000, "100ms"), (2_000, "100ms"), (3_000, "100ms")]), &Measured::default());
+        let full = reckon(
+            &bus(RTU, &[(0, "100ms"), (1_000, "100ms"), (2_000, "100ms"), (3_000, "100ms")]),
+            &Measured::default(),
+        );
         assert!(full.is_too_much(), "{full:?}");
     }
 

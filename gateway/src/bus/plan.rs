@@ -74,7 +74,7 @@ pub(crate) fn plan(mut wanted: Vec<Wanted>, rules: &Rules<'_>) -> Vec<Group> {
     let (alone, shared): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|one| one.alone);
     let mut groups: Vec<Group> = alone.iter().filter_map(|one| Group::of(&[*one])).collect();
     for table in shared.chunk_by(|one, other| one.table == other.table) {
-        groups.extend(cuts(table, rules).into_iter().filter_map(|members| Group::of(members)));
+        groups.extend(cuts(table, rules).into_iter().filter_map(Group::of));
     }
     groups.sort_by_key(|group| (group.request.table(), group.request.address()));
     groups
@@ -190,9 +190,8 @@ mod tests {
     }
 
     fn limits() -> impl Strategy<Value = ReadLimits> {
-        (4_u16..=125, 1_u16..=2_000, prop::option::of(0_u16..60)).prop_map(|(max_registers, max_bits, max_hole)| {
-            ReadLimits { max_registers, max_bits, max_hole }
-        })
+        (4_u16..=125, 1_u16..=2_000, prop::option::of(0_u16..60))
+            .prop_map(|(max_registers, max_bits, max_hole)| ReadLimits { max_registers, max_bits, max_hole })
     }
 
     proptest! {

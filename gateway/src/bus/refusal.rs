@@ -179,7 +179,8 @@ impl Refusals {
             return Verdict::Point;
         }
         let count = group.request.count();
-        let tried = |limit: &&mut CountLimit| limit.table == whole.table && (limit.good + 1..limit.refused).contains(&count);
+        let tried =
+            |limit: &&mut CountLimit| limit.table == whole.table && (limit.good + 1..limit.refused).contains(&count);
         if let Some(limit) = self.learned.counts.iter_mut().find(tried) {
             limit.refused = count;
             return Verdict::Split;
@@ -241,7 +242,8 @@ impl Trial {
         let (_, left, left_end) = best?;
         let whole = span(group.request);
         let cut = Barrier { table: whole.table, first: left_end, end: members[left].first() };
-        let nearest = members[..left].iter().filter(|member| member.end() == left_end).max_by_key(|member| member.address);
+        let nearest =
+            members[..left].iter().filter(|member| member.end() == left_end).max_by_key(|member| member.address);
         let proof = Group::of(&[*nearest?, members[left]]).map(|group| group.request);
         Some(Self { whole, cut, answered: Vec::new(), proof })
     }

@@ -63,7 +63,8 @@ fn describe(bus: &Bus, load: &BusLoad) -> String {
 fn request(one: &PlannedRequest) -> String {
     let table = Table::ALL.iter().find(|(_, table)| *table == one.request.table()).map_or("", |(word, _)| word);
     let place = format!("{table}:{}", one.request.address());
-    let (device, count, points) = (format!("{} (unit {})", one.device, one.unit_id), one.request.count(), one.sensors.len());
+    let (device, count, points) =
+        (format!("{} (unit {})", one.device, one.unit_id), one.request.count(), one.sensors.len());
     let takes = one.time.map_or_else(|| "not known".to_owned(), time);
     let every = time(one.every);
     format!("{device:<24} {place:<16} count {count:<4} points {points:<4} every {every:<10} takes {takes}")

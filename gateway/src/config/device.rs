@@ -65,7 +65,12 @@ fn unit_id(checker: &mut Checker<'_>, file: &DeviceFile, [low, high]: [i64; 2]) 
 fn read_limits(checker: &mut Checker<'_>, file: &DeviceFile) -> ReadLimits {
     let mut limit = |number: &Option<Spanned<i64>>, [low, high]: [i64; 2], name: &str| {
         number.as_ref().and_then(|number| {
-            checker.whole(number, &[low, high], name, &format!("it is from {low} to {high}, as the specification has it"))
+            checker.whole(
+                number,
+                &[low, high],
+                name,
+                &format!("it is from {low} to {high}, as the specification has it"),
+            )
         })
     };
     let default = ReadLimits::default();
@@ -215,11 +220,9 @@ pub(super) fn line_points(checker: &mut Checker<'_>, files: &[DeviceFile]) -> Op
         let why = "a text-lines bus has no units";
         checker.refuse(device.unit_id.as_ref(), "unit_id", why);
         checker.refuse(device.base.as_ref(), "base", why);
-        for (limit, name) in [
-            (&device.max_registers, "max_registers"),
-            (&device.max_bits, "max_bits"),
-            (&device.max_hole, "max_hole"),
-        ] {
+        for (limit, name) in
+            [(&device.max_registers, "max_registers"), (&device.max_bits, "max_bits"), (&device.max_hole, "max_hole")]
+        {
             checker.refuse(limit.as_ref(), name, why);
         }
         points.extend(device.point.iter().map(|point| line_point(checker, point)));

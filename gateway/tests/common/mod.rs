@@ -100,8 +100,14 @@ impl Buses {
         let stop = CancellationToken::new();
         let newest = Newest::from_fn(|_| None);
         let states = BusStates::new();
-        let context =
-            BusContext { clock: Clock::system(), readings, newest, stop: stop.clone(), states: states.clone(), learned };
+        let context = BusContext {
+            clock: Clock::system(),
+            readings,
+            newest,
+            stop: stop.clone(),
+            states: states.clone(),
+            learned,
+        };
         let mut actors = JoinSet::new();
         for bus in config.buses() {
             actors.spawn(bus::run(bus.clone(), context.clone()));

@@ -31,7 +31,15 @@ struct Line {
 impl Line {
     fn new(bus: &Bus) -> Self {
         let (wire, timeout) = (Wire::of(&bus.kind), bus.timeout);
-        Self { wire, timeout, turnarounds: HashMap::new(), dead: None, now: Duration::ZERO, drained_at: Duration::ZERO, asked: 0 }
+        Self {
+            wire,
+            timeout,
+            turnarounds: HashMap::new(),
+            dead: None,
+            now: Duration::ZERO,
+            drained_at: Duration::ZERO,
+            asked: 0,
+        }
     }
 
     /// As a master does it: after a lost answer the line is left alone for as long as an answer may take.
@@ -85,7 +93,15 @@ fn poll(bus: &Bus, policy: Policy, line: &mut Line, until: Duration) -> (Vec<Rea
         let drain = if result.is_err() { line.timeout } else { Duration::ZERO };
         let took = line.now - asked.max(drained_at);
         let (answered_us, is_measure) = (START_US + us(line.now), asked >= drained_at);
-        let timing = Timing { asked_us: now_us, answered_us, now: start + line.now, took, is_measure, cost: took + drain, turn: 0 };
+        let timing = Timing {
+            asked_us: now_us,
+            answered_us,
+            now: start + line.now,
+            took,
+            is_measure,
+            cost: took + drain,
+            turn: 0,
+        };
         stored.extend(polling.ended((index, &job), result.as_ref(), timing));
     }
     (stored, polling)
@@ -101,7 +117,10 @@ fn config(head: &str, devices: &str) -> Bus {
 fn device(unit_id: u8, registers: &[u16], every: &str) -> String {
     let mut text = format!("[[bus.device]]\nname = \"device-{unit_id}\"\nunit_id = {unit_id}\n");
     for register in registers {
-        let _ = write!(text, "[[bus.device.point]]\nsensor = \"unit-{unit_id}/r{register}\"\nregister = \"input:{register}\"\ntype = \"u16\"\nevery = \"{every}\"\n");
+        let _ = write!(
+            text,
+            "[[bus.device.point]]\nsensor = \"unit-{unit_id}/r{register}\"\nregister = \"input:{register}\"\ntype = \"u16\"\nevery = \"{every}\"\n"
+        );
     }
     text
 }
@@ -123,7 +142,9 @@ fn kept(readings: &[Reading], unit_id: u8, every: Duration, (from, to): (Duratio
         }
     }
     let all = us(to - from) / us(every);
-    let share = |slots: &Vec<i64>| f64::from(u32::try_from(slots.len()).expect("few")) / f64::from(u32::try_from(all).expect("few"));
+    let share = |slots: &Vec<i64>| {
+        f64::from(u32::try_from(slots.len()).expect("few")) / f64::from(u32::try_from(all).expect("few"))
+    };
     slots.values().map(share).fold(1.0, f64::min) * f64::from(u8::from(!slots.is_empty()))
 }
 

@@ -109,7 +109,10 @@ fn what_is_repaired_is_shared_again() {
     device.bad.clear();
     (0..3).for_each(|_| drop(slot(&mut refusals, &points, &mut device)));
     assert_eq!(slot(&mut refusals, &points, &mut device).len(), 1);
-    let mut learned = Learned { holes: vec![Found { place: span(ReadRequest::new(Table::Coil, 1, 1).expect("within")), found_us: 5 }], ..Learned::default() };
+    let mut learned = Learned {
+        holes: vec![Found { place: span(ReadRequest::new(Table::Coil, 1, 1).expect("within")), found_us: 5 }],
+        ..Learned::default()
+    };
     assert!(!learned.expire(FORGET_US), "it is believed for 30 days");
     assert!(learned.expire(FORGET_US + 5) && learned == Learned::default());
 }
