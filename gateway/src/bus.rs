@@ -27,6 +27,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Bus, BusKind};
+use crate::modbus::Master;
 use state::BusStates;
 
 /// How many transactions' readings may wait for the spool before the buses wait too.
@@ -87,22 +88,17 @@ pub async fn run(bus: Bus, context: BusContext) {
     let keeper = learned::Keeper::new(context.learned.clone(), bus.name.clone());
     let memory = keeper.load(context.clock.now_us()).await;
     load::warn_of_too_much(&bus, &memory);
-    let (name, wire) = (bus.name, cost::Wire::of(&bus.kind));
-    let modbus = |kind, master, devices| {
-        let setting = poll::Setting { name: name.clone(), kind, wire, limits, policy: health::Policy::DEFAULT };
-        modbus::Actor::new(setting, master, devices, (keeper, memory), context.clone())
-    };
+    let (wire, kind, master) = (cost::Wire::of(&bus.kind), bus.kind.word(), Master::of(&bus.kind, limits.timeout));
     match bus.kind {
-        BusKind::ModbusTcp { address, devices } => {
-            let master = modbus::Master::Tcp(crate::modbus::tcp::TcpMaster::new(address, limits.timeout));
-            modbus("modbus-tcp", master, devices).run().await;
-        }
-        BusKind::ModbusRtu { serial, devices } => {
-            let master = modbus::Master::Rtu(crate::modbus::rtu::RtuMaster::new(serial, limits.timeout));
-            modbus("modbus-rtu", master, devices).run().await;
+        BusKind::ModbusTcp { devices, .. }
+        | BusKind::ModbusRtu { devices, .. }
+        | BusKind::ModbusRtuTcp { devices, .. } => {
+            let Some(master) = master else { return };
+            let setting = poll::Setting { name: bus.name, kind, wire, limits, policy: health::Policy::DEFAULT };
+            modbus::Actor::new(setting, master, devices, (keeper, memory), context).run().await;
         }
         BusKind::TextLines { place, poll, terminator, points } => {
-            lines::Actor::new(name, (place, poll, terminator), points, limits, context).run().await;
+            lines::Actor::new(bus.name, (place, poll, terminator), points, limits, context).run().await;
         }
     }
 }

@@ -4,12 +4,16 @@
 //! of [`GatewayCommand`]. stdout is for data, stderr is for the log. Exit status: 0 when it was told to end, 1 when it failed, 2 for a wrong
 //! configuration, with nothing started.
 
-mod plan;
+pub mod plan;
+mod progress;
+pub mod read;
 pub mod run;
+pub mod scan;
+pub mod sniff;
+mod target;
 pub mod watch;
 
 use std::io::{self, IsTerminal};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Subcommand;
@@ -34,14 +38,13 @@ pub enum GatewayCommand {
     /// Polls the devices and sends their readings to the lake, until SIGINT or SIGTERM
     Run(run::RunArguments),
     /// Shows the requests that will be sent, each bus's load, and the shortest period that it can keep
-    #[command(after_help = "Example:\n  tjern-gateway plan --config landfall-01.toml\n\n\
-        Reckoned from a line's speed and from what `run` has measured; never guessed.\n\
-        Exit status: 0, 1 where a bus is asked for more than it can do, 2 for a wrong configuration.")]
-    Plan {
-        /// The gateway's configuration, a TOML file
-        #[arg(long, value_name = "FILE")]
-        config: PathBuf,
-    },
+    Plan(plan::PlanArguments),
+    /// Reads once, and shows what came in every type and byte order
+    Read(read::ReadArguments),
+    /// Looks who is on a line and what they hold; writes a configuration
+    Scan(scan::ScanArguments),
+    /// Listens to an RTU line and tells what others say on it
+    Sniff(sniff::SniffArguments),
     /// Shows every point of a gateway that runs: value, age, round trip, state
     Watch(watch::WatchArguments),
 }
@@ -50,7 +53,10 @@ pub enum GatewayCommand {
 pub async fn execute(command: GatewayCommand) -> ExitCode {
     match command {
         GatewayCommand::Run(arguments) => Box::pin(run::execute(arguments)).await,
-        GatewayCommand::Plan { config } => plan::execute(&config),
+        GatewayCommand::Plan(arguments) => plan::execute(&arguments),
+        GatewayCommand::Read(arguments) => Box::pin(read::execute(arguments)).await,
+        GatewayCommand::Scan(arguments) => Box::pin(scan::execute(arguments)).await,
+        GatewayCommand::Sniff(arguments) => Box::pin(sniff::execute(arguments)).await,
         GatewayCommand::Watch(arguments) => Box::pin(watch::execute(arguments)).await,
     }
 }

@@ -34,6 +34,7 @@ use crate::config::Config;
 use crate::notify::Notifier;
 use crate::spool::{Spool, SpoolError, SpoolSettings};
 use crate::status::{self, StatusSource};
+use crate::system::SystemReadings;
 use crate::upload::{Unsent, UploadSettings, UploadState};
 use appender::Appender;
 use buses::Buses;
@@ -156,7 +157,9 @@ impl Running {
         let upload =
             UploadShare { store, clock: clock.clone(), state: UploadState::default(), unsent: Unsent::default() };
         let uploads = Uploads::start(spool.clone(), upload.settings(&config));
-        let (appender, readings) = Appender::start(spool.clone());
+        // How far the clock is off nobody says here yet.
+        let system = SystemReadings::new(config.gateway(), clock.clone(), upload.state.clone(), || None);
+        let (appender, readings) = Appender::start(spool.clone(), system.ok());
         let bus_stop = stop.child_token();
         let states = BusStates::new();
         let newest_of = spool.clone();
@@ -298,7 +301,7 @@ impl UploadShare {
         let upload = config.upload();
         UploadSettings {
             every: upload.every.duration(),
-            configuration: Some((config.sha256(), config.text().to_owned())),
+            configuration: Some((config.sha256(), config.public_text())),
             unsent: self.unsent.clone(),
             store: self.store.clone(),
             limits: upload.limits,

@@ -26,7 +26,7 @@ use crate::spool::SpoolProbe;
 use crate::upload::UploadState;
 use report::{
     BusReport, ConfigurationReport, DeviceReport, GatewayStatus, Health, PointReport, Refusal, SpoolReport,
-    UploadReport,
+    UploadReport, WireReport,
 };
 
 /// A bus comes round at least once a second, or when a transaction ends. So much is granted to a machine that
@@ -178,6 +178,7 @@ impl StatusSource {
                 kind: bus.kind.clone(),
                 incarnation: place.incarnation,
                 turns: bus.turns,
+                wire: bus.wire.as_ref().map(WireReport::from),
                 devices: devices.collect(),
             })
         };
@@ -193,7 +194,9 @@ impl StatusSource {
 /// The unit of each sensor, where the configuration has one.
 fn units(config: &Config) -> HashMap<String, String> {
     let commons = config.buses().iter().flat_map(|bus| match &bus.kind {
-        BusKind::ModbusTcp { devices, .. } | BusKind::ModbusRtu { devices, .. } => {
+        BusKind::ModbusTcp { devices, .. }
+        | BusKind::ModbusRtu { devices, .. }
+        | BusKind::ModbusRtuTcp { devices, .. } => {
             devices.iter().flat_map(|device| &device.points).map(|point| &point.common).collect::<Vec<_>>()
         }
         BusKind::TextLines { points, .. } => points.iter().map(|point| &point.common).collect(),

@@ -181,7 +181,7 @@ mod tests {
         "upload":{"waiting_batches":1,"waiting_bytes":2000,"oldest_waiting_us":null,"last_success_us":1700000000000000,
             "last_error":null,"last_lag_us":null,"requests":3,"uploaded_batches":2,"uploaded_bytes":4000},
         "a_key_of_later":true,
-        "buses":[{"name":"north","kind":"modbus-tcp","incarnation":1,"turns":5,"devices":[
+        "buses":[{"name":"north","kind":"modbus-tcp","incarnation":1,"turns":5,"wire":null,"devices":[
             {"name":"logger","unit_id":1,"state":"healthy","round_trip_us":8000,"timeouts":0,"exceptions":0,
              "broken_frames":0,"points":[
                 {"sensor":"tarn/water_temperature","unit":"Cel","every_us":1000000,"slot_us":1700000009000000,

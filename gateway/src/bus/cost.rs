@@ -1,25 +1,15 @@
 //! What a request costs its bus, in time.
 //!
 //! On a serial line a read takes 8 characters for the request, 5 and the data for the answer, a silence of 3.5
-//! characters before each (MODBUS over serial line 1.02, section 2.5.1.1) and the device's turnaround. Reading over
+//! characters before each (`modbus::timing`) and the device's turnaround. Reading over
 //! a hole of H registers so pays where 2H characters take less than 13 characters, two silences and a turnaround.
 //! On TCP the wire costs next to nothing: a request costs what its device was measured to take. No I/O, no clock.
 
 use std::time::Duration;
 
-use crate::config::{BusKind, ReadLimits, Serial};
+use crate::config::{BusKind, ReadLimits};
+use crate::modbus::timing::{ANSWER_CHARS, Line, REQUEST_CHARS};
 use crate::modbus::transport::{ReadRequest, Table};
-
-/// Unit, function, address, count, checksum.
-const REQUEST_CHARACTERS: u64 = 8;
-/// Unit, function, count, checksum.
-const ANSWER_CHARACTERS: u64 = 5;
-/// A start bit, eight of data, a parity or second stop bit, a stop bit.
-const CHARACTER_BITS: u64 = 11;
-
-/// From above this rate on the silence between frames is a fixed time.
-const FAST_BAUD: u32 = 19_200;
-const FAST_SILENCE_NS: u64 = 1_750_000;
 
 /// On TCP a byte costs no time that could be told. It costs something, so that of two plans with equally many
 /// requests the one that reads less is taken.
@@ -44,17 +34,17 @@ impl Wire {
     /// That of a kind of bus.
     pub(crate) fn of(kind: &BusKind) -> Self {
         match kind {
-            BusKind::ModbusRtu { serial, .. } => Self::serial(serial),
-            _ => Self::TCP,
+            BusKind::ModbusRtu { serial, .. } => Self::line(serial.line()),
+            // The far line is the bottleneck; the way to it is part of what is measured as turnaround.
+            BusKind::ModbusRtuTcp { baud, .. } => Self::line(Line::rtu(*baud)),
+            BusKind::ModbusTcp { .. } | BusKind::TextLines { .. } => Self::TCP,
         }
     }
 
     pub(crate) const TCP: Self = Self { byte_ns: TCP_BYTE_NS, silence_ns: 0, is_serial: false };
 
-    pub(crate) fn serial(serial: &Serial) -> Self {
-        let byte_ns = CHARACTER_BITS * 1_000_000_000 / u64::from(serial.baud.max(1));
-        let silence_ns = if serial.baud > FAST_BAUD { FAST_SILENCE_NS } else { byte_ns * 7 / 2 };
-        Self { byte_ns, silence_ns, is_serial: true }
+    pub(crate) const fn line(line: Line) -> Self {
+        Self { byte_ns: line.char_time_ns(), silence_ns: line.silence_us() * 1_000, is_serial: true }
     }
 
     /// Whether the line's own speed says what a request takes at least.
@@ -64,7 +54,7 @@ impl Wire {
 
     /// What everything but the data and the device's own time takes.
     const fn overhead_ns(self) -> u64 {
-        if self.is_serial { (REQUEST_CHARACTERS + ANSWER_CHARACTERS) * self.byte_ns + 2 * self.silence_ns } else { 0 }
+        if self.is_serial { (REQUEST_CHARS + ANSWER_CHARS) * self.byte_ns + 2 * self.silence_ns } else { 0 }
     }
 
     /// How long a read takes on the wire, without the device's own time.
@@ -162,10 +152,9 @@ impl Turnaround {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Parity;
 
     fn line(baud: u32) -> Wire {
-        Wire::serial(&Serial { port: "line".into(), baud, data_bits: 8, parity: Parity::Even, stop_bits: 1 })
+        Wire::line(Line::rtu(baud))
     }
 
     /// The largest hole that is cheaper than a request of its own.

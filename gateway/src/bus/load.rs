@@ -87,7 +87,9 @@ impl BusLoad {
 pub fn reckon(bus: &Bus, measured: &Measured) -> BusLoad {
     let none: &[ModbusDevice] = &[];
     let devices = match &bus.kind {
-        BusKind::ModbusTcp { devices, .. } | BusKind::ModbusRtu { devices, .. } => devices,
+        BusKind::ModbusTcp { devices, .. }
+        | BusKind::ModbusRtu { devices, .. }
+        | BusKind::ModbusRtuTcp { devices, .. } => devices,
         BusKind::TextLines { .. } => none,
     };
     let wire = Wire::of(&bus.kind);

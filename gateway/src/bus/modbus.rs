@@ -15,9 +15,8 @@ use super::learned::{BusMemory, Keeper};
 use super::poll::{Polling, Setting};
 use super::state::BusState;
 use crate::config::ModbusDevice;
-use crate::modbus::rtu::RtuMaster;
-use crate::modbus::tcp::TcpMaster;
-use crate::modbus::transport::{Answer, Failure, ReadRequest};
+use crate::modbus::Master;
+use crate::modbus::transport::Failure;
 
 /// How often it is looked whether slots were missed: a line a minute, not a line a slot. What was learned is written
 /// as often.
@@ -26,28 +25,11 @@ const LOOK: Duration = Duration::from_secs(60);
 /// A turnaround alone is written no more often: it is measured anew anyway, and cards wear out.
 const TURNAROUND_KEPT_EVERY: Duration = Duration::from_secs(3_600);
 
-/// The wire.
-#[derive(Debug)]
-pub(super) enum Master {
-    Tcp(TcpMaster),
-    Rtu(RtuMaster),
-}
-
-impl Master {
-    async fn read(&mut self, unit: u8, request: ReadRequest) -> Result<Answer, Failure> {
-        match self {
-            Self::Tcp(master) => master.read(unit, request).await,
-            Self::Rtu(master) => master.read(unit, request).await,
-        }
-    }
-}
-
 #[derive(Debug)]
 pub(super) struct Actor {
     name: String,
     master: Master,
     polling: Polling,
-    timeout: Duration,
     context: BusContext,
     state: Arc<BusState>,
     /// Until then the master lets the line fall silent.
@@ -71,11 +53,13 @@ impl Actor {
         let polling = Polling::new(&setting, devices, memory.clone(), &context);
         let cells = polling.devices().map(|device: &Device| Arc::clone(&device.cell)).collect();
         let state = context.states.begin(&setting.name, setting.kind, cells);
+        if let Some(stats) = master.stats() {
+            state.count_wire(stats);
+        }
         Self {
             name: setting.name,
             master,
             polling,
-            timeout: setting.limits.timeout,
             context,
             state,
             drained_at: Instant::now(),
@@ -120,9 +104,8 @@ impl Actor {
         self.note_line(result.as_ref().err());
         // The drain after a failure was charged to whom it is owed to.
         let (took, is_measure) = (now.saturating_duration_since(asked.max(self.drained_at)), asked >= self.drained_at);
-        let lost = |failure: &Failure| matches!(failure.cause, Cause::Timeout | Cause::Crc | Cause::Malformed);
-        // After a lost answer the master leaves the bus alone for as long as an answer may take.
-        let drain = if result.as_ref().is_err_and(lost) { self.timeout } else { Duration::ZERO };
+        // After a lost answer the master leaves the bus alone until no late one is to be expected.
+        let drain = self.master.quiet_left();
         self.drained_at = now + drain;
         let timing = Timing { asked_us, answered_us, now, took, is_measure, cost: took + drain, turn: 0 };
         let readings = self.polling.ended((index, &job), result.as_ref(), timing);

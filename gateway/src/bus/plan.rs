@@ -132,7 +132,8 @@ mod tests {
 
     use super::*;
     use crate::bus::cost::Wire;
-    use crate::config::{Parity, ReadLimits, Serial};
+    use crate::config::ReadLimits;
+    use crate::modbus::timing::Line;
     use proptest::prelude::*;
 
     const WHOLE: &dyn Fn(Table) -> u16 = &|table| table.count_max();
@@ -142,7 +143,7 @@ mod tests {
     }
 
     fn line(baud: u32) -> Wire {
-        Wire::serial(&Serial { port: "line".into(), baud, data_bits: 8, parity: Parity::Even, stop_bits: 1 })
+        Wire::line(Line::rtu(baud))
     }
 
     fn costs(baud: u32, limits: ReadLimits) -> Costs {

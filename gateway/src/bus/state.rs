@@ -6,12 +6,13 @@
 //! asks whether it grows. Nothing here is on disk.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tjern_readings::reading::Cause;
 use tjern_readings::sensor::SensorId;
 
 use super::point::FAILURES_TO_DOWN;
+use crate::modbus::stats::{WireCounts, WireStats};
 
 /// Of a number that may not be there yet.
 const NONE: u64 = u64::MAX;
@@ -29,6 +30,8 @@ pub struct BusSnapshot {
     pub kind: String,
     /// Its devices, in the order of the configuration. A bus of text lines has one, with the bus's name.
     pub devices: Vec<DeviceSnapshot>,
+    /// What was counted on its wire, on a Modbus RTU bus: errors of the port's hardware among it.
+    pub wire: Option<WireCounts>,
     /// How often its actor came round: it grows at least once a second while the actor lives and no
     /// transaction takes longer.
     pub turns: u64,
@@ -132,7 +135,7 @@ impl BusStates {
         let mut buses = locked(&self.0);
         let before = buses.iter_mut().find(|known| known.bus == bus);
         let turns = AtomicU64::new(before.as_ref().map_or(0, |known| known.turns.load(Ordering::Relaxed)));
-        let state = Arc::new(BusState { bus: bus.to_owned(), kind, devices, turns });
+        let state = Arc::new(BusState { bus: bus.to_owned(), kind, devices, turns, wire: OnceLock::new() });
         match before {
             Some(known) => *known = Arc::clone(&state),
             None => buses.push(Arc::clone(&state)),
@@ -148,9 +151,16 @@ pub(crate) struct BusState {
     kind: &'static str,
     devices: Vec<Arc<DeviceCell>>,
     turns: AtomicU64,
+    wire: OnceLock<WireStats>,
 }
 
 impl BusState {
+    /// Shows what is counted on its wire.
+    pub(crate) fn count_wire(&self, stats: WireStats) {
+        // It is called once, by the actor that began this state.
+        let _ = self.wire.set(stats);
+    }
+
     /// The actor came round.
     pub(crate) fn turn(&self) {
         self.turns.fetch_add(1, Ordering::Relaxed);
@@ -161,6 +171,7 @@ impl BusState {
             bus: self.bus.clone(),
             kind: self.kind.to_owned(),
             devices: self.devices.iter().map(|device| device.snapshot()).collect(),
+            wire: self.wire.get().map(WireStats::counts),
             turns: self.turns.load(Ordering::Relaxed),
         }
     }

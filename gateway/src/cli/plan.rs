@@ -1,10 +1,11 @@
 //! `plan`: what the gateway will ask, and whether its buses can do it.
 
 use std::fmt::Write;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::Args;
 use tjern_readings::clock::Clock;
 
 use super::{FAILED, WRONG};
@@ -12,9 +13,20 @@ use crate::bus::load::{BusLoad, Measured, PlannedRequest, reckon};
 use crate::config::{Bus, BusKind, Config};
 use crate::modbus::transport::Table;
 
+/// What `plan` is told.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  tjern-gateway plan --config landfall-01.toml\n\n\
+    Reckoned from a line's speed and from what `run` has measured; never guessed.\n\
+    Exit status: 0, 1 where a bus is asked for more than it can do, 2 for a wrong configuration.")]
+pub struct PlanArguments {
+    /// The gateway's configuration, a TOML file
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+}
+
 /// Prints the plan of every bus; status 1 where one is asked for more than it can do.
-pub(super) fn execute(config: &Path) -> ExitCode {
-    let config = match Config::load(config) {
+pub(super) fn execute(arguments: &PlanArguments) -> ExitCode {
+    let config = match Config::load(&arguments.config) {
         Ok(config) => config,
         Err(error) => {
             eprintln!("{error}");

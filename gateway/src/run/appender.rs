@@ -8,6 +8,7 @@ use tracing::error;
 use super::{Task, watched};
 use crate::bus::READINGS_QUEUE;
 use crate::spool::Spool;
+use crate::system::SystemReadings;
 
 /// Only a reload asks, and waits for its answer.
 const FLUSH_QUEUE: usize = 1;
@@ -21,10 +22,10 @@ pub(super) struct Appender {
 
 impl Appender {
     /// Begins; the sender is for the buses. It ends when the last of them has gone.
-    pub(super) fn start(spool: Spool) -> (Self, mpsc::Sender<Vec<Reading>>) {
+    pub(super) fn start(spool: Spool, system: Option<SystemReadings>) -> (Self, mpsc::Sender<Vec<Reading>>) {
         let (readings, received) = mpsc::channel(READINGS_QUEUE);
         let (flush, asked) = mpsc::channel(FLUSH_QUEUE);
-        (Self { flush, task: watched(run(spool, received, asked)) }, readings)
+        (Self { flush, task: watched(run((spool, system), received, asked)) }, readings)
     }
 
     /// Waits until everything that was sent before is in the spool.
@@ -46,31 +47,34 @@ impl Appender {
     }
 }
 
-async fn run(spool: Spool, mut received: mpsc::Receiver<Vec<Reading>>, mut asked: mpsc::Receiver<oneshot::Sender<()>>) {
+async fn run((spool, mut system): (Spool, Option<SystemReadings>), mut received: mpsc::Receiver<Vec<Reading>>, mut asked: mpsc::Receiver<oneshot::Sender<()>>) {
     loop {
         tokio::select! {
             biased;
             Some(reply) = asked.recv() => {
                 while let Ok(readings) = received.try_recv() {
-                    append(&spool, readings).await;
+                    append(&spool, system.as_mut(), readings).await;
                 }
                 // Whoever asked may have gone.
                 let _ = reply.send(());
             }
             readings = received.recv() => match readings {
-                Some(readings) => append(&spool, readings).await,
+                Some(readings) => append(&spool, system.as_mut(), readings).await,
                 None => return,
             },
         }
     }
 }
 
-async fn append(spool: &Spool, mut readings: Vec<Reading>) {
+async fn append(spool: &Spool, system: Option<&mut SystemReadings>, mut readings: Vec<Reading>) {
     let came = readings.len();
     // No batch may hold such a time, and one would keep all others of its batch out of the lake.
     readings.retain(|reading| TIMES_US.contains(&reading.time_us));
     if readings.len() < came {
         error!(readings = came - readings.len(), "the clock is centuries off: these are not kept");
+    }
+    if let Some(system) = system {
+        system.join(&mut readings);
     }
     spool.append(readings).await;
 }

@@ -127,6 +127,7 @@ fn upload(page: &mut Page<'_, '_>, status: &GatewayStatus) -> fmt::Result {
 fn buses(page: &mut Page<'_, '_>, status: &GatewayStatus) -> fmt::Result {
     let turns = status.buses.iter().map(|bus| (vec![("bus", bus.name.clone())], bus.turns));
     page.counters("bus_turns", "How often a bus came round", turns)?;
+    wires(page, status)?;
     let states = devices(status).flat_map(|(bus, device)| {
         DeviceState::ALL.iter().map(|(name, _)| {
             let mut labels = labels(bus, device);
@@ -153,6 +154,27 @@ fn buses(page: &mut Page<'_, '_>, status: &GatewayStatus) -> fmt::Result {
         page.counters(name, help, devices(status).map(|(bus, device)| (labels(bus, device), count(device))))?;
     }
     Ok(())
+}
+
+fn wires(page: &mut Page<'_, '_>, status: &GatewayStatus) -> fmt::Result {
+    let wires = || status.buses.iter().filter_map(|bus| Some((bus.name.clone(), bus.wire.as_ref()?)));
+    let opened = wires().map(|(bus, wire)| (vec![("bus", bus)], wire.opened));
+    page.counters("line_opened", "How often a port or its connection was opened", opened)?;
+    let noise = wires().map(|(bus, wire)| (vec![("bus", bus)], wire.noise_bytes));
+    page.counters("line_noise_bytes", "Bytes that belonged to no frame", noise)?;
+    let errors = wires().flat_map(|(bus, wire)| {
+        let kinds = [
+            ("echo", wire.echoes),
+            ("stranger", wire.strangers),
+            ("frame", wire.frame),
+            ("overrun", wire.overrun),
+            ("parity", wire.parity),
+            ("break", wire.line_break),
+            ("buffer_overrun", wire.buffer_overrun),
+        ];
+        kinds.map(|(kind, count)| (vec![("bus", bus.clone()), ("kind", kind.to_owned())], count))
+    });
+    page.counters("line_errors", "What went wrong on a line, and what was passed over", errors)
 }
 
 fn devices(status: &GatewayStatus) -> impl Iterator<Item = (&BusReport, &DeviceReport)> {

@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::bus::state::{DeviceSnapshot, DeviceState, PointSnapshot};
+use crate::modbus::stats::WireCounts;
 use crate::spool::SpoolStatus;
 use crate::upload::UploadSnapshot;
 
@@ -136,8 +137,49 @@ pub struct BusReport {
     pub incarnation: u64,
     /// How often it has come round.
     pub turns: u64,
+    /// What was counted on its wire, where anything is.
+    pub wire: Option<WireReport>,
     /// Its devices.
     pub devices: Vec<DeviceReport>,
+}
+
+/// What was counted on a wire since its bus began.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WireReport {
+    /// How often the port or the connection was opened.
+    pub opened: u64,
+    /// Requests that were heard back.
+    pub echoes: u64,
+    /// Whole frames that answered something else, or came too late.
+    pub strangers: u64,
+    /// Bytes that belonged to no frame.
+    pub noise_bytes: u64,
+    /// The port's hardware: characters without their stop bit.
+    pub frame: u64,
+    /// Characters that came too fast.
+    pub overrun: u64,
+    /// Characters with a wrong parity.
+    pub parity: u64,
+    /// Breaks.
+    pub line_break: u64,
+    /// Characters that found the kernel's buffer full.
+    pub buffer_overrun: u64,
+}
+
+impl From<&WireCounts> for WireReport {
+    fn from(counts: &WireCounts) -> Self {
+        Self {
+            opened: counts.opened,
+            echoes: counts.echoes,
+            strangers: counts.strangers,
+            noise_bytes: counts.noise,
+            frame: counts.hardware.frame,
+            overrun: counts.hardware.overrun,
+            parity: counts.hardware.parity,
+            line_break: counts.hardware.line_break,
+            buffer_overrun: counts.hardware.buffer_overrun,
+        }
+    }
 }
 
 /// A device.
