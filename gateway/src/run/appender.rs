@@ -47,7 +47,11 @@ impl Appender {
     }
 }
 
-async fn run((spool, mut system): (Spool, Option<SystemReadings>), mut received: mpsc::Receiver<Vec<Reading>>, mut asked: mpsc::Receiver<oneshot::Sender<()>>) {
+async fn run(
+    (spool, mut system): (Spool, Option<SystemReadings>),
+    mut received: mpsc::Receiver<Vec<Reading>>,
+    mut asked: mpsc::Receiver<oneshot::Sender<()>>,
+) {
     loop {
         tokio::select! {
             biased;
