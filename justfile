@@ -48,6 +48,17 @@ crash:
 # What the spool writes and how fast it starts: docs/measurements.md
 bench-spool:
     cargo bench -p tjern-gateway --bench spool
+# The gateway as a tarball and a .deb: docs/gateway-operations.md
+dist:
+    dist/build
+
+# The gateway's systemd unit, held against systemd-analyze
+unit:
+    dist/check-unit
+
+# Size of the slim gateway, and what it takes while it idles: docs/measurements.md
+measure-idle *arguments:
+    benches/gateway-idle {{ arguments }}
 
 # Licences and advisories (needs cargo-deny)
 deny:

@@ -12,6 +12,7 @@ pub mod scan;
 pub mod sniff;
 pub mod spool;
 mod target;
+pub mod watch;
 
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
@@ -47,6 +48,8 @@ pub enum GatewayCommand {
     Sniff(sniff::SniffArguments),
     /// Shows, checks and copies what waits in the spool
     Spool(spool::SpoolArguments),
+    /// Shows every point of a gateway that runs: value, age, round trip, state
+    Watch(watch::WatchArguments),
 }
 
 /// Does what was asked; everything that goes wrong was told on stderr when this returns.
@@ -58,6 +61,7 @@ pub async fn execute(command: GatewayCommand) -> ExitCode {
         GatewayCommand::Scan(arguments) => Box::pin(scan::execute(*arguments)).await,
         GatewayCommand::Sniff(arguments) => Box::pin(sniff::execute(arguments)).await,
         GatewayCommand::Spool(arguments) => Box::pin(spool::execute(arguments)).await,
+        GatewayCommand::Watch(arguments) => Box::pin(watch::execute(arguments)).await,
     }
 }
 

@@ -9,6 +9,8 @@
 mod check;
 mod device;
 mod file;
+mod listen;
+mod reload;
 mod upload;
 mod wire;
 
@@ -25,6 +27,8 @@ use crate::grid::Grid;
 use crate::modbus::timing::Line;
 use crate::modbus::transport::{BITS_MAX, REGISTERS_MAX, Table};
 use crate::value::{NumberType, Order, Scaling};
+
+pub use listen::{ListenError, StatusListen};
 pub use upload::UploadConfig;
 
 /// A configuration that makes sense.
@@ -35,6 +39,7 @@ pub struct Config {
     lake: LakeUrl,
     spool: SpoolConfig,
     upload: UploadConfig,
+    status_listen: Option<StatusListen>,
     buses: Vec<Bus>,
 }
 
@@ -335,6 +340,12 @@ impl Config {
     #[must_use]
     pub const fn upload(&self) -> &UploadConfig {
         &self.upload
+    }
+
+    /// `[status] listen`: where it tells how it is, if anywhere.
+    #[must_use]
+    pub const fn status_listen(&self) -> Option<&StatusListen> {
+        self.status_listen.as_ref()
     }
 
     /// The buses.

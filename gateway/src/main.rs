@@ -10,7 +10,11 @@ const WORKERS: usize = 2;
 
 /// Polls a site's devices, never loses a reading, and sends them to the lake
 #[derive(Debug, Parser)]
-#[command(name = "tjern-gateway", version, after_help = "Example:\n  tjern-gateway run --config landfall-01.toml")]
+#[command(
+    name = "tjern-gateway",
+    version,
+    after_help = "Examples:\n  tjern-gateway run --config landfall-01.toml\n  tjern-gateway watch --config landfall-01.toml"
+)]
 struct Arguments {
     #[command(subcommand)]
     command: GatewayCommand,
@@ -24,7 +28,12 @@ fn main() -> ExitCode {
     start_log();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
     match runtime {
-        Ok(runtime) => runtime.block_on(execute(arguments.command)),
+        Ok(runtime) => {
+            let status = runtime.block_on(execute(arguments.command));
+            // Everything is closed; what still waits for a file that does not answer is not waited for.
+            runtime.shutdown_background();
+            status
+        }
         Err(error) => {
             eprintln!("error: cannot start: {error}");
             ExitCode::FAILURE

@@ -3,39 +3,48 @@
 //! It starts and polls with no lake, no network and any port missing; only a spool that cannot be
 //! had keeps it from starting (a wrong configuration never gets here). When it shall stop, it ends
 //! the transactions under way, hands what they brought to the spool, and leaves the last seal and
-//! upload to the uploader, which has [`UPLOAD_GRACE`]; what stays in the spool is for the next start.
+//! upload to the uploader, which has a bounded time; what stays in the spool is for the next start.
+//!
+//! A reload reads the configuration's file again. All of it is taken over, or nothing: a file that is
+//! wrong, or that changes what needs a new start, leaves everything as it is, and that is told by the log and
+//! by `/health`. Buses that are the same read on and do not notice; the spool stays open throughout.
 //!
 //! A bus whose code fails is begun anew. A task that everything goes through (the one that fills the
 //! spool, the spool's own, the uploader) is not: where one ends before its time, the gateway keeps
 //! what it can and fails, so that whoever watches it starts it again, rather than poll for nobody.
 
+mod appender;
+mod buses;
+mod uploads;
+mod watchdog;
+
 use std::time::Duration;
 
 use tjern_readings::clock::Clock;
-use tjern_readings::reading::{Reading, TIMES_US};
 use tjern_readings::store::Store;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
 use crate::bus::state::BusStates;
-use crate::bus::{self, BusContext, Newest, READINGS_QUEUE};
-use crate::config::{Bus, Config};
+use crate::bus::{BusContext, Newest};
+use crate::config::Config;
+use crate::notify::Notifier;
 use crate::spool::{self, Spool, SpoolError, SpoolSettings};
+use crate::status::{self, StatusSource};
 use crate::system::SystemReadings;
-use crate::upload::{self, UploadSettings, UploadState};
+use crate::upload::{Unsent, UploadSettings, UploadState};
+use appender::Appender;
+use buses::Buses;
+use uploads::Uploads;
 
-/// Transactions under way get so long to end: a timeout may be longer than a shutdown.
-const BUS_GRACE: Duration = Duration::from_secs(10);
+/// A file that does not answer must not keep the gateway from ending when it is told to.
+const READ_PATIENCE: Duration = Duration::from_secs(10);
 
-/// The uploader's own limit is shorter; this one is for a store that does not let go.
-const UPLOAD_GRACE: Duration = Duration::from_secs(15);
-
-/// An actor that failed is begun anew after this.
-const RESTART_PAUSE: Duration = Duration::from_secs(1);
+/// A reload that waits for the one under way; further ones are the same one.
+pub const RELOAD_QUEUE: usize = 1;
 
 /// What a gateway needs besides its configuration.
 #[derive(Debug, Clone)]
@@ -46,6 +55,15 @@ pub struct RunOptions {
     pub stop: CancellationToken,
     /// The lake's store where it is open already; otherwise it is opened when it is first needed.
     pub store: Option<Store>,
+}
+
+/// Whoever started a gateway as a service, and wants to hear of it and to tell it things.
+#[derive(Debug, Default)]
+pub struct Service {
+    /// Each message is a wish to read the configuration's file again; at most [`RELOAD_QUEUE`] wait.
+    pub reloads: Option<mpsc::Receiver<()>>,
+    /// Who is told that it is ready, that it reloads, that it goes on.
+    pub notifier: Notifier,
 }
 
 /// Why a gateway cannot run.
@@ -73,55 +91,182 @@ pub enum RunError {
 /// [`RunError`] where the spool's folder cannot be had, or is held by another process, or where a
 /// task that everything goes through ends before `options.stop`.
 pub async fn run(config: Config, options: RunOptions) -> Result<(), RunError> {
-    let spool = open_spool(&config, options.clock.clone()).await?;
-    run_over(spool, config, options).await
+    run_as_service(config, options, Service::default()).await
 }
 
-async fn run_over(spool: Spool, config: Config, options: RunOptions) -> Result<(), RunError> {
-    let RunOptions { clock, stop, store } = options;
+/// The same, for one that listens to whoever started it.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_as_service(config: Config, options: RunOptions, service: Service) -> Result<(), RunError> {
+    let spool = open_spool(&config, options.clock.clone()).await?;
+    run_over(spool, config, options, service).await
+}
+
+async fn run_over(spool: Spool, config: Config, options: RunOptions, service: Service) -> Result<(), RunError> {
+    let Service { mut reloads, notifier } = service;
+    let stop = options.stop.clone();
     announce(&config, &spool);
-    let upload_stop = CancellationToken::new();
-    let upload_state = UploadState::default();
-    let settings = upload_settings(&config, store, &clock, upload_state.clone());
-    let (uploader, upload_ended) = watched(upload::run(spool.clone(), settings, upload_stop.clone()));
-    let (readings, received) = mpsc::channel(READINGS_QUEUE);
-    // How far the clock is off nobody says here yet.
-    let system = SystemReadings::new(config.gateway(), clock.clone(), upload_state.clone(), || None);
-    let (appender, append_ended) = watched(append(spool.clone(), system.ok(), received));
-    let bus_stop = stop.child_token();
-    let buses = start_buses(&config, &clock, readings.clone(), &spool, &bus_stop);
-    let ended = tokio::select! {
-        biased;
-        () = stop.cancelled() => None,
-        () = spool.closed() => Some("the spool's task"),
-        () = append_ended.cancelled() => Some("the task that fills the spool"),
-        () = upload_ended.cancelled() => Some("the task that uploads"),
+    let mut gateway = Running::start(spool, config, options, notifier);
+    let ended = loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break None,
+            () = gateway.spool.closed() => break Some("the spool's task"),
+            () = gateway.appender.ended().cancelled() => break Some("the task that fills the spool"),
+            () = gateway.uploads.ended().cancelled() => break Some("the task that uploads"),
+            () = wish(&mut reloads) => gateway = Box::pin(gateway.reload()).await,
+        }
     };
     if let Some(task) = ended {
         error!("{task} ended before its time: the gateway ends");
     }
-    info!("stopping: ending the transactions under way");
-    bus_stop.cancel();
-    end_buses(buses).await;
-    // The last sender goes after the buses: the appender ends once it handed everything on.
-    drop(readings);
-    if appender.await.is_err() {
-        error!("the task that fills the spool failed");
-    }
-    if !spool.sync().await {
-        error!("the last readings could not be written to the spool");
-    }
-    upload_stop.cancel();
-    if timeout(UPLOAD_GRACE, uploader).await.is_err() {
-        warn!("the lake does not answer; what is in the spool goes there after the next start");
-    }
-    spool.close().await;
-    info!("stopped");
+    gateway.finish().await;
     ended.map_or(Ok(()), |task| Err(RunError::Ended { task }))
 }
 
+/// Waits until a reload is wished for: for ever where nobody can.
+async fn wish(reloads: &mut Option<mpsc::Receiver<()>>) {
+    if let Some(receiver) = reloads
+        && receiver.recv().await.is_some()
+    {
+        return;
+    }
+    *reloads = None;
+    std::future::pending().await
+}
+
+/// A gateway at work.
+struct Running {
+    config: Config,
+    upload: UploadShare,
+    spool: Spool,
+    buses: Buses,
+    bus_stop: CancellationToken,
+    appender: Appender,
+    uploads: Uploads,
+    status: StatusSource,
+    listener: Option<AbortOnDropHandle<()>>,
+    watchdog: AbortOnDropHandle<()>,
+    notifier: Notifier,
+}
+
+impl Running {
+    fn start(spool: Spool, config: Config, options: RunOptions, notifier: Notifier) -> Self {
+        let RunOptions { clock, stop, store } = options;
+        let upload =
+            UploadShare { store, clock: clock.clone(), state: UploadState::default(), unsent: Unsent::default() };
+        let uploads = Uploads::start(spool.clone(), upload.settings(&config));
+        // How far the clock is off nobody says here yet.
+        let system = SystemReadings::new(config.gateway(), clock.clone(), upload.state.clone(), || None);
+        let (appender, readings) = Appender::start(spool.clone(), system.ok());
+        let bus_stop = stop.child_token();
+        let states = BusStates::new();
+        let newest_of = spool.clone();
+        let newest = Newest::from_fn(move |sensor| newest_of.newest_time_us(sensor));
+        let learned = Some(config.spool().dir.join("learned"));
+        let context = BusContext {
+            clock: clock.clone(),
+            readings,
+            newest,
+            stop: bus_stop.clone(),
+            states: states.clone(),
+            learned,
+        };
+        let mut buses = Buses::new(context);
+        buses.begin_missing(&config);
+        let status = StatusSource::new(clock, (spool.probe(), states, upload.state.clone()), &config, buses.places());
+        let listener = listen(&config, &status);
+        let watchdog = AbortOnDropHandle::new(tokio::spawn(watchdog::run(status.clone(), notifier.clone())));
+        notifier.ready(&polls(&config));
+        Self { config, upload, spool, buses, bus_stop, appender, uploads, status, listener, watchdog, notifier }
+    }
+
+    /// Reads the file again, and takes all of it over or nothing.
+    async fn reload(self) -> Self {
+        self.notifier.reloading();
+        let path = self.config.path().to_owned();
+        info!(file = %path.display(), "reading the configuration again");
+        // The file may lie on a disk that is slow, or does not answer.
+        let reading = tokio::task::spawn_blocking(move || Config::load(&path));
+        let read = timeout(READ_PATIENCE, reading).await;
+        let refusal = match read.map(|read| read.map_err(|failure| failure.to_string())) {
+            Ok(Ok(Ok(config))) if config.text() == self.config.text() => {
+                info!("the configuration is the same; nothing changes");
+                self.status.taken_over(&config, self.buses.places());
+                self.notifier.ready(&polls(&config));
+                return self;
+            }
+            Ok(Ok(Ok(config))) => match self.config.needs_restart(&config).as_slice() {
+                [] => return self.take_over(config).await,
+                differs => format!(
+                    "{} cannot change while the gateway runs; hint: undo that, or start the gateway anew",
+                    differs.join(", ")
+                ),
+            },
+            Ok(Ok(Err(error))) => error.to_string(),
+            Ok(Err(failure)) => failure,
+            Err(_) => format!("`{}` could not be read within {READ_PATIENCE:?}", self.config.path().display()),
+        };
+        error!("the new configuration is not taken over, the old one stays: {refusal}");
+        self.status.refused(refusal);
+        self.notifier
+            .ready(&format!("{}; the new configuration was refused: see /health or the log", polls(&self.config)));
+        self
+    }
+
+    async fn take_over(mut self, config: Config) -> Self {
+        let changes = self.buses.changes(&config);
+        self.buses.end(&changes.ending).await;
+        // A sensor that moves to another bus is not stored twice for a slot: what its old bus read is in the
+        // spool before its new one begins.
+        self.appender.flush().await;
+        self.spool.set_configuration(config.sha256()).await;
+        self.buses.begin_missing(&config);
+        self.uploads = self.uploads.replace(self.upload.settings(&config));
+        if config.status_listen() != self.config.status_listen() {
+            // The old one first: both may want the same place.
+            drop(self.listener.take());
+            self.listener = listen(&config, &self.status);
+        }
+        self.status.taken_over(&config, self.buses.places());
+        info!(
+            ended = changes.ending.len(),
+            begun = changes.beginning.len(),
+            unchanged = changes.kept,
+            configuration = config.sha256(),
+            "the new configuration is in force: buses that changed begin anew"
+        );
+        self.notifier.ready(&polls(&config));
+        self.config = config;
+        self
+    }
+
+    async fn finish(self) {
+        info!("stopping: ending the transactions under way");
+        self.notifier.stopping();
+        drop(self.watchdog);
+        self.bus_stop.cancel();
+        // The last sender of readings goes with the buses: the appender ends once it handed everything on.
+        self.buses.end_all().await;
+        if !self.appender.finish().await {
+            error!("the task that fills the spool failed");
+        }
+        if !self.spool.sync().await {
+            error!("the last readings could not be written to the spool");
+        }
+        self.uploads.finish().await;
+        drop(self.listener);
+        self.spool.close().await;
+        info!("stopped");
+    }
+}
+
+/// A task, and what is cancelled when it ends.
+type Task = (AbortOnDropHandle<()>, CancellationToken);
+
 /// A task, and what is cancelled when it ends, however that comes about.
-fn watched(task: impl Future<Output = ()> + Send + 'static) -> (AbortOnDropHandle<()>, CancellationToken) {
+fn watched(task: impl Future<Output = ()> + Send + 'static) -> Task {
     let ended = CancellationToken::new();
     let guard = ended.clone().drop_guard();
     let handle = tokio::spawn(async move {
@@ -149,19 +294,40 @@ pub(crate) fn spool_settings(config: &Config) -> SpoolSettings {
     }
 }
 
-fn upload_settings(config: &Config, store: Option<Store>, clock: &Clock, state: UploadState) -> UploadSettings {
-    let upload = config.upload();
-    UploadSettings {
-        every: upload.every.duration(),
-        configuration: Some((config.sha256(), config.public_text())),
-        store,
-        limits: upload.limits,
-        live_first_after: upload.live_first_after,
-        credentials_file: upload.credentials_file.clone(),
-        clock: clock.clone(),
-        state,
-        ..UploadSettings::new(config.lake().clone(), config.gateway().clone())
+/// What an uploader and its successors have in common.
+struct UploadShare {
+    store: Option<Store>,
+    clock: Clock,
+    state: UploadState,
+    unsent: Unsent,
+}
+
+impl UploadShare {
+    fn settings(&self, config: &Config) -> UploadSettings {
+        let upload = config.upload();
+        UploadSettings {
+            every: upload.every.duration(),
+            configuration: Some((config.sha256(), config.public_text())),
+            unsent: self.unsent.clone(),
+            store: self.store.clone(),
+            limits: upload.limits,
+            live_first_after: upload.live_first_after,
+            credentials_file: upload.credentials_file.clone(),
+            clock: self.clock.clone(),
+            state: self.state.clone(),
+            ..UploadSettings::new(config.lake().clone(), config.gateway().clone())
+        }
     }
+}
+
+fn listen(config: &Config, status: &StatusSource) -> Option<AbortOnDropHandle<()>> {
+    let place = config.status_listen()?.clone();
+    Some(AbortOnDropHandle::new(tokio::spawn(status::http::serve(place, status.clone()))))
+}
+
+/// What `systemctl status` shows.
+fn polls(config: &Config) -> String {
+    format!("polling {} sensors on {} buses", config.sensors().count(), config.buses().len())
 }
 
 fn announce(config: &Config, spool: &Spool) {
@@ -177,61 +343,6 @@ fn announce(config: &Config, spool: &Spool) {
     if config.buses().is_empty() {
         warn!("no bus is configured: nothing will be read");
     }
-}
-
-/// The one way into the spool.
-async fn append(spool: Spool, mut system: Option<SystemReadings>, mut received: mpsc::Receiver<Vec<Reading>>) {
-    while let Some(mut readings) = received.recv().await {
-        let came = readings.len();
-        // No batch may hold such a time, and one would keep all others of its batch out of the lake.
-        readings.retain(|reading| TIMES_US.contains(&reading.time_us));
-        if readings.len() < came {
-            error!(readings = came - readings.len(), "the clock is centuries off: these are not kept");
-        }
-        if let Some(system) = &mut system {
-            system.join(&mut readings);
-        }
-        spool.append(readings).await;
-    }
-}
-
-fn start_buses(
-    config: &Config,
-    clock: &Clock,
-    readings: mpsc::Sender<Vec<Reading>>,
-    spool: &Spool,
-    stop: &CancellationToken,
-) -> JoinSet<()> {
-    let spool = spool.clone();
-    let newest = Newest::from_fn(move |sensor| spool.newest_time_us(sensor));
-    let (states, learned) = (BusStates::new(), Some(config.spool().dir.join("learned")));
-    let context = BusContext { clock: clock.clone(), readings, newest, stop: stop.clone(), states, learned };
-    let mut buses = JoinSet::new();
-    for bus in config.buses() {
-        buses.spawn(supervise(bus.clone(), context.clone()));
-    }
-    buses
-}
-
-/// A failure in one bus's code ends neither the gateway nor, for long, the bus.
-async fn supervise(bus: Bus, context: BusContext) {
-    loop {
-        let actor = AbortOnDropHandle::new(tokio::spawn(bus::run(bus.clone(), context.clone())));
-        let Err(failure) = actor.await else { return };
-        error!(bus = bus.name, "the bus's task failed and is begun anew: {failure}");
-        sleep(RESTART_PAUSE).await;
-        if context.stop.is_cancelled() {
-            return;
-        }
-    }
-}
-
-async fn end_buses(mut buses: JoinSet<()>) {
-    let all = async { while buses.join_next().await.is_some() {} };
-    if timeout(BUS_GRACE, all).await.is_err() {
-        warn!("a transaction did not end within {BUS_GRACE:?} and is given up");
-    }
-    buses.shutdown().await;
 }
 
 #[cfg(test)]
@@ -254,7 +365,7 @@ mod tests {
         let config = config(folder.path());
         let options = RunOptions { clock: Clock::system(), stop: CancellationToken::new(), store: None };
         let spool = open_spool(&config, Clock::system()).await.expect("it opens");
-        let running = tokio::spawn(run_over(spool.clone(), config, options));
+        let running = tokio::spawn(run_over(spool.clone(), config, options, Service::default()));
         spool.close().await;
         let result = timeout(PATIENCE, running).await.expect("it ends").expect("it does not panic");
         assert!(matches!(result, Err(RunError::Ended { task: "the spool's task" })), "{result:?}");

@@ -26,6 +26,7 @@ mod disk;
 mod kept;
 mod log;
 mod look;
+mod probe;
 mod record;
 mod recovery;
 mod renew;
@@ -50,6 +51,7 @@ use tjern_readings::sensor::{Epoch, SensorId, SourceName};
 
 pub use disk::Written;
 pub use look::{Finding, SegmentLook, SpoolLook};
+pub(crate) use probe::SpoolProbe;
 pub(crate) use recovery::MAX_BYTES_LEAST;
 pub use sealed::{SealedKind, SealedObject};
 
@@ -267,6 +269,17 @@ impl Spool {
     pub async fn limit_batches(&self, bytes: u64) {
         // A spool that is closed seals nothing.
         let _ = self.commands.send(Command::LimitBatches(bytes)).await;
+    }
+
+    /// From now on sealed batches name this configuration (its SHA-256 in hex). What was appended before is
+    /// sealed first, where the disk takes it, so that it names the one that it was read under.
+    pub async fn set_configuration(&self, sha256: String) {
+        self.ask(|reply| Command::Configure(sha256, reply)).await;
+    }
+
+    /// A look at this spool that keeps neither it nor its folder.
+    pub(crate) fn probe(&self) -> SpoolProbe {
+        SpoolProbe::new(self.commands.downgrade(), Arc::clone(&self.status))
     }
 
     /// Syncs and closes the spool; its folder is free when this returns.

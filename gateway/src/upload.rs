@@ -24,6 +24,7 @@ mod line;
 mod send;
 mod settings;
 mod state;
+mod unsent;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,6 +44,7 @@ use line::{Line, Pace};
 pub(crate) use settings::BATCH_BYTES_LEAST;
 pub use settings::{IN_FLIGHT_DEFAULT, UploadLimits, UploadSettings};
 pub use state::{UploadSnapshot, UploadState};
+pub use unsent::Unsent;
 
 /// How long a gateway that stops goes on uploading.
 pub const FINAL_PATIENCE: Duration = Duration::from_secs(10);
@@ -120,13 +122,15 @@ struct Uploader {
     /// Since when it has not taken anything.
     failing_since: Option<Instant>,
     contacted: bool,
-    configuration_sent: bool,
     /// The oldest time in the batch that waits longest.
     oldest: Option<(SealedObject, Option<i64>)>,
 }
 
 impl Uploader {
     fn new(spool: Spool, settings: UploadSettings) -> Self {
+        if let Some((sha256, text)) = &settings.configuration {
+            settings.unsent.add(sha256, text);
+        }
         Self {
             store: settings.store.clone(),
             credentials: Credentials::new(settings.credentials_file.clone()),
@@ -137,7 +141,6 @@ impl Uploader {
             reachable: None,
             failing_since: None,
             contacted: false,
-            configuration_sent: false,
             oldest: None,
         }
     }
@@ -239,7 +242,7 @@ impl Uploader {
     }
 
     async fn round_over(&mut self, line: &Line<'_>, until: Option<Instant>) -> Result<Round, UploadError> {
-        self.send_configuration(line).await;
+        self.send_configurations(line).await;
         let live_is_due = self.live_is_due().await;
         if !self.contacted || live_is_due {
             if contact::is_contested(&self.spool, &self.settings.source, line).await? {
@@ -288,22 +291,22 @@ impl Uploader {
         Ok(store)
     }
 
-    /// Sends the configuration's text once. Batches do not wait for it.
-    async fn send_configuration(&mut self, line: &Line<'_>) {
-        let Some((sha256, text)) = self.settings.configuration.as_ref().filter(|_| !self.configuration_sent) else {
-            return;
-        };
-        let landed = Landed::Configuration(sha256.clone());
-        let key = landed.key(&self.settings.source);
-        match landing::put_once(line, &key, &landed, &text.clone().into()).await {
-            Ok(Outcome::Landed) => self.configuration_sent = true,
-            Ok(Outcome::Foreign) => {
-                tracing::error!(%key, "the lake has another text under this configuration's hash; it is left alone");
-                self.configuration_sent = true;
-            }
-            Err(error) => {
-                let error = self.credentials.scrub(&error.to_string());
-                tracing::debug!(%key, error, "cannot upload the configuration yet");
+    /// Sends each configuration's text once. Batches do not wait for it.
+    async fn send_configurations(&mut self, line: &Line<'_>) {
+        for (sha256, text) in self.settings.unsent.all() {
+            let landed = Landed::Configuration(sha256.clone());
+            let key = landed.key(&self.settings.source);
+            match landing::put_once(line, &key, &landed, &text.into()).await {
+                Ok(Outcome::Landed) => self.settings.unsent.sent(&sha256),
+                Ok(Outcome::Foreign) => {
+                    tracing::error!(%key, "the lake has another text under this configuration's hash; it is left alone");
+                    self.settings.unsent.sent(&sha256);
+                }
+                Err(error) => {
+                    let error = self.credentials.scrub(&error.to_string());
+                    tracing::debug!(%key, error, "cannot upload the configuration yet");
+                    return;
+                }
             }
         }
     }

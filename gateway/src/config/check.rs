@@ -167,11 +167,12 @@ pub(super) fn config(text: &ConfigText, file: ConfigFile) -> Result<Config, Conf
     let down_report = checker.period(file.down_report.as_ref(), DOWN_REPORT_DEFAULT);
     checker.names("bus", "", file.bus.iter().map(|bus| &bus.name));
     check_places(&mut checker, &file.bus);
+    let status_listen = file.status.listen.as_ref().and_then(|text| checker.parse(text));
     let buses: Vec<_> = file.bus.iter().map(|file| bus(&mut checker, file, down_report)).collect();
     let complete = (gateway, lake, spool, buses.into_iter().collect::<Option<Vec<_>>>());
     match (complete, checker.problems.is_empty()) {
         ((Some(gateway), Some(lake), Some(spool), Some(buses)), true) => {
-            Ok(Config { text: text.clone(), gateway, lake, spool, upload, buses })
+            Ok(Config { text: text.clone(), gateway, lake, spool, upload, status_listen, buses })
         }
         _ => Err(ConfigError::Wrong(checker.problems)),
     }

@@ -15,7 +15,15 @@ pub(super) struct ConfigFile {
     #[serde(default)]
     pub(super) upload: UploadFile,
     #[serde(default)]
+    pub(super) status: StatusFile,
+    #[serde(default)]
     pub(super) bus: Vec<BusFile>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct StatusFile {
+    pub(super) listen: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -38,6 +38,8 @@ pub(crate) enum Command {
     Renew(HashMap<i64, Reading>, oneshot::Sender<bool>),
     BeginEpoch(oneshot::Sender<bool>),
     LimitBatches(u64),
+    Configure(String, oneshot::Sender<()>),
+    Ping(oneshot::Sender<()>),
     Close(oneshot::Sender<()>),
 }
 
@@ -128,6 +130,13 @@ fn carry_out(core: &mut Core, command: Command, status: &Mutex<SpoolStatus>, don
             answer(reply, core.begin_live_epoch(), core, status);
         }
         Command::LimitBatches(bytes) => core.batch_bytes = bytes,
+        Command::Configure(sha256, reply) => {
+            done.synced |= core.has_unsynced();
+            core.seal();
+            core.settings.configuration = Some(sha256);
+            answer(reply, (), core, status);
+        }
+        Command::Ping(reply) => answer(reply, (), core, status),
         Command::Close(reply) => done.closed = Some(reply),
     }
 }

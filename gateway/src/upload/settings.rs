@@ -11,6 +11,7 @@ use tjern_readings::store::{LakeUrl, Store};
 
 use super::line::duration_of;
 use super::state::UploadState;
+use super::unsent::Unsent;
 
 /// The most objects that are under way at once, unless it is said otherwise.
 pub const IN_FLIGHT_DEFAULT: usize = 4;
@@ -35,6 +36,8 @@ pub struct UploadSettings {
     pub every: Duration,
     /// SHA-256 (hex) and text, without secrets, of the configuration that the batches name.
     pub configuration: Option<(String, String)>,
+    /// Configurations of former uploaders of this run, which batches in the spool may still name.
+    pub unsent: Unsent,
     /// The lake's store where it is open already; otherwise it is opened when it is first needed.
     pub store: Option<Store>,
     /// What the link may be used for.
@@ -58,6 +61,7 @@ impl UploadSettings {
             source,
             every: Duration::from_secs(60),
             configuration: None,
+            unsent: Unsent::default(),
             store: None,
             limits: UploadLimits::default(),
             live_first_after: None,

@@ -1,0 +1,140 @@
+//! The buses that are read now. Each has a task of its own; a reload ends and begins those that differ, and
+//! the others do not notice.
+
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{error, warn};
+
+use crate::bus::{self, BusContext};
+use crate::config::{Bus, Config};
+use crate::status::BusPlace;
+
+/// Transactions under way get so long to end: a timeout may be longer than a shutdown.
+const BUS_GRACE: Duration = Duration::from_secs(10);
+
+/// An actor that failed is begun anew after this.
+const RESTART_PAUSE: Duration = Duration::from_secs(1);
+
+/// The buses that are read.
+#[derive(Debug)]
+pub(super) struct Buses {
+    context: BusContext,
+    running: Vec<RunningBus>,
+    begun: u64,
+}
+
+#[derive(Debug)]
+struct RunningBus {
+    name: String,
+    fingerprint: String,
+    place: BusPlace,
+    stop: CancellationToken,
+    task: AbortOnDropHandle<()>,
+}
+
+/// What a new configuration changes.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Changes {
+    /// Buses that end: they are gone, or begin anew in another way.
+    pub(super) ending: Vec<String>,
+    /// Buses that begin.
+    pub(super) beginning: Vec<String>,
+    /// Buses that go on.
+    pub(super) kept: usize,
+}
+
+impl Buses {
+    /// None yet. They end with `context.stop` at the latest.
+    pub(super) const fn new(context: BusContext) -> Self {
+        Self { context, running: Vec::new(), begun: 0 }
+    }
+
+    /// What of them differs in a configuration.
+    pub(super) fn changes(&self, config: &Config) -> Changes {
+        let goes_on = |running: &RunningBus| {
+            config.buses().iter().any(|bus| bus.name == running.name && bus.fingerprint() == running.fingerprint)
+        };
+        let (kept, ending): (Vec<_>, Vec<_>) = self.running.iter().partition(|running| goes_on(running));
+        let is_new = |bus: &&Bus| !kept.iter().any(|running| running.name == bus.name);
+        Changes {
+            ending: ending.iter().map(|running| running.name.clone()).collect(),
+            beginning: config.buses().iter().filter(is_new).map(|bus| bus.name.clone()).collect(),
+            kept: kept.len(),
+        }
+    }
+
+    /// Begins those that are not there yet, and puts all in the configuration's order.
+    pub(super) fn begin_missing(&mut self, config: &Config) {
+        for bus in config.buses() {
+            if !self.running.iter().any(|running| running.name == bus.name) {
+                self.begin(bus);
+            }
+        }
+        let position = |running: &RunningBus| config.buses().iter().position(|bus| bus.name == running.name);
+        self.running.sort_by_key(position);
+    }
+
+    fn begin(&mut self, bus: &Bus) {
+        self.begun += 1;
+        let stop = self.context.stop.child_token();
+        let context = BusContext { stop: stop.clone(), ..self.context.clone() };
+        self.running.push(RunningBus {
+            name: bus.name.clone(),
+            fingerprint: bus.fingerprint(),
+            place: BusPlace::new(bus, self.begun),
+            stop,
+            task: AbortOnDropHandle::new(tokio::spawn(supervise(bus.clone(), context))),
+        });
+    }
+
+    /// Which they are, for the status.
+    pub(super) fn places(&self) -> Vec<BusPlace> {
+        self.running.iter().map(|running| running.place.clone()).collect()
+    }
+
+    /// Ends the named ones: what they had under way is handed on when this returns.
+    pub(super) async fn end(&mut self, names: &[String]) {
+        let (ending, kept) = std::mem::take(&mut self.running).into_iter().partition(|bus| names.contains(&bus.name));
+        self.running = kept;
+        let states = self.context.states.clone();
+        let gone: Vec<RunningBus> = ending;
+        let gone_names: Vec<String> = gone.iter().map(|bus| bus.name.clone()).collect();
+        end(gone).await;
+        gone_names.iter().for_each(|name| states.forget(name));
+    }
+
+    /// Ends all.
+    pub(super) async fn end_all(self) {
+        end(self.running).await;
+    }
+}
+
+async fn end(buses: Vec<RunningBus>) {
+    let mut tasks = JoinSet::new();
+    for bus in buses {
+        bus.stop.cancel();
+        tasks.spawn(bus.task);
+    }
+    let all = async { while tasks.join_next().await.is_some() {} };
+    if timeout(BUS_GRACE, all).await.is_err() {
+        warn!("a transaction did not end within {BUS_GRACE:?} and is given up");
+    }
+    tasks.shutdown().await;
+}
+
+/// A failure in one bus's code ends neither the gateway nor, for long, the bus.
+async fn supervise(bus: Bus, context: BusContext) {
+    loop {
+        let actor = AbortOnDropHandle::new(tokio::spawn(bus::run(bus.clone(), context.clone())));
+        let Err(failure) = actor.await else { return };
+        error!(bus = bus.name, "the bus's task failed and is begun anew: {failure}");
+        sleep(RESTART_PAUSE).await;
+        if context.stop.is_cancelled() {
+            return;
+        }
+    }
+}

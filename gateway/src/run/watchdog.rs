@@ -1,0 +1,160 @@
+//! The watchdog is fed by progress: only while every bus comes round within its bound and the spool's task
+//! answers. A timer would feed it for a gateway that reads nothing.
+//!
+//! What it finds is in `/health` too, with or without a service manager.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tracing::{error, info};
+
+use crate::notify::Notifier;
+use crate::status::{BusTurns, StatusSource};
+
+/// How often it looks, where nobody needs it more often.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// Of the time that the service manager allows: it looks so many times in it.
+const LOOKS: u32 = 4;
+
+/// How long the spool may take to answer: it may be at work on a slow disk.
+const SPOOL_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Looks, and feeds, for ever.
+pub(super) async fn run(status: StatusSource, notifier: Notifier) {
+    let every = notifier.watchdog().map_or(LOOK_EVERY, |watchdog| (watchdog / LOOKS).min(LOOK_EVERY));
+    let mut looks = interval(every.max(Duration::from_millis(1)));
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut progress = Progress::default();
+    let mut known = Vec::new();
+    loop {
+        looks.tick().await;
+        let mut stuck: Vec<String> = progress.look(Instant::now(), &status.turns());
+        stuck.iter_mut().for_each(|bus| *bus = format!("bus `{bus}` makes no progress"));
+        if timeout(SPOOL_PATIENCE, status.spool_answers()).await != Ok(true) {
+            stuck.push("the spool does not answer".to_owned());
+        }
+        if stuck != known {
+            match stuck.as_slice() {
+                [] => info!("everything makes progress again"),
+                stuck => error!("{}: the watchdog is not fed", stuck.join(", ")),
+            }
+            known.clone_from(&stuck);
+        }
+        let fed = stuck.is_empty();
+        status.set_stuck(stuck);
+        if fed {
+            notifier.feed();
+        }
+    }
+}
+
+/// When each bus was last seen to have come round.
+#[derive(Debug, Default)]
+struct Progress(HashMap<u64, (u64, Instant)>);
+
+impl Progress {
+    /// The buses that have not come round within their bound.
+    fn look(&mut self, now: Instant, buses: &[BusTurns]) -> Vec<String> {
+        self.0.retain(|incarnation, _| buses.iter().any(|bus| bus.incarnation == *incarnation));
+        let mut stuck = Vec::new();
+        for bus in buses {
+            let (turns, seen) = self.0.entry(bus.incarnation).or_insert((bus.turns, now));
+            if *turns != bus.turns {
+                (*turns, *seen) = (bus.turns, now);
+            }
+            if now.duration_since(*seen) > bus.bound {
+                stuck.push(bus.name.clone());
+            }
+        }
+        stuck
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bus::state::BusStates;
+    use crate::config::Config;
+    use crate::notify::tests::Manager;
+    use crate::spool::{Spool, SpoolSettings};
+    use crate::status::BusPlace;
+    use crate::upload::UploadState;
+    use tjern_readings::clock::Clock;
+    use tjern_readings::configuration::ConfigText;
+    use tokio::time::sleep;
+
+    const BOUND: Duration = Duration::from_secs(10);
+
+    fn bus(name: &str, incarnation: u64, turns: u64) -> BusTurns {
+        BusTurns { name: name.to_owned(), incarnation, turns, bound: BOUND }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_bus_that_stands_still_is_found_and_one_that_comes_round_is_not() {
+        let (mut progress, start) = (Progress::default(), Instant::now());
+        for second in 0..60 {
+            let stuck =
+                progress.look(start + Duration::from_secs(second), &[bus("good", 1, second), bus("hung", 2, 7)]);
+            let expected: &[&str] = if second > BOUND.as_secs() { &["hung"] } else { &[] };
+            assert_eq!(stuck, expected, "after {second} s");
+        }
+        let later = start + Duration::from_secs(60);
+        assert_eq!(progress.look(later, &[bus("good", 1, 90), bus("hung", 2, 8)]), [""; 0], "it came round at last");
+        let reload = progress.look(later + BOUND, &[bus("good", 1, 91), bus("hung", 3, 0)]);
+        assert_eq!(reload, [""; 0], "one that was begun anew has its time");
+    }
+
+    const TWO_BUSES: &str = "version = 1\ngateway = \"one\"\nlake = \"memory:///\"\n[spool]\ndir = \"unused\"\n\
+        [[bus]]\nname = \"good\"\nkind = \"modbus-tcp\"\naddress = \"h:1\"\n[[bus.device]]\nname = \"d\"\nunit_id = 1\n\
+        [[bus.device.point]]\nsensor = \"good/level\"\nregister = \"input:0\"\ntype = \"u16\"\nevery = \"1s\"\n\
+        [[bus]]\nname = \"hung\"\nkind = \"modbus-tcp\"\naddress = \"h:2\"\n[[bus.device]]\nname = \"d\"\nunit_id = 1\n\
+        [[bus.device.point]]\nsensor = \"hung/level\"\nregister = \"input:0\"\ntype = \"u16\"\nevery = \"1s\"\n";
+
+    fn spool(folder: &std::path::Path) -> Spool {
+        let settings = SpoolSettings {
+            dir: folder.to_owned(),
+            max_bytes: 1 << 20,
+            sync_every: Duration::from_secs(5),
+            source: "one".parse().expect("valid"),
+            configuration: None,
+        };
+        Spool::open(settings, Clock::system()).expect("it opens")
+    }
+
+    /// A watchdog that a timer feeds would be fed here for ever.
+    #[tokio::test(start_paused = true)]
+    async fn a_gateway_with_a_stuck_bus_or_without_its_spool_is_not_fed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (spool, states) = (spool(folder.path()), BusStates::new());
+        let config = Config::parse(&ConfigText::new("test.toml", TWO_BUSES.to_owned())).expect("good");
+        let [good, hung] = ["good", "hung"].map(|name| states.begin(name, "modbus-tcp", Vec::new()));
+        let places = config.buses().iter().zip(1..).map(|(bus, life)| BusPlace::new(bus, life)).collect();
+        let status =
+            StatusSource::new(Clock::system(), (spool.probe(), states, UploadState::default()), &config, places);
+        let (manager, notifier) = Manager::new(Some(Duration::from_secs(20)));
+        let _task = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(run(status.clone(), notifier)));
+        let mut fed = Vec::new();
+        for minute in 0..4 {
+            for _ in 0..60 {
+                sleep(Duration::from_secs(1)).await;
+                good.turn();
+                if minute != 1 {
+                    hung.turn();
+                }
+            }
+            fed.push(manager.heard().len());
+            if minute == 1 {
+                assert_eq!(status.status().health.details, ["bus `hung` makes no progress"]);
+            }
+            if minute == 2 {
+                assert_eq!(status.status().health.details, [""; 0]);
+                spool.clone().close().await;
+            }
+        }
+        // A look may have been under way when the spool was closed.
+        let [well, stuck, again, without_spool] = fed[..] else { panic!("{fed:?}") };
+        assert!(well >= 11 && stuck <= 4 && again >= 11 && without_spool <= 1, "{fed:?}");
+    }
+}

@@ -1,0 +1,205 @@
+//! How a gateway is, for people and for machines: gathered from snapshots when somebody asks.
+//!
+//! ```text
+//! bus actors ── BusStates ┐
+//! spool ─────── probe     ├─ StatusSource ── GatewayStatus ── /status (JSON), /metrics, /health, `watch`
+//! upload ────── UploadState ┘
+//! ```
+//!
+//! Who asks holds nobody up: a snapshot copies what the actors wrote. Nothing here holds the spool's folder.
+
+pub mod client;
+pub mod http;
+pub mod metrics;
+pub mod report;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tjern_readings::clock::Clock;
+use tokio::time::Instant;
+
+use crate::bus::state::BusStates;
+use crate::config::{Bus, BusKind, Config};
+use crate::spool::SpoolProbe;
+use crate::upload::UploadState;
+use report::{
+    BusReport, ConfigurationReport, DeviceReport, GatewayStatus, Health, PointReport, Refusal, SpoolReport,
+    UploadReport, WireReport,
+};
+
+/// A bus comes round at least once a second, or when a transaction ends. So much is granted to a machine that
+/// is busy otherwise, and to a connection that is made.
+const TURN_BOUND_MIN: Duration = Duration::from_secs(15);
+
+/// A turn asks once more at most, and each time waits for an answer, then for a late one.
+const TURN_TIMEOUTS: u32 = 6;
+
+/// A bus that is read now, in one of its lives.
+#[derive(Debug, Clone)]
+pub(crate) struct BusPlace {
+    name: String,
+    incarnation: u64,
+    bound: Duration,
+}
+
+/// How often a bus has come round.
+#[derive(Debug, Clone)]
+pub(crate) struct BusTurns {
+    pub(crate) name: String,
+    pub(crate) incarnation: u64,
+    pub(crate) turns: u64,
+    /// It comes round at least this often.
+    pub(crate) bound: Duration,
+}
+
+/// What a gateway's status is gathered from. Clones share it.
+#[derive(Debug, Clone)]
+pub struct StatusSource(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    clock: Clock,
+    started: Instant,
+    gateway: String,
+    spool: SpoolProbe,
+    buses: BusStates,
+    upload: UploadState,
+    now: Mutex<Now>,
+}
+
+/// What a reload or a look of the watchdog changes.
+#[derive(Debug)]
+struct Now {
+    configuration: ConfigurationReport,
+    places: Vec<BusPlace>,
+    units: HashMap<String, String>,
+    stuck: Vec<String>,
+}
+
+impl BusPlace {
+    pub(crate) fn new(bus: &Bus, incarnation: u64) -> Self {
+        let bound = TURN_BOUND_MIN + bus.timeout.saturating_mul(TURN_TIMEOUTS);
+        Self { name: bus.name.clone(), incarnation, bound }
+    }
+}
+
+impl StatusSource {
+    pub(crate) fn new(
+        clock: Clock,
+        (spool, buses, upload): (SpoolProbe, BusStates, UploadState),
+        config: &Config,
+        places: Vec<BusPlace>,
+    ) -> Self {
+        let configuration = ConfigurationReport {
+            path: config.path().display().to_string(),
+            sha256: config.sha256(),
+            reloads: 0,
+            refusals: 0,
+            refused: None,
+        };
+        let now = Now { configuration, places, units: units(config), stuck: Vec::new() };
+        let gateway = config.gateway().as_str().to_owned();
+        Self(Arc::new(Inner { clock, started: Instant::now(), gateway, spool, buses, upload, now: Mutex::new(now) }))
+    }
+
+    /// A reload took a configuration over.
+    pub(crate) fn taken_over(&self, config: &Config, places: Vec<BusPlace>) {
+        let mut now = self.now();
+        now.configuration.sha256 = config.sha256();
+        now.configuration.reloads += 1;
+        now.configuration.refused = None;
+        (now.places, now.units) = (places, units(config));
+    }
+
+    /// A reload changed nothing.
+    pub(crate) fn refused(&self, reason: String) {
+        let time_us = self.0.clock.now_us();
+        let mut now = self.now();
+        now.configuration.refusals += 1;
+        now.configuration.refused = Some(Refusal { time_us, reason });
+    }
+
+    /// What makes no progress.
+    pub(crate) fn set_stuck(&self, stuck: Vec<String>) {
+        self.now().stuck = stuck;
+    }
+
+    /// How often each bus has come round.
+    pub(crate) fn turns(&self) -> Vec<BusTurns> {
+        let snapshots = self.0.buses.snapshot();
+        let turns = |place: &BusPlace| BusTurns {
+            turns: snapshots.iter().find(|bus| bus.bus == place.name).map_or(0, |bus| bus.turns),
+            name: place.name.clone(),
+            incarnation: place.incarnation,
+            bound: place.bound,
+        };
+        self.now().places.iter().map(turns).collect()
+    }
+
+    /// Waits until the spool's task answers; `false` once it has ended.
+    pub(crate) async fn spool_answers(&self) -> bool {
+        self.0.spool.answers().await
+    }
+
+    /// How the gateway is.
+    #[must_use]
+    pub fn status(&self) -> GatewayStatus {
+        let inner = &*self.0;
+        let (spool, buses) = (inner.spool.status(), self.buses());
+        let now = self.now();
+        let mut status = GatewayStatus {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            gateway: inner.gateway.clone(),
+            time_us: inner.clock.now_us(),
+            uptime_s: inner.started.elapsed().as_secs(),
+            health: Health::default(),
+            configuration: now.configuration.clone(),
+            spool: SpoolReport::from(&spool),
+            upload: UploadReport::from(inner.upload.snapshot()),
+            buses,
+        };
+        status.health = report::health(&status, &now.stuck);
+        status
+    }
+
+    fn buses(&self) -> Vec<BusReport> {
+        let snapshots = self.0.buses.snapshot();
+        let now = self.now();
+        let report = |place: &BusPlace| {
+            let bus = snapshots.iter().find(|bus| bus.bus == place.name)?;
+            let devices = bus.devices.iter().map(|device| {
+                let points = device.points.iter().map(|point| PointReport::new(point, now.units.get(&point.sensor)));
+                DeviceReport::new(device, points.collect())
+            });
+            Some(BusReport {
+                name: bus.bus.clone(),
+                kind: bus.kind.clone(),
+                incarnation: place.incarnation,
+                turns: bus.turns,
+                wire: bus.wire.as_ref().map(WireReport::from),
+                devices: devices.collect(),
+            })
+        };
+        now.places.iter().filter_map(report).collect()
+    }
+
+    /// Held for as long as copying takes; nothing in that can panic half-way.
+    fn now(&self) -> MutexGuard<'_, Now> {
+        self.0.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The unit of each sensor, where the configuration has one.
+fn units(config: &Config) -> HashMap<String, String> {
+    let commons = config.buses().iter().flat_map(|bus| match &bus.kind {
+        BusKind::ModbusTcp { devices, .. }
+        | BusKind::ModbusRtu { devices, .. }
+        | BusKind::ModbusRtuTcp { devices, .. } => {
+            devices.iter().flat_map(|device| &device.points).map(|point| &point.common).collect::<Vec<_>>()
+        }
+        BusKind::TextLines { points, .. } => points.iter().map(|point| &point.common).collect(),
+    });
+    commons.filter_map(|common| Some((common.sensor.as_str().to_owned(), common.unit.clone()?))).collect()
+}

@@ -1,0 +1,327 @@
+//! The shape of `/status`: what a gateway says of itself, as JSON. Times are microseconds since 1970 UTC.
+//!
+//! Keys are added and never renamed; a reader that does not know one leaves it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::bus::state::{DeviceSnapshot, DeviceState, PointSnapshot};
+use crate::modbus::stats::WireCounts;
+use crate::spool::SpoolStatus;
+use crate::upload::UploadSnapshot;
+
+/// How a gateway is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GatewayStatus {
+    /// Of the software.
+    pub version: String,
+    /// Its name.
+    pub gateway: String,
+    /// When this was said.
+    pub time_us: i64,
+    /// For how long it has run.
+    pub uptime_s: u64,
+    /// Whether all is well.
+    pub health: Health,
+    /// What it runs by.
+    pub configuration: ConfigurationReport,
+    /// Its spool.
+    pub spool: SpoolReport,
+    /// Its upload.
+    pub upload: UploadReport,
+    /// Its buses, in the order of the configuration.
+    pub buses: Vec<BusReport>,
+}
+
+/// Whether all is well.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// The worst of what follows.
+    pub state: HealthState,
+    /// What somebody should look at.
+    pub details: Vec<String>,
+}
+
+/// How well a gateway is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HealthState {
+    /// Nothing to do.
+    #[default]
+    Ok,
+    /// It does its work; something around it wants to be looked at.
+    Warning,
+    /// It does not do its work.
+    Failing,
+}
+
+/// What a gateway runs by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigurationReport {
+    /// The file.
+    pub path: String,
+    /// The SHA-256 (hex) of what is in force.
+    pub sha256: String,
+    /// Reloads that were carried out since the start.
+    pub reloads: u64,
+    /// Reloads that were refused since the start.
+    pub refusals: u64,
+    /// Why the last reload changed nothing, if it was refused.
+    pub refused: Option<Refusal>,
+}
+
+/// A reload that was refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// When.
+    pub time_us: i64,
+    /// Why.
+    pub reason: String,
+}
+
+/// A spool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpoolReport {
+    /// Its epoch.
+    pub epoch: String,
+    /// What it takes of the disk.
+    pub bytes: u64,
+    /// Sealed objects that wait.
+    pub sealed_objects: u64,
+    /// Readings on disk that are not sealed.
+    pub unsealed_readings: u64,
+    /// Readings that are not on disk.
+    pub unsynced_readings: u64,
+    /// Readings that were lost for want of room, since the start.
+    pub dropped_readings: u64,
+    /// Batches whose place a gap took because the spool was full, since the start.
+    pub dropped_batches: u64,
+    /// Segments with a torn tail, found at the start.
+    pub torn_tails: u64,
+    /// Damaged records and files that were found.
+    pub bad_records: u64,
+    /// Whether the disk refuses readings at present.
+    pub in_trouble: bool,
+}
+
+/// An upload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UploadReport {
+    /// Sealed objects that wait for the lake.
+    pub waiting_batches: u64,
+    /// Their bytes.
+    pub waiting_bytes: u64,
+    /// The time of the oldest reading that waits.
+    pub oldest_waiting_us: Option<i64>,
+    /// When the lake last answered as it should.
+    pub last_success_us: Option<i64>,
+    /// What went wrong last, unless all is well again.
+    pub last_error: Option<String>,
+    /// How long after its newest reading's time the last batch was in the lake.
+    pub last_lag_us: Option<i64>,
+    /// Requests since the start.
+    pub requests: u64,
+    /// Batches that the lake took since the start.
+    pub uploaded_batches: u64,
+    /// Their bytes.
+    pub uploaded_bytes: u64,
+}
+
+/// A bus.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BusReport {
+    /// Its name.
+    pub name: String,
+    /// Its kind, as the configuration has it.
+    pub kind: String,
+    /// Grows with every bus that a reload begins: the same number is the same life.
+    pub incarnation: u64,
+    /// How often it has come round.
+    pub turns: u64,
+    /// What was counted on its wire, where anything is.
+    pub wire: Option<WireReport>,
+    /// Its devices.
+    pub devices: Vec<DeviceReport>,
+}
+
+/// What was counted on a wire since its bus began.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WireReport {
+    /// How often the port or the connection was opened.
+    pub opened: u64,
+    /// Requests that were heard back.
+    pub echoes: u64,
+    /// Whole frames that answered something else, or came too late.
+    pub strangers: u64,
+    /// Bytes that belonged to no frame.
+    pub noise_bytes: u64,
+    /// The port's hardware: characters without their stop bit.
+    pub frame: u64,
+    /// Characters that came too fast.
+    pub overrun: u64,
+    /// Characters with a wrong parity.
+    pub parity: u64,
+    /// Breaks.
+    pub line_break: u64,
+    /// Characters that found the kernel's buffer full.
+    pub buffer_overrun: u64,
+}
+
+impl From<&WireCounts> for WireReport {
+    fn from(counts: &WireCounts) -> Self {
+        Self {
+            opened: counts.opened,
+            echoes: counts.echoes,
+            strangers: counts.strangers,
+            noise_bytes: counts.noise,
+            frame: counts.hardware.frame,
+            overrun: counts.hardware.overrun,
+            parity: counts.hardware.parity,
+            line_break: counts.hardware.line_break,
+            buffer_overrun: counts.hardware.buffer_overrun,
+        }
+    }
+}
+
+/// A device.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DeviceReport {
+    /// Its name.
+    pub name: String,
+    /// Its address on a Modbus bus.
+    pub unit_id: Option<u8>,
+    /// `unknown`, `healthy`, `suspect` or `down`.
+    pub state: String,
+    /// How long its last answer took.
+    pub round_trip_us: Option<u64>,
+    /// Requests without an answer in time.
+    pub timeouts: u64,
+    /// Answers that were exceptions.
+    pub exceptions: u64,
+    /// Answers that made no sense.
+    pub broken_frames: u64,
+    /// What is read from it.
+    pub points: Vec<PointReport>,
+}
+
+/// A point.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PointReport {
+    /// Whose readings these are.
+    pub sensor: String,
+    /// The value's unit, where the configuration has one.
+    pub unit: Option<String>,
+    /// Its period.
+    pub every_us: i64,
+    /// The last slot that ended.
+    pub slot_us: Option<i64>,
+    /// Its value.
+    pub value: Option<f64>,
+    /// Why there is none.
+    pub cause: Option<String>,
+    /// When it ended.
+    pub answered_us: Option<i64>,
+    /// How long that took.
+    pub round_trip_us: Option<u64>,
+    /// Slots that passed without a poll.
+    pub missed: u64,
+}
+
+impl From<&SpoolStatus> for SpoolReport {
+    fn from(status: &SpoolStatus) -> Self {
+        Self {
+            epoch: status.epoch.to_string(),
+            bytes: status.bytes,
+            sealed_objects: status.sealed_count as u64,
+            unsealed_readings: status.unsealed_readings as u64,
+            unsynced_readings: status.unsynced_readings as u64,
+            dropped_readings: status.dropped_readings,
+            dropped_batches: status.dropped_batches,
+            torn_tails: status.torn_tails,
+            bad_records: status.bad_records,
+            in_trouble: status.in_trouble,
+        }
+    }
+}
+
+impl From<UploadSnapshot> for UploadReport {
+    fn from(snapshot: UploadSnapshot) -> Self {
+        Self {
+            waiting_batches: snapshot.waiting_batches,
+            waiting_bytes: snapshot.waiting_bytes,
+            oldest_waiting_us: snapshot.oldest_waiting_us,
+            last_success_us: snapshot.last_success_us,
+            last_error: snapshot.last_error,
+            last_lag_us: snapshot.last_lag_us,
+            requests: snapshot.requests,
+            uploaded_batches: snapshot.uploaded_batches,
+            uploaded_bytes: snapshot.uploaded_bytes,
+        }
+    }
+}
+
+impl DeviceReport {
+    pub(super) fn new(device: &DeviceSnapshot, points: Vec<PointReport>) -> Self {
+        Self {
+            name: device.device.clone(),
+            unit_id: device.unit_id,
+            state: state_name(device.state).to_owned(),
+            round_trip_us: device.round_trip_us,
+            timeouts: device.timeouts,
+            exceptions: device.exceptions,
+            broken_frames: device.broken_frames,
+            points,
+        }
+    }
+}
+
+impl PointReport {
+    pub(super) fn new(point: &PointSnapshot, unit: Option<&String>) -> Self {
+        Self {
+            sensor: point.sensor.clone(),
+            unit: unit.cloned(),
+            every_us: point.every_us,
+            slot_us: point.slot_us,
+            value: point.value,
+            cause: point.cause.map(|cause| cause.to_string()),
+            answered_us: point.answered_us,
+            round_trip_us: point.round_trip_us,
+            missed: point.missed,
+        }
+    }
+}
+
+/// The word for a state.
+fn state_name(state: DeviceState) -> &'static str {
+    DeviceState::ALL.iter().find(|(_, known)| *known == state).map_or("unknown", |(name, _)| name)
+}
+
+/// How well a gateway is, as its status has it. A device that is down and a lake that is away are not the
+/// gateway's failures: a new start would not help.
+pub(super) fn health(status: &GatewayStatus, stuck: &[String]) -> Health {
+    let mut failing: Vec<String> = stuck.to_vec();
+    if status.spool.in_trouble {
+        failing.push("the disk refuses readings: they are held in memory".to_owned());
+    }
+    let mut warnings = Vec::new();
+    if let Some(refused) = &status.configuration.refused {
+        warnings.push(format!("the new configuration was refused, the old one stays: {}", refused.reason));
+    }
+    if let Some(error) = &status.upload.last_error {
+        warnings.push(format!("nothing can be uploaded: {error}"));
+    }
+    if status.spool.dropped_batches > 0 {
+        warnings.push(format!("the spool was full: {} batches were dropped", status.spool.dropped_batches));
+    }
+    for bus in &status.buses {
+        for device in bus.devices.iter().filter(|device| device.state == "down") {
+            warnings.push(format!("device `{}` on bus `{}` is down", device.name, bus.name));
+        }
+    }
+    let state = match (failing.is_empty(), warnings.is_empty()) {
+        (false, _) => HealthState::Failing,
+        (true, false) => HealthState::Warning,
+        (true, true) => HealthState::Ok,
+    };
+    failing.extend(warnings);
+    Health { state, details: failing }
+}

@@ -1,0 +1,188 @@
+//! What a gateway tells of itself over HTTP, to those who ask nicely and to those who do not.
+
+mod common;
+
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use common::{device, point, simulator, soon, unit, word};
+use tjern_gateway::config::Config;
+use tjern_gateway::run::{RunOptions, run};
+use tjern_gateway::simulate::Simulation;
+use tjern_gateway::status::client::{ClientError, StatusAddress, get, status};
+use tjern_gateway::status::http::{CONNECTIONS_MAX, HEAD_MAX};
+use tjern_readings::clock::Clock;
+use tjern_readings::configuration::ConfigText;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::interval;
+use tokio_util::sync::CancellationToken;
+
+/// A gateway that listens; what ends it, and its folder.
+async fn listening() -> (SocketAddr, CancellationToken, tempfile::TempDir) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (unit, _) = unit(1, vec![word(0, 11)]);
+    let device_address =
+        Box::leak(Box::new(simulator(Simulation::ModbusTcp(vec![unit])).await)).address().expect("TCP");
+    // The port is free when this listener has gone.
+    let free = TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("an address");
+    let body = "register = \"input:0\"\ntype = \"u16\"\nevery = \"100ms\"";
+    let text = format!(
+        "version = 1\ngateway = \"site-01\"\nlake = \"memory:///\"\n[spool]\ndir = \"{}/spool\"\n[upload]\nevery = \"200ms\"\n\
+        [status]\nlisten = \"{free}\"\n[[bus]]\nname = 'a \"bus\"'\nkind = \"modbus-tcp\"\naddress = \"{device_address}\"\n{}{}",
+        folder.path().display(),
+        device(1),
+        point("tarn/level", body)
+    );
+    let config = Config::parse(&ConfigText::new("test.toml", text)).unwrap_or_else(|error| panic!("{error}"));
+    let stop = CancellationToken::new();
+    tokio::spawn(run(config, RunOptions { clock: Clock::system(), stop: stop.clone(), store: None }));
+    let address = StatusAddress::Http(free.to_string());
+    soon("a value", async {
+        let mut looks = interval(Duration::from_millis(20));
+        loop {
+            looks.tick().await;
+            let read = status(&address).await;
+            if read.is_ok_and(|status| status.buses.first().is_some_and(|bus| bus.devices[0].points[0].value.is_some()))
+            {
+                return;
+            }
+        }
+    })
+    .await;
+    (free, stop, folder)
+}
+
+async fn exchange(address: SocketAddr, request: &[u8]) -> String {
+    let mut stream = TcpStream::connect(address).await.expect("it listens");
+    // It may answer, and close, before it has read all of it.
+    let _ = stream.write_all(request).await;
+    let mut answer = Vec::new();
+    let _ = soon("an answer", stream.read_to_end(&mut answer)).await;
+    String::from_utf8(answer).expect("text")
+}
+
+#[tokio::test]
+async fn get_and_head_are_answered_and_nothing_else() {
+    let (address, stop, _folder) = listening().await;
+    let long = [b"GET /status HTTP/1.1\r\nX: ".as_slice(), &vec![b'x'; HEAD_MAX]].concat();
+    for (request, first, last) in [
+        (b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n".as_slice(), "HTTP/1.1 200 OK", "\"details\":[]}\n"),
+        (b"GET /health?x=1 HTTP/1.0\n\n", "HTTP/1.1 200 OK", "\"details\":[]}\n"),
+        (b"HEAD /status HTTP/1.1\r\n\r\n", "HTTP/1.1 200 OK", "Connection: close\r\n\r\n"),
+        (b"POST /status HTTP/1.1\r\n\r\n", "HTTP/1.1 405 Method Not Allowed", "GET and HEAD only\n"),
+        (b"GET /../etc/passwd HTTP/1.1\r\n\r\n", "HTTP/1.1 404 Not Found", "/health\n"),
+        (b"\xff\xfe\r\n\r\n", "HTTP/1.1 400 Bad Request", "this is no request\n"),
+        (b"GET / SPDY/3\r\n\r\n", "HTTP/1.1 505", "write HTTP/1.1\n"),
+        (&long, "HTTP/1.1 431", "too long\n"),
+    ] {
+        let answer = exchange(address, request).await;
+        assert!(answer.starts_with(first), "{first}: {answer}");
+        assert!(answer.ends_with(last), "{last:?}: {answer:?}");
+    }
+    stop.cancel();
+}
+
+/// As many as are let in, and one more: it is answered once they are sent away.
+#[tokio::test]
+async fn those_who_say_nothing_keep_nobody_out_for_long() {
+    let (address, stop, _folder) = listening().await;
+    let mut silent = Vec::new();
+    for _ in 0..CONNECTIONS_MAX {
+        let mut stream = TcpStream::connect(address).await.expect("it listens");
+        stream.write_all(b"GET /he").await.expect("it listens");
+        silent.push(stream);
+    }
+    let before = exchange(address, b"GET /status HTTP/1.1\r\n\r\n").await;
+    assert!(before.starts_with("HTTP/1.1 200"), "{before}");
+    for mut stream in silent {
+        let mut rest = Vec::new();
+        // Reset or closed, with nothing said.
+        let _ = soon("being sent away", stream.read_to_end(&mut rest)).await;
+        assert_eq!(rest, b"");
+    }
+    stop.cancel();
+}
+
+#[tokio::test]
+async fn metrics_are_what_prometheus_reads() {
+    let (address, stop, _folder) = listening().await;
+    let body = get(&StatusAddress::Http(address.to_string()), "/metrics").await.expect("it answers");
+    let samples = read_metrics(&String::from_utf8(body).expect("text"));
+    let device = "{bus=\"a \\\"bus\\\"\",device=\"device-1\"";
+    for name in [
+        format!("tjern_gateway_device_round_trip_seconds{device}}}"),
+        format!("tjern_gateway_device_timeouts_total{device}}}"),
+        format!("tjern_gateway_device_exceptions_total{device}}}"),
+        format!("tjern_gateway_device_broken_frames_total{device}}}"),
+        format!("tjern_gateway_device_missed_slots_total{device}}}"),
+        "tjern_gateway_spool_bytes".to_owned(),
+        "tjern_gateway_spool_age_seconds".to_owned(),
+        "tjern_gateway_upload_requests_total".to_owned(),
+        "tjern_gateway_healthy".to_owned(),
+    ] {
+        assert!(samples.get(&name).is_some_and(|value| *value >= 0.0), "no {name} in {samples:?}");
+    }
+    let states = ["unknown", "healthy", "suspect", "down"];
+    let state = |state: &str| samples[&format!("tjern_gateway_device_state{device},state=\"{state}\"}}")];
+    assert_eq!(states.map(state), [0.0, 1.0, 0.0, 0.0]);
+    stop.cancel();
+}
+
+#[tokio::test]
+async fn where_no_gateway_runs_that_is_said_with_what_to_do() {
+    let free = TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("an address");
+    let error = status(&StatusAddress::Http(free.to_string())).await.expect_err("nobody is there");
+    assert!(
+        matches!(error, ClientError::Silent { .. }) && error.to_string().contains("hint: is it running?"),
+        "{error}"
+    );
+}
+
+/// Reads OpenMetrics text as strictly as its specification has it, as far as gauges and counters go.
+fn read_metrics(text: &str) -> HashMap<String, f64> {
+    let (mut samples, mut families, mut current) = (HashMap::new(), HashSet::new(), None);
+    let text = text.strip_suffix("# EOF\n").expect("it ends with its mark");
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            assert!(rest.split_once(' ').is_some_and(|(_, help)| !help.is_empty()), "{line}");
+            current = None;
+        } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = rest.split_once(' ').expect("a name and a type");
+            assert!(families.insert(name.to_owned()), "{name} is there twice");
+            assert!(["gauge", "counter"].contains(&kind) && name.starts_with("tjern_gateway_"), "{line}");
+            assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{name}");
+            current = Some((name.to_owned(), kind.to_owned()));
+        } else {
+            let (family, kind) = current.as_ref().expect("a type comes first");
+            let (series, value) = line.rsplit_once(' ').expect("a value");
+            let name = series.split('{').next().expect("a name");
+            let expected = if kind == "counter" { format!("{family}_total") } else { family.clone() };
+            assert_eq!(name, expected, "{line}");
+            let labels = series[name.len()..].strip_prefix('{').map(|labels| labels.strip_suffix('}').expect("closed"));
+            read_labels(labels);
+            let value = value.parse().unwrap_or_else(|_| panic!("{line}: no number"));
+            assert_eq!(samples.insert(series.to_owned(), value), None, "{series} is there twice");
+        }
+    }
+    samples
+}
+
+/// `name="value",name="value"`, where a quote in a value stands behind a backslash.
+fn read_labels(labels: Option<&str>) {
+    let mut rest = labels.unwrap_or_default();
+    while !rest.is_empty() {
+        let (name, value) = rest.split_once("=\"").expect("a label");
+        assert!(!name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{rest}");
+        let mut escaped = false;
+        let end = value.find(|character| {
+            let is_end = character == '"' && !escaped;
+            escaped = character == '\\' && !escaped;
+            is_end
+        });
+        rest = &value[end.expect("a value ends with a quote") + 1..];
+        assert!(rest.is_empty() || rest.starts_with(','), "{rest}");
+        rest = rest.strip_prefix(',').unwrap_or(rest);
+    }
+}
