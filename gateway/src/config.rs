@@ -1,27 +1,32 @@
 //! The gateway's configuration: what its file says, held against what can be.
 //!
 //! A [`Config`] exists only if all of it makes sense, so that nothing further in checks again.
-//! Everything that is wrong is reported at once, each with its place in the file; only what is no
-//! TOML, or has an unknown or missing key, ends the reading at the first such place. Paths are
+//! Everything that is wrong is reported at once, each with its place in the file; only what is no TOML
+//! has to be mended before the rest is looked at, and a key that the file itself lacks. Paths are
 //! relative to the working directory. Defaults that the hardware suggests: Modbus RTU 19200 8E1 (as
 //! its specification has it), text lines 4800 8N1 (as NMEA 0183 has it).
 
 mod check;
+mod checker;
 mod device;
 mod file;
+mod number;
+mod overlap;
+mod profile;
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use regex::Regex;
 use sha2::{Digest, Sha256};
-use tjern_readings::configuration::{ConfigError, ConfigText, Period};
+use tjern_readings::configuration::{ConfigError, ConfigText, Period, Problem, Remark, Severity};
 use tjern_readings::sensor::{SensorId, SourceName};
 use tjern_readings::store::LakeUrl;
 
 use crate::grid::Grid;
 use crate::modbus::transport::Table;
-use crate::value::{NumberType, Order, Scaling};
+use crate::value::{NoValue, NumberType, Order, Scaling};
 
 /// A configuration that makes sense.
 #[derive(Debug, Clone)]
@@ -32,6 +37,15 @@ pub struct Config {
     spool: SpoolConfig,
     upload_every: Period,
     buses: Vec<Bus>,
+    warnings: Vec<Problem>,
+    places: Places,
+}
+
+/// Where names stand in the file, in bytes from its start, for what is found out about them later.
+#[derive(Debug, Clone, Default)]
+struct Places {
+    ports: Vec<(String, Range<usize>)>,
+    buses: Vec<(String, Range<usize>)>,
 }
 
 /// `[spool]`.
@@ -186,6 +200,8 @@ pub struct PointCommon {
     pub sensor: SensorId,
     /// When it is read.
     pub grid: Grid,
+    /// By which raw numbers the device says that it has no value.
+    pub no_value: NoValue,
     /// From the raw number to the value.
     pub scaling: Scaling,
     /// The unit, as it shall stand in the register.
@@ -206,7 +222,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError::Wrong`] with everything that is wrong with it.
     pub fn parse(text: &ConfigText) -> Result<Self, ConfigError> {
-        check::config(text, text.parse()?)
+        check::config(text, text.shape())
     }
 
     /// The text that it was read from.
@@ -219,6 +235,39 @@ impl Config {
     #[must_use]
     pub fn path(&self) -> &Path {
         self.text.path()
+    }
+
+    /// What works, but hardly as it was meant.
+    #[must_use]
+    pub fn warnings(&self) -> &[Problem] {
+        &self.warnings
+    }
+
+    /// The serial ports that it names.
+    pub fn ports(&self) -> impl Iterator<Item = &str> {
+        self.places.ports.iter().map(|(port, _)| port.as_str())
+    }
+
+    /// A problem with a port that it names, told at its place.
+    #[must_use]
+    pub fn port_problem(&self, port: &str, severity: Severity, message: String, hint: String) -> Problem {
+        self.problem_at(&self.places.ports, port, (severity, message, hint))
+    }
+
+    /// A problem with a bus that it names, told at its place.
+    #[must_use]
+    pub fn bus_problem(&self, bus: &str, severity: Severity, message: String, hint: String) -> Problem {
+        self.problem_at(&self.places.buses, bus, (severity, message, hint))
+    }
+
+    fn problem_at(
+        &self,
+        places: &[(String, Range<usize>)],
+        name: &str,
+        (severity, message, hint): (Severity, String, String),
+    ) -> Problem {
+        let span = places.iter().find(|(known, _)| known == name).map_or(0..0, |(_, span)| span.clone());
+        self.text.problem_of(Remark { severity, span, message, hint: Some(hint), related: Vec::new() })
     }
 
     /// The SHA-256 (hex) of the text without secrets. There are none today: credentials come from

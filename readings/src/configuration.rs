@@ -3,6 +3,8 @@
 //!
 //! Files are TOML. Unknown keys are errors. Reading a file is the only I/O here.
 
+mod shape;
+
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -11,6 +13,8 @@ use std::time::Duration;
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+
+pub use shape::Shape;
 
 /// A configuration's text, and the file it came from.
 #[derive(Debug, Clone)]
@@ -35,9 +39,36 @@ pub enum ConfigError {
     Wrong(Vec<Problem>),
 }
 
+/// How bad a problem is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Severity {
+    /// Nothing can be started with it.
+    #[default]
+    Error,
+    /// It works, but hardly as it was meant.
+    Warning,
+}
+
+/// What is to be said about a place of a configuration.
+#[derive(Debug, Clone, Default)]
+pub struct Remark {
+    /// How bad it is.
+    pub severity: Severity,
+    /// Bytes from the start of the text.
+    pub span: Range<usize>,
+    /// What is wrong.
+    pub message: String,
+    /// What would be right.
+    pub hint: Option<String>,
+    /// Other places that have to do with it, with a word on each.
+    pub related: Vec<(Range<usize>, String)>,
+}
+
 /// One thing that is wrong at one place of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
+    /// How bad it is.
+    pub severity: Severity,
     /// The file.
     pub path: PathBuf,
     /// The line, from 1.
@@ -49,11 +80,31 @@ pub struct Problem {
     /// What would be right.
     pub hint: Option<String>,
     rendered: String,
+    colored: String,
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.rendered)
+    }
+}
+
+impl Problem {
+    /// The same as its `Display`, for a terminal that shows colours.
+    #[must_use]
+    pub fn colored(&self) -> &str {
+        &self.colored
+    }
+}
+
+impl ConfigError {
+    /// The same as its `Display`, for a terminal that shows colours.
+    #[must_use]
+    pub fn colored(&self) -> String {
+        match self {
+            Self::Unreadable { .. } => self.to_string(),
+            Self::Wrong(problems) => problems.iter().map(Problem::colored).collect::<Vec<_>>().join("\n"),
+        }
     }
 }
 
@@ -93,48 +144,71 @@ impl ConfigText {
     /// Reads the text as TOML of the shape `T`.
     ///
     /// # Errors
-    /// [`ConfigError::Wrong`] with the place of the first thing that does not fit.
+    /// [`ConfigError::Wrong`] with everything that does not fit.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, ConfigError> {
-        toml::from_str(&self.text).map_err(|error| {
-            let span = error.span().unwrap_or(0..0);
-            let message = error.message().trim().to_owned();
-            let hint = suggestion(&message);
-            ConfigError::Wrong(vec![self.problem(span, message, hint)])
-        })
+        let Shape { value, problems, .. } = self.shape();
+        match value.filter(|_| problems.is_empty()) {
+            Some(value) => Ok(value),
+            None => Err(ConfigError::Wrong(problems)),
+        }
     }
 
     /// A problem at a place of this text (bytes from the start).
     #[must_use]
     pub fn problem(&self, span: Range<usize>, message: impl Into<String>, hint: Option<String>) -> Problem {
-        let message = message.into();
-        let start = self.text.floor_char_boundary(span.start);
+        self.problem_of(Remark { span, message: message.into(), hint, ..Remark::default() })
+    }
+
+    /// What a remark on a place of this text looks like.
+    #[must_use]
+    pub fn problem_of(&self, remark: Remark) -> Problem {
+        let start = self.text.floor_char_boundary(remark.span.start);
         let before = &self.text[..start];
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
         Problem {
+            severity: remark.severity,
             line: before.matches('\n').count() + 1,
             column: before[line_start..].chars().count() + 1,
-            rendered: self.render(self.first_line_of(start..span.end), &message, hint.as_deref()),
+            rendered: self.render(&remark, &Renderer::plain()),
+            colored: self.render(&remark, &Renderer::styled()),
             path: self.path.clone(),
-            message,
-            hint,
+            message: remark.message,
+            hint: remark.hint,
         }
     }
 
     /// Whole tables make poor underlines: what is shown ends with the line it starts on.
-    fn first_line_of(&self, span: Range<usize>) -> Range<usize> {
-        let line_end = self.text[span.start..].find('\n').map_or(self.text.len(), |length| span.start + length);
-        span.start..self.text.floor_char_boundary(span.end).clamp(span.start, line_end)
+    fn first_line_of(&self, span: &Range<usize>) -> Range<usize> {
+        let start = self.text.floor_char_boundary(span.start);
+        let line_end = self.text[start..].find('\n').map_or(self.text.len(), |length| start + length);
+        start..self.text.floor_char_boundary(span.end).clamp(start, line_end)
     }
 
-    fn render(&self, span: Range<usize>, message: &str, hint: Option<&str>) -> String {
+    fn render(&self, remark: &Remark, renderer: &Renderer) -> String {
         let path = self.path.display().to_string();
-        let snippet = Snippet::source(&self.text).path(&path).annotation(AnnotationKind::Primary.span(span));
-        let group = Level::ERROR.primary_title(message).element(snippet);
-        match hint {
-            Some(hint) => Renderer::plain().render(&[group.element(Level::HELP.with_name("hint").message(hint))]),
-            None => Renderer::plain().render(&[group]),
+        let place = AnnotationKind::Primary.span(self.first_line_of(&remark.span));
+        let related = remark
+            .related
+            .iter()
+            .map(|(span, label)| AnnotationKind::Context.span(self.first_line_of(span)).label(label.as_str()));
+        let snippet = Snippet::source(&self.text).path(&path).annotation(place).annotations(related);
+        let level = match remark.severity {
+            Severity::Error => Level::ERROR,
+            Severity::Warning => Level::WARNING,
+        };
+        let group = level.primary_title(remark.message.as_str()).element(snippet);
+        match &remark.hint {
+            Some(hint) => renderer.render(&[group.element(Level::HELP.with_name("hint").message(hint.as_str()))]),
+            None => renderer.render(&[group]),
         }
     }
+}
+
+/// Which of the words that are known a wrong one was meant to be, if that can be guessed.
+#[must_use]
+pub fn nearest<'known>(wrong: &str, known: impl Iterator<Item = &'known str>) -> Option<&'known str> {
+    let nearest = known.max_by(|one, other| likeness(wrong, one).total_cmp(&likeness(wrong, other)));
+    nearest.filter(|nearest| likeness(wrong, nearest) > LIKE_ENOUGH)
 }
 
 /// What would be right, where the reader's own words do not say it already.
@@ -146,8 +220,7 @@ fn suggestion(message: &str) -> Option<String> {
     }
     if said("unknown field") || said("unknown variant") {
         let wrong = words.next()?;
-        let nearest = words.max_by(|one, other| likeness(wrong, one).total_cmp(&likeness(wrong, other)));
-        return Some(match nearest.filter(|nearest| likeness(wrong, nearest) > 0.7) {
+        return Some(match nearest(wrong, words) {
             Some(nearest) => format!("did you mean `{nearest}`?"),
             None => "take it out, or write one of those that are expected".to_owned(),
         });
@@ -176,8 +249,13 @@ fn suggestion(message: &str) -> Option<String> {
         .then(|| "a line is `key = value`, with texts in double quotes; a heading `[section]`".to_owned())
 }
 
+/// Below this a guess would be a riddle.
+const LIKE_ENOUGH: f64 = 0.7;
+
+/// 1 for the same word, less for each letter that is missing, too many, another one or in another place,
+/// as a share of the longer word; words that begin alike are liker.
 fn likeness(one: &str, other: &str) -> f64 {
-    strsim::jaro_winkler(one, other)
+    strsim::normalized_damerau_levenshtein(one, other).max(strsim::jaro_winkler(one, other))
 }
 
 /// What is wrong with a duration or a size.
@@ -383,6 +461,39 @@ mod tests {
             let said = problem.hint.clone().unwrap_or_default();
             assert!(said.starts_with(hint), "{text:?}: {problem}");
         }
+    }
+
+    /// Somebody who writes a file by hand makes more than one mistake, and wants to hear of them all.
+    #[test]
+    fn all_that_has_the_wrong_shape_is_said_at_once() {
+        #[derive(Debug, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        #[expect(dead_code, reason = "only its reading is tested")]
+        struct Large {
+            version: toml::Spanned<i64>,
+            small: Vec<Small>,
+        }
+        let text = "vers = 1\n[[small]]\nadress = 'x'\nevery = 5\n[[small]]\nevery = '1h'\ncolour = 3\n[[small]]\naddress = 'y'\nevery = '1h'\n";
+        let shape: Shape<Large> = ConfigText::new("city.toml", text).shape();
+        let said: Vec<(usize, &str)> =
+            shape.problems.iter().map(|problem| (problem.line, problem.hint.as_deref().unwrap_or(""))).collect();
+        assert_eq!(said.len(), 5, "{:#?}", shape.problems);
+        assert_eq!(said[0], (1, "did you mean `version`?"));
+        assert_eq!(said[1], (3, "did you mean `address`?"));
+        assert_eq!(said[2], (4, "write it in double quotes"));
+        assert!(said[3].0 == 5 && said[3].1.starts_with("add `address"), "{said:?}");
+        assert_eq!(said[4].0, 7);
+        let value = shape.value.expect("what is right is there");
+        assert_eq!((*value.version.get_ref(), value.small.len(), shape.complete), (1, 1, false));
+    }
+
+    #[test]
+    fn every_line_that_is_no_toml_is_told() {
+        let text = "version = \nname = \"a\"\nother = = 2\n";
+        let shape: Shape<toml::Table> = ConfigText::new("city.toml", text).shape();
+        let lines: Vec<usize> = shape.problems.iter().map(|problem| problem.line).collect();
+        assert_eq!(lines, [1, 3]);
+        assert!(shape.value.is_none());
     }
 
     #[test]

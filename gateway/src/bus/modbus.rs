@@ -22,7 +22,7 @@ use crate::grid::{Due, LOOK_AGAIN, wait};
 use crate::modbus::rtu::RtuMaster;
 use crate::modbus::tcp::TcpMaster;
 use crate::modbus::transport::{Answer, Failure, ReadRequest, Table};
-use crate::value::{self, NumberType, Order};
+use crate::value::{NumberType, Order};
 
 /// A period of at least so many timeouts leaves the time to ask once more after a failure.
 const RETRY_PERIODS: u32 = 4;
@@ -368,7 +368,7 @@ impl ModbusPointState {
             Answer::Bits(bits) => bits.get(start).map(|bit| f64::from(u8::from(*bit))).ok_or(Cause::Malformed),
             Answer::Registers(registers) => {
                 let own = registers.get(start..start + usize::from(self.kind.width())).ok_or(Cause::Malformed)?;
-                value::decode(self.kind, self.order, own)
+                self.state.no_value().decode(self.kind, self.order, own)
             }
         }
     }

@@ -9,7 +9,7 @@ use tjern_readings::sensor::SensorId;
 use super::BusContext;
 use crate::config::PointCommon;
 use crate::grid::{Due, Schedule};
-use crate::value::Scaling;
+use crate::value::{NoValue, Scaling};
 
 /// So many failures in a row are written down each; after that, one every `down_report`.
 pub(super) const FAILURES_TO_DOWN: u32 = 3;
@@ -26,6 +26,7 @@ pub(super) struct Limits {
 pub(super) struct PointState {
     pub(super) sensor: SensorId,
     pub(super) schedule: Schedule,
+    no_value: NoValue,
     scaling: Scaling,
     newest_us: Option<i64>,
     down_report_us: i64,
@@ -40,12 +41,18 @@ impl PointState {
             newest_us: context.newest_us(&common.sensor),
             sensor: common.sensor,
             schedule: Schedule::new(common.grid),
+            no_value: common.no_value,
             scaling: common.scaling,
             down_report_us: limits.down_report.micros(),
             failures: 0,
             cause: None,
             written_us: None,
         }
+    }
+
+    /// By which raw numbers the device says that it has no value.
+    pub(super) const fn no_value(&self) -> &NoValue {
+        &self.no_value
     }
 
     /// How many results in a row had no value.
@@ -68,7 +75,7 @@ impl PointState {
         answered_us: i64,
     ) -> Option<Reading> {
         self.schedule.begin(due);
-        let result = raw.map(|raw| self.scaling.apply(raw));
+        let result = raw.and_then(|raw| self.no_value.sift(raw)).map(|raw| self.scaling.apply(raw));
         self.failures = if result.is_ok() { 0 } else { self.failures.saturating_add(1) };
         self.cause = result.err();
         let grid = self.schedule.grid();
@@ -101,6 +108,7 @@ mod tests {
         PointState {
             sensor,
             schedule: Schedule::new(Grid::new(Period::from_seconds(10), Duration::ZERO)),
+            no_value: NoValue::default(),
             scaling: Scaling::default(),
             newest_us,
             down_report_us: 300 * SECOND_US,

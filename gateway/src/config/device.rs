@@ -7,12 +7,14 @@ use regex::Regex;
 use tjern_readings::configuration::Period;
 use toml::Spanned;
 
-use super::check::Checker;
+use super::checker::Checker;
 use super::file::{DeviceFile, PointFile};
-use super::{LineField, LinePoint, ModbusDevice, ModbusPoint, PointCommon};
+use super::overlap::{self, Placed};
+use super::profile::points_of;
+use super::{LineField, LinePoint, ModbusDevice, ModbusPoint, PointCommon, number};
 use crate::grid::Grid;
 use crate::modbus::transport::Table;
-use crate::value::{NumberType, Order, Scaling};
+use crate::value::{NoValue, NumberType, Scaling};
 
 /// How many addresses a table has.
 const ADDRESSES: i64 = 65_536;
@@ -41,8 +43,13 @@ pub(super) fn modbus_devices(
                     );
                 }
             }
-            let points: Vec<_> = file.point.iter().map(|point| modbus_point(checker, point, base)).collect();
-            let points = points.into_iter().collect::<Option<Vec<_>>>();
+            let mut placed = Vec::new();
+            let points = points_of(checker, file, |checker, point| {
+                let read = modbus_point(checker, point, base)?;
+                placed.push(Placed::new(point, &read));
+                Some(read)
+            });
+            overlap::check(checker, placed);
             Some(ModbusDevice { name: file.name.get_ref().clone(), unit_id: unit_id?, points: points? })
         })
         .collect();
@@ -62,7 +69,8 @@ fn unit_id(checker: &mut Checker<'_>, file: &DeviceFile, [low, high]: [i64; 2]) 
 }
 
 fn base(checker: &mut Checker<'_>, file: &DeviceFile) -> i64 {
-    let base = file.base.as_ref();
+    let of_profile = file.profile.as_ref().and_then(|name| checker.profile(name));
+    let base = file.base.as_ref().or_else(|| of_profile?.base.as_ref());
     base.and_then(|base| checker.whole(base, &[0, 1], "base", "it is 0, or 1 for manuals that count from one"))
         .unwrap_or(0)
 }
@@ -96,7 +104,7 @@ fn common(checker: &mut Checker<'_>, file: &PointFile) -> Option<PointCommon> {
         checker.note(text.span(), "`unit` is empty", "leave it out, or write it in UCUM, like \"Cel\"; \"1\" is none");
     }
     let unit = file.unit.as_ref().map(|unit| unit.get_ref().clone());
-    Some(PointCommon { sensor: sensor?, grid: Grid::new(every?, phase?), scaling: Scaling::new(scale?, offset?), unit })
+    Some(PointCommon { sensor: sensor?, grid: Grid::new(every?, phase?), scaling: Scaling::new(scale?, offset?), no_value: NoValue::default(), unit })
 }
 
 fn number(checker: &mut Checker<'_>, text: Option<&Spanned<f64>>, name: &str, default: f64) -> Option<f64> {
@@ -116,30 +124,16 @@ fn modbus_point(checker: &mut Checker<'_>, file: &PointFile, base: i64) -> Optio
     checker.refuse(file.column.as_ref(), "column", why);
     checker.refuse(file.separator.as_ref(), "separator", why);
     checker.refuse(file.pattern.as_ref(), "pattern", why);
-    let kind: Option<NumberType> = match &file.kind {
-        Some(word) => checker.parse(word),
-        None => {
-            checker.note(
-                file.sensor.span(),
-                "the point has no `type`",
-                "write how the number lies in the registers, like `type = \"f32\"`",
-            );
-            None
-        }
-    };
-    let order = match &file.order {
-        Some(word) => checker.parse(word),
-        None => Some(Order::default()),
-    };
     let Some(register) = &file.register else {
         checker.note(file.sensor.span(), "the point has no `register`", FORM);
         return None;
     };
     let (table, address) = checker.read(register, read_register)?;
-    let kind = kind?;
-    check_kind(checker, file, table, kind);
+    let kind = number::kind(checker, file, table)?;
+    let (order, no_value) = (number::order(checker, file, kind), number::no_value(checker, file, kind));
     let address = wire_address(checker, register, (address, base), kind)?;
-    Some(ModbusPoint { common: common?, table, address, kind, order: order? })
+    let common = PointCommon { no_value: no_value?, ..common? };
+    Some(ModbusPoint { common, table, address, kind, order: order? })
 }
 
 fn read_register(text: &str) -> Result<(Table, i64), String> {
@@ -149,22 +143,6 @@ fn read_register(text: &str) -> Result<(Table, i64), String> {
     let digits = !address.is_empty() && address.bytes().all(|byte| byte.is_ascii_digit());
     let address = address.parse().ok().filter(|_| digits).ok_or_else(refused)?;
     Ok((table, address))
-}
-
-fn check_kind(checker: &mut Checker<'_>, file: &PointFile, table: Table, kind: NumberType) {
-    let span = file.kind.as_ref().unwrap_or(&file.sensor).span();
-    match (table.is_bits(), kind == NumberType::Bool) {
-        (true, false) => checker.note(span, "a coil or discrete input is a single bit", "write `type = \"bool\"`"),
-        (false, true) => checker.note(
-            span,
-            "a register is no single bit",
-            "write a numeric type, like `type = \"u16\"`, or read a `coil` or `discrete`",
-        ),
-        _ => {}
-    }
-    if kind == NumberType::Bool {
-        checker.refuse(file.order.as_ref(), "order", "a bit has no order");
-    }
 }
 
 fn wire_address(
@@ -195,14 +173,15 @@ fn wire_address(
 }
 
 pub(super) fn line_points(checker: &mut Checker<'_>, files: &[DeviceFile]) -> Option<Vec<LinePoint>> {
-    let mut points = Vec::new();
+    let mut all = Some(Vec::new());
     for device in files {
         let why = "a text-lines bus has no units";
         checker.refuse(device.unit_id.as_ref(), "unit_id", why);
         checker.refuse(device.base.as_ref(), "base", why);
-        points.extend(device.point.iter().map(|point| line_point(checker, point)));
+        let points = points_of(checker, device, line_point);
+        all = all.zip(points).map(|(all, points)| [all, points].concat());
     }
-    points.into_iter().collect()
+    all
 }
 
 fn line_point(checker: &mut Checker<'_>, file: &PointFile) -> Option<LinePoint> {
@@ -211,6 +190,8 @@ fn line_point(checker: &mut Checker<'_>, file: &PointFile) -> Option<LinePoint> 
     checker.refuse(file.register.as_ref(), "register", why);
     checker.refuse(file.kind.as_ref(), "type", why);
     checker.refuse(file.order.as_ref(), "order", why);
+    checker.refuse(file.bit.as_ref(), "bit", why);
+    checker.refuse(file.half.as_ref(), "half", why);
     let ways = [
         file.sentence.as_ref().map(Spanned::span),
         file.column.as_ref().map(Spanned::span),
@@ -228,7 +209,8 @@ fn line_point(checker: &mut Checker<'_>, file: &PointFile) -> Option<LinePoint> 
         checker.refuse(file.separator.as_ref(), "separator", "it stands between columns");
     }
     let field = line_field(checker, file);
-    Some(LinePoint { common: common?, field: field? })
+    let common = PointCommon { no_value: number::no_value_of_text(file), ..common? };
+    Some(LinePoint { common, field: field? })
 }
 
 fn line_field(checker: &mut Checker<'_>, file: &PointFile) -> Option<LineField> {

@@ -4,6 +4,8 @@
 use serde::Deserialize;
 use toml::Spanned;
 
+use crate::value::WrittenNumbers;
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ConfigFile {
@@ -15,7 +17,19 @@ pub(super) struct ConfigFile {
     #[serde(default)]
     pub(super) upload: UploadFile,
     #[serde(default)]
+    pub(super) profile: Vec<ProfileFile>,
+    #[serde(default)]
     pub(super) bus: Vec<BusFile>,
+}
+
+/// What devices of one model have in common.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ProfileFile {
+    pub(super) name: Spanned<String>,
+    pub(super) base: Option<Spanned<i64>>,
+    #[serde(default)]
+    pub(super) point: Vec<PointFile>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -57,6 +71,8 @@ pub(super) struct DeviceFile {
     pub(super) name: Spanned<String>,
     pub(super) unit_id: Option<Spanned<i64>>,
     pub(super) base: Option<Spanned<i64>>,
+    pub(super) profile: Option<Spanned<String>>,
+    pub(super) place: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) point: Vec<PointFile>,
 }
@@ -64,6 +80,8 @@ pub(super) struct DeviceFile {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PointFile {
+    /// In a profile `quantity`: the check sees to it that each stands where it belongs.
+    #[serde(alias = "quantity")]
     pub(super) sensor: Spanned<String>,
     pub(super) every: Spanned<String>,
     pub(super) phase: Option<Spanned<String>>,
@@ -74,6 +92,9 @@ pub(super) struct PointFile {
     #[serde(rename = "type")]
     pub(super) kind: Option<Spanned<String>>,
     pub(super) order: Option<Spanned<String>>,
+    pub(super) bit: Option<Spanned<i64>>,
+    pub(super) half: Option<Spanned<String>>,
+    pub(super) not_available: Option<Spanned<WrittenNumbers>>,
     pub(super) sentence: Option<Spanned<String>>,
     pub(super) field: Option<Spanned<i64>>,
     pub(super) column: Option<Spanned<i64>>,

@@ -137,7 +137,7 @@ fn everything_that_is_wrong_is_said_at_once() {
         .replace("\"f32\"", "\"float\"")
         .replace("\"10min\"", "\"10 minutes\"");
     let places: Vec<String> = problems_of(&text).into_iter().map(|problem| problem.0).collect();
-    assert_eq!(places, ["2", "\"Landfall 01\"", "\"float\"", "\"10.0.3.7\"", "\"10 minutes\""]);
+    assert_eq!(places, ["2", "\"Landfall 01\"", "\"10.0.3.7\"", "\"float\"", "\"10 minutes\""]);
 }
 
 #[test]
@@ -153,7 +153,7 @@ fn names_are_taken_once() {
     let twins = other("other", 1, "a") + &other("logger", 2, "b") + "[[bus]]\nname = \"mast\"";
     let messages: Vec<String> =
         problems("[[bus]]\nname = \"mast\"", &twins).into_iter().map(|problem| problem.1).collect();
-    assert_eq!(messages, ["device `logger` is named twice on this bus", "unit id 1 is used twice on this bus"]);
+    assert_eq!(messages, ["unit id 1 is used twice on this bus", "device `logger` is named twice on this bus"]);
 }
 
 #[test]
