@@ -13,6 +13,7 @@ mod file;
 mod number;
 mod overlap;
 mod profile;
+mod upload;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -27,6 +28,7 @@ use tjern_readings::store::LakeUrl;
 use crate::grid::Grid;
 use crate::modbus::transport::Table;
 use crate::value::{NoValue, NumberType, Order, Scaling};
+pub use upload::UploadConfig;
 
 /// A configuration that makes sense.
 #[derive(Debug, Clone)]
@@ -35,7 +37,7 @@ pub struct Config {
     gateway: SourceName,
     lake: LakeUrl,
     spool: SpoolConfig,
-    upload_every: Period,
+    upload: UploadConfig,
     buses: Vec<Bus>,
     warnings: Vec<Problem>,
     places: Places,
@@ -44,6 +46,7 @@ pub struct Config {
 /// Where names stand in the file, in bytes from its start, for what is found out about them later.
 #[derive(Debug, Clone, Default)]
 struct Places {
+    device_count: usize,
     ports: Vec<(String, Range<usize>)>,
     buses: Vec<(String, Range<usize>)>,
 }
@@ -243,6 +246,12 @@ impl Config {
         &self.warnings
     }
 
+    /// How many devices there are.
+    #[must_use]
+    pub const fn device_count(&self) -> usize {
+        self.places.device_count
+    }
+
     /// The serial ports that it names.
     pub fn ports(&self) -> impl Iterator<Item = &str> {
         self.places.ports.iter().map(|(port, _)| port.as_str())
@@ -298,7 +307,13 @@ impl Config {
     /// `[upload] every`.
     #[must_use]
     pub const fn upload_every(&self) -> Period {
-        self.upload_every
+        self.upload.every
+    }
+
+    /// `[upload]`.
+    #[must_use]
+    pub const fn upload(&self) -> &UploadConfig {
+        &self.upload
     }
 
     /// The buses.

@@ -24,7 +24,7 @@ use tracing::{error, info, warn};
 use crate::bus::{self, BusContext, Newest, READINGS_QUEUE};
 use crate::config::{Bus, Config};
 use crate::spool::{Spool, SpoolError, SpoolSettings};
-use crate::upload::{self, UploadSettings};
+use crate::upload::{self, UploadSettings, UploadState};
 
 /// Transactions under way get so long to end: a timeout may be longer than a shutdown.
 const BUS_GRACE: Duration = Duration::from_secs(10);
@@ -79,8 +79,9 @@ async fn run_over(spool: Spool, config: Config, options: RunOptions) -> Result<(
     let RunOptions { clock, stop, store } = options;
     announce(&config, &spool);
     let upload_stop = CancellationToken::new();
-    let (uploader, upload_ended) =
-        watched(upload::run(spool.clone(), upload_settings(&config, store), upload_stop.clone()));
+    let upload_state = UploadState::default();
+    let settings = upload_settings(&config, store, &clock, upload_state.clone());
+    let (uploader, upload_ended) = watched(upload::run(spool.clone(), settings, upload_stop.clone()));
     let (readings, received) = mpsc::channel(READINGS_QUEUE);
     let (appender, append_ended) = watched(append(spool.clone(), received));
     let bus_stop = stop.child_token();
@@ -138,13 +139,18 @@ async fn open_spool(config: &Config, clock: Clock) -> Result<Spool, RunError> {
     Ok(tokio::task::spawn_blocking(move || Spool::open(settings, clock)).await??)
 }
 
-fn upload_settings(config: &Config, store: Option<Store>) -> UploadSettings {
+fn upload_settings(config: &Config, store: Option<Store>, clock: &Clock, state: UploadState) -> UploadSettings {
+    let upload = config.upload();
     UploadSettings {
-        lake: config.lake().clone(),
-        source: config.gateway().clone(),
-        every: config.upload_every().duration(),
+        every: upload.every.duration(),
         configuration: Some((config.sha256(), config.text().to_owned())),
         store,
+        limits: upload.limits,
+        live_first_after: upload.live_first_after,
+        credentials_file: upload.credentials_file.clone(),
+        clock: clock.clone(),
+        state,
+        ..UploadSettings::new(config.lake().clone(), config.gateway().clone())
     }
 }
 

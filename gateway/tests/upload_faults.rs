@@ -166,13 +166,12 @@ fn spool_in(dir: &FilePath) -> Spool {
 }
 
 fn settings(store: &Arc<Faulty>) -> UploadSettings {
-    let lake = "memory:///".parse().expect("a lake");
+    let lake: tjern_readings::store::LakeUrl = "memory:///".parse().expect("a lake");
     UploadSettings {
-        store: Some(Store::over(Arc::clone(store) as Arc<dyn ObjectStore>, "memory:///".parse().expect("a lake"))),
-        lake,
-        source: source(),
+        store: Some(Store::over(Arc::clone(store) as Arc<dyn ObjectStore>, lake.clone())),
         every: Duration::from_millis(20),
         configuration: Some(("ab".repeat(32), "version = 1\n".to_owned())),
+        ..UploadSettings::new(lake, source())
     }
 }
 

@@ -7,9 +7,11 @@ use tjern_readings::configuration::{ConfigError, ConfigText, Period, Shape, pars
 use tjern_readings::sensor::SourceName;
 use toml::Spanned;
 
-use super::checker::{Checker, one_of};
+pub(super) use super::checker::Checker;
+use super::checker::one_of;
 use super::device::{line_points, modbus_devices};
 use super::file::{BusFile, ConfigFile, SpoolFile};
+use super::upload::upload;
 use super::{Bus, BusKind, Config, LinePlace, Parity, Places, Serial, SpoolConfig};
 use crate::spool::MAX_BYTES_LEAST;
 
@@ -18,7 +20,6 @@ const KINDS: [&str; 3] = ["modbus-tcp", "modbus-rtu", "text-lines"];
 
 const MAX_BYTES_DEFAULT: u64 = 1 << 30;
 const SYNC_EVERY_DEFAULT: Period = Period::from_seconds(5);
-const UPLOAD_EVERY_DEFAULT: Period = Period::from_seconds(60);
 const DOWN_REPORT_DEFAULT: Period = Period::from_seconds(300);
 const TIMEOUT_DEFAULT: Period = Period::from_millis(500);
 
@@ -32,7 +33,7 @@ pub(super) fn config(text: &ConfigText, shape: Shape<ConfigFile>) -> Result<Conf
     let gateway = gateway(&mut checker, &file.gateway);
     let lake = checker.parse(&file.lake);
     let spool = spool(&mut checker, &file.spool);
-    let upload_every = checker.period(file.upload.every.as_ref(), UPLOAD_EVERY_DEFAULT);
+    let upload = upload(&mut checker, &file.upload);
     let down_report = checker.period(file.down_report.as_ref(), DOWN_REPORT_DEFAULT);
     checker.names("profile", "", file.profile.iter().map(|profile| &profile.name));
     checker.names("bus", "", file.bus.iter().map(|bus| &bus.name));
@@ -45,10 +46,11 @@ pub(super) fn config(text: &ConfigText, shape: Shape<ConfigFile>) -> Result<Conf
         unreachable!("what could not be read was noted as an error");
     };
     let places = Places {
+        device_count: file.bus.iter().map(|bus| bus.device.len()).sum(),
         ports: file.bus.iter().filter_map(|bus| bus.port.as_ref()).map(place_of).collect(),
         buses: file.bus.iter().map(|bus| place_of(&bus.name)).collect(),
     };
-    Ok(Config { text: text.clone(), gateway, lake, spool, upload_every, buses, warnings, places })
+    Ok(Config { text: text.clone(), gateway, lake, spool, upload, buses, warnings, places })
 }
 
 fn place_of(text: &Spanned<String>) -> (String, std::ops::Range<usize>) {
