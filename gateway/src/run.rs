@@ -23,6 +23,7 @@ use tracing::{error, info, warn};
 
 use crate::bus::{self, BusContext, Newest, READINGS_QUEUE};
 use crate::config::{Bus, Config};
+use crate::maintenance::Maintenance;
 use crate::spool::{Spool, SpoolError, SpoolSettings};
 use crate::upload::{self, UploadSettings, UploadState};
 
@@ -83,7 +84,7 @@ async fn run_over(spool: Spool, config: Config, options: RunOptions) -> Result<(
     let settings = upload_settings(&config, store, &clock, upload_state.clone());
     let (uploader, upload_ended) = watched(upload::run(spool.clone(), settings, upload_stop.clone()));
     let (readings, received) = mpsc::channel(READINGS_QUEUE);
-    let (appender, append_ended) = watched(append(spool.clone(), received));
+    let (appender, append_ended) = watched(append(spool.clone(), Maintenance::of(config.spool().dir.clone()), received));
     let bus_stop = stop.child_token();
     let buses = start_buses(&config, &clock, readings.clone(), &spool, &bus_stop);
     let ended = tokio::select! {
@@ -170,7 +171,7 @@ fn announce(config: &Config, spool: &Spool) {
 }
 
 /// The one way into the spool.
-async fn append(spool: Spool, mut received: mpsc::Receiver<Vec<Reading>>) {
+async fn append(spool: Spool, mut maintenance: Maintenance, mut received: mpsc::Receiver<Vec<Reading>>) {
     while let Some(mut readings) = received.recv().await {
         let came = readings.len();
         // No batch may hold such a time, and one would keep all others of its batch out of the lake.
@@ -178,6 +179,7 @@ async fn append(spool: Spool, mut received: mpsc::Receiver<Vec<Reading>>) {
         if readings.len() < came {
             error!(readings = came - readings.len(), "the clock is centuries off: these are not kept");
         }
+        maintenance.mark(&mut readings);
         spool.append(readings).await;
     }
 }

@@ -21,6 +21,7 @@ mod contact;
 mod credentials;
 mod landing;
 mod line;
+mod probe;
 mod send;
 mod state;
 
@@ -43,6 +44,7 @@ use backoff::Backoff;
 use credentials::{Credentials, CredentialsError};
 use landing::Outcome;
 use line::{Line, Pace};
+pub(crate) use probe::{Probe, probe};
 pub use state::{UploadSnapshot, UploadState};
 
 /// The most objects that are under way at once, unless it is said otherwise.

@@ -6,8 +6,7 @@ use std::process::ExitCode;
 use tjern_readings::clock::Clock;
 use tokio_util::sync::CancellationToken;
 
-use super::{FAILED, WRONG, stop_on_signals};
-use crate::config::Config;
+use super::{FAILED, load, stop_on_signals};
 use crate::run::{RunOptions, run};
 
 /// What `run` is told.
@@ -25,12 +24,9 @@ pub struct RunArguments {
 
 /// Runs a gateway until it is told to end.
 pub(super) async fn execute(arguments: RunArguments) -> ExitCode {
-    let config = match Config::load(&arguments.config) {
+    let config = match load(&arguments.config) {
         Ok(config) => config,
-        Err(error) => {
-            eprintln!("{error}");
-            return ExitCode::from(WRONG);
-        }
+        Err(status) => return status,
     };
     let stop = CancellationToken::new();
     if let Err(error) = stop_on_signals(&stop) {

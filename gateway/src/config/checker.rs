@@ -38,7 +38,9 @@ pub(super) struct Checker<'text> {
 /// A remark that may turn out to hold for more than one device or sensor.
 struct Draft {
     remark: Remark,
+    /// How many others of what have the same.
     others: usize,
+    what: &'static str,
 }
 
 /// Where a sensor is named: in its own place, and by which device.
@@ -131,7 +133,8 @@ impl<'text> Checker<'text> {
             remark.related.push((through.named.clone(), format!("device `{}` uses it", through.device)));
         }
         self.told.insert(key, self.drafts.len());
-        self.drafts.push(Draft { remark, others: 0 });
+        let what = if self.through.is_some() { "device" } else { "place" };
+        self.drafts.push(Draft { remark, others: 0, what });
     }
 
     /// A profile by its name, if there is one.
@@ -307,6 +310,9 @@ impl<'text> Checker<'text> {
             hint,
             vec![(first.clone(), "first here".to_owned())],
         );
+        if let Some(draft) = self.drafts.last_mut() {
+            draft.what = "sensor";
+        }
     }
 
     /// The key whose value stands at a place.
@@ -319,9 +325,10 @@ impl<'text> Checker<'text> {
 
 impl Draft {
     fn into_remark(self) -> Remark {
-        let Self { mut remark, others } = self;
+        let Self { mut remark, others, what } = self;
         if others > 0 {
-            let more = format!("; the same holds {others} more time{}", if others == 1 { "" } else { "s" });
+            let (plural, have) = if others == 1 { ("", "has") } else { ("s", "have") };
+            let more = format!("; {others} more {what}{plural} {have} the same");
             remark.hint = Some(match remark.hint {
                 Some(hint) => hint + &more,
                 None => more.trim_start_matches("; ").to_owned(),

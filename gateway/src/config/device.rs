@@ -124,11 +124,17 @@ fn modbus_point(checker: &mut Checker<'_>, file: &PointFile, base: i64) -> Optio
     checker.refuse(file.column.as_ref(), "column", why);
     checker.refuse(file.separator.as_ref(), "separator", why);
     checker.refuse(file.pattern.as_ref(), "pattern", why);
-    let Some(register) = &file.register else {
-        checker.note(file.sensor.span(), "the point has no `register`", FORM);
+    let place = match &file.register {
+        Some(register) => checker.read(register, read_register).map(|place| (register, place)),
+        None => {
+            checker.note(file.sensor.span(), "the point has no `register`", FORM);
+            None
+        }
+    };
+    let Some((register, (table, address))) = place else {
+        number::check_words(checker, file);
         return None;
     };
-    let (table, address) = checker.read(register, read_register)?;
     let kind = number::kind(checker, file, table)?;
     let (order, no_value) = (number::order(checker, file, kind), number::no_value(checker, file, kind));
     let address = wire_address(checker, register, (address, base), kind)?;

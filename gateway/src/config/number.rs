@@ -45,6 +45,16 @@ pub(super) fn kind(checker: &mut Checker<'_>, file: &PointFile, table: Table) ->
     checker.whole(bit, &[0, 15], "bit", hint).map(NumberType::Bit)
 }
 
+/// What can be said of a number that lies nobody knows where.
+pub(super) fn check_words(checker: &mut Checker<'_>, file: &PointFile) {
+    if let Some(word) = &file.kind {
+        checker.parse::<NumberType>(word);
+    }
+    if let Some(word) = &file.order {
+        checker.parse::<Order>(word);
+    }
+}
+
 fn half(checker: &mut Checker<'_>, file: &PointFile, kind: NumberType) -> Option<NumberType> {
     let Some(word) = &file.half else { return Some(kind) };
     let Some(high) = kind.high() else {

@@ -256,3 +256,46 @@ fn two_texts_have_two_hashes() {
     assert_ne!(hash(GOOD), hash(&GOOD.replace("1h", "2h")));
     assert_eq!(hash(GOOD), hash(GOOD));
 }
+
+const PROFILE: &str = "[[profile]]\nname = \"gauge\"\nbase = 1\n[[profile.point]]\nquantity = \"level\"\nregister = \"input:1\"\ntype = \"u16\"\nevery = \"1h\"\nnot_available = 0xFFFF\n";
+
+/// Fifty meters were fifty copies of their points, and the eighth had a wrong address.
+#[test]
+fn fifty_equal_meters_are_fifty_short_tables() {
+    let meters: String = (1..=50)
+        .map(|unit| {
+            format!("[[bus.device]]\nname = \"m{unit}\"\nunit_id = {unit}\nprofile = \"gauge\"\nplace = \"hall/m-{unit}\"\n")
+        })
+        .collect();
+    let head = &GOOD[..GOOD.find("[[bus.device]]").expect("a device")];
+    let own = "[[bus.device.point]]\nsensor = \"hall/door\"\nregister = \"coil:1\"\ntype = \"bool\"\nevery = \"1h\"\n";
+    let config = parse(&format!("{head}{meters}{own}{PROFILE}")).expect("good");
+    let BusKind::ModbusTcp { devices, .. } = &config.buses()[0].kind else { panic!("{config:?}") };
+    assert_eq!((devices.len(), config.device_count(), config.sensors().count()), (50, 50, 51));
+    let point = &devices[6].points[0];
+    assert_eq!((point.common.sensor.as_str(), point.address), ("hall/m-7/level", 0), "the profile's base holds");
+    assert_eq!(point.common.no_value.decode(point.kind, point.order, &[0xFFFF]), Err(tjern_readings::reading::Cause::NotAvailable));
+    let last = &devices[49].points;
+    assert_eq!(last.iter().map(|point| point.common.sensor.as_str()).collect::<Vec<_>>(), ["hall/door", "hall/m-50/level"]);
+    assert_eq!(last[0].address, 0, "a device's own points count as its profile's do");
+}
+
+#[test]
+fn a_profile_serves_text_lines_too() {
+    let profile = "[[profile]]\nname = \"mast\"\n[[profile.point]]\nquantity = \"air_temperature\"\nsentence = \"MTA\"\nfield = 1\nevery = \"10min\"\nnot_available = -99.9\n";
+    let device = "name = \"weather\"\nprofile = \"mast\"\nplace = \"roof\"\n";
+    let text = GOOD.replace("name = \"weather\"\n", device);
+    let config = parse(&format!("{}{profile}", &text[..text.rfind("[[bus.device.point]]").expect("a point")])).expect("good");
+    let BusKind::TextLines { points, .. } = &config.buses()[1].kind else { panic!("{config:?}") };
+    assert_eq!(points[0].common.sensor.as_str(), "roof/air_temperature");
+    assert!(points[0].common.no_value.sift(-99.9).is_err());
+}
+
+#[test]
+fn what_is_odd_but_works_is_no_error() {
+    let config = parse(&format!("{GOOD}{PROFILE}")).expect("good");
+    let said: Vec<&str> = config.warnings().iter().map(|problem| problem.message.as_str()).collect();
+    assert_eq!(said, ["no device uses this profile: its points are not checked"]);
+    assert!(config.warnings()[0].to_string().starts_with("warning: "));
+    assert!(parse(GOOD).expect("good").warnings().is_empty());
+}
