@@ -74,7 +74,7 @@ fn shown(problem: &Problem) -> String {
 
 /// Whether a stream shows colours: a terminal, unless `NO_COLOR` is set.
 pub(crate) fn has_colors(stream: &impl IsTerminal) -> bool {
-    stream.is_terminal() && !std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// A time as a person reads it, in UTC like the data.

@@ -41,7 +41,9 @@ pub struct SensorPattern(String);
 
 /// A text that names no sensors.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` names no sensors: write an id, like `landfalltjern/water_temperature`, or all of a place, like `landfalltjern/*`")]
+#[error(
+    "`{0}` names no sensors: write an id, like `landfalltjern/water_temperature`, or all of a place, like `landfalltjern/*`"
+)]
 pub struct UnknownPattern(String);
 
 impl SensorPattern {
@@ -165,7 +167,8 @@ pub fn read(spool_dir: &Path) -> Result<Vec<Window>, MaintenanceError> {
 /// [`MaintenanceError::Unwritable`].
 pub fn write(spool_dir: &Path, windows: &[Window], now_us: i64) -> Result<(), MaintenanceError> {
     let path = spool_dir.join(FILE);
-    let mut text = "# Written by `tjern-gateway maintenance`. Times are microseconds since 1970 UTC.\nversion = 1\n".to_owned();
+    let mut text =
+        "# Written by `tjern-gateway maintenance`. Times are microseconds since 1970 UTC.\nversion = 1\n".to_owned();
     for window in windows.iter().filter(|window| window.until_us > now_us - KEPT_US) {
         let Window { sensors, from_us, until_us } = window;
         text += &format!("\n[[maintenance]]\nsensor = \"{sensors}\"\nfrom_us = {from_us}\nuntil_us = {until_us}\n");
@@ -193,8 +196,9 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// Begins maintenance of some sensors, or makes one that is under way longer.
 pub fn begin(windows: &mut Vec<Window>, sensors: SensorPattern, now_us: i64, until_us: i64) {
-    let under_way =
-        windows.iter_mut().find(|window| window.sensors == sensors && window.from_us <= now_us && now_us < window.until_us);
+    let under_way = windows
+        .iter_mut()
+        .find(|window| window.sensors == sensors && window.from_us <= now_us && now_us < window.until_us);
     match under_way {
         Some(window) => window.until_us = until_us,
         None => windows.push(Window { sensors, from_us: now_us, until_us }),
@@ -203,9 +207,8 @@ pub fn begin(windows: &mut Vec<Window>, sensors: SensorPattern, now_us: i64, unt
 
 /// Ends what is under way or to come: of these sensors, or all of it. How many times of maintenance that were.
 pub fn end(windows: &mut Vec<Window>, sensors: Option<&SensorPattern>, now_us: i64) -> usize {
-    let ends = |window: &&mut Window| {
-        window.until_us > now_us && sensors.is_none_or(|sensors| *sensors == window.sensors)
-    };
+    let ends =
+        |window: &&mut Window| window.until_us > now_us && sensors.is_none_or(|sensors| *sensors == window.sensors);
     let ended = windows.iter_mut().filter(ends).map(|window| window.until_us = now_us).count();
     windows.retain(|window| window.from_us < window.until_us);
     ended
@@ -346,7 +349,8 @@ mod tests {
         assert_eq!(end(&mut windows, None, NOW_US + 5), 1);
         write(spool.path(), &windows, NOW_US + KEPT_US + HOUR_US).expect("written");
         assert_eq!(read(spool.path()).expect("read"), [], "what was over long ago is forgotten");
-        let names: Vec<_> = fs::read_dir(spool.path()).expect("a folder").flatten().map(|entry| entry.file_name()).collect();
+        let names: Vec<_> =
+            fs::read_dir(spool.path()).expect("a folder").flatten().map(|entry| entry.file_name()).collect();
         assert_eq!(names, [FILE], "nothing unfinished is left");
     }
 

@@ -84,7 +84,8 @@ async fn run_over(spool: Spool, config: Config, options: RunOptions) -> Result<(
     let settings = upload_settings(&config, store, &clock, upload_state.clone());
     let (uploader, upload_ended) = watched(upload::run(spool.clone(), settings, upload_stop.clone()));
     let (readings, received) = mpsc::channel(READINGS_QUEUE);
-    let (appender, append_ended) = watched(append(spool.clone(), Maintenance::of(config.spool().dir.clone()), received));
+    let (appender, append_ended) =
+        watched(append(spool.clone(), Maintenance::of(config.spool().dir.clone()), received));
     let bus_stop = stop.child_token();
     let buses = start_buses(&config, &clock, readings.clone(), &spool, &bus_stop);
     let ended = tokio::select! {

@@ -347,7 +347,10 @@ impl Uploader {
         let Some(after) = self.settings.live_first_after else { return false };
         let outage = self.failing_since.is_some_and(|since| since.elapsed() >= after);
         // A power cut is an outage as well, of which only the readings tell.
-        let waited = || self.settings.clock.now_us() - self.oldest.as_ref().and_then(|(_, time_us)| *time_us).unwrap_or(i64::MAX / 2);
+        let waited = || {
+            self.settings.clock.now_us()
+                - self.oldest.as_ref().and_then(|(_, time_us)| *time_us).unwrap_or(i64::MAX / 2)
+        };
         let is_old = !self.contacted && waited() >= i64::try_from(after.as_micros()).unwrap_or(i64::MAX);
         if !outage && !is_old {
             return false;

@@ -24,7 +24,9 @@ fn text(bytes: &[u8]) -> String {
 fn site(lake: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a folder");
     let lake = lake.replace("ROOT", &folder.path().display().to_string());
-    let head = format!("version = 1\ngateway = \"site-01\"\nlake = \"{lake}\"\n[spool]\ndir = \"spool\"\nmax_bytes = \"1MiB\"\n");
+    let head = format!(
+        "version = 1\ngateway = \"site-01\"\nlake = \"{lake}\"\n[spool]\ndir = \"spool\"\nmax_bytes = \"1MiB\"\n"
+    );
     std::fs::write(folder.path().join("gateway.toml"), format!("{head}{BUSES}")).expect("written");
     folder
 }
@@ -33,7 +35,8 @@ fn site(lake: &str) -> tempfile::TempDir {
 fn check_says_what_a_technician_can_act_on() {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/check");
     let mut differing = Vec::new();
-    let mut configurations: Vec<PathBuf> = std::fs::read_dir(&folder).expect("a folder").flatten().map(|entry| entry.path()).collect();
+    let mut configurations: Vec<PathBuf> =
+        std::fs::read_dir(&folder).expect("a folder").flatten().map(|entry| entry.path()).collect();
     configurations.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
     configurations.sort();
     assert!(configurations.len() >= 7, "{configurations:?}");
@@ -82,7 +85,8 @@ fn the_doctor_of_a_healthy_site_changes_nothing_and_has_nothing_to_say() {
     for what in ["clock: ", "disk of spool: ", "ok   spool spool: it is not there yet", "ok   lake file://"] {
         assert!(said.contains(what), "no {what:?} in {said}");
     }
-    let left: Vec<_> = std::fs::read_dir(folder.path()).expect("a folder").flatten().map(|entry| entry.file_name()).collect();
+    let left: Vec<_> =
+        std::fs::read_dir(folder.path()).expect("a folder").flatten().map(|entry| entry.file_name()).collect();
     assert_eq!(left, ["gateway.toml"], "nothing was created");
 }
 
@@ -91,10 +95,13 @@ fn the_doctor_says_what_to_do_and_tells_programs_too() {
     let folder = site("s3://bucket/lake");
     let path = folder.path().join("gateway.toml");
     let text_of = std::fs::read_to_string(&path).expect("read");
-    let serial = text_of.replace("modbus-tcp", "modbus-rtu").replace("address = \"127.0.0.1:1\"", "port = \"/dev/no-such-port\"");
+    let serial = text_of
+        .replace("modbus-tcp", "modbus-rtu")
+        .replace("address = \"127.0.0.1:1\"", "port = \"/dev/no-such-port\"");
     let secret = "[upload]\ncredentials_file = \"lake.env\"\n[[bus]]";
     std::fs::write(&path, serial.replacen("[[bus]]", secret, 1)).expect("written");
-    std::fs::write(folder.path().join("lake.env"), "AWS_SECRET_ACCESS_KEY=canary-of-the-doctor\nnonsense\n").expect("written");
+    std::fs::write(folder.path().join("lake.env"), "AWS_SECRET_ACCESS_KEY=canary-of-the-doctor\nnonsense\n")
+        .expect("written");
     let output = gateway(folder.path(), &["doctor", "--config", "gateway.toml", "--format", "json"]);
     assert_eq!(output.status.code(), Some(1));
     let said = text(&output.stdout);
@@ -114,14 +121,18 @@ fn the_doctor_says_what_to_do_and_tells_programs_too() {
 #[test]
 fn maintenance_is_written_down_with_or_without_a_gateway() {
     let folder = site("memory:///");
-    let run = |words: &[&str]| gateway(folder.path(), &[&["maintenance"], words, &["--config", "gateway.toml"]].concat());
+    let run =
+        |words: &[&str]| gateway(folder.path(), &[&["maintenance"], words, &["--config", "gateway.toml"]].concat());
     assert_eq!(text(&run(&["list"]).stdout), "nothing is under maintenance\n");
     let on = run(&["on", "--sensor", "tarn/*", "--for", "1h"]);
     assert_eq!(on.status.code(), Some(0), "{}", text(&on.stderr));
     assert!(text(&on.stdout).starts_with("tarn/*: under maintenance until 2"), "{}", text(&on.stdout));
     let windows = tjern_gateway::maintenance::read(&folder.path().join("spool")).expect("read");
     assert_eq!(windows[0].until_us - windows[0].from_us, 3_600_000_000);
-    assert!(text(&run(&["list"]).stdout).ends_with("(59 min left)\n") || text(&run(&["list"]).stdout).ends_with("(60 min left)\n"));
+    assert!(
+        text(&run(&["list"]).stdout).ends_with("(59 min left)\n")
+            || text(&run(&["list"]).stdout).ends_with("(60 min left)\n")
+    );
     assert_eq!(text(&run(&["off"]).stdout), "1 ended\n");
     assert_eq!(text(&run(&["off"]).stdout), "nothing was under maintenance\n");
     let unknown = run(&["on", "--sensor", "tarn/watertemperature", "--for", "1h"]);

@@ -198,8 +198,7 @@ fn open_cloud(url: &Url, access: &Access) -> object_store::Result<Arc<dyn Object
     let client = access.timeout().map_or_else(ClientOptions::new, |limit| ClientOptions::new().with_timeout(limit));
     macro_rules! build {
         ($builder:ty) => {{
-            let builder =
-                <$builder>::new().with_url(url.as_str()).with_retry(RETRIES).with_client_options(client);
+            let builder = <$builder>::new().with_url(url.as_str()).with_retry(RETRIES).with_client_options(client);
             let configured = access.variables().fold(builder, |builder, (key, value)| match key.parse() {
                 Ok(key) => builder.with_config(key, value),
                 Err(_) => builder,

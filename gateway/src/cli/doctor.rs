@@ -124,7 +124,9 @@ async fn lake(config: &Config) -> Finding {
     }
     match probe(config.lake(), config.gateway(), config.upload().credentials_file.clone()).await {
         Probe::Reached { has_landed: true } => Finding::ok(what, "it can be reached, and has readings of this gateway"),
-        Probe::Reached { has_landed: false } => Finding::ok(what, "it can be reached; nothing of this gateway is there"),
+        Probe::Reached { has_landed: false } => {
+            Finding::ok(what, "it can be reached; nothing of this gateway is there")
+        }
         Probe::Failed { reason, hint } => Finding::fail(what, reason, hint),
     }
 }

@@ -109,12 +109,7 @@ fn unknown(config: &Config, pattern: &SensorPattern) -> Option<String> {
     Some(format!("no point of `{}` has the sensor `{wrong}`; hint: {hint}", config.path().display()))
 }
 
-fn begin(
-    config: &Config,
-    sensors: Vec<SensorPattern>,
-    now_us: i64,
-    until_us: i64,
-) -> Result<String, MaintenanceError> {
+fn begin(config: &Config, sensors: Vec<SensorPattern>, now_us: i64, until_us: i64) -> Result<String, MaintenanceError> {
     let dir = &config.spool().dir;
     let mut windows = maintenance::read(dir)?;
     let mut told = String::new();

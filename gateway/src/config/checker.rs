@@ -84,11 +84,11 @@ impl<'text> Checker<'text> {
         self.complete
     }
 
-    /// The warnings, where there are no errors.
+    /// The warnings, where there are no errors; otherwise all of it, errors first.
     pub(super) fn finish(self) -> Result<Vec<Problem>, ConfigError> {
         let (text, mut problems) = (self.text, self.problems);
         problems.extend(self.drafts.into_iter().map(|draft| text.problem_of(draft.into_remark())));
-        problems.sort_by_key(|problem| (problem.line, problem.column));
+        problems.sort_by_key(|problem| (problem.severity, problem.line, problem.column));
         if problems.iter().all(|problem| problem.severity == Severity::Warning) {
             return Ok(problems);
         }
@@ -133,8 +133,7 @@ impl<'text> Checker<'text> {
             remark.related.push((through.named.clone(), format!("device `{}` uses it", through.device)));
         }
         self.told.insert(key, self.drafts.len());
-        let what = if self.through.is_some() { "device" } else { "place" };
-        self.drafts.push(Draft { remark, others: 0, what });
+        self.drafts.push(Draft { remark, others: 0, what: "device" });
     }
 
     /// A profile by its name, if there is one.
@@ -319,7 +318,10 @@ impl<'text> Checker<'text> {
     fn key_before(&self, span: &Range<usize>) -> &str {
         let before = self.text.text()[..span.start].trim_end().trim_end_matches('=').trim_end();
         let before = before.trim_end_matches(['"', '\'']);
-        before.rsplit(|character: char| !character.is_ascii_alphanumeric() && character != '_').next().unwrap_or_default()
+        before
+            .rsplit(|character: char| !character.is_ascii_alphanumeric() && character != '_')
+            .next()
+            .unwrap_or_default()
     }
 }
 

@@ -26,22 +26,19 @@ pub(super) fn modbus_devices(
     files: &[DeviceFile],
     units: [i64; 2],
 ) -> Option<Vec<ModbusDevice>> {
-    let mut first_line = HashMap::new();
+    let mut first_use = HashMap::new();
     let devices: Vec<_> = files
         .iter()
         .map(|file| {
             let unit_id = unit_id(checker, file, units);
             let base = base(checker, file);
-            if let (Some(unit_id), Some(text)) = (unit_id, &file.unit_id) {
-                let line = checker.line_of(&text.span());
-                if let Some(first) = first_line.insert(unit_id, line) {
-                    let message = format!("unit id {unit_id} is used twice on this bus");
-                    checker.note(
-                        text.span(),
-                        message,
-                        format!("line {first} uses it first: put the points under one device"),
-                    );
-                }
+            if let (Some(unit_id), Some(text)) = (unit_id, &file.unit_id)
+                && let Some(first) = first_use.insert(unit_id, text.span())
+            {
+                let message = format!("unit id {unit_id} is used twice on this bus");
+                let line = checker.line_of(&first);
+                let hint = format!("line {line} uses it first: put the points under one device");
+                checker.note_with(text.span(), message, hint, vec![(first, "first here".to_owned())]);
             }
             let mut placed = Vec::new();
             let points = points_of(checker, file, |checker, point| {
@@ -104,7 +101,13 @@ fn common(checker: &mut Checker<'_>, file: &PointFile) -> Option<PointCommon> {
         checker.note(text.span(), "`unit` is empty", "leave it out, or write it in UCUM, like \"Cel\"; \"1\" is none");
     }
     let unit = file.unit.as_ref().map(|unit| unit.get_ref().clone());
-    Some(PointCommon { sensor: sensor?, grid: Grid::new(every?, phase?), scaling: Scaling::new(scale?, offset?), no_value: NoValue::default(), unit })
+    Some(PointCommon {
+        sensor: sensor?,
+        grid: Grid::new(every?, phase?),
+        scaling: Scaling::new(scale?, offset?),
+        no_value: NoValue::default(),
+        unit,
+    })
 }
 
 fn number(checker: &mut Checker<'_>, text: Option<&Spanned<f64>>, name: &str, default: f64) -> Option<f64> {

@@ -264,7 +264,9 @@ const PROFILE: &str = "[[profile]]\nname = \"gauge\"\nbase = 1\n[[profile.point]
 fn fifty_equal_meters_are_fifty_short_tables() {
     let meters: String = (1..=50)
         .map(|unit| {
-            format!("[[bus.device]]\nname = \"m{unit}\"\nunit_id = {unit}\nprofile = \"gauge\"\nplace = \"hall/m-{unit}\"\n")
+            format!(
+                "[[bus.device]]\nname = \"m{unit}\"\nunit_id = {unit}\nprofile = \"gauge\"\nplace = \"hall/m-{unit}\"\n"
+            )
         })
         .collect();
     let head = &GOOD[..GOOD.find("[[bus.device]]").expect("a device")];
@@ -274,9 +276,15 @@ fn fifty_equal_meters_are_fifty_short_tables() {
     assert_eq!((devices.len(), config.device_count(), config.sensors().count()), (50, 50, 51));
     let point = &devices[6].points[0];
     assert_eq!((point.common.sensor.as_str(), point.address), ("hall/m-7/level", 0), "the profile's base holds");
-    assert_eq!(point.common.no_value.decode(point.kind, point.order, &[0xFFFF]), Err(tjern_readings::reading::Cause::NotAvailable));
+    assert_eq!(
+        point.common.no_value.decode(point.kind, point.order, &[0xFFFF]),
+        Err(tjern_readings::reading::Cause::NotAvailable)
+    );
     let last = &devices[49].points;
-    assert_eq!(last.iter().map(|point| point.common.sensor.as_str()).collect::<Vec<_>>(), ["hall/door", "hall/m-50/level"]);
+    assert_eq!(
+        last.iter().map(|point| point.common.sensor.as_str()).collect::<Vec<_>>(),
+        ["hall/door", "hall/m-50/level"]
+    );
     assert_eq!(last[0].address, 0, "a device's own points count as its profile's do");
 }
 
@@ -285,7 +293,8 @@ fn a_profile_serves_text_lines_too() {
     let profile = "[[profile]]\nname = \"mast\"\n[[profile.point]]\nquantity = \"air_temperature\"\nsentence = \"MTA\"\nfield = 1\nevery = \"10min\"\nnot_available = -99.9\n";
     let device = "name = \"weather\"\nprofile = \"mast\"\nplace = \"roof\"\n";
     let text = GOOD.replace("name = \"weather\"\n", device);
-    let config = parse(&format!("{}{profile}", &text[..text.rfind("[[bus.device.point]]").expect("a point")])).expect("good");
+    let config =
+        parse(&format!("{}{profile}", &text[..text.rfind("[[bus.device.point]]").expect("a point")])).expect("good");
     let BusKind::TextLines { points, .. } = &config.buses()[1].kind else { panic!("{config:?}") };
     assert_eq!(points[0].common.sensor.as_str(), "roof/air_temperature");
     assert!(points[0].common.no_value.sift(-99.9).is_err());
@@ -298,4 +307,34 @@ fn what_is_odd_but_works_is_no_error() {
     assert_eq!(said, ["no device uses this profile: its points are not checked"]);
     assert!(config.warnings()[0].to_string().starts_with("warning: "));
     assert!(parse(GOOD).expect("good").warnings().is_empty());
+}
+
+proptest::proptest! {
+    /// What is left after a hundred keystrokes gone wrong is told, and never a panic.
+    #[test]
+    fn no_file_makes_the_check_panic(changes in proptest::collection::vec((0_usize..80, 0_usize..9, 0_usize..80), 1..12)) {
+        let device = "unit_id = 1\nprofile = \"gauge\"\nplace = \"tarn\"\n";
+        let whole = format!("{}{PROFILE}", GOOD.replace("unit_id = 1\n", device));
+        let mut lines: Vec<String> = whole.lines().map(str::to_owned).collect();
+        for (place, change, other) in changes {
+            let (place, other) = (place % lines.len(), other % lines.len());
+            let value = |value: &str| format!("{}= {value}", lines[place].split('=').next().unwrap_or_default());
+            lines[place] = match change {
+                0 => String::new(),
+                1 => lines[other].clone(),
+                2 => format!("{}\n{}", lines[place], lines[other]),
+                3 => lines[place].replacen('e', "", 1),
+                4 => value("5"),
+                5 => value("[]"),
+                6 => value("\"\""),
+                7 => value("\"æ/ø\""),
+                _ => value("{ a = 1 }"),
+            };
+        }
+        let text = lines.join("\n");
+        if let Err(error) = parse(&text) {
+            let ConfigError::Wrong(problems) = error else { panic!("it was read") };
+            proptest::prop_assert!(problems.iter().any(|problem| problem.severity == Severity::Error), "{text}");
+        }
+    }
 }

@@ -67,7 +67,9 @@ fn batch_size(text: &str) -> Result<u64, String> {
 fn rate(text: &str) -> Result<NonZeroU64, String> {
     let bytes = text.trim_end().strip_suffix("/s").and_then(|size| parse_size(size.trim_end()).ok());
     bytes.and_then(NonZeroU64::new).ok_or_else(|| {
-        format!("`{text}` is no rate; hint: write a size and `/s`, like \"50KiB/s\"; without `max_rate` there is no limit")
+        format!(
+            "`{text}` is no rate; hint: write a size and `/s`, like \"50KiB/s\"; without `max_rate` there is no limit"
+        )
     })
 }
 

@@ -9,9 +9,9 @@ use tjern_readings::keys::{Bounds, Landed, epoch_folder};
 use tjern_readings::reading::Reading;
 use tjern_readings::sensor::{Epoch, SourceName};
 
+use super::UploadError;
 use super::landing::{self, Outcome};
 use super::line::Line;
-use super::UploadError;
 use crate::spool::{SealedKind, SealedObject, Spool};
 
 /// No sealed object has more numbers than this, so that a listing need not begin further back.
@@ -19,11 +19,7 @@ const REACH: i64 = 1 << 20;
 
 /// Whether another one has written under this epoch: numbers that were never sealed here, or other bounds
 /// over what waits here.
-pub(super) async fn is_contested(
-    spool: &Spool,
-    source: &SourceName,
-    line: &Line<'_>,
-) -> Result<bool, UploadError> {
+pub(super) async fn is_contested(spool: &Spool, source: &SourceName, line: &Line<'_>) -> Result<bool, UploadError> {
     let status = spool.status();
     let waiting = waiting(spool, status.epoch).await;
     let from = waiting.first().map_or(status.sealed_seq + 1, |object| object.bounds.first);
@@ -92,12 +88,7 @@ async fn waiting(spool: &Spool, epoch: Epoch) -> Vec<SealedObject> {
 }
 
 /// The bounds of what landed under an epoch, from a number on.
-async fn list(
-    source: &SourceName,
-    epoch: Epoch,
-    from: i64,
-    line: &Line<'_>,
-) -> Result<Vec<Bounds>, UploadError> {
+async fn list(source: &SourceName, epoch: Epoch, from: i64, line: &Line<'_>) -> Result<Vec<Bounds>, UploadError> {
     let folder = epoch_folder(source, epoch);
     let offset = Path::from(format!("{folder}/{:020}", (from - REACH).max(0)));
     let objects = line.list(&folder, &offset).await;

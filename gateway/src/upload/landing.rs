@@ -25,12 +25,7 @@ pub(super) enum Outcome {
 }
 
 /// Puts an object where nothing is, or finds it there.
-pub(super) async fn put_once(
-    line: &Line<'_>,
-    key: &Path,
-    landed: &Landed,
-    bytes: &Bytes,
-) -> Result<Outcome, Error> {
+pub(super) async fn put_once(line: &Line<'_>, key: &Path, landed: &Landed, bytes: &Bytes) -> Result<Outcome, Error> {
     let mut attempt = 1;
     loop {
         let existing = match line.create(key, bytes).await {

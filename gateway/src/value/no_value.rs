@@ -77,9 +77,8 @@ impl NoValue {
     ///
     /// # Errors
     /// [`Cause::NotAvailable`] where it is.
-    #[expect(clippy::float_cmp, reason = "the number that the device sends, and no other")]
     pub fn sift(&self, raw: f64) -> Result<f64, Cause> {
-        if self.numbers.iter().any(|number| *number == raw) { Err(Cause::NotAvailable) } else { Ok(raw) }
+        if self.numbers.contains(&raw) { Err(Cause::NotAvailable) } else { Ok(raw) }
     }
 }
 
@@ -117,7 +116,12 @@ impl WrittenNumber {
             {
                 Some(decimal_bits(kind, whole as u64))
             }
-            NumberType::I8 | NumberType::HighI8 | NumberType::I16 | NumberType::I32 | NumberType::I48 | NumberType::I64
+            NumberType::I8
+            | NumberType::HighI8
+            | NumberType::I16
+            | NumberType::I32
+            | NumberType::I48
+            | NumberType::I64
                 if (-end / 2..0).contains(&whole) =>
             {
                 Some((whole + end) as u64)

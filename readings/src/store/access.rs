@@ -35,8 +35,8 @@ impl Access {
     /// What the environment says.
     #[must_use]
     pub fn from_environment() -> Self {
-        let variables = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let variables =
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
         Self::default().with_variables(variables)
     }
 

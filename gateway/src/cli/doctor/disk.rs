@@ -30,11 +30,22 @@ pub(super) fn examine(spool: &SpoolConfig) -> Finding {
         return Finding::fail(what, says, "make room: readings that find no place are lost");
     }
     match kind.as_str() {
-        "tmpfs" | "ramfs" => Finding::warn(what, says, "this is memory: a power cut takes what was not sent; put `[spool] dir` on a disk"),
-        "nfs" | "nfs4" | "cifs" | "smb3" | "9p" => Finding::warn(what, says, "this is a network's: without the network nothing can be kept; put `[spool] dir` on a disk"),
+        "tmpfs" | "ramfs" => Finding::warn(
+            what,
+            says,
+            "this is memory: a power cut takes what was not sent; put `[spool] dir` on a disk",
+        ),
+        "nfs" | "nfs4" | "cifs" | "smb3" | "9p" => Finding::warn(
+            what,
+            says,
+            "this is a network's: without the network nothing can be kept; put `[spool] dir` on a disk",
+        ),
         "vfat" | "exfat" | "msdos" => Finding::warn(what, says, "this kind loses files at a power cut; use ext4"),
         _ if free < spool.max_bytes => {
-            let hint = format!("`[spool] max_bytes` is {} MiB: the disk will be full before the spool is", spool.max_bytes / MIB);
+            let hint = format!(
+                "`[spool] max_bytes` is {} MiB: the disk will be full before the spool is",
+                spool.max_bytes / MIB
+            );
             Finding::warn(what, says, hint)
         }
         _ => Finding::ok(what, says),
@@ -97,7 +108,8 @@ fn kind_of(mounts: &str, path: &Path) -> Option<String> {
     let mount = |line: &str| {
         let (before, after) = line.split_once(" - ")?;
         let point = PathBuf::from(before.split(' ').nth(4)?.replace("\\040", " "));
-        path.starts_with(&point).then(|| (point.components().count(), after.split(' ').next().unwrap_or_default().to_owned()))
+        path.starts_with(&point)
+            .then(|| (point.components().count(), after.split(' ').next().unwrap_or_default().to_owned()))
     };
     mounts.lines().filter_map(mount).max_by_key(|(length, _)| *length).map(|(_, kind)| kind)
 }

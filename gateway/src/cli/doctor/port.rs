@@ -35,7 +35,8 @@ pub(super) fn examine(root: &Path, name: &str, present: &[String]) -> Finding {
         };
     }
     let by_id = present.iter().find(|other| {
-        *other != name && fs::canonicalize(other).is_ok_and(|other| fs::canonicalize(path).is_ok_and(|path| other == path))
+        *other != name
+            && fs::canonicalize(other).is_ok_and(|other| fs::canonicalize(path).is_ok_and(|path| other == path))
     });
     match by_id.filter(|other| other.starts_with("/dev/serial/by-id/")) {
         Some(by_id) => {
