@@ -7,7 +7,12 @@
 pub mod check;
 pub mod doctor;
 pub mod maintenance;
+mod progress;
+pub mod read;
 pub mod run;
+pub mod scan;
+pub mod sniff;
+mod target;
 
 use std::io::{self, IsTerminal};
 use std::path::Path;
@@ -43,6 +48,12 @@ pub enum GatewayCommand {
     Doctor(doctor::DoctorArguments),
     /// Marks readings of sensors that somebody is working on
     Maintenance(maintenance::MaintenanceArguments),
+    /// Reads once, and shows what came in every type and byte order
+    Read(read::ReadArguments),
+    /// Looks who is on a line and what they hold; writes a configuration
+    Scan(scan::ScanArguments),
+    /// Listens to an RTU line and tells what others say on it
+    Sniff(sniff::SniffArguments),
 }
 
 /// Does what was asked; everything that goes wrong was told on stderr when this returns.
@@ -52,6 +63,9 @@ pub async fn execute(command: GatewayCommand) -> ExitCode {
         GatewayCommand::Check(arguments) => check::execute(&arguments),
         GatewayCommand::Doctor(arguments) => Box::pin(doctor::execute(arguments)).await,
         GatewayCommand::Maintenance(arguments) => maintenance::execute(arguments),
+        GatewayCommand::Read(arguments) => Box::pin(read::execute(arguments)).await,
+        GatewayCommand::Scan(arguments) => Box::pin(scan::execute(arguments)).await,
+        GatewayCommand::Sniff(arguments) => Box::pin(sniff::execute(arguments)).await,
     }
 }
 

@@ -11,7 +11,7 @@ use super::checker::Checker;
 use super::file::{DeviceFile, PointFile};
 use super::overlap::{self, Placed};
 use super::profile::points_of;
-use super::{LineField, LinePoint, ModbusDevice, ModbusPoint, PointCommon, number};
+use super::{LineField, LinePoint, ModbusDevice, ModbusPoint, PointCommon, number, wire};
 use crate::grid::Grid;
 use crate::modbus::transport::Table;
 use crate::value::{NoValue, NumberType, Scaling};
@@ -25,13 +25,16 @@ pub(super) fn modbus_devices(
     checker: &mut Checker<'_>,
     files: &[DeviceFile],
     units: [i64; 2],
+    gap: Duration,
 ) -> Option<Vec<ModbusDevice>> {
     let mut first_use = HashMap::new();
     let devices: Vec<_> = files
         .iter()
         .map(|file| {
             let unit_id = unit_id(checker, file, units);
-            let base = base(checker, file);
+            let of_profile = file.profile.as_ref().and_then(|name| checker.profile(name));
+            let base = base(checker, file.base.as_ref().or_else(|| of_profile?.base.as_ref()));
+            let gap = wire::gap(checker, file.gap.as_ref().or_else(|| of_profile?.gap.as_ref()), gap);
             if let (Some(unit_id), Some(text)) = (unit_id, &file.unit_id)
                 && let Some(first) = first_use.insert(unit_id, text.span())
             {
@@ -47,7 +50,7 @@ pub(super) fn modbus_devices(
                 Some(read)
             });
             overlap::check(checker, placed);
-            Some(ModbusDevice { name: file.name.get_ref().clone(), unit_id: unit_id?, points: points? })
+            Some(ModbusDevice { name: file.name.get_ref().clone(), unit_id: unit_id?, gap, points: points? })
         })
         .collect();
     devices.into_iter().collect()
@@ -65,9 +68,7 @@ fn unit_id(checker: &mut Checker<'_>, file: &DeviceFile, [low, high]: [i64; 2]) 
     checker.whole(number, &[low, high], "unit_id", &format!("on this kind of bus it is from {low} to {high}"))
 }
 
-fn base(checker: &mut Checker<'_>, file: &DeviceFile) -> i64 {
-    let of_profile = file.profile.as_ref().and_then(|name| checker.profile(name));
-    let base = file.base.as_ref().or_else(|| of_profile?.base.as_ref());
+fn base(checker: &mut Checker<'_>, base: Option<&Spanned<i64>>) -> i64 {
     base.and_then(|base| checker.whole(base, &[0, 1], "base", "it is 0, or 1 for manuals that count from one"))
         .unwrap_or(0)
 }
