@@ -2,6 +2,7 @@
 //! without an error becomes a [`Config`]; what is odd but works becomes its warnings.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use tjern_readings::configuration::{ConfigError, ConfigText, Period, Shape, parse_size};
 use tjern_readings::sensor::SourceName;
