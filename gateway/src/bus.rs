@@ -80,8 +80,8 @@ pub async fn run(bus: Bus, context: BusContext) {
             let master = modbus::Master::Rtu(crate::modbus::rtu::RtuMaster::new(serial, limits.timeout));
             modbus::Actor::new(name, master, devices, limits, context).run().await;
         }
-        BusKind::TextLines { place, poll, terminator, points } => {
-            lines::Actor::new(name, (place, poll, terminator), points, limits, context).run().await;
+        BusKind::TextLines { place, poll, framing, points } => {
+            lines::Actor::new(name, (place, poll, framing), points, limits, context).run().await;
         }
     }
 }

@@ -9,6 +9,7 @@
 mod check;
 mod device;
 mod file;
+mod lines;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,6 +21,8 @@ use tjern_readings::sensor::{SensorId, SourceName};
 use tjern_readings::store::LakeUrl;
 
 use crate::grid::Grid;
+use crate::lines::Framing;
+use crate::lines::time::DeviceTime;
 use crate::modbus::transport::Table;
 use crate::value::{NumberType, Order, Scaling};
 
@@ -81,8 +84,8 @@ pub enum BusKind {
         place: LinePlace,
         /// What is sent before each reading, if the device wants to be asked.
         poll: Option<String>,
-        /// What ends a line.
-        terminator: String,
+        /// Where a line ends.
+        framing: Framing,
         /// What is read from them.
         points: Vec<LinePoint>,
     },
@@ -156,6 +159,8 @@ pub struct LinePoint {
     pub common: PointCommon,
     /// Where in a line the number stands.
     pub field: LineField,
+    /// Where a line says what time it is, if its readings shall have that.
+    pub time: Option<DeviceTime>,
 }
 
 /// Where in a line of text a number stands.
@@ -172,7 +177,7 @@ pub enum LineField {
     Column {
         /// Which column.
         column: usize,
-        /// What stands between columns.
+        /// What stands between columns; `whitespace` is any run of blanks and tabs.
         separator: String,
     },
     /// The group `value` of a pattern.

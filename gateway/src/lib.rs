@@ -3,7 +3,7 @@
 //! ```text
 //! config ── grid ── bus (one actor a bus) ── readings ── spool ── upload ── <lake>/landing/…
 //!                    ├─ modbus: tcp, rtu ── value
-//!                    └─ lines: nmea, delimited, pattern
+//!                    └─ lines: nmea, delimited, pattern, time
 //! ```
 //!
 //! Invariants: no Modbus request but the four reads passes [`modbus::transport`]; decoders

@@ -82,6 +82,19 @@ impl PointState {
         Some(Reading::from_result(self.sensor.clone(), due.slot_us, result).with_lag_ms(lag_ms))
     }
 
+    /// The reading of a moment that the device named itself (a raw number, or why there is none), if it
+    /// is to be written down.
+    pub(super) fn conclude_dated(&mut self, time_us: i64, raw: Result<f64, Cause>) -> Option<Reading> {
+        let result = raw.map(|raw| self.scaling.apply(raw));
+        self.failures = if result.is_ok() { 0 } else { self.failures.saturating_add(1) };
+        self.cause = result.err();
+        if !self.shall_be_written(time_us) {
+            return None;
+        }
+        self.written_us = Some(time_us);
+        Some(Reading::from_result(self.sensor.clone(), time_us, result))
+    }
+
     fn shall_be_written(&self, slot_us: i64) -> bool {
         let waited = self.written_us.is_none_or(|written_us| (slot_us - written_us).abs() >= self.down_report_us);
         self.failures <= FAILURES_TO_DOWN || waited

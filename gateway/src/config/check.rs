@@ -11,8 +11,9 @@ use tjern_readings::configuration::{ConfigError, ConfigText, Period, Problem, pa
 use tjern_readings::sensor::{SensorId, SourceName};
 use toml::Spanned;
 
-use super::device::{line_points, modbus_devices};
+use super::device::modbus_devices;
 use super::file::{BusFile, ConfigFile, SpoolFile};
+use super::lines::{framing, line_points};
 use super::{Bus, BusKind, Config, LinePlace, Parity, Serial, SpoolConfig};
 use crate::spool::MAX_BYTES_LEAST;
 
@@ -299,18 +300,17 @@ fn text_lines(checker: &mut Checker<'_>, file: &BusFile) -> Option<BusKind> {
             None
         }
     };
-    let terminator = file.terminator.as_ref().map_or("\n", |text| text.get_ref());
-    if let (true, Some(text)) = (terminator.is_empty(), &file.terminator) {
-        checker.note(text.span(), "`terminator` is empty", "write what ends a line, like \"\\r\\n\"");
-    }
+    let framing = framing(checker, file);
     let poll = file.poll.as_ref().map(|text| text.get_ref().clone());
-    Some(BusKind::TextLines { place: place?, poll, terminator: terminator.to_owned(), points: points? })
+    Some(BusKind::TextLines { place: place?, poll, framing: framing?, points: points? })
 }
 
 fn refuse_lines(checker: &mut Checker<'_>, file: &BusFile) {
     let why = "only a text-lines bus has it";
     checker.refuse(file.poll.as_ref(), "poll", why);
     checker.refuse(file.terminator.as_ref(), "terminator", why);
+    checker.refuse(file.length.as_ref(), "length", why);
+    checker.refuse(file.max_line.as_ref(), "max_line", why);
 }
 
 fn refuse_serial(checker: &mut Checker<'_>, file: &BusFile, why: &str) {

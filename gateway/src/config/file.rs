@@ -47,6 +47,8 @@ pub(super) struct BusFile {
     pub(super) down_report: Option<Spanned<String>>,
     pub(super) poll: Option<Spanned<String>>,
     pub(super) terminator: Option<Spanned<String>>,
+    pub(super) length: Option<Spanned<i64>>,
+    pub(super) max_line: Option<Spanned<i64>>,
     #[serde(default)]
     pub(super) device: Vec<DeviceFile>,
 }
@@ -57,6 +59,11 @@ pub(super) struct DeviceFile {
     pub(super) name: Spanned<String>,
     pub(super) unit_id: Option<Spanned<i64>>,
     pub(super) base: Option<Spanned<i64>>,
+    pub(super) time_column: Option<Spanned<i64>>,
+    pub(super) time_field: Option<Spanned<i64>>,
+    pub(super) time_pattern: Option<Spanned<String>>,
+    pub(super) time_format: Option<Spanned<String>>,
+    pub(super) time_zone: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) point: Vec<PointFile>,
 }
