@@ -9,7 +9,9 @@ mod lines;
 mod modbus;
 mod plan;
 mod point;
+pub mod state;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tjern_readings::clock::Clock;
@@ -19,6 +21,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Bus, BusKind};
+use state::BusStates;
 
 /// How many transactions' readings may wait for the spool before the buses wait too.
 pub const READINGS_QUEUE: usize = 1_024;
@@ -34,6 +37,10 @@ pub struct BusContext {
     pub newest: Newest,
     /// Ends the actor after the transaction under way.
     pub stop: CancellationToken,
+    /// What the actors tell of themselves.
+    pub states: BusStates,
+    /// The folder for what is learned about devices; without one it is learned anew at each start.
+    pub learned: Option<PathBuf>,
 }
 
 /// The newest time of a sensor that the spool has, so that no slot is stored twice across a restart.
@@ -74,11 +81,11 @@ pub async fn run(bus: Bus, context: BusContext) {
     match bus.kind {
         BusKind::ModbusTcp { address, devices } => {
             let master = modbus::Master::Tcp(crate::modbus::tcp::TcpMaster::new(address, limits.timeout));
-            modbus::Actor::new(name, master, devices, limits, context).run().await;
+            modbus::Actor::new((name, "modbus-tcp"), master, devices, limits, context).run().await;
         }
         BusKind::ModbusRtu { serial, devices } => {
             let master = modbus::Master::Rtu(crate::modbus::rtu::RtuMaster::new(serial, limits.timeout));
-            modbus::Actor::new(name, master, devices, limits, context).run().await;
+            modbus::Actor::new((name, "modbus-rtu"), master, devices, limits, context).run().await;
         }
         BusKind::TextLines { place, poll, framing, points } => {
             lines::Actor::new(name, (place, poll, framing), points, limits, context).run().await;

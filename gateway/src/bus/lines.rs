@@ -20,6 +20,7 @@ use tracing::{debug, info, warn};
 
 use super::BusContext;
 use super::point::Limits;
+use super::state::{BusState, DeviceCell};
 use crate::config::{LinePlace, LinePoint};
 use crate::grid::{LOOK_AGAIN, wait};
 use crate::lines::counters::{LineCounters, LineFate};
@@ -41,6 +42,7 @@ pub(super) struct Actor {
     limits: Limits,
     counters: Arc<LineCounters>,
     context: BusContext,
+    state: Arc<BusState>,
 }
 
 impl Actor {
@@ -51,7 +53,11 @@ impl Actor {
         limits: Limits,
         context: BusContext,
     ) -> Self {
-        let points = points.into_iter().map(|point| LinePointState::new(point, limits, &context)).collect();
+        let points: Vec<_> = points.into_iter().map(|point| LinePointState::new(point, limits, &context)).collect();
+        let cells = points.iter().map(|point: &LinePointState| point.state.cell()).collect();
+        let state = context.states.begin(&name, "text-lines", vec![DeviceCell::new(&name, None, cells)]);
+        let counters = Arc::default();
+        state.count_lines(&counters);
         Self {
             name,
             place,
@@ -63,14 +69,16 @@ impl Actor {
             line_is_there: None,
             points,
             limits,
-            counters: Arc::default(),
+            counters,
             context,
+            state,
         }
     }
 
     pub(super) async fn run(mut self) {
         let stop = self.context.stop.clone();
         while !stop.is_cancelled() {
+            self.state.turn();
             self.connect().await;
             let readings = self.turn().await;
             self.context.store(readings).await;

@@ -82,7 +82,7 @@ impl LinePointState {
         let mut misdated = false;
         if let Some(time) = self.time.as_ref().filter(|_| result != Err(Cause::Crc)) {
             match time.read(line).and_then(|moments| moments.choose(self.stored.newest_us(), now_us)) {
-                Some(time_us) => return self.take_dated(bus, time_us, result, fate),
+                Some(time_us) => return self.take_dated(bus, (time_us, now_us), result, fate),
                 None => misdated = true,
             }
         }
@@ -109,7 +109,7 @@ impl LinePointState {
     fn take_dated(
         &mut self,
         bus: &str,
-        time_us: i64,
+        (time_us, now_us): (i64, i64),
         result: Result<f64, Cause>,
         fate: &mut LineFate,
     ) -> Option<Reading> {
@@ -119,7 +119,7 @@ impl LinePointState {
             return None;
         }
         let failed_before = self.state.failures();
-        let reading = self.state.conclude_dated(time_us, result);
+        let reading = self.state.conclude_dated(time_us, result, now_us);
         self.note_change(bus, failed_before);
         reading
     }
