@@ -19,6 +19,8 @@ const NOT_BEFORE_US: i64 = 1_793_491_200 * SECOND_US;
 /// A device's own clock may have put the newest reading so far ahead.
 const BEHIND_MAX_US: i64 = 900 * SECOND_US;
 
+const YEAR_US: i64 = 366 * 86_400 * SECOND_US;
+
 const SYNCHRONISED: &str = "run/systemd/timesync/synchronized";
 const BATTERY_CLOCKS: &str = "sys/class/rtc";
 
@@ -73,10 +75,12 @@ impl Witness {
     }
 }
 
-/// The newest time that is known: that of a reading, or of this software.
+/// The newest time that is known: that of a reading, or of this software. A reading that lies more than a
+/// year ahead of a clock that may be right was made by a clock that was wrong.
 #[must_use]
-pub fn known_us(newest_us: Option<i64>) -> i64 {
-    newest_us.unwrap_or(NOT_BEFORE_US).max(NOT_BEFORE_US)
+pub fn known_us(newest_us: Option<i64>, wall_us: i64) -> i64 {
+    let is_absurd = |newest_us: &i64| wall_us >= NOT_BEFORE_US && *newest_us > wall_us.saturating_add(YEAR_US);
+    newest_us.filter(|newest_us| !is_absurd(newest_us)).unwrap_or(NOT_BEFORE_US).max(NOT_BEFORE_US)
 }
 
 /// The clock to work with: the machine's, or an estimate from what is known where that cannot be believed.
@@ -110,10 +114,14 @@ mod tests {
     fn what_is_before_the_newest_reading_is_not_believed() {
         let (_folder, silent) = machine(&[]);
         assert_eq!(silent.is_synchronised(), None);
-        assert!(!silent.believes(0, known_us(None)), "1970");
-        assert!(silent.believes(NOW_US, known_us(None)));
-        assert!(silent.believes(NOW_US, known_us(Some(NOW_US + 600 * SECOND_US))), "a device's clock may be ahead");
-        assert!(!silent.believes(NOW_US, known_us(Some(NOW_US + 3_600 * SECOND_US))));
+        assert!(!silent.believes(0, known_us(None, 0)), "1970");
+        assert!(silent.believes(NOW_US, known_us(None, NOW_US)));
+        assert!(
+            silent.believes(NOW_US, known_us(Some(NOW_US + 600 * SECOND_US), NOW_US)),
+            "a device's clock may be ahead"
+        );
+        assert!(!silent.believes(NOW_US, known_us(Some(NOW_US + 3_600 * SECOND_US), NOW_US)));
+        assert!(silent.believes(NOW_US, known_us(Some(NOW_US + 2 * YEAR_US), NOW_US)), "once a clock said 2038");
     }
 
     /// `fake-hwclock` gives the time of the last shutdown, which lies after every reading.
@@ -121,13 +129,13 @@ mod tests {
     fn without_a_battery_a_clock_is_believed_once_it_was_synchronised() {
         let (folder, witness) = machine(&["run/systemd/timesync/other"]);
         assert_eq!(witness.is_synchronised(), Some(false));
-        assert!(!witness.believes(NOW_US, known_us(None)));
+        assert!(!witness.believes(NOW_US, known_us(None, NOW_US)));
         fs::write(folder.path().join(SYNCHRONISED), "").expect("written");
         assert_eq!(witness.is_synchronised(), Some(true));
         assert!(witness.believes(NOW_US, NOW_US + 86_400 * SECOND_US), "a reading from the future changes nothing");
-        assert!(!witness.believes(0, known_us(None)));
+        assert!(!witness.believes(0, known_us(None, 0)));
         let (_folder, battery) = machine(&["run/systemd/timesync/other", "sys/class/rtc/rtc0/name"]);
-        assert!(battery.believes(NOW_US, known_us(None)), "a battery keeps the time without a network");
+        assert!(battery.believes(NOW_US, known_us(None, NOW_US)), "a battery keeps the time without a network");
     }
 
     #[test]

@@ -34,6 +34,7 @@ pub struct Config {
     lake: LakeUrl,
     spool: SpoolConfig,
     upload_every: Period,
+    clock: ClockConfig,
     buses: Vec<Bus>,
 }
 
@@ -46,6 +47,15 @@ pub struct SpoolConfig {
     pub max_bytes: u64,
     /// How long a reading may wait for the disk.
     pub sync_every: Period,
+}
+
+/// `[clock]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClockConfig {
+    /// How long readings wait for a clock that is not known.
+    pub patience: Duration,
+    /// The clock is right, whatever is said of it.
+    pub trusted: bool,
 }
 
 /// `[[bus]]`: a wire, or what stands for one, and what hangs on it.
@@ -255,6 +265,12 @@ impl Config {
     #[must_use]
     pub const fn upload_every(&self) -> Period {
         self.upload_every
+    }
+
+    /// `[clock]`.
+    #[must_use]
+    pub const fn clock(&self) -> ClockConfig {
+        self.clock
     }
 
     /// The buses.

@@ -15,7 +15,9 @@
 
 pub mod bus;
 pub mod cli;
+pub mod clock;
 pub mod config;
+mod dating;
 pub mod grid;
 pub mod lines;
 pub mod modbus;

@@ -29,6 +29,9 @@ use crate::modbus::Retry;
 use point::LinePointState;
 use stream::{Place, Stream, open, receive};
 
+/// How far a device's clock may be ahead of ours while ours is not known: the box may have been off so long.
+const UNKNOWN_AHEAD_US: i64 = 366 * 86_400 * 1_000_000;
+
 pub(super) struct Actor {
     name: String,
     place: LinePlace,
@@ -182,7 +185,7 @@ impl Actor {
             self.splitter.pause();
         }
         self.heard_at = Instant::now();
-        let now_us = self.context.clock.now_us();
+        let now_us = self.device_time_bound_us();
         let mut readings = Vec::new();
         for line in self.splitter.feed(&bytes) {
             let mut fate = LineFate::default();
@@ -192,6 +195,12 @@ impl Actor {
         }
         self.counters.set_dropped(self.splitter.dropped());
         readings
+    }
+
+    /// The time that a device's own is compared with. While ours is not known, a device's is better.
+    fn device_time_bound_us(&self) -> i64 {
+        let now_us = self.context.clock.now_us();
+        if self.context.clock.is_set() { now_us } else { now_us.saturating_add(UNKNOWN_AHEAD_US) }
     }
 
     fn pause(&self) -> Duration {

@@ -94,12 +94,8 @@ pub struct PointSnapshot {
 
 impl DeviceState {
     /// Every state, with its word.
-    pub const ALL: &[(&str, Self)] = &[
-        ("unknown", Self::Unknown),
-        ("healthy", Self::Healthy),
-        ("suspect", Self::Suspect),
-        ("down", Self::Down),
-    ];
+    pub const ALL: &[(&str, Self)] =
+        &[("unknown", Self::Unknown), ("healthy", Self::Healthy), ("suspect", Self::Suspect), ("down", Self::Down)];
 
     const fn code(self) -> u8 {
         match self {

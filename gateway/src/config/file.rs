@@ -15,6 +15,8 @@ pub(super) struct ConfigFile {
     #[serde(default)]
     pub(super) upload: UploadFile,
     #[serde(default)]
+    pub(super) clock: ClockFile,
+    #[serde(default)]
     pub(super) bus: Vec<BusFile>,
 }
 
@@ -30,6 +32,13 @@ pub(super) struct SpoolFile {
 #[serde(deny_unknown_fields)]
 pub(super) struct UploadFile {
     pub(super) every: Option<Spanned<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ClockFile {
+    pub(super) patience: Option<Spanned<String>>,
+    pub(super) trusted: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -80,6 +80,7 @@ fn what_is_left_out_has_the_documented_default() {
     assert_eq!(config.spool().max_bytes, 1 << 30);
     assert_eq!(config.spool().sync_every, Period::from_seconds(5));
     assert_eq!(config.upload_every(), Period::from_seconds(60));
+    assert_eq!(config.clock(), ClockConfig { patience: Duration::from_secs(86_400), trusted: false });
     let [tcp, text] = config.buses() else { panic!("two buses") };
     assert_eq!((tcp.timeout, tcp.down_report), (Duration::from_millis(500), Period::from_seconds(300)));
     let BusKind::ModbusTcp { devices, .. } = &tcp.kind else { panic!("{tcp:?}") };
@@ -278,6 +279,15 @@ fn a_device_says_how_it_writes_the_time() {
     refused(name, &weather("time_column = 1\ntime_format = \"unix\""), "1", "fits points with a `column` only");
     refused(name, &weather("time_pattern = 'x'\ntime_format = \"unix\""), "'x'", "no group named `time`");
     refused("unit_id = 1", "unit_id = 1\ntime_zone = \"UTC\"", "\"UTC\"", "no meaning here");
+}
+
+#[test]
+fn a_clock_is_waited_for_as_long_as_was_said() {
+    let clock =
+        |more: &str| parse(&GOOD.replace("[spool]", &format!("[clock]\n{more}\n[spool]"))).expect("good").clock();
+    assert_eq!(clock("patience = \"0s\""), ClockConfig { patience: Duration::ZERO, trusted: false });
+    assert!(clock("trusted = true").trusted);
+    refused("[spool]", "[clock]\npatience = \"a day\"\n[spool]", "\"a day\"", "a day");
 }
 
 #[test]
