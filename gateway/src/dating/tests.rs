@@ -10,9 +10,14 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tjern_readings::batch;
 use tjern_readings::clock::SECOND_US;
-use tjern_readings::configuration::Period;
+use tjern_readings::configuration::{ConfigText, Period};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::bus::state::BusStates;
+use crate::bus::{self, BusContext, Newest};
 use crate::grid::Schedule;
 
 const MINUTE_US: i64 = 60 * SECOND_US;
@@ -369,4 +374,61 @@ proptest! {
             site.check(&stored);
         });
     }
+}
+
+/// The same with a bus that really polls, a device's own clock beside it.
+#[tokio::test]
+async fn a_bus_polls_while_the_clock_is_not_known() {
+    let site = Site::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let text = format!(
+        "version = 1\ngateway = \"landfall-01\"\nlake = \"memory:///\"\n[spool]\ndir = \"unused\"\n\
+        [[bus]]\nname = \"mast\"\nkind = \"text-lines\"\naddress = \"{}\"\npoll = \"?\\n\"\ntimeout = \"20s\"\n\
+        [[bus.device]]\nname = \"logger\"\n\
+        [[bus.device.point]]\nsensor = \"mast/air_temperature\"\npattern = 'T=(?<value>\\d+)'\nevery = \"1s\"\n\
+        [[bus.device]]\nname = \"dated\"\ntime_pattern = 'at (?<time>\\d+)'\ntime_format = \"unix\"\n\
+        [[bus.device.point]]\nsensor = \"mast/humidity\"\npattern = 'H=(?<value>\\d+)'\nevery = \"1s\"\n",
+        listener.local_addr().expect("an address")
+    );
+    let config = Config::parse(&ConfigText::new("test.toml", text)).expect("good");
+    let wall = Clock::manual(20 * SECOND_US);
+    let spool = Spool::open(site.settings(), wall.clone()).expect("it opens");
+    let policy = ClockPolicy { patience_us: i64::MAX, trusted: false, witness: Witness::at(site.machine.path()) };
+    let (dater, clock) = Dater::begin(spool.clone(), site.settings(), &wall, Sensors::of(&config), policy);
+    let (readings, received) = mpsc::channel(16);
+    let running = tokio::spawn(dater.run(received));
+    let (stop, newest) = (CancellationToken::new(), Newest::from_fn(|_| None));
+    let context =
+        BusContext { clock, readings, newest, stop: stop.clone(), states: BusStates::new(), learned: None };
+    let bus = tokio::spawn(bus::run(config.buses()[0].clone(), context));
+
+    let (stream, _) = listener.accept().await.expect("the gateway connects");
+    let mut stream = BufReader::new(stream);
+    let mut question = String::new();
+    for number in 0..40_i64 {
+        assert!(stream.read_line(&mut question).await.is_ok_and(|count| count > 0), "the gateway asks");
+        let device_s = START_US / SECOND_US + number;
+        stream.write_all(format!("T={number} H={number} at {device_s}\n").as_bytes()).await.expect("it listens");
+        if number == 20 {
+            wall.set_us(START_US + 20 * SECOND_US);
+        }
+        wall.advance_us(SECOND_US);
+    }
+    stop.cancel();
+    bus.await.expect("it ends");
+    running.await.expect("it ends");
+    assert!(spool.sync().await);
+    spool.close().await;
+
+    let stored = site.stored().await;
+    let of = |sensor: &str| stored.iter().filter(|reading| reading.sensor.as_str() == sensor).collect::<Vec<_>>();
+    assert_eq!(marked(&stored), 0);
+    let humidity: Vec<_> = of("mast/humidity").iter().filter_map(|reading| reading.value.map(|value| (value as i64, reading.time_us))).collect();
+    assert!(humidity.len() >= 39, "{humidity:?}");
+    assert!(humidity.iter().all(|(number, time_us)| *time_us == START_US + number * SECOND_US), "{humidity:?}");
+    let temperature = of("mast/air_temperature");
+    assert!(temperature.len() >= 38, "{temperature:?}");
+    assert!(temperature.is_sorted_by(|one, other| one.time_us < other.time_us), "no slot twice: {temperature:?}");
+    let range = START_US - 2 * SECOND_US..=START_US + 42 * SECOND_US;
+    assert!(temperature.iter().all(|reading| range.contains(&reading.time_us)), "{temperature:?}");
 }
