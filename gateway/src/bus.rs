@@ -87,8 +87,8 @@ pub async fn run(bus: Bus, context: BusContext) {
             let Some(master) = master else { return };
             modbus::Actor::new((name, kind), master, devices, limits, context).run().await;
         }
-        BusKind::TextLines { place, poll, terminator, points } => {
-            lines::Actor::new(name, (place, poll, terminator), points, limits, context).run().await;
+        BusKind::TextLines { place, poll, framing, points } => {
+            lines::Actor::new(name, (place, poll, framing), points, limits, context).run().await;
         }
     }
 }

@@ -10,6 +10,7 @@ mod check;
 mod checker;
 mod device;
 mod file;
+mod lines;
 mod number;
 mod overlap;
 mod profile;
@@ -28,6 +29,8 @@ use tjern_readings::store::LakeUrl;
 
 use crate::grid::Grid;
 use crate::modbus::timing::Line;
+use crate::lines::Framing;
+use crate::lines::time::DeviceTime;
 use crate::modbus::transport::Table;
 use crate::value::{NoValue, NumberType, Order, Scaling};
 pub use upload::UploadConfig;
@@ -40,6 +43,7 @@ pub struct Config {
     lake: LakeUrl,
     spool: SpoolConfig,
     upload: UploadConfig,
+    clock: ClockConfig,
     buses: Vec<Bus>,
     warnings: Vec<Problem>,
     places: Places,
@@ -62,6 +66,15 @@ pub struct SpoolConfig {
     pub max_bytes: u64,
     /// How long a reading may wait for the disk.
     pub sync_every: Period,
+}
+
+/// `[clock]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClockConfig {
+    /// How long readings wait for a clock that is not known.
+    pub patience: Duration,
+    /// The clock is right, whatever is said of it.
+    pub trusted: bool,
 }
 
 /// `[[bus]]`: a wire, or what stands for one, and what hangs on it.
@@ -117,8 +130,8 @@ pub enum BusKind {
         place: LinePlace,
         /// What is sent before each reading, if the device wants to be asked.
         poll: Option<String>,
-        /// What ends a line.
-        terminator: String,
+        /// Where a line ends.
+        framing: Framing,
         /// What is read from them.
         points: Vec<LinePoint>,
     },
@@ -223,6 +236,8 @@ pub struct LinePoint {
     pub common: PointCommon,
     /// Where in a line the number stands.
     pub field: LineField,
+    /// Where a line says what time it is, if its readings shall have that.
+    pub time: Option<DeviceTime>,
 }
 
 /// Where in a line of text a number stands.
@@ -239,7 +254,7 @@ pub enum LineField {
     Column {
         /// Which column.
         column: usize,
-        /// What stands between columns.
+        /// What stands between columns; `whitespace` is any run of blanks and tabs.
         separator: String,
     },
     /// The group `value` of a pattern.
@@ -364,6 +379,12 @@ impl Config {
     #[must_use]
     pub const fn upload(&self) -> &UploadConfig {
         &self.upload
+    }
+
+    /// `[clock]`.
+    #[must_use]
+    pub const fn clock(&self) -> ClockConfig {
+        self.clock
     }
 
     /// The buses.

@@ -12,7 +12,7 @@
 use std::time::Duration;
 
 use tjern_readings::clock::Clock;
-use tjern_readings::reading::{Reading, TIMES_US};
+use tjern_readings::reading::Reading;
 use tjern_readings::store::Store;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -23,8 +23,9 @@ use tracing::{error, info, warn};
 
 use crate::bus::state::BusStates;
 use crate::bus::{self, BusContext, Newest, READINGS_QUEUE};
+use crate::clock::Witness;
 use crate::config::{Bus, Config};
-use crate::maintenance::Maintenance;
+use crate::dating::{ClockPolicy, Dater, Sensors};
 use crate::spool::{Spool, SpoolError, SpoolSettings};
 use crate::upload::{self, UploadSettings, UploadState};
 
@@ -85,8 +86,8 @@ async fn run_over(spool: Spool, config: Config, options: RunOptions) -> Result<(
     let settings = upload_settings(&config, store, &clock, upload_state.clone());
     let (uploader, upload_ended) = watched(upload::run(spool.clone(), settings, upload_stop.clone()));
     let (readings, received) = mpsc::channel(READINGS_QUEUE);
-    let (appender, append_ended) =
-        watched(append(spool.clone(), Maintenance::of(config.spool().dir.clone()), received));
+    let (dater, clock) = begin_dating(&config, spool.clone(), clock).await?;
+    let (appender, append_ended) = watched(dater.run(received));
     let bus_stop = stop.child_token();
     let buses = start_buses(&config, &clock, readings.clone(), &spool, &bus_stop);
     let ended = tokio::select! {
@@ -104,8 +105,10 @@ async fn run_over(spool: Spool, config: Config, options: RunOptions) -> Result<(
     end_buses(buses).await;
     // The last sender goes after the buses: the appender ends once it handed everything on.
     drop(readings);
-    if appender.await.is_err() {
-        error!("the task that fills the spool failed");
+    match timeout(BUS_GRACE, appender).await {
+        Ok(Ok(())) => {}
+        Ok(Err(_)) => error!("the task that fills the spool failed"),
+        Err(_) => error!("the spool does not take the last readings"),
     }
     if !spool.sync().await {
         error!("the last readings could not be written to the spool");
@@ -130,14 +133,32 @@ fn watched(task: impl Future<Output = ()> + Send + 'static) -> (AbortOnDropHandl
     (AbortOnDropHandle::new(handle), ended)
 }
 
-async fn open_spool(config: &Config, clock: Clock) -> Result<Spool, RunError> {
-    let settings = SpoolSettings {
+fn spool_settings(config: &Config) -> SpoolSettings {
+    SpoolSettings {
         dir: config.spool().dir.clone(),
         max_bytes: config.spool().max_bytes,
         sync_every: config.spool().sync_every.duration(),
         source: config.gateway().clone(),
         configuration: Some(config.sha256()),
+    }
+}
+
+/// The way of readings into the spool, and the clock to work with: the machine's may not be known yet.
+async fn begin_dating(config: &Config, spool: Spool, wall: Clock) -> Result<(Dater, Clock), RunError> {
+    let (settings, sensors) = (spool_settings(config), Sensors::of(config));
+    let clock = config.clock();
+    let policy = ClockPolicy {
+        patience_us: i64::try_from(clock.patience.as_micros()).unwrap_or(i64::MAX),
+        trusted: clock.trusted,
+        witness: Witness::system(),
     };
+    // What an earlier run left is read: not on a thread that others wait for.
+    let beginning = tokio::task::spawn_blocking(move || Dater::begin(spool, settings, &wall, sensors, policy));
+    Ok(beginning.await?)
+}
+
+async fn open_spool(config: &Config, clock: Clock) -> Result<Spool, RunError> {
+    let settings = spool_settings(config);
     // Recovery reads the whole log: not on a thread that others wait for.
     Ok(tokio::task::spawn_blocking(move || Spool::open(settings, clock)).await??)
 }
@@ -169,20 +190,6 @@ fn announce(config: &Config, spool: &Spool) {
     );
     if config.buses().is_empty() {
         warn!("no bus is configured: nothing will be read");
-    }
-}
-
-/// The one way into the spool.
-async fn append(spool: Spool, mut maintenance: Maintenance, mut received: mpsc::Receiver<Vec<Reading>>) {
-    while let Some(mut readings) = received.recv().await {
-        let came = readings.len();
-        // No batch may hold such a time, and one would keep all others of its batch out of the lake.
-        readings.retain(|reading| TIMES_US.contains(&reading.time_us));
-        if readings.len() < came {
-            error!(readings = came - readings.len(), "the clock is centuries off: these are not kept");
-        }
-        maintenance.mark(&mut readings);
-        spool.append(readings).await;
     }
 }
 

@@ -30,6 +30,7 @@ mod renew;
 mod sealed;
 mod segment;
 mod shelf;
+mod undated;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -45,6 +46,7 @@ use tjern_readings::sensor::{Epoch, SensorId, SourceName};
 
 pub(crate) use recovery::MAX_BYTES_LEAST;
 pub use sealed::{SealedKind, SealedObject};
+pub(crate) use undated::Undated;
 
 use actor::Command;
 use disk::{Disk, Folder, TakeError};

@@ -99,6 +99,20 @@ impl PointState {
         Some(Reading::from_result(self.sensor.clone(), due.slot_us, result).with_lag_ms(lag_ms))
     }
 
+    /// The reading of a moment that the device named itself (a raw number, or why there is none), if it
+    /// is to be written down.
+    pub(super) fn conclude_dated(&mut self, time_us: i64, raw: Result<f64, Cause>, now_us: i64) -> Option<Reading> {
+        let result = raw.and_then(|raw| self.no_value.sift(raw)).map(|raw| self.scaling.apply(raw));
+        self.failures = if result.is_ok() { 0 } else { self.failures.saturating_add(1) };
+        self.cause = result.err();
+        self.show(time_us, result, (now_us, now_us));
+        if !self.shall_be_written(time_us) {
+            return None;
+        }
+        self.written_us = Some(time_us);
+        Some(Reading::from_result(self.sensor.clone(), time_us, result))
+    }
+
     fn show(&self, slot_us: i64, result: Result<f64, Cause>, (asked_us, answered_us): (i64, i64)) {
         let value = result.ok().filter(|value| value.is_finite());
         self.cell.set(Latest {

@@ -10,10 +10,11 @@ use toml::Spanned;
 
 pub(super) use super::checker::Checker;
 use super::checker::one_of;
-use super::device::{line_points, modbus_devices};
+use super::device::modbus_devices;
 use super::file::{BusFile, ConfigFile, SpoolFile};
+use super::lines::{framing, line_points};
 use super::upload::upload;
-use super::{Bus, BusKind, Config, LinePlace, Parity, Places, Serial, SpoolConfig, wire};
+use super::{Bus, BusKind, ClockConfig, Config, LinePlace, Parity, Places, Serial, SpoolConfig, wire};
 use crate::spool::MAX_BYTES_LEAST;
 
 /// The kinds of buses there are.
@@ -21,6 +22,8 @@ const KINDS: [&str; 4] = ["modbus-tcp", "modbus-rtu", "modbus-rtu-tcp", "text-li
 
 const MAX_BYTES_DEFAULT: u64 = 1 << 30;
 const SYNC_EVERY_DEFAULT: Period = Period::from_seconds(5);
+/// How long readings wait for the clock.
+const PATIENCE_DEFAULT: Duration = Duration::from_secs(24 * 3_600);
 const DOWN_REPORT_DEFAULT: Period = Period::from_seconds(300);
 const TIMEOUT_DEFAULT: Period = Period::from_millis(500);
 const RTU_TCP_BAUD_DEFAULT: u32 = 9_600;
@@ -36,6 +39,9 @@ pub(super) fn config(text: &ConfigText, shape: Shape<ConfigFile>) -> Result<Conf
     let lake = checker.parse(&file.lake);
     let spool = spool(&mut checker, &file.spool);
     let upload = upload(&mut checker, &file.upload);
+    let patience = file.clock.patience.as_ref().map_or(Some(PATIENCE_DEFAULT), |text| checker.duration(text));
+    let clock =
+        ClockConfig { patience: patience.unwrap_or(PATIENCE_DEFAULT), trusted: file.clock.trusted.unwrap_or(false) };
     let down_report = checker.period(file.down_report.as_ref(), DOWN_REPORT_DEFAULT);
     checker.names("profile", "", file.profile.iter().map(|profile| &profile.name));
     checker.names("bus", "", file.bus.iter().map(|bus| &bus.name));
@@ -52,7 +58,7 @@ pub(super) fn config(text: &ConfigText, shape: Shape<ConfigFile>) -> Result<Conf
         ports: file.bus.iter().filter_map(|bus| bus.port.as_ref()).map(place_of).collect(),
         buses: file.bus.iter().map(|bus| place_of(&bus.name)).collect(),
     };
-    Ok(Config { text: text.clone(), gateway, lake, spool, upload, buses, warnings, places })
+    Ok(Config { text: text.clone(), gateway, lake, spool, upload, clock, buses, warnings, places })
 }
 
 fn place_of(text: &Spanned<String>) -> (String, std::ops::Range<usize>) {
@@ -212,18 +218,17 @@ fn text_lines(checker: &mut Checker<'_>, file: &BusFile) -> Option<BusKind> {
             None
         }
     };
-    let terminator = file.terminator.as_ref().map_or("\n", |text| text.get_ref());
-    if let (true, Some(text)) = (terminator.is_empty(), &file.terminator) {
-        checker.note(text.span(), "`terminator` is empty", "write what ends a line, like \"\\r\\n\"");
-    }
+    let framing = framing(checker, file);
     let poll = file.poll.as_ref().map(|text| text.get_ref().clone());
-    Some(BusKind::TextLines { place: place?, poll, terminator: terminator.to_owned(), points: points? })
+    Some(BusKind::TextLines { place: place?, poll, framing: framing?, points: points? })
 }
 
 fn refuse_lines(checker: &mut Checker<'_>, file: &BusFile) {
     let why = "only a text-lines bus has it";
     checker.refuse(file.poll.as_ref(), "poll", why);
     checker.refuse(file.terminator.as_ref(), "terminator", why);
+    checker.refuse(file.length.as_ref(), "length", why);
+    checker.refuse(file.max_line.as_ref(), "max_line", why);
 }
 
 fn refuse_serial(checker: &mut Checker<'_>, file: &BusFile, why: &str) {

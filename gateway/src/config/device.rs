@@ -1,9 +1,8 @@
-//! The check of devices and points.
+//! The check of devices, and of points on a Modbus bus.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-use regex::Regex;
 use tjern_readings::configuration::Period;
 use toml::Spanned;
 
@@ -11,7 +10,7 @@ use super::checker::Checker;
 use super::file::{DeviceFile, PointFile};
 use super::overlap::{self, Placed};
 use super::profile::points_of;
-use super::{LineField, LinePoint, ModbusDevice, ModbusPoint, PointCommon, number, wire};
+use super::{ModbusDevice, ModbusPoint, PointCommon, number, wire};
 use crate::grid::Grid;
 use crate::modbus::transport::Table;
 use crate::value::{NoValue, NumberType, Scaling};
@@ -31,6 +30,7 @@ pub(super) fn modbus_devices(
     let devices: Vec<_> = files
         .iter()
         .map(|file| {
+            refuse_time(checker, file);
             let unit_id = unit_id(checker, file, units);
             let of_profile = file.profile.as_ref().and_then(|name| checker.profile(name));
             let base = base(checker, file.base.as_ref().or_else(|| of_profile?.base.as_ref()));
@@ -56,6 +56,16 @@ pub(super) fn modbus_devices(
     devices.into_iter().collect()
 }
 
+/// Only lines of text say what time it is.
+fn refuse_time(checker: &mut Checker<'_>, file: &DeviceFile) {
+    let why = "only a device of a text-lines bus has it";
+    checker.refuse(file.time_column.as_ref(), "time_column", why);
+    checker.refuse(file.time_field.as_ref(), "time_field", why);
+    checker.refuse(file.time_pattern.as_ref(), "time_pattern", why);
+    checker.refuse(file.time_format.as_ref(), "time_format", why);
+    checker.refuse(file.time_zone.as_ref(), "time_zone", why);
+}
+
 fn unit_id(checker: &mut Checker<'_>, file: &DeviceFile, [low, high]: [i64; 2]) -> Option<u8> {
     let Some(number) = &file.unit_id else {
         checker.note(
@@ -73,7 +83,7 @@ fn base(checker: &mut Checker<'_>, base: Option<&Spanned<i64>>) -> i64 {
         .unwrap_or(0)
 }
 
-fn common(checker: &mut Checker<'_>, file: &PointFile) -> Option<PointCommon> {
+pub(super) fn common(checker: &mut Checker<'_>, file: &PointFile) -> Option<PointCommon> {
     let sensor = checker.sensor(&file.sensor);
     let every: Option<Period> = checker.parse(&file.every);
     let phase = match &file.phase {
@@ -180,90 +190,4 @@ fn wire_address(
         return None;
     }
     u16::try_from(wire).ok()
-}
-
-pub(super) fn line_points(checker: &mut Checker<'_>, files: &[DeviceFile]) -> Option<Vec<LinePoint>> {
-    let mut all = Some(Vec::new());
-    for device in files {
-        let why = "a text-lines bus has no units";
-        checker.refuse(device.unit_id.as_ref(), "unit_id", why);
-        checker.refuse(device.base.as_ref(), "base", why);
-        let points = points_of(checker, device, line_point);
-        all = all.zip(points).map(|(all, points)| [all, points].concat());
-    }
-    all
-}
-
-fn line_point(checker: &mut Checker<'_>, file: &PointFile) -> Option<LinePoint> {
-    let common = common(checker, file);
-    let why = "only a point of a Modbus bus has it";
-    checker.refuse(file.register.as_ref(), "register", why);
-    checker.refuse(file.kind.as_ref(), "type", why);
-    checker.refuse(file.order.as_ref(), "order", why);
-    checker.refuse(file.bit.as_ref(), "bit", why);
-    checker.refuse(file.half.as_ref(), "half", why);
-    let ways = [
-        file.sentence.as_ref().map(Spanned::span),
-        file.column.as_ref().map(Spanned::span),
-        file.pattern.as_ref().map(Spanned::span),
-    ];
-    if ways.iter().flatten().count() != 1 {
-        let span = ways.iter().flatten().nth(1).cloned().unwrap_or(file.sensor.span());
-        checker.note(span, "a point says in one way where its number stands", "write `sentence = \"MTW\", field = 1`, or `column = 3, separator = \";\"`, or `pattern = \"T=(?<value>[-0-9.]+)\"`");
-        return None;
-    }
-    if file.sentence.is_none() {
-        checker.refuse(file.field.as_ref(), "field", "it counts the fields of a `sentence`");
-    }
-    if file.column.is_none() {
-        checker.refuse(file.separator.as_ref(), "separator", "it stands between columns");
-    }
-    let field = line_field(checker, file);
-    let common = PointCommon { no_value: number::no_value_of_text(file), ..common? };
-    Some(LinePoint { common, field: field? })
-}
-
-fn line_field(checker: &mut Checker<'_>, file: &PointFile) -> Option<LineField> {
-    if let Some(pattern) = &file.pattern {
-        return checker.read(pattern, read_pattern).map(LineField::Pattern);
-    }
-    if let Some(column) = &file.column {
-        let separator = file.separator.as_ref().map_or(";", |separator| separator.get_ref());
-        if let (true, Some(text)) = (separator.is_empty(), &file.separator) {
-            checker.note(text.span(), "`separator` is empty", "write what stands between columns, like \";\"");
-        }
-        let column = checker.whole(column, &[1, 1_000], "column", "columns count from 1")?;
-        return Some(LineField::Column { column, separator: separator.to_owned() });
-    }
-    let sentence = file.sentence.as_ref()?;
-    let word = sentence.get_ref();
-    if !(3..=12).contains(&word.len()) || !word.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit()) {
-        checker.note(
-            sentence.span(),
-            format!("`{word}` is no NMEA sentence"),
-            "write its three letters, like \"MTW\", or the whole address, like \"YXMTW\"",
-        );
-    }
-    let Some(field) = &file.field else {
-        checker.note(
-            sentence.span(),
-            "the point has no `field`",
-            "write which field of the sentence it is, from 1 after the address",
-        );
-        return None;
-    };
-    let field = checker.whole(field, &[1, 100], "field", "fields count from 1")?;
-    Some(LineField::Nmea { sentence: word.clone(), field })
-}
-
-fn read_pattern(text: &str) -> Result<Regex, String> {
-    let regex = Regex::new(text).map_err(|error| {
-        let shown = error.to_string();
-        let reason = shown.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
-        format!("`{text}` is no pattern: {}", reason.trim().trim_start_matches("error: "))
-    })?;
-    if regex.capture_names().flatten().any(|name| name == "value") {
-        return Ok(regex);
-    }
-    Err(format!("`{text}` has no group named `value`; hint: mark the number, like \"T=(?<value>[-0-9.]+)\""))
 }

@@ -19,6 +19,8 @@ pub(super) struct ConfigFile {
     #[serde(default)]
     pub(super) profile: Vec<ProfileFile>,
     #[serde(default)]
+    pub(super) clock: ClockFile,
+    #[serde(default)]
     pub(super) bus: Vec<BusFile>,
 }
 
@@ -53,6 +55,13 @@ pub(super) struct UploadFile {
     pub(super) credentials_file: Option<Spanned<String>>,
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ClockFile {
+    pub(super) patience: Option<Spanned<String>>,
+    pub(super) trusted: Option<bool>,
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct BusFile {
@@ -75,6 +84,8 @@ pub(super) struct BusFile {
     pub(super) down_report: Option<Spanned<String>>,
     pub(super) poll: Option<Spanned<String>>,
     pub(super) terminator: Option<Spanned<String>>,
+    pub(super) length: Option<Spanned<i64>>,
+    pub(super) max_line: Option<Spanned<i64>>,
     #[serde(default)]
     pub(super) device: Vec<DeviceFile>,
 }
@@ -88,6 +99,11 @@ pub(super) struct DeviceFile {
     pub(super) profile: Option<Spanned<String>>,
     pub(super) place: Option<Spanned<String>>,
     pub(super) gap: Option<Spanned<String>>,
+    pub(super) time_column: Option<Spanned<i64>>,
+    pub(super) time_field: Option<Spanned<i64>>,
+    pub(super) time_pattern: Option<Spanned<String>>,
+    pub(super) time_format: Option<Spanned<String>>,
+    pub(super) time_zone: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) point: Vec<PointFile>,
 }

@@ -80,16 +80,17 @@ fn what_is_left_out_has_the_documented_default() {
     assert_eq!(config.spool().max_bytes, 1 << 30);
     assert_eq!(config.spool().sync_every, Period::from_seconds(5));
     assert_eq!(config.upload_every(), Period::from_seconds(60));
+    assert_eq!(config.clock(), ClockConfig { patience: Duration::from_secs(86_400), trusted: false });
     let [tcp, text] = config.buses() else { panic!("two buses") };
     assert_eq!((tcp.timeout, tcp.down_report), (Duration::from_millis(500), Period::from_seconds(300)));
     let BusKind::ModbusTcp { devices, .. } = &tcp.kind else { panic!("{tcp:?}") };
     let point = &devices[0].points[0];
     assert_eq!((point.order, point.common.scaling, &point.common.unit), (Order::Abcd, Scaling::new(1.0, 0.0), &None));
-    let BusKind::TextLines { place: LinePlace::Serial(serial), poll, terminator, .. } = &text.kind else {
+    let BusKind::TextLines { place: LinePlace::Serial(serial), poll, framing, .. } = &text.kind else {
         panic!("{text:?}")
     };
     assert_eq!((serial.baud, serial.data_bits, serial.parity, serial.stop_bits), (4_800, 8, Parity::None, 1));
-    assert_eq!((poll, terminator.as_str()), (&None, "\n"));
+    assert_eq!((poll, framing), (&None, &Framing::Terminator { text: "\n".to_owned(), max: 4_096 }));
     assert_eq!(
         config.sensors().map(SensorId::as_str).collect::<Vec<_>>(),
         ["landfalltjern/water_temperature", "mast/air_temperature"]
@@ -241,6 +242,52 @@ fn a_point_of_a_text_bus_says_in_one_way_where_its_number_stands() {
     refused(lines, "sentence = \"MTA\"", "\"MTA\"", "no `field`");
     refused(lines, "sentence = \"MTA\"\nfield = 1\ncolumn = 2", "2", "in one way");
     refused(lines, "register = \"input:0\"\ncolumn = 2", "\"input:0\"", "no meaning here");
+}
+
+#[test]
+fn lines_end_in_one_way() {
+    let port = |more: &str| format!("port = \"/dev/ttyUSB0\"\n{more}");
+    let framing =
+        |more: &str| match parse(&GOOD.replace("port = \"/dev/ttyUSB0\"", &port(more))).expect("good").buses[1].kind {
+            BusKind::TextLines { ref framing, .. } => framing.clone(),
+            ref other => panic!("{other:?}"),
+        };
+    assert_eq!(framing("length = 32"), Framing::Length(32));
+    let until = |text: &str, max| Framing::Terminator { text: text.to_owned(), max };
+    assert_eq!(framing("terminator = \"\\r\"\nmax_line = 200"), until("\r", 200));
+    refused("port = \"/dev/ttyUSB0\"", &port("length = 0"), "0", "cannot be 0");
+    refused("port = \"/dev/ttyUSB0\"", &port("length = 32\nmax_line = 64"), "64", "no meaning here");
+    refused("port = \"/dev/ttyUSB0\"", &port("terminator = \"\""), "\"\"", "`terminator` is empty");
+    refused("address = \"10.0.3.7:502\"", "address = \"10.0.3.7:502\"\nlength = 32", "32", "no meaning here");
+}
+
+#[test]
+fn a_device_says_how_it_writes_the_time() {
+    let weather = |more: &str| format!("name = \"weather\"\n{more}");
+    let with = |more: &str| weather(&format!("time_field = 2\n{more}"));
+    for good in ["time_format = \"unix\"", "time_format = \"%d.%m.%Y %H:%M\"\ntime_zone = \"Europe/Oslo\""] {
+        let config = parse(&GOOD.replace("name = \"weather\"", &with(good))).expect(good);
+        let BusKind::TextLines { points, .. } = &config.buses[1].kind else { panic!("{config:?}") };
+        assert!(points[0].time.is_some(), "{good}");
+    }
+    let name = "name = \"weather\"";
+    refused(name, &with(""), "2", "no `time_format`");
+    refused(name, &with("time_format = \"%H:%M\""), "\"%H:%M\"", "does not say year");
+    refused(name, &with("time_format = \"unix\"\ntime_zone = \"Oslo\""), "\"Oslo\"", "is no time zone");
+    refused(name, &with("time_format = \"unix\"\ntime_column = 1"), "2", "in one way");
+    refused(name, &weather("time_zone = \"UTC\""), "\"UTC\"", "no meaning here");
+    refused(name, &weather("time_column = 1\ntime_format = \"unix\""), "1", "fits points with a `column` only");
+    refused(name, &weather("time_pattern = 'x'\ntime_format = \"unix\""), "'x'", "no group named `time`");
+    refused("unit_id = 1", "unit_id = 1\ntime_zone = \"UTC\"", "\"UTC\"", "no meaning here");
+}
+
+#[test]
+fn a_clock_is_waited_for_as_long_as_was_said() {
+    let clock =
+        |more: &str| parse(&GOOD.replace("[spool]", &format!("[clock]\n{more}\n[spool]"))).expect("good").clock();
+    assert_eq!(clock("patience = \"0s\""), ClockConfig { patience: Duration::ZERO, trusted: false });
+    assert!(clock("trusted = true").trusted);
+    refused("[spool]", "[clock]\npatience = \"a day\"\n[spool]", "\"a day\"", "a day");
 }
 
 #[test]
