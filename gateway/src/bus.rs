@@ -1,14 +1,20 @@
 //! One actor a bus: nobody else touches its wire, and a bus whose devices are silent delays no other.
 //!
-//! An actor reads what is due, one transaction at a time and what waited longest first, so that no point
-//! starves; it never ends a transaction half way, and looks whether it shall stop between them. What
-//! it read goes into one bounded queue.
+//! An actor reads what is due, one transaction at a time: the device that used least of the bus first, and of its
+//! points those that waited longest, so that none starves (`poll`, `device`); it never ends a transaction half way,
+//! and looks whether it shall stop between them. What it read goes into one bounded queue.
 
+mod cost;
+mod device;
 mod health;
+mod learned;
 mod lines;
+pub mod load;
 mod modbus;
 mod plan;
 mod point;
+mod poll;
+mod refusal;
 pub mod state;
 
 use std::path::PathBuf;
@@ -78,17 +84,21 @@ impl BusContext {
 
 /// Reads a bus until it shall stop.
 pub async fn run(bus: Bus, context: BusContext) {
-    let (name, limits) = (bus.name, point::Limits { timeout: bus.timeout, down_report: bus.down_report });
-    let (kind, master) = (bus.kind.word(), Master::of(&bus.kind, limits.timeout));
+    let limits = point::Limits { timeout: bus.timeout, down_report: bus.down_report };
+    let keeper = learned::Keeper::new(context.learned.clone(), bus.name.clone());
+    let memory = keeper.load(context.clock.now_us()).await;
+    load::warn_of_too_much(&bus, &memory);
+    let (wire, kind, master) = (cost::Wire::of(&bus.kind), bus.kind.word(), Master::of(&bus.kind, limits.timeout));
     match bus.kind {
         BusKind::ModbusTcp { devices, .. }
         | BusKind::ModbusRtu { devices, .. }
         | BusKind::ModbusRtuTcp { devices, .. } => {
             let Some(master) = master else { return };
-            modbus::Actor::new((name, kind), master, devices, limits, context).run().await;
+            let setting = poll::Setting { name: bus.name, kind, wire, limits, policy: health::Policy::DEFAULT };
+            modbus::Actor::new(setting, master, devices, (keeper, memory), context).run().await;
         }
         BusKind::TextLines { place, poll, framing, points } => {
-            lines::Actor::new(name, (place, poll, framing), points, limits, context).run().await;
+            lines::Actor::new(bus.name, (place, poll, framing), points, limits, context).run().await;
         }
     }
 }

@@ -7,6 +7,7 @@
 pub mod check;
 pub mod doctor;
 pub mod maintenance;
+pub mod plan;
 mod progress;
 pub mod read;
 pub mod run;
@@ -54,6 +55,8 @@ pub enum GatewayCommand {
     Scan(scan::ScanArguments),
     /// Listens to an RTU line and tells what others say on it
     Sniff(sniff::SniffArguments),
+    /// Shows the requests that will be sent, each bus's load, and the shortest period that it can keep
+    Plan(plan::PlanArguments),
 }
 
 /// Does what was asked; everything that goes wrong was told on stderr when this returns.
@@ -66,6 +69,7 @@ pub async fn execute(command: GatewayCommand) -> ExitCode {
         GatewayCommand::Read(arguments) => Box::pin(read::execute(arguments)).await,
         GatewayCommand::Scan(arguments) => Box::pin(scan::execute(arguments)).await,
         GatewayCommand::Sniff(arguments) => Box::pin(sniff::execute(arguments)).await,
+        GatewayCommand::Plan(arguments) => plan::execute(&arguments),
     }
 }
 

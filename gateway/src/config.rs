@@ -28,10 +28,10 @@ use tjern_readings::sensor::{SensorId, SourceName};
 use tjern_readings::store::LakeUrl;
 
 use crate::grid::Grid;
-use crate::modbus::timing::Line;
 use crate::lines::Framing;
 use crate::lines::time::DeviceTime;
-use crate::modbus::transport::Table;
+use crate::modbus::timing::Line;
+use crate::modbus::transport::{BITS_MAX, REGISTERS_MAX, Table};
 use crate::value::{NoValue, NumberType, Order, Scaling};
 pub use upload::UploadConfig;
 
@@ -208,10 +208,30 @@ pub struct ModbusDevice {
     pub name: String,
     /// Its address on the bus.
     pub unit_id: u8,
+    /// What one request may ask it for.
+    pub reads: ReadLimits,
     /// How long it wants to be left alone before a request and after its answer.
     pub gap: Duration,
     /// What is read from it.
     pub points: Vec<ModbusPoint>,
+}
+
+/// What one request may ask a device for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadLimits {
+    /// The most registers.
+    pub max_registers: u16,
+    /// The most coils or discrete inputs.
+    pub max_bits: u16,
+    /// The most registers that nobody asked for between two that somebody did, in coils and discrete inputs
+    /// sixteen times as many; what costs less than another request, where it is not said.
+    pub max_hole: Option<u16>,
+}
+
+impl Default for ReadLimits {
+    fn default() -> Self {
+        Self { max_registers: REGISTERS_MAX, max_bits: BITS_MAX, max_hole: None }
+    }
 }
 
 /// `[[bus.device.point]]` on a Modbus bus.

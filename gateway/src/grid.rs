@@ -15,6 +15,13 @@ pub const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Of a period: how long after its slot a first poll still counts, and from where a lag is noted.
 const TENTH: i64 = 10;
 
+/// Requests are spread over one part in so many of the period: with that and the time of an answer or two, a reading
+/// is still within a tenth.
+const SPREAD_PART: i64 = 12;
+
+/// However long a period is, its requests are spread over no more than this.
+const SPREAD_MAX_US: i64 = 30_000_000;
+
 /// A lag below this is not noted, however short the period.
 const LAG_MIN_US: i64 = 1_000_000;
 
@@ -54,6 +61,14 @@ impl Grid {
     #[must_use]
     pub const fn is_fresh(self, slot_us: i64, now_us: i64) -> bool {
         now_us - slot_us < self.every_us / TENTH
+    }
+
+    /// How long after its slot a poll is begun, for a share from 0 to 1: over less than a tenth of the period, so
+    /// that a poll is still fresh and has no lag to note, and at most 30 s.
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "a share of at most 30 s")]
+    pub fn spread_us(self, share: f64) -> i64 {
+        ((self.every_us / SPREAD_PART).min(SPREAD_MAX_US) as f64 * share.clamp(0.0, 1.0)) as i64
     }
 
     /// How far behind its slot an answer came, where that is worth a note.
@@ -227,6 +242,13 @@ mod tests {
         assert_eq!(schedule.due(back_us), None);
         assert_eq!(schedule.due(back_us + HOUR_US).map(|due| due.slot_us), Some(back_us + HOUR_US));
         assert!(!schedule.follow_step_back(back_us - 1_000), "a small correction only makes it wait");
+    }
+
+    #[test]
+    fn polls_are_spread_and_stay_fresh() {
+        assert_eq!(grid(1_200, 0).spread_us(0.5), 50_000);
+        assert_eq!(grid(86_400_000, 0).spread_us(0.5), 15_000_000);
+        assert!(grid(1_000, 0).is_fresh(0, grid(1_000, 0).spread_us(1.0)));
     }
 
     #[test]

@@ -166,3 +166,19 @@ async fn segments_turn_over() {
         .filter(|entry| entry.as_ref().is_ok_and(|entry| entry.file_name().to_string_lossy().ends_with(".segment")));
     assert_eq!(segments.count(), 1, "sealed segments are removed");
 }
+
+/// What the buses learn lies in the spool's folder; a later version may put more there.
+#[tokio::test]
+async fn a_folder_that_is_not_the_spools_own_does_not_keep_it_from_opening() {
+    let place = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir_all(place.path().join("learned")).expect("created");
+    std::fs::write(place.path().join("learned/north.toml"), "version = 1\n").expect("written");
+    let spool = open(place.path());
+    spool.append(readings(1, 3)).await;
+    spool.close().await;
+    let spool = open(place.path());
+    assert!(spool.seal().await);
+    assert_eq!(values(&spool).await, [1, 2, 3]);
+    assert!(place.path().join("learned/north.toml").exists(), "and it is left alone");
+    spool.close().await;
+}

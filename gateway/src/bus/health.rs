@@ -1,4 +1,16 @@
-//! Whether a device answers: healthy, or down and asked again after growing pauses.
+//! Whether a device answers, and how often one that does not is asked.
+//!
+//! A device is healthy; after an answer that did not come it is suspect, and after the third it is down. What it costs
+//! the others is bounded by what its failures really take of the bus, timeout and drain included:
+//!
+//! - *suspect*: it is asked again after as long as its failure took, so that others are served in between, and only
+//!   within [`SUSPECT_WINDOW`] of its first failure; where its failures take too long for that, it is asked as one
+//!   that is down;
+//! - *down*: after pauses that grow from half a second to a minute, and never sooner than [`COST_FACTOR`] times what
+//!   the last failure on its bus took ([`Budget`], which all such devices of a bus share). A repaired device costs
+//!   nothing, so of twenty that come back at once each is asked as soon as the one before has answered.
+//!
+//! Where no other device of the bus is healthy nobody is delayed, and pauses stay short.
 
 use std::time::Duration;
 
@@ -6,26 +18,54 @@ use tjern_readings::reading::Cause;
 use tokio::time::Instant;
 
 use super::point::FAILURES_TO_DOWN;
+use super::state::DeviceState as Shown;
 
 const PAUSE_MIN: Duration = Duration::from_millis(500);
-/// A device that shares its bus may cost the others this little.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
-/// A device that has its bus to itself delays nobody.
+/// Where nobody is delayed.
 const PAUSE_MAX_ALONE: Duration = Duration::from_secs(5);
+
+/// A device that stops answering has so long to be found out by asking at once.
+const SUSPECT_WINDOW: Duration = Duration::from_secs(12);
+
+/// A device that is down may take one part in so many of its bus. A failure with its drain is as long as two periods
+/// at worst, and each may cost the others a slot and a part of one: three in eighty stay under 5 %.
+const COST_FACTOR: u32 = 40;
+
+/// How devices that do not answer are asked.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Policy {
+    cost_factor: u32,
+    pauses: bool,
+}
+
+impl Policy {
+    pub(super) const DEFAULT: Self = Self { cost_factor: COST_FACTOR, pauses: true };
+
+    /// At every slot, as a gateway does that does not think of it: a test has to catch that.
+    #[cfg(test)]
+    pub(super) const CARELESS: Self = Self { cost_factor: 0, pauses: false };
+}
 
 /// What is known about a device.
 #[derive(Debug)]
 pub(super) struct Health {
-    pause_max: Duration,
+    policy: Policy,
     failures: u32,
-    down: Option<Down>,
+    first_failed: Option<Instant>,
+    down: bool,
+    /// It is asked from here on, as far as it alone is concerned.
+    ask_at: Option<Instant>,
+    pause: Duration,
+    /// It is asked at the expense of the bus's budget.
+    on_budget: bool,
+    cause: Cause,
 }
 
-#[derive(Debug)]
-struct Down {
-    cause: Cause,
-    pause: Duration,
-    ask_at: Instant,
+/// When the next device that does not answer may be asked.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Budget {
+    next: Option<Instant>,
 }
 
 /// What a result changed.
@@ -40,8 +80,17 @@ pub(super) enum Change {
 }
 
 impl Health {
-    pub(super) const fn new(alone: bool) -> Self {
-        Self { pause_max: if alone { PAUSE_MAX_ALONE } else { PAUSE_MAX }, failures: 0, down: None }
+    pub(super) const fn new(policy: Policy) -> Self {
+        Self {
+            policy,
+            failures: 0,
+            first_failed: None,
+            down: false,
+            ask_at: None,
+            pause: Duration::ZERO,
+            on_budget: false,
+            cause: Cause::Timeout,
+        }
     }
 
     /// Whether nothing has failed since the last answer.
@@ -49,33 +98,55 @@ impl Health {
         self.failures == 0
     }
 
-    /// Whether it is asked after pauses only.
-    pub(super) const fn is_down(&self) -> bool {
-        self.down.is_some()
+    pub(super) const fn shown(&self) -> Shown {
+        match (self.failures, self.down) {
+            (0, _) => Shown::Healthy,
+            (_, false) => Shown::Suspect,
+            (_, true) => Shown::Down,
+        }
     }
 
-    /// Why the device is not asked now, if it is not.
-    pub(super) fn resting(&self, now: Instant) -> Option<Cause> {
-        self.down.as_ref().filter(|down| now < down.ask_at).map(|down| down.cause)
+    /// Until when the device is not asked, if it is not asked now, and why. `others` is whether somebody else on
+    /// the bus is healthy.
+    pub(super) fn resting(&self, budget: Budget, others: bool, now: Instant) -> Option<(Instant, Cause)> {
+        let budgeted = budget.next.filter(|_| self.on_budget && others);
+        let until = self.ask_at.max(budgeted)?;
+        (until > now).then_some((until, self.cause))
     }
 
     /// It answered, if only with an exception.
     pub(super) fn answered(&mut self) -> Change {
-        self.failures = 0;
-        if self.down.take().is_some() { Change::Back } else { Change::None }
+        let was_down = self.down;
+        *self = Self::new(self.policy);
+        if was_down { Change::Back } else { Change::None }
     }
 
-    /// It did not.
-    pub(super) fn failed(&mut self, cause: Cause, now: Instant) -> Change {
+    /// It did not, which kept the bus from everything else for so long.
+    pub(super) fn failed(
+        &mut self,
+        cause: Cause,
+        (cost, now): (Duration, Instant),
+        budget: &mut Budget,
+        others: bool,
+    ) -> Change {
         self.failures = self.failures.saturating_add(1);
-        if self.failures < FAILURES_TO_DOWN {
+        self.cause = cause;
+        let first = *self.first_failed.get_or_insert(now.checked_sub(cost).unwrap_or(now));
+        let in_time = now.saturating_duration_since(first) + 2 * cost <= SUSPECT_WINDOW || !others;
+        let confirmed = self.failures >= FAILURES_TO_DOWN || self.failures > 1 && !in_time;
+        if !confirmed && in_time {
+            self.ask_at = Some(if others && self.policy.pauses { now + cost } else { now });
             return Change::None;
         }
-        let pause = self.down.as_ref().map_or(PAUSE_MIN, |down| (down.pause * 2).min(self.pause_max));
+        let longest = if others { PAUSE_MAX } else { PAUSE_MAX_ALONE };
+        self.pause = (self.pause * 2).clamp(PAUSE_MIN, longest);
         let jitter = 0.9 + 0.2 * fastrand::f64();
-        let went_down = self.down.is_none();
-        self.down = Some(Down { cause, pause, ask_at: now + pause.mul_f64(jitter) });
-        if went_down { Change::Down } else { Change::None }
+        self.ask_at = self.policy.pauses.then(|| now + self.pause.mul_f64(jitter));
+        self.on_budget = true;
+        budget.next = budget.next.max(Some(now + cost * self.policy.cost_factor));
+        let goes_down = confirmed && !self.down;
+        self.down |= confirmed;
+        if goes_down { Change::Down } else { Change::None }
     }
 }
 
@@ -83,20 +154,64 @@ impl Health {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_dead_device_is_asked_ever_more_seldom_and_comes_back_at_once() {
-        let (mut health, start) = (Health::new(false), Instant::now());
-        assert_eq!([(); 2].map(|()| health.failed(Cause::Timeout, start)), [Change::None; 2]);
-        assert_eq!((health.resting(start), health.failed(Cause::Timeout, start)), (None, Change::Down));
-        let mut asked = 0;
-        for tenth in 0..36_000 {
-            let now = start + Duration::from_millis(100) * tenth;
-            if health.resting(now).is_none() {
-                asked += 1;
-                assert_eq!(health.failed(Cause::Timeout, now), Change::None);
+    const TENTH: Duration = Duration::from_millis(100);
+
+    /// When a dead device is asked within a time, in tenths of a second.
+    fn asked(cost: Duration, others: bool, tenths: u32) -> Vec<u32> {
+        let (mut health, mut budget, start) = (Health::new(Policy::DEFAULT), Budget::default(), Instant::now());
+        let (mut asked, mut busy_until) = (Vec::new(), start);
+        for tenth in 0..tenths {
+            let now = start + TENTH * tenth;
+            if now >= busy_until && health.resting(budget, others, now).is_none() {
+                asked.push(tenth);
+                busy_until = now + cost;
+                health.failed(Cause::Timeout, (cost, busy_until), &mut budget, others);
             }
         }
-        assert!((55..80).contains(&asked), "asked {asked} times in an hour");
-        assert_eq!((health.answered(), health.resting(start)), (Change::Back, None));
+        asked
+    }
+
+    #[test]
+    fn a_dead_device_is_asked_ever_more_seldom_and_comes_back_at_once() {
+        let asked = asked(TENTH, true, 36_000);
+        assert_eq!(asked[..3], [0, 2, 4], "others are served between the first failures");
+        assert!((55..80).contains(&asked.len()), "asked {} times in an hour", asked.len());
+        let (mut health, mut budget, now) = (Health::new(Policy::DEFAULT), Budget::default(), Instant::now());
+        let changes = [(); 3].map(|()| health.failed(Cause::Crc, (TENTH, now), &mut budget, true));
+        assert_eq!(changes, [Change::None, Change::None, Change::Down]);
+        assert_eq!(health.resting(budget, true, now).map(|(_, cause)| cause), Some(Cause::Crc));
+        assert_eq!((health.answered(), health.resting(budget, true, now)), (Change::Back, None));
+    }
+
+    #[test]
+    fn what_a_failure_costs_bounds_how_often_it_may_happen() {
+        for (cost_s, window_s) in [(1, 600), (2, 600), (4, 1_200), (10, 3_600)] {
+            let asked = asked(Duration::from_secs(cost_s), true, u32::try_from(window_s * 10).expect("small"));
+            // From ten seconds after its first failure on.
+            let late = asked.iter().filter(|tenth| **tenth >= 100).count() as u64;
+            assert!(late * cost_s * 33 <= window_s, "a failure of {cost_s} s happens {late} times in {window_s} s");
+            assert!(late >= 3, "a device that is down is asked now and then: {asked:?}");
+        }
+    }
+
+    #[test]
+    fn where_nobody_is_delayed_it_is_asked_every_few_seconds() {
+        let asked = asked(Duration::from_secs(1), false, 6_000);
+        assert!(asked.len() >= 90, "{} times in ten minutes", asked.len());
+    }
+
+    #[test]
+    fn devices_that_are_down_share_one_budget() {
+        let (mut budget, now, cost) = (Budget::default(), Instant::now(), Duration::from_secs(1));
+        let mut devices = [(); 5].map(|()| Health::new(Policy::DEFAULT));
+        for device in &mut devices {
+            for _ in 0..3 {
+                device.failed(Cause::Timeout, (cost, now), &mut budget, true);
+            }
+        }
+        let later = now + cost * COST_FACTOR + Duration::from_secs(1);
+        assert!(devices.iter().all(|device| device.resting(budget, true, later).is_none()));
+        devices[0].failed(Cause::Timeout, (cost, later), &mut budget, true);
+        assert!(devices.iter().all(|device| device.resting(budget, true, later).is_some()));
     }
 }

@@ -64,6 +64,15 @@ impl PointState {
         Arc::clone(&self.cell)
     }
 
+    /// Looks at the clock: slots that passed unpolled since the last look are missed.
+    pub(super) fn look(&mut self, now_us: i64) {
+        let before = self.schedule.missed();
+        self.schedule.look(now_us);
+        if self.schedule.missed() != before {
+            self.cell.set_missed(self.schedule.missed());
+        }
+    }
+
     /// How many results in a row had no value.
     pub(super) const fn failures(&self) -> u32 {
         self.failures

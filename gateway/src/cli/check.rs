@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
+use tjern_readings::clock::Clock;
 use tjern_readings::configuration::{Problem, Severity};
 
 use super::{FAILED, load, shown};
+use crate::bus::load::{BusLoad, Measured, reckon};
 use crate::config::Config;
 use crate::ports;
 
@@ -32,7 +34,7 @@ pub(super) fn execute(arguments: &CheckArguments) -> ExitCode {
     };
     let mut problems = config.warnings().to_vec();
     problems.extend(missing_ports(&config, &ports::present(Path::new("/"))));
-    problems.extend(overloads(&config));
+    problems.extend(overloads(&config, Clock::system().now_us()));
     problems.sort_by_key(|problem| (problem.line, problem.column));
     problems.iter().for_each(|problem| eprintln!("{}", shown(problem)));
     let errors = problems.iter().filter(|problem| problem.severity == Severity::Error).count();
@@ -68,10 +70,27 @@ fn missing_ports(config: &Config, present: &[String]) -> Vec<Problem> {
     missing.map(problem).collect()
 }
 
-/// Buses that are asked for more than their wires can carry. What a wire can carry is reckoned where
-/// requests are planned; until that is there, nothing is said.
-const fn overloads(_config: &Config) -> Vec<Problem> {
-    Vec::new()
+/// Buses that are asked for more than their wires can carry, or nearly so: as `plan` reckons it, from a
+/// line's speed and from what `run` has measured.
+fn overloads(config: &Config, now_us: i64) -> Vec<Problem> {
+    let folder = config.spool().dir.join("learned");
+    let loads = config.buses().iter().map(|bus| reckon(bus, &Measured::load(&folder, &bus.name, now_us)));
+    loads.filter(BusLoad::is_high).map(|load| overload(config, &load)).collect()
+}
+
+fn overload(config: &Config, load: &BusLoad) -> Problem {
+    let percent = load.share.unwrap_or_default() * 100.0;
+    let (severity, what) = match load.is_too_much() {
+        true => (Severity::Error, "more than it can do"),
+        false => (Severity::Warning, "nearly all that it can do: a failure or two, and slots are missed"),
+    };
+    let at_least = if load.is_at_least { "at least " } else { "" };
+    let message = format!("this bus is asked for {what}: {at_least}{percent:.0} % of its time");
+    let shortest = load.shortest.map_or_else(String::new, |shortest| {
+        format!("; reading all its points once takes {at_least}{:.2} s", shortest.as_secs_f64())
+    });
+    let hint = format!("longer `every`, a faster line, or fewer points{shortest}; `plan` shows the requests");
+    config.bus_problem(&load.bus, severity, message, hint)
 }
 
 #[cfg(test)]

@@ -7,10 +7,10 @@ use tjern_readings::configuration::Period;
 use toml::Spanned;
 
 use super::checker::Checker;
-use super::file::{DeviceFile, PointFile};
+use super::file::{DeviceFile, PointFile, ProfileFile};
 use super::overlap::{self, Placed};
 use super::profile::points_of;
-use super::{ModbusDevice, ModbusPoint, PointCommon, number, wire};
+use super::{ModbusDevice, ModbusPoint, PointCommon, ReadLimits, number, wire};
 use crate::grid::Grid;
 use crate::modbus::transport::Table;
 use crate::value::{NoValue, NumberType, Scaling};
@@ -50,7 +50,8 @@ pub(super) fn modbus_devices(
                 Some(read)
             });
             overlap::check(checker, placed);
-            Some(ModbusDevice { name: file.name.get_ref().clone(), unit_id: unit_id?, gap, points: points? })
+            let reads = read_limits(checker, file, of_profile);
+            Some(ModbusDevice { name: file.name.get_ref().clone(), unit_id: unit_id?, gap, reads, points: points? })
         })
         .collect();
     devices.into_iter().collect()
@@ -76,6 +77,31 @@ fn unit_id(checker: &mut Checker<'_>, file: &DeviceFile, [low, high]: [i64; 2]) 
         return None;
     };
     checker.whole(number, &[low, high], "unit_id", &format!("on this kind of bus it is from {low} to {high}"))
+}
+
+fn read_limits(checker: &mut Checker<'_>, file: &DeviceFile, profile: Option<&ProfileFile>) -> ReadLimits {
+    let mut limit = |number: Option<&Spanned<i64>>, [low, high]: [i64; 2], name: &str| {
+        number.and_then(|number| {
+            checker.whole(
+                number,
+                &[low, high],
+                name,
+                &format!("it is from {low} to {high}, as the specification has it"),
+            )
+        })
+    };
+    let default = ReadLimits::default();
+    ReadLimits {
+        max_registers: limit(
+            file.max_registers.as_ref().or_else(|| profile?.max_registers.as_ref()),
+            [1, 125],
+            "max_registers",
+        )
+        .unwrap_or(default.max_registers),
+        max_bits: limit(file.max_bits.as_ref().or_else(|| profile?.max_bits.as_ref()), [1, 2_000], "max_bits")
+            .unwrap_or(default.max_bits),
+        max_hole: limit(file.max_hole.as_ref().or_else(|| profile?.max_hole.as_ref()), [0, 123], "max_hole"),
+    }
 }
 
 fn base(checker: &mut Checker<'_>, base: Option<&Spanned<i64>>) -> i64 {

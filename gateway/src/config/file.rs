@@ -31,6 +31,9 @@ pub(super) struct ProfileFile {
     pub(super) name: Spanned<String>,
     pub(super) base: Option<Spanned<i64>>,
     pub(super) gap: Option<Spanned<String>>,
+    pub(super) max_registers: Option<Spanned<i64>>,
+    pub(super) max_bits: Option<Spanned<i64>>,
+    pub(super) max_hole: Option<Spanned<i64>>,
     #[serde(default)]
     pub(super) point: Vec<PointFile>,
 }
@@ -98,6 +101,9 @@ pub(super) struct DeviceFile {
     pub(super) base: Option<Spanned<i64>>,
     pub(super) profile: Option<Spanned<String>>,
     pub(super) place: Option<Spanned<String>>,
+    pub(super) max_registers: Option<Spanned<i64>>,
+    pub(super) max_bits: Option<Spanned<i64>>,
+    pub(super) max_hole: Option<Spanned<i64>>,
     pub(super) gap: Option<Spanned<String>>,
     pub(super) time_column: Option<Spanned<i64>>,
     pub(super) time_field: Option<Spanned<i64>>,

@@ -124,6 +124,11 @@ pub(super) fn line_points(checker: &mut Checker<'_>, files: &[DeviceFile]) -> Op
         let why = "a text-lines bus has no units";
         checker.refuse(device.unit_id.as_ref(), "unit_id", why);
         checker.refuse(device.base.as_ref(), "base", why);
+        for (limit, name) in
+            [(&device.max_registers, "max_registers"), (&device.max_bits, "max_bits"), (&device.max_hole, "max_hole")]
+        {
+            checker.refuse(limit.as_ref(), name, why);
+        }
         let time = device_time(checker, device);
         let points = points_of(checker, device, |checker, point| line_point(checker, point, time.as_ref()));
         all = all.zip(points).map(|(all, points)| [all, points].concat());

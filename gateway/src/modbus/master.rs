@@ -77,6 +77,15 @@ impl Master {
         }
     }
 
+    /// How long it will leave the wire alone from now on, after an answer that was lost.
+    #[must_use]
+    pub fn quiet_left(&self) -> Duration {
+        match self {
+            Self::Tcp(master) => master.quiet_left(),
+            Self::Rtu(master) => master.quiet_left(),
+        }
+    }
+
     /// What happens on an RTU line, counted.
     #[must_use]
     pub fn stats(&self) -> Option<WireStats> {

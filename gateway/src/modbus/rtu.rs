@@ -138,6 +138,11 @@ impl RtuMaster {
         }
     }
 
+    /// How long the line will be left alone from now on.
+    pub(super) fn quiet_left(&self) -> Duration {
+        self.quiet_until.saturating_duration_since(Instant::now())
+    }
+
     /// What happens on the line, counted.
     #[must_use]
     pub fn stats(&self) -> WireStats {

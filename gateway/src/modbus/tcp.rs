@@ -50,6 +50,11 @@ impl TcpMaster {
         }
     }
 
+    /// How long the server will be left alone from now on.
+    pub(super) fn quiet_left(&self) -> Duration {
+        self.quiet_until.saturating_duration_since(Instant::now())
+    }
+
     /// One request and its answer, which takes at most the bus's timeout, the time to connect, and
     /// the rest of the pause after a timeout.
     ///

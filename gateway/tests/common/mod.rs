@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, missing_debug_implementations, reason = "each test binary uses its own share")]
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -83,23 +84,40 @@ pub struct Buses {
     stop: CancellationToken,
     actors: JoinSet<()>,
     waiting: Vec<Reading>,
+    states: BusStates,
 }
 
 impl Buses {
     pub fn start(config: &Config) -> Self {
+        Self::start_with(config, None)
+    }
+
+    /// The same, with a folder for what is learned.
+    pub fn start_with(config: &Config, learned: Option<PathBuf>) -> Self {
         // What the buses say is shown with a test that fails.
         let _ = tracing_subscriber::fmt().with_test_writer().with_ansi(false).try_init();
         let (readings, received) = mpsc::channel(bus::READINGS_QUEUE);
         let stop = CancellationToken::new();
         let newest = Newest::from_fn(|_| None);
         let states = BusStates::new();
-        let context =
-            BusContext { clock: Clock::system(), readings, newest, stop: stop.clone(), states, learned: None };
+        let context = BusContext {
+            clock: Clock::system(),
+            readings,
+            newest,
+            stop: stop.clone(),
+            states: states.clone(),
+            learned,
+        };
         let mut actors = JoinSet::new();
         for bus in config.buses() {
             actors.spawn(bus::run(bus.clone(), context.clone()));
         }
-        Self { received, stop, actors, waiting: Vec::new() }
+        Self { received, stop, actors, waiting: Vec::new(), states }
+    }
+
+    /// What the buses tell of themselves.
+    pub const fn states(&self) -> &BusStates {
+        &self.states
     }
 
     /// The next reading.

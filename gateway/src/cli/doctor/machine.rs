@@ -5,12 +5,10 @@ use std::path::{Path, PathBuf};
 
 use super::super::utc;
 use super::Finding;
+use crate::clock::Witness;
 
 /// 2025: no machine that runs this has an older time.
 const SANE_US: i64 = 1_735_689_600_000_000;
-
-/// There when systemd's client has set the clock since the start.
-const SYNCHRONIZED: &str = "run/systemd/timesync/synchronized";
 
 /// Where other clients of NTP leave something while they run.
 const CLIENTS: [(&str, &str); 3] =
@@ -31,14 +29,20 @@ pub(super) fn clock(root: &Path, now_us: i64) -> Finding {
     if now_us < SANE_US {
         return Finding::fail("clock", format!("it says {}", utc(now_us)), set);
     }
-    if root.join(SYNCHRONIZED).exists() {
-        return Finding::ok("clock", format!("synchronised; it says {}", utc(now_us)));
-    }
-    match CLIENTS.iter().find(|(_, file)| root.join(file).exists()) {
-        Some((client, _)) => Finding::ok("clock", format!("{client} keeps it; it says {}", utc(now_us))),
-        None => Finding::warn(
+    let witness = Witness::at(root);
+    let client = CLIENTS.iter().find(|(_, file)| root.join(file).exists()).map(|(client, _)| *client);
+    let says = utc(now_us);
+    match (witness.is_synchronised(), client) {
+        (Some(true), _) => Finding::ok("clock", format!("synchronised; it says {says}")),
+        (_, Some(client)) => Finding::ok("clock", format!("{client} keeps it; it says {says}")),
+        (Some(false), None) => Finding::warn(
             "clock",
-            format!("whether it is synchronised is not known; it says {}", utc(now_us)),
+            format!("not synchronised yet; it says {says}"),
+            "is a time server reachable? readings wait until the clock is known, if it has no battery",
+        ),
+        (None, None) => Finding::warn(
+            "clock",
+            format!("whether it is synchronised is not known; it says {says}"),
             "compare it with a watch; `systemctl enable --now systemd-timesyncd` keeps it right",
         ),
     }
@@ -74,7 +78,7 @@ mod tests {
         assert_eq!(clock(root.path(), 60_000_000).state, State::Fail);
         assert_eq!(clock(root.path(), NOW_US).state, State::Warn);
         fs::create_dir_all(root.path().join("run/systemd/timesync")).expect("created");
-        fs::write(root.path().join(SYNCHRONIZED), "").expect("written");
+        fs::write(root.path().join("run/systemd/timesync/synchronized"), "").expect("written");
         let finding = clock(root.path(), NOW_US);
         assert_eq!(finding, Finding::ok("clock", "synchronised; it says 2026-09-21 14:13:20 UTC"));
     }

@@ -1,0 +1,323 @@
+//! What was learned about a bus's devices, on disk: `<spool dir>/learned/<bus>.toml`.
+//!
+//! It saves the requests that found it out, and tells `plan` how long a device takes to answer. It is no reading: a
+//! file that is missing, damaged or of a later version is started without, and said so. A file is written beside
+//! the old one, synced, and renamed over it, on a thread where nobody waits; of several versions that wait for that
+//! only the newest is written. What was learned about a device is forgotten when its points change, which their
+//! fingerprint shows, and after 30 days.
+//!
+//! It lies in the spool's folder, which has to exist anyway, and is none of the spool's files: recovery does not
+//! look at it.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tokio::task::JoinHandle;
+use tracing::warn;
+
+use super::plan::Barrier;
+use super::refusal::{CountLimit, Found, Learned};
+use crate::config::ModbusDevice;
+use crate::modbus::transport::Table;
+
+const VERSION: u32 = 1;
+
+/// What is remembered of a device.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct DeviceMemory {
+    /// What its points were when this was learned.
+    pub(crate) fingerprint: String,
+    pub(crate) turnaround: Option<Duration>,
+    pub(crate) learned: Learned,
+}
+
+/// What is remembered of a bus, by unit id.
+pub(crate) type BusMemory = HashMap<u8, DeviceMemory>;
+
+#[derive(Debug, Serialize, Deserialize)]
+struct MemoryFile {
+    version: u32,
+    #[serde(default)]
+    device: Vec<DeviceFile>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct DeviceFile {
+    unit_id: u8,
+    points: String,
+    turnaround_us: Option<u64>,
+    #[serde(default)]
+    hole: Vec<PlaceFile>,
+    #[serde(default)]
+    refused: Vec<PlaceFile>,
+    #[serde(default)]
+    count: Vec<CountFile>,
+}
+
+/// Addresses from `first` to before `end`.
+#[derive(Debug, Serialize, Deserialize)]
+struct PlaceFile {
+    table: String,
+    first: u32,
+    end: u32,
+    found_us: i64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct CountFile {
+    table: String,
+    good: u16,
+    refused: u16,
+    found_us: i64,
+}
+
+/// A device's points as sixteen hexadecimal digits: what they are called or when they are read does not matter.
+pub(crate) fn fingerprint(device: &ModbusDevice) -> String {
+    let mut places: Vec<_> =
+        device.points.iter().map(|point| (point.table, point.address, point.kind.width())).collect();
+    places.sort_unstable();
+    places.dedup();
+    let mut hash = Sha256::new();
+    for (table, address, width) in places {
+        hash.update(format!("{} {address} {width}\n", word(table)));
+    }
+    hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn word(table: Table) -> &'static str {
+    Table::ALL.iter().find(|(_, known)| *known == table).map_or("", |(word, _)| word)
+}
+
+fn table(word: &str) -> Option<Table> {
+    Table::ALL.iter().find(|(known, _)| *known == word).map(|(_, table)| *table)
+}
+
+/// A bus's file. A name may hold anything that can be printed: what is no plain letter, digit, `_` or `-` is
+/// written as `%` and its bytes in hexadecimal.
+fn path(folder: &Path, bus: &str) -> PathBuf {
+    let encode = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'-' => char::from(byte).to_string(),
+        other => format!("%{other:02x}"),
+    };
+    folder.join(bus.bytes().map(encode).collect::<String>() + ".toml")
+}
+
+/// What is remembered of a bus. Blocks while it reads.
+pub(crate) fn load(folder: &Path, bus: &str, now_us: i64) -> BusMemory {
+    let path = path(folder, bus);
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return BusMemory::new(),
+        Err(error) => {
+            warn!(bus, path = %path.display(), "cannot read what was learned about the bus, starting without: {error}");
+            return BusMemory::new();
+        }
+    };
+    decode(&text, now_us).unwrap_or_else(|reason| {
+        warn!(bus, path = %path.display(), "what was learned about the bus cannot be understood, starting without: {reason}");
+        BusMemory::new()
+    })
+}
+
+fn decode(text: &str, now_us: i64) -> Result<BusMemory, String> {
+    let file: MemoryFile = toml::from_str(text).map_err(|error| error.message().to_owned())?;
+    if file.version != VERSION {
+        return Err(format!("its version is {}", file.version));
+    }
+    file.device.into_iter().map(|device| Ok((device.unit_id, device.memory(now_us)?))).collect()
+}
+
+impl DeviceFile {
+    fn memory(self, now_us: i64) -> Result<DeviceMemory, String> {
+        // The clock was wrong then, or is now: what seems to come from later is as if it were of now.
+        let found_us = |found_us: i64| found_us.min(now_us);
+        let known = |word: &str| table(word).ok_or_else(|| format!("`{word}` is no table"));
+        let place = |file: PlaceFile| {
+            let place = Barrier { table: known(&file.table)?, first: file.first, end: file.end };
+            if place.first > place.end || place.end > 65_536 {
+                return Err(format!("addresses {} to {}", place.first, place.end));
+            }
+            Ok(Found { place, found_us: found_us(file.found_us) })
+        };
+        let count = |file: CountFile| {
+            if file.good == 0 || file.good >= file.refused {
+                return Err(format!("{} answered, {} refused", file.good, file.refused));
+            }
+            let table = known(&file.table)?;
+            Ok(CountLimit { table, good: file.good, refused: file.refused, found_us: found_us(file.found_us) })
+        };
+        let mut learned = Learned {
+            holes: self.hole.into_iter().map(place).collect::<Result<_, _>>()?,
+            points: self.refused.into_iter().map(place).collect::<Result<_, _>>()?,
+            counts: self.count.into_iter().map(count).collect::<Result<_, _>>()?,
+        };
+        learned.expire(now_us);
+        let turnaround = self.turnaround_us.map(Duration::from_micros);
+        Ok(DeviceMemory { fingerprint: self.points, turnaround, learned })
+    }
+}
+
+fn encode(memory: &BusMemory) -> String {
+    let place = |found: &Found| PlaceFile {
+        table: word(found.place.table).to_owned(),
+        first: found.place.first,
+        end: found.place.end,
+        found_us: found.found_us,
+    };
+    let count = |limit: &CountLimit| CountFile {
+        table: word(limit.table).to_owned(),
+        good: limit.good,
+        refused: limit.refused,
+        found_us: limit.found_us,
+    };
+    let device = |(unit_id, memory): (&u8, &DeviceMemory)| DeviceFile {
+        unit_id: *unit_id,
+        points: memory.fingerprint.clone(),
+        turnaround_us: memory.turnaround.and_then(|turnaround| u64::try_from(turnaround.as_micros()).ok()),
+        hole: memory.learned.holes.iter().map(place).collect(),
+        refused: memory.learned.points.iter().map(place).collect(),
+        count: memory.learned.counts.iter().map(count).collect(),
+    };
+    let mut devices: Vec<DeviceFile> = memory.iter().map(device).collect();
+    devices.sort_by_key(|device| device.unit_id);
+    let text = toml::to_string(&MemoryFile { version: VERSION, device: devices });
+    let head = "# Written by the gateway: what it found out about the devices of this bus. May be removed.\n";
+    head.to_owned() + &text.unwrap_or_default()
+}
+
+/// Writes a file in place of an older one; either is there after a power cut.
+fn store(folder: &Path, bus: &str, text: &str) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    let path = path(folder, bus);
+    let beside = path.with_extension("toml.new");
+    let mut file = File::create(&beside)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&beside, &path)?;
+    File::open(folder)?.sync_all()
+}
+
+/// Keeps a bus's file up to date while the bus goes on.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    folder: Option<PathBuf>,
+    bus: String,
+    writing: Option<JoinHandle<io::Result<()>>>,
+    /// The newest version, which waits for the one that is being written.
+    next: Option<String>,
+    /// A failure was told: a line, not a line each time.
+    failed: bool,
+}
+
+impl Keeper {
+    pub(crate) const fn new(folder: Option<PathBuf>, bus: String) -> Self {
+        Self { folder, bus, writing: None, next: None, failed: false }
+    }
+
+    /// What is remembered from before.
+    pub(crate) async fn load(&self, now_us: i64) -> BusMemory {
+        let Some(folder) = self.folder.clone() else { return BusMemory::new() };
+        let bus = self.bus.clone();
+        tokio::task::spawn_blocking(move || load(&folder, &bus, now_us)).await.unwrap_or_default()
+    }
+
+    /// Has a version written. Waits for nothing.
+    pub(crate) async fn keep(&mut self, memory: &BusMemory) {
+        self.next = Some(encode(memory));
+        self.go_on().await;
+    }
+
+    /// Begins with the version that waits, once the one before is written. Waits for nothing.
+    pub(crate) async fn go_on(&mut self) {
+        if self.writing.as_ref().is_some_and(JoinHandle::is_finished) {
+            self.finish().await;
+        }
+        let (None, Some(folder)) = (&self.writing, &self.folder) else { return };
+        let Some(text) = self.next.take() else { return };
+        let (folder, bus) = (folder.clone(), self.bus.clone());
+        self.writing = Some(tokio::task::spawn_blocking(move || store(&folder, &bus, &text)));
+    }
+
+    /// Waits until everything is written.
+    pub(crate) async fn end(&mut self) {
+        while self.writing.is_some() {
+            self.finish().await;
+            self.go_on().await;
+        }
+    }
+
+    async fn finish(&mut self) {
+        let Some(writing) = self.writing.take() else { return };
+        let error = match writing.await {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(error) => Some(error.to_string()),
+        };
+        if let (Some(error), false) = (&error, self.failed) {
+            warn!(
+                bus = self.bus,
+                "what is learned about the bus cannot be written, and is learned anew after a restart: {error}"
+            );
+        }
+        self.failed = error.is_some();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bus::refusal::FORGET_US;
+
+    const NOW_US: i64 = 1_700_000_000_000_000;
+
+    fn memory() -> BusMemory {
+        let place = |table, first, end| Found { place: Barrier { table, first, end }, found_us: NOW_US };
+        let learned = Learned {
+            holes: vec![place(Table::Input, 4, 6), place(Table::Coil, 9, 9)],
+            points: vec![place(Table::Holding, 100, 102)],
+            counts: vec![CountLimit { table: Table::Input, good: 25, refused: 50, found_us: NOW_US }],
+        };
+        let turnaround = Some(Duration::from_micros(8_125));
+        BusMemory::from([(3, DeviceMemory { fingerprint: "00ff".into(), turnaround, learned })])
+    }
+
+    #[tokio::test]
+    async fn what_was_learned_survives_a_restart_and_is_forgotten_in_time() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let learned = folder.path().join("learned");
+        let name = "../pump house/Ø";
+        let mut keeper = Keeper::new(Some(learned.clone()), name.into());
+        keeper.keep(&BusMemory::new()).await;
+        keeper.keep(&memory()).await;
+        keeper.end().await;
+        assert_eq!(load(&learned, name, NOW_US), memory());
+        let files: Vec<_> =
+            fs::read_dir(&learned).expect("a folder").flatten().map(|entry| entry.file_name()).collect();
+        assert_eq!(files, ["%2e%2e%2fpump%20house%2f%c3%98.toml"], "it stays in its folder");
+        let later = load(&learned, name, NOW_US + FORGET_US).remove(&3).expect("the device");
+        assert_eq!((later.learned, later.turnaround), (Learned::default(), Some(Duration::from_micros(8_125))));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_understood_is_started_without() {
+        let folder = tempfile::tempdir().expect("a folder");
+        assert_eq!(load(folder.path(), "bus", NOW_US), BusMemory::new());
+        let whole = encode(&memory());
+        for text in [
+            "\u{0}\u{0}".to_owned(),
+            whole.replace("version = 1", "version = 2"),
+            whole.replace("\"coil\"", "\"valve\""),
+            whole.replace("end = 6", "end = 3"),
+            whole.replace("refused = 50", "refused = 20"),
+            whole[..whole.len() / 2].to_owned() + "\n[[",
+        ] {
+            fs::write(path(folder.path(), "bus"), &text).expect("written");
+            assert_eq!(load(folder.path(), "bus", NOW_US), BusMemory::new(), "{text}");
+        }
+    }
+}

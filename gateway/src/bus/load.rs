@@ -1,0 +1,272 @@
+//! What a bus is asked to do, and whether it can: the requests, the load, the shortest period.
+//!
+//! The same planner makes these requests that makes them while the bus is polled. On a serial line a request's time
+//! follows from the line's speed; with it goes the device's turnaround once it was measured, and without it the load
+//! is what it is at least. On TCP nothing follows from anything: where a device was not measured, the load is not
+//! known, and never guessed. What devices were found to refuse is left out: it changes the plan by a few requests.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use tracing::warn;
+
+use super::cost::{Costs, Wire};
+use super::learned::{self, BusMemory};
+use super::plan::{Group, Rules, Wanted, plan};
+use crate::config::{Bus, BusKind, ModbusDevice};
+use crate::modbus::transport::{ReadRequest, Table};
+
+/// From this share of its time on a bus is nearly full: a failure or two, and slots are missed.
+pub const LOAD_HIGH: f64 = 0.8;
+
+/// Slots of one device are laid side by side up to so many; past that, each period counts for itself.
+const SLOTS_MAX: u64 = 10_000;
+
+/// What was measured on a bus when it was polled before.
+#[derive(Debug, Clone, Default)]
+pub struct Measured(BusMemory);
+
+/// What a bus is asked to do.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BusLoad {
+    /// Its name.
+    pub bus: String,
+    /// What it is asked, in the order of the configuration and of the addresses. A bus of text lines is asked
+    /// nothing that can be planned.
+    pub requests: Vec<PlannedRequest>,
+    /// The share of its time that they take; 1 is all of it. `None` where that is not known.
+    pub share: Option<f64>,
+    /// Whether a device's turnaround is not in the share, since it was not measured yet.
+    pub is_at_least: bool,
+    /// The shortest period that it keeps for all its points: what reading each of them once takes.
+    pub shortest: Option<Duration>,
+}
+
+/// A request that is sent again and again.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlannedRequest {
+    /// Who is asked.
+    pub device: String,
+    /// Its address on the bus.
+    pub unit_id: u8,
+    /// What is asked.
+    pub request: ReadRequest,
+    /// Whom the answer serves.
+    pub sensors: Vec<String>,
+    /// How often it is sent, on the average.
+    pub every: Duration,
+    /// What it takes of the bus, as far as that is known.
+    pub time: Option<Duration>,
+}
+
+impl Measured {
+    /// What a gateway with this folder (`<spool dir>/learned`) has measured on a bus. Blocks while it reads.
+    #[must_use]
+    pub fn load(folder: &Path, bus: &str, now_us: i64) -> Self {
+        Self(learned::load(folder, bus, now_us))
+    }
+}
+
+impl BusLoad {
+    /// Whether it is asked for more than it can do.
+    #[must_use]
+    pub fn is_too_much(&self) -> bool {
+        self.share.is_some_and(|share| share > 1.0)
+    }
+
+    /// Whether it is nearly full, or more than that.
+    #[must_use]
+    pub fn is_high(&self) -> bool {
+        self.share.is_some_and(|share| share > LOAD_HIGH)
+    }
+}
+
+/// Reckons what a bus is asked to do.
+#[must_use]
+pub fn reckon(bus: &Bus, measured: &Measured) -> BusLoad {
+    let none: &[ModbusDevice] = &[];
+    let devices = match &bus.kind {
+        BusKind::ModbusTcp { devices, .. }
+        | BusKind::ModbusRtu { devices, .. }
+        | BusKind::ModbusRtuTcp { devices, .. } => devices,
+        BusKind::TextLines { .. } => none,
+    };
+    let wire = Wire::of(&bus.kind);
+    let mut load =
+        BusLoad { bus: bus.name.clone(), requests: Vec::new(), share: None, is_at_least: false, shortest: None };
+    if devices.is_empty() {
+        return load;
+    }
+    (load.share, load.shortest) = (Some(0.0), Some(Duration::ZERO));
+    for device in devices {
+        let turnaround = measured.0.get(&device.unit_id).and_then(|memory| memory.turnaround);
+        let device = DeviceLoad { device, wire, turnaround };
+        load.is_at_least |= turnaround.is_none();
+        let whole = device.plan(&(0..device.device.points.len()).collect::<Vec<_>>());
+        let once = whole.iter().map(|group| device.time(group.request)).sum::<Option<Duration>>();
+        load.shortest = load.shortest.zip(once).map(|(shortest, once)| shortest + once);
+        let requests = device.requests();
+        let share = |request: &PlannedRequest| Some(request.time?.as_secs_f64() / request.every.as_secs_f64());
+        let shares = requests.iter().map(share).sum::<Option<f64>>();
+        load.share = load.share.zip(shares).map(|(share, more)| share + more);
+        load.requests.extend(requests);
+    }
+    load
+}
+
+/// Tells, when a bus begins, that it is asked for too much; it polls what the wire allows.
+pub(super) fn warn_of_too_much(bus: &Bus, memory: &BusMemory) {
+    let load = reckon(bus, &Measured(memory.clone()));
+    let (Some(share), Some(shortest)) = (load.share.filter(|_| load.is_high()), load.shortest) else { return };
+    let load_percent = format!("{:.0}", share * 100.0);
+    if load.is_too_much() {
+        warn!(
+            bus = bus.name,
+            load_percent,
+            "the bus is asked for more than it can do: slots will be missed; all its points together take {shortest:.1?}"
+        );
+    } else {
+        warn!(bus = bus.name, load_percent, "the bus is nearly full: all its points together take {shortest:.1?}");
+    }
+}
+
+struct DeviceLoad<'load> {
+    device: &'load ModbusDevice,
+    wire: Wire,
+    turnaround: Option<Duration>,
+}
+
+impl DeviceLoad<'_> {
+    /// What a request takes, as far as that is known.
+    fn time(&self, request: ReadRequest) -> Option<Duration> {
+        let turnaround = self.turnaround.or(self.wire.is_serial().then_some(Duration::ZERO))?;
+        Some(self.wire.time(request) + turnaround)
+    }
+
+    fn plan(&self, points: &[usize]) -> Vec<Group> {
+        let wanted = |index: &usize| {
+            let point = &self.device.points[*index];
+            let (table, address, width) = (point.table, point.address, point.kind.width());
+            Wanted { point: *index, table, address, width, alone: false }
+        };
+        let costs = Costs::new(self.wire, self.device.reads, self.turnaround);
+        let count_max = |table: Table| table.count_max();
+        plan(points.iter().map(wanted).collect(), &Rules { costs, barriers: &[], count_max: &count_max })
+    }
+
+    /// Each request, with its average period.
+    fn requests(&self) -> Vec<PlannedRequest> {
+        let mut found: Vec<(Group, f64)> = Vec::new();
+        for (points, per_second) in self.together() {
+            for group in self.plan(&points) {
+                match found.iter_mut().find(|(known, _)| *known == group) {
+                    Some((_, rate)) => *rate += per_second,
+                    None => found.push((group, per_second)),
+                }
+            }
+        }
+        found.sort_by_key(|(group, _)| (group.request.table(), group.request.address(), group.request.count()));
+        let sensor = |one: &Wanted| self.device.points[one.point].common.sensor.as_str().to_owned();
+        let planned = found.into_iter().map(|(group, per_second)| PlannedRequest {
+            device: self.device.name.clone(),
+            unit_id: self.device.unit_id,
+            request: group.request,
+            sensors: group.members.iter().map(sensor).collect(),
+            every: Duration::from_secs_f64(1.0 / per_second),
+            time: self.time(group.request),
+        });
+        planned.collect()
+    }
+
+    /// Which points are due together, and how often a second.
+    fn together(&self) -> Vec<(Vec<usize>, f64)> {
+        let mut grids: BTreeMap<(i64, i64), Vec<usize>> = BTreeMap::new();
+        for (index, point) in self.device.points.iter().enumerate() {
+            let grid = point.common.grid;
+            // The first slot since 1970 is the phase.
+            grids.entry((grid.every_us(), grid.slot_of(grid.every_us() - 1))).or_default().push(index);
+        }
+        let cycle_us = grids.keys().try_fold(1_i64, |cycle, (every, _)| lcm(cycle, *every));
+        let slots = |cycle: i64| grids.keys().map(|(every, _)| (cycle / every).unsigned_abs()).sum::<u64>();
+        let Some(cycle_us) = cycle_us.filter(|cycle| slots(*cycle) <= SLOTS_MAX) else {
+            return grids.into_iter().map(|((every, _), points)| (points, per_second(1, every))).collect();
+        };
+        let mut at: BTreeMap<i64, Vec<usize>> = BTreeMap::new();
+        for ((every, phase), points) in &grids {
+            for slot in 0..cycle_us / every {
+                at.entry(slot * every + phase).or_default().extend(points);
+            }
+        }
+        let mut sets: BTreeMap<Vec<usize>, u32> = BTreeMap::new();
+        at.into_values().for_each(|points| *sets.entry(points).or_default() += 1);
+        sets.into_iter().map(|(points, times)| (points, per_second(times, cycle_us))).collect()
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a period of more than 285 years is none")]
+fn per_second(times: u32, cycle_us: i64) -> f64 {
+    f64::from(times) * 1e6 / cycle_us as f64
+}
+
+fn lcm(one: i64, other: i64) -> Option<i64> {
+    let (mut greater, mut less) = (one, other);
+    while less != 0 {
+        (greater, less) = (less, greater % less);
+    }
+    (one / greater).checked_mul(other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use tjern_readings::configuration::ConfigText;
+
+    fn bus(head: &str, points: &[(u16, &str)]) -> Bus {
+        let point = |(index, (address, every)): (usize, &(u16, &str))| {
+            format!(
+                "[[bus.device.point]]\nsensor = \"tarn/p{index}\"\nregister = \"input:{address}\"\ntype = \"u16\"\nevery = \"{every}\"\n"
+            )
+        };
+        let points: String = points.iter().enumerate().map(point).collect();
+        let text = format!(
+            "version = 1\ngateway = \"test\"\nlake = \"memory:///\"\n[spool]\ndir = \"unused\"\n[[bus]]\nname = \"north\"\n{head}[[bus.device]]\nname = \"meter\"\nunit_id = 1\n{points}"
+        );
+        Config::parse(&ConfigText::new("test.toml", text)).expect("good").buses()[0].clone()
+    }
+
+    const RTU: &str = "kind = \"modbus-rtu\"\nport = \"/dev/ttyUSB0\"\nbaud = 9600\n";
+
+    #[test]
+    fn a_lines_speed_says_what_a_request_takes() {
+        // 15 characters and two silences of 3.5 at 11 bits each: 22 × 11 / 9600 = 25.2 ms.
+        let load = reckon(&bus(RTU, &[(0, "100ms")]), &Measured::default());
+        assert!((load.share.expect("known") - 0.252).abs() < 0.001, "{load:?}");
+        assert!(load.is_at_least && !load.is_high());
+        assert_eq!(load.shortest.expect("known").as_millis(), 25);
+        let full = reckon(
+            &bus(RTU, &[(0, "100ms"), (1_000, "100ms"), (2_000, "100ms"), (3_000, "100ms")]),
+            &Measured::default(),
+        );
+        assert!(full.is_too_much(), "{full:?}");
+    }
+
+    #[test]
+    fn points_with_several_periods_share_requests_when_their_slots_meet() {
+        let load = reckon(&bus(RTU, &[(0, "1s"), (1, "10s")]), &Measured::default());
+        let seen: Vec<(u16, Duration)> = load.requests.iter().map(|one| (one.request.count(), one.every)).collect();
+        let tenth = Duration::from_secs_f64(10.0 / 9.0);
+        assert_eq!(seen, [(1, tenth), (2, Duration::from_secs(10))], "one second in ten reads both");
+    }
+
+    #[test]
+    fn nothing_is_guessed_on_tcp() {
+        let bus = bus("kind = \"modbus-tcp\"\naddress = \"10.0.0.1:502\"\n", &[(0, "1s")]);
+        let load = reckon(&bus, &Measured::default());
+        assert_eq!((load.share, load.shortest, load.requests.len()), (None, None, 1));
+        let memory = learned::DeviceMemory { turnaround: Some(Duration::from_millis(50)), ..Default::default() };
+        let load = reckon(&bus, &Measured(BusMemory::from([(1, memory)])));
+        assert!((load.share.expect("measured") - 0.05).abs() < 0.001 && !load.is_at_least, "{load:?}");
+    }
+}

@@ -1,0 +1,258 @@
+//! A bus of devices and a line that are simulated, in simulated time: who keeps which slots.
+
+use std::collections::HashMap;
+use std::fmt::Write;
+
+use super::*;
+use crate::bus::Newest;
+use crate::bus::state::BusStates;
+use crate::config::{Bus, BusKind, Config};
+use crate::modbus::transport::{ReadRequest, Table};
+use tjern_readings::clock::Clock;
+use tjern_readings::configuration::ConfigText;
+use tjern_readings::reading::Cause;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+const START_US: i64 = 1_700_000_000_000_000;
+
+/// A line with devices of one unit id each that answer after their turnaround, or not at all.
+struct Line {
+    wire: Wire,
+    timeout: Duration,
+    turnarounds: HashMap<u8, Duration>,
+    dead: Option<(u8, Duration)>,
+    /// Since the start.
+    now: Duration,
+    drained_at: Duration,
+    asked: u64,
+}
+
+impl Line {
+    fn new(bus: &Bus) -> Self {
+        let (wire, timeout) = (Wire::of(&bus.kind), bus.timeout);
+        Self {
+            wire,
+            timeout,
+            turnarounds: HashMap::new(),
+            dead: None,
+            now: Duration::ZERO,
+            drained_at: Duration::ZERO,
+            asked: 0,
+        }
+    }
+
+    /// As a master does it: after a lost answer the line is left alone for as long as an answer may take.
+    fn read(&mut self, unit: u8, request: ReadRequest) -> Result<Answer, Failure> {
+        self.asked += 1;
+        self.now = self.now.max(self.drained_at) + self.wire.time(request);
+        if self.dead.is_some_and(|(dead, since)| dead == unit && self.now >= since) {
+            self.now += self.timeout;
+            self.drained_at = self.now + self.timeout;
+            return Err(Failure::new(Cause::Timeout, "no answer"));
+        }
+        self.now += self.turnarounds.get(&unit).copied().unwrap_or(Duration::from_millis(10));
+        let count = usize::from(request.count());
+        let is_bits = matches!(request.table(), Table::Coil | Table::Discrete);
+        Ok(if is_bits { Answer::Bits(vec![true; count]) } else { Answer::Registers(vec![7; count]) })
+    }
+}
+
+fn us(time: Duration) -> i64 {
+    i64::try_from(time.as_micros()).expect("short")
+}
+
+/// Polls a bus for so long; everything that would have been stored.
+fn poll(bus: &Bus, policy: Policy, line: &mut Line, until: Duration) -> (Vec<Reading>, Polling) {
+    let (readings, _received) = mpsc::channel(1);
+    let clock = Clock::manual(START_US);
+    let context = BusContext {
+        clock,
+        readings,
+        newest: Newest::from_fn(|_| None),
+        stop: CancellationToken::new(),
+        states: BusStates::new(),
+        learned: None,
+    };
+    let (BusKind::ModbusTcp { devices, .. } | BusKind::ModbusRtu { devices, .. }) = bus.kind.clone() else {
+        panic!("a Modbus bus")
+    };
+    let limits = Limits { timeout: bus.timeout, down_report: bus.down_report };
+    let setting = Setting { name: bus.name.clone(), kind: "simulated", wire: line.wire, limits, policy };
+    let mut polling = Polling::new(&setting, devices, BusMemory::new(), &context);
+    let (start, mut stored) = (Instant::now(), Vec::new());
+    while line.now < until {
+        let (now_us, now) = (START_US + us(line.now), start + line.now);
+        stored.extend(polling.look(now_us, now));
+        let Some((index, job)) = polling.next(now) else {
+            line.now += polling.pause(now_us, now).max(Duration::from_micros(100));
+            continue;
+        };
+        let (asked, drained_at) = (line.now, line.drained_at);
+        let result = line.read(polling.unit_id(index), job.request());
+        let drain = if result.is_err() { line.timeout } else { Duration::ZERO };
+        let took = line.now - asked.max(drained_at);
+        let (answered_us, is_measure) = (START_US + us(line.now), asked >= drained_at);
+        let timing = Timing {
+            asked_us: now_us,
+            answered_us,
+            now: start + line.now,
+            took,
+            is_measure,
+            cost: took + drain,
+            turn: 0,
+        };
+        stored.extend(polling.ended((index, &job), result.as_ref(), timing));
+    }
+    (stored, polling)
+}
+
+fn config(head: &str, devices: &str) -> Bus {
+    let text = format!(
+        "version = 1\ngateway = \"test\"\nlake = \"memory:///\"\n[spool]\ndir = \"unused\"\n[[bus]]\nname = \"north\"\n{head}\n{devices}"
+    );
+    Config::parse(&ConfigText::new("test.toml", text)).expect("good").buses()[0].clone()
+}
+
+fn device(unit_id: u8, registers: &[u16], every: &str) -> String {
+    let mut text = format!("[[bus.device]]\nname = \"device-{unit_id}\"\nunit_id = {unit_id}\n");
+    for register in registers {
+        let _ = write!(
+            text,
+            "[[bus.device.point]]\nsensor = \"unit-{unit_id}/r{register}\"\nregister = \"input:{register}\"\ntype = \"u16\"\nevery = \"{every}\"\n"
+        );
+    }
+    text
+}
+
+const RTU: &str = "kind = \"modbus-rtu\"\nport = \"/dev/ttyS9\"\nbaud = 19200\n";
+const TCP: &str = "kind = \"modbus-tcp\"\naddress = \"10.0.0.1:502\"\n";
+
+/// The share of the slots in a span that a device's points have values for, at worst.
+fn kept(readings: &[Reading], unit_id: u8, every: Duration, (from, to): (Duration, Duration)) -> f64 {
+    let mut slots: HashMap<&str, Vec<i64>> = HashMap::new();
+    let site = format!("unit-{unit_id}/");
+    let span = START_US + us(from)..START_US + us(to);
+    for reading in readings.iter().filter(|reading| reading.sensor.as_str().starts_with(&site)) {
+        let slots = slots.entry(reading.sensor.as_str()).or_default();
+        assert!(slots.last().is_none_or(|last| *last < reading.time_us), "a slot is stored once, in its order");
+        slots.push(reading.time_us);
+        if reading.value.is_none() || !span.contains(&reading.time_us) {
+            slots.pop();
+        }
+    }
+    let all = us(to - from) / us(every);
+    let share = |slots: &Vec<i64>| {
+        f64::from(u32::try_from(slots.len()).expect("few")) / f64::from(u32::try_from(all).expect("few"))
+    };
+    slots.values().map(share).fold(1.0, f64::min) * f64::from(u8::from(!slots.is_empty()))
+}
+
+/// One of ten devices dies, and `timeout` is as long as `every`: what the others keep from ten seconds after it.
+fn with_one_dead(head: &str, every_ms: u64, policy: Policy) -> f64 {
+    let every = format!("{every_ms}ms");
+    let devices: String = (1..=10).map(|unit_id| device(unit_id, &[0], &every)).collect();
+    let bus = config(&format!("{head}timeout = \"{every}\""), &devices);
+    let mut line = Line::new(&bus);
+    let died = Duration::from_millis(20_300);
+    line.dead = Some((4, died));
+    let end = died + Duration::from_secs(10) + Duration::from_millis(every_ms) * 200;
+    let (readings, _) = poll(&bus, policy, &mut line, end + Duration::from_millis(every_ms));
+    let span = (died + Duration::from_secs(10), end);
+    let others = (1..=10).filter(|unit_id| *unit_id != 4);
+    others.map(|unit_id| kept(&readings, unit_id, Duration::from_millis(every_ms), span)).fold(1.0, f64::min)
+}
+
+#[test]
+fn a_dead_device_costs_the_others_less_than_a_slot_in_twenty() {
+    for (head, name) in [(TCP, "TCP"), (RTU, "RTU")] {
+        for every_ms in [500, 1_000, 2_000, 5_000] {
+            let kept = with_one_dead(head, every_ms, Policy::DEFAULT);
+            assert!(kept >= 0.95, "{name}, every and timeout {every_ms} ms: the others keep {kept:.3}");
+        }
+    }
+}
+
+/// Were a gateway that asks the dead device at every slot to pass, the test above would prove nothing.
+#[test]
+fn a_gateway_that_does_not_think_of_it_is_caught() {
+    for head in [TCP, RTU] {
+        let kept = with_one_dead(head, 1_000, Policy::CARELESS);
+        assert!(kept < 0.9, "the others keep {kept:.3}");
+    }
+}
+
+#[test]
+fn a_dead_device_reports_itself_and_does_not_flood() {
+    let devices: String = (1..=3).map(|unit_id| device(unit_id, &[0], "1s")).collect();
+    let bus = config(&format!("{RTU}timeout = \"200ms\"\ndown_report = \"60s\""), &devices);
+    let mut line = Line::new(&bus);
+    line.dead = Some((2, Duration::ZERO));
+    let (readings, polling) = poll(&bus, Policy::DEFAULT, &mut line, Duration::from_secs(601));
+    let rows = readings.iter().filter(|reading| reading.sensor.as_str() == "unit-2/r0");
+    let times: Vec<i64> = rows.map(|row| (row.time_us - START_US) / 1_000_000).collect();
+    assert!((12..=13).contains(&times.len()), "three, and one a minute: {times:?}");
+    assert!(line.asked < 2 * 601 + 60, "{} requests", line.asked);
+    assert_eq!(polling.missed(), 0, "its slots end with a cause");
+}
+
+#[test]
+fn a_device_with_long_reads_starves_nobody() {
+    // Three requests of 125 registers take 0.96 s of each second at 9600 baud, the nine others 0.32 s.
+    let many: Vec<u16> = (0..375).collect();
+    let small: String = (2..=10).map(|unit_id| device(unit_id, &[0], "1s")).collect();
+    let head = RTU.replace("19200", "9600");
+    let bus = config(&head, &(device(1, &many, "1s") + &small));
+    let mut line = Line::new(&bus);
+    let (readings, polling) = poll(&bus, Policy::DEFAULT, &mut line, Duration::from_secs(121));
+    let span = (Duration::from_secs(20), Duration::from_secs(120));
+    for unit_id in 2..=10 {
+        let kept = kept(&readings, unit_id, Duration::from_secs(1), span);
+        assert!(kept >= 0.95, "unit {unit_id} keeps {kept:.3}");
+    }
+    let greedy = kept(&readings, 1, Duration::from_secs(1), span);
+    assert!(greedy >= 0.5, "what the others do not need is its: {greedy:.3}");
+    assert!(polling.missed() > 0);
+}
+
+#[test]
+fn a_slow_device_takes_no_more_than_its_share() {
+    // Each of its ten requests takes half a second: it alone would need five seconds of each.
+    let far: Vec<u16> = (0..10).map(|index| index * 1_000).collect();
+    let small: String = (2..=5).map(|unit_id| device(unit_id, &[0, 1_000], "1s")).collect();
+    let bus = config(TCP, &(device(1, &far, "1s") + &small));
+    let mut line = Line::new(&bus);
+    line.turnarounds.insert(1, Duration::from_millis(480));
+    line.turnarounds.extend((2..=5).map(|unit_id| (unit_id, Duration::from_millis(50))));
+    let (readings, _) = poll(&bus, Policy::DEFAULT, &mut line, Duration::from_secs(121));
+    let span = (Duration::from_secs(20), Duration::from_secs(120));
+    for unit_id in 2..=5 {
+        let kept = kept(&readings, unit_id, Duration::from_secs(1), span);
+        assert!(kept >= 0.95, "unit {unit_id} keeps {kept:.3}");
+    }
+    assert!(kept(&readings, 1, Duration::from_secs(1), span) > 0.05, "and none of its points starves");
+}
+
+#[test]
+fn a_full_bus_is_used_to_the_full() {
+    let devices: String = (1..=4).map(|unit_id| device(unit_id, &[0, 1_000, 2_000, 3_000], "250ms")).collect();
+    let bus = config(RTU, &devices);
+    let mut line = Line::new(&bus);
+    let until = Duration::from_secs(60);
+    poll(&bus, Policy::DEFAULT, &mut line, until);
+    let one = line.wire.time(ReadRequest::new(Table::Input, 0, 1).expect("within")) + Duration::from_millis(10);
+    let possible = until.as_secs_f64() / one.as_secs_f64();
+    let asked = f64::from(u32::try_from(line.asked).expect("few"));
+    assert!(asked >= 0.98 * possible, "{asked} of {possible:.0} requests");
+}
+
+#[test]
+fn readings_keep_their_slot_though_requests_are_spread() {
+    let devices: String = (1..=8).map(|unit_id| device(unit_id, &[0], "10s")).collect();
+    let bus = config(TCP, &devices);
+    let mut line = Line::new(&bus);
+    let (readings, polling) = poll(&bus, Policy::DEFAULT, &mut line, Duration::from_secs(65));
+    assert!(readings.iter().all(|reading| reading.time_us % 10_000_000 == 0 && reading.lag_ms.is_none()));
+    assert_eq!(readings.len(), 8 * 7, "the first slot is fresh at the start");
+    assert_eq!(polling.missed(), 0);
+}
