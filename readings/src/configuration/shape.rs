@@ -70,8 +70,11 @@ impl ConfigText {
     }
 
     fn of_toml(&self, error: &toml::de::Error) -> Problem {
-        let message = error.message().trim().to_owned();
-        let hint = suggestion(&message);
+        let message = error.message().trim();
+        let hint = suggestion(message);
+        // Where one key was meant, the list of all of them is in the way.
+        let is_meant = hint.as_ref().is_some_and(|hint| hint.starts_with("did you mean"));
+        let message = message.split_once(", expected").filter(|_| is_meant).map_or(message, |(before, _)| before);
         self.problem(error.span().unwrap_or(0..0), message, hint)
     }
 }
