@@ -364,11 +364,16 @@ impl Config {
         self.text.problem_of(Remark { severity, span, message, hint: Some(hint), related: Vec::new() })
     }
 
-    /// The SHA-256 (hex) of the text without secrets. There are none today: credentials come from
-    /// the environment.
+    /// The text without what looks like a secret in it: what is uploaded.
+    #[must_use]
+    pub fn public_text(&self) -> String {
+        self.text.without_secrets()
+    }
+
+    /// The SHA-256 (hex) of the text without secrets.
     #[must_use]
     pub fn sha256(&self) -> String {
-        Sha256::digest(self.text().as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+        Sha256::digest(self.public_text().as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// The source's name.

@@ -25,6 +25,7 @@ use crate::config::{BusKind, Config};
 use crate::grid::{Grid, LOOK_AGAIN};
 use crate::maintenance::Maintenance;
 use crate::spool::{Spool, SpoolSettings, Undated};
+use crate::system::SystemReadings;
 
 /// What is known of the sensors.
 #[derive(Debug, Clone, Default)]
@@ -49,6 +50,7 @@ pub(crate) struct ClockPolicy {
 #[derive(Debug)]
 pub(crate) struct Dater {
     maintenance: Maintenance,
+    system: Option<SystemReadings>,
     spool: Spool,
     settings: SpoolSettings,
     clock: Clock,
@@ -152,6 +154,7 @@ impl Dater {
         let began_us = wall.monotonic_us();
         let dater = Self {
             maintenance: Maintenance::of(settings.dir.clone()),
+            system: None,
             spool,
             settings,
             clock: clock.clone(),
@@ -164,6 +167,11 @@ impl Dater {
             redated: HashMap::new(),
         };
         (dater, clock)
+    }
+
+    /// The same with the gateway's own readings among what it hands on.
+    pub(crate) fn with_system(self, system: Option<SystemReadings>) -> Self {
+        Self { system, ..self }
     }
 
     /// Takes what the buses read until the last of them has gone.
@@ -214,6 +222,9 @@ impl Dater {
         }
         self.hold(held, &mut ready).await;
         self.maintenance.mark(&mut ready);
+        if let Some(system) = &mut self.system {
+            system.join(&mut ready);
+        }
         self.spool.append(ready).await;
     }
 

@@ -26,5 +26,6 @@ mod ports;
 pub mod run;
 pub mod simulate;
 pub mod spool;
+pub mod system;
 pub mod upload;
 pub mod value;

@@ -27,6 +27,7 @@ use crate::clock::Witness;
 use crate::config::{Bus, Config};
 use crate::dating::{ClockPolicy, Dater, Sensors};
 use crate::spool::{Spool, SpoolError, SpoolSettings};
+use crate::system::SystemReadings;
 use crate::upload::{self, UploadSettings, UploadState};
 
 /// Transactions under way get so long to end: a timeout may be longer than a shutdown.
@@ -87,7 +88,9 @@ async fn run_over(spool: Spool, config: Config, options: RunOptions) -> Result<(
     let (uploader, upload_ended) = watched(upload::run(spool.clone(), settings, upload_stop.clone()));
     let (readings, received) = mpsc::channel(READINGS_QUEUE);
     let (dater, clock) = begin_dating(&config, spool.clone(), clock).await?;
-    let (appender, append_ended) = watched(dater.run(received));
+    // How far the clock is off nobody says here yet.
+    let system = SystemReadings::new(config.gateway(), clock.clone(), upload_state.clone(), || None);
+    let (appender, append_ended) = watched(dater.with_system(system.ok()).run(received));
     let bus_stop = stop.child_token();
     let buses = start_buses(&config, &clock, readings.clone(), &spool, &bus_stop);
     let ended = tokio::select! {
@@ -167,7 +170,7 @@ fn upload_settings(config: &Config, store: Option<Store>, clock: &Clock, state: 
     let upload = config.upload();
     UploadSettings {
         every: upload.every.duration(),
-        configuration: Some((config.sha256(), config.text().to_owned())),
+        configuration: Some((config.sha256(), config.public_text())),
         store,
         limits: upload.limits,
         live_first_after: upload.live_first_after,

@@ -23,10 +23,9 @@ mod landing;
 mod line;
 mod probe;
 mod send;
+mod settings;
 mod state;
 
-use std::num::NonZeroU64;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,10 +33,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use tjern_readings::batch;
-use tjern_readings::clock::Clock;
 use tjern_readings::keys::Landed;
-use tjern_readings::sensor::SourceName;
-use tjern_readings::store::{self, LakeUrl, Store, StoreError};
+use tjern_readings::store::{self, Store, StoreError};
 
 use crate::spool::{SealedKind, SealedObject, Spool, SpoolError};
 use backoff::Backoff;
@@ -45,102 +42,15 @@ use credentials::{Credentials, CredentialsError};
 use landing::Outcome;
 use line::{Line, Pace};
 pub(crate) use probe::{Probe, probe};
+pub(crate) use settings::BATCH_BYTES_LEAST;
+pub use settings::{IN_FLIGHT_DEFAULT, UploadLimits, UploadSettings};
 pub use state::{UploadSnapshot, UploadState};
-
-/// The most objects that are under way at once, unless it is said otherwise.
-pub const IN_FLIGHT_DEFAULT: usize = 4;
 
 /// How long a gateway that stops goes on uploading.
 pub const FINAL_PATIENCE: Duration = Duration::from_secs(10);
 
-/// A batch for a slow link takes no longer than this, so that what is new need not wait long.
-const BATCH_DURATION: Duration = Duration::from_secs(15);
-
-/// However slow the link, a batch may have so many bytes: smaller ones cost more requests than they save.
-pub(crate) const BATCH_BYTES_LEAST: u64 = 64 << 10;
-
-/// How long a request may take beside what its bytes need.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Where readings go, and how often.
-#[derive(Debug, Clone)]
-pub struct UploadSettings {
-    /// The lake.
-    pub lake: LakeUrl,
-    /// Who sends them: the same as the spool's.
-    pub source: SourceName,
-    /// How often batches are sealed and sent.
-    pub every: Duration,
-    /// SHA-256 (hex) and text, without secrets, of the configuration that the batches name.
-    pub configuration: Option<(String, String)>,
-    /// The lake's store where it is open already; otherwise it is opened when it is first needed.
-    pub store: Option<Store>,
-    /// What the link may be used for.
-    pub limits: UploadLimits,
-    /// After an outage of this length what is new goes first, under a new epoch.
-    pub live_first_after: Option<Duration>,
-    /// The file of credentials that stands over the environment.
-    pub credentials_file: Option<PathBuf>,
-    /// What time it is.
-    pub clock: Clock,
-    /// Where the upload says how it stands.
-    pub state: UploadState,
-}
-
-impl UploadSettings {
-    /// Where readings go, with defaults for all that has one.
-    #[must_use]
-    pub fn new(lake: LakeUrl, source: SourceName) -> Self {
-        Self {
-            lake,
-            source,
-            every: Duration::from_secs(60),
-            configuration: None,
-            store: None,
-            limits: UploadLimits::default(),
-            live_first_after: None,
-            credentials_file: None,
-            clock: Clock::system(),
-            state: UploadState::default(),
-        }
-    }
-}
-
-/// What the link may be used for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct UploadLimits {
-    /// The most objects that are under way at once; none counts as one.
-    pub in_flight: usize,
-    /// The most bytes of a batch; what is more counts as [`batch::SIZE_MAX`].
-    pub batch_bytes: u64,
-    /// The most bytes a second, over any time and but for one object.
-    pub bytes_per_s: Option<NonZeroU64>,
-}
-
-impl Default for UploadLimits {
-    fn default() -> Self {
-        Self { in_flight: IN_FLIGHT_DEFAULT, batch_bytes: batch::SIZE_MAX, bytes_per_s: None }
-    }
-}
-
-impl UploadLimits {
-    /// The largest batch: on a link with a limit not more than what passes in [`BATCH_DURATION`].
-    fn batch_bytes(&self) -> u64 {
-        let passing = |rate: NonZeroU64| rate.get().saturating_mul(BATCH_DURATION.as_secs()).max(BATCH_BYTES_LEAST);
-        self.batch_bytes.min(self.bytes_per_s.map_or(u64::MAX, passing)).min(batch::SIZE_MAX)
-    }
-
-    /// On a link with a limit one object at a time is all that it carries.
-    fn in_flight(&self) -> usize {
-        if self.bytes_per_s.is_some() { 1 } else { self.in_flight.max(1) }
-    }
-
-    /// The link may well be no faster than its limit, and the spool have larger batches from before.
-    fn request_timeout(&self) -> Duration {
-        let whole = self.bytes_per_s.map_or(Duration::ZERO, |rate| line::duration_of(batch::SIZE_MAX, rate));
-        REQUEST_TIMEOUT + whole * 2
-    }
-}
+/// How often it tries at the end, where the lake was there until then.
+const FINAL_ATTEMPTS: u32 = 3;
 
 /// Why a round of uploads was not finished.
 #[derive(Debug, thiserror::Error)]
@@ -236,6 +146,8 @@ impl Uploader {
 
     async fn until(&mut self, stop: &CancellationToken) {
         let mut seal_at = Instant::now();
+        // A reply that is lost at the end is no reason to leave a batch behind; a lake that is away is.
+        let mut attempts_left = FINAL_ATTEMPTS;
         self.observe().await;
         loop {
             let is_last = stop.is_cancelled();
@@ -247,9 +159,15 @@ impl Uploader {
             // What is left at the end has all the time there is.
             let result = Box::pin(self.round((!is_last).then_some(seal_at))).await;
             self.observe().await;
+            let answered = self.reachable == Some(true) || attempts_left < FINAL_ATTEMPTS;
             self.note(&result, taken);
             if is_last {
-                return;
+                attempts_left -= 1;
+                if result.is_ok() || attempts_left == 0 || !answered {
+                    return;
+                }
+                tokio::time::sleep(self.backoff.next_pause()).await;
+                continue;
             }
             let pause = match result {
                 Ok(Round::Drained) => seal_at.saturating_duration_since(Instant::now()),
@@ -303,8 +221,7 @@ impl Uploader {
 
     /// After a refusal, or where the file has another text, the lake is opened with what it says now.
     fn consider_credentials(&mut self, error: &UploadError) {
-        use object_store::Error::{PermissionDenied, Unauthenticated};
-        let refused = matches!(error.of_store(), Some(PermissionDenied { .. } | Unauthenticated { .. }));
+        let refused = error.of_store().is_some_and(store::is_refusal);
         let changed = self.credentials.have_changed();
         if self.settings.store.is_none() && (refused || changed) {
             self.store = None;

@@ -3,7 +3,10 @@
 //!
 //! Files are TOML. Unknown keys are errors. Reading a file is the only I/O here.
 
+mod secrets;
 mod shape;
+
+pub use secrets::without_secrets;
 
 use std::fmt;
 use std::ops::Range;
@@ -17,10 +20,17 @@ use serde::de::DeserializeOwned;
 pub use shape::Shape;
 
 /// A configuration's text, and the file it came from.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ConfigText {
     path: PathBuf,
     text: String,
+}
+
+impl fmt::Debug for ConfigText {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.without_secrets();
+        formatter.debug_struct("ConfigText").field("path", &self.path).field("text", &text).finish()
+    }
 }
 
 /// What is wrong with a configuration.
@@ -141,6 +151,12 @@ impl ConfigText {
         &self.text
     }
 
+    /// The text without what looks like a secret in it.
+    #[must_use]
+    pub fn without_secrets(&self) -> String {
+        without_secrets(&self.text)
+    }
+
     /// Reads the text as TOML of the shape `T`.
     ///
     /// # Errors
@@ -161,7 +177,9 @@ impl ConfigText {
 
     /// What a remark on a place of this text looks like.
     #[must_use]
-    pub fn problem_of(&self, remark: Remark) -> Problem {
+    pub fn problem_of(&self, mut remark: Remark) -> Problem {
+        remark.message = secrets::scrubbed(&remark.message, &self.text);
+        remark.hint = remark.hint.map(|hint| secrets::scrubbed(&hint, &self.text));
         let start = self.text.floor_char_boundary(remark.span.start);
         let before = &self.text[..start];
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
@@ -191,7 +209,8 @@ impl ConfigText {
             .related
             .iter()
             .map(|(span, label)| AnnotationKind::Context.span(self.first_line_of(span)).label(label.as_str()));
-        let snippet = Snippet::source(&self.text).path(&path).annotation(place).annotations(related);
+        let shown = secrets::painted_over(&self.text);
+        let snippet = Snippet::source(&shown).path(&path).annotation(place).annotations(related);
         let level = match remark.severity {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,

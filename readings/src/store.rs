@@ -21,6 +21,7 @@ use object_store::{BackoffConfig, ClientOptions, ObjectStore, ObjectStoreScheme,
 use serde::Deserialize;
 use url::Url;
 
+use crate::configuration::without_secrets;
 pub use access::Access;
 use local::SyncedFolder;
 
@@ -107,7 +108,7 @@ impl std::str::FromStr for LakeUrl {
     type Err = StoreError;
 
     fn from_str(text: &str) -> Result<Self, StoreError> {
-        let refused = |text: &str, what: &str| StoreError::Url { text: text.to_owned(), what: what.to_owned() };
+        let refused = |text: &str, what: &str| StoreError::Url { text: without_secrets(text), what: what.to_owned() };
         let mut url = Url::parse(text).map_err(|error| refused(text, &error.to_string()))?;
         if !url.username().is_empty() || url.password().is_some() || url.query().is_some() {
             url.set_query(None);
@@ -225,16 +226,30 @@ pub fn knows(url: &LakeUrl, name: &str) -> bool {
     }
 }
 
+/// Whether a store refused who asked (401 or 403).
+#[must_use]
+pub fn is_refusal(error: &object_store::Error) -> bool {
+    use object_store::Error::{PermissionDenied, Unauthenticated};
+    matches!(error, PermissionDenied { .. } | Unauthenticated { .. }) || matches!(status(error), Some(401 | 403))
+}
+
 /// What a person can do about an error of a store, where that is known.
 #[must_use]
-pub const fn hint(error: &object_store::Error) -> Option<&'static str> {
-    match error {
-        object_store::Error::Unauthenticated { .. } | object_store::Error::PermissionDenied { .. } => {
-            Some("the store refuses these credentials: are they those of this lake, and may they write there?")
-        }
-        object_store::Error::NotFound { .. } => Some("does the bucket exist, and is the lake's URL right?"),
-        _ => None,
+pub fn hint(error: &object_store::Error) -> Option<&'static str> {
+    if is_refusal(error) {
+        return Some(
+            "the store refuses these credentials: are they those of this lake, and may they list, read and write there?",
+        );
     }
+    let is_missing = matches!(error, object_store::Error::NotFound { .. }) || status(error) == Some(404);
+    is_missing.then_some("does the bucket exist, and is the lake's URL right?")
+}
+
+/// The HTTP status in an error that has one: those of listings have no kind, and say it in words only.
+fn status(error: &object_store::Error) -> Option<u16> {
+    let text = error.to_string();
+    let (_, after) = text.split_once("status code: ")?;
+    after.get(..3)?.parse().ok()
 }
 
 #[cfg(test)]

@@ -102,6 +102,23 @@ mod tests {
         assert_eq!(first.live_first_after, Some(Duration::from_secs(3600)));
     }
 
+    /// What is uploaded can be read by anyone who may read the bucket.
+    #[test]
+    fn what_is_uploaded_of_a_configuration_has_no_secret_and_one_hash() {
+        let text = |secret: &str| {
+            format!(
+                "version = 1\ngateway = \"test\"\nlake = \"s3://bucket\"\n# was s3://key:{secret}@bucket, password = {secret}\n[spool]\ndir = \"unused\"\n"
+            )
+        };
+        let parsed = |secret: &str| Config::parse(&ConfigText::new("test.toml", text(secret))).expect("good");
+        let (before, after) = (parsed("canary-one"), parsed("canary-another"));
+        assert!(!before.public_text().contains("canary"), "{}", before.public_text());
+        assert_eq!(before.sha256(), after.sha256(), "a rotation is no new configuration");
+        assert!(!format!("{before:?}").contains("canary"), "{before:?}");
+        let plain = "version = 1\ngateway = \"test\"\nlake = \"memory:///\"\n[spool]\ndir = \"unused\"\n";
+        assert_eq!(Config::parse(&ConfigText::new("test.toml", plain)).expect("good").public_text(), plain);
+    }
+
     #[test]
     fn what_makes_no_sense_is_told_with_what_would() {
         for (wrong, said) in [

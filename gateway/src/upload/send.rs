@@ -24,11 +24,15 @@ impl Uploader {
         if self.settings.live_first_after.is_some() {
             let current = self.spool.epoch();
             let (live, former): (Vec<_>, Vec<_>) = objects.into_iter().partition(|object| object.epoch == current);
-            let (outcome, _) = self.send(line, live, None).await?;
-            if outcome == Outcome::Foreign {
-                return Ok((outcome, Round::More));
+            if former.is_empty() {
+                objects = live;
+            } else {
+                let (outcome, _) = self.send(line, live, None).await?;
+                if outcome == Outcome::Foreign {
+                    return Ok((outcome, Round::More));
+                }
+                objects = former;
             }
-            objects = former;
         }
         let (mut outcome, round) = self.send(line, objects, until).await?;
         if outcome == Outcome::Landed {
