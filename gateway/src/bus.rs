@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Bus, BusKind};
+use crate::modbus::Master;
 use state::BusStates;
 
 /// How many transactions' readings may wait for the spool before the buses wait too.
@@ -78,14 +79,13 @@ impl BusContext {
 /// Reads a bus until it shall stop.
 pub async fn run(bus: Bus, context: BusContext) {
     let (name, limits) = (bus.name, point::Limits { timeout: bus.timeout, down_report: bus.down_report });
+    let (kind, master) = (bus.kind.word(), Master::of(&bus.kind, limits.timeout));
     match bus.kind {
-        BusKind::ModbusTcp { address, devices } => {
-            let master = modbus::Master::Tcp(crate::modbus::tcp::TcpMaster::new(address, limits.timeout));
-            modbus::Actor::new((name, "modbus-tcp"), master, devices, limits, context).run().await;
-        }
-        BusKind::ModbusRtu { serial, devices } => {
-            let master = modbus::Master::Rtu(crate::modbus::rtu::RtuMaster::new(serial, limits.timeout));
-            modbus::Actor::new((name, "modbus-rtu"), master, devices, limits, context).run().await;
+        BusKind::ModbusTcp { devices, .. }
+        | BusKind::ModbusRtu { devices, .. }
+        | BusKind::ModbusRtuTcp { devices, .. } => {
+            let Some(master) = master else { return };
+            modbus::Actor::new((name, kind), master, devices, limits, context).run().await;
         }
         BusKind::TextLines { place, poll, framing, points } => {
             lines::Actor::new(name, (place, poll, framing), points, limits, context).run().await;

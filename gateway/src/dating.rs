@@ -77,7 +77,9 @@ impl Sensors {
         let mut sensors = Self::default();
         for bus in config.buses() {
             match &bus.kind {
-                BusKind::ModbusTcp { devices, .. } | BusKind::ModbusRtu { devices, .. } => {
+                BusKind::ModbusTcp { devices, .. }
+                | BusKind::ModbusRtu { devices, .. }
+                | BusKind::ModbusRtuTcp { devices, .. } => {
                     let points = devices.iter().flat_map(|device| &device.points);
                     sensors.grids.extend(points.map(|point| (point.common.sensor.clone(), point.common.grid)));
                 }

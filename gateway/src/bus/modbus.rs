@@ -21,9 +21,8 @@ use super::point::{Limits, PointState};
 use super::state::{BusState, DeviceCell, DeviceState as Shown};
 use crate::config::{ModbusDevice, ModbusPoint};
 use crate::grid::{Due, LOOK_AGAIN, wait};
-use crate::modbus::rtu::RtuMaster;
-use crate::modbus::tcp::TcpMaster;
-use crate::modbus::transport::{Answer, Failure, ReadRequest, Table};
+use crate::modbus::Master;
+use crate::modbus::transport::{Answer, Failure, Table};
 use crate::value::{self, NumberType, Order};
 
 /// A period of at least so many timeouts leaves the time to ask once more after a failure.
@@ -31,22 +30,6 @@ const RETRY_PERIODS: u32 = 4;
 
 /// How often it is looked whether slots were missed: a line a minute, not a line a slot.
 const MISSED_LOOK: Duration = Duration::from_secs(60);
-
-/// The wire.
-#[derive(Debug)]
-pub(super) enum Master {
-    Tcp(TcpMaster),
-    Rtu(RtuMaster),
-}
-
-impl Master {
-    async fn read(&mut self, unit: u8, request: ReadRequest) -> Result<Answer, Failure> {
-        match self {
-            Self::Tcp(master) => master.read(unit, request).await,
-            Self::Rtu(master) => master.read(unit, request).await,
-        }
-    }
-}
 
 #[derive(Debug)]
 pub(super) struct Actor {
@@ -97,6 +80,9 @@ impl Actor {
         let devices: Vec<_> = devices.into_iter().map(new).collect();
         let cells = devices.iter().map(|device| Arc::clone(&device.cell)).collect();
         let state = context.states.begin(&name, kind, cells);
+        if let Some(stats) = master.stats() {
+            state.count_wire(stats);
+        }
         Self {
             state,
             name,

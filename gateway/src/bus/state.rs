@@ -13,6 +13,7 @@ use tjern_readings::sensor::SensorId;
 
 use super::point::FAILURES_TO_DOWN;
 use crate::lines::counters::{LineCounters, LineCounts};
+use crate::modbus::stats::{WireCounts, WireStats};
 
 /// Of a number that may not be there yet.
 const NONE: u64 = u64::MAX;
@@ -32,6 +33,8 @@ pub struct BusSnapshot {
     pub devices: Vec<DeviceSnapshot>,
     /// What was counted of its lines, on a bus of text lines.
     pub lines: Option<LineCounts>,
+    /// What was counted on its wire, on a Modbus RTU bus: errors of the port's hardware among it.
+    pub wire: Option<WireCounts>,
     /// How often its actor came round: it grows at least once a second while the actor lives and no
     /// transaction takes longer.
     pub turns: u64,
@@ -135,7 +138,14 @@ impl BusStates {
         let mut buses = locked(&self.0);
         let before = buses.iter_mut().find(|known| known.bus == bus);
         let turns = AtomicU64::new(before.as_ref().map_or(0, |known| known.turns.load(Ordering::Relaxed)));
-        let state = Arc::new(BusState { bus: bus.to_owned(), kind, devices, turns, lines: OnceLock::new() });
+        let state = Arc::new(BusState {
+            bus: bus.to_owned(),
+            kind,
+            devices,
+            turns,
+            wire: OnceLock::new(),
+            lines: OnceLock::new(),
+        });
         match before {
             Some(known) => *known = Arc::clone(&state),
             None => buses.push(Arc::clone(&state)),
@@ -152,9 +162,16 @@ pub(crate) struct BusState {
     devices: Vec<Arc<DeviceCell>>,
     turns: AtomicU64,
     lines: OnceLock<Arc<LineCounters>>,
+    wire: OnceLock<WireStats>,
 }
 
 impl BusState {
+    /// Shows what is counted on its wire.
+    pub(crate) fn count_wire(&self, stats: WireStats) {
+        // It is called once, by the actor that began this state.
+        let _ = self.wire.set(stats);
+    }
+
     /// The actor came round.
     pub(crate) fn turn(&self) {
         self.turns.fetch_add(1, Ordering::Relaxed);
@@ -172,6 +189,7 @@ impl BusState {
             kind: self.kind.to_owned(),
             devices: self.devices.iter().map(|device| device.snapshot()).collect(),
             lines: self.lines.get().map(|lines| lines.counts()),
+            wire: self.wire.get().map(WireStats::counts),
             turns: self.turns.load(Ordering::Relaxed),
         }
     }

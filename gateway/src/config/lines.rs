@@ -123,6 +123,7 @@ pub(super) fn line_points(checker: &mut Checker<'_>, files: &[DeviceFile]) -> Op
         let why = "a text-lines bus has no units";
         checker.refuse(device.unit_id.as_ref(), "unit_id", why);
         checker.refuse(device.base.as_ref(), "base", why);
+        checker.refuse(device.gap.as_ref(), "gap", "only a device of a Modbus bus has it");
         let time = device_time(checker, device);
         points.extend(device.point.iter().map(|point| line_point(checker, point, time.as_ref())));
     }

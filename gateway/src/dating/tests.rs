@@ -348,7 +348,7 @@ fn lives() -> impl Strategy<Value = Vec<(Boot, i64, Option<i64>, i64)>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
     #[test]
     fn no_reading_is_lost_or_stored_twice_whatever_the_clock_does(lives in lives(), patience_s in 600..86_400_i64) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -398,8 +398,7 @@ async fn a_bus_polls_while_the_clock_is_not_known() {
     let (readings, received) = mpsc::channel(16);
     let running = tokio::spawn(dater.run(received));
     let (stop, newest) = (CancellationToken::new(), Newest::from_fn(|_| None));
-    let context =
-        BusContext { clock, readings, newest, stop: stop.clone(), states: BusStates::new(), learned: None };
+    let context = BusContext { clock, readings, newest, stop: stop.clone(), states: BusStates::new(), learned: None };
     let bus = tokio::spawn(bus::run(config.buses()[0].clone(), context));
 
     let (stream, _) = listener.accept().await.expect("the gateway connects");
@@ -423,7 +422,10 @@ async fn a_bus_polls_while_the_clock_is_not_known() {
     let stored = site.stored().await;
     let of = |sensor: &str| stored.iter().filter(|reading| reading.sensor.as_str() == sensor).collect::<Vec<_>>();
     assert_eq!(marked(&stored), 0);
-    let humidity: Vec<_> = of("mast/humidity").iter().filter_map(|reading| reading.value.map(|value| (value as i64, reading.time_us))).collect();
+    let humidity: Vec<_> = of("mast/humidity")
+        .iter()
+        .filter_map(|reading| reading.value.map(|value| (value as i64, reading.time_us)))
+        .collect();
     assert!(humidity.len() >= 39, "{humidity:?}");
     assert!(humidity.iter().all(|(number, time_us)| *time_us == START_US + number * SECOND_US), "{humidity:?}");
     let temperature = of("mast/air_temperature");
