@@ -46,3 +46,4 @@ deny:
 # At full size what CI runs a share of
 campaign: (peers "--seconds" "900")
     PROPTEST_CASES=4096 cargo test --workspace
+    TJERN_OUTAGE_S=259200 cargo test --release -p tjern-gateway --test outage 72 -- --nocapture

@@ -24,6 +24,7 @@ use crate::clock::{Witness, known_us, working};
 use crate::config::{BusKind, Config};
 use crate::grid::{Grid, LOOK_AGAIN};
 use crate::spool::{Spool, SpoolSettings, Undated};
+use crate::system::SystemReadings;
 
 /// What is known of the sensors.
 #[derive(Debug, Clone, Default)]
@@ -57,6 +58,8 @@ pub(crate) struct Dater {
     hold: Hold,
     /// What an earlier run left.
     leftover: Option<Undated>,
+    /// The gateway's own readings, which join others once the clock is known.
+    system: Option<SystemReadings>,
     /// The last slot of a sensor that was dated when the clock came.
     redated: HashMap<SensorId, i64>,
 }
@@ -158,9 +161,16 @@ impl Dater {
             began_us,
             hold: Hold::Empty,
             leftover,
+            system: None,
             redated: HashMap::new(),
         };
         (dater, clock)
+    }
+
+    /// The same, with the gateway's own readings.
+    pub(crate) fn with_system(mut self, system: Option<SystemReadings>) -> Self {
+        self.system = system;
+        self
     }
 
     /// Takes what the buses read until the last of them has gone.
@@ -210,6 +220,9 @@ impl Dater {
             }
         }
         self.hold(held, &mut ready).await;
+        if let Some(system) = self.system.as_mut().filter(|_| self.clock.is_set()) {
+            system.join(&mut ready);
+        }
         self.spool.append(ready).await;
     }
 

@@ -27,7 +27,8 @@ use crate::clock::Witness;
 use crate::config::{Bus, Config};
 use crate::dating::{ClockPolicy, Dater, Sensors};
 use crate::spool::{Spool, SpoolError, SpoolSettings};
-use crate::upload::{self, UploadSettings};
+use crate::system::SystemReadings;
+use crate::upload::{self, UploadSettings, UploadState};
 
 /// Transactions under way get so long to end: a timeout may be longer than a shutdown.
 const BUS_GRACE: Duration = Duration::from_secs(10);
@@ -81,12 +82,15 @@ pub async fn run(config: Config, options: RunOptions) -> Result<(), RunError> {
 async fn run_over(spool: Spool, config: Config, options: RunOptions) -> Result<(), RunError> {
     let RunOptions { clock, stop, store } = options;
     announce(&config, &spool);
-    let upload_stop = CancellationToken::new();
-    let (uploader, upload_ended) =
-        watched(upload::run(spool.clone(), upload_settings(&config, store), upload_stop.clone()));
-    let (readings, received) = mpsc::channel(READINGS_QUEUE);
     let (dater, clock) = begin_dating(&config, spool.clone(), clock).await?;
-    let (appender, append_ended) = watched(dater.run(received));
+    let upload_stop = CancellationToken::new();
+    let upload_state = UploadState::default();
+    let settings = upload_settings(&config, store, &clock, upload_state.clone());
+    let (uploader, upload_ended) = watched(upload::run(spool.clone(), settings, upload_stop.clone()));
+    let (readings, received) = mpsc::channel(READINGS_QUEUE);
+    // How far the clock is off nobody says: once it is synchronised, hardly at all.
+    let system = SystemReadings::new(config.gateway(), clock.clone(), upload_state.clone(), || None);
+    let (appender, append_ended) = watched(dater.with_system(system.ok()).run(received));
     let bus_stop = stop.child_token();
     let buses = start_buses(&config, &clock, readings.clone(), &spool, &bus_stop);
     let ended = tokio::select! {
@@ -162,13 +166,18 @@ async fn open_spool(config: &Config, clock: Clock) -> Result<Spool, RunError> {
     Ok(tokio::task::spawn_blocking(move || Spool::open(settings, clock)).await??)
 }
 
-fn upload_settings(config: &Config, store: Option<Store>) -> UploadSettings {
+fn upload_settings(config: &Config, store: Option<Store>, clock: &Clock, state: UploadState) -> UploadSettings {
+    let upload = config.upload();
     UploadSettings {
-        lake: config.lake().clone(),
-        source: config.gateway().clone(),
-        every: config.upload_every().duration(),
-        configuration: Some((config.sha256(), config.text().to_owned())),
+        every: upload.every.duration(),
+        configuration: Some((config.sha256(), config.public_text())),
         store,
+        limits: upload.limits,
+        live_first_after: upload.live_first_after,
+        credentials_file: upload.credentials_file.clone(),
+        clock: clock.clone(),
+        state,
+        ..UploadSettings::new(config.lake().clone(), config.gateway().clone())
     }
 }
 

@@ -14,12 +14,12 @@ use toml::Spanned;
 use super::device::modbus_devices;
 use super::file::{BusFile, ConfigFile, SpoolFile};
 use super::lines::{framing, line_points};
+use super::upload::upload;
 use super::{Bus, BusKind, ClockConfig, Config, LinePlace, Parity, Serial, SpoolConfig, wire};
 use crate::spool::MAX_BYTES_LEAST;
 
 const MAX_BYTES_DEFAULT: u64 = 1 << 30;
 const SYNC_EVERY_DEFAULT: Period = Period::from_seconds(5);
-const UPLOAD_EVERY_DEFAULT: Period = Period::from_seconds(60);
 /// How long readings wait for the clock.
 const PATIENCE_DEFAULT: Duration = Duration::from_secs(24 * 3_600);
 const DOWN_REPORT_DEFAULT: Period = Period::from_seconds(300);
@@ -163,10 +163,10 @@ pub(super) fn config(text: &ConfigText, file: ConfigFile) -> Result<Config, Conf
     let gateway = gateway(&mut checker, &file.gateway);
     let lake = checker.parse(&file.lake);
     let spool = spool(&mut checker, &file.spool);
-    let upload_every = checker.period(file.upload.every.as_ref(), UPLOAD_EVERY_DEFAULT);
     let patience = file.clock.patience.as_ref().map_or(Some(PATIENCE_DEFAULT), |text| checker.duration(text));
     let clock =
         ClockConfig { patience: patience.unwrap_or(PATIENCE_DEFAULT), trusted: file.clock.trusted.unwrap_or(false) };
+    let upload = upload(&mut checker, &file.upload);
     let down_report = checker.period(file.down_report.as_ref(), DOWN_REPORT_DEFAULT);
     checker.names("bus", "", file.bus.iter().map(|bus| &bus.name));
     check_places(&mut checker, &file.bus);
@@ -174,7 +174,7 @@ pub(super) fn config(text: &ConfigText, file: ConfigFile) -> Result<Config, Conf
     let complete = (gateway, lake, spool, buses.into_iter().collect::<Option<Vec<_>>>());
     match (complete, checker.problems.is_empty()) {
         ((Some(gateway), Some(lake), Some(spool), Some(buses)), true) => {
-            Ok(Config { text: text.clone(), gateway, lake, spool, upload_every, clock, buses })
+            Ok(Config { text: text.clone(), gateway, lake, spool, upload, clock, buses })
         }
         _ => Err(ConfigError::Wrong(checker.problems)),
     }
