@@ -52,7 +52,7 @@ pub enum GatewayCommand {
     /// Reads once, and shows what came in every type and byte order
     Read(read::ReadArguments),
     /// Looks who is on a line and what they hold; writes a configuration
-    Scan(scan::ScanArguments),
+    Scan(Box<scan::ScanArguments>),
     /// Listens to an RTU line and tells what others say on it
     Sniff(sniff::SniffArguments),
     /// Shows the requests that will be sent, each bus's load, and the shortest period that it can keep
@@ -67,7 +67,7 @@ pub async fn execute(command: GatewayCommand) -> ExitCode {
         GatewayCommand::Doctor(arguments) => Box::pin(doctor::execute(arguments)).await,
         GatewayCommand::Maintenance(arguments) => maintenance::execute(arguments),
         GatewayCommand::Read(arguments) => Box::pin(read::execute(arguments)).await,
-        GatewayCommand::Scan(arguments) => Box::pin(scan::execute(arguments)).await,
+        GatewayCommand::Scan(arguments) => Box::pin(scan::execute(*arguments)).await,
         GatewayCommand::Sniff(arguments) => Box::pin(sniff::execute(arguments)).await,
         GatewayCommand::Plan(arguments) => plan::execute(&arguments),
     }

@@ -50,6 +50,7 @@ pub(crate) struct ClockPolicy {
 #[derive(Debug)]
 pub(crate) struct Dater {
     maintenance: Maintenance,
+    /// The gateway's own readings, which join others once the clock is known.
     system: Option<SystemReadings>,
     spool: Spool,
     settings: SpoolSettings,
@@ -169,9 +170,10 @@ impl Dater {
         (dater, clock)
     }
 
-    /// The same with the gateway's own readings among what it hands on.
-    pub(crate) fn with_system(self, system: Option<SystemReadings>) -> Self {
-        Self { system, ..self }
+    /// The same, with the gateway's own readings.
+    pub(crate) fn with_system(mut self, system: Option<SystemReadings>) -> Self {
+        self.system = system;
+        self
     }
 
     /// Takes what the buses read until the last of them has gone.
@@ -222,7 +224,7 @@ impl Dater {
         }
         self.hold(held, &mut ready).await;
         self.maintenance.mark(&mut ready);
-        if let Some(system) = &mut self.system {
+        if let Some(system) = self.system.as_mut().filter(|_| self.clock.is_set()) {
             system.join(&mut ready);
         }
         self.spool.append(ready).await;

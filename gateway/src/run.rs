@@ -82,13 +82,13 @@ pub async fn run(config: Config, options: RunOptions) -> Result<(), RunError> {
 async fn run_over(spool: Spool, config: Config, options: RunOptions) -> Result<(), RunError> {
     let RunOptions { clock, stop, store } = options;
     announce(&config, &spool);
+    let (dater, clock) = begin_dating(&config, spool.clone(), clock).await?;
     let upload_stop = CancellationToken::new();
     let upload_state = UploadState::default();
     let settings = upload_settings(&config, store, &clock, upload_state.clone());
     let (uploader, upload_ended) = watched(upload::run(spool.clone(), settings, upload_stop.clone()));
     let (readings, received) = mpsc::channel(READINGS_QUEUE);
-    let (dater, clock) = begin_dating(&config, spool.clone(), clock).await?;
-    // How far the clock is off nobody says here yet.
+    // How far the clock is off nobody says: once it is synchronised, hardly at all.
     let system = SystemReadings::new(config.gateway(), clock.clone(), upload_state.clone(), || None);
     let (appender, append_ended) = watched(dater.with_system(system.ok()).run(received));
     let bus_stop = stop.child_token();

@@ -348,7 +348,7 @@ fn lives() -> impl Strategy<Value = Vec<(Boot, i64, Option<i64>, i64)>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
     #[test]
     fn no_reading_is_lost_or_stored_twice_whatever_the_clock_does(lives in lives(), patience_s in 600..86_400_i64) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
