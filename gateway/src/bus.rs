@@ -97,8 +97,8 @@ pub async fn run(bus: Bus, context: BusContext) {
             let setting = poll::Setting { name: bus.name, kind, wire, limits, policy: health::Policy::DEFAULT };
             modbus::Actor::new(setting, master, devices, (keeper, memory), context).run().await;
         }
-        BusKind::TextLines { place, poll, terminator, points } => {
-            lines::Actor::new(bus.name, (place, poll, terminator), points, limits, context).run().await;
+        BusKind::TextLines { place, poll, framing, points } => {
+            lines::Actor::new(bus.name, (place, poll, framing), points, limits, context).run().await;
         }
     }
 }

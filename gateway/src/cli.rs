@@ -4,6 +4,9 @@
 //! of [`GatewayCommand`]. stdout is for data, stderr is for the log. Exit status: 0 when it was told to end, 1 when it failed, 2 for a wrong
 //! configuration, with nothing started.
 
+pub mod check;
+pub mod doctor;
+pub mod maintenance;
 pub mod plan;
 mod progress;
 pub mod read;
@@ -15,13 +18,17 @@ mod target;
 pub mod watch;
 
 use std::io::{self, IsTerminal};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Subcommand;
+use tjern_readings::configuration::{ConfigError, Problem};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 use tracing_subscriber::EnvFilter;
+
+use crate::config::Config;
 
 /// What the log says unless `RUST_LOG` says otherwise: a lake that is away is told once by the
 /// uploader, and not at every attempt of the library below it.
@@ -40,6 +47,12 @@ pub enum GatewayCommand {
     Run(run::RunArguments),
     /// Shows the requests that will be sent, each bus's load, and the shortest period that it can keep
     Plan(plan::PlanArguments),
+    /// Says all that is wrong or odd with a configuration, and starts nothing
+    Check(check::CheckArguments),
+    /// Looks at the machine: ports, clock, disk, spool, lake, certificates; says what to do
+    Doctor(doctor::DoctorArguments),
+    /// Marks readings of sensors that somebody is working on
+    Maintenance(maintenance::MaintenanceArguments),
     /// Reads once, and shows what came in every type and byte order
     Read(read::ReadArguments),
     /// Looks who is on a line and what they hold; writes a configuration
@@ -56,12 +69,45 @@ pub enum GatewayCommand {
 pub async fn execute(command: GatewayCommand) -> ExitCode {
     match command {
         GatewayCommand::Run(arguments) => Box::pin(run::execute(arguments)).await,
+        GatewayCommand::Check(arguments) => check::execute(&arguments),
+        GatewayCommand::Doctor(arguments) => Box::pin(doctor::execute(arguments)).await,
+        GatewayCommand::Maintenance(arguments) => maintenance::execute(arguments),
         GatewayCommand::Plan(arguments) => plan::execute(&arguments),
         GatewayCommand::Read(arguments) => Box::pin(read::execute(arguments)).await,
         GatewayCommand::Scan(arguments) => Box::pin(scan::execute(*arguments)).await,
         GatewayCommand::Sniff(arguments) => Box::pin(sniff::execute(arguments)).await,
         GatewayCommand::Spool(arguments) => Box::pin(spool::execute(arguments)).await,
         GatewayCommand::Watch(arguments) => Box::pin(watch::execute(arguments)).await,
+    }
+}
+
+/// Reads a configuration; what is wrong with it was told on stderr.
+pub(crate) fn load(path: &Path) -> Result<Config, ExitCode> {
+    Config::load(path).map_err(|error| {
+        let text = if has_colors(&io::stderr()) { error.colored() } else { error.to_string() };
+        match error {
+            ConfigError::Unreadable { .. } => eprintln!("error: {text}"),
+            ConfigError::Wrong(_) => eprintln!("{text}"),
+        }
+        ExitCode::from(WRONG)
+    })
+}
+
+/// A problem as stderr shows it.
+fn shown(problem: &Problem) -> String {
+    if has_colors(&io::stderr()) { problem.colored().to_owned() } else { problem.to_string() }
+}
+
+/// Whether a stream shows colours: a terminal, unless `NO_COLOR` is set.
+pub(crate) fn has_colors(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// A time as a person reads it, in UTC like the data.
+fn utc(time_us: i64) -> String {
+    match jiff::Timestamp::from_microsecond(time_us) {
+        Ok(time) => time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
+        Err(_) => format!("{time_us} µs since 1970"),
     }
 }
 
@@ -88,8 +134,7 @@ pub fn stop_on_signals(stop: &CancellationToken) -> io::Result<()> {
 /// its warnings; in colour on a terminal, unless `NO_COLOR` is set. A second call changes nothing.
 pub fn start_log() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOG_DEFAULT));
-    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let colored = io::stderr().is_terminal() && !no_color;
+    let colored = has_colors(&io::stderr());
     let log =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colored).with_target(false);
     // An error means that a log was started before.

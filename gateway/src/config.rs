@@ -1,32 +1,40 @@
 //! The gateway's configuration: what its file says, held against what can be.
 //!
 //! A [`Config`] exists only if all of it makes sense, so that nothing further in checks again.
-//! Everything that is wrong is reported at once, each with its place in the file; only what is no
-//! TOML, or has an unknown or missing key, ends the reading at the first such place. Paths are
+//! Everything that is wrong is reported at once, each with its place in the file; only what is no TOML
+//! has to be mended before the rest is looked at, and a key that the file itself lacks. Paths are
 //! relative to the working directory. Defaults that the hardware suggests: Modbus RTU 19200 8E1 (as
 //! its specification has it), text lines 4800 8N1 (as NMEA 0183 has it).
 
 mod check;
+mod checker;
 mod device;
 mod file;
+mod lines;
 mod listen;
+mod number;
+mod overlap;
+mod profile;
 mod reload;
 mod upload;
 mod wire;
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use regex::Regex;
 use sha2::{Digest, Sha256};
-use tjern_readings::configuration::{ConfigError, ConfigText, Period};
+use tjern_readings::configuration::{ConfigError, ConfigText, Period, Problem, Remark, Severity};
 use tjern_readings::sensor::{SensorId, SourceName};
 use tjern_readings::store::LakeUrl;
 
 use crate::grid::Grid;
+use crate::lines::Framing;
+use crate::lines::time::DeviceTime;
 use crate::modbus::timing::Line;
 use crate::modbus::transport::{BITS_MAX, REGISTERS_MAX, Table};
-use crate::value::{NumberType, Order, Scaling};
+use crate::value::{NoValue, NumberType, Order, Scaling};
 
 pub use listen::{ListenError, StatusListen};
 pub use upload::UploadConfig;
@@ -40,7 +48,18 @@ pub struct Config {
     spool: SpoolConfig,
     upload: UploadConfig,
     status_listen: Option<StatusListen>,
+    clock: ClockConfig,
     buses: Vec<Bus>,
+    warnings: Vec<Problem>,
+    places: Places,
+}
+
+/// Where names stand in the file, in bytes from its start, for what is found out about them later.
+#[derive(Debug, Clone, Default)]
+struct Places {
+    device_count: usize,
+    ports: Vec<(String, Range<usize>)>,
+    buses: Vec<(String, Range<usize>)>,
 }
 
 /// `[spool]`.
@@ -54,6 +73,15 @@ pub struct SpoolConfig {
     pub max_disk_share: f64,
     /// How long a reading may wait for the disk.
     pub sync_every: Period,
+}
+
+/// `[clock]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClockConfig {
+    /// How long readings wait for a clock that is not known.
+    pub patience: Duration,
+    /// The clock is right, whatever is said of it.
+    pub trusted: bool,
 }
 
 /// `[[bus]]`: a wire, or what stands for one, and what hangs on it.
@@ -109,8 +137,8 @@ pub enum BusKind {
         place: LinePlace,
         /// What is sent before each reading, if the device wants to be asked.
         poll: Option<String>,
-        /// What ends a line.
-        terminator: String,
+        /// Where a line ends.
+        framing: Framing,
         /// What is read from them.
         points: Vec<LinePoint>,
     },
@@ -235,6 +263,8 @@ pub struct LinePoint {
     pub common: PointCommon,
     /// Where in a line the number stands.
     pub field: LineField,
+    /// Where a line says what time it is, if its readings shall have that.
+    pub time: Option<DeviceTime>,
 }
 
 /// Where in a line of text a number stands.
@@ -251,7 +281,7 @@ pub enum LineField {
     Column {
         /// Which column.
         column: usize,
-        /// What stands between columns.
+        /// What stands between columns; `whitespace` is any run of blanks and tabs.
         separator: String,
     },
     /// The group `value` of a pattern.
@@ -265,6 +295,8 @@ pub struct PointCommon {
     pub sensor: SensorId,
     /// When it is read.
     pub grid: Grid,
+    /// By which raw numbers the device says that it has no value.
+    pub no_value: NoValue,
     /// From the raw number to the value.
     pub scaling: Scaling,
     /// The unit, as it shall stand in the register.
@@ -285,7 +317,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError::Wrong`] with everything that is wrong with it.
     pub fn parse(text: &ConfigText) -> Result<Self, ConfigError> {
-        check::config(text, text.parse()?)
+        check::config(text, text.shape())
     }
 
     /// The text that it was read from.
@@ -298,6 +330,45 @@ impl Config {
     #[must_use]
     pub fn path(&self) -> &Path {
         self.text.path()
+    }
+
+    /// What works, but hardly as it was meant.
+    #[must_use]
+    pub fn warnings(&self) -> &[Problem] {
+        &self.warnings
+    }
+
+    /// How many devices there are.
+    #[must_use]
+    pub const fn device_count(&self) -> usize {
+        self.places.device_count
+    }
+
+    /// The serial ports that it names.
+    pub fn ports(&self) -> impl Iterator<Item = &str> {
+        self.places.ports.iter().map(|(port, _)| port.as_str())
+    }
+
+    /// A problem with a port that it names, told at its place.
+    #[must_use]
+    pub fn port_problem(&self, port: &str, severity: Severity, message: String, hint: String) -> Problem {
+        self.problem_at(&self.places.ports, port, (severity, message, hint))
+    }
+
+    /// A problem with a bus that it names, told at its place.
+    #[must_use]
+    pub fn bus_problem(&self, bus: &str, severity: Severity, message: String, hint: String) -> Problem {
+        self.problem_at(&self.places.buses, bus, (severity, message, hint))
+    }
+
+    fn problem_at(
+        &self,
+        places: &[(String, Range<usize>)],
+        name: &str,
+        (severity, message, hint): (Severity, String, String),
+    ) -> Problem {
+        let span = places.iter().find(|(known, _)| known == name).map_or(0..0, |(_, span)| span.clone());
+        self.text.problem_of(Remark { severity, span, message, hint: Some(hint), related: Vec::new() })
     }
 
     /// The text without what looks like a secret in it: what is uploaded.
@@ -346,6 +417,12 @@ impl Config {
     #[must_use]
     pub const fn status_listen(&self) -> Option<&StatusListen> {
         self.status_listen.as_ref()
+    }
+
+    /// `[clock]`.
+    #[must_use]
+    pub const fn clock(&self) -> ClockConfig {
+        self.clock
     }
 
     /// The buses.

@@ -3,7 +3,7 @@
 //! ```text
 //! config ── grid ── bus (one actor a bus) ── readings ── spool ── upload ── <lake>/landing/…
 //!                    ├─ modbus: tcp, rtu ── value
-//!                    └─ lines: nmea, delimited, pattern
+//!                    └─ lines: nmea, delimited, pattern, time
 //! ```
 //!
 //! Invariants: no Modbus request but the four reads passes [`modbus::transport`]; decoders
@@ -15,11 +15,15 @@
 
 pub mod bus;
 pub mod cli;
+pub mod clock;
 pub mod config;
+mod dating;
 pub mod grid;
 pub mod lines;
+pub mod maintenance;
 pub mod modbus;
 pub mod notify;
+mod ports;
 pub mod run;
 pub mod simulate;
 pub mod spool;

@@ -30,13 +30,15 @@ use tracing::{error, info, warn};
 
 use crate::bus::state::BusStates;
 use crate::bus::{BusContext, Newest};
+use crate::clock::Witness;
 use crate::config::Config;
+use crate::dating::{ClockPolicy, Dater, Sensors};
 use crate::notify::Notifier;
 use crate::spool::{self, Spool, SpoolError, SpoolSettings};
 use crate::status::{self, StatusSource};
 use crate::system::SystemReadings;
 use crate::upload::{Unsent, UploadSettings, UploadState};
-use appender::Appender;
+pub(crate) use appender::Appender;
 use buses::Buses;
 use uploads::Uploads;
 
@@ -107,7 +109,9 @@ async fn run_over(spool: Spool, config: Config, options: RunOptions, service: Se
     let Service { mut reloads, notifier } = service;
     let stop = options.stop.clone();
     announce(&config, &spool);
-    let mut gateway = Running::start(spool, config, options, notifier);
+    let (dater, clock) = begin_dating(&config, spool.clone(), options.clock.clone()).await?;
+    let options = RunOptions { clock, ..options };
+    let mut gateway = Running::start((spool, dater), config, options, notifier);
     let ended = loop {
         tokio::select! {
             biased;
@@ -152,14 +156,14 @@ struct Running {
 }
 
 impl Running {
-    fn start(spool: Spool, config: Config, options: RunOptions, notifier: Notifier) -> Self {
+    fn start((spool, dater): (Spool, Dater), config: Config, options: RunOptions, notifier: Notifier) -> Self {
         let RunOptions { clock, stop, store } = options;
         let upload =
             UploadShare { store, clock: clock.clone(), state: UploadState::default(), unsent: Unsent::default() };
         let uploads = Uploads::start(spool.clone(), upload.settings(&config));
-        // How far the clock is off nobody says here yet.
+        // How far the clock is off nobody says: once it is synchronised, hardly at all.
         let system = SystemReadings::new(config.gateway(), clock.clone(), upload.state.clone(), || None);
-        let (appender, readings) = Appender::start(spool.clone(), system.ok());
+        let (appender, readings) = Appender::start(dater.with_system(system.ok()));
         let bus_stop = stop.child_token();
         let states = BusStates::new();
         let newest_of = spool.clone();
@@ -220,7 +224,7 @@ impl Running {
         self.buses.end(&changes.ending).await;
         // A sensor that moves to another bus is not stored twice for a slot: what its old bus read is in the
         // spool before its new one begins.
-        self.appender.flush().await;
+        self.appender.flush(Sensors::of(&config)).await;
         self.spool.set_configuration(config.sha256()).await;
         self.buses.begin_missing(&config);
         self.uploads = self.uploads.replace(self.upload.settings(&config));
@@ -274,6 +278,20 @@ fn watched(task: impl Future<Output = ()> + Send + 'static) -> Task {
         task.await;
     });
     (AbortOnDropHandle::new(handle), ended)
+}
+
+/// The way of readings into the spool, and the clock to work with: the machine's may not be known yet.
+async fn begin_dating(config: &Config, spool: Spool, wall: Clock) -> Result<(Dater, Clock), RunError> {
+    let (settings, sensors) = (spool_settings(config), Sensors::of(config));
+    let clock = config.clock();
+    let policy = ClockPolicy {
+        patience_us: i64::try_from(clock.patience.as_micros()).unwrap_or(i64::MAX),
+        trusted: clock.trusted,
+        witness: Witness::system(),
+    };
+    // What an earlier run left is read: not on a thread that others wait for.
+    let beginning = tokio::task::spawn_blocking(move || Dater::begin(spool, settings, &wall, sensors, policy));
+    Ok(beginning.await?)
 }
 
 async fn open_spool(config: &Config, clock: Clock) -> Result<Spool, RunError> {

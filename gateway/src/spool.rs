@@ -35,6 +35,7 @@ mod sealed;
 mod segment;
 mod shelf;
 mod survey;
+mod undated;
 mod verify;
 
 use std::collections::HashMap;
@@ -54,6 +55,7 @@ pub use look::{Finding, SegmentLook, SpoolLook};
 pub(crate) use probe::SpoolProbe;
 pub(crate) use recovery::MAX_BYTES_LEAST;
 pub use sealed::{SealedKind, SealedObject};
+pub(crate) use undated::Undated;
 
 use actor::Command;
 use disk::{Disk, Folder, TakeError};

@@ -1,23 +1,41 @@
-//! From registers to a value: types, orders, and scaling that gives what people expect. No I/O.
+//! From registers to a raw number: types and orders. No I/O.
 //!
-//! A device holds a number in one, two or four 16-bit registers. `abcd` means the most significant
+//! A device holds a number in one to four 16-bit registers. `abcd` means the most significant
 //! register first, each with its most significant byte first, as the specification has it; devices
-//! do otherwise. `cdab` reverses the registers, `badc` swaps the bytes in each, `dcba` does both.
+//! do otherwise. `cdab` reverses the registers, `badc` swaps the bytes in each, `dcba` does both: of
+//! two registers, of three, or of four. A number of four registers may also be two of two registers
+//! each, with the halves in the other order than the registers in them: `efghabcd`, `cdabghef`, and the
+//! same with the bytes of each register swapped. Those are all the orders that devices have, since each
+//! byte keeps its register. Every order is its own inverse.
 //!
-//! Scaling is decimal arithmetic wherever it can be: 125 × 0.1 is 12.5 and 3 × 0.1 is 0.3, the `f64`
-//! nearest to what a pocket calculator shows, and not 0.30000000000000004. That holds for whole raw
-//! numbers as long as the sum, written with enough decimals to be whole, stays within 2⁵³; past that
-//! it is plain floating-point arithmetic in the order of the formula `raw × scale + offset`.
+//! A value is an `f64`: integers beyond 2⁵³ are not rounded but refused ([`Cause::Precision`]).
+
+mod no_value;
+mod scaling;
 
 use std::str::FromStr;
 
 use tjern_readings::reading::{Cause, exact_i64, exact_u64};
+
+pub(crate) use no_value::WrittenNumbers;
+pub use no_value::{NoValue, NotRepresentable, WrittenNumber};
+pub use scaling::Scaling;
 
 /// How a number lies in registers, or that it is a single bit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum NumberType {
     /// A coil or a discrete input: 0 or 1.
     Bool,
+    /// One bit of a register, from 0 for the least significant: 0 or 1.
+    Bit(u8),
+    /// The low byte of a register, unsigned.
+    U8,
+    /// The low byte of a register, two's complement.
+    I8,
+    /// The high byte of a register, unsigned.
+    HighU8,
+    /// The high byte of a register, two's complement.
+    HighI8,
     /// One register, unsigned.
     U16,
     /// One register, two's complement.
@@ -28,35 +46,81 @@ pub enum NumberType {
     I32,
     /// Two registers, IEEE 754 binary32.
     F32,
+    /// Three registers, unsigned.
+    U48,
+    /// Three registers, two's complement.
+    I48,
     /// Four registers, unsigned.
     U64,
     /// Four registers, two's complement.
     I64,
     /// Four registers, IEEE 754 binary64.
     F64,
+    /// One register, four decimal digits of four bits each.
+    Bcd16,
+    /// Two registers, eight decimal digits.
+    Bcd32,
+    /// Four registers, sixteen decimal digits.
+    Bcd64,
 }
 
 impl NumberType {
-    /// Every type, with the word that stands in configurations.
+    /// Every type that has a word of its own in configurations, with that word. A bit of a register and
+    /// the high byte of one are `bool` and `u8`, `i8` with a key more.
     pub const ALL: &[(&str, Self)] = &[
         ("bool", Self::Bool),
+        ("u8", Self::U8),
+        ("i8", Self::I8),
         ("u16", Self::U16),
         ("i16", Self::I16),
         ("u32", Self::U32),
         ("i32", Self::I32),
         ("f32", Self::F32),
+        ("u48", Self::U48),
+        ("i48", Self::I48),
         ("u64", Self::U64),
         ("i64", Self::I64),
         ("f64", Self::F64),
+        ("bcd16", Self::Bcd16),
+        ("bcd32", Self::Bcd32),
+        ("bcd64", Self::Bcd64),
     ];
 
     /// How many addresses it takes: registers, or one bit.
     #[must_use]
     pub const fn width(self) -> u16 {
         match self {
-            Self::Bool | Self::U16 | Self::I16 => 1,
-            Self::U32 | Self::I32 | Self::F32 => 2,
-            Self::U64 | Self::I64 | Self::F64 => 4,
+            Self::Bool | Self::Bit(_) | Self::U8 | Self::I8 | Self::HighU8 | Self::HighI8 => 1,
+            Self::U16 | Self::I16 | Self::Bcd16 => 1,
+            Self::U32 | Self::I32 | Self::F32 | Self::Bcd32 => 2,
+            Self::U48 | Self::I48 => 3,
+            Self::U64 | Self::I64 | Self::F64 | Self::Bcd64 => 4,
+        }
+    }
+
+    /// How many bits the number itself has.
+    #[must_use]
+    pub const fn bits(self) -> u32 {
+        match self {
+            Self::Bool | Self::Bit(_) => 1,
+            Self::U8 | Self::I8 | Self::HighU8 | Self::HighI8 => 8,
+            _ => 16 * self.width() as u32,
+        }
+    }
+
+    /// Whether it is less than a register: others may lie in the same one.
+    #[must_use]
+    pub const fn is_part_of_register(self) -> bool {
+        self.bits() < 16
+    }
+
+    /// The high byte where this is the low one of a register.
+    #[must_use]
+    pub const fn high(self) -> Option<Self> {
+        match self {
+            Self::U8 => Some(Self::HighU8),
+            Self::I8 => Some(Self::HighI8),
+            _ => None,
         }
     }
 }
@@ -73,25 +137,70 @@ pub enum Order {
     Badc,
     /// Both.
     Dcba,
+    /// Of four registers: the two halves exchanged.
+    Efghabcd,
+    /// Of four registers: the halves exchanged, bytes swapped in each register.
+    Fehgbadc,
+    /// Of four registers: the registers exchanged in each half.
+    Cdabghef,
+    /// Of four registers: the registers exchanged in each half, bytes swapped in each register.
+    Dcbahgfe,
 }
 
 impl Order {
-    /// Every order, with the word that stands in configurations.
+    /// The orders of numbers of any width, with the words that stand in configurations.
     pub const ALL: &[(&str, Self)] =
         &[("abcd", Self::Abcd), ("cdab", Self::Cdab), ("badc", Self::Badc), ("dcba", Self::Dcba)];
+
+    /// The orders of numbers of four registers, letter by letter: those of [`Order::ALL`] and four more.
+    pub const OF_FOUR_REGISTERS: &[(&str, Self)] = &[
+        ("abcdefgh", Self::Abcd),
+        ("ghefcdab", Self::Cdab),
+        ("badcfehg", Self::Badc),
+        ("hgfedcba", Self::Dcba),
+        ("efghabcd", Self::Efghabcd),
+        ("fehgbadc", Self::Fehgbadc),
+        ("cdabghef", Self::Cdabghef),
+        ("dcbahgfe", Self::Dcbahgfe),
+    ];
+
+    /// Whether numbers of this type can lie in this order.
+    #[must_use]
+    pub const fn fits(self, kind: NumberType) -> bool {
+        kind.width() == 4 || matches!(self, Self::Abcd | Self::Cdab | Self::Badc | Self::Dcba)
+    }
 
     const fn reverses_registers(self) -> bool {
         matches!(self, Self::Cdab | Self::Dcba)
     }
 
+    const fn exchanges_halves(self) -> bool {
+        matches!(self, Self::Efghabcd | Self::Fehgbadc)
+    }
+
+    const fn exchanges_in_halves(self) -> bool {
+        matches!(self, Self::Cdabghef | Self::Dcbahgfe)
+    }
+
     const fn swaps_bytes(self) -> bool {
-        matches!(self, Self::Badc | Self::Dcba)
+        matches!(self, Self::Badc | Self::Dcba | Self::Fehgbadc | Self::Dcbahgfe)
     }
 
     /// Each order is its own inverse.
     fn arrange(self, registers: &mut [u16]) {
         if self.reverses_registers() {
             registers.reverse();
+        }
+        match registers {
+            [first, second, third, fourth] if self.exchanges_halves() => {
+                std::mem::swap(first, third);
+                std::mem::swap(second, fourth);
+            }
+            [first, second, third, fourth] if self.exchanges_in_halves() => {
+                std::mem::swap(first, second);
+                std::mem::swap(third, fourth);
+            }
+            _ => {}
         }
         if self.swaps_bytes() {
             registers.iter_mut().for_each(|register| *register = register.swap_bytes());
@@ -128,7 +237,7 @@ impl FromStr for Order {
     type Err = UnknownWord;
 
     fn from_str(word: &str) -> Result<Self, UnknownWord> {
-        find_word(word, "order", Self::ALL)
+        find_word(word, "order", Self::OF_FOUR_REGISTERS).or_else(|_| find_word(word, "order", Self::ALL))
     }
 }
 
@@ -136,8 +245,13 @@ impl FromStr for Order {
 ///
 /// # Errors
 /// [`Cause::Malformed`] for another count of registers, [`Cause::Precision`] for an integer beyond
-/// 2⁵³, [`Cause::NotANumber`] for NaN and infinities.
+/// 2⁵³, [`Cause::NotANumber`] for NaN, infinities and decimal digits over nine.
 pub fn decode(kind: NumberType, order: Order, registers: &[u16]) -> Result<f64, Cause> {
+    interpret(kind, bits(kind, order, registers)?)
+}
+
+/// The number's own bits, the most significant first.
+fn bits(kind: NumberType, order: Order, registers: &[u16]) -> Result<u64, Cause> {
     let mut arranged = [0_u16; 4];
     let width = usize::from(kind.width());
     if registers.len() != width || kind == NumberType::Bool {
@@ -147,115 +261,78 @@ pub fn decode(kind: NumberType, order: Order, registers: &[u16]) -> Result<f64, 
     arranged.copy_from_slice(registers);
     order.arrange(arranged);
     let bits = arranged.iter().fold(0_u64, |bits, register| bits << 16 | u64::from(*register));
-    interpret(kind, bits)
+    Ok(match kind {
+        NumberType::Bit(bit) => bits.checked_shr(u32::from(bit)).unwrap_or(0) & 1,
+        NumberType::U8 | NumberType::I8 => bits & 0xFF,
+        NumberType::HighU8 | NumberType::HighI8 => bits >> 8,
+        _ => bits,
+    })
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "the bits are no wider than the type")]
 fn interpret(kind: NumberType, bits: u64) -> Result<f64, Cause> {
     let float = |value: f64| if value.is_finite() { Ok(value) } else { Err(Cause::NotANumber) };
     match kind {
-        NumberType::Bool | NumberType::U16 | NumberType::U32 | NumberType::U64 => exact_u64(bits),
+        NumberType::Bool | NumberType::Bit(_) => exact_u64(bits),
+        NumberType::U8 | NumberType::HighU8 | NumberType::U16 => exact_u64(bits),
+        NumberType::U32 | NumberType::U48 | NumberType::U64 => exact_u64(bits),
+        NumberType::I8 | NumberType::HighI8 => Ok(f64::from(bits as i8)),
         NumberType::I16 => Ok(f64::from(bits as i16)),
         NumberType::I32 => Ok(f64::from(bits as i32)),
+        // The sign of 48 bits is that of the same bits at the top of 64.
+        NumberType::I48 => exact_i64((bits << 16) as i64 >> 16),
         NumberType::I64 => exact_i64(bits as i64),
         NumberType::F32 => float(f64::from(f32::from_bits(bits as u32))),
         NumberType::F64 => float(f64::from_bits(bits)),
+        NumberType::Bcd16 | NumberType::Bcd32 | NumberType::Bcd64 => exact_u64(decimal_of(kind, bits)?),
     }
 }
 
+/// The number that the digits make, four bits each. Sixteen of them stay within 64 bits.
+fn decimal_of(kind: NumberType, bits: u64) -> Result<u64, Cause> {
+    (0..kind.bits() / 4).rev().try_fold(0_u64, |number, place| match bits >> (4 * place) & 0xF {
+        digit @ 0..=9 => Ok(number * 10 + digit),
+        _ => Err(Cause::NotANumber),
+    })
+}
+
+/// The digits of a number, four bits each; what has no place is cut off.
+fn decimal_bits(kind: NumberType, number: u64) -> u64 {
+    let digit = |place: u32| number / 10_u64.pow(place) % 10;
+    (0..kind.bits() / 4).fold(0, |bits, place| bits | digit(place) << (4 * place))
+}
+
 /// The registers of a raw number, for devices that we play ourselves. What the type cannot hold is
-/// rounded and clamped.
+/// rounded and clamped; the rest of a register that holds a bit or a byte is zero.
 #[must_use]
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` clamps, as documented")]
 pub fn encode(kind: NumberType, order: Order, raw: f64) -> Vec<u16> {
     let whole = raw.round();
+    let most_of_bcd = 10_u64.checked_pow(kind.bits() / 4).unwrap_or(u64::MAX) - 1;
     let bits = match kind {
         NumberType::Bool => u64::from(whole != 0.0),
+        NumberType::Bit(bit) => u64::from(whole != 0.0) << bit,
+        NumberType::U8 => u64::from(whole as u8),
+        NumberType::I8 => u64::from(whole as i8 as u8),
+        NumberType::HighU8 => u64::from(whole as u8) << 8,
+        NumberType::HighI8 => u64::from(whole as i8 as u8) << 8,
         NumberType::U16 => u64::from(whole as u16),
         NumberType::I16 => u64::from(whole as i16 as u16),
         NumberType::U32 => u64::from(whole as u32),
         NumberType::I32 => u64::from(whole as i32 as u32),
         NumberType::F32 => u64::from((raw as f32).to_bits()),
+        NumberType::U48 => (whole as u64).min((1 << 48) - 1),
+        NumberType::I48 => (whole as i64).clamp(-1 << 47, (1 << 47) - 1) as u64 & ((1 << 48) - 1),
         NumberType::U64 => whole as u64,
         NumberType::I64 => whole as i64 as u64,
         NumberType::F64 => raw.to_bits(),
+        NumberType::Bcd16 | NumberType::Bcd32 | NumberType::Bcd64 => {
+            decimal_bits(kind, (whole as u64).min(most_of_bcd))
+        }
     };
     let mut registers: Vec<u16> = (0..kind.width()).rev().map(|place| (bits >> (16 * place)) as u16).collect();
     order.arrange(&mut registers);
     registers
-}
-
-/// `value = raw × scale + offset`.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Scaling {
-    scale: f64,
-    offset: f64,
-    decimal: Option<Decimal>,
-}
-
-/// The same in whole numbers: `(raw × scale + offset) / divisor`.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Decimal {
-    scale: f64,
-    offset: f64,
-    divisor: f64,
-}
-
-/// Whole numbers up to here, and their sums, are exact.
-const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
-const DECIMALS_MAX: i32 = 12;
-
-impl Default for Scaling {
-    fn default() -> Self {
-        Self::new(1.0, 0.0)
-    }
-}
-
-impl Scaling {
-    /// A scaling; both numbers are finite and the scale is not zero (the configuration sees to it).
-    #[must_use]
-    pub fn new(scale: f64, offset: f64) -> Self {
-        let decimal = (0..=DECIMALS_MAX).find_map(|decimals| {
-            let divisor = 10_f64.powi(decimals);
-            let whole = |number: f64| {
-                let scaled = (number * divisor).round();
-                (scaled.abs() <= WHOLE_MAX && same(scaled / divisor, number)).then_some(scaled)
-            };
-            Some(Decimal { scale: whole(scale)?, offset: whole(offset)?, divisor })
-        });
-        Self { scale, offset, decimal }
-    }
-
-    /// The value of a raw number.
-    #[must_use]
-    pub fn apply(&self, raw: f64) -> f64 {
-        self.decimal.and_then(|decimal| decimal.apply(raw)).unwrap_or_else(|| self.apply_plainly(raw))
-    }
-
-    fn apply_plainly(&self, raw: f64) -> f64 {
-        if same(self.scale, 1.0) && same(self.offset, 0.0) { raw } else { raw * self.scale + self.offset }
-    }
-
-    /// The raw number of a value, for devices that we play ourselves.
-    #[must_use]
-    pub fn undo(&self, value: f64) -> f64 {
-        (value - self.offset) / self.scale
-    }
-}
-
-impl Decimal {
-    fn apply(&self, raw: f64) -> Option<f64> {
-        let product = raw * self.scale;
-        let sum = product + self.offset;
-        let exact = same(raw, raw.trunc()) && product.abs() <= WHOLE_MAX && sum.abs() <= WHOLE_MAX;
-        exact.then(|| sum / self.divisor)
-    }
-}
-
-/// Equal to the bit but for the sign of zero: a comparison that is meant, not a mistake.
-#[expect(clippy::float_cmp, reason = "exactness is the question")]
-fn same(one: f64, other: f64) -> bool {
-    one == other
 }
 
 #[cfg(test)]

@@ -2,50 +2,214 @@
 //!
 //! Everything that needs to know what time it is takes a [`Clock`], so that tests can set it.
 //! Waiting is the runtime's own business (`tokio::time`).
+//!
+//! A machine without a battery begins in 1970, or where it was switched off, until somebody tells it the
+//! time. For as long, a clock can be made to **estimate**: it goes on from the newest time that is known, on
+//! the monotonic clock, and says so; what was dated meanwhile is dated again once it is set.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, OnceLock};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Microseconds in a second.
 pub const SECOND_US: i64 = 1_000_000;
 
-/// What time it is. Clones of a manual clock share their hands.
+/// What time it is. Clones share their hands, and whether they estimate.
 #[derive(Debug, Clone, Default)]
-pub struct Clock(Option<Arc<AtomicI64>>);
+pub struct Clock {
+    hands: Hands,
+    estimate: Option<Arc<Estimate>>,
+}
+
+#[derive(Debug, Clone, Default)]
+enum Hands {
+    #[default]
+    Machine,
+    Manual(Arc<ManualHands>),
+}
+
+#[derive(Debug)]
+struct ManualHands {
+    wall_us: AtomicI64,
+    monotonic_us: AtomicI64,
+}
+
+#[derive(Debug)]
+struct Estimate {
+    /// How far it is before the monotonic clock.
+    ahead_us: i64,
+    /// What it said last; [`LASTS`] while it lasts.
+    ended_us: AtomicI64,
+    /// How far the wall clock was before it when it ended.
+    offset_us: AtomicI64,
+}
+
+/// The end of an estimate that lasts.
+const LASTS: i64 = i64::MAX;
 
 impl Clock {
     /// The machine's clock.
     #[must_use]
     pub const fn system() -> Self {
-        Self(None)
+        Self { hands: Hands::Machine, estimate: None }
     }
 
     /// A clock that stands still until it is set.
     #[must_use]
     pub fn manual(now_us: i64) -> Self {
-        Self(Some(Arc::new(AtomicI64::new(now_us))))
+        let hands = ManualHands { wall_us: AtomicI64::new(now_us), monotonic_us: AtomicI64::new(0) };
+        Self { hands: Hands::Manual(Arc::new(hands)), estimate: None }
+    }
+
+    /// The same clock, but what it says begins at `start_us` and goes on from there until
+    /// [`Self::settle`].
+    #[must_use]
+    pub fn estimating_from(&self, start_us: i64) -> Self {
+        let estimate = Estimate {
+            ahead_us: start_us.saturating_sub(self.monotonic_us()),
+            ended_us: AtomicI64::new(LASTS),
+            offset_us: AtomicI64::new(0),
+        };
+        Self { hands: self.hands.clone(), estimate: Some(Arc::new(estimate)) }
     }
 
     /// Microseconds since 1970 UTC.
     #[must_use]
     pub fn now_us(&self) -> i64 {
-        self.0.as_ref().map_or_else(system_now_us, |hands| hands.load(Ordering::Relaxed))
+        match &self.estimate {
+            Some(estimate) if estimate.lasts() => estimate.at(self.monotonic_us()),
+            _ => self.wall_us(),
+        }
+    }
+
+    /// What the wall clock says, right or wrong.
+    #[must_use]
+    pub fn wall_us(&self) -> i64 {
+        match &self.hands {
+            Hands::Machine => system_now_us(),
+            Hands::Manual(hands) => hands.wall_us.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Microseconds on a clock that nobody sets.
+    #[must_use]
+    pub fn monotonic_us(&self) -> i64 {
+        static START: OnceLock<Instant> = OnceLock::new();
+        match &self.hands {
+            Hands::Machine => micros(START.get_or_init(Instant::now).elapsed()),
+            Hands::Manual(hands) => hands.monotonic_us.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Whether what it says is the wall clock's word, and no estimate.
+    #[must_use]
+    pub fn is_set(&self) -> bool {
+        self.estimate.as_ref().is_none_or(|estimate| !estimate.lasts())
+    }
+
+    /// Ends the estimate: from now on the wall clock is believed. How far it is before what was estimated.
+    pub fn settle(&self) -> i64 {
+        let Some(estimate) = &self.estimate else { return 0 };
+        if estimate.lasts() {
+            let ended_us = estimate.at(self.monotonic_us());
+            estimate.offset_us.store(self.wall_us().saturating_sub(ended_us), Ordering::Release);
+            estimate.ended_us.store(ended_us, Ordering::Release);
+        }
+        estimate.offset_us.load(Ordering::Acquire)
+    }
+
+    /// How far the wall clock was before the estimate when that ended; `None` where there was none, or it
+    /// lasts.
+    #[must_use]
+    pub fn offset_us(&self) -> Option<i64> {
+        let estimate = self.estimate.as_ref().filter(|estimate| !estimate.lasts())?;
+        Some(estimate.offset_us.load(Ordering::Acquire))
+    }
+
+    /// Whether a moment that lay at or before now when this clock named it was estimated. After the
+    /// estimate it can be told from the others: it lies before the estimate's end, or, where the wall clock
+    /// was behind, in its future.
+    #[must_use]
+    pub fn is_estimate(&self, time_us: i64) -> bool {
+        let Some(estimate) = &self.estimate else { return false };
+        match estimate.ended_us.load(Ordering::Acquire) {
+            LASTS => true,
+            _ if estimate.offset_us.load(Ordering::Acquire) < 0 => time_us > self.wall_us(),
+            ended_us => time_us <= ended_us,
+        }
     }
 
     /// Sets a manual clock; the machine's clock is left alone.
     pub fn set_us(&self, now_us: i64) {
-        if let Some(hands) = &self.0 {
-            hands.store(now_us, Ordering::Relaxed);
+        if let Hands::Manual(hands) = &self.hands {
+            hands.wall_us.store(now_us, Ordering::Relaxed);
+        }
+    }
+
+    /// Lets time pass on a manual clock: both of its hands go on.
+    pub fn advance_us(&self, passed_us: i64) {
+        if let Hands::Manual(hands) = &self.hands {
+            hands.wall_us.fetch_add(passed_us, Ordering::Relaxed);
+            hands.monotonic_us.fetch_add(passed_us, Ordering::Relaxed);
         }
     }
 }
 
+impl Estimate {
+    fn lasts(&self) -> bool {
+        self.ended_us.load(Ordering::Acquire) == LASTS
+    }
+
+    const fn at(&self, monotonic_us: i64) -> i64 {
+        self.ahead_us.saturating_add(monotonic_us)
+    }
+}
+
+fn micros(duration: std::time::Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
 fn system_now_us() -> i64 {
-    let micros = |duration: std::time::Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
     match SystemTime::now().duration_since(UNIX_EPOCH) {
         Ok(since) => micros(since),
         Err(before) => -micros(before.duration()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_estimate_goes_on_from_what_was_known_until_the_clock_is_set() {
+        let wall = Clock::manual(5);
+        let clock = wall.estimating_from(1_000);
+        wall.advance_us(10);
+        assert_eq!((clock.now_us(), clock.wall_us(), clock.is_set()), (1_010, 15, false));
+        wall.set_us(9_000);
+        assert_eq!(clock.now_us(), 1_010, "a step is not believed by itself");
+        assert!(clock.is_estimate(1_010) && clock.offset_us().is_none());
+        assert_eq!((clock.settle(), clock.now_us(), clock.offset_us()), (7_990, 9_000, Some(7_990)));
+        assert!(clock.is_set() && clock.is_estimate(1_010) && !clock.is_estimate(9_000));
+        wall.advance_us(50);
+        assert_eq!((clock.settle(), clock.now_us()), (7_990, 9_050), "it is settled once");
+    }
+
+    #[test]
+    fn a_clock_that_was_right_all_along_settles_back() {
+        let wall = Clock::manual(500);
+        let clock = wall.estimating_from(10_000);
+        wall.advance_us(100);
+        assert_eq!((clock.settle(), clock.now_us()), (-9_500, 600));
+        assert!(clock.is_estimate(10_050) && !clock.is_estimate(600));
+    }
+
+    #[test]
+    fn the_machines_clocks_go_on() {
+        let clock = Clock::system();
+        let (wall_us, monotonic_us) = (clock.now_us(), clock.monotonic_us());
+        assert!(wall_us > 1_600_000_000 * SECOND_US && clock.monotonic_us() >= monotonic_us);
+        assert!(clock.is_set() && !clock.is_estimate(wall_us));
     }
 }

@@ -4,6 +4,7 @@
 //! Files are TOML. Unknown keys are errors. Reading a file is the only I/O here.
 
 mod secrets;
+mod shape;
 
 pub use secrets::without_secrets;
 
@@ -15,6 +16,8 @@ use std::time::Duration;
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+
+pub use shape::Shape;
 
 /// A configuration's text, and the file it came from.
 #[derive(Clone)]
@@ -46,9 +49,36 @@ pub enum ConfigError {
     Wrong(Vec<Problem>),
 }
 
+/// How bad a problem is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Severity {
+    /// Nothing can be started with it.
+    #[default]
+    Error,
+    /// It works, but hardly as it was meant.
+    Warning,
+}
+
+/// What is to be said about a place of a configuration.
+#[derive(Debug, Clone, Default)]
+pub struct Remark {
+    /// How bad it is.
+    pub severity: Severity,
+    /// Bytes from the start of the text.
+    pub span: Range<usize>,
+    /// What is wrong.
+    pub message: String,
+    /// What would be right.
+    pub hint: Option<String>,
+    /// Other places that have to do with it, with a word on each.
+    pub related: Vec<(Range<usize>, String)>,
+}
+
 /// One thing that is wrong at one place of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
+    /// How bad it is.
+    pub severity: Severity,
     /// The file.
     pub path: PathBuf,
     /// The line, from 1.
@@ -60,11 +90,31 @@ pub struct Problem {
     /// What would be right.
     pub hint: Option<String>,
     rendered: String,
+    colored: String,
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.rendered)
+    }
+}
+
+impl Problem {
+    /// The same as its `Display`, for a terminal that shows colours.
+    #[must_use]
+    pub fn colored(&self) -> &str {
+        &self.colored
+    }
+}
+
+impl ConfigError {
+    /// The same as its `Display`, for a terminal that shows colours.
+    #[must_use]
+    pub fn colored(&self) -> String {
+        match self {
+            Self::Unreadable { .. } => self.to_string(),
+            Self::Wrong(problems) => problems.iter().map(Problem::colored).collect::<Vec<_>>().join("\n"),
+        }
     }
 }
 
@@ -110,50 +160,75 @@ impl ConfigText {
     /// Reads the text as TOML of the shape `T`.
     ///
     /// # Errors
-    /// [`ConfigError::Wrong`] with the place of the first thing that does not fit.
+    /// [`ConfigError::Wrong`] with everything that does not fit.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, ConfigError> {
-        toml::from_str(&self.text).map_err(|error| {
-            let span = error.span().unwrap_or(0..0);
-            let message = error.message().trim().to_owned();
-            let hint = suggestion(&message);
-            ConfigError::Wrong(vec![self.problem(span, message, hint)])
-        })
+        let Shape { value, problems, .. } = self.shape();
+        match value.filter(|_| problems.is_empty()) {
+            Some(value) => Ok(value),
+            None => Err(ConfigError::Wrong(problems)),
+        }
     }
 
     /// A problem at a place of this text (bytes from the start).
     #[must_use]
     pub fn problem(&self, span: Range<usize>, message: impl Into<String>, hint: Option<String>) -> Problem {
-        let message = secrets::scrubbed(&message.into(), &self.text);
-        let hint = hint.map(|hint| secrets::scrubbed(&hint, &self.text));
-        let start = self.text.floor_char_boundary(span.start);
+        self.problem_of(Remark { span, message: message.into(), hint, ..Remark::default() })
+    }
+
+    /// What a remark on a place of this text looks like.
+    #[must_use]
+    pub fn problem_of(&self, mut remark: Remark) -> Problem {
+        remark.message = secrets::scrubbed(&remark.message, &self.text);
+        remark.hint = remark.hint.map(|hint| secrets::scrubbed(&hint, &self.text));
+        let start = self.text.floor_char_boundary(remark.span.start);
         let before = &self.text[..start];
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
         Problem {
+            severity: remark.severity,
             line: before.matches('\n').count() + 1,
             column: before[line_start..].chars().count() + 1,
-            rendered: self.render(self.first_line_of(start..span.end), &message, hint.as_deref()),
+            rendered: self.render(&remark, &Renderer::plain()),
+            colored: self.render(&remark, &Renderer::styled()),
             path: self.path.clone(),
-            message,
-            hint,
+            message: remark.message,
+            hint: remark.hint,
         }
     }
 
     /// Whole tables make poor underlines: what is shown ends with the line it starts on.
-    fn first_line_of(&self, span: Range<usize>) -> Range<usize> {
-        let line_end = self.text[span.start..].find('\n').map_or(self.text.len(), |length| span.start + length);
-        span.start..self.text.floor_char_boundary(span.end).clamp(span.start, line_end)
+    fn first_line_of(&self, span: &Range<usize>) -> Range<usize> {
+        let start = self.text.floor_char_boundary(span.start);
+        let line_end = self.text[start..].find('\n').map_or(self.text.len(), |length| start + length);
+        start..self.text.floor_char_boundary(span.end).clamp(start, line_end)
     }
 
-    fn render(&self, span: Range<usize>, message: &str, hint: Option<&str>) -> String {
+    fn render(&self, remark: &Remark, renderer: &Renderer) -> String {
         let path = self.path.display().to_string();
+        let place = AnnotationKind::Primary.span(self.first_line_of(&remark.span));
+        let related = remark
+            .related
+            .iter()
+            .map(|(span, label)| AnnotationKind::Context.span(self.first_line_of(span)).label(label.as_str()));
         let shown = secrets::painted_over(&self.text);
-        let snippet = Snippet::source(&shown).path(&path).annotation(AnnotationKind::Primary.span(span));
-        let group = Level::ERROR.primary_title(message).element(snippet);
-        match hint {
-            Some(hint) => Renderer::plain().render(&[group.element(Level::HELP.with_name("hint").message(hint))]),
-            None => Renderer::plain().render(&[group]),
+        let snippet = Snippet::source(&shown).path(&path).annotation(place).annotations(related);
+        let level = match remark.severity {
+            Severity::Error => Level::ERROR,
+            Severity::Warning => Level::WARNING,
+        };
+        let group = level.primary_title(remark.message.as_str()).element(snippet);
+        match &remark.hint {
+            Some(hint) => renderer.render(&[group.element(Level::HELP.with_name("hint").message(hint.as_str()))]),
+            None => renderer.render(&[group]),
         }
     }
+}
+
+/// Which of the words that are known a wrong one was meant to be, if that can be guessed.
+#[must_use]
+pub fn nearest<'known>(wrong: &str, known: impl Iterator<Item = &'known str>) -> Option<&'known str> {
+    let nearest = known.max_by(|one, other| likeness(wrong, one).total_cmp(&likeness(wrong, other)));
+    let is_a_slip = |nearest: &&str| wrong.len() >= 3 && strsim::damerau_levenshtein(wrong, nearest) == 1;
+    nearest.filter(|nearest| likeness(wrong, nearest) > LIKE_ENOUGH || is_a_slip(nearest))
 }
 
 /// What would be right, where the reader's own words do not say it already.
@@ -165,8 +240,7 @@ fn suggestion(message: &str) -> Option<String> {
     }
     if said("unknown field") || said("unknown variant") {
         let wrong = words.next()?;
-        let nearest = words.max_by(|one, other| likeness(wrong, one).total_cmp(&likeness(wrong, other)));
-        return Some(match nearest.filter(|nearest| likeness(wrong, nearest) > 0.7) {
+        return Some(match nearest(wrong, words) {
             Some(nearest) => format!("did you mean `{nearest}`?"),
             None => "take it out, or write one of those that are expected".to_owned(),
         });
@@ -195,8 +269,13 @@ fn suggestion(message: &str) -> Option<String> {
         .then(|| "a line is `key = value`, with texts in double quotes; a heading `[section]`".to_owned())
 }
 
+/// Below this a guess would be a riddle.
+const LIKE_ENOUGH: f64 = 0.7;
+
+/// 1 for the same word, less for each letter that is missing, too many, another one or in another place,
+/// as a share of the longer word; words that begin alike are liker.
 fn likeness(one: &str, other: &str) -> f64 {
-    strsim::jaro_winkler(one, other)
+    strsim::normalized_damerau_levenshtein(one, other).max(strsim::jaro_winkler(one, other))
 }
 
 /// What is wrong with a duration or a size.
@@ -337,88 +416,4 @@ impl<'de> Deserialize<'de> for Size {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[derive(Debug, Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Small {
-        #[expect(dead_code, reason = "only its reading is tested")]
-        address: String,
-        #[expect(dead_code, reason = "only its reading is tested")]
-        every: Period,
-    }
-
-    fn problem(text: &str) -> Problem {
-        match ConfigText::new("city.toml", text).parse::<Small>() {
-            Err(ConfigError::Wrong(mut problems)) => problems.remove(0),
-            other => panic!("expected a problem, got {other:?}"),
-        }
-    }
-
-    #[test]
-    fn durations_are_read_as_people_write_them() {
-        for (text, ms) in
-            [("500ms", 500), ("5s", 5_000), ("1min", 60_000), ("1 h", 3_600_000), ("7d", 604_800_000), ("0s", 0)]
-        {
-            assert_eq!(parse_duration(text), Ok(Duration::from_millis(ms)), "{text}");
-        }
-        for text in ["", "5", "s", "-5s", "1.5h", "5m", "5sec", "99999999999999999999s", "99999999999999999d"] {
-            assert!(parse_duration(text).is_err(), "{text}");
-        }
-        assert!("0s".parse::<Period>().is_err());
-    }
-
-    #[test]
-    fn sizes_are_read_as_people_write_them() {
-        assert_eq!(parse_size("1GiB"), Ok(1 << 30));
-        assert_eq!(parse_size("64kB"), Ok(64_000));
-        assert!(parse_size("1G").is_err());
-        assert!(parse_size("99999999999TiB").is_err());
-    }
-
-    #[test]
-    fn an_error_names_file_line_column_and_what_would_be_right() {
-        let problem = problem("address = \"x\"\n  evry = \"1h\"\n");
-        assert_eq!((problem.line, problem.column), (2, 3));
-        assert_eq!(problem.hint.as_deref(), Some("did you mean `every`?"));
-        let shown = problem.to_string();
-        for part in ["city.toml:2:3", "unknown field `evry`", "evry = \"1h\"", "^^^^", "hint: did you mean `every`?"] {
-            assert!(shown.contains(part), "no {part:?} in:\n{shown}");
-        }
-    }
-
-    /// serde's own words are for programmers; a technician needs to know what to write.
-    #[test]
-    fn what_would_be_right_is_said() {
-        for (text, hint) in [
-            ("every = \"1h\"\n", "add `address = …`"),
-            ("address = 5\nevery = \"1h\"\n", "write it in double quotes"),
-            ("address = \"x\"\nevery = \"1h\"\nfoo = 1\n", "take it out, or write one of those that are expected"),
-            ("hello world\n", "a line is `key = value`"),
-            ("address = \"x\"\naddress = \"y\"\n", "name each key once"),
-        ] {
-            let problem = problem(text);
-            let said = problem.hint.clone().unwrap_or_default();
-            assert!(said.starts_with(hint), "{text:?}: {problem}");
-        }
-    }
-
-    #[test]
-    fn a_file_in_another_encoding_is_told_with_its_place() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("city.toml");
-        std::fs::write(&path, b"version = 1\nname = \"\xe5\"\n").expect("written");
-        match ConfigText::read(&path) {
-            Err(ConfigError::Wrong(problems)) => assert_eq!((problems[0].line, problems[0].column), (2, 9)),
-            other => panic!("expected a problem, got {other:?}"),
-        }
-    }
-
-    #[test]
-    fn a_wrong_duration_is_underlined() {
-        let problem = problem("address = \"æøå\"\nevery = \"1 hour\"\n");
-        assert_eq!((problem.line, problem.column), (2, 9));
-        assert!(problem.to_string().contains("is not a duration"), "{problem}");
-    }
-}
+mod tests;

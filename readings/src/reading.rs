@@ -1,7 +1,8 @@
 //! A reading: one value of one sensor at one moment, or the reason why there is none.
 //!
 //! Invariants, kept by the constructors: a value is finite; there is a cause wherever there is no
-//! value; what comes from a device has quality [`Quality::NotEvaluated`] or [`Quality::Missing`].
+//! value; what comes from a device has quality [`Quality::NotEvaluated`] or [`Quality::Missing`], or
+//! [`Quality::Fail`] where a person said that the sensor is under maintenance.
 //! Nothing here does I/O or reads a clock.
 
 use std::fmt;
@@ -107,7 +108,7 @@ causes! {
     Malformed = "malformed",
     /// The text line came, but not with the field that was asked for, or not as a number.
     NoMatch = "no_match",
-    /// The device sent NaN or an infinity.
+    /// The device sent NaN or an infinity, or a decimal digit over nine.
     NotANumber = "not_a_number",
     /// An integer beyond 2⁵³, which a 64-bit float cannot hold exactly.
     Precision = "precision",
@@ -115,6 +116,8 @@ causes! {
     NotAvailable = "not_available",
     /// The clock was not synchronised: the time is an estimate.
     ClockEstimated = "clock_estimated",
+    /// Somebody was working on the sensor: the value is what came, and no measurement.
+    Maintenance = "maintenance",
     /// The time lies more than 10 min in the future (set by ingest).
     Future = "future",
     /// The register does not name this source for this sensor (set by ingest).

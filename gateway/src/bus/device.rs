@@ -26,7 +26,7 @@ use super::state::{DeviceCell, DeviceState as Shown};
 use crate::config::{ModbusDevice, ModbusPoint, ReadLimits};
 use crate::grid::Due;
 use crate::modbus::transport::{Answer, Failure, ReadRequest, Table};
-use crate::value::{self, NumberType, Order};
+use crate::value::{NumberType, Order};
 
 /// A period of at least so many timeouts leaves the time to ask once more after a failure.
 const RETRY_PERIODS: u32 = 4;
@@ -491,7 +491,7 @@ impl Point {
             Answer::Bits(bits) => bits.get(start).map(|bit| f64::from(u8::from(*bit))).ok_or(Cause::Malformed),
             Answer::Registers(registers) => {
                 let own = registers.get(start..start + usize::from(self.kind.width())).ok_or(Cause::Malformed)?;
-                value::decode(self.kind, self.order, own)
+                self.state.no_value().decode(self.kind, self.order, own)
             }
         }
     }

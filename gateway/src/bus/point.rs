@@ -11,7 +11,7 @@ use super::BusContext;
 use super::state::{Latest, PointCell};
 use crate::config::PointCommon;
 use crate::grid::{Due, Schedule};
-use crate::value::Scaling;
+use crate::value::{NoValue, Scaling};
 
 /// So many failures in a row are written down each; after that, one every `down_report`.
 pub(super) const FAILURES_TO_DOWN: u32 = 3;
@@ -28,6 +28,7 @@ pub(super) struct Limits {
 pub(super) struct PointState {
     pub(super) sensor: SensorId,
     pub(super) schedule: Schedule,
+    no_value: NoValue,
     scaling: Scaling,
     newest_us: Option<i64>,
     down_report_us: i64,
@@ -44,12 +45,18 @@ impl PointState {
             newest_us: context.newest_us(&common.sensor),
             sensor: common.sensor,
             schedule: Schedule::new(common.grid),
+            no_value: common.no_value,
             scaling: common.scaling,
             down_report_us: limits.down_report.micros(),
             failures: 0,
             cause: None,
             written_us: None,
         }
+    }
+
+    /// By which raw numbers the device says that it has no value.
+    pub(super) const fn no_value(&self) -> &NoValue {
+        &self.no_value
     }
 
     /// Where others see how the point is.
@@ -86,7 +93,7 @@ impl PointState {
         answered_us: i64,
     ) -> Option<Reading> {
         self.schedule.begin(due);
-        let result = raw.map(|raw| self.scaling.apply(raw));
+        let result = raw.and_then(|raw| self.no_value.sift(raw)).map(|raw| self.scaling.apply(raw));
         self.failures = if result.is_ok() { 0 } else { self.failures.saturating_add(1) };
         self.cause = result.err();
         self.show(due.slot_us, result, (asked_us, answered_us));
@@ -99,6 +106,20 @@ impl PointState {
         self.written_us = Some(due.slot_us);
         let lag_ms = grid.lag_ms(due.slot_us, answered_us);
         Some(Reading::from_result(self.sensor.clone(), due.slot_us, result).with_lag_ms(lag_ms))
+    }
+
+    /// The reading of a moment that the device named itself (a raw number, or why there is none), if it
+    /// is to be written down.
+    pub(super) fn conclude_dated(&mut self, time_us: i64, raw: Result<f64, Cause>, now_us: i64) -> Option<Reading> {
+        let result = raw.and_then(|raw| self.no_value.sift(raw)).map(|raw| self.scaling.apply(raw));
+        self.failures = if result.is_ok() { 0 } else { self.failures.saturating_add(1) };
+        self.cause = result.err();
+        self.show(time_us, result, (now_us, now_us));
+        if !self.shall_be_written(time_us) {
+            return None;
+        }
+        self.written_us = Some(time_us);
+        Some(Reading::from_result(self.sensor.clone(), time_us, result))
     }
 
     fn show(&self, slot_us: i64, result: Result<f64, Cause>, (asked_us, answered_us): (i64, i64)) {
@@ -134,6 +155,7 @@ mod tests {
             cell: PointCell::new(sensor.clone(), 10 * SECOND_US),
             sensor,
             schedule: Schedule::new(Grid::new(Period::from_seconds(10), Duration::ZERO)),
+            no_value: NoValue::default(),
             scaling: Scaling::default(),
             newest_us,
             down_report_us: 300 * SECOND_US,

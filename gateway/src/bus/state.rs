@@ -12,6 +12,7 @@ use tjern_readings::reading::Cause;
 use tjern_readings::sensor::SensorId;
 
 use super::point::FAILURES_TO_DOWN;
+use crate::lines::counters::{LineCounters, LineCounts};
 use crate::modbus::stats::{WireCounts, WireStats};
 
 /// Of a number that may not be there yet.
@@ -32,6 +33,8 @@ pub struct BusSnapshot {
     pub devices: Vec<DeviceSnapshot>,
     /// What was counted on its wire, on a Modbus RTU bus: errors of the port's hardware among it.
     pub wire: Option<WireCounts>,
+    /// What was counted of its lines, on a bus of text lines.
+    pub lines: Option<LineCounts>,
     /// How often its actor came round: it grows at least once a second while the actor lives and no
     /// transaction takes longer.
     pub turns: u64,
@@ -135,7 +138,14 @@ impl BusStates {
         let mut buses = locked(&self.0);
         let before = buses.iter_mut().find(|known| known.bus == bus);
         let turns = AtomicU64::new(before.as_ref().map_or(0, |known| known.turns.load(Ordering::Relaxed)));
-        let state = Arc::new(BusState { bus: bus.to_owned(), kind, devices, turns, wire: OnceLock::new() });
+        let state = Arc::new(BusState {
+            bus: bus.to_owned(),
+            kind,
+            devices,
+            turns,
+            wire: OnceLock::new(),
+            lines: OnceLock::new(),
+        });
         match before {
             Some(known) => *known = Arc::clone(&state),
             None => buses.push(Arc::clone(&state)),
@@ -152,6 +162,7 @@ pub(crate) struct BusState {
     devices: Vec<Arc<DeviceCell>>,
     turns: AtomicU64,
     wire: OnceLock<WireStats>,
+    lines: OnceLock<Arc<LineCounters>>,
 }
 
 impl BusState {
@@ -166,12 +177,19 @@ impl BusState {
         self.turns.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Shows what is counted of its lines.
+    pub(crate) fn count_lines(&self, counters: &Arc<LineCounters>) {
+        // It is called once, by the actor that began this state.
+        let _ = self.lines.set(Arc::clone(counters));
+    }
+
     fn snapshot(&self) -> BusSnapshot {
         BusSnapshot {
             bus: self.bus.clone(),
             kind: self.kind.to_owned(),
             devices: self.devices.iter().map(|device| device.snapshot()).collect(),
             wire: self.wire.get().map(WireStats::counts),
+            lines: self.lines.get().map(|lines| lines.counts()),
             turns: self.turns.load(Ordering::Relaxed),
         }
     }

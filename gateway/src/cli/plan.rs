@@ -8,9 +8,9 @@ use std::time::Duration;
 use clap::Args;
 use tjern_readings::clock::Clock;
 
-use super::{FAILED, WRONG};
+use super::{FAILED, load};
 use crate::bus::load::{BusLoad, Measured, PlannedRequest, reckon};
-use crate::config::{Bus, BusKind, Config};
+use crate::config::{Bus, BusKind};
 use crate::modbus::transport::Table;
 
 /// What `plan` is told.
@@ -26,12 +26,9 @@ pub struct PlanArguments {
 
 /// Prints the plan of every bus; status 1 where one is asked for more than it can do.
 pub(super) fn execute(arguments: &PlanArguments) -> ExitCode {
-    let config = match Config::load(&arguments.config) {
+    let config = match load(&arguments.config) {
         Ok(config) => config,
-        Err(error) => {
-            eprintln!("{error}");
-            return ExitCode::from(WRONG);
-        }
+        Err(status) => return status,
     };
     let (folder, now_us) = (config.spool().dir.join("learned"), Clock::system().now_us());
     let mut too_much = false;

@@ -9,8 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{FAILED, WRONG, stop_on_signals};
-use crate::config::Config;
+use super::{FAILED, load, stop_on_signals};
 use crate::notify::Notifier;
 use crate::run::{RELOAD_QUEUE, RunOptions, Service, run_as_service};
 
@@ -38,12 +37,9 @@ pub(super) async fn execute(arguments: RunArguments) -> ExitCode {
             return ExitCode::from(FAILED);
         }
     };
-    let config = match Config::load(&arguments.config) {
+    let config = match load(&arguments.config) {
         Ok(config) => config,
-        Err(error) => {
-            eprintln!("{error}");
-            return ExitCode::from(WRONG);
-        }
+        Err(status) => return status,
     };
     let stop = CancellationToken::new();
     if let Err(error) = stop_on_signals(&stop) {

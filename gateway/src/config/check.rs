@@ -1,161 +1,39 @@
 //! From the file's shape to a configuration: every problem is noted with its place, and only a file
-//! without one becomes a [`Config`].
+//! without an error becomes a [`Config`]; what is odd but works becomes its warnings.
 
 use std::collections::HashMap;
-use std::fmt::Display;
-use std::ops::Range;
-use std::str::FromStr;
 use std::time::Duration;
 
-use tjern_readings::configuration::{ConfigError, ConfigText, Period, Problem, parse_duration, parse_size};
-use tjern_readings::sensor::{SensorId, SourceName};
+use tjern_readings::configuration::{ConfigError, ConfigText, Period, Shape, parse_size};
+use tjern_readings::sensor::SourceName;
 use toml::Spanned;
 
-use super::device::{line_points, modbus_devices};
+pub(super) use super::checker::Checker;
+use super::checker::one_of;
+use super::device::modbus_devices;
 use super::file::{BusFile, ConfigFile, SpoolFile};
+use super::lines::{framing, line_points};
 use super::upload::upload;
-use super::{Bus, BusKind, Config, LinePlace, Parity, Serial, SpoolConfig, wire};
+use super::{Bus, BusKind, ClockConfig, Config, LinePlace, Parity, Places, Serial, SpoolConfig, wire};
 use crate::spool::MAX_BYTES_LEAST;
+
+/// The kinds of buses there are.
+const KINDS: [&str; 4] = ["modbus-tcp", "modbus-rtu", "modbus-rtu-tcp", "text-lines"];
 
 const MAX_BYTES_DEFAULT: u64 = 1 << 30;
 
 /// Half of the disk: whatever else fills it, the spool does not.
 const MAX_DISK_SHARE_DEFAULT: f64 = 0.5;
 const SYNC_EVERY_DEFAULT: Period = Period::from_seconds(5);
+/// How long readings wait for the clock.
+const PATIENCE_DEFAULT: Duration = Duration::from_secs(24 * 3_600);
 const DOWN_REPORT_DEFAULT: Period = Period::from_seconds(300);
 const TIMEOUT_DEFAULT: Period = Period::from_millis(500);
 const RTU_TCP_BAUD_DEFAULT: u32 = 9_600;
 
-/// The longest name of a bus or a device: it stands in lines of the log.
-const NAME_MAX: usize = 64;
-
-/// The problems found so far, and the names taken.
-pub(super) struct Checker<'text> {
-    text: &'text ConfigText,
-    problems: Vec<Problem>,
-    sensors: HashMap<SensorId, usize>,
-}
-
-impl Checker<'_> {
-    pub(super) fn note(&mut self, span: Range<usize>, message: impl Into<String>, hint: impl Into<String>) {
-        let hint = Some(hint.into()).filter(|hint| !hint.is_empty());
-        self.problems.push(self.text.problem(span, message, hint));
-    }
-
-    pub(super) fn line_of(&self, span: &Range<usize>) -> usize {
-        self.text.text()[..span.start.min(self.text.text().len())].matches('\n').count() + 1
-    }
-
-    /// What a text stands for; an error becomes a problem. Where errors bring their own hint after
-    /// `; hint: `, it is shown as one.
-    pub(super) fn read<T, E: Display>(
-        &mut self,
-        text: &Spanned<String>,
-        read: impl Fn(&str) -> Result<T, E>,
-    ) -> Option<T> {
-        match read(text.get_ref()) {
-            Ok(value) => Some(value),
-            Err(error) => {
-                let shown = error.to_string();
-                let (message, hint) = shown.split_once("; hint: ").unwrap_or((&shown, ""));
-                self.note(text.span(), message, hint);
-                None
-            }
-        }
-    }
-
-    pub(super) fn parse<T: FromStr<Err: Display>>(&mut self, text: &Spanned<String>) -> Option<T> {
-        self.read(text, str::parse)
-    }
-
-    pub(super) fn period(&mut self, text: Option<&Spanned<String>>, default: Period) -> Period {
-        text.and_then(|text| self.parse(text)).unwrap_or(default)
-    }
-
-    pub(super) fn duration(&mut self, text: &Spanned<String>) -> Option<Duration> {
-        self.read(text, parse_duration)
-    }
-
-    /// A whole number of a range.
-    pub(super) fn whole<T: TryFrom<i64>>(
-        &mut self,
-        number: &Spanned<i64>,
-        allowed: &[i64],
-        what: &str,
-        hint: &str,
-    ) -> Option<T> {
-        let value = *number.get_ref();
-        let within = match allowed {
-            [low, high] => (*low..=*high).contains(&value),
-            others => others.contains(&value),
-        };
-        let converted = within.then(|| T::try_from(value).ok()).flatten();
-        if converted.is_none() {
-            self.note(number.span(), format!("`{what}` cannot be {value}"), hint);
-        }
-        converted
-    }
-
-    pub(super) fn refuse<T>(&mut self, key: Option<&Spanned<T>>, name: &str, why: &str) {
-        if let Some(key) = key {
-            self.note(key.span(), format!("`{name}` has no meaning here"), why);
-        }
-    }
-
-    /// Names of buses or devices, each of which is there once (`place` says on what).
-    pub(super) fn names<'file>(
-        &mut self,
-        what: &str,
-        place: &str,
-        names: impl Iterator<Item = &'file Spanned<String>>,
-    ) {
-        let mut first_line = HashMap::new();
-        for text in names {
-            let (name, line) = (text.get_ref(), self.line_of(&text.span()));
-            if !is_name(name) {
-                let shown = name.escape_debug();
-                let message = format!("`{shown}` is no name of a {what}");
-                self.note(text.span(), message, format!("it has 1 to {NAME_MAX} characters that can be printed"));
-            } else if let Some(first) = first_line.insert(name, line) {
-                let message = format!("{what} `{name}` is named twice{place}");
-                self.note(text.span(), message, format!("line {first} names it first"));
-            }
-        }
-    }
-
-    /// A sensor's id, which no other point of the file has.
-    pub(super) fn sensor(&mut self, text: &Spanned<String>) -> Option<SensorId> {
-        let sensor: SensorId = self.parse(text)?;
-        if sensor.is_system() {
-            self.note(
-                text.span(),
-                format!("`{sensor}` is a sensor of the product's own"),
-                "name the site: no id of a device starts with `_system`",
-            );
-            return None;
-        }
-        let line = self.line_of(&text.span());
-        if let Some(first) = self.sensors.insert(sensor.clone(), line) {
-            self.note(
-                text.span(),
-                format!("sensor `{sensor}` is named twice"),
-                format!("line {first} names it first: each point needs a sensor of its own"),
-            );
-        }
-        Some(sensor)
-    }
-}
-
-/// Whether it can stand in a line of the log. What would have to be escaped cannot be seen: controls,
-/// marks of direction, blanks that are none.
-fn is_name(name: &str) -> bool {
-    let unquoted: String = name.chars().filter(|character| !['"', '\'', '\\'].contains(character)).collect();
-    let is_seen = unquoted.escape_debug().eq(unquoted.chars());
-    (1..=NAME_MAX).contains(&name.chars().count()) && !name.trim().is_empty() && is_seen
-}
-
-pub(super) fn config(text: &ConfigText, file: ConfigFile) -> Result<Config, ConfigError> {
-    let mut checker = Checker { text, problems: Vec::new(), sensors: HashMap::new() };
+pub(super) fn config(text: &ConfigText, shape: Shape<ConfigFile>) -> Result<Config, ConfigError> {
+    let Some(file) = shape.value else { return Err(ConfigError::Wrong(shape.problems)) };
+    let mut checker = Checker::new(text, shape.problems, shape.complete, &file.profile);
     if *file.version.get_ref() != 1 {
         let message = format!("version {} is not known to this software", file.version.get_ref());
         checker.note(file.version.span(), message, "write `version = 1`");
@@ -164,18 +42,31 @@ pub(super) fn config(text: &ConfigText, file: ConfigFile) -> Result<Config, Conf
     let lake = checker.parse(&file.lake);
     let spool = spool(&mut checker, &file.spool);
     let upload = upload(&mut checker, &file.upload);
+    let patience = file.clock.patience.as_ref().map_or(Some(PATIENCE_DEFAULT), |text| checker.duration(text));
+    let clock =
+        ClockConfig { patience: patience.unwrap_or(PATIENCE_DEFAULT), trusted: file.clock.trusted.unwrap_or(false) };
     let down_report = checker.period(file.down_report.as_ref(), DOWN_REPORT_DEFAULT);
+    checker.names("profile", "", file.profile.iter().map(|profile| &profile.name));
     checker.names("bus", "", file.bus.iter().map(|bus| &bus.name));
     check_places(&mut checker, &file.bus);
     let status_listen = file.status.listen.as_ref().and_then(|text| checker.parse(text));
     let buses: Vec<_> = file.bus.iter().map(|file| bus(&mut checker, file, down_report)).collect();
+    checker.warn_of_unused_profiles();
     let complete = (gateway, lake, spool, buses.into_iter().collect::<Option<Vec<_>>>());
-    match (complete, checker.problems.is_empty()) {
-        ((Some(gateway), Some(lake), Some(spool), Some(buses)), true) => {
-            Ok(Config { text: text.clone(), gateway, lake, spool, upload, status_listen, buses })
-        }
-        _ => Err(ConfigError::Wrong(checker.problems)),
-    }
+    let warnings = checker.finish()?;
+    let (Some(gateway), Some(lake), Some(spool), Some(buses)) = complete else {
+        unreachable!("what could not be read was noted as an error");
+    };
+    let places = Places {
+        device_count: file.bus.iter().map(|bus| bus.device.len()).sum(),
+        ports: file.bus.iter().filter_map(|bus| bus.port.as_ref()).map(place_of).collect(),
+        buses: file.bus.iter().map(|bus| place_of(&bus.name)).collect(),
+    };
+    Ok(Config { text: text.clone(), gateway, lake, spool, upload, status_listen, clock, buses, warnings, places })
+}
+
+fn place_of(text: &Spanned<String>) -> (String, std::ops::Range<usize>) {
+    (text.get_ref().clone(), text.span())
 }
 
 fn gateway(checker: &mut Checker<'_>, text: &Spanned<String>) -> Option<SourceName> {
@@ -241,11 +132,7 @@ fn bus(checker: &mut Checker<'_>, file: &BusFile, down_report: Period) -> Option
         "modbus-rtu-tcp" => modbus_rtu_tcp(checker, file),
         "text-lines" => text_lines(checker, file),
         other => {
-            checker.note(
-                file.kind.span(),
-                format!("`{other}` is no kind of bus"),
-                "it is one of `modbus-tcp`, `modbus-rtu`, `modbus-rtu-tcp`, `text-lines`",
-            );
+            checker.note(file.kind.span(), format!("`{other}` is no kind of bus"), one_of(other, &KINDS));
             None
         }
     };
@@ -253,14 +140,18 @@ fn bus(checker: &mut Checker<'_>, file: &BusFile, down_report: Period) -> Option
 }
 
 fn check_not_empty(checker: &mut Checker<'_>, file: &BusFile) {
+    // A device or a point that could not be read is there all the same.
+    if !checker.is_complete() {
+        return;
+    }
     if file.device.is_empty() {
         checker.note(file.name.span(), "the bus has no device", "add a `[[bus.device]]`, or take the bus out");
     }
-    for device in file.device.iter().filter(|device| device.point.is_empty()) {
+    for device in file.device.iter().filter(|device| device.point.is_empty() && device.profile.is_none()) {
         checker.note(
             device.name.span(),
             "the device has no point",
-            "add a `[[bus.device.point]]`, or take the device out",
+            "add a `[[bus.device.point]]` or a `profile`, or take the device out",
         );
     }
 }
@@ -339,18 +230,17 @@ fn text_lines(checker: &mut Checker<'_>, file: &BusFile) -> Option<BusKind> {
             None
         }
     };
-    let terminator = file.terminator.as_ref().map_or("\n", |text| text.get_ref());
-    if let (true, Some(text)) = (terminator.is_empty(), &file.terminator) {
-        checker.note(text.span(), "`terminator` is empty", "write what ends a line, like \"\\r\\n\"");
-    }
+    let framing = framing(checker, file);
     let poll = file.poll.as_ref().map(|text| text.get_ref().clone());
-    Some(BusKind::TextLines { place: place?, poll, terminator: terminator.to_owned(), points: points? })
+    Some(BusKind::TextLines { place: place?, poll, framing: framing?, points: points? })
 }
 
 fn refuse_lines(checker: &mut Checker<'_>, file: &BusFile) {
     let why = "only a text-lines bus has it";
     checker.refuse(file.poll.as_ref(), "poll", why);
     checker.refuse(file.terminator.as_ref(), "terminator", why);
+    checker.refuse(file.length.as_ref(), "length", why);
+    checker.refuse(file.max_line.as_ref(), "max_line", why);
 }
 
 fn refuse_serial(checker: &mut Checker<'_>, file: &BusFile, why: &str) {
@@ -389,7 +279,7 @@ fn serial(checker: &mut Checker<'_>, file: &BusFile, port: &Spanned<String>, def
             "none" => Ok(Parity::None),
             "even" => Ok(Parity::Even),
             "odd" => Ok(Parity::Odd),
-            other => Err(format!("`{other}` is no parity; hint: it is one of `none`, `even`, `odd`")),
+            other => Err(format!("`{other}` is no parity; hint: {}", one_of(other, &["none", "even", "odd"]))),
         }),
         None => Some(parity),
     };

@@ -1,18 +1,19 @@
-//! The check of devices and points.
+//! The check of devices, and of points on a Modbus bus.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-use regex::Regex;
 use tjern_readings::configuration::Period;
 use toml::Spanned;
 
-use super::check::Checker;
-use super::file::{DeviceFile, PointFile};
-use super::{LineField, LinePoint, ModbusDevice, ModbusPoint, PointCommon, ReadLimits, wire};
+use super::checker::Checker;
+use super::file::{DeviceFile, PointFile, ProfileFile};
+use super::overlap::{self, Placed};
+use super::profile::points_of;
+use super::{ModbusDevice, ModbusPoint, PointCommon, ReadLimits, number, wire};
 use crate::grid::Grid;
 use crate::modbus::transport::Table;
-use crate::value::{NumberType, Order, Scaling};
+use crate::value::{NoValue, NumberType, Scaling};
 
 /// How many addresses a table has.
 const ADDRESSES: i64 = 65_536;
@@ -25,31 +26,45 @@ pub(super) fn modbus_devices(
     units: [i64; 2],
     gap: Duration,
 ) -> Option<Vec<ModbusDevice>> {
-    let mut first_line = HashMap::new();
+    let mut first_use = HashMap::new();
     let devices: Vec<_> = files
         .iter()
         .map(|file| {
+            refuse_time(checker, file);
             let unit_id = unit_id(checker, file, units);
-            let base = base(checker, file);
-            let gap = wire::gap(checker, file.gap.as_ref(), gap);
-            if let (Some(unit_id), Some(text)) = (unit_id, &file.unit_id) {
-                let line = checker.line_of(&text.span());
-                if let Some(first) = first_line.insert(unit_id, line) {
-                    let message = format!("unit id {unit_id} is used twice on this bus");
-                    checker.note(
-                        text.span(),
-                        message,
-                        format!("line {first} uses it first: put the points under one device"),
-                    );
-                }
+            let of_profile = file.profile.as_ref().and_then(|name| checker.profile(name));
+            let base = base(checker, file.base.as_ref().or_else(|| of_profile?.base.as_ref()));
+            let gap = wire::gap(checker, file.gap.as_ref().or_else(|| of_profile?.gap.as_ref()), gap);
+            if let (Some(unit_id), Some(text)) = (unit_id, &file.unit_id)
+                && let Some(first) = first_use.insert(unit_id, text.span())
+            {
+                let message = format!("unit id {unit_id} is used twice on this bus");
+                let line = checker.line_of(&first);
+                let hint = format!("line {line} uses it first: put the points under one device");
+                checker.note_with(text.span(), message, hint, vec![(first, "first here".to_owned())]);
             }
-            let points: Vec<_> = file.point.iter().map(|point| modbus_point(checker, point, base)).collect();
-            let points = points.into_iter().collect::<Option<Vec<_>>>();
-            let reads = read_limits(checker, file);
+            let mut placed = Vec::new();
+            let points = points_of(checker, file, |checker, point| {
+                let read = modbus_point(checker, point, base)?;
+                placed.push(Placed::new(point, &read));
+                Some(read)
+            });
+            overlap::check(checker, placed);
+            let reads = read_limits(checker, file, of_profile);
             Some(ModbusDevice { name: file.name.get_ref().clone(), unit_id: unit_id?, gap, reads, points: points? })
         })
         .collect();
     devices.into_iter().collect()
+}
+
+/// Only lines of text say what time it is.
+fn refuse_time(checker: &mut Checker<'_>, file: &DeviceFile) {
+    let why = "only a device of a text-lines bus has it";
+    checker.refuse(file.time_column.as_ref(), "time_column", why);
+    checker.refuse(file.time_field.as_ref(), "time_field", why);
+    checker.refuse(file.time_pattern.as_ref(), "time_pattern", why);
+    checker.refuse(file.time_format.as_ref(), "time_format", why);
+    checker.refuse(file.time_zone.as_ref(), "time_zone", why);
 }
 
 fn unit_id(checker: &mut Checker<'_>, file: &DeviceFile, [low, high]: [i64; 2]) -> Option<u8> {
@@ -64,9 +79,9 @@ fn unit_id(checker: &mut Checker<'_>, file: &DeviceFile, [low, high]: [i64; 2]) 
     checker.whole(number, &[low, high], "unit_id", &format!("on this kind of bus it is from {low} to {high}"))
 }
 
-fn read_limits(checker: &mut Checker<'_>, file: &DeviceFile) -> ReadLimits {
-    let mut limit = |number: &Option<Spanned<i64>>, [low, high]: [i64; 2], name: &str| {
-        number.as_ref().and_then(|number| {
+fn read_limits(checker: &mut Checker<'_>, file: &DeviceFile, profile: Option<&ProfileFile>) -> ReadLimits {
+    let mut limit = |number: Option<&Spanned<i64>>, [low, high]: [i64; 2], name: &str| {
+        number.and_then(|number| {
             checker.whole(
                 number,
                 &[low, high],
@@ -77,19 +92,24 @@ fn read_limits(checker: &mut Checker<'_>, file: &DeviceFile) -> ReadLimits {
     };
     let default = ReadLimits::default();
     ReadLimits {
-        max_registers: limit(&file.max_registers, [1, 125], "max_registers").unwrap_or(default.max_registers),
-        max_bits: limit(&file.max_bits, [1, 2_000], "max_bits").unwrap_or(default.max_bits),
-        max_hole: limit(&file.max_hole, [0, 123], "max_hole"),
+        max_registers: limit(
+            file.max_registers.as_ref().or_else(|| profile?.max_registers.as_ref()),
+            [1, 125],
+            "max_registers",
+        )
+        .unwrap_or(default.max_registers),
+        max_bits: limit(file.max_bits.as_ref().or_else(|| profile?.max_bits.as_ref()), [1, 2_000], "max_bits")
+            .unwrap_or(default.max_bits),
+        max_hole: limit(file.max_hole.as_ref().or_else(|| profile?.max_hole.as_ref()), [0, 123], "max_hole"),
     }
 }
 
-fn base(checker: &mut Checker<'_>, file: &DeviceFile) -> i64 {
-    let base = file.base.as_ref();
+fn base(checker: &mut Checker<'_>, base: Option<&Spanned<i64>>) -> i64 {
     base.and_then(|base| checker.whole(base, &[0, 1], "base", "it is 0, or 1 for manuals that count from one"))
         .unwrap_or(0)
 }
 
-fn common(checker: &mut Checker<'_>, file: &PointFile) -> Option<PointCommon> {
+pub(super) fn common(checker: &mut Checker<'_>, file: &PointFile) -> Option<PointCommon> {
     let sensor = checker.sensor(&file.sensor);
     let every: Option<Period> = checker.parse(&file.every);
     let phase = match &file.phase {
@@ -118,7 +138,13 @@ fn common(checker: &mut Checker<'_>, file: &PointFile) -> Option<PointCommon> {
         checker.note(text.span(), "`unit` is empty", "leave it out, or write it in UCUM, like \"Cel\"; \"1\" is none");
     }
     let unit = file.unit.as_ref().map(|unit| unit.get_ref().clone());
-    Some(PointCommon { sensor: sensor?, grid: Grid::new(every?, phase?), scaling: Scaling::new(scale?, offset?), unit })
+    Some(PointCommon {
+        sensor: sensor?,
+        grid: Grid::new(every?, phase?),
+        scaling: Scaling::new(scale?, offset?),
+        no_value: NoValue::default(),
+        unit,
+    })
 }
 
 fn number(checker: &mut Checker<'_>, text: Option<&Spanned<f64>>, name: &str, default: f64) -> Option<f64> {
@@ -138,30 +164,22 @@ fn modbus_point(checker: &mut Checker<'_>, file: &PointFile, base: i64) -> Optio
     checker.refuse(file.column.as_ref(), "column", why);
     checker.refuse(file.separator.as_ref(), "separator", why);
     checker.refuse(file.pattern.as_ref(), "pattern", why);
-    let kind: Option<NumberType> = match &file.kind {
-        Some(word) => checker.parse(word),
+    let place = match &file.register {
+        Some(register) => checker.read(register, read_register).map(|place| (register, place)),
         None => {
-            checker.note(
-                file.sensor.span(),
-                "the point has no `type`",
-                "write how the number lies in the registers, like `type = \"f32\"`",
-            );
+            checker.note(file.sensor.span(), "the point has no `register`", FORM);
             None
         }
     };
-    let order = match &file.order {
-        Some(word) => checker.parse(word),
-        None => Some(Order::default()),
-    };
-    let Some(register) = &file.register else {
-        checker.note(file.sensor.span(), "the point has no `register`", FORM);
+    let Some((register, (table, address))) = place else {
+        number::check_words(checker, file);
         return None;
     };
-    let (table, address) = checker.read(register, read_register)?;
-    let kind = kind?;
-    check_kind(checker, file, table, kind);
+    let kind = number::kind(checker, file, table)?;
+    let (order, no_value) = (number::order(checker, file, kind), number::no_value(checker, file, kind));
     let address = wire_address(checker, register, (address, base), kind)?;
-    Some(ModbusPoint { common: common?, table, address, kind, order: order? })
+    let common = PointCommon { no_value: no_value?, ..common? };
+    Some(ModbusPoint { common, table, address, kind, order: order? })
 }
 
 fn read_register(text: &str) -> Result<(Table, i64), String> {
@@ -171,22 +189,6 @@ fn read_register(text: &str) -> Result<(Table, i64), String> {
     let digits = !address.is_empty() && address.bytes().all(|byte| byte.is_ascii_digit());
     let address = address.parse().ok().filter(|_| digits).ok_or_else(refused)?;
     Ok((table, address))
-}
-
-fn check_kind(checker: &mut Checker<'_>, file: &PointFile, table: Table, kind: NumberType) {
-    let span = file.kind.as_ref().unwrap_or(&file.sensor).span();
-    match (table.is_bits(), kind == NumberType::Bool) {
-        (true, false) => checker.note(span, "a coil or discrete input is a single bit", "write `type = \"bool\"`"),
-        (false, true) => checker.note(
-            span,
-            "a register is no single bit",
-            "write a numeric type, like `type = \"u16\"`, or read a `coil` or `discrete`",
-        ),
-        _ => {}
-    }
-    if kind == NumberType::Bool {
-        checker.refuse(file.order.as_ref(), "order", "a bit has no order");
-    }
 }
 
 fn wire_address(
@@ -214,91 +216,4 @@ fn wire_address(
         return None;
     }
     u16::try_from(wire).ok()
-}
-
-pub(super) fn line_points(checker: &mut Checker<'_>, files: &[DeviceFile]) -> Option<Vec<LinePoint>> {
-    let mut points = Vec::new();
-    for device in files {
-        let why = "a text-lines bus has no units";
-        checker.refuse(device.unit_id.as_ref(), "unit_id", why);
-        checker.refuse(device.base.as_ref(), "base", why);
-        for (limit, name) in
-            [(&device.max_registers, "max_registers"), (&device.max_bits, "max_bits"), (&device.max_hole, "max_hole")]
-        {
-            checker.refuse(limit.as_ref(), name, why);
-        }
-        points.extend(device.point.iter().map(|point| line_point(checker, point)));
-    }
-    points.into_iter().collect()
-}
-
-fn line_point(checker: &mut Checker<'_>, file: &PointFile) -> Option<LinePoint> {
-    let common = common(checker, file);
-    let why = "only a point of a Modbus bus has it";
-    checker.refuse(file.register.as_ref(), "register", why);
-    checker.refuse(file.kind.as_ref(), "type", why);
-    checker.refuse(file.order.as_ref(), "order", why);
-    let ways = [
-        file.sentence.as_ref().map(Spanned::span),
-        file.column.as_ref().map(Spanned::span),
-        file.pattern.as_ref().map(Spanned::span),
-    ];
-    if ways.iter().flatten().count() != 1 {
-        let span = ways.iter().flatten().nth(1).cloned().unwrap_or(file.sensor.span());
-        checker.note(span, "a point says in one way where its number stands", "write `sentence = \"MTW\", field = 1`, or `column = 3, separator = \";\"`, or `pattern = \"T=(?<value>[-0-9.]+)\"`");
-        return None;
-    }
-    if file.sentence.is_none() {
-        checker.refuse(file.field.as_ref(), "field", "it counts the fields of a `sentence`");
-    }
-    if file.column.is_none() {
-        checker.refuse(file.separator.as_ref(), "separator", "it stands between columns");
-    }
-    let field = line_field(checker, file);
-    Some(LinePoint { common: common?, field: field? })
-}
-
-fn line_field(checker: &mut Checker<'_>, file: &PointFile) -> Option<LineField> {
-    if let Some(pattern) = &file.pattern {
-        return checker.read(pattern, read_pattern).map(LineField::Pattern);
-    }
-    if let Some(column) = &file.column {
-        let separator = file.separator.as_ref().map_or(";", |separator| separator.get_ref());
-        if let (true, Some(text)) = (separator.is_empty(), &file.separator) {
-            checker.note(text.span(), "`separator` is empty", "write what stands between columns, like \";\"");
-        }
-        let column = checker.whole(column, &[1, 1_000], "column", "columns count from 1")?;
-        return Some(LineField::Column { column, separator: separator.to_owned() });
-    }
-    let sentence = file.sentence.as_ref()?;
-    let word = sentence.get_ref();
-    if !(3..=12).contains(&word.len()) || !word.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit()) {
-        checker.note(
-            sentence.span(),
-            format!("`{word}` is no NMEA sentence"),
-            "write its three letters, like \"MTW\", or the whole address, like \"YXMTW\"",
-        );
-    }
-    let Some(field) = &file.field else {
-        checker.note(
-            sentence.span(),
-            "the point has no `field`",
-            "write which field of the sentence it is, from 1 after the address",
-        );
-        return None;
-    };
-    let field = checker.whole(field, &[1, 100], "field", "fields count from 1")?;
-    Some(LineField::Nmea { sentence: word.clone(), field })
-}
-
-fn read_pattern(text: &str) -> Result<Regex, String> {
-    let regex = Regex::new(text).map_err(|error| {
-        let shown = error.to_string();
-        let reason = shown.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
-        format!("`{text}` is no pattern: {}", reason.trim().trim_start_matches("error: "))
-    })?;
-    if regex.capture_names().flatten().any(|name| name == "value") {
-        return Ok(regex);
-    }
-    Err(format!("`{text}` has no group named `value`; hint: mark the number, like \"T=(?<value>[-0-9.]+)\""))
 }

@@ -4,6 +4,8 @@
 use serde::Deserialize;
 use toml::Spanned;
 
+use crate::value::WrittenNumbers;
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ConfigFile {
@@ -17,6 +19,10 @@ pub(super) struct ConfigFile {
     #[serde(default)]
     pub(super) status: StatusFile,
     #[serde(default)]
+    pub(super) profile: Vec<ProfileFile>,
+    #[serde(default)]
+    pub(super) clock: ClockFile,
+    #[serde(default)]
     pub(super) bus: Vec<BusFile>,
 }
 
@@ -24,6 +30,20 @@ pub(super) struct ConfigFile {
 #[serde(deny_unknown_fields)]
 pub(super) struct StatusFile {
     pub(super) listen: Option<Spanned<String>>,
+}
+
+/// What devices of one model have in common.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ProfileFile {
+    pub(super) name: Spanned<String>,
+    pub(super) base: Option<Spanned<i64>>,
+    pub(super) gap: Option<Spanned<String>>,
+    pub(super) max_registers: Option<Spanned<i64>>,
+    pub(super) max_bits: Option<Spanned<i64>>,
+    pub(super) max_hole: Option<Spanned<i64>>,
+    #[serde(default)]
+    pub(super) point: Vec<PointFile>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -45,6 +65,13 @@ pub(super) struct UploadFile {
     pub(super) live_first: Option<Spanned<bool>>,
     pub(super) live_first_after: Option<Spanned<String>>,
     pub(super) credentials_file: Option<Spanned<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ClockFile {
+    pub(super) patience: Option<Spanned<String>>,
+    pub(super) trusted: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -69,6 +96,8 @@ pub(super) struct BusFile {
     pub(super) down_report: Option<Spanned<String>>,
     pub(super) poll: Option<Spanned<String>>,
     pub(super) terminator: Option<Spanned<String>>,
+    pub(super) length: Option<Spanned<i64>>,
+    pub(super) max_line: Option<Spanned<i64>>,
     #[serde(default)]
     pub(super) device: Vec<DeviceFile>,
 }
@@ -79,10 +108,17 @@ pub(super) struct DeviceFile {
     pub(super) name: Spanned<String>,
     pub(super) unit_id: Option<Spanned<i64>>,
     pub(super) base: Option<Spanned<i64>>,
+    pub(super) profile: Option<Spanned<String>>,
+    pub(super) place: Option<Spanned<String>>,
     pub(super) max_registers: Option<Spanned<i64>>,
     pub(super) max_bits: Option<Spanned<i64>>,
     pub(super) max_hole: Option<Spanned<i64>>,
     pub(super) gap: Option<Spanned<String>>,
+    pub(super) time_column: Option<Spanned<i64>>,
+    pub(super) time_field: Option<Spanned<i64>>,
+    pub(super) time_pattern: Option<Spanned<String>>,
+    pub(super) time_format: Option<Spanned<String>>,
+    pub(super) time_zone: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) point: Vec<PointFile>,
 }
@@ -90,6 +126,8 @@ pub(super) struct DeviceFile {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PointFile {
+    /// In a profile `quantity`: the check sees to it that each stands where it belongs.
+    #[serde(alias = "quantity")]
     pub(super) sensor: Spanned<String>,
     pub(super) every: Spanned<String>,
     pub(super) phase: Option<Spanned<String>>,
@@ -100,6 +138,9 @@ pub(super) struct PointFile {
     #[serde(rename = "type")]
     pub(super) kind: Option<Spanned<String>>,
     pub(super) order: Option<Spanned<String>>,
+    pub(super) bit: Option<Spanned<i64>>,
+    pub(super) half: Option<Spanned<String>>,
+    pub(super) not_available: Option<Spanned<WrittenNumbers>>,
     pub(super) sentence: Option<Spanned<String>>,
     pub(super) field: Option<Spanned<i64>>,
     pub(super) column: Option<Spanned<i64>>,

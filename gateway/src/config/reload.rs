@@ -13,6 +13,7 @@ impl Config {
             ("`gateway`", self.gateway != new.gateway),
             ("`lake`", self.lake != new.lake),
             ("`[spool]`", self.spool != new.spool),
+            ("`[clock]`", self.clock != new.clock),
         ];
         let mut differs: Vec<&str> = known.iter().filter(|(_, differs)| *differs).map(|(name, _)| *name).collect();
         if differs.is_empty() && self.with_what_may_change(new).fingerprint() != new.fingerprint() {
@@ -27,6 +28,8 @@ impl Config {
             upload: new.upload.clone(),
             status_listen: new.status_listen.clone(),
             buses: new.buses.clone(),
+            warnings: new.warnings.clone(),
+            places: new.places.clone(),
             ..self.clone()
         }
     }
@@ -68,6 +71,7 @@ mod tests {
             ("memory:///", "file:///lake", "`lake`"),
             ("\"spool\"", "\"other\"", "`[spool]`"),
             ("\"spool\"", "\"spool\"\nmax_bytes = \"2GiB\"", "`[spool]`"),
+            ("\"spool\"", "\"spool\"\n[clock]\npatience = \"2h\"", "`[clock]`"),
         ] {
             assert_eq!(old.needs_restart(&config(&HEAD.replace(from, to))), [named], "{to}");
         }

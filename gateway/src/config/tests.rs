@@ -80,16 +80,17 @@ fn what_is_left_out_has_the_documented_default() {
     assert_eq!(config.spool().max_bytes, 1 << 30);
     assert_eq!(config.spool().sync_every, Period::from_seconds(5));
     assert_eq!(config.upload_every(), Period::from_seconds(60));
+    assert_eq!(config.clock(), ClockConfig { patience: Duration::from_secs(86_400), trusted: false });
     let [tcp, text] = config.buses() else { panic!("two buses") };
     assert_eq!((tcp.timeout, tcp.down_report), (Duration::from_millis(500), Period::from_seconds(300)));
     let BusKind::ModbusTcp { devices, .. } = &tcp.kind else { panic!("{tcp:?}") };
     let point = &devices[0].points[0];
     assert_eq!((point.order, point.common.scaling, &point.common.unit), (Order::Abcd, Scaling::new(1.0, 0.0), &None));
-    let BusKind::TextLines { place: LinePlace::Serial(serial), poll, terminator, .. } = &text.kind else {
+    let BusKind::TextLines { place: LinePlace::Serial(serial), poll, framing, .. } = &text.kind else {
         panic!("{text:?}")
     };
     assert_eq!((serial.baud, serial.data_bits, serial.parity, serial.stop_bits), (4_800, 8, Parity::None, 1));
-    assert_eq!((poll, terminator.as_str()), (&None, "\n"));
+    assert_eq!((poll, framing), (&None, &Framing::Terminator { text: "\n".to_owned(), max: 4_096 }));
     assert_eq!(
         config.sensors().map(SensorId::as_str).collect::<Vec<_>>(),
         ["landfalltjern/water_temperature", "mast/air_temperature"]
@@ -137,7 +138,7 @@ fn everything_that_is_wrong_is_said_at_once() {
         .replace("\"f32\"", "\"float\"")
         .replace("\"10min\"", "\"10 minutes\"");
     let places: Vec<String> = problems_of(&text).into_iter().map(|problem| problem.0).collect();
-    assert_eq!(places, ["2", "\"Landfall 01\"", "\"float\"", "\"10.0.3.7\"", "\"10 minutes\""]);
+    assert_eq!(places, ["2", "\"Landfall 01\"", "\"10.0.3.7\"", "\"float\"", "\"10 minutes\""]);
 }
 
 #[test]
@@ -153,7 +154,7 @@ fn names_are_taken_once() {
     let twins = other("other", 1, "a") + &other("logger", 2, "b") + "[[bus]]\nname = \"mast\"";
     let messages: Vec<String> =
         problems("[[bus]]\nname = \"mast\"", &twins).into_iter().map(|problem| problem.1).collect();
-    assert_eq!(messages, ["device `logger` is named twice on this bus", "unit id 1 is used twice on this bus"]);
+    assert_eq!(messages, ["unit id 1 is used twice on this bus", "device `logger` is named twice on this bus"]);
 }
 
 #[test]
@@ -253,6 +254,52 @@ fn a_point_of_a_text_bus_says_in_one_way_where_its_number_stands() {
 }
 
 #[test]
+fn lines_end_in_one_way() {
+    let port = |more: &str| format!("port = \"/dev/ttyUSB0\"\n{more}");
+    let framing =
+        |more: &str| match parse(&GOOD.replace("port = \"/dev/ttyUSB0\"", &port(more))).expect("good").buses[1].kind {
+            BusKind::TextLines { ref framing, .. } => framing.clone(),
+            ref other => panic!("{other:?}"),
+        };
+    assert_eq!(framing("length = 32"), Framing::Length(32));
+    let until = |text: &str, max| Framing::Terminator { text: text.to_owned(), max };
+    assert_eq!(framing("terminator = \"\\r\"\nmax_line = 200"), until("\r", 200));
+    refused("port = \"/dev/ttyUSB0\"", &port("length = 0"), "0", "cannot be 0");
+    refused("port = \"/dev/ttyUSB0\"", &port("length = 32\nmax_line = 64"), "64", "no meaning here");
+    refused("port = \"/dev/ttyUSB0\"", &port("terminator = \"\""), "\"\"", "`terminator` is empty");
+    refused("address = \"10.0.3.7:502\"", "address = \"10.0.3.7:502\"\nlength = 32", "32", "no meaning here");
+}
+
+#[test]
+fn a_device_says_how_it_writes_the_time() {
+    let weather = |more: &str| format!("name = \"weather\"\n{more}");
+    let with = |more: &str| weather(&format!("time_field = 2\n{more}"));
+    for good in ["time_format = \"unix\"", "time_format = \"%d.%m.%Y %H:%M\"\ntime_zone = \"Europe/Oslo\""] {
+        let config = parse(&GOOD.replace("name = \"weather\"", &with(good))).expect(good);
+        let BusKind::TextLines { points, .. } = &config.buses[1].kind else { panic!("{config:?}") };
+        assert!(points[0].time.is_some(), "{good}");
+    }
+    let name = "name = \"weather\"";
+    refused(name, &with(""), "2", "no `time_format`");
+    refused(name, &with("time_format = \"%H:%M\""), "\"%H:%M\"", "does not say year");
+    refused(name, &with("time_format = \"unix\"\ntime_zone = \"Oslo\""), "\"Oslo\"", "is no time zone");
+    refused(name, &with("time_format = \"unix\"\ntime_column = 1"), "2", "in one way");
+    refused(name, &weather("time_zone = \"UTC\""), "\"UTC\"", "no meaning here");
+    refused(name, &weather("time_column = 1\ntime_format = \"unix\""), "1", "fits points with a `column` only");
+    refused(name, &weather("time_pattern = 'x'\ntime_format = \"unix\""), "'x'", "no group named `time`");
+    refused("unit_id = 1", "unit_id = 1\ntime_zone = \"UTC\"", "\"UTC\"", "no meaning here");
+}
+
+#[test]
+fn a_clock_is_waited_for_as_long_as_was_said() {
+    let clock =
+        |more: &str| parse(&GOOD.replace("[spool]", &format!("[clock]\n{more}\n[spool]"))).expect("good").clock();
+    assert_eq!(clock("patience = \"0s\""), ClockConfig { patience: Duration::ZERO, trusted: false });
+    assert!(clock("trusted = true").trusted);
+    refused("[spool]", "[clock]\npatience = \"a day\"\n[spool]", "\"a day\"", "a day");
+}
+
+#[test]
 fn a_misspelt_key_is_found() {
     let problems = problems("unit_id", "unit_ids");
     assert_eq!(problems[0].0, "unit_ids = 1");
@@ -264,6 +311,88 @@ fn two_texts_have_two_hashes() {
     let hash = |text: &str| parse(text).expect("good").sha256();
     assert_ne!(hash(GOOD), hash(&GOOD.replace("1h", "2h")));
     assert_eq!(hash(GOOD), hash(GOOD));
+}
+
+const PROFILE: &str = "[[profile]]\nname = \"gauge\"\nbase = 1\n[[profile.point]]\nquantity = \"level\"\nregister = \"input:1\"\ntype = \"u16\"\nevery = \"1h\"\nnot_available = 0xFFFF\n";
+
+/// Fifty meters were fifty copies of their points, and the eighth had a wrong address.
+#[test]
+fn fifty_equal_meters_are_fifty_short_tables() {
+    let meters: String = (1..=50)
+        .map(|unit| {
+            format!(
+                "[[bus.device]]\nname = \"m{unit}\"\nunit_id = {unit}\nprofile = \"gauge\"\nplace = \"hall/m-{unit}\"\n"
+            )
+        })
+        .collect();
+    let head = &GOOD[..GOOD.find("[[bus.device]]").expect("a device")];
+    let own = "[[bus.device.point]]\nsensor = \"hall/door\"\nregister = \"coil:1\"\ntype = \"bool\"\nevery = \"1h\"\n";
+    let config = parse(&format!("{head}{meters}{own}{PROFILE}")).expect("good");
+    let BusKind::ModbusTcp { devices, .. } = &config.buses()[0].kind else { panic!("{config:?}") };
+    assert_eq!((devices.len(), config.device_count(), config.sensors().count()), (50, 50, 51));
+    let point = &devices[6].points[0];
+    assert_eq!((point.common.sensor.as_str(), point.address), ("hall/m-7/level", 0), "the profile's base holds");
+    assert_eq!(
+        point.common.no_value.decode(point.kind, point.order, &[0xFFFF]),
+        Err(tjern_readings::reading::Cause::NotAvailable)
+    );
+    let last = &devices[49].points;
+    assert_eq!(
+        last.iter().map(|point| point.common.sensor.as_str()).collect::<Vec<_>>(),
+        ["hall/door", "hall/m-50/level"]
+    );
+    assert_eq!(last[0].address, 0, "a device's own points count as its profile's do");
+}
+
+#[test]
+fn a_profile_serves_text_lines_too() {
+    let profile = "[[profile]]\nname = \"mast\"\n[[profile.point]]\nquantity = \"air_temperature\"\nsentence = \"MTA\"\nfield = 1\nevery = \"10min\"\nnot_available = -99.9\n";
+    let device = "name = \"weather\"\nprofile = \"mast\"\nplace = \"roof\"\n";
+    let text = GOOD.replace("name = \"weather\"\n", device);
+    let config =
+        parse(&format!("{}{profile}", &text[..text.rfind("[[bus.device.point]]").expect("a point")])).expect("good");
+    let BusKind::TextLines { points, .. } = &config.buses()[1].kind else { panic!("{config:?}") };
+    assert_eq!(points[0].common.sensor.as_str(), "roof/air_temperature");
+    assert!(points[0].common.no_value.sift(-99.9).is_err());
+}
+
+#[test]
+fn what_is_odd_but_works_is_no_error() {
+    let config = parse(&format!("{GOOD}{PROFILE}")).expect("good");
+    let said: Vec<&str> = config.warnings().iter().map(|problem| problem.message.as_str()).collect();
+    assert_eq!(said, ["no device uses this profile: its points are not checked"]);
+    assert!(config.warnings()[0].to_string().starts_with("warning: "));
+    assert!(parse(GOOD).expect("good").warnings().is_empty());
+}
+
+proptest::proptest! {
+    /// What is left after a hundred keystrokes gone wrong is told, and never a panic.
+    #[test]
+    fn no_file_makes_the_check_panic(changes in proptest::collection::vec((0_usize..80, 0_usize..9, 0_usize..80), 1..12)) {
+        let device = "unit_id = 1\nprofile = \"gauge\"\nplace = \"tarn\"\n";
+        let whole = format!("{}{PROFILE}", GOOD.replace("unit_id = 1\n", device));
+        let mut lines: Vec<String> = whole.lines().map(str::to_owned).collect();
+        for (place, change, other) in changes {
+            let (place, other) = (place % lines.len(), other % lines.len());
+            let value = |value: &str| format!("{}= {value}", lines[place].split('=').next().unwrap_or_default());
+            lines[place] = match change {
+                0 => String::new(),
+                1 => lines[other].clone(),
+                2 => format!("{}\n{}", lines[place], lines[other]),
+                3 => lines[place].replacen('e', "", 1),
+                4 => value("5"),
+                5 => value("[]"),
+                6 => value("\"\""),
+                7 => value("\"æ/ø\""),
+                _ => value("{ a = 1 }"),
+            };
+        }
+        let text = lines.join("\n");
+        if let Err(error) = parse(&text) {
+            let ConfigError::Wrong(problems) = error else { panic!("it was read") };
+            proptest::prop_assert!(problems.iter().any(|problem| problem.severity == Severity::Error), "{text}");
+        }
+    }
 }
 
 #[test]

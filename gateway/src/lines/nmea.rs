@@ -9,25 +9,53 @@ use tjern_readings::reading::Cause;
 use super::number;
 
 /// The number in a field of a sentence, counted from 1 after the address; `None` for other
-/// sentences. `wanted` is the sentence's name (of any talker) or the whole address.
+/// sentences. `wanted` is the sentence's name (of any talker) or the whole address; a maker's own
+/// sentences have no talker, and are wanted by their whole address only.
 #[must_use]
 pub fn read(wanted: &str, field: usize, line: &str) -> Option<Result<f64, Cause>> {
-    // Noise may stand before the start; a sentence has one start.
-    let body = &line[line.rfind(['$', '!'])? + 1..];
-    let (body, checksum) = match body.split_once('*') {
-        Some((body, checksum)) => (body, Some(checksum.trim_end())),
-        None => (body, None),
-    };
-    let mut fields = body.split(',');
-    let address = fields.next()?;
-    if address != wanted && address.get(2..) != Some(wanted) {
+    let sentence = Sentence::of(line)?;
+    let address = sentence.fields().next()?;
+    let of_a_talker = !address.starts_with('P') && address.get(2..) == Some(wanted);
+    if address != wanted && !of_a_talker {
         return None;
     }
-    if checksum.is_some_and(|checksum| !is_right(body, checksum)) {
+    if sentence.checksum.is_some_and(|checksum| !is_right(sentence.body, checksum)) {
         return Some(Err(Cause::Crc));
     }
-    let text = field.checked_sub(1).and_then(|skipped| fields.nth(skipped));
+    let text = field.checked_sub(1).and_then(|skipped| sentence.fields().nth(skipped + 1));
     Some(text.map_or(Err(Cause::NoMatch), |text| number(text, false)))
+}
+
+/// The text of a field, counted from 1 after the address. The checksum is not looked at.
+#[must_use]
+pub fn field(line: &str, field: usize) -> Option<&str> {
+    Sentence::of(line)?.fields().nth(field.max(1))
+}
+
+/// Whether the sentence brings a checksum, right or wrong.
+#[must_use]
+pub fn has_checksum(line: &str) -> bool {
+    Sentence::of(line).is_some_and(|sentence| sentence.checksum.is_some())
+}
+
+struct Sentence<'line> {
+    body: &'line str,
+    checksum: Option<&'line str>,
+}
+
+impl<'line> Sentence<'line> {
+    /// Noise may stand before the start; a sentence has one start.
+    fn of(line: &'line str) -> Option<Self> {
+        let body = &line[line.rfind(['$', '!'])? + 1..];
+        Some(match body.split_once('*') {
+            Some((body, checksum)) => Self { body, checksum: Some(checksum.trim_end()) },
+            None => Self { body, checksum: None },
+        })
+    }
+
+    fn fields(&self) -> impl Iterator<Item = &'line str> {
+        self.body.split(',')
+    }
 }
 
 /// The checksum of what stands between `$` and `*`.
@@ -57,6 +85,16 @@ mod tests {
         assert_eq!(read("MTW", 1, "$YXMTW,,C"), Some(Err(Cause::NotAvailable)));
         assert_eq!(read("MTW", 3, "$YXMTW,12.3,C"), Some(Err(Cause::NoMatch)));
         assert_eq!(read("MTW", 1, "garbage"), None);
+        assert_eq!(field("$GPZDA,100000.00,21,08,2026,00,00*6C", 4), Some("2026"));
+        assert!(has_checksum("$YXMTW,12.3,C*") && !has_checksum("$YXMTW,12.3,C"));
+    }
+
+    /// `PXMTW` was once taken for a talker's `MTW`: `P` is a maker's own, and what follows is the maker.
+    #[test]
+    fn a_makers_own_sentence_is_read_by_its_whole_name() {
+        assert_eq!(read("PGRMZ", 1, "$PGRMZ,246,f,3*1B"), Some(Ok(246.0)));
+        assert_eq!(read("RMZ", 1, "$PGRMZ,246,f,3"), None);
+        assert_eq!(read("MTW", 1, "$PXMTW,12.3,C"), None);
     }
 
     proptest! {

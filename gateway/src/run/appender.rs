@@ -1,37 +1,44 @@
 //! The one way into the spool: what the buses read, in the order in which it came.
 
-use tjern_readings::reading::{Reading, TIMES_US};
+use tjern_readings::reading::Reading;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
-use tracing::error;
 
 use super::{Task, watched};
 use crate::bus::READINGS_QUEUE;
-use crate::spool::Spool;
-use crate::system::SystemReadings;
+use crate::dating::{Dater, Sensors};
+use crate::grid::LOOK_AGAIN;
 
 /// Only a reload asks, and waits for its answer.
 const FLUSH_QUEUE: usize = 1;
 
 /// The task that fills the spool.
 #[derive(Debug)]
-pub(super) struct Appender {
-    flush: mpsc::Sender<oneshot::Sender<()>>,
+pub(crate) struct Appender {
+    flush: mpsc::Sender<Flush>,
     task: Task,
+}
+
+/// What a reload asks for, between the end of the buses that change and the beginning of their successors.
+#[derive(Debug)]
+struct Flush {
+    /// Those of the new configuration.
+    sensors: Sensors,
+    reply: oneshot::Sender<()>,
 }
 
 impl Appender {
     /// Begins; the sender is for the buses. It ends when the last of them has gone.
-    pub(super) fn start(spool: Spool, system: Option<SystemReadings>) -> (Self, mpsc::Sender<Vec<Reading>>) {
+    pub(crate) fn start(dater: Dater) -> (Self, mpsc::Sender<Vec<Reading>>) {
         let (readings, received) = mpsc::channel(READINGS_QUEUE);
         let (flush, asked) = mpsc::channel(FLUSH_QUEUE);
-        (Self { flush, task: watched(run((spool, system), received, asked)) }, readings)
+        (Self { flush, task: watched(run(dater, received, asked)) }, readings)
     }
 
-    /// Waits until everything that was sent before is in the spool.
-    pub(super) async fn flush(&self) {
+    /// Waits until everything that was sent before is in the spool. What comes after is of these sensors.
+    pub(super) async fn flush(&self, sensors: Sensors) {
         let (reply, done) = oneshot::channel();
-        if self.flush.send(reply).await.is_ok() {
+        if self.flush.send(Flush { sensors, reply }).await.is_ok() {
             // An error means that the task has failed, which is noticed elsewhere.
             let _ = done.await;
         }
@@ -42,43 +49,29 @@ impl Appender {
     }
 
     /// Waits for the end. Whether it went well.
-    pub(super) async fn finish(self) -> bool {
+    pub(crate) async fn finish(self) -> bool {
         self.task.0.await.is_ok()
     }
 }
 
-async fn run(
-    (spool, mut system): (Spool, Option<SystemReadings>),
-    mut received: mpsc::Receiver<Vec<Reading>>,
-    mut asked: mpsc::Receiver<oneshot::Sender<()>>,
-) {
+async fn run(mut dater: Dater, mut received: mpsc::Receiver<Vec<Reading>>, mut asked: mpsc::Receiver<Flush>) {
     loop {
         tokio::select! {
             biased;
-            Some(reply) = asked.recv() => {
+            Some(Flush { sensors, reply }) = asked.recv() => {
                 while let Ok(readings) = received.try_recv() {
-                    append(&spool, system.as_mut(), readings).await;
+                    dater.take(readings).await;
                 }
+                dater.set_sensors(sensors);
                 // Whoever asked may have gone.
                 let _ = reply.send(());
             }
             readings = received.recv() => match readings {
-                Some(readings) => append(&spool, system.as_mut(), readings).await,
-                None => return,
+                Some(readings) => dater.take(readings).await,
+                None => break,
             },
+            () = tokio::time::sleep(LOOK_AGAIN), if dater.is_waiting() => dater.look().await,
         }
     }
-}
-
-async fn append(spool: &Spool, system: Option<&mut SystemReadings>, mut readings: Vec<Reading>) {
-    let came = readings.len();
-    // No batch may hold such a time, and one would keep all others of its batch out of the lake.
-    readings.retain(|reading| TIMES_US.contains(&reading.time_us));
-    if readings.len() < came {
-        error!(readings = came - readings.len(), "the clock is centuries off: these are not kept");
-    }
-    if let Some(system) = system {
-        system.join(&mut readings);
-    }
-    spool.append(readings).await;
+    dater.end().await;
 }

@@ -100,9 +100,33 @@ fn judge(
 pub(super) fn units(configuration: &str) -> Units {
     let mut units = Units::new();
     if let Ok(table) = configuration.parse::<toml::Table>() {
-        collect_units(&toml::Value::Table(table), &mut units);
+        let profiles = table.get("profile").and_then(toml::Value::as_array).cloned().unwrap_or_default();
+        let configuration = toml::Value::Table(table);
+        collect_units(&configuration, &mut units);
+        collect_units_of_profiles(&configuration, &profiles, &mut units);
     }
     units
+}
+
+/// A device with a `profile` has its points, each with the device's `place` before its `quantity`.
+fn collect_units_of_profiles(value: &toml::Value, profiles: &[toml::Value], units: &mut Units) {
+    match value {
+        toml::Value::Table(table) => {
+            let text = |key: &str| table.get(key).and_then(toml::Value::as_str);
+            if let (Some(name), Some(place)) = (text("profile"), text("place")) {
+                let own =
+                    profiles.iter().filter(|profile| profile.get("name").and_then(toml::Value::as_str) == Some(name));
+                let points = own.filter_map(|profile| profile.get("point")?.as_array()).flatten();
+                units.extend(points.filter_map(|point| {
+                    let (quantity, unit) = (point.get("quantity")?.as_str()?, point.get("unit")?.as_str()?);
+                    Some((format!("{place}/{quantity}"), unit.to_owned()))
+                }));
+            }
+            table.values().for_each(|value| collect_units_of_profiles(value, profiles, units));
+        }
+        toml::Value::Array(values) => values.iter().for_each(|value| collect_units_of_profiles(value, profiles, units)),
+        _ => {}
+    }
 }
 
 fn collect_units(value: &toml::Value, units: &mut Units) {
@@ -116,5 +140,22 @@ fn collect_units(value: &toml::Value, units: &mut Units) {
         }
         toml::Value::Array(values) => values.iter().for_each(|value| collect_units(value, units)),
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_of_a_profile_hold_for_each_device_that_uses_it() {
+        let configuration = "[[profile]]\nname = 'gauge'\n[[profile.point]]\nquantity = 'level'\nunit = 'm'\n\
+            [[bus]]\n[[bus.device]]\nprofile = 'gauge'\nplace = 'tarn'\n[[bus.device.point]]\nsensor = 'tarn/wind'\nunit = 'm/s'\n\
+            [[bus.device]]\nprofile = 'gauge'\nplace = 'elva/north'\n[[bus.device]]\nprofile = 'other'\nplace = 'x'\n";
+        let mut found: Vec<(String, String)> = units(configuration).into_iter().collect();
+        found.sort();
+        let expected = [("elva/north/level", "m"), ("tarn/level", "m"), ("tarn/wind", "m/s")];
+        assert_eq!(found, expected.map(|(sensor, unit)| (sensor.to_owned(), unit.to_owned())));
+        assert_eq!(units("no TOML at all = = ="), Units::new());
     }
 }

@@ -1,0 +1,236 @@
+//! A point on a bus of text lines: what the lines said, and which slots they are for.
+//!
+//! Two kinds. Without a time of the device's own the newest line stands for a slot. With one, each line
+//! makes a reading of that time, once however often the device repeats it; slots then only ask whether
+//! anything came. A line whose time cannot be believed is taken like one without, and its reading says
+//! `clock_estimated`.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tjern_readings::reading::{Cause, Reading};
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::super::BusContext;
+use super::super::point::{FAILURES_TO_DOWN, Limits, PointState};
+use crate::config::{LineField, LinePoint};
+use crate::grid::Due;
+use crate::lines::counters::LineFate;
+use crate::lines::time::DeviceTime;
+use crate::lines::{self, nmea};
+
+/// How many of a sensor's newest times are remembered: what is older counts as stored.
+const TIMES_MAX: usize = 4_096;
+
+pub(super) struct LinePointState {
+    pub(super) state: PointState,
+    field: LineField,
+    time: Option<DeviceTime>,
+    stored: StoredTimes,
+    /// The device sends checksums: a sentence without one lost it.
+    has_checksums: bool,
+    latest: Option<Latest>,
+    /// When a line with a time of its own came last.
+    dated_at: Option<Instant>,
+    /// The slot that waits for a line, since when.
+    pub(super) waiting: Option<(Due, i64, Instant)>,
+}
+
+/// What the newest line said.
+struct Latest {
+    result: Result<f64, Cause>,
+    at: Instant,
+    /// It said a time that was not to be believed.
+    misdated: bool,
+}
+
+/// What a slot is given.
+enum Slot {
+    Result(Result<f64, Cause>, bool),
+    /// Readings came by themselves, or none is due.
+    Nothing,
+    /// It still waits.
+    Open,
+}
+
+impl LinePointState {
+    pub(super) fn new(point: LinePoint, limits: Limits, context: &BusContext) -> Self {
+        Self {
+            state: PointState::new(point.common, limits, context),
+            field: point.field,
+            time: point.time,
+            stored: StoredTimes::default(),
+            has_checksums: false,
+            latest: None,
+            dated_at: None,
+            waiting: None,
+        }
+    }
+
+    /// What was heard before says nothing about a slot that comes after.
+    pub(super) fn forget(&mut self) {
+        (self.latest, self.dated_at) = (None, None);
+    }
+
+    /// Takes a line, and gives the reading that it makes by itself.
+    pub(super) fn take(&mut self, bus: &str, line: &str, now_us: i64, fate: &mut LineFate) -> Option<Reading> {
+        let result = self.check(lines::read(&self.field, line)?, line);
+        fate.wanted = true;
+        fate.bad_checksum |= result == Err(Cause::Crc);
+        fate.unparsed |= matches!(result, Err(Cause::NoMatch | Cause::NotANumber));
+        let mut misdated = false;
+        if let Some(time) = self.time.as_ref().filter(|_| result != Err(Cause::Crc)) {
+            match time.read(line).and_then(|moments| moments.choose(self.stored.newest_us(), now_us)) {
+                Some(time_us) => return self.take_dated(bus, (time_us, now_us), result, fate),
+                None => misdated = true,
+            }
+        }
+        fate.bad_time |= misdated;
+        // A line that says nothing does not push out one that did and is still good.
+        let keeps = result.is_err()
+            && self.latest.as_ref().is_some_and(|latest| latest.result.is_ok() && latest.at.elapsed() < self.every());
+        if !keeps {
+            self.latest = Some(Latest { result, at: Instant::now(), misdated });
+        }
+        None
+    }
+
+    fn check(&mut self, result: Result<f64, Cause>, line: &str) -> Result<f64, Cause> {
+        if !matches!(self.field, LineField::Nmea { .. }) || result == Err(Cause::Crc) {
+            return result;
+        }
+        let has_checksum = nmea::has_checksum(line);
+        let lost_it = self.has_checksums && !has_checksum;
+        self.has_checksums |= has_checksum;
+        if lost_it { Err(Cause::Crc) } else { result }
+    }
+
+    fn take_dated(
+        &mut self,
+        bus: &str,
+        (time_us, now_us): (i64, i64),
+        result: Result<f64, Cause>,
+        fate: &mut LineFate,
+    ) -> Option<Reading> {
+        self.dated_at = Some(Instant::now());
+        if !self.stored.insert(time_us) {
+            fate.repeated += 1;
+            return None;
+        }
+        let failed_before = self.state.failures();
+        let reading = self.state.conclude_dated(time_us, result, now_us);
+        self.note_change(bus, failed_before);
+        reading
+    }
+
+    fn every(&self) -> Duration {
+        Duration::from_micros(self.state.schedule.grid().every_us().unsigned_abs())
+    }
+
+    /// Ends the slot that waits, if it has what it needs or waited long enough.
+    pub(super) fn turn(
+        &mut self,
+        bus: &str,
+        (is_there, asked): (bool, bool),
+        limits: Limits,
+        now_us: i64,
+    ) -> Option<Reading> {
+        let (due, asked_us, since) = self.waiting?;
+        let (result, misdated) = match self.outcome(due, since, (is_there, asked), limits) {
+            Slot::Open => return None,
+            Slot::Nothing => {
+                self.waiting = None;
+                self.state.schedule.begin(due);
+                return None;
+            }
+            Slot::Result(result, misdated) => (result, misdated),
+        };
+        self.waiting = None;
+        let failed_before = self.state.failures();
+        let mut reading = self.state.conclude(due, result, asked_us, now_us);
+        if let Some(reading) = reading.as_mut().filter(|reading| misdated && reading.value.is_some()) {
+            reading.cause = Some(Cause::ClockEstimated);
+        }
+        self.note_change(bus, failed_before);
+        reading
+    }
+
+    fn outcome(&self, due: Due, since: Instant, (is_there, asked): (bool, bool), limits: Limits) -> Slot {
+        let oldest = if asked { since } else { since.checked_sub(self.every()).unwrap_or(since) };
+        let usable = self.latest.as_ref().filter(|latest| latest.at >= oldest);
+        let waited = since.elapsed() >= limits.timeout;
+        let misdated = usable.is_some_and(|latest| latest.misdated);
+        match usable.map(|latest| latest.result) {
+            _ if self.dated_at.is_some_and(|at| at >= oldest) => Slot::Nothing,
+            Some(Ok(value)) => Slot::Result(Ok(value), misdated),
+            Some(Err(cause)) if waited => Slot::Result(Err(cause), misdated),
+            _ if !is_there => Slot::Result(Err(Cause::Unreachable), false),
+            _ if !waited => Slot::Open,
+            // A device that talks by itself may not have talked yet: that is no failure.
+            _ if due.first && !asked => Slot::Nothing,
+            _ => Slot::Result(Err(Cause::Timeout), false),
+        }
+    }
+
+    fn note_change(&self, bus: &str, failed_before: u32) {
+        let sensor = self.state.sensor.as_str();
+        match self.state.failures() {
+            0 if failed_before >= FAILURES_TO_DOWN => info!(bus, sensor, "values again"),
+            FAILURES_TO_DOWN if failed_before < FAILURES_TO_DOWN => {
+                warn!(bus, sensor, "down: no value {FAILURES_TO_DOWN} times in a row")
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The device's times that were stored in this run.
+#[derive(Debug, Default)]
+struct StoredTimes {
+    newest: BTreeSet<i64>,
+    forgotten_to_us: Option<i64>,
+}
+
+impl StoredTimes {
+    fn newest_us(&self) -> Option<i64> {
+        self.newest.last().copied()
+    }
+
+    /// Whether the time is new.
+    fn insert(&mut self, time_us: i64) -> bool {
+        if self.forgotten_to_us >= Some(time_us) || !self.newest.insert(time_us) {
+            return false;
+        }
+        if self.newest.len() > TIMES_MAX {
+            self.forgotten_to_us = self.newest.pop_first();
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_time_is_stored_once(times in prop::collection::vec(0_i64..20, 0..60)) {
+            let (mut stored, mut seen) = (StoredTimes::default(), std::collections::HashSet::new());
+            for time_us in times {
+                prop_assert_eq!(stored.insert(time_us), seen.insert(time_us));
+            }
+        }
+    }
+
+    /// A logger that prints its whole memory at every poll fills neither memory nor the lake.
+    #[test]
+    fn what_is_forgotten_counts_as_stored() {
+        let mut stored = StoredTimes::default();
+        let times = 0..3 * i64::try_from(TIMES_MAX).expect("small");
+        assert!(times.clone().all(|time_us| stored.insert(time_us)));
+        assert!(times.clone().all(|time_us| !stored.insert(time_us)));
+        assert!(stored.insert(times.end) && stored.newest.len() == TIMES_MAX);
+    }
+}

@@ -1,0 +1,146 @@
+//! `doctor`: what on this machine would keep a gateway from its work, and what to do about it.
+//!
+//! It changes nothing and opens no port: a running gateway does not notice it. No secret is shown.
+
+mod disk;
+mod locks;
+mod machine;
+mod port;
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+use tjern_readings::clock::Clock;
+
+use super::{FAILED, has_colors, load};
+use crate::config::Config;
+use crate::ports;
+use crate::upload::{Probe, probe};
+
+/// What `doctor` is told.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  tjern-gateway doctor --config landfall-01.toml\n  sudo -u tjern tjern-gateway doctor --config landfall-01.toml --format json\n\n\
+    Run it as the gateway's user: permissions are those of whoever asks.\n\
+    Exit status: 0 when nothing fails, 1 when something does, 2 for a wrong configuration."
+)]
+pub struct DoctorArguments {
+    /// The gateway's configuration, a TOML file
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// A line each for people, or one JSON document for programs
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+/// How it stands with one thing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum State {
+    Ok,
+    Warn,
+    Fail,
+}
+
+/// What was found out about one thing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Finding {
+    state: State,
+    what: String,
+    says: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
+}
+
+impl Finding {
+    fn ok(what: impl Into<String>, says: impl Into<String>) -> Self {
+        Self { state: State::Ok, what: what.into(), says: says.into(), hint: None }
+    }
+
+    fn warn(what: impl Into<String>, says: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { state: State::Warn, what: what.into(), says: says.into(), hint: Some(hint.into()) }
+    }
+
+    fn fail(what: impl Into<String>, says: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { state: State::Fail, what: what.into(), says: says.into(), hint: Some(hint.into()) }
+    }
+
+    fn line(&self, colored: bool) -> String {
+        let (word, color) = match self.state {
+            State::Ok => ("ok  ", "32"),
+            State::Warn => ("warn", "33"),
+            State::Fail => ("fail", "31"),
+        };
+        let word = if colored { format!("\x1b[{color}m{word}\x1b[0m") } else { word.to_owned() };
+        match &self.hint {
+            Some(hint) => format!("{word} {}: {}; hint: {hint}", self.what, self.says),
+            None => format!("{word} {}: {}", self.what, self.says),
+        }
+    }
+}
+
+/// Looks at everything, and shows it on stdout.
+pub(super) async fn execute(arguments: DoctorArguments) -> ExitCode {
+    let config = match load(&arguments.config) {
+        Ok(config) => config,
+        Err(status) => return status,
+    };
+    let findings = examine(&config).await;
+    if show(&findings, arguments.format).is_err() || findings.iter().any(|finding| finding.state == State::Fail) {
+        return ExitCode::from(FAILED);
+    }
+    ExitCode::SUCCESS
+}
+
+async fn examine(config: &Config) -> Vec<Finding> {
+    let root = Path::new("/");
+    let present = ports::present(root);
+    let mut findings: Vec<Finding> = config.ports().map(|name| port::examine(root, name, &present)).collect();
+    findings.push(machine::clock(root, Clock::system().now_us()));
+    findings.push(disk::examine(config.spool()));
+    findings.push(disk::spool(root, &config.spool().dir));
+    let is_local = config.lake().local_folder().is_some() || config.lake().url().scheme() == "memory";
+    if !is_local {
+        findings.push(machine::certificates(root, std::env::var_os("SSL_CERT_FILE").map(PathBuf::from)));
+    }
+    findings.push(lake(config).await);
+    findings
+}
+
+async fn lake(config: &Config) -> Finding {
+    let what = format!("lake {}", config.lake());
+    // Opening a folder creates it, and this shall change nothing.
+    if let Some(folder) = config.lake().local_folder().filter(|folder| !folder.exists()) {
+        return disk::missing_lake(what, &folder);
+    }
+    match probe(config.lake(), config.gateway(), config.upload().credentials_file.clone()).await {
+        Probe::Reached { has_landed: true } => Finding::ok(what, "it can be reached, and has readings of this gateway"),
+        Probe::Reached { has_landed: false } => {
+            Finding::ok(what, "it can be reached; nothing of this gateway is there")
+        }
+        Probe::Failed { reason, hint } => Finding::fail(what, reason, hint),
+    }
+}
+
+fn show(findings: &[Finding], format: Format) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match format {
+        Format::Json => {
+            serde_json::to_writer_pretty(&mut stdout, findings)?;
+            writeln!(stdout)
+        }
+        Format::Text => {
+            let colored = has_colors(&stdout);
+            findings.iter().try_for_each(|finding| writeln!(stdout, "{}", finding.line(colored)))
+        }
+    }
+}

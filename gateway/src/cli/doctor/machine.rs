@@ -1,0 +1,94 @@
+//! The clock, and the certificates by which a cloud is trusted.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::super::utc;
+use super::Finding;
+use crate::clock::Witness;
+
+/// 2025: no machine that runs this has an older time.
+const SANE_US: i64 = 1_735_689_600_000_000;
+
+/// Where other clients of NTP leave something while they run.
+const CLIENTS: [(&str, &str); 3] =
+    [("chrony", "run/chrony/chronyd.pid"), ("chrony", "run/chronyd.pid"), ("ntpd", "run/ntpd.pid")];
+
+/// Where distributions keep the certificates, as OpenSSL finds them.
+const TRUST_STORES: [&str; 6] = [
+    "etc/ssl/certs/ca-certificates.crt",
+    "etc/pki/tls/certs/ca-bundle.crt",
+    "etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "etc/ssl/ca-bundle.pem",
+    "etc/ssl/cert.pem",
+    "usr/local/share/certs/ca-root-nss.crt",
+];
+
+pub(super) fn clock(root: &Path, now_us: i64) -> Finding {
+    let set = "set it, or give the machine a time server: readings of a wrong time are of no use";
+    if now_us < SANE_US {
+        return Finding::fail("clock", format!("it says {}", utc(now_us)), set);
+    }
+    let witness = Witness::at(root);
+    let client = CLIENTS.iter().find(|(_, file)| root.join(file).exists()).map(|(client, _)| *client);
+    let says = utc(now_us);
+    match (witness.is_synchronised(), client) {
+        (Some(true), _) => Finding::ok("clock", format!("synchronised; it says {says}")),
+        (_, Some(client)) => Finding::ok("clock", format!("{client} keeps it; it says {says}")),
+        (Some(false), None) => Finding::warn(
+            "clock",
+            format!("not synchronised yet; it says {says}"),
+            "is a time server reachable? readings wait until the clock is known, if it has no battery",
+        ),
+        (None, None) => Finding::warn(
+            "clock",
+            format!("whether it is synchronised is not known; it says {says}"),
+            "compare it with a watch; `systemctl enable --now systemd-timesyncd` keeps it right",
+        ),
+    }
+}
+
+/// `named` is what the environment names in `SSL_CERT_FILE`.
+pub(super) fn certificates(root: &Path, named: Option<PathBuf>) -> Finding {
+    let known = TRUST_STORES.iter().map(|path| root.join(path));
+    let found = named.into_iter().chain(known).find_map(|path| {
+        let count = fs::read_to_string(&path).ok()?.matches("-----BEGIN CERTIFICATE-----").count();
+        (count > 0).then_some((path, count))
+    });
+    match found {
+        Some((path, count)) => Finding::ok("certificates", format!("{count} are trusted, from {}", path.display())),
+        None => Finding::fail(
+            "certificates",
+            "no trusted certificates are here: no cloud can be reached",
+            "install the package ca-certificates, or name a file of them in SSL_CERT_FILE",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::State;
+    use super::*;
+
+    const NOW_US: i64 = 1_790_000_000_000_000;
+
+    #[test]
+    fn a_clock_of_1970_fails_and_an_unknown_one_is_told() {
+        let root = tempfile::tempdir().expect("a folder");
+        assert_eq!(clock(root.path(), 60_000_000).state, State::Fail);
+        assert_eq!(clock(root.path(), NOW_US).state, State::Warn);
+        fs::create_dir_all(root.path().join("run/systemd/timesync")).expect("created");
+        fs::write(root.path().join("run/systemd/timesync/synchronized"), "").expect("written");
+        let finding = clock(root.path(), NOW_US);
+        assert_eq!(finding, Finding::ok("clock", "synchronised; it says 2026-09-21 14:13:20 UTC"));
+    }
+
+    #[test]
+    fn a_machine_without_certificates_is_told_how_to_get_them() {
+        let root = tempfile::tempdir().expect("a folder");
+        assert_eq!(certificates(root.path(), None).state, State::Fail);
+        fs::create_dir_all(root.path().join("etc/ssl")).expect("created");
+        fs::write(root.path().join("etc/ssl/cert.pem"), "-----BEGIN CERTIFICATE-----\n").expect("written");
+        assert_eq!(certificates(root.path(), None).state, State::Ok);
+    }
+}

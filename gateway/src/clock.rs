@@ -1,0 +1,148 @@
+//! Whether the machine's clock can be believed.
+//!
+//! A box without a battery begins in 1970, or, with `fake-hwclock`, when it was last shut down. Its clock is
+//! **believed** where the system says that it was synchronised; where the system says that it was not, only
+//! with a battery clock; and, but for the first, only if it does not lie before what is known already: the
+//! newest reading, and this software's own age.
+//!
+//! The system's word is the file that `systemd-timesyncd` touches after each synchronisation (its manual:
+//! `/run/systemd/timesync/synchronized`). Others, like chrony, say it only through a system call; there the
+//! word is missing, and the rest of the rule decides.
+
+use std::path::{Path, PathBuf};
+
+use tjern_readings::clock::{Clock, SECOND_US};
+
+/// This software is not older: 2026-11-01.
+const NOT_BEFORE_US: i64 = 1_793_491_200 * SECOND_US;
+
+/// A device's own clock may have put the newest reading so far ahead.
+const BEHIND_MAX_US: i64 = 900 * SECOND_US;
+
+const YEAR_US: i64 = 366 * 86_400 * SECOND_US;
+
+const SYNCHRONISED: &str = "run/systemd/timesync/synchronized";
+const BATTERY_CLOCKS: &str = "sys/class/rtc";
+
+/// Whether the machine's clock was synchronised since its start; `None` where nobody says so.
+#[must_use]
+pub fn is_synchronised() -> Option<bool> {
+    Witness::system().is_synchronised()
+}
+
+/// Who is asked about the clock.
+#[derive(Debug, Clone)]
+pub struct Witness {
+    root: PathBuf,
+}
+
+impl Witness {
+    /// This machine.
+    #[must_use]
+    pub fn system() -> Self {
+        Self::at(Path::new("/"))
+    }
+
+    /// A folder that looks like one, for tests.
+    #[must_use]
+    pub fn at(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
+    /// Whether the clock was synchronised; `None` where nobody says so.
+    #[must_use]
+    pub fn is_synchronised(&self) -> Option<bool> {
+        let file = self.root.join(SYNCHRONISED);
+        if file.exists() {
+            return Some(true);
+        }
+        // The folder is there while the service runs.
+        file.parent().is_some_and(Path::is_dir).then_some(false)
+    }
+
+    fn has_battery_clock(&self) -> bool {
+        std::fs::read_dir(self.root.join(BATTERY_CLOCKS)).is_ok_and(|mut clocks| clocks.next().is_some())
+    }
+
+    /// Whether the wall clock is believed by somebody who knows of this time.
+    #[must_use]
+    pub fn believes(&self, wall_us: i64, known_us: i64) -> bool {
+        match self.is_synchronised() {
+            Some(true) => wall_us >= NOT_BEFORE_US,
+            Some(false) if !self.has_battery_clock() => false,
+            _ => wall_us >= known_us.saturating_sub(BEHIND_MAX_US),
+        }
+    }
+}
+
+/// The newest time that is known: that of a reading, or of this software. A reading that lies more than a
+/// year ahead of a clock that may be right was made by a clock that was wrong.
+#[must_use]
+pub fn known_us(newest_us: Option<i64>, wall_us: i64) -> i64 {
+    let is_absurd = |newest_us: &i64| wall_us >= NOT_BEFORE_US && *newest_us > wall_us.saturating_add(YEAR_US);
+    newest_us.filter(|newest_us| !is_absurd(newest_us)).unwrap_or(NOT_BEFORE_US).max(NOT_BEFORE_US)
+}
+
+/// The clock to work with: the machine's, or an estimate from what is known where that cannot be believed.
+#[must_use]
+pub fn working(wall: &Clock, known_us: i64, witness: &Witness) -> Clock {
+    if witness.believes(wall.wall_us(), known_us) {
+        return wall.clone();
+    }
+    wall.estimating_from(known_us.max(wall.wall_us()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    const NOW_US: i64 = NOT_BEFORE_US + 30 * 86_400 * SECOND_US;
+
+    fn machine(files: &[&str]) -> (tempfile::TempDir, Witness) {
+        let folder = tempfile::tempdir().expect("a folder");
+        for file in files {
+            let path = folder.path().join(file);
+            fs::create_dir_all(path.parent().expect("a parent")).expect("created");
+            fs::write(path, "").expect("written");
+        }
+        let witness = Witness::at(folder.path());
+        (folder, witness)
+    }
+
+    #[test]
+    fn what_is_before_the_newest_reading_is_not_believed() {
+        let (_folder, silent) = machine(&[]);
+        assert_eq!(silent.is_synchronised(), None);
+        assert!(!silent.believes(0, known_us(None, 0)), "1970");
+        assert!(silent.believes(NOW_US, known_us(None, NOW_US)));
+        assert!(
+            silent.believes(NOW_US, known_us(Some(NOW_US + 600 * SECOND_US), NOW_US)),
+            "a device's clock may be ahead"
+        );
+        assert!(!silent.believes(NOW_US, known_us(Some(NOW_US + 3_600 * SECOND_US), NOW_US)));
+        assert!(silent.believes(NOW_US, known_us(Some(NOW_US + 2 * YEAR_US), NOW_US)), "once a clock said 2038");
+    }
+
+    /// `fake-hwclock` gives the time of the last shutdown, which lies after every reading.
+    #[test]
+    fn without_a_battery_a_clock_is_believed_once_it_was_synchronised() {
+        let (folder, witness) = machine(&["run/systemd/timesync/other"]);
+        assert_eq!(witness.is_synchronised(), Some(false));
+        assert!(!witness.believes(NOW_US, known_us(None, NOW_US)));
+        fs::write(folder.path().join(SYNCHRONISED), "").expect("written");
+        assert_eq!(witness.is_synchronised(), Some(true));
+        assert!(witness.believes(NOW_US, NOW_US + 86_400 * SECOND_US), "a reading from the future changes nothing");
+        assert!(!witness.believes(0, known_us(None, 0)));
+        let (_folder, battery) = machine(&["run/systemd/timesync/other", "sys/class/rtc/rtc0/name"]);
+        assert!(battery.believes(NOW_US, known_us(None, NOW_US)), "a battery keeps the time without a network");
+    }
+
+    #[test]
+    fn an_estimate_begins_with_what_is_known() {
+        let (_folder, witness) = machine(&[]);
+        let clock = working(&Clock::manual(20), NOW_US, &witness);
+        assert_eq!((clock.is_set(), clock.now_us()), (false, NOW_US));
+        assert!(working(&Clock::manual(NOW_US), NOW_US, &witness).is_set());
+    }
+}

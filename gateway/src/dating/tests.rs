@@ -1,0 +1,436 @@
+//! A box without a battery, its power cuts, and the time server that comes or does not.
+//!
+//! A [`Site`] has a true time and a wall clock; its box polls on its grids as a bus does. Whatever happens,
+//! what is in the spool in the end is what was polled: each once, in order, under the slot in which it was truly
+//! polled, or marked as estimated.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use tjern_readings::batch;
+use tjern_readings::clock::SECOND_US;
+use tjern_readings::configuration::{ConfigText, Period};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::bus::state::BusStates;
+use crate::bus::{self, BusContext, Newest};
+use crate::grid::Schedule;
+use crate::run::Appender;
+
+const MINUTE_US: i64 = 60 * SECOND_US;
+const HOUR_US: i64 = 60 * MINUTE_US;
+/// 2026-12-01 00:03:20 UTC, on no slot.
+const START_US: i64 = 1_796_083_400 * SECOND_US;
+const EVERY: [(&str, u64); 2] = [("mast/air_temperature", 600), ("mast/wind_speed", 60)];
+
+struct Site {
+    folder: tempfile::TempDir,
+    machine: tempfile::TempDir,
+    true_us: i64,
+    /// What was polled: its number, of which sensor, and when in truth.
+    polled: Vec<(f64, SensorId, i64)>,
+    patience_us: i64,
+}
+
+/// How a box's clock begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Boot {
+    Right,
+    Year1970,
+    /// Where it was when the power went, as `fake-hwclock` has it.
+    LastShutdown,
+}
+
+struct Machine {
+    wall: Clock,
+    clock: Clock,
+    dater: Dater,
+    spool: Spool,
+    schedules: Vec<(SensorId, Schedule, Option<i64>)>,
+}
+
+fn sensors() -> Sensors {
+    let grids = EVERY.map(|(sensor, seconds)| {
+        (sensor.parse().expect("valid"), Grid::new(Period::from_seconds(seconds), Duration::ZERO))
+    });
+    Sensors { grids: grids.into_iter().collect(), own_time: HashSet::new() }
+}
+
+impl Site {
+    fn new() -> Self {
+        let (folder, machine) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+        Self { folder, machine, true_us: START_US, polled: Vec::new(), patience_us: 24 * HOUR_US }
+    }
+
+    /// The service that synchronises runs; the box has no battery.
+    fn with_time_service(self) -> Self {
+        std::fs::create_dir_all(self.machine.path().join("run/systemd/timesync")).expect("created");
+        self
+    }
+
+    fn synchronise(&self, is_synchronised: bool) {
+        let file = self.machine.path().join("run/systemd/timesync/synchronized");
+        if is_synchronised {
+            std::fs::write(file, "").expect("written");
+        } else if file.exists() {
+            std::fs::remove_file(file).expect("removed");
+        }
+    }
+
+    fn settings(&self) -> SpoolSettings {
+        SpoolSettings {
+            dir: self.folder.path().to_owned(),
+            max_bytes: 64 << 20,
+            sync_every: Duration::from_secs(5),
+            source: "landfall-01".parse().expect("valid"),
+            configuration: None,
+        }
+    }
+
+    /// The box boots, after having been off for so long.
+    fn boot(&mut self, boot: Boot, off_us: i64) -> Machine {
+        let wall_us = match boot {
+            Boot::Right => self.true_us + off_us,
+            Boot::Year1970 => 20 * SECOND_US,
+            Boot::LastShutdown => self.true_us,
+        };
+        self.true_us += off_us;
+        let wall = Clock::manual(wall_us);
+        let spool = Spool::open(self.settings(), wall.clone()).expect("it opens");
+        let policy =
+            ClockPolicy { patience_us: self.patience_us, trusted: false, witness: Witness::at(self.machine.path()) };
+        let (dater, clock) = Dater::begin(spool.clone(), self.settings(), &wall, sensors(), policy);
+        let mut grids: Vec<_> = sensors().grids.into_iter().collect();
+        grids.sort_by(|one, other| one.0.cmp(&other.0));
+        let schedules = grids.into_iter().map(|(sensor, grid)| {
+            let newest_us = spool.newest_time_us(&sensor);
+            (sensor, Schedule::new(grid), newest_us)
+        });
+        Machine { schedules: schedules.collect(), wall, clock, dater, spool }
+    }
+
+    /// The box runs for so long.
+    async fn run(&mut self, on: &mut Machine, for_us: i64) {
+        for _ in 0..for_us / SECOND_US {
+            on.wall.advance_us(SECOND_US);
+            self.true_us += SECOND_US;
+            let mut readings = Vec::new();
+            for (sensor, schedule, newest_us) in &mut on.schedules {
+                let now_us = on.clock.now_us();
+                schedule.follow_step_back(now_us);
+                let Some(due) = schedule.due(now_us) else { continue };
+                schedule.begin(due);
+                // The first poll shows that the device lives; it is stored as a bus stores it.
+                if due.first && (!schedule.grid().is_fresh(due.slot_us, now_us) || *newest_us >= Some(due.slot_us)) {
+                    continue;
+                }
+                let number = f64::from(u32::try_from(self.polled.len()).expect("few"));
+                self.polled.push((number, sensor.clone(), self.true_us));
+                let lag_ms = schedule.grid().lag_ms(due.slot_us, now_us);
+                readings.push(Reading::of(sensor.clone(), due.slot_us, number).with_lag_ms(lag_ms));
+            }
+            on.dater.take(readings).await;
+        }
+    }
+
+    /// The time server answers.
+    fn set_clock(&self, on: &Machine) {
+        on.wall.set_us(self.true_us);
+        if self.machine.path().join("run").exists() {
+            self.synchronise(true);
+        }
+    }
+
+    async fn power_off(&self, on: Machine) {
+        on.dater.end().await;
+        assert!(on.spool.sync().await);
+        on.spool.close().await;
+        self.synchronise(false);
+    }
+
+    /// Everything that ever entered the spool, in the order of the numbers.
+    async fn stored(&self) -> Vec<Reading> {
+        let spool = Spool::open(self.settings(), Clock::manual(self.true_us)).expect("it opens");
+        assert!(spool.seal().await);
+        let mut readings = Vec::new();
+        for object in spool.sealed().await {
+            let bytes = spool.bytes(&object).await.expect("read");
+            readings.extend(batch::decode(&bytes).expect("a batch").readings().expect("readings"));
+        }
+        spool.close().await;
+        readings
+    }
+
+    /// What must hold in every life, and does not.
+    fn faults(&self, stored: &[Reading]) -> Vec<String> {
+        let mut faults = Vec::new();
+        let mut note = |fault: bool, what: String| faults.extend(fault.then_some(what));
+        let numbers: Vec<f64> = stored.iter().filter_map(|reading| reading.value).collect();
+        note(!numbers.is_sorted_by(|one, other| one < other), format!("not in order, or twice: {numbers:?}"));
+        let mut slots = HashSet::new();
+        for reading in stored {
+            let grid = sensors().grids[&reading.sensor];
+            let true_us = self.polled[reading.value.expect("a value") as usize].2;
+            match reading.cause {
+                None => {
+                    let is_right = reading.time_us == grid.slot_of(true_us);
+                    note(!is_right, format!("{reading:?} was polled at {true_us}"));
+                    let is_new = slots.insert((reading.sensor.clone(), reading.time_us));
+                    note(!is_new, format!("{reading:?}: its slot twice"));
+                }
+                Some(cause) => note(cause != Cause::ClockEstimated, format!("{reading:?}")),
+            }
+        }
+        for (number, sensor, true_us) in &self.polled {
+            let slot = (sensor.clone(), sensors().grids[sensor].slot_of(*true_us));
+            let is_there = numbers.contains(number) || slots.contains(&slot);
+            note(!is_there, format!("{number}, polled at {true_us}, is lost"));
+        }
+        faults
+    }
+
+    #[track_caller]
+    fn check(&self, stored: &[Reading]) {
+        assert_eq!(self.faults(stored), Vec::<String>::new());
+    }
+}
+
+fn marked(stored: &[Reading]) -> usize {
+    stored.iter().filter(|reading| reading.cause == Some(Cause::ClockEstimated)).count()
+}
+
+/// Readings were once dated 1970, and refused by everybody after that.
+#[tokio::test]
+async fn a_box_that_boots_in_1970_dates_its_readings_when_the_time_comes() {
+    let mut site = Site::new();
+    let mut on = site.boot(Boot::Right, 0);
+    site.run(&mut on, HOUR_US).await;
+    site.power_off(on).await;
+    let before = site.stored().await.len();
+    let mut on = site.boot(Boot::Year1970, 5 * HOUR_US);
+    assert!(!on.clock.is_set());
+    site.run(&mut on, 2 * HOUR_US).await;
+    let unsealed = (on.spool.status().next_seq, before);
+    assert_eq!(unsealed, (i64::try_from(before).expect("few") + 1, before), "nothing is in the spool yet");
+    site.set_clock(&on);
+    site.run(&mut on, HOUR_US).await;
+    assert!(on.clock.is_set());
+    site.power_off(on).await;
+    let stored = site.stored().await;
+    site.check(&stored);
+    assert_eq!(marked(&stored), 0, "a time that came out is none to warn of");
+    assert!(stored.len() > before + 180, "{} after {before}", stored.len());
+    assert!(!site.folder.path().join("undated").exists());
+}
+
+#[tokio::test]
+async fn a_power_cut_before_the_time_came_leaves_estimates_that_say_so() {
+    let mut site = Site::new();
+    let mut on = site.boot(Boot::Right, 0);
+    site.run(&mut on, HOUR_US).await;
+    site.power_off(on).await;
+    let before = site.stored().await;
+    let newest_us = before.iter().map(|reading| reading.time_us).max().expect("some");
+    let mut on = site.boot(Boot::Year1970, HOUR_US);
+    site.run(&mut on, 2 * HOUR_US).await;
+    site.power_off(on).await;
+    let mut on = site.boot(Boot::Right, HOUR_US);
+    site.run(&mut on, HOUR_US).await;
+    site.power_off(on).await;
+    let stored = site.stored().await;
+    site.check(&stored);
+    let estimates: Vec<&Reading> = stored.iter().filter(|reading| reading.cause.is_some()).collect();
+    assert!(estimates.len() > 120, "{}", estimates.len());
+    for reading in estimates {
+        let passed_us = reading.time_us - newest_us;
+        assert!((0..=2 * HOUR_US).contains(&passed_us), "last known plus elapsed: {reading:?}");
+    }
+}
+
+/// `fake-hwclock`: the clock is plausible, and hours behind; lafrech/oem_gateway#12, guysoft/OctoPi#606.
+#[tokio::test]
+async fn a_clock_that_begins_where_it_was_switched_off_is_waited_for() {
+    let mut site = Site::new().with_time_service();
+    site.synchronise(true);
+    let mut on = site.boot(Boot::Right, 0);
+    site.run(&mut on, HOUR_US).await;
+    site.power_off(on).await;
+    let mut on = site.boot(Boot::LastShutdown, 7 * HOUR_US + 1_234 * SECOND_US);
+    assert!(!on.clock.is_set());
+    site.run(&mut on, HOUR_US).await;
+    site.set_clock(&on);
+    site.run(&mut on, HOUR_US).await;
+    site.power_off(on).await;
+    let stored = site.stored().await;
+    site.check(&stored);
+    assert_eq!(marked(&stored), 0);
+}
+
+#[tokio::test]
+async fn where_the_time_never_comes_readings_wait_no_longer_than_was_said() {
+    let mut site = Site::new();
+    site.patience_us = HOUR_US;
+    let mut on = site.boot(Boot::Year1970, 0);
+    site.run(&mut on, HOUR_US - MINUTE_US).await;
+    assert_eq!(on.spool.status().next_seq, 1);
+    site.run(&mut on, HOUR_US).await;
+    assert!(on.spool.sync().await);
+    assert!(on.spool.status().next_seq > 120, "{:?}", on.spool.status());
+    site.power_off(on).await;
+    let stored = site.stored().await;
+    site.check(&stored);
+    assert_eq!((marked(&stored), stored.len()), (site.polled.len(), site.polled.len()));
+}
+
+/// A power cut between any two steps of the move: the decision is there, and so many of the readings.
+#[tokio::test]
+async fn a_move_that_was_cut_off_is_gone_on_with() {
+    for moved in [0, 1, 17, usize::MAX] {
+        let mut site = Site::new();
+        let mut on = site.boot(Boot::Year1970, 0);
+        site.run(&mut on, HOUR_US).await;
+        let offset_us = site.true_us - on.clock.now_us();
+        let epoch = on.spool.epoch();
+        on.dater.end().await;
+        let dir = site.folder.path().join("undated");
+        let held = Spool::open(SpoolSettings { dir: dir.clone(), ..site.settings() }, Clock::manual(0));
+        let held = held.expect("it opens");
+        assert!(held.seal().await);
+        let bytes = held.bytes(&held.sealed().await[0]).await.expect("read");
+        held.close().await;
+        let readings = batch::decode(&bytes).expect("a batch").readings().expect("readings");
+        std::fs::write(dir.join("decision"), format!("1 {epoch} 0 {offset_us}\n")).expect("written");
+        let dated = readings.iter().take(moved).map(|reading| sensors().date(Some(offset_us), reading.clone()));
+        on.spool.append(dated.collect()).await;
+        assert!(on.spool.sync().await);
+        on.spool.close().await;
+        let mut on = site.boot(Boot::Right, 0);
+        site.run(&mut on, HOUR_US).await;
+        site.power_off(on).await;
+        let stored = site.stored().await;
+        site.check(&stored);
+        assert_eq!(marked(&stored), 0, "the decision was to date them");
+    }
+}
+
+/// Were the check blind, the tests here would prove nothing.
+#[tokio::test]
+async fn the_check_sees_what_must_not_be() {
+    let mut site = Site::new();
+    let mut on = site.boot(Boot::Year1970, 0);
+    site.run(&mut on, HOUR_US).await;
+    site.set_clock(&on);
+    site.run(&mut on, HOUR_US).await;
+    site.power_off(on).await;
+    let right = site.stored().await;
+    site.check(&right);
+    let broken: [fn(&mut Vec<Reading>); 5] = [
+        |readings| drop(readings.remove(20)),
+        |readings| readings.insert(21, readings[20].clone()),
+        |readings| readings.swap(20, 21),
+        |readings| readings[20].time_us += HOUR_US,
+        |readings| readings[20].cause = Some(Cause::Timeout),
+    ];
+    for (number, breaks) in broken.iter().enumerate() {
+        let mut stored = right.clone();
+        breaks(&mut stored);
+        assert!(!site.faults(&stored).is_empty(), "break {number} is not seen");
+    }
+}
+
+/// Lives of a box: how it boots, how long it was off before, when the time comes, how long it stays on.
+fn lives() -> impl Strategy<Value = Vec<(Boot, i64, Option<i64>, i64)>> {
+    let boot = prop::sample::select(vec![Boot::Right, Boot::Year1970, Boot::LastShutdown]);
+    prop::collection::vec((boot, 0..7_200_i64, prop::option::of(0..3_600_i64), 60..3_600_i64), 1..5)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
+    #[test]
+    fn no_reading_is_lost_or_stored_twice_whatever_the_clock_does(lives in lives(), patience_s in 600..86_400_i64) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let mut site = Site::new().with_time_service();
+            site.patience_us = patience_s * SECOND_US;
+            for (boot, off_s, comes_s, on_s) in lives {
+                site.synchronise(boot == Boot::Right);
+                let mut on = site.boot(boot, off_s * SECOND_US);
+                let comes_s = comes_s.unwrap_or(on_s).min(on_s);
+                site.run(&mut on, comes_s * SECOND_US).await;
+                if comes_s < on_s {
+                    site.set_clock(&on);
+                }
+                site.run(&mut on, (on_s - comes_s) * SECOND_US).await;
+                site.power_off(on).await;
+            }
+            site.synchronise(true);
+            let mut on = site.boot(Boot::Right, 0);
+            site.run(&mut on, SECOND_US).await;
+            site.power_off(on).await;
+            let stored = site.stored().await;
+            site.check(&stored);
+        });
+    }
+}
+
+/// The same with a bus that really polls, a device's own clock beside it.
+#[tokio::test]
+async fn a_bus_polls_while_the_clock_is_not_known() {
+    let site = Site::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let text = format!(
+        "version = 1\ngateway = \"landfall-01\"\nlake = \"memory:///\"\n[spool]\ndir = \"unused\"\n\
+        [[bus]]\nname = \"mast\"\nkind = \"text-lines\"\naddress = \"{}\"\npoll = \"?\\n\"\ntimeout = \"20s\"\n\
+        [[bus.device]]\nname = \"logger\"\n\
+        [[bus.device.point]]\nsensor = \"mast/air_temperature\"\npattern = 'T=(?<value>\\d+)'\nevery = \"1s\"\n\
+        [[bus.device]]\nname = \"dated\"\ntime_pattern = 'at (?<time>\\d+)'\ntime_format = \"unix\"\n\
+        [[bus.device.point]]\nsensor = \"mast/humidity\"\npattern = 'H=(?<value>\\d+)'\nevery = \"1s\"\n",
+        listener.local_addr().expect("an address")
+    );
+    let config = Config::parse(&ConfigText::new("test.toml", text)).expect("good");
+    let wall = Clock::manual(20 * SECOND_US);
+    let spool = Spool::open(site.settings(), wall.clone()).expect("it opens");
+    let policy = ClockPolicy { patience_us: i64::MAX, trusted: false, witness: Witness::at(site.machine.path()) };
+    let (dater, clock) = Dater::begin(spool.clone(), site.settings(), &wall, Sensors::of(&config), policy);
+    let (appender, readings) = Appender::start(dater);
+    let (stop, newest) = (CancellationToken::new(), Newest::from_fn(|_| None));
+    let context = BusContext { clock, readings, newest, stop: stop.clone(), states: BusStates::new(), learned: None };
+    let bus = tokio::spawn(bus::run(config.buses()[0].clone(), context));
+
+    let (stream, _) = listener.accept().await.expect("the gateway connects");
+    let mut stream = BufReader::new(stream);
+    let mut question = String::new();
+    for number in 0..40_i64 {
+        assert!(stream.read_line(&mut question).await.is_ok_and(|count| count > 0), "the gateway asks");
+        let device_s = START_US / SECOND_US + number;
+        stream.write_all(format!("T={number} H={number} at {device_s}\n").as_bytes()).await.expect("it listens");
+        if number == 20 {
+            wall.set_us(START_US + 20 * SECOND_US);
+        }
+        wall.advance_us(SECOND_US);
+    }
+    stop.cancel();
+    bus.await.expect("it ends");
+    assert!(appender.finish().await, "it ends");
+    assert!(spool.sync().await);
+    spool.close().await;
+
+    let stored = site.stored().await;
+    let of = |sensor: &str| stored.iter().filter(|reading| reading.sensor.as_str() == sensor).collect::<Vec<_>>();
+    assert_eq!(marked(&stored), 0);
+    let humidity: Vec<_> = of("mast/humidity")
+        .iter()
+        .filter_map(|reading| reading.value.map(|value| (value as i64, reading.time_us)))
+        .collect();
+    assert!(humidity.len() >= 39, "{humidity:?}");
+    assert!(humidity.iter().all(|(number, time_us)| *time_us == START_US + number * SECOND_US), "{humidity:?}");
+    let temperature = of("mast/air_temperature");
+    assert!(temperature.len() >= 38, "{temperature:?}");
+    assert!(temperature.is_sorted_by(|one, other| one.time_us < other.time_us), "no slot twice: {temperature:?}");
+    let range = START_US - 2 * SECOND_US..=START_US + 42 * SECOND_US;
+    assert!(temperature.iter().all(|reading| range.contains(&reading.time_us)), "{temperature:?}");
+}

@@ -1,0 +1,366 @@
+//! Maintenance: readings of sensors that somebody is working on are marked, so that nobody takes them
+//! for weather.
+//!
+//! A thermometer in a technician's hand measures the hand. `tjern-gateway maintenance on` writes into
+//! `maintenance.toml` in the spool's folder which sensors that holds for, from when until when; a gateway
+//! reads the file when it starts and when it has changed, and gives readings whose *time* lies within the
+//! quality 4 and the cause `maintenance`. The value stays: it is what came. A reading without a value
+//! keeps its own cause. Since the file says from when until when, it does not matter when it is read, and
+//! the command works without a gateway too.
+//!
+//! Invariants: the file is replaced whole and never written into; a file that cannot be read changes
+//! nothing and is told once. Limit: looked at once a second ([`LOOK_EVERY`]), in the path of readings.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::Deserialize;
+use tjern_readings::configuration::ConfigText;
+use tjern_readings::reading::{Cause, Quality, Reading};
+use tjern_readings::sensor::{SensorId, is_part};
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+/// The file, in the spool's folder.
+pub const FILE: &str = "maintenance.toml";
+
+/// How long a change of the file may go unseen.
+pub const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// What has been over for so long is forgotten at the next change.
+const KEPT_US: i64 = 7 * 86_400_000_000;
+
+/// Which sensors: one by its id, or all of a place, `place/*`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SensorPattern(String);
+
+/// A text that names no sensors.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{0}` names no sensors: write an id, like `landfalltjern/water_temperature`, or all of a place, like `landfalltjern/*`"
+)]
+pub struct UnknownPattern(String);
+
+impl SensorPattern {
+    /// Whether a sensor is one of these.
+    #[must_use]
+    pub fn matches(&self, sensor: &SensorId) -> bool {
+        match self.0.strip_suffix('*') {
+            Some(place) => sensor.as_str().starts_with(place),
+            None => sensor.as_str() == self.0,
+        }
+    }
+}
+
+impl FromStr for SensorPattern {
+    type Err = UnknownPattern;
+
+    fn from_str(text: &str) -> Result<Self, UnknownPattern> {
+        let is_place = |place: &str| place.split('/').all(is_part) && place.split('/').count() <= 4;
+        let is_pattern = match text.strip_suffix("/*") {
+            Some(place) => is_place(place),
+            None => text.parse::<SensorId>().is_ok_and(|sensor| !sensor.is_system()),
+        };
+        if is_pattern { Ok(Self(text.to_owned())) } else { Err(UnknownPattern(text.to_owned())) }
+    }
+}
+
+impl fmt::Display for SensorPattern {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+/// A time of maintenance: the end is not part of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Window {
+    /// Whose.
+    pub sensors: SensorPattern,
+    /// From when, in microseconds since 1970 UTC.
+    pub from_us: i64,
+    /// Until when.
+    pub until_us: i64,
+}
+
+impl Window {
+    fn holds(&self, reading: &Reading) -> bool {
+        (self.from_us..self.until_us).contains(&reading.time_us) && self.sensors.matches(&reading.sensor)
+    }
+}
+
+/// Why a file of maintenance is of no use.
+#[derive(Debug, thiserror::Error)]
+pub enum MaintenanceError {
+    /// It cannot be read.
+    #[error("cannot read `{path}`: {source}; hint: this needs the gateway's user, or root")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It cannot be written.
+    #[error("cannot write `{path}`: {source}; hint: this needs the gateway's user, or root")]
+    Unwritable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It says something else.
+    #[error("`{path}` is no file of maintenance: {reason}; hint: remove it, and say again what is under maintenance")]
+    Wrong {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WindowsFile {
+    version: i64,
+    #[serde(default)]
+    maintenance: Vec<WindowFile>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WindowFile {
+    sensor: String,
+    from_us: i64,
+    until_us: i64,
+}
+
+/// What is written down in a spool's folder; nothing where there is no file.
+///
+/// # Errors
+/// [`MaintenanceError`] where the file cannot be read, or says something else.
+pub fn read(spool_dir: &Path) -> Result<Vec<Window>, MaintenanceError> {
+    let path = spool_dir.join(FILE);
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(MaintenanceError::Unreadable { path, source }),
+    };
+    let wrong = |reason: String| MaintenanceError::Wrong { path: path.clone(), reason };
+    let file: WindowsFile = ConfigText::new(&path, text).parse().map_err(|error| wrong(error.to_string()))?;
+    if file.version != 1 {
+        return Err(wrong(format!("version {} is not known to this software", file.version)));
+    }
+    let window = |file: WindowFile| {
+        let sensors = file.sensor.parse().map_err(|error: UnknownPattern| wrong(error.to_string()))?;
+        Ok(Window { sensors, from_us: file.from_us, until_us: file.until_us })
+    };
+    file.maintenance.into_iter().map(window).collect()
+}
+
+/// Writes all of it anew, on disk when this returns, without what was over long ago.
+///
+/// # Errors
+/// [`MaintenanceError::Unwritable`].
+pub fn write(spool_dir: &Path, windows: &[Window], now_us: i64) -> Result<(), MaintenanceError> {
+    let path = spool_dir.join(FILE);
+    let mut text =
+        "# Written by `tjern-gateway maintenance`. Times are microseconds since 1970 UTC.\nversion = 1\n".to_owned();
+    for window in windows.iter().filter(|window| window.until_us > now_us - KEPT_US) {
+        let Window { sensors, from_us, until_us } = window;
+        text += &format!("\n[[maintenance]]\nsensor = \"{sensors}\"\nfrom_us = {from_us}\nuntil_us = {until_us}\n");
+    }
+    replace(&path, text.as_bytes()).map_err(|source| MaintenanceError::Unwritable { path, source })
+}
+
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = path.parent().unwrap_or_else(|| Path::new("."));
+    fs::create_dir_all(folder)?;
+    let unfinished = path.with_extension(format!("toml.{}.new", std::process::id()));
+    let written = (|| {
+        let mut file = File::create(&unfinished)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&unfinished, path)?;
+        File::open(folder)?.sync_all()
+    })();
+    if written.is_err() {
+        // What is left of it helps nobody, and may not be there.
+        drop(fs::remove_file(&unfinished));
+    }
+    written
+}
+
+/// Begins maintenance of some sensors, or makes one that is under way longer.
+pub fn begin(windows: &mut Vec<Window>, sensors: SensorPattern, now_us: i64, until_us: i64) {
+    let under_way = windows
+        .iter_mut()
+        .find(|window| window.sensors == sensors && window.from_us <= now_us && now_us < window.until_us);
+    match under_way {
+        Some(window) => window.until_us = until_us,
+        None => windows.push(Window { sensors, from_us: now_us, until_us }),
+    }
+}
+
+/// Ends what is under way or to come: of these sensors, or all of it. How many times of maintenance that were.
+pub fn end(windows: &mut Vec<Window>, sensors: Option<&SensorPattern>, now_us: i64) -> usize {
+    let ends =
+        |window: &&mut Window| window.until_us > now_us && sensors.is_none_or(|sensors| *sensors == window.sensors);
+    let ended = windows.iter_mut().filter(ends).map(|window| window.until_us = now_us).count();
+    windows.retain(|window| window.from_us < window.until_us);
+    ended
+}
+
+/// What a running gateway knows of maintenance.
+#[derive(Debug)]
+pub(crate) struct Maintenance {
+    spool_dir: PathBuf,
+    windows: Vec<Window>,
+    /// What the file looked like: when it was changed, its number on the disk, its length.
+    seen: Option<(i64, i64, u64, u64)>,
+    looked: Option<Instant>,
+}
+
+impl Maintenance {
+    /// What the file in this folder says, from the first readings on.
+    pub(crate) const fn of(spool_dir: PathBuf) -> Self {
+        Self { spool_dir, windows: Vec::new(), seen: None, looked: None }
+    }
+
+    /// Marks those that were measured during maintenance.
+    pub(crate) fn mark(&mut self, readings: &mut [Reading]) {
+        if self.looked.is_none_or(|looked| looked.elapsed() >= LOOK_EVERY) {
+            self.looked = Some(Instant::now());
+            self.look();
+        }
+        for reading in readings.iter_mut().filter(|reading| reading.value.is_some()) {
+            if self.windows.iter().any(|window| window.holds(reading)) {
+                (reading.quality, reading.cause) = (Quality::Fail, Some(Cause::Maintenance));
+            }
+        }
+    }
+
+    fn look(&mut self) {
+        let found = fs::metadata(self.spool_dir.join(FILE)).ok();
+        let found = found.map(|file| (file.mtime(), file.mtime_nsec(), file.ino(), file.len()));
+        if found == self.seen {
+            return;
+        }
+        self.seen = found;
+        match read(&self.spool_dir) {
+            Ok(windows) => {
+                info!(times = windows.len(), "maintenance: what is written down was read");
+                self.windows = windows;
+            }
+            Err(error) => warn!("what is under maintenance stays as it was: {error}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tjern_readings::clock::SECOND_US;
+
+    const NOW_US: i64 = 1_790_000_000 * SECOND_US;
+    const HOUR_US: i64 = 3_600 * SECOND_US;
+
+    fn pattern(text: &str) -> SensorPattern {
+        text.parse().expect("a pattern")
+    }
+
+    fn reading(sensor: &str, time_us: i64) -> Reading {
+        Reading::of(sensor.parse().expect("a sensor"), time_us, 4.0)
+    }
+
+    fn marked(maintenance: &mut Maintenance, reading: Reading) -> bool {
+        let mut readings = [reading];
+        maintenance.mark(&mut readings);
+        let [reading] = readings;
+        assert_eq!(reading.value, Some(4.0), "the value stays");
+        (reading.quality, reading.cause) == (Quality::Fail, Some(Cause::Maintenance))
+    }
+
+    /// 36 °C was the highest bathing temperature of the year: the technician had held the sensor.
+    #[tokio::test(start_paused = true)]
+    async fn what_a_technician_measures_by_hand_is_not_weather() {
+        let spool = tempfile::tempdir().expect("a folder");
+        let mut maintenance = Maintenance::of(spool.path().to_owned());
+        assert!(!marked(&mut maintenance, reading("tarn/water_temperature", NOW_US)));
+        let mut windows = Vec::new();
+        begin(&mut windows, pattern("tarn/*"), NOW_US, NOW_US + HOUR_US);
+        write(spool.path(), &windows, NOW_US).expect("written");
+        tokio::time::advance(LOOK_EVERY).await;
+        assert!(marked(&mut maintenance, reading("tarn/water_temperature", NOW_US)));
+        assert!(marked(&mut maintenance, reading("tarn/depth-2m/water_temperature", NOW_US + HOUR_US - 1)));
+        for other in [
+            reading("tarn/water_temperature", NOW_US - 1),
+            reading("tarn/water_temperature", NOW_US + HOUR_US),
+            reading("tarnet/water_temperature", NOW_US),
+        ] {
+            assert!(!marked(&mut maintenance, other.clone()), "{other:?}");
+        }
+        let mut again = Maintenance::of(spool.path().to_owned());
+        assert!(marked(&mut again, reading("tarn/water_temperature", NOW_US)), "a restart forgets nothing");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reading_without_a_value_keeps_its_own_cause() {
+        let spool = tempfile::tempdir().expect("a folder");
+        let window = Window { sensors: pattern("a/b"), from_us: 0, until_us: NOW_US };
+        write(spool.path(), &[window], 0).expect("written");
+        let missing = Reading::missing("a/b".parse().expect("a sensor"), 1, Cause::Timeout);
+        let mut readings = [missing.clone()];
+        Maintenance::of(spool.path().to_owned()).mark(&mut readings);
+        assert_eq!(readings, [missing]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_broken_file_changes_nothing() {
+        let spool = tempfile::tempdir().expect("a folder");
+        let window = Window { sensors: pattern("a/b"), from_us: 0, until_us: NOW_US };
+        write(spool.path(), &[window], 0).expect("written");
+        let mut maintenance = Maintenance::of(spool.path().to_owned());
+        assert!(marked(&mut maintenance, reading("a/b", 1)));
+        fs::write(spool.path().join(FILE), "version = 1\n[[maintenance]]\nsensor = 5\n").expect("written");
+        tokio::time::advance(LOOK_EVERY).await;
+        assert!(marked(&mut maintenance, reading("a/b", 1)));
+        fs::remove_file(spool.path().join(FILE)).expect("removed");
+        tokio::time::advance(LOOK_EVERY).await;
+        assert!(!marked(&mut maintenance, reading("a/b", 1)));
+    }
+
+    #[test]
+    fn what_was_said_is_read_again() {
+        let spool = tempfile::tempdir().expect("a folder");
+        let mut windows = Vec::new();
+        begin(&mut windows, pattern("a/b"), NOW_US, NOW_US + HOUR_US);
+        begin(&mut windows, pattern("c/*"), NOW_US, NOW_US + HOUR_US);
+        begin(&mut windows, pattern("a/b"), NOW_US + 1, NOW_US + 2 * HOUR_US);
+        assert_eq!(windows.len(), 2, "what is under way is made longer");
+        assert_eq!((windows[0].from_us, windows[0].until_us), (NOW_US, NOW_US + 2 * HOUR_US));
+        write(spool.path(), &windows, NOW_US).expect("written");
+        assert_eq!(read(spool.path()).expect("read"), windows);
+        assert_eq!(end(&mut windows, Some(&pattern("a/b")), NOW_US + 5), 1);
+        assert_eq!(windows[0].until_us, NOW_US + 5, "what was measured before stays marked");
+        assert_eq!(end(&mut windows, None, NOW_US + 5), 1);
+        write(spool.path(), &windows, NOW_US + KEPT_US + HOUR_US).expect("written");
+        assert_eq!(read(spool.path()).expect("read"), [], "what was over long ago is forgotten");
+        let names: Vec<_> =
+            fs::read_dir(spool.path()).expect("a folder").flatten().map(|entry| entry.file_name()).collect();
+        assert_eq!(names, [FILE], "nothing unfinished is left");
+    }
+
+    #[test]
+    fn patterns_name_sensors() {
+        for good in ["a/b", "a/b/c", "a/*", "a/b/c/d/*"] {
+            assert!(good.parse::<SensorPattern>().is_ok(), "{good}");
+        }
+        for bad in ["", "a", "*", "/*", "a*", "a/*/b", "A/b", "_system/x", "_system/*", "a/b/c/d/e/*"] {
+            assert!(bad.parse::<SensorPattern>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Which serial ports this machine has.
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What names of serial ports begin with under `/dev`: adapters, modems, and what sits on boards.
+const PREFIXES: [&str; 5] = ["ttyUSB", "ttyACM", "ttyAMA", "ttymxc", "ttyS"];
+
+/// The ports there are, the names that stay the same when an adapter is plugged in elsewhere first. `root`
+/// is where the file system begins.
+pub(crate) fn present(root: &Path) -> Vec<String> {
+    let by_id = sorted(&root.join("dev/serial/by-id"), |_| true);
+    let named: HashSet<PathBuf> = by_id.iter().filter_map(|path| fs::canonicalize(path).ok()).collect();
+    let plain = sorted(&root.join("dev"), |name| {
+        PREFIXES.iter().any(|prefix| name.starts_with(prefix)) && has_hardware(root, name)
+    });
+    let others = plain.into_iter().filter(|path| !fs::canonicalize(path).is_ok_and(|path| named.contains(&path)));
+    let shown = |path: PathBuf| {
+        let path = path.strip_prefix(root).unwrap_or(&path).to_owned();
+        Path::new("/").join(path).display().to_string()
+    };
+    by_id.iter().cloned().chain(others).map(shown).collect()
+}
+
+fn sorted(folder: &Path, is_one: impl Fn(&str) -> bool) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut paths: Vec<PathBuf> =
+        entries.filter(|entry| entry.file_name().to_str().is_some_and(&is_one)).map(|entry| entry.path()).collect();
+    paths.sort();
+    paths
+}
+
+/// The kernel has names for ports that no board has; their kind is 0 (`PORT_UNKNOWN`).
+fn has_hardware(root: &Path, name: &str) -> bool {
+    fs::read_to_string(root.join("sys/class/tty").join(name).join("type")).map_or(true, |kind| kind.trim() != "0")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_stay_come_first_and_names_without_hardware_not_at_all() {
+        let root = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| root.path().join(name);
+        for folder in ["dev/serial/by-id", "sys/class/tty/ttyS0", "sys/class/tty/ttyS1"] {
+            fs::create_dir_all(path(folder)).expect("created");
+        }
+        for file in ["dev/ttyUSB0", "dev/ttyUSB1", "dev/ttyS0", "dev/ttyS1", "dev/tty0", "dev/null"] {
+            fs::write(path(file), "").expect("written");
+        }
+        fs::write(path("sys/class/tty/ttyS0/type"), "0\n").expect("written");
+        fs::write(path("sys/class/tty/ttyS1/type"), "4\n").expect("written");
+        std::os::unix::fs::symlink(path("dev/ttyUSB1"), path("dev/serial/by-id/usb-FTDI-A5")).expect("linked");
+        assert_eq!(present(root.path()), ["/dev/serial/by-id/usb-FTDI-A5", "/dev/ttyS1", "/dev/ttyUSB0"]);
+    }
+}

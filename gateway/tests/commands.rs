@@ -1,0 +1,142 @@
+//! The technician's commands as they are typed: what they print, how they end.
+//!
+//! What `check` says is held against `tests/golden/check`: a configuration and, beside it, its exit status,
+//! stdout and stderr. `TJERN_UPDATE_GOLDEN=1` writes them anew, for a person to read.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+const BUSES: &str = "[[bus]]\nname = \"b\"\nkind = \"modbus-tcp\"\naddress = \"127.0.0.1:1\"\n[[bus.device]]\nname = \"d\"\nunit_id = 1\n[[bus.device.point]]\nsensor = \"tarn/water_temperature\"\nregister = \"input:0\"\ntype = \"u16\"\nevery = \"1h\"\n";
+
+fn gateway(folder: &Path, words: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tjern-gateway"));
+    command.current_dir(folder).args(words).env_remove("RUST_LOG").env_remove("CREDENTIALS_DIRECTORY");
+    for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] {
+        command.env_remove(name);
+    }
+    command.output().expect("it runs")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("UTF-8")
+}
+
+fn site(lake: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    let lake = lake.replace("ROOT", &folder.path().display().to_string());
+    let head = format!(
+        "version = 1\ngateway = \"site-01\"\nlake = \"{lake}\"\n[spool]\ndir = \"spool\"\nmax_bytes = \"1MiB\"\n"
+    );
+    std::fs::write(folder.path().join("gateway.toml"), format!("{head}{BUSES}")).expect("written");
+    folder
+}
+
+#[test]
+fn check_says_what_a_technician_can_act_on() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/check");
+    let mut differing = Vec::new();
+    let mut configurations: Vec<PathBuf> =
+        std::fs::read_dir(&folder).expect("a folder").flatten().map(|entry| entry.path()).collect();
+    configurations.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    configurations.sort();
+    assert!(configurations.len() >= 7, "{configurations:?}");
+    for path in configurations {
+        let name = path.file_name().and_then(|name| name.to_str()).expect("a name");
+        let output = gateway(&folder, &["check", "--config", name]);
+        let status = output.status.code().expect("it ended by itself");
+        let said = format!("status: {status}\nstdout:\n{}stderr:\n{}", text(&output.stdout), text(&output.stderr));
+        let golden = path.with_extension("txt");
+        if std::env::var_os("TJERN_UPDATE_GOLDEN").is_some() {
+            std::fs::write(&golden, &said).expect("written");
+        }
+        let expected = std::fs::read_to_string(&golden).unwrap_or_default();
+        if said != expected {
+            differing.push(format!("{name} says:\n{said}\nexpected:\n{expected}"));
+        }
+    }
+    assert!(differing.is_empty(), "{}", differing.join("\n\n"));
+}
+
+#[test]
+fn every_command_that_reads_a_configuration_shows_what_is_wrong_with_it_alike() {
+    let folder = site("memory:///");
+    let path = folder.path().join("gateway.toml");
+    let wrong = std::fs::read_to_string(&path).expect("read").replace("unit_id", "unit_idd");
+    std::fs::write(&path, wrong).expect("written");
+    let commands: [&[&str]; 4] = [&["run"], &["check"], &["doctor"], &["maintenance", "list"]];
+    for command in commands {
+        let output = gateway(folder.path(), &[command, &["--config", "gateway.toml"]].concat());
+        assert_eq!(output.status.code(), Some(2), "{command:?}");
+        let said = text(&output.stderr);
+        assert!(said.contains("--> gateway.toml:") && said.contains("did you mean `unit_id`?"), "{command:?}: {said}");
+        assert_eq!(text(&output.stdout), "", "{command:?}");
+    }
+    let missing = gateway(folder.path(), &["check", "--config", "missing.toml"]);
+    assert_eq!(missing.status.code(), Some(2));
+    assert!(text(&missing.stderr).starts_with("error: cannot read the configuration `missing.toml`"));
+}
+
+#[test]
+fn the_doctor_of_a_healthy_site_changes_nothing_and_has_nothing_to_say() {
+    let folder = site("file://ROOT/lake");
+    let output = gateway(folder.path(), &["doctor", "--config", "gateway.toml"]);
+    let said = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    for what in ["clock: ", "disk of spool: ", "ok   spool spool: it is not there yet", "ok   lake file://"] {
+        assert!(said.contains(what), "no {what:?} in {said}");
+    }
+    let left: Vec<_> =
+        std::fs::read_dir(folder.path()).expect("a folder").flatten().map(|entry| entry.file_name()).collect();
+    assert_eq!(left, ["gateway.toml"], "nothing was created");
+}
+
+#[test]
+fn the_doctor_says_what_to_do_and_tells_programs_too() {
+    let folder = site("s3://bucket/lake");
+    let path = folder.path().join("gateway.toml");
+    let text_of = std::fs::read_to_string(&path).expect("read");
+    let serial = text_of
+        .replace("modbus-tcp", "modbus-rtu")
+        .replace("address = \"127.0.0.1:1\"", "port = \"/dev/no-such-port\"");
+    let secret = "[upload]\ncredentials_file = \"lake.env\"\n[[bus]]";
+    std::fs::write(&path, serial.replacen("[[bus]]", secret, 1)).expect("written");
+    std::fs::write(folder.path().join("lake.env"), "AWS_SECRET_ACCESS_KEY=canary-of-the-doctor\nnonsense\n")
+        .expect("written");
+    let output = gateway(folder.path(), &["doctor", "--config", "gateway.toml", "--format", "json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stdout);
+    assert!(!said.contains("canary") && !text(&output.stderr).contains("canary"), "{said}");
+    let findings: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    let of = |what: &str| {
+        let all = findings.as_array().expect("a list").iter();
+        all.into_iter().find(|one| one["what"].as_str().is_some_and(|is| is.starts_with(what))).expect(what).clone()
+    };
+    assert_eq!((of("port")["state"].as_str(), of("port")["says"].as_str()), (Some("fail"), Some("it does not exist")));
+    assert!(of("port")["hint"].as_str().is_some_and(|hint| hint.contains("adapter")));
+    assert_eq!(of("lake")["state"].as_str(), Some("fail"));
+    assert!(of("lake")["says"].as_str().is_some_and(|says| says.starts_with("line 2 of `lake.env`")), "{said}");
+    assert!(of("certificates")["says"].is_string());
+}
+
+#[test]
+fn maintenance_is_written_down_with_or_without_a_gateway() {
+    let folder = site("memory:///");
+    let run =
+        |words: &[&str]| gateway(folder.path(), &[&["maintenance"], words, &["--config", "gateway.toml"]].concat());
+    assert_eq!(text(&run(&["list"]).stdout), "nothing is under maintenance\n");
+    let on = run(&["on", "--sensor", "tarn/*", "--for", "1h"]);
+    assert_eq!(on.status.code(), Some(0), "{}", text(&on.stderr));
+    assert!(text(&on.stdout).starts_with("tarn/*: under maintenance until 2"), "{}", text(&on.stdout));
+    let windows = tjern_gateway::maintenance::read(&folder.path().join("spool")).expect("read");
+    assert_eq!(windows[0].until_us - windows[0].from_us, 3_600_000_000);
+    assert!(
+        text(&run(&["list"]).stdout).ends_with("(59 min left)\n")
+            || text(&run(&["list"]).stdout).ends_with("(60 min left)\n")
+    );
+    assert_eq!(text(&run(&["off"]).stdout), "1 ended\n");
+    assert_eq!(text(&run(&["off"]).stdout), "nothing was under maintenance\n");
+    let unknown = run(&["on", "--sensor", "tarn/watertemperature", "--for", "1h"]);
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(text(&unknown.stderr).contains("did you mean `tarn/water_temperature`?"), "{}", text(&unknown.stderr));
+    assert_eq!(run(&["on", "--sensor", "Tarn", "--for", "1h"]).status.code(), Some(2));
+}

@@ -1,0 +1,195 @@
+//! Loggers and instruments that print lines, over TCP and over a serial port: what they say of the time,
+//! what a bad wire does to them, and what they do when somebody pulls the plug.
+
+mod common;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use common::{Buses, config, point, soon};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use tjern_gateway::lines::nmea::checksum;
+use tjern_readings::clock::Clock;
+use tjern_readings::reading::{Cause, Quality, Reading};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpListener;
+use tokio::time::interval;
+
+const SECOND_US: i64 = 1_000_000;
+
+/// A bus of text lines with one device.
+fn bus(place: &str, device: &str, points: &[String]) -> String {
+    format!(
+        "[[bus]]\nname = \"mast\"\nkind = \"text-lines\"\n{place}\n[[bus.device]]\nname = \"logger\"\n{device}\n{}",
+        points.concat()
+    )
+}
+
+/// A time as a logger in Oslo that keeps standard time writes it.
+fn written(time_us: i64) -> String {
+    let zone = TimeZone::fixed(jiff::tz::offset(1));
+    let time = Timestamp::from_microsecond(time_us).expect("in range").to_zoned(zone);
+    time.strftime("%d.%m.%Y %H:%M:%S").to_string()
+}
+
+/// Ten minutes' means, printed together every hour, the last hour's once more: the gateway once kept one
+/// of them, dated by itself.
+#[tokio::test]
+async fn what_a_logger_dumps_is_stored_once_each_with_the_loggers_own_time() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let start_us = Clock::system().now_us() / SECOND_US * SECOND_US - 7_200 * SECOND_US;
+    let line = move |row: i64| format!("\"{}\";{},5;{}\r\n", written(start_us + row * 600 * SECOND_US), row, row + 100);
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.expect("the gateway connects");
+        let mut question = [0; 64];
+        for first in [0, 0, 6] {
+            assert!(stream.read(&mut question).await.is_ok_and(|count| count > 0), "the gateway asks");
+            let dump: String = (first..first + 6).map(line).collect();
+            stream.write_all(dump.as_bytes()).await.expect("the gateway listens");
+        }
+        std::future::pending::<()>().await;
+    });
+    let place = format!("address = \"{address}\"\npoll = \"DUMP\\r\\n\"\ntimeout = \"300ms\"\nterminator = \"\\r\\n\"");
+    let device = "time_column = 1\ntime_format = \"%d.%m.%Y %H:%M:%S\"\ntime_zone = \"+01:00\"";
+    let points = [
+        point("mast/air_temperature", "column = 2\nevery = \"700ms\"\nscale = 10"),
+        point("mast/humidity", "column = 3\nevery = \"700ms\""),
+    ];
+    let mut buses = Buses::start(&config(&bus(&place, device, &points)));
+    let mut got: HashMap<(String, i64), f64> = HashMap::new();
+    while got.len() < 24 {
+        let reading = buses.next().await;
+        let Some(value) = reading.value else { panic!("{reading:?}") };
+        assert_eq!((reading.quality, reading.cause), (Quality::NotEvaluated, None));
+        let twice = got.insert((reading.sensor.as_str().to_owned(), reading.time_us), value);
+        assert_eq!(twice, None, "{reading:?} came twice");
+    }
+    for row in 0..12_i32 {
+        let time_us = start_us + i64::from(row) * 600 * SECOND_US;
+        assert_eq!(got[&("mast/air_temperature".to_owned(), time_us)], f64::from(row) * 10.0 + 5.0);
+        assert_eq!(got[&("mast/humidity".to_owned(), time_us)], f64::from(row + 100));
+    }
+    buses.end().await;
+}
+
+/// A logger whose battery died counts from the year 2000; its values are as good as they were.
+#[tokio::test]
+async fn a_value_with_a_time_that_cannot_be_is_kept_under_its_slot_and_says_so() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.expect("the gateway connects");
+        let mut stream = BufReader::new(stream);
+        let mut question = String::new();
+        while stream.read_line(&mut question).await.is_ok_and(|count| count > 0) {
+            stream.write_all(b"2000-01-01 00:17:00 12.5\r\n").await.expect("the gateway listens");
+        }
+    });
+    let place = format!("address = \"{address}\"\npoll = \"?\\n\"\ntimeout = \"5s\"");
+    let device = "time_pattern = '^(?<time>\\S+ \\S+) '\ntime_format = \"%Y-%m-%d %H:%M:%S\"";
+    let body = "column = 3\nseparator = \"whitespace\"\nevery = \"200ms\"";
+    let mut buses = Buses::start(&config(&bus(&place, device, &[point("mast/value", body)])));
+    let reading = buses.first("a value", |reading| reading.value.is_some()).await;
+    assert_eq!((reading.value, reading.cause), (Some(12.5), Some(Cause::ClockEstimated)));
+    assert_eq!((reading.quality, reading.time_us % 200_000), (Quality::NotEvaluated, 0));
+    buses.end().await;
+}
+
+/// Noise, a lost checksum, half lines, a line that never ends: no wrong value, and the next good line counts.
+#[tokio::test]
+async fn a_bad_wire_gives_no_wrong_value() {
+    let (mut ours, theirs) = tokio_serial::SerialStream::pair().expect("a pseudo terminal");
+    let port = tokio_serial::SerialPort::name(&theirs).expect("it has a name");
+    let printing = tokio::spawn(async move {
+        let good = |value: &str| {
+            let body = format!("YXMTW,{value},C");
+            format!("${body}*{:02X}\r\n", checksum(&body))
+        };
+        let right = good("12.3");
+        let mut ticks = interval(Duration::from_millis(20));
+        for turn in 0_usize.. {
+            ticks.tick().await;
+            let damaged = match turn % 6 {
+                0 => right.clone().into_bytes(),
+                1 => right.replace("12.3", "92.3").into_bytes(),
+                // The star was hit: what is left looks like a sentence without a checksum.
+                2 => right.replace("12.3", "82.3").replace('*', ",").into_bytes(),
+                3 => vec![0xFF; 700],
+                4 => format!("$YXMTW,12{}", good("12.3")).into_bytes(),
+                _ => b"\r\n$PXMTW,72.3,C\r\n$YXMT\r\n".to_vec(),
+            };
+            if ours.write_all(&damaged).await.is_err() {
+                return;
+            }
+        }
+    });
+    let place = format!("port = \"{port}\"\ntimeout = \"2s\"\nmax_line = 82");
+    let body = "sentence = \"MTW\"\nfield = 1\nevery = \"50ms\"";
+    let mut buses = Buses::start(&config(&bus(&place, "", &[point("mast/water_temperature", body)])));
+    let mut values = 0;
+    while values < 30 {
+        let reading: Reading = buses.next().await;
+        match (reading.value, reading.cause) {
+            (Some(value), None) => assert_eq!(value, 12.3),
+            (None, Some(Cause::Crc | Cause::Timeout)) => {}
+            other => panic!("{other:?}"),
+        }
+        values += i32::from(reading.value.is_some());
+    }
+    buses.end().await;
+    printing.abort();
+    drop(theirs);
+}
+
+/// Frames of a fixed length over a serial port, of which every third loses its end.
+#[tokio::test]
+async fn frames_of_a_fixed_length_find_their_start_again_after_a_pause() {
+    let (mut ours, theirs) = tokio_serial::SerialStream::pair().expect("a pseudo terminal");
+    let port = tokio_serial::SerialPort::name(&theirs).expect("it has a name");
+    let printing = tokio::spawn(async move {
+        let mut question = [0; 16];
+        for turn in 0_usize.. {
+            if ours.read(&mut question).await.is_err() {
+                return;
+            }
+            let whole = b"T+0012.3H00450\x03\x04";
+            let frame = if turn % 3 == 1 { &whole[..9] } else { &whole[..] };
+            ours.write_all(frame).await.expect("the gateway listens");
+        }
+    });
+    let place = format!("port = \"{port}\"\npoll = \"\\u0005\"\nlength = 16\ntimeout = \"100ms\"");
+    let body = "pattern = '^T(?<value>[+0-9.]+)H'\nevery = \"300ms\"";
+    let mut buses = Buses::start(&config(&bus(&place, "", &[point("mast/value", body)])));
+    buses.first("a value", |reading| reading.value == Some(12.3)).await;
+    buses.first("the broken frame", |reading| reading.cause == Some(Cause::Timeout)).await;
+    buses.first("a value again", |reading| reading.value == Some(12.3)).await;
+    buses.end().await;
+    printing.abort();
+    drop(theirs);
+}
+
+/// A device server that restarts is found again, and its first half line is no value.
+#[tokio::test]
+async fn a_connection_that_broke_is_made_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let body = "pattern = '^T=(?<value>[0-9.]+)$'\nevery = \"100ms\"";
+    let place = format!("address = \"{address}\"\ntimeout = \"50ms\"");
+    let mut buses = Buses::start(&config(&bus(&place, "", &[point("mast/value", body)])));
+    for value in [11.5, 22.5, 33.5] {
+        let (mut stream, _) = soon("a connection", listener.accept()).await.expect("the gateway connects");
+        let printing = tokio::spawn(async move {
+            let mut ticks = interval(Duration::from_millis(20));
+            let text = format!("T={value}\r\n");
+            while stream.write_all(text.as_bytes()).await.is_ok() {
+                ticks.tick().await;
+            }
+        });
+        buses.first("its value", |reading| reading.value == Some(value)).await;
+        printing.abort();
+        buses.first("that it is gone", |reading| reading.cause == Some(Cause::Unreachable)).await;
+    }
+    buses.end().await;
+}
