@@ -4,6 +4,8 @@
 //! starves; it never ends a transaction half way, and looks whether it shall stop between them. What
 //! it read goes into one bounded queue.
 
+#[cfg(test)]
+mod faults;
 mod health;
 mod lines;
 mod modbus;

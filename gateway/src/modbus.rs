@@ -9,8 +9,28 @@ pub mod rtu;
 pub mod tcp;
 pub mod transport;
 
+#[cfg(test)]
+pub(crate) mod faults;
 mod mbap;
 mod port;
+
+/// A wall that a canary takes down, so that the tests show that they would notice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Broken {
+    /// Transaction ids are not compared.
+    Ids,
+    /// What came late is not forgotten before the next request.
+    Drain,
+}
+
+/// Whether a wall is down: never, but in a test that says so.
+#[cfg(not(test))]
+const fn is_broken(_: Broken) -> bool {
+    false
+}
+
+#[cfg(test)]
+use faults::is_broken;
 
 /// How often a line that is missing is tried again at most, and at least.
 const PAUSE_MIN: std::time::Duration = std::time::Duration::from_millis(500);

@@ -4,6 +4,8 @@
 //! lines on one. Their values come from a [`Signal`], a function of time, so that a history can be
 //! made from the same one. [`Faults`] make them behave as devices do on a bad day.
 
+pub mod bad_line;
+
 mod lines;
 mod modbus;
 mod signal;

@@ -97,7 +97,7 @@ impl<S> Guarded<S> {
             }
             let rest = self.received.split_off(frame);
             let mut frame = std::mem::replace(&mut self.received, rest);
-            match self.open.filter(|open| open.wire == id) {
+            match self.open.filter(|open| open.wire == id || super::is_broken(super::Broken::Ids)) {
                 Some(open) => {
                     self.open = None;
                     frame[..2].copy_from_slice(&open.library);

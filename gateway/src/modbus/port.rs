@@ -19,9 +19,14 @@ pub(crate) struct SharedPort(Arc<Mutex<Open>>);
 
 #[derive(Debug)]
 struct Open {
-    stream: SerialStream,
+    stream: Box<dyn Wire>,
     received: usize,
 }
+
+/// A serial port, or what stands in for one.
+pub(crate) trait Wire: AsyncRead + AsyncWrite + Unpin + Send + std::fmt::Debug {}
+
+impl<W: AsyncRead + AsyncWrite + Unpin + Send + std::fmt::Debug> Wire for W {}
 
 /// Where pseudo terminals are.
 const PSEUDO_TERMINALS: &str = "/dev/pts";
@@ -62,8 +67,11 @@ fn parity(serial: &Serial) -> tokio_serial::Parity {
 
 impl SharedPort {
     pub(crate) fn open(serial: &Serial) -> io::Result<Self> {
-        let stream = open_serial(serial)?;
-        Ok(Self(Arc::new(Mutex::new(Open { stream, received: 0 }))))
+        Ok(Self::over(Box::new(open_serial(serial)?)))
+    }
+
+    pub(crate) fn over(stream: Box<dyn Wire>) -> Self {
+        Self(Arc::new(Mutex::new(Open { stream, received: 0 })))
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {

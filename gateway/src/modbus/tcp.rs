@@ -30,6 +30,8 @@ pub struct TcpMaster {
     retry: Retry,
     ids: TransactionIds,
     quiet_until: Instant,
+    #[cfg(test)]
+    pub(crate) dial: Option<super::faults::Dial>,
 }
 
 /// The library's context has no `Debug` of its own.
@@ -52,6 +54,8 @@ impl TcpMaster {
             retry: Retry::default(),
             ids: TransactionIds::new(),
             quiet_until: Instant::now(),
+            #[cfg(test)]
+            dial: None,
         }
     }
 
@@ -102,6 +106,10 @@ impl TcpMaster {
         let unreachable = |detail: String| Failure::new(Cause::Unreachable, detail);
         if !self.retry.may_try() {
             return Err(unreachable(format!("{} was not reachable a moment ago", self.address)));
+        }
+        #[cfg(test)]
+        if let Some(dial) = &self.dial {
+            return Ok(tcp::attach(Guarded::new(dial.open(), self.ids.clone())));
         }
         let limit = self.timeout.max(CONNECT_MIN);
         let attempt = match timeout(limit, TcpStream::connect(&self.address)).await {
