@@ -11,7 +11,9 @@ mod lines;
 mod modbus;
 mod plan;
 mod point;
+pub mod state;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tjern_readings::clock::Clock;
@@ -21,6 +23,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Bus, BusKind};
+use crate::modbus::Master;
+use state::BusStates;
 
 /// How many transactions' readings may wait for the spool before the buses wait too.
 pub const READINGS_QUEUE: usize = 1_024;
@@ -36,6 +40,10 @@ pub struct BusContext {
     pub newest: Newest,
     /// Ends the actor after the transaction under way.
     pub stop: CancellationToken,
+    /// What the actors tell of themselves.
+    pub states: BusStates,
+    /// The folder for what is learned about devices; without one it is learned anew at each start.
+    pub learned: Option<PathBuf>,
 }
 
 /// The newest time of a sensor that the spool has, so that no slot is stored twice across a restart.
@@ -73,14 +81,13 @@ impl BusContext {
 /// Reads a bus until it shall stop.
 pub async fn run(bus: Bus, context: BusContext) {
     let (name, limits) = (bus.name, point::Limits { timeout: bus.timeout, down_report: bus.down_report });
+    let (kind, master) = (bus.kind.word(), Master::of(&bus.kind, limits.timeout));
     match bus.kind {
-        BusKind::ModbusTcp { address, devices } => {
-            let master = modbus::Master::Tcp(crate::modbus::tcp::TcpMaster::new(address, limits.timeout));
-            modbus::Actor::new(name, master, devices, limits, context).run().await;
-        }
-        BusKind::ModbusRtu { serial, devices } => {
-            let master = modbus::Master::Rtu(crate::modbus::rtu::RtuMaster::new(serial, limits.timeout));
-            modbus::Actor::new(name, master, devices, limits, context).run().await;
+        BusKind::ModbusTcp { devices, .. }
+        | BusKind::ModbusRtu { devices, .. }
+        | BusKind::ModbusRtuTcp { devices, .. } => {
+            let Some(master) = master else { return };
+            modbus::Actor::new((name, kind), master, devices, limits, context).run().await;
         }
         BusKind::TextLines { place, poll, terminator, points } => {
             lines::Actor::new(name, (place, poll, terminator), points, limits, context).run().await;

@@ -1,66 +1,41 @@
 //! The gateway's commands, for its own binary and for the one that holds them all.
 //!
-//! stderr is for the log. Exit status: 0 when it was told to end, 1 when it failed, 2 for a wrong
+//! A command is a file below this one (its arguments, with their help, and `execute`) and a variant
+//! of [`GatewayCommand`]. stdout is for data, stderr is for the log. Exit status: 0 when it was told to end, 1 when it failed, 2 for a wrong
 //! configuration, with nothing started.
 
+pub mod run;
+
 use std::io::{self, IsTerminal};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Subcommand;
-use tjern_readings::clock::Clock;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 use tracing_subscriber::EnvFilter;
 
-use crate::config::Config;
-use crate::run::{RunOptions, run};
-
 /// What the log says unless `RUST_LOG` says otherwise: a lake that is away is told once by the
 /// uploader, and not at every attempt of the library below it.
 const LOG_DEFAULT: &str = "info,object_store=warn";
 
-const FAILED: u8 = 1;
-const WRONG: u8 = 2;
+/// It failed.
+pub(crate) const FAILED: u8 = 1;
+
+/// It was asked for what cannot be: wrong usage, or a wrong configuration.
+pub(crate) const WRONG: u8 = 2;
 
 /// What a gateway can be told.
 #[derive(Debug, Subcommand)]
 pub enum GatewayCommand {
     /// Polls the devices and sends their readings to the lake, until SIGINT or SIGTERM
-    #[command(
-        after_help = "Examples:\n  tjern-gateway run --config landfall-01.toml\n  RUST_LOG=debug tjern-gateway run --config landfall-01.toml\n\n\
-        It starts and polls with no lake, no network and any port missing.\n\
-        Exit status: 0 when told to end, 1 when it failed, 2 for a wrong configuration."
-    )]
-    Run {
-        /// The gateway's configuration, a TOML file
-        #[arg(long, value_name = "FILE")]
-        config: PathBuf,
-    },
+    Run(run::RunArguments),
 }
 
 /// Does what was asked; everything that goes wrong was told on stderr when this returns.
 pub async fn execute(command: GatewayCommand) -> ExitCode {
-    let GatewayCommand::Run { config } = command;
-    let config = match Config::load(&config) {
-        Ok(config) => config,
-        Err(error) => {
-            eprintln!("{error}");
-            return ExitCode::from(WRONG);
-        }
-    };
-    let stop = CancellationToken::new();
-    if let Err(error) = stop_on_signals(&stop) {
-        eprintln!("error: cannot listen for signals: {error}");
-        return ExitCode::from(FAILED);
-    }
-    match Box::pin(run(config, RunOptions { clock: Clock::system(), stop, store: None })).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::from(FAILED)
-        }
+    match command {
+        GatewayCommand::Run(arguments) => Box::pin(run::execute(arguments)).await,
     }
 }
 

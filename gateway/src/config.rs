@@ -9,6 +9,7 @@
 mod check;
 mod device;
 mod file;
+mod wire;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,6 +21,7 @@ use tjern_readings::sensor::{SensorId, SourceName};
 use tjern_readings::store::LakeUrl;
 
 use crate::grid::Grid;
+use crate::modbus::timing::Line;
 use crate::modbus::transport::Table;
 use crate::value::{NumberType, Order, Scaling};
 
@@ -65,6 +67,8 @@ pub enum BusKind {
     ModbusTcp {
         /// `host:port`.
         address: String,
+        /// How the connection is kept.
+        connection: Connection,
         /// Who answers there.
         devices: Vec<ModbusDevice>,
     },
@@ -72,6 +76,21 @@ pub enum BusKind {
     ModbusRtu {
         /// The port.
         serial: Serial,
+        /// What is sent is heard back.
+        echo: bool,
+        /// Who answers there.
+        devices: Vec<ModbusDevice>,
+    },
+    /// Modbus RTU through a server that passes bytes on to a serial line.
+    ModbusRtuTcp {
+        /// `host:port`.
+        address: String,
+        /// How fast the far line is.
+        baud: u32,
+        /// What is sent is heard back.
+        echo: bool,
+        /// How the connection is kept.
+        connection: Connection,
         /// Who answers there.
         devices: Vec<ModbusDevice>,
     },
@@ -110,6 +129,35 @@ pub struct Serial {
     pub parity: Parity,
     /// 1 or 2.
     pub stop_bits: u8,
+    /// The port switches an RS-485 driver itself.
+    pub rs485: Option<Rs485>,
+}
+
+/// How a port switches its RS-485 driver, by RTS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Rs485 {
+    /// Between turning it on and the first bit.
+    pub rts_delay_before: Duration,
+    /// Between the last bit and turning it off.
+    pub rts_delay_after: Duration,
+}
+
+/// How a TCP connection is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Connection {
+    /// Between the connection and the first request.
+    pub pause: Duration,
+    /// When one that is not used is closed; never, if not said.
+    pub idle_close: Option<Duration>,
+}
+
+impl Serial {
+    /// How fast it is.
+    #[must_use]
+    pub const fn line(&self) -> Line {
+        let parity = if matches!(self.parity, Parity::None) { 0 } else { 1 };
+        Line { baud: self.baud, bits_per_char: 1 + self.data_bits as u32 + parity + self.stop_bits as u32 }
+    }
 }
 
 /// The parity bit of a character.
@@ -130,6 +178,8 @@ pub struct ModbusDevice {
     pub name: String,
     /// Its address on the bus.
     pub unit_id: u8,
+    /// How long it wants to be left alone before a request and after its answer.
+    pub gap: Duration,
     /// What is read from it.
     pub points: Vec<ModbusPoint>,
 }
@@ -264,12 +314,27 @@ impl Config {
     }
 }
 
+impl BusKind {
+    /// As it stands in configurations.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::ModbusTcp { .. } => "modbus-tcp",
+            Self::ModbusRtu { .. } => "modbus-rtu",
+            Self::ModbusRtuTcp { .. } => "modbus-rtu-tcp",
+            Self::TextLines { .. } => "text-lines",
+        }
+    }
+}
+
 impl Bus {
     /// Every sensor on this bus.
     #[must_use]
     pub fn sensors(&self) -> Vec<&SensorId> {
         match &self.kind {
-            BusKind::ModbusTcp { devices, .. } | BusKind::ModbusRtu { devices, .. } => {
+            BusKind::ModbusTcp { devices, .. }
+            | BusKind::ModbusRtu { devices, .. }
+            | BusKind::ModbusRtuTcp { devices, .. } => {
                 devices.iter().flat_map(|device| &device.points).map(|point| &point.common.sensor).collect()
             }
             BusKind::TextLines { points, .. } => points.iter().map(|point| &point.common.sensor).collect(),

@@ -1,36 +1,29 @@
 //! Modbus as a client that only reads.
 //!
 //! [`transport`] holds what may go over the wire (four reads, nothing else) and what may come back;
-//! [`tcp`] and [`rtu`] are the two wires. Each keeps its connection or port across errors in its own
-//! way; a client context of the library lives until its first error only, since what it has buffered
-//! could otherwise become the next answer.
+//! [`tcp`] and [`rtu`] are the two kinds of wire, [`master`] is either. Each keeps its connection or port
+//! across errors in its own way; a client context of the library lives until its first error only, since
+//! what it has buffered could otherwise become the next answer. [`timing`] says what a line allows, `sniff`
+//! understands what others say on one.
 
+pub mod master;
 pub mod rtu;
+pub mod stats;
 pub mod tcp;
+pub mod timing;
 pub mod transport;
 
+mod connect;
 #[cfg(test)]
 pub(crate) mod faults;
+mod frame;
+mod ioctl;
 mod mbap;
+mod pacer;
+mod parked;
 mod port;
-
-/// A wall that a canary takes down, so that the tests show that they would notice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Broken {
-    /// Transaction ids are not compared.
-    Ids,
-    /// What came late is not forgotten before the next request.
-    Drain,
-}
-
-/// Whether a wall is down: never, but in a test that says so.
-#[cfg(not(test))]
-const fn is_broken(_: Broken) -> bool {
-    false
-}
-
-#[cfg(test)]
-use faults::is_broken;
+pub(crate) mod sniff;
+mod wire;
 
 /// How often a line that is missing is tried again at most, and at least.
 const PAUSE_MIN: std::time::Duration = std::time::Duration::from_millis(500);
@@ -63,4 +56,7 @@ impl Retry {
     }
 }
 
-pub(crate) use port::{SharedPort, open_serial};
+pub use ioctl::LineErrors;
+pub use master::{Manners, Master};
+
+pub(crate) use port::open_serial;

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
+use crate::bus::state::BusStates;
 use crate::bus::{self, BusContext, Newest, READINGS_QUEUE};
 use crate::config::{Bus, Config};
 use crate::spool::{Spool, SpoolError, SpoolSettings};
@@ -185,7 +186,8 @@ fn start_buses(
 ) -> JoinSet<()> {
     let spool = spool.clone();
     let newest = Newest::from_fn(move |sensor| spool.newest_time_us(sensor));
-    let context = BusContext { clock: clock.clone(), readings, newest, stop: stop.clone() };
+    let (states, learned) = (BusStates::new(), Some(config.spool().dir.join("learned")));
+    let context = BusContext { clock: clock.clone(), readings, newest, stop: stop.clone(), states, learned };
     let mut buses = JoinSet::new();
     for bus in config.buses() {
         buses.spawn(supervise(bus.clone(), context.clone()));

@@ -15,19 +15,18 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::modbus::{Actor, Master};
+use super::modbus::Actor;
 use super::point::Limits;
 use super::{BusContext, Newest};
 use crate::config::{BusKind, Config};
+use crate::modbus::Master;
 use crate::modbus::faults::device::{Device, MOMENT_BITS, Words};
 use crate::modbus::faults::{Dial, LONGEST, TIMEOUT, environment, line_faults};
-use crate::modbus::rtu::RtuMaster;
-use crate::modbus::tcp::TcpMaster;
 use crate::simulate::bad_line::Framing;
 
 const SEEDS: u64 = 50;
 const START_US: i64 = 1_700_000_000_000_000;
-const LIVES: Duration = Duration::from_secs(60);
+const LIVES: Duration = Duration::from_secs(30);
 /// How often the clock is set to what it is.
 const TICK: Duration = Duration::from_millis(5);
 const UNITS: u8 = 3;
@@ -58,20 +57,15 @@ fn config(kind: &str) -> Config {
 fn actor(config: &Config, dial: Dial, context: BusContext) -> Actor {
     let bus = config.buses()[0].clone();
     let limits = Limits { timeout: bus.timeout, down_report: bus.down_report };
-    let (master, devices) = match bus.kind {
-        BusKind::ModbusTcp { address, devices } => {
-            let mut master = TcpMaster::new(address, bus.timeout);
-            master.dial = Some(dial);
-            (Master::Tcp(master), devices)
-        }
-        BusKind::ModbusRtu { serial, devices } => {
-            let mut master = RtuMaster::new(serial, bus.timeout);
-            master.dial = Some(dial);
-            (Master::Rtu(master), devices)
-        }
-        BusKind::TextLines { .. } => unreachable!("the configuration has a Modbus bus"),
+    let (kind, mut master) = (bus.kind.word(), Master::of(&bus.kind, bus.timeout).expect("a Modbus bus"));
+    match &mut master {
+        Master::Tcp(master) => master.dial = Some(dial),
+        Master::Rtu(master) => master.dial = Some(dial),
+    }
+    let (BusKind::ModbusTcp { devices, .. } | BusKind::ModbusRtu { devices, .. }) = bus.kind else {
+        unreachable!("the configuration has one of the two")
     };
-    Actor::new(bus.name, master, devices, limits, context)
+    Actor::new((bus.name, kind), master, devices, limits, context)
 }
 
 /// What is wrong with a reading, if it has a value.
@@ -107,7 +101,8 @@ async fn play(kind: &str, seed: u64) -> Result<[u64; 2], String> {
     let (clock, stop) = (Clock::manual(START_US), CancellationToken::new());
     let (readings, mut received) = mpsc::channel(super::READINGS_QUEUE);
     let newest = Newest::from_fn(|_| None);
-    let context = BusContext { clock: clock.clone(), readings, newest, stop: stop.clone() };
+    let states = super::BusStates::default();
+    let context = BusContext { clock: clock.clone(), readings, newest, stop: stop.clone(), states, learned: None };
     let running = tokio::spawn(actor(&config(kind), dial, context).run());
     tokio::spawn(async move {
         while start.elapsed() < LIVES {

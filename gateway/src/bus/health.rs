@@ -49,6 +49,11 @@ impl Health {
         self.failures == 0
     }
 
+    /// Whether it is asked after pauses only.
+    pub(super) const fn is_down(&self) -> bool {
+        self.down.is_some()
+    }
+
     /// Why the device is not asked now, if it is not.
     pub(super) fn resting(&self, now: Instant) -> Option<Cause> {
         self.down.as_ref().filter(|down| now < down.ask_at).map(|down| down.cause)

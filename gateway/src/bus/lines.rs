@@ -6,6 +6,7 @@
 //! is asked at the slot, and lines from before do not count.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tjern_readings::reading::{Cause, Reading};
@@ -16,6 +17,7 @@ use tracing::{debug, info, warn};
 
 use super::BusContext;
 use super::point::{FAILURES_TO_DOWN, Limits, PointState};
+use super::state::{BusState, DeviceCell};
 use crate::config::{LineField, LinePlace, LinePoint};
 use crate::grid::{Due, LOOK_AGAIN, wait};
 use crate::lines::{self, LineSplitter};
@@ -39,6 +41,7 @@ pub(super) struct Actor {
     points: Vec<LinePointState>,
     limits: Limits,
     context: BusContext,
+    state: Arc<BusState>,
 }
 
 struct LinePointState {
@@ -63,7 +66,7 @@ impl Actor {
         limits: Limits,
         context: BusContext,
     ) -> Self {
-        let points = points
+        let points: Vec<_> = points
             .into_iter()
             .map(|point| LinePointState {
                 state: PointState::new(point.common, limits, &context),
@@ -73,6 +76,8 @@ impl Actor {
             })
             .collect();
         let splitter = LineSplitter::new(&terminator);
+        let cells = points.iter().map(|point: &LinePointState| point.state.cell()).collect();
+        let state = context.states.begin(&name, "text-lines", vec![DeviceCell::new(&name, None, cells)]);
         Self {
             name,
             place,
@@ -84,12 +89,14 @@ impl Actor {
             points,
             limits,
             context,
+            state,
         }
     }
 
     pub(super) async fn run(mut self) {
         let stop = self.context.stop.clone();
         while !stop.is_cancelled() {
+            self.state.turn();
             self.connect().await;
             let readings = self.turn().await;
             self.context.store(readings).await;

@@ -7,6 +7,7 @@
 //! A device that is down is asked after pauses only; what of it falls due meanwhile ends at once
 //! with the cause that it went down for. A line that is missing is tried again by its master.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tjern_readings::reading::{Cause, Reading};
@@ -17,11 +18,11 @@ use super::BusContext;
 use super::health::{Change, Health};
 use super::plan::{Group, Wanted, plan};
 use super::point::{Limits, PointState};
+use super::state::{BusState, DeviceCell, DeviceState as Shown};
 use crate::config::{ModbusDevice, ModbusPoint};
 use crate::grid::{Due, LOOK_AGAIN, wait};
-use crate::modbus::rtu::RtuMaster;
-use crate::modbus::tcp::TcpMaster;
-use crate::modbus::transport::{Answer, Failure, ReadRequest, Table};
+use crate::modbus::Master;
+use crate::modbus::transport::{Answer, Failure, Table};
 use crate::value::{self, NumberType, Order};
 
 /// A period of at least so many timeouts leaves the time to ask once more after a failure.
@@ -30,22 +31,6 @@ const RETRY_PERIODS: u32 = 4;
 /// How often it is looked whether slots were missed: a line a minute, not a line a slot.
 const MISSED_LOOK: Duration = Duration::from_secs(60);
 
-/// The wire.
-#[derive(Debug)]
-pub(super) enum Master {
-    Tcp(TcpMaster),
-    Rtu(RtuMaster),
-}
-
-impl Master {
-    async fn read(&mut self, unit: u8, request: ReadRequest) -> Result<Answer, Failure> {
-        match self {
-            Self::Tcp(master) => master.read(unit, request).await,
-            Self::Rtu(master) => master.read(unit, request).await,
-        }
-    }
-}
-
 #[derive(Debug)]
 pub(super) struct Actor {
     name: String,
@@ -53,6 +38,7 @@ pub(super) struct Actor {
     devices: Vec<DeviceState>,
     limits: Limits,
     context: BusContext,
+    state: Arc<BusState>,
     line_is_there: Option<bool>,
     turns: u64,
     missed_noted: u64,
@@ -65,6 +51,7 @@ struct DeviceState {
     unit_id: u8,
     points: Vec<ModbusPointState>,
     health: Health,
+    cell: Arc<DeviceCell>,
 }
 
 #[derive(Debug)]
@@ -82,15 +69,22 @@ struct ModbusPointState {
 
 impl Actor {
     pub(super) fn new(
-        name: String,
+        (name, kind): (String, &'static str),
         master: Master,
         devices: Vec<ModbusDevice>,
         limits: Limits,
         context: BusContext,
     ) -> Self {
         let alone = devices.len() == 1;
-        let devices = devices.into_iter().map(|device| DeviceState::new(device, alone, limits, &context)).collect();
+        let new = |device| DeviceState::new(device, alone, limits, &context);
+        let devices: Vec<_> = devices.into_iter().map(new).collect();
+        let cells = devices.iter().map(|device| Arc::clone(&device.cell)).collect();
+        let state = context.states.begin(&name, kind, cells);
+        if let Some(stats) = master.stats() {
+            state.count_wire(stats);
+        }
         Self {
+            state,
             name,
             master,
             devices,
@@ -106,6 +100,7 @@ impl Actor {
     pub(super) async fn run(mut self) {
         let stop = self.context.stop.clone();
         while !stop.is_cancelled() {
+            self.state.turn();
             let now_us = self.context.clock.now_us();
             self.follow_clock(now_us);
             if let Some((device, point)) = self.most_urgent(now_us) {
@@ -191,11 +186,14 @@ impl Actor {
         let groups = plan(due.iter().map(|(wanted, _)| *wanted).collect());
         let holds = |group: &Group| group.members.iter().any(|member| member.point == point);
         let Some(group) = groups.into_iter().find(holds) else { return };
+        let asked = Instant::now();
         let result = self.ask(index, &group, now_us).await;
+        let took_us = u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX);
         let answered_us = self.context.clock.now_us();
         self.note_line(result.as_ref().err());
         let device = &mut self.devices[index];
         device.note_health(&self.name, result.as_ref().err());
+        device.show(took_us, result.as_ref().err());
         let members = group.members.iter().filter_map(|member| due.iter().find(|(wanted, _)| wanted == member));
         let points: Vec<(usize, Due)> = members.map(|(wanted, due)| (wanted.point, *due)).collect();
         let readings = match result {
@@ -247,8 +245,11 @@ fn device_period(device: &DeviceState, point: usize) -> i64 {
 
 impl DeviceState {
     fn new(device: ModbusDevice, alone: bool, limits: Limits, context: &BusContext) -> Self {
-        let points = device.points.into_iter().map(|point| ModbusPointState::new(point, limits, context)).collect();
-        Self { name: device.name, unit_id: device.unit_id, points, health: Health::new(alone) }
+        let new = |point| ModbusPointState::new(point, limits, context);
+        let points: Vec<_> = device.points.into_iter().map(new).collect();
+        let cells = points.iter().map(|point| point.state.cell()).collect();
+        let cell = DeviceCell::new(&device.name, Some(device.unit_id), cells);
+        Self { name: device.name, unit_id: device.unit_id, points, health: Health::new(alone), cell }
     }
 
     /// The point that is due and was served longest ago: when that was, its slot, which it is.
@@ -315,6 +316,16 @@ impl DeviceState {
         );
         group.members.iter().for_each(|member| self.points[member.point].alone = true);
         true
+    }
+
+    fn show(&self, took_us: u64, failure: Option<&Failure>) {
+        self.cell.note(took_us, failure.map(|failure| (failure.cause, failure.is_exception())));
+        match failure {
+            Some(failure) if failure.cause == Cause::Unreachable => self.cell.set_state(Shown::Unknown),
+            _ if self.health.is_healthy() => self.cell.set_state(Shown::Healthy),
+            _ if self.health.is_down() => self.cell.set_state(Shown::Down),
+            _ => self.cell.set_state(Shown::Suspect),
+        }
     }
 
     fn note_health(&mut self, bus: &str, failure: Option<&Failure>) {

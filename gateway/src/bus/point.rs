@@ -1,5 +1,6 @@
 //! A point while it is read: which slot is due, and which of its results are written down.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tjern_readings::configuration::Period;
@@ -7,6 +8,7 @@ use tjern_readings::reading::{Cause, Reading};
 use tjern_readings::sensor::SensorId;
 
 use super::BusContext;
+use super::state::{Latest, PointCell};
 use crate::config::PointCommon;
 use crate::grid::{Due, Schedule};
 use crate::value::Scaling;
@@ -32,11 +34,13 @@ pub(super) struct PointState {
     failures: u32,
     cause: Option<Cause>,
     written_us: Option<i64>,
+    cell: Arc<PointCell>,
 }
 
 impl PointState {
     pub(super) fn new(common: PointCommon, limits: Limits, context: &BusContext) -> Self {
         Self {
+            cell: PointCell::new(common.sensor.clone(), common.grid.every_us()),
             newest_us: context.newest_us(&common.sensor),
             sensor: common.sensor,
             schedule: Schedule::new(common.grid),
@@ -46,6 +50,11 @@ impl PointState {
             cause: None,
             written_us: None,
         }
+    }
+
+    /// Where others see how the point is.
+    pub(super) fn cell(&self) -> Arc<PointCell> {
+        Arc::clone(&self.cell)
     }
 
     /// How many results in a row had no value.
@@ -71,6 +80,7 @@ impl PointState {
         let result = raw.map(|raw| self.scaling.apply(raw));
         self.failures = if result.is_ok() { 0 } else { self.failures.saturating_add(1) };
         self.cause = result.err();
+        self.show(due.slot_us, result, (asked_us, answered_us));
         let grid = self.schedule.grid();
         let sign_of_life_only =
             due.first && (!grid.is_fresh(due.slot_us, asked_us) || self.newest_us >= Some(due.slot_us));
@@ -80,6 +90,19 @@ impl PointState {
         self.written_us = Some(due.slot_us);
         let lag_ms = grid.lag_ms(due.slot_us, answered_us);
         Some(Reading::from_result(self.sensor.clone(), due.slot_us, result).with_lag_ms(lag_ms))
+    }
+
+    fn show(&self, slot_us: i64, result: Result<f64, Cause>, (asked_us, answered_us): (i64, i64)) {
+        let value = result.ok().filter(|value| value.is_finite());
+        self.cell.set(Latest {
+            slot_us: Some(slot_us),
+            value,
+            cause: result.err(),
+            answered_us: Some(answered_us),
+            round_trip_us: value.map(|_| u64::try_from(answered_us - asked_us).unwrap_or(0)),
+            missed: self.schedule.missed(),
+            failures: self.failures,
+        });
     }
 
     fn shall_be_written(&self, slot_us: i64) -> bool {
@@ -99,6 +122,7 @@ mod tests {
     fn point(newest_us: Option<i64>) -> PointState {
         let sensor: SensorId = "tarn/water_temperature".parse().expect("valid");
         PointState {
+            cell: PointCell::new(sensor.clone(), 10 * SECOND_US),
             sensor,
             schedule: Schedule::new(Grid::new(Period::from_seconds(10), Duration::ZERO)),
             scaling: Scaling::default(),

@@ -13,7 +13,7 @@ use toml::Spanned;
 
 use super::device::{line_points, modbus_devices};
 use super::file::{BusFile, ConfigFile, SpoolFile};
-use super::{Bus, BusKind, Config, LinePlace, Parity, Serial, SpoolConfig};
+use super::{Bus, BusKind, Config, LinePlace, Parity, Serial, SpoolConfig, wire};
 use crate::spool::MAX_BYTES_LEAST;
 
 const MAX_BYTES_DEFAULT: u64 = 1 << 30;
@@ -21,6 +21,7 @@ const SYNC_EVERY_DEFAULT: Period = Period::from_seconds(5);
 const UPLOAD_EVERY_DEFAULT: Period = Period::from_seconds(60);
 const DOWN_REPORT_DEFAULT: Period = Period::from_seconds(300);
 const TIMEOUT_DEFAULT: Period = Period::from_millis(500);
+const RTU_TCP_BAUD_DEFAULT: u32 = 9_600;
 
 /// The longest name of a bus or a device: it stands in lines of the log.
 const NAME_MAX: usize = 64;
@@ -225,12 +226,13 @@ fn bus(checker: &mut Checker<'_>, file: &BusFile, down_report: Period) -> Option
     let kind = match file.kind.get_ref().as_str() {
         "modbus-tcp" => modbus_tcp(checker, file),
         "modbus-rtu" => modbus_rtu(checker, file),
+        "modbus-rtu-tcp" => modbus_rtu_tcp(checker, file),
         "text-lines" => text_lines(checker, file),
         other => {
             checker.note(
                 file.kind.span(),
                 format!("`{other}` is no kind of bus"),
-                "it is one of `modbus-tcp`, `modbus-rtu`, `text-lines`",
+                "it is one of `modbus-tcp`, `modbus-rtu`, `modbus-rtu-tcp`, `text-lines`",
             );
             None
         }
@@ -254,18 +256,43 @@ fn check_not_empty(checker: &mut Checker<'_>, file: &BusFile) {
 fn modbus_tcp(checker: &mut Checker<'_>, file: &BusFile) -> Option<BusKind> {
     refuse_serial(checker, file, "a modbus-tcp bus has an `address`");
     refuse_lines(checker, file);
-    let devices = modbus_devices(checker, &file.device, [0, 255]);
+    checker.refuse(file.echo.as_ref(), "echo", "only a serial line echoes");
+    let connection = wire::connection(checker, file);
+    let gap = wire::gap(checker, file.gap.as_ref(), Duration::ZERO);
+    let devices = modbus_devices(checker, &file.device, [0, 255], gap);
     let Some(address) = &file.address else {
         checker.note(file.kind.span(), "the bus has no `address`", "write `address = \"host:502\"`");
         return None;
     };
-    Some(BusKind::ModbusTcp { address: host_and_port(checker, address)?, devices: devices? })
+    Some(BusKind::ModbusTcp { address: host_and_port(checker, address)?, connection, devices: devices? })
+}
+
+fn modbus_rtu_tcp(checker: &mut Checker<'_>, file: &BusFile) -> Option<BusKind> {
+    let why = "the far line is set where its port is";
+    checker.refuse(file.port.as_ref(), "port", "a modbus-rtu-tcp bus has an `address`");
+    checker.refuse(file.data_bits.as_ref(), "data_bits", why);
+    checker.refuse(file.parity.as_ref(), "parity", why);
+    checker.refuse(file.stop_bits.as_ref(), "stop_bits", why);
+    wire::refuse_rs485(checker, file, why);
+    refuse_lines(checker, file);
+    let connection = wire::connection(checker, file);
+    let gap = wire::gap(checker, file.gap.as_ref(), Duration::ZERO);
+    let devices = modbus_devices(checker, &file.device, [1, 247], gap);
+    let baud = baud(checker, file, RTU_TCP_BAUD_DEFAULT);
+    let Some(address) = &file.address else {
+        checker.note(file.kind.span(), "the bus has no `address`", "write `address = \"host:502\"`");
+        return None;
+    };
+    let address = host_and_port(checker, address)?;
+    Some(BusKind::ModbusRtuTcp { address, baud: baud?, echo: wire::echo(file), connection, devices: devices? })
 }
 
 fn modbus_rtu(checker: &mut Checker<'_>, file: &BusFile) -> Option<BusKind> {
     checker.refuse(file.address.as_ref(), "address", "a modbus-rtu bus has a `port`");
     refuse_lines(checker, file);
-    let devices = modbus_devices(checker, &file.device, [1, 247]);
+    wire::refuse_connection(checker, file);
+    let gap = wire::gap(checker, file.gap.as_ref(), Duration::ZERO);
+    let devices = modbus_devices(checker, &file.device, [1, 247], gap);
     let Some(port) = &file.port else {
         checker.note(file.kind.span(), "the bus has no `port`", "write `port = \"/dev/ttyUSB0\"`");
         return None;
@@ -275,11 +302,12 @@ fn modbus_rtu(checker: &mut Checker<'_>, file: &BusFile) -> Option<BusKind> {
         let span = file.data_bits.as_ref().map_or(file.kind.span(), Spanned::span);
         checker.note(span, "Modbus RTU needs 8 data bits", "");
     }
-    Some(BusKind::ModbusRtu { serial, devices: devices? })
+    Some(BusKind::ModbusRtu { serial, echo: wire::echo(file), devices: devices? })
 }
 
 fn text_lines(checker: &mut Checker<'_>, file: &BusFile) -> Option<BusKind> {
     let points = line_points(checker, &file.device);
+    wire::refuse_modbus(checker, file);
     let place = match (&file.port, &file.address) {
         (Some(port), None) => serial(checker, file, port, (4_800, Parity::None)).map(LinePlace::Serial),
         (None, Some(address)) => {
@@ -319,6 +347,14 @@ fn refuse_serial(checker: &mut Checker<'_>, file: &BusFile, why: &str) {
     checker.refuse(file.data_bits.as_ref(), "data_bits", why);
     checker.refuse(file.parity.as_ref(), "parity", why);
     checker.refuse(file.stop_bits.as_ref(), "stop_bits", why);
+    wire::refuse_rs485(checker, file, why);
+}
+
+fn baud(checker: &mut Checker<'_>, file: &BusFile, default: u32) -> Option<u32> {
+    match &file.baud {
+        Some(baud) => checker.whole(baud, &[50, 4_000_000], "baud", "it is from 50 to 4000000, like 9600"),
+        None => Some(default),
+    }
 }
 
 fn serial(checker: &mut Checker<'_>, file: &BusFile, port: &Spanned<String>, default: (u32, Parity)) -> Option<Serial> {
@@ -326,10 +362,8 @@ fn serial(checker: &mut Checker<'_>, file: &BusFile, port: &Spanned<String>, def
     if port.get_ref().is_empty() {
         checker.note(port.span(), "`port` is empty", "write the device file, like \"/dev/ttyUSB0\"");
     }
-    let baud = match &file.baud {
-        Some(baud) => checker.whole(baud, &[50, 4_000_000], "baud", "it is from 50 to 4000000, like 9600"),
-        None => Some(baud),
-    };
+    let rs485 = wire::rs485(checker, file);
+    let baud = self::baud(checker, file, baud);
     let data_bits = match &file.data_bits {
         Some(bits) => checker.whole(bits, &[7, 8], "data_bits", "it is 7 or 8"),
         None => Some(8),
@@ -353,6 +387,7 @@ fn serial(checker: &mut Checker<'_>, file: &BusFile, port: &Spanned<String>, def
         data_bits: data_bits?,
         parity: parity?,
         stop_bits: stop_bits?,
+        rs485,
     })
 }
 

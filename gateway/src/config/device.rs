@@ -9,7 +9,7 @@ use toml::Spanned;
 
 use super::check::Checker;
 use super::file::{DeviceFile, PointFile};
-use super::{LineField, LinePoint, ModbusDevice, ModbusPoint, PointCommon};
+use super::{LineField, LinePoint, ModbusDevice, ModbusPoint, PointCommon, wire};
 use crate::grid::Grid;
 use crate::modbus::transport::Table;
 use crate::value::{NumberType, Order, Scaling};
@@ -23,6 +23,7 @@ pub(super) fn modbus_devices(
     checker: &mut Checker<'_>,
     files: &[DeviceFile],
     units: [i64; 2],
+    gap: Duration,
 ) -> Option<Vec<ModbusDevice>> {
     let mut first_line = HashMap::new();
     let devices: Vec<_> = files
@@ -30,6 +31,7 @@ pub(super) fn modbus_devices(
         .map(|file| {
             let unit_id = unit_id(checker, file, units);
             let base = base(checker, file);
+            let gap = wire::gap(checker, file.gap.as_ref(), gap);
             if let (Some(unit_id), Some(text)) = (unit_id, &file.unit_id) {
                 let line = checker.line_of(&text.span());
                 if let Some(first) = first_line.insert(unit_id, line) {
@@ -43,7 +45,7 @@ pub(super) fn modbus_devices(
             }
             let points: Vec<_> = file.point.iter().map(|point| modbus_point(checker, point, base)).collect();
             let points = points.into_iter().collect::<Option<Vec<_>>>();
-            Some(ModbusDevice { name: file.name.get_ref().clone(), unit_id: unit_id?, points: points? })
+            Some(ModbusDevice { name: file.name.get_ref().clone(), unit_id: unit_id?, gap, points: points? })
         })
         .collect();
     devices.into_iter().collect()

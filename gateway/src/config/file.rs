@@ -43,6 +43,13 @@ pub(super) struct BusFile {
     pub(super) data_bits: Option<Spanned<i64>>,
     pub(super) parity: Option<Spanned<String>>,
     pub(super) stop_bits: Option<Spanned<i64>>,
+    pub(super) gap: Option<Spanned<String>>,
+    pub(super) echo: Option<Spanned<bool>>,
+    pub(super) rs485: Option<Spanned<bool>>,
+    pub(super) rts_delay_before: Option<Spanned<String>>,
+    pub(super) rts_delay_after: Option<Spanned<String>>,
+    pub(super) connect_pause: Option<Spanned<String>>,
+    pub(super) idle_close: Option<Spanned<String>>,
     pub(super) timeout: Option<Spanned<String>>,
     pub(super) down_report: Option<Spanned<String>>,
     pub(super) poll: Option<Spanned<String>>,
@@ -57,6 +64,7 @@ pub(super) struct DeviceFile {
     pub(super) name: Spanned<String>,
     pub(super) unit_id: Option<Spanned<i64>>,
     pub(super) base: Option<Spanned<i64>>,
+    pub(super) gap: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) point: Vec<PointFile>,
 }

@@ -10,11 +10,10 @@
 //! down and must be caught.
 
 pub(crate) mod device;
+mod pipe;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -23,14 +22,27 @@ use fastrand::Rng;
 use tjern_readings::reading::Cause;
 
 use self::device::{Device, Words};
-use super::Broken;
-use super::rtu::RtuMaster;
+use super::rtu::{RtuMaster, RtuPlace};
 use super::tcp::TcpMaster;
-use super::transport::{Answer, Failure, ReadRequest, Table};
+use super::timing::Line;
+use super::transport::{ReadRequest, Table};
+use super::{Manners, Master};
 use crate::config::{Parity, Serial};
 use crate::simulate::bad_line::{Framing, LineFaults, Tally};
 
 pub(crate) use self::device::Dial;
+pub(crate) use self::pipe::Pipe;
+
+/// A wall that a canary takes down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Broken {
+    /// Transaction ids are not compared.
+    Ids,
+    /// The line is not listened to before a request.
+    Drain,
+    /// A unit that owes an answer is asked at once.
+    Probe,
+}
 
 thread_local! {
     static BROKEN: Cell<Option<Broken>> = const { Cell::new(None) };
@@ -52,13 +64,14 @@ const UNITS: u8 = 3;
 enum Wire {
     Tcp,
     Rtu,
+    RtuTcp,
 }
 
 impl Wire {
     const fn framing(self) -> Framing {
         match self {
             Self::Tcp => Framing::Tcp,
-            Self::Rtu => Framing::Rtu,
+            Self::Rtu | Self::RtuTcp => Framing::Rtu,
         }
     }
 
@@ -67,43 +80,42 @@ impl Wire {
         match self {
             Self::Tcp => "tcp",
             Self::Rtu => "rtu",
+            Self::RtuTcp => "over_tcp",
         }
     }
 
     const fn polls(self) -> u64 {
-        500
-    }
-}
-
-enum Master {
-    Tcp(TcpMaster),
-    Rtu(RtuMaster),
-}
-
-impl Master {
-    fn new(wire: Wire, dial: Dial) -> Self {
-        match wire {
-            Wire::Tcp => {
-                let mut master = TcpMaster::new("in memory".into(), TIMEOUT);
-                master.dial = Some(dial);
-                Self::Tcp(master)
-            }
-            Wire::Rtu => {
-                let port = "in memory".into();
-                let serial = Serial { port, baud: 19_200, data_bits: 8, parity: Parity::None, stop_bits: 1 };
-                let mut master = RtuMaster::new(serial, TIMEOUT);
-                master.dial = Some(dial);
-                Self::Rtu(master)
-            }
-        }
-    }
-
-    fn read(&mut self, unit: u8, request: ReadRequest) -> Pin<Box<dyn Future<Output = Result<Answer, Failure>> + '_>> {
         match self {
-            Self::Tcp(master) => Box::pin(master.read(unit, request)),
-            Self::Rtu(master) => Box::pin(master.read(unit, request)),
+            Self::Tcp | Self::Rtu => 400,
+            Self::RtuTcp => 200,
         }
     }
+}
+
+/// A master before a line in memory, as a bus makes it.
+fn master(wire: Wire, dial: Dial) -> Master {
+    let manners = Manners::patient_for(TIMEOUT);
+    let place = match wire {
+        Wire::Tcp => {
+            let mut master = TcpMaster::new("in memory".into(), manners);
+            master.dial = Some(dial);
+            return Master::Tcp(master);
+        }
+        Wire::Rtu => RtuPlace::Port(Serial {
+            port: "in memory".into(),
+            baud: 19_200,
+            data_bits: 8,
+            parity: Parity::None,
+            stop_bits: 1,
+            rs485: None,
+        }),
+        Wire::RtuTcp => RtuPlace::Server { address: "in memory".into(), line: Line::rtu(19_200) },
+    };
+    let mut master = RtuMaster::new(place, manners);
+    master.dial = Some(dial);
+    master.careless.no_drain = is_broken(Broken::Drain);
+    master.careless.no_probe = is_broken(Broken::Probe);
+    Master::Rtu(master)
 }
 
 /// What came of the polls.
@@ -190,7 +202,7 @@ async fn play(wire: Wire, seed: u64, polls: u64) -> Result<Outcome, Wrong> {
     };
     let is_good = device.faults == LineFaults { longest: LONGEST, ..LineFaults::default() };
     let (dial, line) = device.start();
-    let mut master = Master::new(wire, dial);
+    let mut master = master(wire, dial);
     let mut outcome = Outcome::default();
     for number in 1..=polls {
         poll.store(number, Ordering::Relaxed);
@@ -280,6 +292,16 @@ fn a_canary_that_does_not_compare_transaction_ids_is_caught() {
 }
 
 #[test]
+fn over_tcp() {
+    campaign(Wire::RtuTcp);
+}
+
+#[test]
+fn a_canary_that_does_not_probe_is_caught() {
+    println!("caught by seed {}", caught(Wire::Rtu, Broken::Probe));
+}
+
+#[test]
 fn a_canary_that_does_not_drain_the_line_is_caught() {
     println!("caught by seed {}", caught(Wire::Rtu, Broken::Drain));
 }
@@ -287,7 +309,7 @@ fn a_canary_that_does_not_drain_the_line_is_caught() {
 /// A failure of a replay must be the same failure.
 #[test]
 fn a_seed_plays_the_same_twice() {
-    for wire in [Wire::Tcp, Wire::Rtu] {
+    for wire in [Wire::Tcp, Wire::Rtu, Wire::RtuTcp] {
         for seed in [3, 14, 15] {
             let play = || play_seed(wire, seed, 200).map(|outcome| (outcome.values, outcome.causes, outcome.line));
             assert_eq!(play().expect("right"), play().expect("right"), "{wire:?}, seed {seed}");

@@ -1,81 +1,151 @@
-//! Modbus RTU: one port a bus, and no way to tell answers apart but their shape.
+//! Modbus RTU, on a port or over TCP: one line a bus, and no way to tell answers apart but their shape.
 //!
 //! An RTU answer names neither the register nor the request it answers. So one that comes after its
 //! time looks like the answer to the next request, and the value of one register becomes another's.
 //! Against that stand three walls:
 //!
-//! 1. Before a request the line must have been silent for 3.5 characters, and after a failure at
-//!    least for the bus's timeout once more; what comes meanwhile is forgotten.
+//! 1. Before a request the line must have been silent for 3.5 characters (and a device's `gap`). After a
+//!    failure it is listened to for as long as the answer takes on the wire and an adapter may hold it back;
+//!    what comes meanwhile is forgotten. That is bounded, so that a dead device does not cost the others
+//!    a second timeout.
 //! 2. While a unit may still owe an answer, its next request is a *probe*: a read near the same
 //!    place whose answer has a length that no owed answer has. Devices answer in order, so once the
-//!    probe's own answer is there (or an exception), nothing earlier is to come. An answer of another
-//!    length is an owed one, and is forgotten.
-//! 3. An answer with another unit, function or length than asked for is refused.
+//!    probe's own answer is there, nothing earlier is to come. An exception may be an owed one: so many must
+//!    come as answers are owed, and one more.
+//! 3. An answer with another unit, function or length than asked for is passed over (see `wire`), and
+//!    what is let through is held against the request once more.
 //!
 //! Limits: a probe costs one transaction after a failure; a unit that owes more than [`OWED_MAX`]
-//! different lengths is probed with the oldest forgotten.
+//! answers is probed with the oldest forgotten.
 
 use std::collections::{HashMap, VecDeque};
-use std::time::Duration;
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Poll, ready};
+use std::time::{Duration, Instant};
 
 use tjern_readings::reading::Cause;
-use tokio::time::{Instant, timeout};
 use tokio_modbus::client::{Context, rtu};
 use tokio_modbus::slave::{Slave, SlaveContext};
+use tracing::{debug, warn};
 
+use super::connect::connect;
+use super::parked::Parked;
+use super::port::open_serial;
+use super::stats::WireStats;
+use super::timing::{Line, REQUEST_CHARS};
 use super::transport::{Answer, Failure, ReadRequest, Table, call};
-use super::{Retry, SharedPort};
-use crate::config::{Parity, Serial};
+use super::wire::{Carrier, LUMP, Progress, Wire, now};
+use super::{Manners, Retry};
+use crate::config::Serial;
 
-/// How many lengths of owed answers are remembered for a unit.
+/// How many owed answers are remembered for a unit and table.
 const OWED_MAX: usize = 16;
 
-/// How often a probe may bring an owed answer instead of its own before the poll is given up.
+/// How many probes are sent in a row before the poll is given up.
 const PROBES_MAX: usize = 3;
 
-/// From this baud rate on the silence between frames is a fixed time.
-const FAST_BAUD: u32 = 19_200;
-const FAST_SILENCE: Duration = Duration::from_micros(1_750);
+/// Where a line is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RtuPlace {
+    /// A serial port.
+    Port(Serial),
+    /// A server that passes bytes on to a serial line.
+    Server {
+        /// `host:port`.
+        address: String,
+        /// How fast the far line is.
+        line: Line,
+    },
+}
 
 /// The client's end of an RS-485 line.
 #[derive(Debug)]
 pub struct RtuMaster {
-    serial: Serial,
-    timeout: Duration,
-    line: Option<Line>,
+    place: RtuPlace,
+    speed: Line,
+    manners: Manners,
+    line: Parked<Connected>,
     retry: Retry,
-    owed: HashMap<(u8, Table), VecDeque<u16>>,
+    owed: HashMap<(u8, Table), Owed>,
     quiet_until: Instant,
+    last_unit: Option<u8>,
+    echo_told: bool,
+    stats: WireStats,
+    #[cfg(test)]
+    pub(super) careless: Careless,
     #[cfg(test)]
     pub(crate) dial: Option<super::faults::Dial>,
 }
 
-struct Line {
-    port: SharedPort,
+/// What a canary leaves out, so that the tests show that they would notice.
+#[cfg(test)]
+#[derive(Debug, Default)]
+pub(super) struct Careless {
+    pub(super) no_drain: bool,
+    pub(super) no_probe: bool,
+}
+
+/// What a unit may still answer.
+#[derive(Debug, Default)]
+struct Owed {
+    lengths: VecDeque<u16>,
+    exceptions: usize,
+}
+
+struct Connected {
+    wire: Wire,
     context: Option<Context>,
 }
 
-impl std::fmt::Debug for Line {
+impl RtuPlace {
+    const fn line(&self) -> Line {
+        match self {
+            Self::Port(serial) => serial.line(),
+            Self::Server { line, .. } => *line,
+        }
+    }
+
+    const fn is_server(&self) -> bool {
+        matches!(self, Self::Server { .. })
+    }
+}
+
+impl std::fmt::Display for RtuPlace {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Line").field("port", &self.port).finish_non_exhaustive()
+        match self {
+            Self::Port(serial) => formatter.write_str(&serial.port),
+            Self::Server { address, .. } => formatter.write_str(address),
+        }
     }
 }
 
 impl RtuMaster {
-    /// A client on a port. Nothing is opened yet.
+    /// A client on a line. Nothing is opened yet.
     #[must_use]
-    pub fn new(serial: Serial, timeout: Duration) -> Self {
-        let quiet_until = Instant::now();
+    pub fn new(place: RtuPlace, manners: Manners) -> Self {
         Self {
-            serial,
-            timeout,
-            line: None,
+            speed: place.line(),
+            line: Parked::new(manners.connection.idle_close),
+            place,
+            manners,
             retry: Retry::default(),
             owed: HashMap::new(),
-            quiet_until,
+            quiet_until: now(),
+            last_unit: None,
+            echo_told: false,
+            stats: WireStats::default(),
+            #[cfg(test)]
+            careless: Careless::default(),
             #[cfg(test)]
             dial: None,
         }
+    }
+
+    /// What happens on the line, counted.
+    #[must_use]
+    pub fn stats(&self) -> WireStats {
+        self.stats.clone()
     }
 
     /// One request and its answer: at most the bus's timeout and the time on the wire, a probe and
@@ -86,20 +156,32 @@ impl RtuMaster {
     pub async fn read(&mut self, unit: u8, request: ReadRequest) -> Result<Answer, Failure> {
         for _ in 0..PROBES_MAX {
             let Some(probe) = self.probe(unit, request) else { break };
-            match self.exchange(unit, probe).await {
+            match self.ask(unit, probe).await {
                 Ok(_) => self.settle(unit, request.table()),
-                Err(failure) if failure.is_exception() => self.settle(unit, request.table()),
-                Err(failure) if failure.cause == Cause::Malformed => {}
+                Err(failure) if failure.is_exception() => self.note_exception(unit, request.table()),
                 Err(failure) => return Err(failure),
             }
         }
         if self.owes(unit, request.table()) {
             return Err(Failure::new(Cause::Malformed, "the device still sends answers to earlier requests"));
         }
-        self.exchange(unit, request).await
+        self.ask(unit, request).await
+    }
+
+    /// A server may close a connection that was idle for long: that says nothing about it.
+    async fn ask(&mut self, unit: u8, request: ReadRequest) -> Result<Answer, Failure> {
+        let reused = self.place.is_server() && self.line.is_there();
+        match self.exchange(unit, request, reused).await {
+            Err(failure) if reused && failure.cause == Cause::Unreachable => self.exchange(unit, request, false).await,
+            other => other,
+        }
     }
 
     fn owes(&self, unit: u8, table: Table) -> bool {
+        #[cfg(test)]
+        if self.careless.no_probe {
+            return false;
+        }
         self.owed.contains_key(&(unit, table))
     }
 
@@ -107,165 +189,186 @@ impl RtuMaster {
         self.owed.remove(&(unit, table));
     }
 
+    /// Any of the owed answers may have been an exception; one more than are owed is the probe's own.
+    fn note_exception(&mut self, unit: u8, table: Table) {
+        if let Some(owed) = self.owed.get_mut(&(unit, table)) {
+            owed.exceptions += 1;
+            if owed.exceptions > owed.lengths.len() {
+                self.settle(unit, table);
+            }
+        }
+    }
+
     fn owe(&mut self, unit: u8, request: ReadRequest) {
         let owed = self.owed.entry((unit, request.table())).or_default();
-        let bytes = request.answer_bytes();
-        owed.retain(|known| *known != bytes);
-        owed.push_back(bytes);
-        if owed.len() > OWED_MAX {
-            owed.pop_front();
+        owed.lengths.push_back(request.answer_bytes());
+        if owed.lengths.len() > OWED_MAX {
+            owed.lengths.pop_front();
         }
     }
 
     /// A read near the same place that no owed answer can pass for, if one is owed at all.
     fn probe(&self, unit: u8, request: ReadRequest) -> Option<ReadRequest> {
-        let owed = self.owed.get(&(unit, request.table()))?;
+        let owed = self.owed.get(&(unit, request.table())).filter(|_| self.owes(unit, request.table()))?;
         let step = if request.table().is_bits() { 1 } else { 2 };
         let lengths = (1..).map(|count| count * step).take_while(|bytes| *bytes <= 250);
-        let free = |bytes: &u16| !owed.contains(bytes) && *bytes != request.answer_bytes();
+        let free = |bytes: &u16| !owed.lengths.contains(bytes) && *bytes != request.answer_bytes();
         lengths.filter(free).find_map(|bytes| request.with_answer_bytes(bytes))
     }
 
-    async fn exchange(&mut self, unit: u8, request: ReadRequest) -> Result<Answer, Failure> {
-        let (silence, patience) = (self.characters(3.5).max(self.silence_min()), self.timeout);
-        let limit = self.timeout + self.characters(8.0 + 5.0 + f32::from(request.answer_bytes()));
-        let quiet_until = self.quiet_until;
-        let line = self.line()?;
-        if super::is_broken(super::Broken::Drain) {
-            // Nothing is forgotten: a canary.
-        } else if let Err(error) = line.port.discard(quiet_until, silence, patience).await {
-            return Err(self.lost(&error.to_string()));
-        }
-        line.port.take_received();
-        let port = line.port.clone();
-        let mut context = line.context.take().unwrap_or_else(|| rtu::attach(port.clone()));
-        context.set_slave(Slave(unit));
-        let result = match timeout(limit, call(&mut context, request)).await {
-            Ok(result) => result,
-            Err(_) => Err(no_answer(port.take_received(), self.timeout)),
+    async fn exchange(&mut self, unit: u8, request: ReadRequest, reused: bool) -> Result<Answer, Failure> {
+        let mut line = match self.line.take() {
+            Some(line) => line,
+            None => self.open().await?,
         };
-        self.conclude(unit, request, context, result)
-    }
-
-    fn conclude(
-        &mut self,
-        unit: u8,
-        request: ReadRequest,
-        context: Context,
-        result: Result<Answer, Failure>,
-    ) -> Result<Answer, Failure> {
+        let result = match line.wire.forget_until(self.quiet_until).await {
+            Ok(()) => self.transact(&mut line, unit, request).await,
+            Err(error) => Err(Failure::new(Cause::Unreachable, error.to_string())),
+        };
+        self.last_unit = Some(unit);
+        self.note_passed(line.wire.progress());
         match &result {
-            Err(failure) if failure.cause == Cause::Unreachable => return Err(self.lost(&failure.detail)),
+            Err(failure) if failure.cause == Cause::Unreachable => {
+                // The line is closed at once, so that an adapter that is plugged in again gets its old name.
+                drop(line);
+                if !reused {
+                    self.retry.failed();
+                }
+                return Err(Failure::new(Cause::Unreachable, format!("{} is gone: {}", self.place, failure.detail)));
+            }
             Err(failure) if !failure.is_exception() => {
                 self.owe(unit, request);
-                self.quiet_until = Instant::now() + self.timeout;
-            }
-            _ => {
-                if let Some(line) = &mut self.line {
-                    line.context = Some(context);
+                self.quiet_until = now() + self.drain(request);
+                if let Some(errors) = line.wire.line_errors() {
+                    self.stats.set_hardware(errors);
                 }
             }
+            _ => self.retry.succeeded(),
+        }
+        self.line.park(line);
+        result
+    }
+
+    async fn transact(&self, line: &mut Connected, unit: u8, request: ReadRequest) -> Result<Answer, Failure> {
+        line.wire.begin(self.silence(unit), self.manners.timeout);
+        let mut context = line.context.take().unwrap_or_else(|| rtu::attach(line.wire.clone()));
+        context.set_slave(Slave(unit));
+        let result = self.wait(&line.wire, &mut context, request).await;
+        if result.as_ref().err().is_none_or(Failure::is_exception) {
+            line.context = Some(context);
         }
         result
     }
 
-    fn line(&mut self) -> Result<&mut Line, Failure> {
-        if self.line.is_none() {
-            self.line = Some(self.open()?);
-        }
-        self.line.as_mut().ok_or_else(|| Failure::new(Cause::Unreachable, "the port is closed"))
+    /// The answer, or why none came: its time is over, or as many bytes as it has came and are none.
+    async fn wait(&self, wire: &Wire, context: &mut Context, request: ReadRequest) -> Result<Answer, Failure> {
+        let request_us = self.speed.chars_us(REQUEST_CHARS) + self.speed.answer_us(&request);
+        let limit = self.manners.timeout + Duration::from_micros(request_us);
+        // The line's thread gives up by itself; this is for one that hangs in the kernel.
+        let never_sent = now() + self.silence_max() + self.manners.timeout * 2 + limit;
+        let mut answer = pin!(call(context, request));
+        let mut timer = pin!(tokio::time::sleep_until(never_sent.into()));
+        std::future::poll_fn(|task| {
+            loop {
+                if let Poll::Ready(result) = answer.as_mut().poll(task) {
+                    return Poll::Ready(result);
+                }
+                let progress = wire.progress();
+                let due = match progress.sent {
+                    None => never_sent,
+                    Some(sent) if progress.is_damaged => (sent + limit).min(progress.active + LUMP),
+                    Some(sent) => sent + limit,
+                };
+                if now() >= due {
+                    return Poll::Ready(Err(no_answer(progress, self.manners.timeout)));
+                }
+                timer.as_mut().reset(due.into());
+                ready!(timer.as_mut().poll(task));
+            }
+        })
+        .await
     }
 
-    fn open(&mut self) -> Result<Line, Failure> {
+    /// The silence before a request: 3.5 characters, and what this device and the last one want.
+    fn silence(&self, unit: u8) -> Duration {
+        #[cfg(test)]
+        if self.careless.no_drain {
+            return Duration::ZERO;
+        }
+        let gap = |unit: &u8| self.manners.gaps.get(unit).copied().unwrap_or_default();
+        let gaps = gap(&unit).max(self.last_unit.as_ref().map(gap).unwrap_or_default());
+        gaps.max(Duration::from_micros(self.speed.silence_us()))
+    }
+
+    fn silence_max(&self) -> Duration {
+        let gap = self.manners.gaps.values().max().copied().unwrap_or_default();
+        gap.max(Duration::from_micros(self.speed.silence_us()))
+    }
+
+    /// How long the line is listened to after a failure: an answer that had begun is over then, also
+    /// where an adapter held it back. Never as long as the timeout once more.
+    fn drain(&self, request: ReadRequest) -> Duration {
+        #[cfg(test)]
+        if self.careless.no_drain {
+            return Duration::ZERO;
+        }
+        (Duration::from_micros(self.speed.answer_us(&request)) + LUMP).min(self.manners.timeout)
+    }
+
+    fn note_passed(&mut self, progress: Progress) {
+        let mut passed = progress.passed;
+        passed.noise += progress.unread as u64;
+        self.stats.passed(passed);
+        if passed.echoes > 0 && !self.manners.echo && !self.echo_told {
+            warn!(line = %self.place, "the line echoes what is sent; hint: write `echo = true` on the bus");
+            self.echo_told = true;
+        }
+        if passed.strangers + passed.noise > 0 {
+            debug!(line = %self.place, strangers = passed.strangers, noise = passed.noise, "passed over");
+        }
+    }
+
+    async fn open(&mut self) -> Result<Connected, Failure> {
+        let place = &self.place;
         if !self.retry.may_try() {
-            return Err(Failure::new(Cause::Unreachable, format!("{} was not there a moment ago", self.serial.port)));
+            return Err(Failure::new(Cause::Unreachable, format!("{place} was not there a moment ago")));
         }
         #[cfg(test)]
         if let Some(dial) = &self.dial {
-            self.retry.succeeded();
-            return Ok(Line { port: SharedPort::over(Box::new(dial.open())), context: None });
+            let wire = Wire::new(Carrier::Memory(dial.open())).expect("a pipe");
+            return Ok(Connected { wire, context: None });
         }
-        match SharedPort::open(&self.serial) {
-            Ok(port) => {
-                self.retry.succeeded();
-                Ok(Line { port, context: None })
+        let carrier = match place {
+            RtuPlace::Port(serial) => open_serial(serial).map(Carrier::Serial),
+            RtuPlace::Server { address, .. } => connect(address, &self.manners).await.map(Carrier::Tcp),
+        };
+        match carrier.and_then(Wire::new) {
+            Ok(wire) => {
+                self.stats.opened();
+                Ok(Connected { wire, context: None })
             }
             Err(error) => {
                 self.retry.failed();
-                Err(Failure::new(Cause::Unreachable, format!("cannot open {}: {error}", self.serial.port)))
+                Err(Failure::new(Cause::Unreachable, format!("cannot open {}: {error}", self.place)))
             }
         }
-    }
-
-    /// The port is closed at once, so that an adapter that is plugged in again gets its old name.
-    fn lost(&mut self, detail: &str) -> Failure {
-        self.line = None;
-        self.retry.failed();
-        Failure::new(Cause::Unreachable, format!("{} is gone: {detail}", self.serial.port))
-    }
-
-    fn silence_min(&self) -> Duration {
-        if self.serial.baud > FAST_BAUD { FAST_SILENCE } else { Duration::ZERO }
-    }
-
-    /// How long so many characters take on the wire.
-    fn characters(&self, count: f32) -> Duration {
-        let bits = 1 + self.serial.data_bits + u8::from(self.serial.parity != Parity::None) + self.serial.stop_bits;
-        Duration::from_secs_f64(f64::from(count) * f64::from(bits.max(11)) / f64::from(self.serial.baud))
     }
 }
 
 /// What a time limit that passed means: silence, or an answer that could not be read.
-fn no_answer(received: usize, timeout: Duration) -> Failure {
-    match received {
-        0 => Failure::new(Cause::Timeout, format!("no answer within {timeout:?}")),
-        1..5 => Failure::new(Cause::Malformed, format!("only {received} bytes came")),
-        _ => Failure::new(Cause::Crc, format!("{received} bytes came, and no frame with a right CRC")),
+fn no_answer(progress: Progress, timeout: Duration) -> Failure {
+    let strangers = progress.passed.strangers;
+    match (progress.sent, progress.unread) {
+        (None, _) => Failure::new(Cause::Unreachable, "the port took no request"),
+        (Some(_), 0) if strangers > 0 => {
+            Failure::new(Cause::Timeout, format!("no answer within {timeout:?}, and {strangers} to something else"))
+        }
+        (Some(_), 0) => Failure::new(Cause::Timeout, format!("no answer within {timeout:?}")),
+        (Some(_), unread @ 1..5) => Failure::new(Cause::Malformed, format!("only {unread} bytes came")),
+        (Some(_), unread) => Failure::new(Cause::Crc, format!("{unread} bytes came, and no frame with a right CRC")),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn master() -> RtuMaster {
-        let serial = Serial { port: "/dev/null".into(), baud: 9_600, data_bits: 8, parity: Parity::None, stop_bits: 1 };
-        RtuMaster::new(serial, Duration::from_millis(100))
-    }
-
-    proptest! {
-        #[test]
-        fn no_owed_answer_passes_for_a_probes(
-            table in prop::sample::select(Table::ALL),
-            asked in prop::collection::vec((any::<u16>(), 1_u16..=125), 1..40),
-        ) {
-            let mut master = master();
-            let mut owed = Vec::new();
-            for (address, count) in asked {
-                let Some(request) = ReadRequest::new(table.1, address, count) else { continue };
-                if let Some(probe) = master.probe(1, request) {
-                    let recent: Vec<u16> = owed.iter().rev().take(OWED_MAX).copied().collect();
-                    prop_assert!(!recent.contains(&probe.answer_bytes()));
-                    prop_assert_ne!(probe.answer_bytes(), request.answer_bytes());
-                    prop_assert_eq!(probe.table(), request.table());
-                }
-                master.owe(1, request);
-                owed.push(request.answer_bytes());
-            }
-            master.settle(1, table.1);
-            prop_assert_eq!(master.probe(1, ReadRequest::new(table.1, 0, 1).expect("within")), None);
-        }
-    }
-
-    #[test]
-    fn the_silence_is_three_and_a_half_characters() {
-        assert_eq!(master().characters(3.5).as_micros(), 4_010);
-    }
-
-    #[test]
-    fn damage_is_told_from_silence() {
-        let causes = [0, 3, 9].map(|received| no_answer(received, Duration::ZERO).cause);
-        assert_eq!(causes, [Cause::Timeout, Cause::Malformed, Cause::Crc]);
-    }
-}
+#[path = "rtu/tests.rs"]
+mod tests;

@@ -3,57 +3,52 @@
 //! The connection is kept until its first error and made again at the next request, with growing
 //! pauses until somebody answers. An answer that comes after its time dies with its connection, or is
 //! dropped where a converter sends it over the next one: its transaction id is no longer open (see
-//! `mbap`). After a timeout the server is left alone for as long once more, so that it is
-//! done with what it was asked.
+//! `mbap`). After a timeout the server is left alone for as long once more, and at most for a quarter of a
+//! second, so that a converter is done with what it was asked and the others do not wait for one device.
 
 use std::time::Duration;
 
 use tjern_readings::reading::Cause;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_modbus::client::{Context, tcp};
 use tokio_modbus::slave::{Slave, SlaveContext};
 
-use super::Retry;
+use super::connect::connect;
 use super::mbap::{Guarded, TransactionIds};
+use super::parked::Parked;
 use super::transport::{Answer, Failure, ReadRequest, call};
+use super::{Manners, Retry};
 
-/// A connection is given at least this long to come about, however short the bus's timeout is.
-const CONNECT_MIN: Duration = Duration::from_secs(1);
+/// A server is left alone for at most so long after it did not answer.
+const QUIET_MAX: Duration = Duration::from_millis(250);
 
 /// The client's end of a Modbus TCP connection.
 #[derive(Debug)]
 pub struct TcpMaster {
     address: String,
-    timeout: Duration,
-    connection: Connection,
+    manners: Manners,
+    connection: Parked<Context>,
     retry: Retry,
     ids: TransactionIds,
     quiet_until: Instant,
+    /// When the last answer came, and whose.
+    last: Option<(Instant, u8)>,
     #[cfg(test)]
     pub(crate) dial: Option<super::faults::Dial>,
-}
-
-/// The library's context has no `Debug` of its own.
-struct Connection(Option<Context>);
-
-impl std::fmt::Debug for Connection {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str(if self.0.is_some() { "Connection(open)" } else { "Connection(none)" })
-    }
 }
 
 impl TcpMaster {
     /// A client of the server at `host:port`. Nothing is connected yet.
     #[must_use]
-    pub fn new(address: String, timeout: Duration) -> Self {
+    pub fn new(address: String, manners: Manners) -> Self {
         Self {
             address,
-            timeout,
-            connection: Connection(None),
+            connection: Parked::new(manners.connection.idle_close),
+            manners,
             retry: Retry::default(),
             ids: TransactionIds::new(),
             quiet_until: Instant::now(),
+            last: None,
             #[cfg(test)]
             dial: None,
         }
@@ -65,7 +60,7 @@ impl TcpMaster {
     /// # Errors
     /// [`Failure`] with the cause that stands in the reading.
     pub async fn read(&mut self, unit: u8, request: ReadRequest) -> Result<Answer, Failure> {
-        let reused = self.connection.0.is_some();
+        let reused = self.connection.is_there();
         let first = self.exchange(unit, request).await;
         match first {
             // A server may close a connection that was idle for long: that says nothing about it.
@@ -75,21 +70,25 @@ impl TcpMaster {
     }
 
     async fn exchange(&mut self, unit: u8, request: ReadRequest) -> Result<Answer, Failure> {
-        sleep_until(self.quiet_until).await;
-        let reused = self.connection.0.is_some();
-        let mut context = match self.connection.0.take() {
+        sleep_until(self.quiet_until.max(self.gap_until(unit))).await;
+        let reused = self.connection.is_there();
+        let mut context = match self.connection.take() {
             Some(context) => context,
             None => self.connect().await?,
         };
         context.set_slave(Slave(unit));
-        let result = match timeout(self.timeout, call(&mut context, request)).await {
+        let limit = self.manners.timeout;
+        let result = match timeout(limit, call(&mut context, request)).await {
             Ok(result) => result,
-            Err(_) => Err(Failure::new(Cause::Timeout, format!("no answer within {:?}", self.timeout))),
+            Err(_) => Err(Failure::new(Cause::Timeout, format!("no answer within {limit:?}"))),
         };
+        self.last = Some((Instant::now(), unit));
         match result.as_ref().err() {
             None => self.answered(context),
             Some(failure) if failure.is_exception() => self.answered(context),
-            Some(failure) if failure.cause == Cause::Timeout => self.quiet_until = Instant::now() + self.timeout,
+            Some(failure) if failure.cause == Cause::Timeout => {
+                self.quiet_until = Instant::now() + limit.min(QUIET_MAX);
+            }
             // Accepted, and closed without an answer: such a server is not there either.
             Some(failure) if failure.cause == Cause::Unreachable && !reused => self.retry.failed(),
             Some(_) => {}
@@ -97,34 +96,31 @@ impl TcpMaster {
         result
     }
 
+    /// Until when this device or the last one wants to be left alone.
+    fn gap_until(&self, unit: u8) -> Instant {
+        let gap = |unit: u8| self.manners.gaps.get(&unit).copied().unwrap_or_default();
+        self.last.map_or(self.quiet_until, |(at, last)| at + gap(unit).max(gap(last)))
+    }
+
     fn answered(&mut self, context: Context) {
         self.retry.succeeded();
-        self.connection.0 = Some(context);
+        self.connection.park(context);
     }
 
     async fn connect(&mut self) -> Result<Context, Failure> {
-        let unreachable = |detail: String| Failure::new(Cause::Unreachable, detail);
+        let address = &self.address;
         if !self.retry.may_try() {
-            return Err(unreachable(format!("{} was not reachable a moment ago", self.address)));
+            return Err(Failure::new(Cause::Unreachable, format!("{address} was not reachable a moment ago")));
         }
         #[cfg(test)]
         if let Some(dial) = &self.dial {
             return Ok(tcp::attach(Guarded::new(dial.open(), self.ids.clone())));
         }
-        let limit = self.timeout.max(CONNECT_MIN);
-        let attempt = match timeout(limit, TcpStream::connect(&self.address)).await {
-            Ok(attempt) => attempt.map_err(|error| unreachable(format!("cannot connect to {}: {error}", self.address))),
-            Err(_) => Err(unreachable(format!("{} did not accept a connection within {limit:?}", self.address))),
-        };
-        match attempt {
-            Ok(stream) => {
-                // Requests are small and wait for their answers: Nagle's delay would only cost time.
-                let _ = stream.set_nodelay(true);
-                Ok(tcp::attach(Guarded::new(stream, self.ids.clone())))
-            }
-            Err(failure) => {
+        match connect(address, &self.manners).await {
+            Ok(stream) => Ok(tcp::attach(Guarded::new(stream, self.ids.clone()))),
+            Err(error) => {
                 self.retry.failed();
-                Err(failure)
+                Err(Failure::new(Cause::Unreachable, format!("cannot connect to {}: {error}", self.address)))
             }
         }
     }

@@ -6,6 +6,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tjern_gateway::bus::state::BusStates;
 use tjern_gateway::bus::{self, BusContext, Newest};
 use tjern_gateway::config::Config;
 use tjern_gateway::modbus::transport::Table;
@@ -91,7 +92,9 @@ impl Buses {
         let (readings, received) = mpsc::channel(bus::READINGS_QUEUE);
         let stop = CancellationToken::new();
         let newest = Newest::from_fn(|_| None);
-        let context = BusContext { clock: Clock::system(), readings, newest, stop: stop.clone() };
+        let states = BusStates::new();
+        let context =
+            BusContext { clock: Clock::system(), readings, newest, stop: stop.clone(), states, learned: None };
         let mut actors = JoinSet::new();
         for bus in config.buses() {
             actors.spawn(bus::run(bus.clone(), context.clone()));

@@ -1,5 +1,6 @@
 //! Devices on a line in memory, whose registers say where they stand and when they were asked.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -8,15 +9,16 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
+use super::pipe::Pipe;
 use crate::modbus::transport::{Answer, ReadRequest, Table};
 use crate::simulate::bad_line::{Act, BadLine, Framing, LineFaults, Tally, crc};
 
 /// Makes a connection to the devices, or opens their port.
 #[derive(Clone)]
-pub(crate) struct Dial(Arc<dyn Fn() -> DuplexStream + Send + Sync>);
+pub(crate) struct Dial(Arc<dyn Fn() -> Pipe + Send + Sync>);
 
 impl Dial {
-    pub(crate) fn open(&self) -> DuplexStream {
+    pub(crate) fn open(&self) -> Pipe {
         (self.0)()
     }
 }
@@ -111,7 +113,21 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 type Asked = Vec<u8>;
 
 /// The newest connection: answers go there, whichever asked, as converters from TCP to a serial line do it.
-type Newest = Arc<Mutex<Option<WriteHalf<DuplexStream>>>>;
+type Newest = Arc<Mutex<Option<Writes>>>;
+
+struct Writes {
+    half: WriteHalf<DuplexStream>,
+    unread: Arc<AtomicUsize>,
+}
+
+impl Writes {
+    /// Nobody may be listening any more, and nobody listens for ever.
+    fn send(&mut self, bytes: &[u8]) {
+        if matches!(self.half.write_all(bytes).now_or_never(), Some(Ok(()))) {
+            self.unread.fetch_add(bytes.len(), Ordering::Relaxed);
+        }
+    }
+}
 
 impl Device {
     /// Starts the devices; they end with the runtime.
@@ -124,9 +140,10 @@ impl Device {
         let dial = move || {
             let (ours, theirs) = tokio::io::duplex(PIPE);
             let (reads, writes) = tokio::io::split(theirs);
-            *lock(&newest) = Some(writes);
+            let unread = Arc::new(AtomicUsize::new(0));
+            *lock(&newest) = Some(Writes { half: writes, unread: Arc::clone(&unread) });
             tokio::spawn(listen(Arc::clone(&device), reads, answers.clone()));
-            ours
+            Pipe::new(ours, unread)
         };
         (Dial(Arc::new(dial)), Line(line))
     }
@@ -189,11 +206,12 @@ async fn answer(mut received: mpsc::UnboundedReceiver<Asked>, line: Arc<Mutex<Ba
             match act {
                 Act::Wait(wait) => sleep(wait.max(Duration::from_millis(1))).await,
                 Act::Send(bytes) => {
-                    // Nobody may be listening any more, and nobody listens for ever.
-                    let _ = lock(&newest).as_mut().and_then(|writes| writes.write_all(&bytes).now_or_never());
+                    if let Some(writes) = lock(&newest).as_mut() {
+                        writes.send(&bytes);
+                    }
                 }
                 Act::Close => {
-                    let _ = lock(&newest).take().and_then(|mut writes| writes.shutdown().now_or_never());
+                    let _ = lock(&newest).take().and_then(|mut writes| writes.half.shutdown().now_or_never());
                 }
             }
         }

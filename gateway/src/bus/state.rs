@@ -1,0 +1,360 @@
+//! What is known of each bus at this moment, for metrics, `watch` and the watchdog.
+//!
+//! An actor writes, anybody reads: [`BusStates`] is cheap to clone, and [`BusStates::snapshot`] copies what is
+//! known into plain structs. Nobody waits for a reader for longer than it takes to copy one point. Counters begin
+//! at zero when an actor begins, `turns` excepted, which goes on for as long as the process lives: the watchdog
+//! asks whether it grows. Nothing here is on disk.
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use tjern_readings::reading::Cause;
+use tjern_readings::sensor::SensorId;
+
+use super::point::FAILURES_TO_DOWN;
+use crate::modbus::stats::{WireCounts, WireStats};
+
+/// Of a number that may not be there yet.
+const NONE: u64 = u64::MAX;
+
+/// Every bus of a gateway. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct BusStates(Arc<Mutex<Vec<Arc<BusState>>>>);
+
+/// A bus.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BusSnapshot {
+    /// Its name.
+    pub bus: String,
+    /// Its kind, as the configuration has it.
+    pub kind: String,
+    /// Its devices, in the order of the configuration. A bus of text lines has one, with the bus's name.
+    pub devices: Vec<DeviceSnapshot>,
+    /// What was counted on its wire, on a Modbus RTU bus: errors of the port's hardware among it.
+    pub wire: Option<WireCounts>,
+    /// How often its actor came round: it grows at least once a second while the actor lives and no
+    /// transaction takes longer.
+    pub turns: u64,
+}
+
+/// A device.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DeviceSnapshot {
+    /// Its name.
+    pub device: String,
+    /// Its address on a Modbus bus.
+    pub unit_id: Option<u8>,
+    /// Whether it answers.
+    pub state: DeviceState,
+    /// How long its last answer took, the wire included.
+    pub round_trip_us: Option<u64>,
+    /// Requests without an answer in time.
+    pub timeouts: u64,
+    /// Answers that were exceptions.
+    pub exceptions: u64,
+    /// Answers with a wrong checksum, or that made no sense.
+    pub broken_frames: u64,
+    /// What is read from it.
+    pub points: Vec<PointSnapshot>,
+}
+
+/// Whether a device answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DeviceState {
+    /// It was not asked yet, or its line is missing.
+    Unknown,
+    /// Its last answer was one.
+    Healthy,
+    /// It missed an answer lately.
+    Suspect,
+    /// It does not answer, and is asked after pauses only.
+    Down,
+}
+
+/// A point.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PointSnapshot {
+    /// Whose readings these are.
+    pub sensor: String,
+    /// The last slot that ended, with a value or without one.
+    pub slot_us: Option<i64>,
+    /// Its value, if one was got.
+    pub value: Option<f64>,
+    /// Why there is none.
+    pub cause: Option<Cause>,
+    /// When it ended, on the wall clock.
+    pub answered_us: Option<i64>,
+    /// How long that took, where a value was got.
+    pub round_trip_us: Option<u64>,
+    /// Slots that passed without a poll.
+    pub missed: u64,
+    /// The point's period.
+    pub every_us: i64,
+}
+
+impl DeviceState {
+    /// Every state, with its word.
+    pub const ALL: &[(&str, Self)] =
+        &[("unknown", Self::Unknown), ("healthy", Self::Healthy), ("suspect", Self::Suspect), ("down", Self::Down)];
+
+    const fn code(self) -> u8 {
+        match self {
+            Self::Unknown => 0,
+            Self::Healthy => 1,
+            Self::Suspect => 2,
+            Self::Down => 3,
+        }
+    }
+
+    fn of_code(code: u8) -> Self {
+        Self::ALL.get(usize::from(code)).map_or(Self::Unknown, |(_, state)| *state)
+    }
+}
+
+impl BusStates {
+    /// No bus yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What is known of every bus, in the order in which they began.
+    #[must_use]
+    pub fn snapshot(&self) -> Vec<BusSnapshot> {
+        let buses = locked(&self.0).clone();
+        buses.iter().map(|bus| bus.snapshot()).collect()
+    }
+
+    /// Takes a bus out that is no longer read.
+    pub fn forget(&self, bus: &str) {
+        locked(&self.0).retain(|known| known.bus != bus);
+    }
+
+    /// An actor begins, or begins anew.
+    pub(crate) fn begin(&self, bus: &str, kind: &'static str, devices: Vec<Arc<DeviceCell>>) -> Arc<BusState> {
+        let mut buses = locked(&self.0);
+        let before = buses.iter_mut().find(|known| known.bus == bus);
+        let turns = AtomicU64::new(before.as_ref().map_or(0, |known| known.turns.load(Ordering::Relaxed)));
+        let state = Arc::new(BusState { bus: bus.to_owned(), kind, devices, turns, wire: OnceLock::new() });
+        match before {
+            Some(known) => *known = Arc::clone(&state),
+            None => buses.push(Arc::clone(&state)),
+        }
+        state
+    }
+}
+
+/// A bus, as its actor writes it.
+#[derive(Debug)]
+pub(crate) struct BusState {
+    bus: String,
+    kind: &'static str,
+    devices: Vec<Arc<DeviceCell>>,
+    turns: AtomicU64,
+    wire: OnceLock<WireStats>,
+}
+
+impl BusState {
+    /// Shows what is counted on its wire.
+    pub(crate) fn count_wire(&self, stats: WireStats) {
+        // It is called once, by the actor that began this state.
+        let _ = self.wire.set(stats);
+    }
+
+    /// The actor came round.
+    pub(crate) fn turn(&self) {
+        self.turns.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn snapshot(&self) -> BusSnapshot {
+        BusSnapshot {
+            bus: self.bus.clone(),
+            kind: self.kind.to_owned(),
+            devices: self.devices.iter().map(|device| device.snapshot()).collect(),
+            wire: self.wire.get().map(WireStats::counts),
+            turns: self.turns.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// A device, as the actor of its bus writes it.
+#[derive(Debug)]
+pub(crate) struct DeviceCell {
+    device: String,
+    unit_id: Option<u8>,
+    state: AtomicU8,
+    round_trip_us: AtomicU64,
+    timeouts: AtomicU64,
+    exceptions: AtomicU64,
+    broken_frames: AtomicU64,
+    points: Vec<Arc<PointCell>>,
+}
+
+impl DeviceCell {
+    /// A device that was not asked yet. Without a unit id its state is that of its points.
+    pub(crate) fn new(device: &str, unit_id: Option<u8>, points: Vec<Arc<PointCell>>) -> Arc<Self> {
+        Arc::new(Self {
+            device: device.to_owned(),
+            unit_id,
+            state: AtomicU8::new(DeviceState::Unknown.code()),
+            round_trip_us: AtomicU64::new(NONE),
+            timeouts: AtomicU64::new(0),
+            exceptions: AtomicU64::new(0),
+            broken_frames: AtomicU64::new(0),
+            points,
+        })
+    }
+
+    pub(crate) fn set_state(&self, state: DeviceState) {
+        self.state.store(state.code(), Ordering::Relaxed);
+    }
+
+    /// A transaction ended with an answer, after so long, or without one.
+    pub(crate) fn note(&self, round_trip_us: u64, failure: Option<(Cause, bool)>) {
+        let counter = match failure {
+            None => return self.round_trip_us.store(round_trip_us, Ordering::Relaxed),
+            Some((_, true)) => &self.exceptions,
+            Some((Cause::Timeout, _)) => &self.timeouts,
+            Some((Cause::Crc | Cause::Malformed, _)) => &self.broken_frames,
+            Some(_) => return,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn snapshot(&self) -> DeviceSnapshot {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let states = || self.points.iter().map(|point| point.state());
+        DeviceSnapshot {
+            device: self.device.clone(),
+            unit_id: self.unit_id,
+            state: match self.unit_id {
+                Some(_) => DeviceState::of_code(self.state.load(Ordering::Relaxed)),
+                None => states().min_by_key(|state| state.code().wrapping_sub(1)).unwrap_or(DeviceState::Unknown),
+            },
+            round_trip_us: Some(count(&self.round_trip_us)).filter(|time_us| *time_us != NONE),
+            timeouts: count(&self.timeouts),
+            exceptions: count(&self.exceptions),
+            broken_frames: count(&self.broken_frames),
+            points: self.points.iter().map(|point| point.snapshot()).collect(),
+        }
+    }
+}
+
+/// A point, as the actor of its bus writes it.
+#[derive(Debug)]
+pub(crate) struct PointCell {
+    sensor: SensorId,
+    every_us: i64,
+    latest: Mutex<Latest>,
+}
+
+/// How a point's last slot ended.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Latest {
+    pub(crate) slot_us: Option<i64>,
+    pub(crate) value: Option<f64>,
+    pub(crate) cause: Option<Cause>,
+    pub(crate) answered_us: Option<i64>,
+    pub(crate) round_trip_us: Option<u64>,
+    pub(crate) missed: u64,
+    /// So many slots in a row ended without a value.
+    pub(crate) failures: u32,
+}
+
+impl PointCell {
+    pub(crate) fn new(sensor: SensorId, every_us: i64) -> Arc<Self> {
+        Arc::new(Self { sensor, every_us, latest: Mutex::default() })
+    }
+
+    /// A slot ended.
+    pub(crate) fn set(&self, latest: Latest) {
+        *locked(&self.latest) = latest;
+    }
+
+    /// Slots passed without a poll.
+    pub(crate) fn set_missed(&self, missed: u64) {
+        locked(&self.latest).missed = missed;
+    }
+
+    fn state(&self) -> DeviceState {
+        let latest = locked(&self.latest);
+        match latest.failures {
+            _ if latest.slot_us.is_none() => DeviceState::Unknown,
+            0 => DeviceState::Healthy,
+            failures if failures < FAILURES_TO_DOWN => DeviceState::Suspect,
+            _ => DeviceState::Down,
+        }
+    }
+
+    fn snapshot(&self) -> PointSnapshot {
+        let latest = *locked(&self.latest);
+        PointSnapshot {
+            sensor: self.sensor.as_str().to_owned(),
+            slot_us: latest.slot_us,
+            value: latest.value,
+            cause: latest.cause,
+            answered_us: latest.answered_us,
+            round_trip_us: latest.round_trip_us,
+            missed: latest.missed,
+            every_us: self.every_us,
+        }
+    }
+}
+
+/// A lock that is held for a few instructions, none of which can panic half-way.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cell(name: &str) -> Arc<PointCell> {
+        PointCell::new(name.parse().expect("valid"), 1_000_000)
+    }
+
+    #[test]
+    fn an_actor_that_begins_anew_does_not_look_like_one_that_stands_still() {
+        let states = BusStates::new();
+        let first = states.begin("north", "modbus-tcp", Vec::new());
+        states.begin("south", "modbus-tcp", Vec::new());
+        (0..5).for_each(|_| first.turn());
+        let second = states.begin("north", "modbus-tcp", Vec::new());
+        second.turn();
+        let seen: Vec<(String, u64)> = states.snapshot().into_iter().map(|bus| (bus.bus, bus.turns)).collect();
+        assert_eq!(seen, [("north".to_owned(), 6), ("south".to_owned(), 0)]);
+        states.forget("north");
+        assert_eq!(states.snapshot().len(), 1);
+    }
+
+    #[test]
+    fn what_an_actor_writes_is_what_is_shown() {
+        let (states, point) = (BusStates::new(), cell("tarn/depth"));
+        let device = DeviceCell::new("logger", Some(7), vec![Arc::clone(&point)]);
+        states.begin("north", "modbus-rtu", vec![Arc::clone(&device)]);
+        device.note(9_000, None);
+        device.note(9_000, Some((Cause::Timeout, false)));
+        device.note(9_000, Some((Cause::Exception2, true)));
+        device.note(9_000, Some((Cause::Crc, false)));
+        device.note(9_000, Some((Cause::Unreachable, false)));
+        device.set_state(DeviceState::Suspect);
+        point.set(Latest { slot_us: Some(1), value: Some(4.0), missed: 2, ..Latest::default() });
+        let shown = states.snapshot().remove(0).devices.remove(0);
+        assert_eq!((shown.state, shown.round_trip_us), (DeviceState::Suspect, Some(9_000)));
+        assert_eq!((shown.timeouts, shown.exceptions, shown.broken_frames), (1, 1, 1));
+        assert_eq!((shown.points[0].value, shown.points[0].missed), (Some(4.0), 2));
+    }
+
+    #[test]
+    fn a_bus_without_units_is_as_its_best_point() {
+        let points = [cell("mast/wind"), cell("mast/rain")];
+        let device = DeviceCell::new("mast", None, points.to_vec());
+        assert_eq!(device.snapshot().state, DeviceState::Unknown);
+        let failed = Latest { slot_us: Some(1), failures: FAILURES_TO_DOWN, ..Latest::default() };
+        points[0].set(failed);
+        assert_eq!(device.snapshot().state, DeviceState::Down);
+        points[1].set(Latest { failures: 0, ..failed });
+        assert_eq!(device.snapshot().state, DeviceState::Healthy);
+    }
+}

@@ -1,0 +1,76 @@
+//! The check of what a Modbus wire wants: gaps, echo, RS-485, how a connection is kept.
+
+use std::time::Duration;
+
+use tjern_readings::configuration::Period;
+use toml::Spanned;
+
+use super::check::Checker;
+use super::file::BusFile;
+use super::{Connection, Rs485};
+
+/// A gap, a pause or a delay that is longer is a slip of the pen.
+const WAIT_MAX: Duration = Duration::from_secs(10);
+
+fn wait(checker: &mut Checker<'_>, text: Option<&Spanned<String>>, name: &str) -> Duration {
+    let Some(text) = text else { return Duration::ZERO };
+    let Some(wait) = checker.duration(text) else { return Duration::ZERO };
+    if wait > WAIT_MAX {
+        checker.note(text.span(), format!("`{name}` is longer than {WAIT_MAX:?}"), "it is waited before every request");
+    }
+    wait
+}
+
+/// The `gap` of a bus, or of a device that has one of its own.
+pub(super) fn gap(checker: &mut Checker<'_>, text: Option<&Spanned<String>>, default: Duration) -> Duration {
+    if text.is_some() { wait(checker, text, "gap") } else { default }
+}
+
+pub(super) fn echo(file: &BusFile) -> bool {
+    file.echo.as_ref().is_some_and(|echo| *echo.get_ref())
+}
+
+pub(super) fn rs485(checker: &mut Checker<'_>, file: &BusFile) -> Option<Rs485> {
+    let is_on = file.rs485.as_ref().is_some_and(|rs485| *rs485.get_ref());
+    if !is_on {
+        let why = "it is a delay of `rs485 = true`";
+        checker.refuse(file.rts_delay_before.as_ref(), "rts_delay_before", why);
+        checker.refuse(file.rts_delay_after.as_ref(), "rts_delay_after", why);
+        return None;
+    }
+    let rts_delay_before = wait(checker, file.rts_delay_before.as_ref(), "rts_delay_before");
+    let rts_delay_after = wait(checker, file.rts_delay_after.as_ref(), "rts_delay_after");
+    Some(Rs485 { rts_delay_before, rts_delay_after })
+}
+
+pub(super) fn connection(checker: &mut Checker<'_>, file: &BusFile) -> Connection {
+    let pause = wait(checker, file.connect_pause.as_ref(), "connect_pause");
+    let idle_close = file.idle_close.as_ref().and_then(|text| checker.parse::<Period>(text)).map(Period::duration);
+    Connection { pause, idle_close }
+}
+
+/// What only a connection has.
+pub(super) fn refuse_connection(checker: &mut Checker<'_>, file: &BusFile) {
+    let why = "only a bus with an `address` has a connection";
+    checker.refuse(file.connect_pause.as_ref(), "connect_pause", why);
+    checker.refuse(file.idle_close.as_ref(), "idle_close", why);
+}
+
+/// What only a Modbus bus has.
+pub(super) fn refuse_modbus(checker: &mut Checker<'_>, file: &BusFile) {
+    let why = "only a Modbus bus has it";
+    checker.refuse(file.gap.as_ref(), "gap", why);
+    checker.refuse(file.echo.as_ref(), "echo", why);
+    checker.refuse(file.connect_pause.as_ref(), "connect_pause", why);
+    checker.refuse(file.idle_close.as_ref(), "idle_close", why);
+    for device in &file.device {
+        checker.refuse(device.gap.as_ref(), "gap", why);
+    }
+}
+
+/// What only a serial port of our own has.
+pub(super) fn refuse_rs485(checker: &mut Checker<'_>, file: &BusFile, why: &str) {
+    checker.refuse(file.rs485.as_ref(), "rs485", why);
+    checker.refuse(file.rts_delay_before.as_ref(), "rts_delay_before", why);
+    checker.refuse(file.rts_delay_after.as_ref(), "rts_delay_after", why);
+}

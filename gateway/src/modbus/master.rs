@@ -1,0 +1,88 @@
+//! A wire of any kind: what the bus's actor and the commands read over.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::rtu::{RtuMaster, RtuPlace};
+use super::stats::WireStats;
+use super::tcp::TcpMaster;
+use super::timing::Line;
+use super::transport::{Answer, Failure, ReadRequest};
+use crate::config::{BusKind, Connection, ModbusDevice};
+
+/// How a bus wants to be treated.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Manners {
+    /// How long an answer may take.
+    pub timeout: Duration,
+    /// How long units want to be left alone before a request and after their answers.
+    pub gaps: HashMap<u8, Duration>,
+    /// How a connection is kept.
+    pub connection: Connection,
+    /// What is sent is heard back.
+    pub echo: bool,
+}
+
+impl Manners {
+    /// Nothing but a timeout.
+    #[must_use]
+    pub fn patient_for(timeout: Duration) -> Self {
+        Self { timeout, ..Self::default() }
+    }
+}
+
+/// A wire.
+#[derive(Debug)]
+pub enum Master {
+    /// Modbus TCP.
+    Tcp(TcpMaster),
+    /// Modbus RTU, on a port or over TCP.
+    Rtu(RtuMaster),
+}
+
+impl Master {
+    /// The wire of a Modbus bus; `None` for a bus of text lines. Nothing is opened yet.
+    #[must_use]
+    pub fn of(kind: &BusKind, timeout: Duration) -> Option<Self> {
+        let gaps = |devices: &[ModbusDevice]| {
+            devices.iter().filter(|device| !device.gap.is_zero()).map(|device| (device.unit_id, device.gap)).collect()
+        };
+        Some(match kind {
+            BusKind::ModbusTcp { address, connection, devices } => {
+                let manners = Manners { timeout, gaps: gaps(devices), connection: *connection, echo: false };
+                Self::Tcp(TcpMaster::new(address.clone(), manners))
+            }
+            BusKind::ModbusRtu { serial, echo, devices } => {
+                let connection = Connection::default();
+                let manners = Manners { timeout, gaps: gaps(devices), connection, echo: *echo };
+                Self::Rtu(RtuMaster::new(RtuPlace::Port(serial.clone()), manners))
+            }
+            BusKind::ModbusRtuTcp { address, baud, echo, connection, devices } => {
+                let manners = Manners { timeout, gaps: gaps(devices), connection: *connection, echo: *echo };
+                let place = RtuPlace::Server { address: address.clone(), line: Line::rtu(*baud) };
+                Self::Rtu(RtuMaster::new(place, manners))
+            }
+            BusKind::TextLines { .. } => return None,
+        })
+    }
+
+    /// One request and its answer.
+    ///
+    /// # Errors
+    /// [`Failure`] with the cause that stands in the reading.
+    pub async fn read(&mut self, unit: u8, request: ReadRequest) -> Result<Answer, Failure> {
+        match self {
+            Self::Tcp(master) => master.read(unit, request).await,
+            Self::Rtu(master) => master.read(unit, request).await,
+        }
+    }
+
+    /// What happens on an RTU line, counted.
+    #[must_use]
+    pub fn stats(&self) -> Option<WireStats> {
+        match self {
+            Self::Tcp(_) => None,
+            Self::Rtu(master) => Some(master.stats()),
+        }
+    }
+}

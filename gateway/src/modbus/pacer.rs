@@ -1,0 +1,128 @@
+//! The thread that keeps a line's silences.
+//!
+//! Between two frames on a serial line lie 3.5 characters of silence, 1.75 ms on a fast one. The
+//! runtime's timer knows whole milliseconds only, so a thread of the line's own sleeps until the silence
+//! is over and writes the request then, unless something was received meanwhile.
+//!
+//! Limits: one order at a time; a sleep is as exact as the kernel's (some 60 µs). The thread ends with its
+//! [`Pacer`], after the order under way.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot};
+
+/// A bus asks one thing at a time.
+const ORDERS: usize = 1;
+
+/// How long a port may refuse to take a request of eight bytes.
+const WRITE_MAX: Duration = Duration::from_secs(1);
+const WRITE_AGAIN: Duration = Duration::from_millis(1);
+
+/// What became of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sent {
+    /// It was handed to the port then.
+    At(Instant),
+    /// Somebody was still talking: it was not sent.
+    NotSilent,
+}
+
+#[derive(Debug)]
+pub(super) struct Order {
+    pub(super) frame: Vec<u8>,
+    pub(super) at: Instant,
+    pub(super) reply: oneshot::Sender<io::Result<Sent>>,
+}
+
+/// The way to a line's thread.
+#[derive(Debug)]
+pub(super) struct Pacer(mpsc::Sender<Order>);
+
+impl Pacer {
+    /// A thread that writes to this descriptor, and owns it.
+    pub(super) fn start(line: OwnedFd) -> io::Result<Self> {
+        let (orders, received) = mpsc::channel(ORDERS);
+        std::thread::Builder::new().name("modbus-line".into()).spawn(move || serve(&line, received))?;
+        Ok(Self(orders))
+    }
+
+    /// One whose orders somebody else carries out: a test, on a clock of its own.
+    #[cfg(test)]
+    pub(super) fn in_memory() -> (Self, mpsc::Receiver<Order>) {
+        let (orders, received) = mpsc::channel(ORDERS);
+        (Self(orders), received)
+    }
+
+    /// Has this written at that moment; the reply comes when it is.
+    pub(super) fn send(&self, frame: Vec<u8>, at: Instant) -> io::Result<oneshot::Receiver<io::Result<Sent>>> {
+        let (reply, result) = oneshot::channel();
+        let busy = |_| io::Error::other("the line's thread is busy or has ended");
+        self.0.try_send(Order { frame, at, reply }).map_err(busy)?;
+        Ok(result)
+    }
+}
+
+fn serve(line: &OwnedFd, mut orders: mpsc::Receiver<Order>) {
+    while let Some(Order { frame, at, reply }) = orders.blocking_recv() {
+        std::thread::sleep(at.saturating_duration_since(Instant::now()));
+        // Nobody may be waiting any more; then it does not matter what became of it.
+        let result = if reply.is_closed() { Ok(Sent::NotSilent) } else { write(line, &frame) };
+        let _ = reply.send(result);
+    }
+}
+
+fn write(line: &OwnedFd, frame: &[u8]) -> io::Result<Sent> {
+    if rustix::io::ioctl_fionread(line)? > 0 {
+        return Ok(Sent::NotSilent);
+    }
+    let (mut left, latest) = (frame, Instant::now() + WRITE_MAX);
+    while !left.is_empty() {
+        match rustix::io::write(line, left) {
+            Ok(count) => left = &left[count..],
+            Err(rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::AGAIN) if Instant::now() < latest => std::thread::sleep(WRITE_AGAIN),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(Sent::At(Instant::now()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    #[tokio::test]
+    async fn nothing_is_written_before_its_time() {
+        let (ours, mut theirs) = UnixStream::pair().expect("a pair");
+        let pacer = Pacer::start(ours.into()).expect("a thread");
+        let at = Instant::now() + Duration::from_millis(20);
+        let sent = pacer.send(vec![1, 2, 3], at).expect("free").await.expect("a reply").expect("written");
+        let Sent::At(sent) = sent else { panic!("{sent:?}") };
+        assert!(sent >= at);
+        let mut seen = [0; 3];
+        theirs.read_exact(&mut seen).expect("it arrives");
+        assert_eq!(seen, [1, 2, 3]);
+    }
+
+    /// A device that is still talking would be talked over.
+    #[tokio::test]
+    async fn nothing_is_written_while_somebody_talks() {
+        let (ours, mut theirs) = UnixStream::pair().expect("a pair");
+        theirs.write_all(&[7]).expect("room");
+        let pacer = Pacer::start(ours.into()).expect("a thread");
+        let sent = pacer.send(vec![1, 2, 3], Instant::now()).expect("free").await.expect("a reply");
+        assert_eq!(sent.expect("no error"), Sent::NotSilent);
+    }
+
+    /// An adapter that is plugged in again gets its old name only if nobody has the old one open.
+    #[test]
+    fn the_descriptor_is_closed_with_the_line() {
+        let (ours, mut theirs) = UnixStream::pair().expect("a pair");
+        drop(Pacer::start(ours.into()).expect("a thread"));
+        assert_eq!(theirs.read(&mut [0; 1]).expect("an end"), 0);
+    }
+}

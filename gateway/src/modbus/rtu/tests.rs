@@ -1,0 +1,436 @@
+//! Devices on pseudo terminals and behind servers, that answer late, twice, in pieces, or talk over others.
+
+use std::os::unix::fs::symlink;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use proptest::prelude::*;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_serial::{SerialPort, SerialStream};
+
+use super::super::frame::crc;
+use super::*;
+use crate::config::{Connection, Parity};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(PATIENCE, future).await {
+        Ok(value) => value,
+        Err(_) => panic!("{what}: not within {PATIENCE:?}"),
+    }
+}
+
+fn serial(port: &str, baud: u32) -> Serial {
+    Serial { port: port.into(), baud, data_bits: 8, parity: Parity::None, stop_bits: 1, rs485: None }
+}
+
+fn master_at(port: &str, baud: u32, manners: Manners) -> RtuMaster {
+    RtuMaster::new(RtuPlace::Port(serial(port, baud)), manners)
+}
+
+fn manners() -> Manners {
+    Manners::patient_for(Duration::from_millis(60))
+}
+
+fn framed(body: &[u8]) -> Vec<u8> {
+    [body, &crc(body).to_le_bytes()].concat()
+}
+
+/// The answer of a device whose registers hold their addresses, and whose bits are those of them.
+fn truth(request: &[u8]) -> Vec<u8> {
+    let word = |index| u16::from_be_bytes([request[index], request[index + 1]]);
+    let (address, count) = (word(2), word(4));
+    let data: Vec<u8> = if request[1] <= 2 {
+        (0..count.div_ceil(8)).map(|index| (address + index).to_le_bytes()[0]).collect()
+    } else {
+        (0..count).flat_map(|index| (address + index).to_be_bytes()).collect()
+    };
+    framed(&[&[request[0], request[1], u8::try_from(data.len()).expect("short")], &data[..]].concat())
+}
+
+fn words(address: u16, count: u16) -> (ReadRequest, Answer) {
+    let request = ReadRequest::new(Table::Holding, address, count).expect("within");
+    (request, Answer::Registers((address..address + count).collect()))
+}
+
+/// A device on a pseudo terminal; for each request it writes these pieces.
+fn device(mut answer: impl FnMut(&[u8]) -> Vec<Vec<u8>> + Send + 'static) -> String {
+    let (mut ours, theirs) = SerialStream::pair().expect("a pseudo terminal");
+    let port = theirs.name().expect("a name");
+    tokio::spawn(async move {
+        let mut request = [0_u8; 8];
+        while ours.read_exact(&mut request).await.is_ok() {
+            for piece in answer(&request) {
+                ours.write_all(&piece).await.expect("room");
+                tokio::task::yield_now().await;
+            }
+        }
+        drop(theirs);
+    });
+    port
+}
+
+/// A device that answers each request when it gets the next one.
+fn one_behind() -> String {
+    let mut last = Vec::new();
+    device(move |request| vec![std::mem::replace(&mut last, truth(request))])
+}
+
+async fn wrong_values(master: &mut RtuMaster) -> usize {
+    let mut wrong = 0;
+    for turn in 0..6 {
+        let (request, expected) = words(if turn % 2 == 0 { 11 } else { 100 }, 1);
+        wrong += usize::from(master.read(1, request).await.is_ok_and(|answer| answer != expected));
+    }
+    wrong
+}
+
+/// Every answer of such a device is the one to the request before: an hour of it once was an hour of wrong
+/// values. Without the probe it still would be, which shows that this test would notice.
+#[tokio::test]
+async fn a_late_answer_never_becomes_a_value() {
+    let mut master = master_at(&one_behind(), 115_200, manners());
+    assert_eq!(wrong_values(&mut master).await, 0);
+    let mut canary = master_at(&one_behind(), 115_200, manners());
+    canary.careless.no_probe = true;
+    assert!(wrong_values(&mut canary).await > 0, "a master that does not probe takes late answers");
+}
+
+#[tokio::test]
+async fn a_device_that_answers_in_time_again_is_believed_after_one_probe() {
+    let silent = Arc::new(AtomicBool::new(true));
+    let is_silent = Arc::clone(&silent);
+    let port = device(move |request| if is_silent.load(Ordering::Relaxed) { vec![] } else { vec![truth(request)] });
+    let mut master = master_at(&port, 115_200, manners());
+    let (request, expected) = words(11, 2);
+    assert_eq!(master.read(1, request).await.expect_err("nobody answers").cause, Cause::Timeout);
+    silent.store(false, Ordering::Relaxed);
+    assert_eq!(master.read(1, request).await, Ok(expected));
+    assert!(master.owed.is_empty());
+}
+
+/// The owed answer may be an exception too: one that comes early must not be taken for the probe's own, with the
+/// next value still on its way.
+#[tokio::test]
+async fn a_late_exception_does_not_open_the_door_for_a_late_value() {
+    let mut owed: VecDeque<Vec<u8>> = VecDeque::new();
+    let mut seen = 0;
+    let port = device(move |request| {
+        seen += 1;
+        owed.push_back(if seen == 1 { framed(&[1, 0x83, 11]) } else { truth(request) });
+        // Two requests behind.
+        if seen > 2 { owed.pop_front().into_iter().collect() } else { vec![] }
+    });
+    let mut master = master_at(&port, 115_200, manners());
+    for turn in 0..8 {
+        let (request, expected) = words(if turn % 2 == 0 { 11 } else { 100 }, 1);
+        if let Ok(answer) = master.read(1, request).await {
+            assert_eq!(answer, expected, "turn {turn}");
+        }
+    }
+}
+
+/// After the first request it talks for a while, a byte at a time. Whether somebody talked over it.
+fn babbler(bytes: usize) -> (String, mpsc::UnboundedReceiver<bool>) {
+    const SHORT: Duration = Duration::from_millis(60);
+    let (mut ours, theirs) = SerialStream::pair().expect("a pseudo terminal");
+    let port = theirs.name().expect("a name");
+    let (told, result) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        ours.read_exact(&mut [0; 8]).await.expect("a request");
+        let (mut last, mut ticks) = (Instant::now(), tokio::time::interval(Duration::from_millis(5)));
+        let mut talked_over = false;
+        for _ in 0..bytes {
+            ticks.tick().await;
+            if ours.try_read(&mut [0; 8]).is_ok() {
+                talked_over |= last.elapsed() < SHORT;
+            }
+            ours.write_all(&[0xFF]).await.expect("room");
+            last = Instant::now();
+        }
+        told.send(talked_over).expect("the test listens");
+        ours.read_exact(&mut [0; 8]).await.expect("the next request");
+        drop(theirs);
+    });
+    (port, result)
+}
+
+/// On RS-485, who sends while another talks destroys both. At 300 baud the silence is 128 ms.
+#[tokio::test]
+async fn nobody_is_talked_over() {
+    for is_careless in [false, true] {
+        let (port, mut talked_over) = babbler(300);
+        let mut master = master_at(&port, 300, manners());
+        master.careless.no_drain = is_careless;
+        let (request, _) = words(11, 1);
+        let reads = async {
+            loop {
+                let failure = master.read(1, request).await.expect_err("nothing answers");
+                assert_ne!(failure.cause, Cause::Exception2);
+            }
+        };
+        tokio::select! {
+            result = soon("the end of the talk", talked_over.recv()) => assert_eq!(result, Some(is_careless)),
+            () = reads => unreachable!(),
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_silence_and_a_devices_gap_are_kept() {
+    let (mut ours, theirs) = SerialStream::pair().expect("a pseudo terminal");
+    let port = theirs.name().expect("a name");
+    let (told, mut gaps) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        let (mut request, mut answered) = ([0; 8], None::<Instant>);
+        while ours.read_exact(&mut request).await.is_ok() {
+            if let Some(answered) = answered {
+                told.send((request[0], answered.elapsed())).expect("the test listens");
+            }
+            answered = Some(Instant::now());
+            ours.write_all(&truth(&request)).await.expect("room");
+        }
+        drop(theirs);
+    });
+    let gap = Duration::from_millis(40);
+    let mut master = master_at(&port, 300, Manners { gaps: HashMap::from([(2, gap * 5)]), ..manners() });
+    let (request, expected) = words(3, 1);
+    let silence = Duration::from_micros(Line::rtu(300).silence_us());
+    for unit in [1, 1, 2, 1] {
+        assert_eq!(master.read(unit, request).await, Ok(expected.clone()));
+    }
+    for least in [silence, gap * 5, gap * 5] {
+        let (unit, got) = soon("a gap", gaps.recv()).await.expect("the device runs");
+        assert!(got >= least, "unit {unit}: {got:?} and not {least:?}");
+    }
+}
+
+/// Lumps, noise, other units' answers, an echo with the shape of its own answer: the value is the device's.
+#[tokio::test]
+async fn what_else_is_on_the_line_is_passed_over() {
+    let whole = |request: &[u8]| vec![truth(request)];
+    let lumps = |request: &[u8]| truth(request).chunks(1).map(<[u8]>::to_vec).collect();
+    let noise = |request: &[u8]| vec![vec![0xFF, 0], truth(request)];
+    let stranger = |request: &[u8]| vec![framed(&[9, request[1], 2, 0, 7]), truth(request)];
+    let shorter = |request: &[u8]| vec![framed(&[request[0], request[1], 1, 7]), truth(request)];
+    let echo = |request: &[u8]| vec![request.to_vec(), truth(request)];
+    let devices: [fn(&[u8]) -> Vec<Vec<u8>>; 6] = [whole, lumps, noise, stranger, shorter, echo];
+    let request = ReadRequest::new(Table::Coil, 0x0305, 24).expect("within");
+    let bits: Vec<bool> = [5_u8, 6, 7].iter().flat_map(|byte| (0..8).map(move |bit| byte >> bit & 1 == 1)).collect();
+    for (index, answer) in devices.into_iter().enumerate() {
+        let mut master = master_at(&device(answer), 115_200, Manners::patient_for(PATIENCE));
+        for _ in 0..2 {
+            assert_eq!(master.read(1, request).await, Ok(Answer::Bits(bits.clone())), "device {index}");
+        }
+        let counts = master.stats().counts();
+        assert_eq!((counts.opened, counts.echoes), (1, if index == 5 { 2 } else { 0 }), "device {index}");
+    }
+}
+
+/// With a timeout of half a minute, damage is noticed when as many bytes as the answer has are there.
+#[tokio::test]
+async fn a_damaged_answer_is_not_waited_for_till_its_time_is_over() {
+    let port = device(|request| {
+        let mut answer = truth(request);
+        answer[4] ^= 1;
+        vec![answer]
+    });
+    let mut master = master_at(&port, 115_200, Manners::patient_for(PATIENCE * 10));
+    let failure = soon("a failure", master.read(1, words(7, 4).0)).await.expect_err("damaged");
+    assert_eq!(failure.cause, Cause::Crc);
+}
+
+/// A dead device costs its timeout, and not as long once more.
+#[test]
+fn the_drain_is_short_and_bounded() {
+    let master = |timeout| master_at("/dev/null", 9_600, Manners::patient_for(timeout));
+    let (one, many) = (words(0, 1).0, words(0, 125).0);
+    let drains = |timeout| [one, many].map(|request| master(timeout).drain(request).as_millis());
+    assert_eq!(drains(Duration::from_secs(20)), [27, 285]);
+    assert_eq!(drains(Duration::from_millis(50)), [27, 50]);
+}
+
+fn open_descriptors(path: &str) -> usize {
+    let links = std::fs::read_dir("/proc/self/fd").expect("procfs").flatten();
+    links.filter_map(|entry| std::fs::read_link(entry.path()).ok()).filter(|target| target.starts_with(path)).count()
+}
+
+fn plugged_in() -> (SerialStream, String) {
+    let (mut ours, theirs) = SerialStream::pair().expect("a pseudo terminal");
+    let port = theirs.name().expect("a name");
+    ours.set_exclusive(false).expect("a lock less");
+    (ours, port)
+}
+
+async fn serve(mut line: SerialStream) {
+    let mut request = [0; 8];
+    while line.read_exact(&mut request).await.is_ok() {
+        line.write_all(&truth(&request)).await.expect("room");
+    }
+}
+
+/// An adapter that is plugged in again has another name; the link in `/dev/serial/by-id` is the same.
+#[tokio::test]
+async fn an_unplugged_adapter_is_found_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let link = folder.path().join("usb-adapter-port0");
+    let (ours, first) = plugged_in();
+    // Nobody else may hold the far end open: as with a real adapter, it is gone when it is gone.
+    let keep = std::fs::File::open(&first).expect("it opens");
+    symlink(&first, &link).expect("a link");
+    let device = tokio::spawn(serve(ours));
+    let mut master = master_at(&link.to_string_lossy(), 115_200, manners());
+    let (request, expected) = words(5, 2);
+    assert_eq!(master.read(1, request).await, Ok(expected.clone()));
+    drop(keep);
+    device.abort();
+    let _ = device.await;
+    std::fs::remove_file(&link).expect("removed");
+    let failure = master.read(1, request).await.expect_err("unplugged");
+    assert_eq!(failure.cause, Cause::Unreachable, "{failure}");
+    soon("the old descriptor is closed", async {
+        while open_descriptors(&first) > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let (ours, second) = plugged_in();
+    let keep = std::fs::File::open(&second).expect("it opens");
+    symlink(&second, &link).expect("a link");
+    tokio::spawn(serve(ours));
+    let again = soon("a value again", async {
+        loop {
+            match master.read(1, request).await {
+                Ok(answer) => return answer,
+                Err(failure) => assert!([Cause::Unreachable, Cause::Timeout].contains(&failure.cause), "{failure}"),
+            }
+            if let Some(until) = master.retry.until() {
+                tokio::time::sleep_until(until).await;
+            }
+        }
+    });
+    assert_eq!(again.await, expected);
+    assert_eq!(master.stats().counts().opened, 2);
+    drop(keep);
+}
+
+/// A server that passes RTU frames on; it tells of each connection, how long after it the first byte came, and its end.
+async fn converter(requests_each: usize) -> (String, mpsc::UnboundedReceiver<(usize, Duration)>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address").to_string();
+    let (told, ends) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let (accepted, mut served, mut first) = (Instant::now(), 0, Duration::ZERO);
+            let mut request = [0; 8];
+            while served < requests_each && stream.read_exact(&mut request).await.is_ok() {
+                if served == 0 {
+                    first = accepted.elapsed();
+                }
+                served += 1;
+                for piece in truth(&request).chunks(3) {
+                    stream.write_all(piece).await.expect("room");
+                }
+            }
+            drop(stream);
+            told.send((served, first)).expect("the test listens");
+        }
+    });
+    (address, ends)
+}
+
+fn over_tcp(address: String, manners: Manners) -> RtuMaster {
+    RtuMaster::new(RtuPlace::Server { address, line: Line::rtu(9_600) }, manners)
+}
+
+#[tokio::test]
+async fn rtu_goes_over_tcp_and_a_converter_that_hangs_up_costs_nothing() {
+    let (address, mut ends) = converter(2).await;
+    let mut master = over_tcp(address, Manners::patient_for(PATIENCE));
+    for turn in 0..6 {
+        let (request, expected) = words(turn, 3);
+        assert_eq!(master.read(1, request).await, Ok(expected));
+    }
+    drop(master);
+    for _ in 0..3 {
+        assert_eq!(soon("an end", ends.recv()).await.expect("it runs").0, 2);
+    }
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_given_up_and_a_new_one_is_left_in_peace_first() {
+    let (address, mut ends) = converter(100).await;
+    let pause = Duration::from_millis(50);
+    let connection = Connection { pause, idle_close: Some(Duration::from_millis(20)) };
+    let mut master = over_tcp(address, Manners { connection, ..Manners::patient_for(PATIENCE) });
+    for turn in 0..2 {
+        let (request, expected) = words(turn, 3);
+        assert_eq!(master.read(1, request).await, Ok(expected));
+        let (served, first) = soon("the end of an idle connection", ends.recv()).await.expect("it runs");
+        assert_eq!(served, 1);
+        // The accepting side's clock starts a little later than ours.
+        assert!(first >= pause / 2, "the first byte came {first:?} after the connection");
+    }
+}
+
+#[tokio::test]
+async fn a_late_answer_over_tcp_never_becomes_a_value() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address").to_string();
+    tokio::spawn(async move {
+        // The far line's queue outlives a connection.
+        let mut last = Vec::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = [0; 8];
+            while stream.read_exact(&mut request).await.is_ok() {
+                let answer = std::mem::replace(&mut last, truth(&request));
+                stream.write_all(&answer).await.expect("room");
+            }
+        }
+    });
+    let mut master = over_tcp(address.clone(), manners());
+    assert_eq!(wrong_values(&mut master).await, 0);
+    drop(master);
+    let mut canary = over_tcp(address, manners());
+    canary.careless.no_probe = true;
+    assert!(wrong_values(&mut canary).await > 0, "a master that does not probe takes late answers");
+}
+
+proptest! {
+    #[test]
+    fn no_owed_answer_passes_for_a_probes(
+        table in prop::sample::select(Table::ALL),
+        asked in prop::collection::vec((any::<u16>(), 1_u16..=125), 1..40),
+    ) {
+        let mut master = master_at("/dev/null", 9_600, manners());
+        let mut owed = Vec::new();
+        for (address, count) in asked {
+            let Some(request) = ReadRequest::new(table.1, address, count) else { continue };
+            if let Some(probe) = master.probe(1, request) {
+                let recent: Vec<u16> = owed.iter().rev().take(OWED_MAX).copied().collect();
+                prop_assert!(!recent.contains(&probe.answer_bytes()));
+                prop_assert_ne!(probe.answer_bytes(), request.answer_bytes());
+                prop_assert_eq!(probe.table(), request.table());
+            }
+            master.owe(1, request);
+            owed.push(request.answer_bytes());
+        }
+        master.settle(1, table.1);
+        prop_assert_eq!(master.probe(1, ReadRequest::new(table.1, 0, 1).expect("within")), None);
+    }
+}
+
+#[test]
+fn damage_is_told_from_silence() {
+    let cause = |unread, is_sent: bool| {
+        let now = Instant::now();
+        let sent = is_sent.then_some(now);
+        let progress = Progress { sent, active: now, unread, is_damaged: false, passed: Default::default() };
+        no_answer(progress, Duration::ZERO).cause
+    };
+    assert_eq!([0, 3, 9].map(|unread| cause(unread, true)), [Cause::Timeout, Cause::Malformed, Cause::Crc]);
+    assert_eq!(cause(0, false), Cause::Unreachable);
+}

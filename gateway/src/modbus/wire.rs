@@ -1,0 +1,282 @@
+//! A line that RTU frames go over, below the library: it keeps the silences, and lets one answer through.
+//!
+//! Downwards it takes a request whole, waits until the line has been silent for long enough, and has the
+//! line's thread write it (see `pacer`); a line that does not fall silent is given up on. Upwards it hands
+//! on the one frame that answers that request (unit, function, count, CRC) and nothing else: noise,
+//! echoes of the request and answers to somebody else are counted and forgotten (see `frame`).
+//!
+//! The same holds for a serial port and for RTU over TCP, where the far line's silences are kept as well.
+//! Clones share the line: the library's context lives until its first error, the line longer.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio_serial::SerialStream;
+
+use super::frame::{Expected, FRAME_MAX, Passed};
+use super::ioctl::{self, LineErrors};
+use super::pacer::{Pacer, Sent};
+
+/// A USB adapter may hold back what it received for so long.
+pub(super) const LUMP: Duration = Duration::from_millis(20);
+
+/// What a line that never falls silent may make us keep.
+const RECEIVED_MAX: usize = 16 * FRAME_MAX;
+
+/// What carries the bytes.
+#[derive(Debug)]
+pub(super) enum Carrier {
+    Serial(SerialStream),
+    Tcp(TcpStream),
+    #[cfg(test)]
+    Memory(super::faults::Pipe),
+}
+
+/// The time of the runtime, which is the system's but for tests that set it.
+pub(super) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// A handle on an open line; clones share it.
+#[derive(Debug, Clone)]
+pub(super) struct Wire(Arc<Mutex<Open>>);
+
+#[derive(Debug)]
+struct Open {
+    carrier: Carrier,
+    pacer: Pacer,
+    /// The silence before the next request, and until when it may be waited for.
+    silence: Duration,
+    give_up: Instant,
+    /// The newest moment at which something was on the line, as far as is known.
+    active: Instant,
+    request: Vec<u8>,
+    sending: Option<oneshot::Receiver<io::Result<Sent>>>,
+    exchange: Exchange,
+}
+
+/// What is known of the request under way.
+#[derive(Debug, Default)]
+struct Exchange {
+    sent: Option<Instant>,
+    expected: Option<Expected>,
+    received: Vec<u8>,
+    passed: Passed,
+    answer: Vec<u8>,
+    taken: usize,
+}
+
+/// How far an exchange is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Progress {
+    /// When the request was handed to the port.
+    pub(super) sent: Option<Instant>,
+    /// When something was last received, or sent.
+    pub(super) active: Instant,
+    /// Bytes that belong to no frame, so far.
+    pub(super) unread: usize,
+    /// As many as the answer has are there, and no frame among them.
+    pub(super) is_damaged: bool,
+    /// What was passed over.
+    pub(super) passed: Passed,
+}
+
+impl Carrier {
+    fn poll_read(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<usize>> {
+        let before = buffer.filled().len();
+        let polled = match self {
+            Self::Serial(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
+            #[cfg(test)]
+            Self::Memory(pipe) => Pin::new(pipe).poll_read(context, buffer),
+        };
+        ready!(polled)?;
+        match buffer.filled().len() - before {
+            0 => Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the line was hung up"))),
+            count => Poll::Ready(Ok(count)),
+        }
+    }
+
+    fn pacer(&self) -> io::Result<Pacer> {
+        Pacer::start(match self {
+            Self::Serial(stream) => ioctl::duplicate(stream)?,
+            Self::Tcp(stream) => stream.as_fd().try_clone_to_owned()?,
+            #[cfg(test)]
+            Self::Memory(pipe) => return Ok(pipe.pacer()),
+        })
+    }
+}
+
+impl Wire {
+    pub(super) fn new(carrier: Carrier) -> io::Result<Self> {
+        let (pacer, now) = (carrier.pacer()?, now());
+        Ok(Self(Arc::new(Mutex::new(Open {
+            carrier,
+            pacer,
+            silence: Duration::ZERO,
+            give_up: now,
+            active: now,
+            request: Vec::new(),
+            sending: None,
+            exchange: Exchange::default(),
+        }))))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A new exchange begins: its request is sent after this silence, and not at all if the line does
+    /// not keep it for as long as `patience`.
+    pub(super) fn begin(&self, silence: Duration, patience: Duration) {
+        let mut open = self.lock();
+        let now = now();
+        (open.silence, open.give_up) = (silence, now + silence + patience);
+        open.request.clear();
+        open.sending = None;
+        open.exchange = Exchange::default();
+    }
+
+    pub(super) fn progress(&self) -> Progress {
+        let open = self.lock();
+        let exchange = &open.exchange;
+        let unread = exchange.received.len();
+        let length = exchange.expected.as_ref().map_or(usize::MAX, Expected::length);
+        Progress {
+            sent: exchange.sent,
+            active: open.active,
+            unread,
+            is_damaged: unread >= length,
+            passed: exchange.passed,
+        }
+    }
+
+    /// What the port's hardware counts, if it does.
+    pub(super) fn line_errors(&self) -> Option<LineErrors> {
+        match &self.lock().carrier {
+            Carrier::Serial(stream) => ioctl::line_errors(stream).ok(),
+            Carrier::Tcp(_) => None,
+            #[cfg(test)]
+            Carrier::Memory(_) => None,
+        }
+    }
+
+    /// Reads and forgets what comes until then.
+    pub(super) async fn forget_until(&self, until: Instant) -> io::Result<()> {
+        let mut buffer = [0; FRAME_MAX];
+        let read = std::future::poll_fn(|context| -> Poll<io::Result<()>> {
+            let mut open = self.lock();
+            loop {
+                ready!(open.carrier.poll_read(context, &mut ReadBuf::new(&mut buffer)))?;
+                open.active = now();
+            }
+        });
+        if until <= now() {
+            return Ok(());
+        }
+        match tokio::time::timeout_at(until.into(), read).await {
+            Ok(Err(error)) => Err(error),
+            Ok(Ok(())) | Err(_) => Ok(()),
+        }
+    }
+}
+
+impl Open {
+    /// Takes what there is and forgets it; an error means that the line is gone.
+    fn forget(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        let mut buffer = [0; FRAME_MAX];
+        while let Poll::Ready(read) = self.carrier.poll_read(context, &mut ReadBuf::new(&mut buffer)) {
+            read?;
+            self.active = now();
+            if self.active >= self.give_up {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn order(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        self.forget(context)?;
+        if now() >= self.give_up {
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, "the line never falls silent"));
+        }
+        let expected = Expected::to(&self.request);
+        // The last wall before the wire: nothing but a read has an answer, and nothing else is sent.
+        self.exchange.expected =
+            Some(expected.ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, "no read is not sent"))?);
+        self.sending = Some(self.pacer.send(self.request.clone(), self.active + self.silence)?);
+        Ok(())
+    }
+
+    fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.request.is_empty() {
+            let Some(sending) = &mut self.sending else {
+                self.order(context)?;
+                continue;
+            };
+            let sent = ready!(Pin::new(sending).poll(context));
+            self.sending = None;
+            match sent.map_err(|_| io::Error::other("the line's thread has ended"))?? {
+                Sent::NotSilent => {}
+                Sent::At(at) => {
+                    (self.exchange.sent, self.active) = (Some(at), at);
+                    self.request.clear();
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_answer(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let exchange = &mut self.exchange;
+            let left = &exchange.answer[exchange.taken..];
+            let count = left.len().min(buffer.remaining());
+            if count > 0 || buffer.remaining() == 0 {
+                buffer.put_slice(&left[..count]);
+                exchange.taken += count;
+                return Poll::Ready(Ok(()));
+            }
+            let mut bytes = [0; FRAME_MAX];
+            let mut more = ReadBuf::new(&mut bytes);
+            ready!(self.carrier.poll_read(context, &mut more))?;
+            self.active = now();
+            let Some(expected) = &exchange.expected else { continue };
+            if exchange.received.len() < RECEIVED_MAX {
+                exchange.received.extend_from_slice(more.filled());
+            }
+            if let Some(answer) = expected.take(&mut exchange.received, &mut exchange.passed) {
+                (exchange.answer, exchange.taken) = (answer, 0);
+            }
+        }
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.lock().poll_answer(context, buffer)
+    }
+}
+
+impl AsyncWrite for Wire {
+    /// A request is gathered here, and goes out when it is flushed: whole, as the library does it.
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.lock().request.extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.lock().poll_send(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
