@@ -5,6 +5,7 @@
 //! configuration, with nothing started.
 
 pub mod run;
+pub mod simulate;
 
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
@@ -30,12 +31,15 @@ pub(crate) const WRONG: u8 = 2;
 pub enum GatewayCommand {
     /// Polls the devices and sends their readings to the lake, until SIGINT or SIGTERM
     Run(run::RunArguments),
+    /// Plays the devices that a configuration names, with faults on request, until SIGINT or SIGTERM
+    Simulate(simulate::SimulateArguments),
 }
 
 /// Does what was asked; everything that goes wrong was told on stderr when this returns.
 pub async fn execute(command: GatewayCommand) -> ExitCode {
     match command {
         GatewayCommand::Run(arguments) => Box::pin(run::execute(arguments)).await,
+        GatewayCommand::Simulate(arguments) => simulate::execute(arguments).await,
     }
 }
 

@@ -16,6 +16,8 @@
 pub mod bus;
 pub mod cli;
 pub mod config;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod grid;
 pub mod lines;
 pub mod modbus;

@@ -17,6 +17,8 @@ mod connect;
 #[cfg(test)]
 pub(crate) mod faults;
 mod frame;
+#[doc(hidden)]
+pub mod fuzzing;
 mod ioctl;
 mod mbap;
 mod pacer;
