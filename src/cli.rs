@@ -72,7 +72,7 @@ pub(crate) struct UpArguments {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  tjern pipeline ingest --config tjern.toml\n  tjern pipeline run --config tjern.toml\n\n\
+    after_help = "Examples:\n  tjern pipeline ingest --config tjern.toml\n  tjern pipeline vacuum --dry-run --config tjern.toml\n  tjern pipeline run --config tjern.toml\n\n\
     Every job but `run` works once, to the end. Exit status: 0 done (also with nothing to do), 1 failed, 2 wrong\n\
     usage or configuration."
 )]
@@ -80,6 +80,9 @@ struct PipelineArguments {
     /// Which job
     #[arg(value_enum)]
     job: pipeline::Job,
+    /// With `vacuum`: only print what would be removed, a key a line
+    #[arg(long)]
+    dry_run: bool,
     #[command(flatten)]
     config: ConfigArgument,
 }
@@ -132,7 +135,7 @@ pub(crate) async fn execute(arguments: Arguments) -> ExitCode {
         }
         Command::Pipeline(arguments) => {
             log_at(INFO);
-            Box::pin(pipeline::execute(arguments.job, &arguments.config.config)).await
+            Box::pin(pipeline::execute(arguments.job, &arguments.config.config, arguments.dry_run)).await
         }
         Command::Query(arguments) => {
             log_at(WARN);

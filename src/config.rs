@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_spanned::Spanned;
 use tjern_gateway::config::Config as GatewayConfig;
 use tjern_pipeline::config::{
-    CompactSection, IngestSection, PublishSection, RegisterSection, RollupSection, default_publications,
+    CompactSection, IngestSection, PublishSection, RegisterSection, RollupSection, VacuumSection, default_publications,
 };
 use tjern_pipeline::ingest::IngestSettings;
 use tjern_pipeline::jobs::JobSettings;
@@ -46,6 +46,8 @@ struct File {
     compact: CompactSection,
     #[serde(default)]
     rollup: RollupSection,
+    #[serde(default)]
+    vacuum: VacuumSection,
     #[serde(default)]
     publish: Option<Vec<PublishSection>>,
     #[serde(default)]
@@ -99,6 +101,8 @@ impl City {
             ingest_every: file.ingest.every.duration(),
             compact_every: file.compact.every.duration(),
             rollup_every: file.rollup.every.duration(),
+            vacuum_every: file.vacuum.every.duration(),
+            retention: file.vacuum.retention.duration(),
             register: file.register.files(&folder),
             publish: file.publish.unwrap_or_else(default_publications),
             timezone: timezone.clone(),

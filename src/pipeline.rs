@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use tjern_gateway::cli::stop_on_signals;
 use tjern_lake::{Lake, Table};
 use tjern_pipeline::publish::PublishOutcome;
-use tjern_pipeline::{compact, ingest, jobs, publish, quality, register, rollup};
+use tjern_pipeline::{compact, ingest, jobs, publish, quality, register, rollup, vacuum};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::City;
@@ -21,6 +21,8 @@ pub(crate) enum Job {
     Compact,
     /// Readings into hours and days
     Rollup,
+    /// Removes what nobody needs any more: files that were compacted away, old commits
+    Vacuum,
     /// Open datasets
     Publish,
     /// sites.csv and sensors.csv into the register
@@ -30,7 +32,12 @@ pub(crate) enum Job {
 }
 
 /// Does a job.
-pub(crate) async fn execute(job: Job, config: &Path) -> Result<(), Failure> {
+pub(crate) async fn execute(job: Job, config: &Path, dry_run: bool) -> Result<(), Failure> {
+    if dry_run && !matches!(job, Job::Vacuum) {
+        return Err(Failure::wrong(
+            "--dry-run is for `vacuum`; hint: the other jobs remove nothing that is not replaced",
+        ));
+    }
     let city = City::load(config)?;
     let lake = Lake::open(&city.lake).map_err(Failure::failed)?;
     let stop = CancellationToken::new();
@@ -41,7 +48,7 @@ pub(crate) async fn execute(job: Job, config: &Path) -> Result<(), Failure> {
         return Ok(());
     }
     // A job can be stopped anywhere; compaction gives its lease back first.
-    let working = Box::pin(once(job, &lake, &city, &stop));
+    let working = Box::pin(once(job, &lake, &city, dry_run, &stop));
     let done = if let Job::Compact = job { Some(working.await) } else { stop.run_until_cancelled(working).await };
     match done {
         Some(said) if !stop.is_cancelled() => {
@@ -52,7 +59,7 @@ pub(crate) async fn execute(job: Job, config: &Path) -> Result<(), Failure> {
     }
 }
 
-async fn once(job: Job, lake: &Lake, city: &City, stop: &CancellationToken) -> Result<String, Failure> {
+async fn once(job: Job, lake: &Lake, city: &City, dry_run: bool, stop: &CancellationToken) -> Result<String, Failure> {
     match job {
         Job::Ingest => {
             let done = ingest::ingest(lake, &city.jobs.ingest).await.map_err(Failure::failed)?;
@@ -89,9 +96,25 @@ async fn once(job: Job, lake: &Lake, city: &City, stop: &CancellationToken) -> R
                 flags.rows_changed
             ))
         }
+        Job::Vacuum => vacuum_all(lake, city, dry_run).await,
         Job::Publish => publish_all(lake, city).await,
         Job::Run => Ok(String::new()),
     }
+}
+
+/// A dry run writes the keys of what would go to stdout, a line each.
+async fn vacuum_all(lake: &Lake, city: &City, dry_run: bool) -> Result<String, Failure> {
+    let tables = vacuum::vacuum(lake, city.jobs.retention, dry_run).await.map_err(Failure::failed)?;
+    if dry_run {
+        let keys = tables.iter().flat_map(|table| table.files.iter().chain(&table.log));
+        let text: String = keys.map(|key| format!("{key}\n")).collect();
+        std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes()).map_err(Failure::failed)?;
+    }
+    let files: usize = tables.iter().map(|table| table.files.len()).sum();
+    let log: usize = tables.iter().map(|table| table.log.len()).sum();
+    let bytes: u64 = tables.iter().map(|table| table.bytes).sum();
+    let done = if dry_run { "would remove" } else { "removed" };
+    Ok(format!("vacuum: {done} {files} data files and {log} objects of logs, {bytes} bytes"))
 }
 
 /// What is wrong with the register's files is the city's to mend, as a configuration is.

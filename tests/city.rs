@@ -144,7 +144,7 @@ fn every_job_ends_well_on_an_empty_lake() {
     let lake = folder.path().join("lake");
     std::fs::write(&config, format!("version = 1\nlake = \"file://{}\"\n", lake.display())).expect("written");
     for round in 0..2 {
-        for job in ["compact", "rollup", "publish", "register", "ingest"] {
+        for job in ["compact", "rollup", "publish", "register", "vacuum", "ingest"] {
             let output = run(&["pipeline", job, "--config"], &config);
             let told = String::from_utf8_lossy(&output.stderr);
             assert_eq!(output.status.code(), Some(0), "round {round}, {job}: {told}");

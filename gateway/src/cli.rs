@@ -4,7 +4,12 @@
 //! of [`GatewayCommand`]. stdout is for data, stderr is for the log. Exit status: 0 when it was told to end, 1 when it failed, 2 for a wrong
 //! configuration, with nothing started.
 
+mod progress;
+pub mod read;
 pub mod run;
+pub mod scan;
+pub mod sniff;
+mod target;
 pub mod simulate;
 
 use std::io::{self, IsTerminal};
@@ -31,6 +36,12 @@ pub(crate) const WRONG: u8 = 2;
 pub enum GatewayCommand {
     /// Polls the devices and sends their readings to the lake, until SIGINT or SIGTERM
     Run(run::RunArguments),
+    /// Reads once, and shows what came in every type and byte order
+    Read(read::ReadArguments),
+    /// Looks who is on a line and what they hold; writes a configuration
+    Scan(scan::ScanArguments),
+    /// Listens to an RTU line and tells what others say on it
+    Sniff(sniff::SniffArguments),
     /// Plays the devices that a configuration names, with faults on request, until SIGINT or SIGTERM
     Simulate(simulate::SimulateArguments),
 }
@@ -39,6 +50,9 @@ pub enum GatewayCommand {
 pub async fn execute(command: GatewayCommand) -> ExitCode {
     match command {
         GatewayCommand::Run(arguments) => Box::pin(run::execute(arguments)).await,
+        GatewayCommand::Read(arguments) => Box::pin(read::execute(arguments)).await,
+        GatewayCommand::Scan(arguments) => Box::pin(scan::execute(arguments)).await,
+        GatewayCommand::Sniff(arguments) => Box::pin(sniff::execute(arguments)).await,
         GatewayCommand::Simulate(arguments) => simulate::execute(arguments).await,
     }
 }

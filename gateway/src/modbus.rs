@@ -62,3 +62,6 @@ pub use ioctl::LineErrors;
 pub use master::{Manners, Master};
 
 pub(crate) use port::open_serial;
+
+#[cfg(test)]
+pub(crate) use frame::crc as frame_crc;

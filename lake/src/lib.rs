@@ -32,6 +32,7 @@ use url::Url;
 pub use commit::{Commit, CommitError, Operation};
 pub use file::DataFile;
 pub use lease::Lease;
+pub use log::expired::Expired;
 pub use schema::TableName;
 pub use session::{Access, SessionSettings, session};
 pub use table::{Changes, Table};

@@ -9,12 +9,13 @@
 //! A refresh costs one listing and one get per new commit, however long the history.
 
 mod checkpoint;
+pub(crate) mod expired;
 
 use std::collections::{BTreeMap, HashMap};
 
 use futures::TryStreamExt;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use serde::Deserialize;
 
 use crate::file::{AddEntry, DataFile, decode_path};
@@ -34,8 +35,16 @@ pub struct LogState {
 pub(crate) struct CommitEntries {
     pub(crate) operation: Option<String>,
     pub(crate) added: Vec<DataFile>,
-    pub(crate) removed: Vec<String>,
+    pub(crate) removed: Vec<Removed>,
     transactions: Vec<(String, i64)>,
+}
+
+/// A file that a commit removed.
+#[derive(Debug, Clone)]
+pub(crate) struct Removed {
+    pub(crate) path: String,
+    /// When, by its remover's clock; not everybody says it.
+    pub(crate) at_ms: Option<i64>,
 }
 
 impl LogState {
@@ -45,7 +54,7 @@ impl LogState {
     /// [`LakeError::Store`], [`LakeError::Log`], [`LakeError::Protocol`].
     pub async fn read(lake: &Lake, table: TableName) -> Result<Option<Self>, LakeError> {
         let listing = Listing::of(lake, table, None).await?;
-        let mut state = Self { table, version: -1, files: BTreeMap::new(), transactions: HashMap::new() };
+        let mut state = Self::empty(table);
         if let Some((version, parts)) = listing.newest_checkpoint() {
             for part in parts {
                 checkpoint::apply(&mut state, lake, part).await?;
@@ -54,6 +63,11 @@ impl LogState {
         }
         state.follow(lake, &listing).await?;
         Ok((state.version >= 0).then_some(state))
+    }
+
+    /// Before the first version.
+    fn empty(table: TableName) -> Self {
+        Self { table, version: -1, files: BTreeMap::new(), transactions: HashMap::new() }
     }
 
     /// Carries the state forward to the newest version. Returns whether it moved.
@@ -114,8 +128,8 @@ impl LogState {
     }
 
     fn apply(&mut self, entries: CommitEntries) {
-        for path in entries.removed {
-            self.files.remove(&path);
+        for removed in entries.removed {
+            self.files.remove(&removed.path);
         }
         for file in entries.added {
             self.files.insert(file.path.clone(), file);
@@ -154,6 +168,8 @@ fn log_folder(table: TableName) -> Path {
 struct Listing {
     commits: BTreeMap<i64, Path>,
     checkpoints: BTreeMap<i64, Vec<(u32, u32, Path)>>,
+    /// Everything that is of some version, as the store lists it.
+    versioned: Vec<(i64, ObjectMeta)>,
 }
 
 impl Listing {
@@ -170,15 +186,17 @@ impl Listing {
         let mut listing = Self::default();
         let failed = |source| LakeError::store(&folder, source);
         while let Some(meta) = metas.try_next().await.map_err(failed)? {
-            listing.add(meta.location);
+            listing.add(meta);
         }
         Ok(listing)
     }
 
-    fn add(&mut self, key: Path) {
+    fn add(&mut self, meta: ObjectMeta) {
+        let key = meta.location.clone();
         let Some(name) = key.filename() else { return };
         let Some((version, kind)) = name.split_once('.') else { return };
         let Some(version) = (version.len() == 20).then(|| version.parse().ok()).flatten() else { return };
+        self.versioned.push((version, meta));
         match kind.split('.').collect::<Vec<_>>().as_slice() {
             ["json"] => drop(self.commits.insert(version, key)),
             ["checkpoint", "parquet"] => self.checkpoints.entry(version).or_default().push((1, 1, key)),
@@ -197,12 +215,18 @@ impl Listing {
 
     /// The newest checkpoint of which every part is there.
     fn newest_checkpoint(&self) -> Option<(i64, Vec<&Path>)> {
+        self.newest_checkpoint_where(|_| true)
+    }
+
+    /// The newest of those of which every part is there whose version is one of these.
+    fn newest_checkpoint_where(&self, fits: impl Fn(i64) -> bool) -> Option<(i64, Vec<&Path>)> {
         let whole = |parts: &[(u32, u32, Path)]| -> Option<Vec<Path>> {
             let count = parts.iter().map(|(_, count, _)| *count).max()?;
             let chosen = (1..=count).map(|part| parts.iter().find(|(one, all, _)| *one == part && *all == count));
             chosen.map(|found| found.map(|(_, _, key)| key.clone())).collect()
         };
-        let (version, parts) = self.checkpoints.iter().rev().find(|(_, parts)| whole(parts).is_some())?;
+        let (version, parts) =
+            self.checkpoints.iter().rev().find(|(version, parts)| fits(**version) && whole(parts).is_some())?;
         let count = parts.iter().map(|(_, count, _)| *count).max()?;
         let mut chosen: Vec<_> = parts.iter().filter(|(_, all, _)| *all == count).collect();
         chosen.sort_by_key(|(part, _, _)| *part);
@@ -222,8 +246,10 @@ struct ActionLine {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct RemoveEntry {
     path: String,
+    deletion_timestamp: Option<i64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -271,7 +297,8 @@ impl CommitEntries {
             }
             self.added.push(DataFile::from_entry(add, table.sort_columns()));
         }
-        self.removed.extend(action.remove.map(|remove| decode_path(&remove.path)));
+        self.removed
+            .extend(action.remove.map(|one| Removed { path: decode_path(&one.path), at_ms: one.deletion_timestamp }));
         self.transactions.extend(action.txn.map(|txn| (txn.app_id, txn.version)));
         if let Some(info) = action.commit_info {
             self.operation = info.ours.or(info.operation);

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use datafusion::catalog::TableProvider;
 use deltalake_core::DeltaTable;
@@ -12,6 +13,7 @@ use deltalake_core::operations::create::CreateBuilder;
 use deltalake_core::protocol::SaveMode;
 
 use crate::commit::create_properties;
+use crate::log::expired::{self, Expired};
 use crate::log::{LogState, commits_after};
 use crate::scan::LakeTable;
 use crate::{DataFile, Lake, LakeError, Operation, TableName, schema};
@@ -145,6 +147,14 @@ impl Table {
     #[must_use]
     pub fn provider_of(&self, files: Vec<DataFile>) -> Arc<dyn TableProvider> {
         Arc::new(LakeTable::new(self.name, files))
+    }
+
+    /// What of the table's folder nobody needs any more who reads a version of the last `retention`.
+    ///
+    /// # Errors
+    /// [`LakeError`].
+    pub async fn expired(&self, retention: Duration) -> Result<Expired, LakeError> {
+        expired::find(&self.lake, self.name, retention).await
     }
 
     /// What commits after `version` up to this one brought. Compactions and the commits of quality

@@ -1,10 +1,11 @@
-//! The pipeline's sections of `tjern.toml`: `[register]`, `[ingest]`, `[compact]`, `[rollup]` and
-//! `[[publish]]`.
+//! The pipeline's sections of `tjern.toml`: `[register]`, `[ingest]`, `[compact]`, `[rollup]`,
+//! `[vacuum]` and `[[publish]]`.
 //!
 //! The command line composes them into the whole file's shape. Unknown keys are errors; whatever is
 //! left out has the default that stands here. Nothing here does I/O.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 use tjern_readings::configuration::{Period, Span};
@@ -85,6 +86,50 @@ pub struct RollupSection {
 impl Default for RollupSection {
     fn default() -> Self {
         Self { every: Period::from_seconds(5 * 60) }
+    }
+}
+
+/// `[vacuum]`: what nobody needs any more leaves the tables' folders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct VacuumSection {
+    /// How often.
+    pub every: Period,
+    /// How long what was removed stays for those who still read it.
+    pub retention: Retention,
+}
+
+impl Default for VacuumSection {
+    fn default() -> Self {
+        Self { every: Period::from_seconds(60 * 60), retention: Retention(Retention::LONGEST) }
+    }
+}
+
+/// How long removed files and old commits stay: from an hour, since queries read them, to a day, since
+/// the tables themselves remember their removals no longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Span")]
+pub struct Retention(Duration);
+
+impl Retention {
+    const SHORTEST: Duration = Duration::from_secs(60 * 60);
+    const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
+    /// The duration.
+    #[must_use]
+    pub const fn duration(self) -> Duration {
+        self.0
+    }
+}
+
+impl TryFrom<Span> for Retention {
+    type Error = String;
+
+    fn try_from(span: Span) -> Result<Self, String> {
+        if (Self::SHORTEST..=Self::LONGEST).contains(&span.0) {
+            return Ok(Self(span.0));
+        }
+        Err("a retention is from 1h, since queries read what was removed, to 1d, since the tables remember it no longer".into())
     }
 }
 
@@ -198,6 +243,8 @@ mod tests {
         compact: CompactSection,
         #[serde(default)]
         rollup: RollupSection,
+        #[serde(default)]
+        vacuum: VacuumSection,
         #[serde(default = "default_publications")]
         publish: Vec<PublishSection>,
     }
@@ -214,6 +261,7 @@ mod tests {
         assert_eq!(whole.ingest.landing_grace.0.as_secs(), 604_800);
         assert_eq!(whole.compact.every, "10min".parse().expect("valid"));
         assert_eq!(whole.rollup.every, "5min".parse().expect("valid"));
+        assert_eq!(whole.vacuum.retention.duration().as_secs(), 86_400);
         assert_eq!(whole.publish[0].dataset.as_str(), "badetemperatur");
         let files = whole.register.files(Path::new("city"));
         assert_eq!((files.sites, files.required), (PathBuf::from("city/sites.csv"), false));
@@ -223,7 +271,8 @@ mod tests {
     fn every_key_is_read() {
         let whole = read(
             "[register]\nsites = \"s.csv\"\nsensors = \"t.csv\"\n[ingest]\nevery = \"2s\"\nhole_patience = \"0s\"\n\
-             landing_grace = \"1h\"\n[compact]\nevery = \"1min\"\n[rollup]\nevery = \"1min\"\n[[publish]]\ndataset = \"luft\"\n\
+             landing_grace = \"1h\"\n[compact]\nevery = \"1min\"\n[rollup]\nevery = \"1min\"\n\
+             [vacuum]\nevery = \"1d\"\nretention = \"1h\"\n[[publish]]\ndataset = \"luft\"\n\
              title = \"Luft\"\nlicence = \"NLOD-2.0\"\nquantity = \"no2\"\nevery = \"1h\"\n[[publish]]\ndataset = \"elva\"\n\
              sensors = [\"elva/level\"]\n",
         )
@@ -231,6 +280,7 @@ mod tests {
         let files = whole.register.files(Path::new("city"));
         assert_eq!((files.sensors, files.required), (PathBuf::from("city/t.csv"), true));
         assert_eq!(whole.ingest.hole_patience.0.as_secs(), 0);
+        assert_eq!(whole.vacuum.retention.duration().as_secs(), 3_600);
         let datasets: Vec<_> = whole.publish.iter().map(PublishSection::dataset).collect();
         assert_eq!((datasets[0].title.as_str(), datasets[0].licence), ("Luft", Licence::Nlod20));
         assert_eq!((datasets[1].title.as_str(), datasets[1].licence), ("elva", Licence::CcBy40));

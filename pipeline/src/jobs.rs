@@ -19,6 +19,7 @@ use crate::publish::publish;
 use crate::quality::requalify;
 use crate::register::{RegisterFiles, register};
 use crate::rollup::rollup;
+use crate::vacuum::vacuum;
 
 /// How often the register's files are looked at.
 const REGISTER_EVERY: Duration = Duration::from_secs(60);
@@ -34,6 +35,10 @@ pub struct JobSettings {
     pub compact_every: Duration,
     /// How often hours and days are summed up.
     pub rollup_every: Duration,
+    /// How often what nobody needs any more is removed.
+    pub vacuum_every: Duration,
+    /// How long it stays before.
+    pub retention: Duration,
     /// The register's files.
     pub register: RegisterFiles,
     /// The open datasets.
@@ -96,6 +101,7 @@ enum Job {
     Register,
     Compact,
     Rollup,
+    Vacuum,
     Publish(PublishSection),
 }
 
@@ -113,6 +119,7 @@ async fn keep_maintaining(lake: &Lake, settings: &JobSettings, stop: &Cancellati
         due(Job::Register, REGISTER_EVERY),
         due(Job::Rollup, settings.rollup_every),
         due(Job::Compact, settings.compact_every),
+        due(Job::Vacuum, settings.vacuum_every),
     ];
     dues.extend(settings.publish.iter().map(|section| due(Job::Publish(section.clone()), section.every.duration())));
     while let Some(next) = dues.iter().map(|due| due.next).min() {
@@ -133,6 +140,7 @@ impl Job {
             Self::Register => "register",
             Self::Compact => "compact",
             Self::Rollup => "rollup",
+            Self::Vacuum => "vacuum",
             Self::Publish(_) => "publish",
         }
     }
@@ -152,6 +160,14 @@ async fn do_job(job: &Job, lake: &Lake, settings: &JobSettings, stop: &Cancellat
             }
         }
         Job::Rollup => drop(rollup(lake, &settings.timezone).await.map_err(|error| failed(&error))?),
+        Job::Vacuum => {
+            let tables = vacuum(lake, settings.retention, false).await.map_err(|error| failed(&error))?;
+            let objects: usize = tables.iter().map(|table| table.files.len() + table.log.len()).sum();
+            if objects > 0 {
+                let bytes: u64 = tables.iter().map(|table| table.bytes).sum();
+                tracing::info!(objects, bytes, "vacuumed");
+            }
+        }
         Job::Publish(section) => {
             let dataset = section.dataset();
             drop(publish(lake, &dataset, &settings.timezone).await.map_err(|error| failed(&error))?);

@@ -27,8 +27,10 @@ use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use datafusion::error::DataFusionError;
 use jiff::tz::TimeZone;
+use object_store::ObjectStoreExt;
 use sha2::{Digest, Sha256};
 use tjern_lake::{Commit, CommitError, Lake, LakeError, Operation, Table, TableName};
+use tjern_readings::keys;
 
 use crate::frames::{FrameError, SensorKeys};
 use crate::register::{RegisterError, sensors_history};
@@ -207,13 +209,27 @@ impl Run<'_> {
         if changes.unclear {
             return Ok(Scope::Everything);
         }
-        let any_gone = !changes.gone.is_empty();
+        let gone: Vec<String> = changes.gone.iter().map(|file| file.path.clone()).collect();
         let files = changes.added.into_iter().chain(changes.gone).collect();
         match touched(&self.source, files, &self.natures, self.register_seen_us(), self.grid).await {
             // Vacuum was faster: what they held can no longer be told apart.
-            Err(_) if any_gone => Ok(Scope::Everything),
+            Err(_) if self.any_missing(&gone).await? => Ok(Scope::Everything),
             scope => scope,
         }
+    }
+
+    /// Whether one of these files of `readings` is not there. The engine's error tells it as text only.
+    async fn any_missing(&self, paths: &[String]) -> Result<bool, RollupError> {
+        let (objects, folder) = (self.lake.objects(), keys::table(TableName::Readings.as_str()));
+        for path in paths {
+            let key = folder.clone().join(path.as_str());
+            match objects.head(&key).await {
+                Ok(_) => {}
+                Err(object_store::Error::NotFound { .. }) => return Ok(true),
+                Err(error) => return Err(LakeError::store(key, error).into()),
+            }
+        }
+        Ok(false)
     }
 
     /// Month by month, so that memory is bounded by the fullest one; only months that have readings, so

@@ -28,6 +28,9 @@ pub(super) fn tjern(lake: &LakeUrl) -> String {
          every = \"1min\"\n\n\
          [rollup]\n\
          every = \"1min\"\n\n\
+         [vacuum]\n\
+         every = \"10min\"\n\
+         retention = \"1h\"\n\n\
          [[publish]]\n\
          dataset = \"badetemperatur\"\n\
          title = \"Badetemperaturer (simulerte)\"\n\

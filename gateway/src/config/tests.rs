@@ -256,3 +256,34 @@ fn two_texts_have_two_hashes() {
     assert_ne!(hash(GOOD), hash(&GOOD.replace("1h", "2h")));
     assert_eq!(hash(GOOD), hash(GOOD));
 }
+
+#[test]
+fn a_wire_says_how_it_wants_to_be_treated() {
+    let tcp = "kind = \"modbus-tcp\"\naddress = \"10.0.3.7:502\"";
+    let rtu = "kind = \"modbus-rtu\"\nport = \"/dev/ttyUSB1\"";
+    let of = |from: &str, to: &str| parse(&GOOD.replacen(from, to, 1)).expect("good").buses()[0].kind.clone();
+    let more = "\ngap = \"20ms\"\necho = true\nrs485 = true\nrts_delay_before = \"1ms\"\nrts_delay_after = \"2ms\"";
+    let BusKind::ModbusRtu { serial, echo, devices } = of(tcp, &format!("{rtu}{more}")) else { panic!("RTU") };
+    let milliseconds = Duration::from_millis;
+    let rs485 = Rs485 { rts_delay_before: milliseconds(1), rts_delay_after: milliseconds(2) };
+    assert_eq!((serial.rs485, echo, devices[0].gap), (Some(rs485), true, milliseconds(20)));
+    assert_eq!(serial.line().bits_per_char, 11);
+    let far = format!("{}\nconnect_pause = \"500ms\"\nidle_close = \"3s\"", tcp.replace("-tcp", "-rtu-tcp"));
+    let BusKind::ModbusRtuTcp { baud, connection, .. } = of(tcp, &far) else { panic!("RTU over TCP") };
+    assert_eq!((baud, connection.pause, connection.idle_close), (9_600, milliseconds(500), Some(milliseconds(3_000))));
+    let own = format!("{tcp}\ngap = \"20ms\"");
+    let text = GOOD.replacen(tcp, &own, 1).replace("unit_id = 1", "unit_id = 1\ngap = \"0s\"");
+    let config = parse(&text).expect("good");
+    let BusKind::ModbusTcp { devices, .. } = &config.buses()[0].kind else { panic!("TCP") };
+    assert_eq!(devices[0].gap, Duration::ZERO, "a device's own word counts");
+    for (to, place, message) in [
+        (format!("{tcp}\necho = true"), "true", "no meaning here"),
+        (format!("{rtu}\nconnect_pause = \"1s\""), "\"1s\"", "no meaning here"),
+        (format!("{rtu}\nrts_delay_before = \"1ms\""), "\"1ms\"", "no meaning here"),
+        (format!("{rtu}\ngap = \"11s\""), "\"11s\"", "longer than"),
+        (far.replace("\"3s\"", "\"0s\""), "\"0s\"", "no time at all"),
+        (format!("{far}\nparity = \"even\""), "\"even\"", "no meaning here"),
+    ] {
+        refused(tcp, &to, place, message);
+    }
+}

@@ -5,10 +5,10 @@ use arrow::datatypes::{Int32Type, Int64Type};
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 
-use super::{LogState, check_protocol};
-use crate::file::{AddEntry, DataFile};
+use super::{LogState, Removed, check_protocol};
+use crate::file::{AddEntry, DataFile, decode_path};
 use crate::{Lake, LakeError};
 
 /// The actions that matter to us; whole subtrees of others are not even decoded.
@@ -16,20 +16,42 @@ const ACTIONS: [&str; 3] = ["add", "txn", "protocol"];
 
 /// Reads one part of a checkpoint into `state`.
 pub(super) async fn apply(state: &mut LogState, lake: &Lake, key: &Path) -> Result<(), LakeError> {
+    for batch in read(state, lake, key, &ACTIONS).await? {
+        let batch = batch.map_err(|error| state_damaged(state, key, &error.to_string()))?;
+        take(state, &batch, key)?;
+    }
+    Ok(())
+}
+
+/// The files that one part of a checkpoint still knows as removed.
+pub(super) async fn removed(state: &LogState, lake: &Lake, key: &Path) -> Result<Vec<Removed>, LakeError> {
+    let mut removed = Vec::new();
+    for batch in read(state, lake, key, &["remove"]).await? {
+        let batch = batch.map_err(|error| state_damaged(state, key, &error.to_string()))?;
+        let Some(actions) = batch.column_by_name("remove").and_then(|column| column.as_struct_opt()) else { continue };
+        for row in (0..actions.len()).filter(|row| actions.is_valid(*row)) {
+            let path = text(actions, "path", row).ok_or_else(|| state_damaged(state, key, "a removal without path"))?;
+            removed.push(Removed { path: decode_path(&path), at_ms: integer(actions, "deletionTimestamp", row) });
+        }
+    }
+    Ok(removed)
+}
+
+async fn read(
+    state: &LogState,
+    lake: &Lake,
+    key: &Path,
+    actions: &[&str],
+) -> Result<ParquetRecordBatchReader, LakeError> {
     let failed = |source| LakeError::store(key, source);
     let bytes = lake.objects().get(key).await.map_err(failed)?.bytes().await.map_err(failed)?;
     let parquet = |source: parquet::errors::ParquetError| state_damaged(state, key, &source.to_string());
     let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(parquet)?;
     let roots = builder.schema().fields().iter().enumerate();
     let wanted: Vec<_> =
-        roots.filter(|(_, field)| ACTIONS.contains(&field.name().as_str())).map(|(index, _)| index).collect();
+        roots.filter(|(_, field)| actions.contains(&field.name().as_str())).map(|(index, _)| index).collect();
     let mask = ProjectionMask::roots(builder.parquet_schema(), wanted);
-    let reader = builder.with_projection(mask).build().map_err(parquet)?;
-    for batch in reader {
-        let batch = batch.map_err(|error| state_damaged(state, key, &error.to_string()))?;
-        take(state, &batch, key)?;
-    }
-    Ok(())
+    builder.with_projection(mask).build().map_err(parquet)
 }
 
 fn state_damaged(state: &LogState, key: &Path, what: &str) -> LakeError {

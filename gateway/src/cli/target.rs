@@ -1,0 +1,288 @@
+//! Which line a command is to read: a bus of a configuration, or one that is named on the command line.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use tjern_readings::configuration::{ConfigText, parse_duration};
+use tjern_readings::reading::Cause;
+
+use super::{FAILED, WRONG};
+use crate::config::{Bus, BusKind, Config};
+use crate::modbus::Master;
+use crate::modbus::transport::{Failure, Table};
+
+/// Which line.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct LineArguments {
+    /// A gateway's configuration, for a bus of it
+    #[arg(long, value_name = "FILE", requires = "bus", conflicts_with_all = ["tcp", "rtu_tcp", "port"])]
+    config: Option<PathBuf>,
+    /// The bus of the configuration
+    #[arg(long, value_name = "NAME", requires = "config")]
+    bus: Option<String>,
+    /// A Modbus TCP server
+    #[arg(long, value_name = "HOST:PORT", conflicts_with_all = ["rtu_tcp", "port", "baud", "parity", "stop_bits"])]
+    tcp: Option<String>,
+    /// A server that passes RTU frames on to a serial line
+    #[arg(long, value_name = "HOST:PORT", conflicts_with_all = ["port", "parity", "stop_bits"])]
+    rtu_tcp: Option<String>,
+    /// A serial port
+    #[arg(long, value_name = "DEVICE")]
+    port: Option<String>,
+    /// Bits a second [default: 19200, behind a server 9600]
+    #[arg(long, value_name = "BAUD")]
+    baud: Option<u32>,
+    /// none, even or odd [default: even]
+    #[arg(long, value_name = "PARITY")]
+    parity: Option<String>,
+    /// 1 or 2 [default: 1]
+    #[arg(long, value_name = "BITS")]
+    stop_bits: Option<u8>,
+    /// How long an answer may take [default: the bus's, or 500ms]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    timeout: Option<Duration>,
+}
+
+/// A line to read.
+#[derive(Debug, Clone)]
+pub(super) struct Target {
+    pub(super) kind: BusKind,
+    pub(super) timeout: Duration,
+}
+
+/// What a command ends with when it cannot go on: a line, a hint, a status.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Ending {
+    pub(super) message: String,
+    pub(super) hint: String,
+    pub(super) status: u8,
+}
+
+impl Ending {
+    pub(super) fn wrong(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: hint.into(), status: WRONG }
+    }
+
+    pub(super) fn failed(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: hint.into(), status: FAILED }
+    }
+
+    /// What became of a read.
+    pub(super) fn of_read(unit: u8, place: &str, failure: &Failure) -> Self {
+        Self::failed(format!("unit {unit}, {place}: {failure}"), hint(failure.cause))
+    }
+
+    /// Says it on stderr.
+    pub(super) fn tell(self) -> ExitCode {
+        // A configuration's errors bring their own form.
+        let head = if self.message.starts_with("error") { "" } else { "error: " };
+        eprintln!("{head}{}", self.message);
+        if !self.hint.is_empty() {
+            eprintln!("hint: {}", self.hint);
+        }
+        ExitCode::from(self.status)
+    }
+}
+
+/// What a person at the pump house can do about it.
+pub(super) const fn hint(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Timeout => {
+            "check the unit id, the baud rate and parity, and that A and B are not swapped; `scan` tries them all"
+        }
+        Cause::Crc | Cause::Malformed => {
+            "something answers: check baud rate and parity, the termination, and that no two devices have one unit id"
+        }
+        Cause::Unreachable => {
+            "is it plugged in, does no other program use it, and may you open it (often the group `dialout`)?"
+        }
+        Cause::Exception1 => "the device does not know this table: try `input`, `holding`, `coil` or `discrete`",
+        Cause::Exception2 => "the device has no such address: `scan registers` finds those that it has",
+        Cause::Exception3 => "the device does not answer so many at once: try a smaller `--count`",
+        Cause::Exception6 => "the device is busy: try again",
+        Cause::Exception10 | Cause::Exception11 => {
+            "the converter answers, the device behind it does not: check its unit id and its wires"
+        }
+        _ => "",
+    }
+}
+
+impl LineArguments {
+    /// Whether a time limit was named.
+    pub(super) const fn has_timeout(&self) -> bool {
+        self.timeout.is_some()
+    }
+
+    /// Whether baud rate and parity were named, or stand in a configuration.
+    pub(super) const fn is_set(&self) -> (bool, bool) {
+        let configured = self.config.is_some();
+        (configured || self.baud.is_some(), configured || self.parity.is_some())
+    }
+
+    /// The line that is meant.
+    pub(super) fn target(&self) -> Result<Target, Ending> {
+        let mut target = match (&self.config, &self.bus) {
+            (Some(config), Some(bus)) => of_config(config, bus)?,
+            _ => self.of_words()?,
+        };
+        if let Some(timeout) = self.timeout {
+            target.timeout = timeout;
+        }
+        if target.timeout.is_zero() {
+            return Err(Ending::wrong("a timeout of no time", "write one like `--timeout 500ms`"));
+        }
+        Ok(target)
+    }
+
+    /// A line that is named word by word is read as a bus of a configuration is, so that both have the same
+    /// bounds and the same errors.
+    fn of_words(&self) -> Result<Target, Ending> {
+        let place = match (&self.tcp, &self.rtu_tcp, &self.port) {
+            (Some(address), ..) => format!("kind = \"modbus-tcp\"\naddress = {}\n", quoted(address)),
+            (_, Some(address), _) => format!("kind = \"modbus-rtu-tcp\"\naddress = {}\n", quoted(address)),
+            (.., Some(port)) => format!("kind = \"modbus-rtu\"\nport = {}\n", quoted(port)),
+            (None, None, None) => {
+                let hint = "write `--port /dev/ttyUSB0`, `--tcp HOST:PORT`, `--rtu-tcp HOST:PORT`, or `--config FILE --bus NAME`";
+                return Err(Ending::wrong("it is not said which line", hint));
+            }
+        };
+        let mut text = format!("[[bus]]\nname = \"line\"\n{place}");
+        if let Some(baud) = self.baud {
+            text += &format!("baud = {baud}\n");
+        }
+        if let Some(parity) = &self.parity {
+            text += &format!("parity = {}\n", quoted(parity));
+        }
+        if let Some(bits) = self.stop_bits {
+            text += &format!("stop_bits = {bits}\n");
+        }
+        let config = Config::parse(&ConfigText::new("command line", format!("{HEAD}{text}{DEVICE}")));
+        let config = config.map_err(|error| Ending::wrong(error.to_string(), ""))?;
+        config.buses().first().map(Target::of).ok_or_else(|| Ending::wrong("no line", ""))
+    }
+}
+
+/// What every configuration has; none of it is used for a line that is read once.
+const HEAD: &str =
+    "version = 1\ngateway = \"commission\"\nlake = \"file:///var/lib/tjern/lake\"\n[spool]\ndir = \"spool\"\n";
+const DEVICE: &str = "[[bus.device]]\nname = \"unit\"\nunit_id = 1\n[[bus.device.point]]\nsensor = \"a/b\"\nregister = \"input:0\"\ntype = \"u16\"\nevery = \"1min\"\n";
+
+/// A text as TOML has it.
+pub(super) fn quoted(text: &str) -> String {
+    toml::Value::from(text).to_string()
+}
+
+fn of_config(path: &std::path::Path, name: &str) -> Result<Target, Ending> {
+    let config = Config::load(path).map_err(|error| Ending::wrong(error.to_string(), ""))?;
+    match config.buses().iter().find(|bus| bus.name == name) {
+        Some(bus) if matches!(bus.kind, BusKind::TextLines { .. }) => {
+            Err(Ending::wrong(format!("bus `{name}` has lines of text and no registers"), ""))
+        }
+        Some(bus) => Ok(Target::of(bus)),
+        None => {
+            let known: Vec<String> = config.buses().iter().map(|bus| format!("`{}`", bus.name)).collect();
+            Err(Ending::wrong(format!("there is no bus `{name}`"), format!("there is {}", known.join(", "))))
+        }
+    }
+}
+
+impl Target {
+    fn of(bus: &Bus) -> Self {
+        Self { kind: bus.kind.clone(), timeout: bus.timeout }
+    }
+
+    /// Its wire. Nothing is opened yet.
+    pub(super) fn master(&self) -> Result<Master, Ending> {
+        Master::of(&self.kind, self.timeout).ok_or_else(|| Ending::wrong("the line has no registers", ""))
+    }
+}
+
+/// Addresses of a table: `input:0`, or `input:0-200`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Addresses {
+    pub(super) table: Table,
+    pub(super) first: u16,
+    pub(super) last: u16,
+}
+
+impl std::str::FromStr for Addresses {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let refused = || {
+            format!(
+                "`{text}` is no register; write table:address, like `input:0`, or `input:0-200`; the tables are `coil`, `discrete`, `input`, `holding`"
+            )
+        };
+        let (table, addresses) = text.split_once(':').ok_or_else(refused)?;
+        let table = Table::ALL.iter().find(|(word, _)| *word == table).ok_or_else(refused)?.1;
+        let (first, last) = addresses.split_once('-').unwrap_or((addresses, addresses));
+        let number = |text: &str| text.parse::<u16>().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()));
+        let (first, last) = (number(first).ok_or_else(refused)?, number(last).ok_or_else(refused)?);
+        if last < first {
+            return Err(format!("`{text}` ends before it begins"));
+        }
+        Ok(Self { table, first, last })
+    }
+}
+
+/// A table's word.
+pub(super) fn word(table: Table) -> &'static str {
+    Table::ALL.iter().find(|(_, known)| *known == table).map_or("", |(word, _)| word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Words {
+        #[command(flatten)]
+        line: LineArguments,
+    }
+
+    fn target(words: &[&str]) -> Result<Target, Ending> {
+        Words::try_parse_from([&["x"], words].concat()).expect("usage").line.target()
+    }
+
+    #[test]
+    fn a_line_is_what_a_bus_of_a_configuration_would_be() {
+        let rtu = target(&["--port", "/dev/ttyUSB0", "--baud", "9600", "--parity", "none"]).expect("a line");
+        let BusKind::ModbusRtu { serial, .. } = &rtu.kind else { panic!("{rtu:?}") };
+        assert_eq!(
+            (serial.baud, serial.port.as_str(), rtu.timeout),
+            (9_600, "/dev/ttyUSB0", Duration::from_millis(500))
+        );
+        let server = target(&["--rtu-tcp", "10.0.3.7:4001", "--timeout", "2s"]).expect("a line");
+        assert!(matches!(server.kind, BusKind::ModbusRtuTcp { baud: 9_600, .. }));
+        assert_eq!(server.timeout, Duration::from_secs(2));
+        assert!(matches!(target(&["--tcp", "[fe80::1]:502"]).expect("a line").kind, BusKind::ModbusTcp { .. }));
+    }
+
+    #[test]
+    fn what_cannot_be_is_usage_and_says_so() {
+        for words in [
+            &[][..],
+            &["--tcp", "nowhere"],
+            &["--port", "/dev/ttyUSB0", "--parity", "some"],
+            &["--port", "x", "--baud", "7"],
+        ] {
+            let ending = target(words).expect_err("wrong");
+            assert_eq!(ending.status, WRONG, "{ending:?}");
+        }
+        assert!(Words::try_parse_from(["x", "--tcp", "a:1", "--port", "b"]).is_err());
+        assert!(Words::try_parse_from(["x", "--config", "a.toml"]).is_err(), "a configuration has many buses");
+    }
+
+    #[test]
+    fn addresses_are_one_or_a_range() {
+        let range = |first, last| Ok(Addresses { table: Table::Input, first, last });
+        assert_eq!("input:7".parse(), range(7, 7));
+        assert_eq!("input:0-200".parse(), range(0, 200));
+        for wrong in ["input", "inputs:0", "input:+1", "input:5-4", "input:70000", "input:", "input:1-"] {
+            assert!(wrong.parse::<Addresses>().is_err(), "{wrong}");
+        }
+    }
+}

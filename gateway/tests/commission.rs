@@ -1,0 +1,168 @@
+//! What a technician does with a new line, by the real program: `read`, `scan`, `sniff`.
+
+mod common;
+
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use common::{register, simulator, soon, unit, word};
+use tjern_gateway::config::{BusKind, Config};
+use tjern_gateway::modbus::transport::Table;
+use tjern_gateway::simulate::{Simulation, Simulator};
+use tjern_gateway::value::{NumberType, Order, Scaling};
+use tjern_readings::configuration::ConfigText;
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+use tokio_serial::{SerialPort, SerialStream};
+
+fn program(words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tjern-gateway"));
+    command.args(words).kill_on_drop(true).stdin(Stdio::null()).env_remove("RUST_LOG");
+    command
+}
+
+async fn run(words: &[&str]) -> (Option<i32>, String, String) {
+    let Output { status, stdout, stderr } = soon("the end", program(words).output()).await.expect("it starts");
+    (status.code(), String::from_utf8_lossy(&stdout).into(), String::from_utf8_lossy(&stderr).into())
+}
+
+fn bath() -> Vec<tjern_gateway::simulate::SimulatedRegister> {
+    vec![
+        register(Table::Input, 0, NumberType::F32, Order::Cdab, Scaling::default(), 12.25),
+        word(2, 7),
+        register(Table::Coil, 3, NumberType::Bool, Order::Abcd, Scaling::default(), 1.0),
+    ]
+}
+
+async fn rtu() -> Simulator {
+    let (one, _) = unit(1, bath());
+    let (four, _) = unit(4, vec![register(Table::Holding, 0, NumberType::U16, Order::Abcd, Scaling::default(), 44.0)]);
+    simulator(Simulation::ModbusRtu(vec![one, four])).await
+}
+
+/// A float with its registers reversed: which order it is stands in one line of the table.
+#[tokio::test]
+async fn one_read_shows_a_value_in_every_order() {
+    let simulator = rtu().await;
+    let port = simulator.port().expect("a port");
+    let words = ["read", "--port", port, "--baud", "19200", "--unit-id", "1", "input:0", "--count", "3"];
+    let (code, stdout, stderr) = run(&words).await;
+    assert_eq!(code, Some(0), "{stderr}");
+    let float = stdout.lines().find(|line| line.starts_with("input:0  f32")).unwrap_or_else(|| panic!("{stdout}"));
+    assert_eq!(float.split_whitespace().nth(3), Some("12.25"), "cdab is the second order: {stdout}");
+    let (code, json, _) = run(&[&words[..], &["--format", "json"]].concat()).await;
+    assert_eq!(code, Some(0));
+    assert!(json.contains("{\"address\":0,\"type\":\"f32\",\"order\":\"cdab\",\"value\":12.25}"), "{json}");
+}
+
+#[tokio::test]
+async fn a_bus_of_a_configuration_is_read_as_it_is_configured() {
+    let (one, _) = unit(9, bath());
+    let server = simulator(Simulation::ModbusTcp(vec![one])).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("gateway.toml");
+    let text = format!(
+        "version = 1\ngateway = \"g\"\nlake = \"memory:///\"\n[spool]\ndir = \"unused\"\n[[bus]]\nname = \"pumphouse\"\nkind = \"modbus-tcp\"\naddress = \"{}\"\n{}{}",
+        server.address().expect("TCP"),
+        common::device(9),
+        common::point("a/b", "register = \"input:2\"\ntype = \"u16\"\nevery = \"1h\"")
+    );
+    std::fs::write(&path, text).expect("written");
+    let path = path.to_string_lossy();
+    let csv = ["--unit-id", "9", "input:2", "--format", "csv"];
+    let (code, stdout, stderr) = run(&[&["read", "--config", &path, "--bus", "pumphouse"], &csv[..]].concat()).await;
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stdout.contains("\ninput,2,u16,abcd,7\n"), "{stdout}");
+    let (code, _, stderr) = run(&[&["read", "--config", &path, "--bus", "mast"], &csv[..]].concat()).await;
+    assert_eq!((code, stderr.contains("hint: there is `pumphouse`")), (Some(2), true), "{stderr}");
+}
+
+/// What goes wrong is one line and what to do; nothing goes to stdout.
+#[tokio::test]
+async fn a_read_without_a_value_says_why_and_fails() {
+    let simulator = rtu().await;
+    let port = simulator.port().expect("a port");
+    let read = |unit: &'static str, register: &'static str| {
+        let port = port.to_owned();
+        async move { run(&["read", "--port", &port, "--timeout", "100ms", "--unit-id", unit, register]).await }
+    };
+    for (unit, register, said, hinted) in
+        [("2", "input:0", "timeout", "unit id"), ("1", "input:77", "exception_2", "scan registers")]
+    {
+        let (code, stdout, stderr) = read(unit, register).await;
+        assert_eq!((code, stdout.as_str()), (Some(1), ""), "{stderr}");
+        assert!(stderr.contains(said) && stderr.contains(hinted), "{stderr}");
+        assert_eq!(stderr.lines().count(), 2, "{stderr}");
+    }
+    let (code, _, stderr) = run(&["read", "--port", "/dev/serial/by-id/none", "--unit-id", "1", "input:0"]).await;
+    assert_eq!((code, stderr.contains("hint: is it plugged in")), (Some(1), true), "{stderr}");
+    let (code, _, stderr) = read("1", "input:65535-65535").await;
+    assert_eq!(code, Some(1), "{stderr}");
+    let (code, _, _) = run(&["read", "--unit-id", "1", "input:0"]).await;
+    assert_eq!(code, Some(2), "it is not said which line");
+}
+
+#[tokio::test]
+async fn a_scan_ends_with_a_configuration_that_is_taken() {
+    let simulator = rtu().await;
+    let port = simulator.port().expect("a port");
+    let words =
+        ["scan", "--port", port, "--units", "1-5", "--bauds", "9600", "--parities", "none", "--timeout", "150ms"];
+    let (code, stdout, stderr) = run(&words).await;
+    assert_eq!(code, Some(0), "{stderr}");
+    let config = Config::parse(&ConfigText::new("found.toml", &stdout)).unwrap_or_else(|error| panic!("{error}"));
+    let BusKind::ModbusRtu { serial, devices, .. } = &config.buses()[0].kind else { panic!("{stdout}") };
+    assert_eq!((serial.port.as_str(), serial.baud), (port, 9_600));
+    let found: Vec<(u8, Table, u16)> =
+        devices.iter().map(|device| (device.unit_id, device.points[0].table, device.points[0].address)).collect();
+    assert_eq!(found, [(1, Table::Input, 0), (4, Table::Holding, 0)], "{stdout}");
+    let (code, stdout, stderr) = run(&[&words[..4], &["7-8"], &words[5..]].concat()).await;
+    assert_eq!((code, stdout.as_str()), (Some(1), ""), "{stderr}");
+}
+
+/// A block that reaches over a hole is refused as a whole: one by one, all that is there is found.
+#[tokio::test]
+async fn registers_are_found_one_by_one() {
+    let simulator = rtu().await;
+    let port = simulator.port().expect("a port");
+    let words = ["scan", "registers", "--port", port, "--unit-id", "1", "--timeout", "5s"];
+    let (code, stdout, stderr) = run(&[&words[..], &["input:0-9"]].concat()).await;
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stdout.contains("# input:2  0007  7  7\n"), "{stdout}");
+    let config = Config::parse(&ConfigText::new("found.toml", &stdout)).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(config.sensors().count(), 3, "{stdout}");
+    let (code, stdout, stderr) = run(&[&words[..], &["holding:0-3"]].concat()).await;
+    assert_eq!((code, stdout.as_str(), stderr.contains("4 refused")), (Some(1), "", true), "{stderr}");
+}
+
+/// Requests and answers as they are on a line, with noise between: each is told, and the noise is counted.
+#[tokio::test]
+async fn a_line_is_listened_to() {
+    let (mut ours, theirs) = SerialStream::pair().expect("a pseudo terminal");
+    let port = theirs.name().expect("a name");
+    let child = program(&["sniff", "--port", &port, "--baud", "9600", "--frames", "4"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    // CRCs by hand, from the specification's polynomial: 01 04 0000 0001 and 01 04 02 0007.
+    let exchange = [&[0xFF, 0xFF][..], &[1, 4, 0, 0, 0, 1, 0x31, 0xCA], &[1, 4, 2, 0, 7, 0xF8, 0xF2]].concat();
+    let talk = async {
+        // What is said before it listens is not heard.
+        let mut ticks = tokio::time::interval(Duration::from_millis(60));
+        loop {
+            ticks.tick().await;
+            ours.write_all(&exchange).await.expect("room");
+        }
+    };
+    let output = tokio::select! {
+        output = soon("the end", child.wait_with_output()) => output.expect("it ran"),
+        () = talk => unreachable!(),
+    };
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{stderr}");
+    assert!(stdout.contains("unit   1  function   4  request    address 0 count 1"), "{stdout}");
+    assert!(stdout.contains("answer     address 0 count 1") && stdout.contains("[7]"), "{stdout}");
+    assert!(stderr.contains("broken or foreign"), "{stderr}");
+    drop(theirs);
+}

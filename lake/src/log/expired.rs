@@ -1,0 +1,99 @@
+//! What of a table's folder nobody needs any more: files that no version in reach names, and commits
+//! before a checkpoint that is old enough.
+//!
+//! Follows the Delta protocol, "Vacuum" and "Metadata Cleanup". A data file may go if the newest version does
+//! not name it, if no remove of the last `retention` does (a reader may be pinned at a version before
+//! it), and if it is itself older than that (a writer may be about to commit it). Of the log everything may
+//! go that lies before a whole checkpoint and is, like that checkpoint, older than `retention`: every version of that
+//! time can still be read. Folders that start with `_` or `.` are others' and stay.
+//!
+//! Only reads; two listings and the newest checkpoint, however long the history.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use futures::TryStreamExt;
+use object_store::{ObjectMeta, ObjectStore};
+
+use super::{Listing, LogState, checkpoint, read_commit};
+use crate::{Lake, LakeError, TableName};
+
+/// What may be removed from a table's folder.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Expired {
+    /// Data files.
+    pub files: Vec<ObjectMeta>,
+    /// Commits and checkpoints.
+    pub log: Vec<ObjectMeta>,
+}
+
+/// Finds what may go. The table may move on meanwhile.
+///
+/// # Errors
+/// [`LakeError`]; nothing was found then.
+pub(crate) async fn find(lake: &Lake, table: TableName, retention: Duration) -> Result<Expired, LakeError> {
+    let retention_us = i64::try_from(retention.as_micros()).unwrap_or(i64::MAX);
+    let before_us = lake.clock().now_us().saturating_sub(retention_us);
+    // First what is there, then who needs it: what is committed in between is in the log that is read after.
+    let present = data_files(lake, table).await?;
+    let listing = Listing::of(lake, table, None).await?;
+    let needed = needed_files(lake, table, &listing, before_us).await?;
+    let folder = tjern_readings::keys::table(table.as_str());
+    let is_needed = |meta: &ObjectMeta| {
+        let Some(parts) = meta.location.prefix_match(&folder) else { return true };
+        needed.contains(&parts.map(|part| part.as_ref().to_owned()).collect::<Vec<_>>().join("/"))
+    };
+    let files = present.into_iter().filter(|meta| is_older(meta, before_us) && !is_needed(meta)).collect();
+    Ok(Expired { files, log: expired_log(&listing, before_us) })
+}
+
+fn is_older(meta: &ObjectMeta, before_us: i64) -> bool {
+    meta.last_modified.timestamp_micros() < before_us
+}
+
+async fn data_files(lake: &Lake, table: TableName) -> Result<Vec<ObjectMeta>, LakeError> {
+    let folder = tjern_readings::keys::table(table.as_str());
+    let metas: Vec<ObjectMeta> =
+        lake.objects().list(Some(&folder)).try_collect().await.map_err(|source| LakeError::store(&folder, source))?;
+    let is_data = |meta: &ObjectMeta| {
+        let hidden = |part: &str| part.starts_with(['_', '.']);
+        meta.location.prefix_match(&folder).is_some_and(|mut parts| !parts.any(|part| hidden(part.as_ref())))
+    };
+    Ok(metas.into_iter().filter(is_data).collect())
+}
+
+/// The files of the newest version, and those that were removed since `before_us`.
+async fn needed_files(
+    lake: &Lake,
+    table: TableName,
+    listing: &Listing,
+    before_us: i64,
+) -> Result<HashSet<String>, LakeError> {
+    let mut state = LogState::empty(table);
+    let mut removed = Vec::new();
+    if let Some((version, parts)) = listing.newest_checkpoint() {
+        for part in parts {
+            checkpoint::apply(&mut state, lake, part).await?;
+            removed.extend(checkpoint::removed(&state, lake, part).await?);
+        }
+        state.version = version;
+    }
+    for (version, key) in listing.commits.range(state.version + 1..) {
+        let entries = read_commit(lake, table, key).await?;
+        removed.extend(entries.removed.iter().cloned());
+        state.apply(entries);
+        state.version = *version;
+    }
+    let recent = removed.into_iter().filter(|one| one.at_ms.is_none_or(|at_ms| at_ms >= before_us / 1_000));
+    Ok(state.files.into_keys().chain(recent.map(|one| one.path)).collect())
+}
+
+fn expired_log(listing: &Listing, before_us: i64) -> Vec<ObjectMeta> {
+    let is_old = |version: i64| {
+        let mut of_version = listing.versioned.iter().filter(|(one, _)| *one == version);
+        of_version.all(|(_, meta)| is_older(meta, before_us))
+    };
+    let Some((kept, _)) = listing.newest_checkpoint_where(is_old) else { return Vec::new() };
+    let expired = listing.versioned.iter().filter(|(version, meta)| *version < kept && is_older(meta, before_us));
+    expired.map(|(_, meta)| meta.clone()).collect()
+}

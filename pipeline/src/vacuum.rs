@@ -1,0 +1,156 @@
+//! Vacuum: what no version of the last `retention` needs any more leaves the tables' folders.
+//!
+//! Compaction and rollups leave their old files behind, because somebody may be reading them, and each
+//! commit leaves an object in the log. This job removes both when they are old enough ([`Table::expired`] says
+//! which those are). It takes no lease: two at once remove the same objects, and what is gone is gone.
+//! A dry run finds the same and removes nothing.
+//!
+//! Limits: the listing of a table's folder is held in memory.
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use object_store::path::Path;
+use object_store::{Error, ObjectMeta, ObjectStore};
+use tjern_lake::{Lake, LakeError, Table, TableName};
+
+/// What became of one table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableVacuum {
+    /// Which table.
+    pub table: TableName,
+    /// The data files that went (or would go), by their keys.
+    pub files: Vec<Path>,
+    /// The commits and checkpoints that went (or would go), by their keys.
+    pub log: Vec<Path>,
+    /// How many bytes they held.
+    pub bytes: u64,
+}
+
+/// Removes what nobody needs any more who reads a version of the last `retention`, from every table.
+/// `dry_run` only says what that is.
+///
+/// # Errors
+/// [`LakeError`]. What was removed before stays so, and the rest is removed by the next run.
+pub async fn vacuum(lake: &Lake, retention: Duration, dry_run: bool) -> Result<Vec<TableVacuum>, LakeError> {
+    let mut outcomes = Vec::new();
+    for name in TableName::ALL {
+        let Some(table) = Table::open(lake, name).await? else { continue };
+        let expired = table.expired(retention).await?;
+        let bytes = expired.files.iter().chain(&expired.log).map(|meta| meta.size).sum();
+        let keys = |metas: Vec<ObjectMeta>| metas.into_iter().map(|meta| meta.location).collect::<Vec<_>>();
+        let outcome = TableVacuum { table: name, files: keys(expired.files), log: keys(expired.log), bytes };
+        if !dry_run {
+            // Oldest commits first: a run that breaks off leaves a log that begins somewhere, without a hole.
+            let mut log = outcome.log.clone();
+            log.sort();
+            remove(lake, outcome.files.clone()).await?;
+            remove(lake, log).await?;
+        }
+        outcomes.push(outcome);
+    }
+    Ok(outcomes)
+}
+
+async fn remove(lake: &Lake, keys: Vec<Path>) -> Result<(), LakeError> {
+    let locations = futures::stream::iter(keys.into_iter().map(Ok)).boxed();
+    let mut removed = lake.objects().delete_stream(locations);
+    while let Some(result) = removed.next().await {
+        match result {
+            Ok(_) | Err(Error::NotFound { .. }) => {}
+            Err(source) => return Err(LakeError::store("tables", source)),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Place, Row};
+    use tjern_readings::clock::Clock;
+
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    const MINUTE_US: i64 = 60_000_000;
+
+    /// Objects carry the disk's own times, so these tests live by the system's clock and go ahead of it.
+    async fn lived_in() -> Place {
+        let place = Place::new();
+        place.clock.set_us(Clock::system().now_us());
+        for round in 0..60 {
+            place.ingest(&[Row::new("sample", place.clock.now_us() + round * MINUTE_US, 1.0)]).await;
+        }
+        place.compact().await;
+        place
+    }
+
+    fn ahead(place: &Place, by: Duration) {
+        place.clock.set_us(place.clock.now_us() + i64::try_from(by.as_micros()).expect("small"));
+    }
+
+    async fn of_readings(place: &Place, dry_run: bool) -> TableVacuum {
+        vacuum(&place.lake, DAY, dry_run).await.expect("done").swap_remove(0)
+    }
+
+    #[tokio::test]
+    async fn what_was_compacted_a_moment_ago_stays_for_those_who_read_it() {
+        let place = lived_in().await;
+        let pinned = Table::open(&place.lake, TableName::Readings).await.expect("opened").expect("there");
+        let outcome = of_readings(&place, false).await;
+        assert_eq!((outcome.files.len(), outcome.log.len()), (0, 0));
+        ahead(&place, DAY / 2);
+        assert_eq!(of_readings(&place, false).await.files.len(), 0);
+        assert_eq!(place.readings().await.len(), 60);
+        assert_eq!(pinned.files().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn after_a_day_the_old_files_and_the_log_before_the_checkpoint_go_and_no_row() {
+        let place = lived_in().await;
+        ahead(&place, DAY + Duration::from_secs(3_600));
+        let told = of_readings(&place, true).await;
+        assert_eq!((told.files.len(), told.log.len()), (60, 49), "a checkpoint stands at version 49");
+        assert_eq!(of_readings(&place, true).await, told, "a dry run removes nothing");
+        assert_eq!(of_readings(&place, false).await, told);
+        assert_eq!(place.readings().await.len(), 60);
+        let again = of_readings(&place, false).await;
+        assert_eq!((again.files.len(), again.log.len(), again.bytes), (0, 0, 0));
+        place.ingest(&[Row::new("sample", place.clock.now_us() + 100 * MINUTE_US, 1.0)]).await;
+        assert_eq!(place.readings().await.len(), 61);
+    }
+
+    /// What a writer has written and not yet committed is nobody's waste, until it is a day old.
+    #[tokio::test]
+    async fn a_file_that_nobody_named_yet_is_given_a_day() {
+        let place = lived_in().await;
+        let stray = place.folder.path().join("lake/tables/readings/stray.parquet");
+        std::fs::write(&stray, b"rows").expect("written");
+        std::fs::create_dir(place.folder.path().join("lake/tables/readings/_theirs")).expect("made");
+        std::fs::write(place.folder.path().join("lake/tables/readings/_theirs/x"), b"x").expect("written");
+        of_readings(&place, false).await;
+        assert!(stray.exists());
+        ahead(&place, DAY + Duration::from_secs(3_600));
+        of_readings(&place, false).await;
+        assert!(!stray.exists());
+        assert!(place.folder.path().join("lake/tables/readings/_theirs/x").exists());
+    }
+
+    /// A removal of the last day counts also where only a checkpoint still tells of it.
+    #[tokio::test]
+    async fn a_late_removal_counts_from_its_own_time() {
+        let place = lived_in().await;
+        ahead(&place, DAY * 2);
+        for round in 0..55 {
+            place.ingest(&[Row::new("state", place.clock.now_us() + round * MINUTE_US, 1.0)]).await;
+        }
+        place.compact().await;
+        let compacted = place.clock.now_us();
+        for round in 0..55 {
+            place.ingest(&[Row::new("angle", place.clock.now_us() + round * MINUTE_US, 1.0)]).await;
+        }
+        assert_eq!(of_readings(&place, true).await.files.len(), 60, "not those that were removed just now");
+        place.clock.set_us(compacted);
+        ahead(&place, DAY + Duration::from_secs(60));
+        assert_eq!(of_readings(&place, true).await.files.len(), 60 + 55 + 1);
+    }
+}
