@@ -8,9 +8,9 @@ mod progress;
 pub mod read;
 pub mod run;
 pub mod scan;
+pub mod simulate;
 pub mod sniff;
 mod target;
-pub mod simulate;
 
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;

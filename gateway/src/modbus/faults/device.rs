@@ -152,7 +152,7 @@ impl Device {
     fn answer(&self, request: &[u8]) -> Option<Asked> {
         let (head, unit, pdu) = match self.framing {
             Framing::Tcp => (&request[..4], request[6], &request[7..]),
-            Framing::Rtu => {
+            Framing::Rtu | Framing::Lines => {
                 assert_eq!(crc(&request[..6]), request[6..], "a request with a wrong CRC: {request:02x?}");
                 (&request[..0], request[0], &request[1..6])
             }
@@ -189,7 +189,7 @@ async fn listen(device: Arc<Device>, mut reads: ReadHalf<DuplexStream>, answers:
     let mut request = [0_u8; 12];
     let request = match device.framing {
         Framing::Tcp => &mut request[..],
-        Framing::Rtu => &mut request[..8],
+        Framing::Rtu | Framing::Lines => &mut request[..8],
     };
     while reads.read_exact(request).await.is_ok() {
         if device.answer(request).is_some_and(|answer| answers.send(answer).is_err()) {
