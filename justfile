@@ -66,3 +66,4 @@ deny:
 campaign: (peers "--seconds" "900")
     PROPTEST_CASES=4096 cargo test --workspace
     TJERN_FAULTS_SEEDS=10000 TJERN_FAULTS_FIRST=$RANDOM$RANDOM cargo test -p tjern-gateway --lib faults:: -- --nocapture
+    TJERN_OUTAGE_S=259200 cargo test --release -p tjern-gateway --test outage 72 -- --nocapture

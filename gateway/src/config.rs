@@ -9,6 +9,7 @@
 mod check;
 mod device;
 mod file;
+mod upload;
 mod wire;
 
 use std::path::{Path, PathBuf};
@@ -24,6 +25,7 @@ use crate::grid::Grid;
 use crate::modbus::timing::Line;
 use crate::modbus::transport::Table;
 use crate::value::{NumberType, Order, Scaling};
+pub use upload::UploadConfig;
 
 /// A configuration that makes sense.
 #[derive(Debug, Clone)]
@@ -32,7 +34,7 @@ pub struct Config {
     gateway: SourceName,
     lake: LakeUrl,
     spool: SpoolConfig,
-    upload_every: Period,
+    upload: UploadConfig,
     buses: Vec<Bus>,
 }
 
@@ -271,11 +273,16 @@ impl Config {
         self.text.path()
     }
 
-    /// The SHA-256 (hex) of the text without secrets. There are none today: credentials come from
-    /// the environment.
+    /// The text without what looks like a secret in it: what is uploaded.
+    #[must_use]
+    pub fn public_text(&self) -> String {
+        self.text.without_secrets()
+    }
+
+    /// The SHA-256 (hex) of the text without secrets.
     #[must_use]
     pub fn sha256(&self) -> String {
-        Sha256::digest(self.text().as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+        Sha256::digest(self.public_text().as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// The source's name.
@@ -299,7 +306,13 @@ impl Config {
     /// `[upload] every`.
     #[must_use]
     pub const fn upload_every(&self) -> Period {
-        self.upload_every
+        self.upload.every
+    }
+
+    /// `[upload]`.
+    #[must_use]
+    pub const fn upload(&self) -> &UploadConfig {
+        &self.upload
     }
 
     /// The buses.

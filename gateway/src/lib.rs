@@ -24,5 +24,6 @@ pub mod modbus;
 pub mod run;
 pub mod simulate;
 pub mod spool;
+pub mod system;
 pub mod upload;
 pub mod value;

@@ -25,7 +25,8 @@ use crate::bus::state::BusStates;
 use crate::bus::{self, BusContext, Newest, READINGS_QUEUE};
 use crate::config::{Bus, Config};
 use crate::spool::{Spool, SpoolError, SpoolSettings};
-use crate::upload::{self, UploadSettings};
+use crate::system::SystemReadings;
+use crate::upload::{self, UploadSettings, UploadState};
 
 /// Transactions under way get so long to end: a timeout may be longer than a shutdown.
 const BUS_GRACE: Duration = Duration::from_secs(10);
@@ -80,10 +81,13 @@ async fn run_over(spool: Spool, config: Config, options: RunOptions) -> Result<(
     let RunOptions { clock, stop, store } = options;
     announce(&config, &spool);
     let upload_stop = CancellationToken::new();
-    let (uploader, upload_ended) =
-        watched(upload::run(spool.clone(), upload_settings(&config, store), upload_stop.clone()));
+    let upload_state = UploadState::default();
+    let settings = upload_settings(&config, store, &clock, upload_state.clone());
+    let (uploader, upload_ended) = watched(upload::run(spool.clone(), settings, upload_stop.clone()));
     let (readings, received) = mpsc::channel(READINGS_QUEUE);
-    let (appender, append_ended) = watched(append(spool.clone(), received));
+    // How far the clock is off nobody says here yet.
+    let system = SystemReadings::new(config.gateway(), clock.clone(), upload_state.clone(), || None);
+    let (appender, append_ended) = watched(append(spool.clone(), system.ok(), received));
     let bus_stop = stop.child_token();
     let buses = start_buses(&config, &clock, readings.clone(), &spool, &bus_stop);
     let ended = tokio::select! {
@@ -139,13 +143,18 @@ async fn open_spool(config: &Config, clock: Clock) -> Result<Spool, RunError> {
     Ok(tokio::task::spawn_blocking(move || Spool::open(settings, clock)).await??)
 }
 
-fn upload_settings(config: &Config, store: Option<Store>) -> UploadSettings {
+fn upload_settings(config: &Config, store: Option<Store>, clock: &Clock, state: UploadState) -> UploadSettings {
+    let upload = config.upload();
     UploadSettings {
-        lake: config.lake().clone(),
-        source: config.gateway().clone(),
-        every: config.upload_every().duration(),
-        configuration: Some((config.sha256(), config.text().to_owned())),
+        every: upload.every.duration(),
+        configuration: Some((config.sha256(), config.public_text())),
         store,
+        limits: upload.limits,
+        live_first_after: upload.live_first_after,
+        credentials_file: upload.credentials_file.clone(),
+        clock: clock.clone(),
+        state,
+        ..UploadSettings::new(config.lake().clone(), config.gateway().clone())
     }
 }
 
@@ -165,13 +174,16 @@ fn announce(config: &Config, spool: &Spool) {
 }
 
 /// The one way into the spool.
-async fn append(spool: Spool, mut received: mpsc::Receiver<Vec<Reading>>) {
+async fn append(spool: Spool, mut system: Option<SystemReadings>, mut received: mpsc::Receiver<Vec<Reading>>) {
     while let Some(mut readings) = received.recv().await {
         let came = readings.len();
         // No batch may hold such a time, and one would keep all others of its batch out of the lake.
         readings.retain(|reading| TIMES_US.contains(&reading.time_us));
         if readings.len() < came {
             error!(readings = came - readings.len(), "the clock is centuries off: these are not kept");
+        }
+        if let Some(system) = &mut system {
+            system.join(&mut readings);
         }
         spool.append(readings).await;
     }

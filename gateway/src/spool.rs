@@ -240,6 +240,18 @@ impl Spool {
         self.ask(|reply| Command::Renew(landed, reply)).await.unwrap_or(false)
     }
 
+    /// Seals everything, and begins a new epoch for what comes from now on; what waits keeps its numbers
+    /// and is offered first. Says whether that worked; if not, nothing has changed.
+    pub async fn begin_epoch(&self) -> bool {
+        self.ask(Command::BeginEpoch).await.unwrap_or(false)
+    }
+
+    /// From now on no batch is sealed that is larger, but for one of a single reading.
+    pub async fn limit_batches(&self, bytes: u64) {
+        // A spool that is closed seals nothing.
+        let _ = self.commands.send(Command::LimitBatches(bytes)).await;
+    }
+
     /// Syncs and closes the spool; its folder is free when this returns.
     pub async fn close(self) {
         let Self { commands, disk, .. } = self;

@@ -1,62 +1,62 @@
 //! Upload: sealed objects from the spool to the landing zone, each once.
 //!
 //! Every `every` the spool seals what it has, and all that is sealed goes out, oldest first, at most
-//! [`IN_FLIGHT_MAX`] at once. An object leaves the spool only when the lake has it, which is *put and
-//! accepted*, or *already there and the same*. After a failure the pause grows, with jitter; the gateway
-//! polls on, and one line says that the lake is away and one that it is back.
+//! `in_flight` at once and not faster than `max_rate`. An object leaves the spool only when the lake has it,
+//! which is *put and accepted*, or *already there and the same*. After a failure the pause grows, with
+//! jitter; the gateway polls on, and one line says that the lake is away and one that it is back.
 //!
 //! A spool that finds another's objects under its own numbers is a copy. That is looked for at the
 //! first contact of a run, by listing what lies past the spool's numbers, and with every put. It then
 //! begins a new epoch for everything that was not sent ([`Spool::renew_epoch`]).
 //!
+//! Where it is configured, an outage that was long ends with a new epoch as well: what waits drains under the
+//! old one, oldest first, and every `every` what is new goes before it. An epoch's `closed` goes only when
+//! nothing of it waits any more.
+//!
 //! Nothing here ends the process. What cannot be sent when the gateway stops stays for its next start.
+//! No error, log line or state carries a secret: what could is scrubbed (`credentials`).
 
 mod backoff;
 mod contact;
+mod credentials;
 mod landing;
+mod line;
+mod send;
+mod settings;
+mod state;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{StreamExt, stream};
-use object_store::ObjectStore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use tjern_readings::batch;
 use tjern_readings::keys::Landed;
-use tjern_readings::sensor::SourceName;
-use tjern_readings::store::{LakeUrl, Store, StoreError};
+use tjern_readings::store::{self, Store, StoreError};
 
 use crate::spool::{SealedKind, SealedObject, Spool, SpoolError};
 use backoff::Backoff;
+use credentials::{Credentials, CredentialsError};
 use landing::Outcome;
-
-/// The most objects that are under way at once.
-pub const IN_FLIGHT_MAX: usize = 4;
+use line::{Line, Pace};
+pub(crate) use settings::BATCH_BYTES_LEAST;
+pub use settings::{IN_FLIGHT_DEFAULT, UploadLimits, UploadSettings};
+pub use state::{UploadSnapshot, UploadState};
 
 /// How long a gateway that stops goes on uploading.
 pub const FINAL_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Where readings go, and how often.
-#[derive(Debug, Clone)]
-pub struct UploadSettings {
-    /// The lake.
-    pub lake: LakeUrl,
-    /// Who sends them: the same as the spool's.
-    pub source: SourceName,
-    /// How often batches are sealed and sent.
-    pub every: Duration,
-    /// SHA-256 (hex) and text, without secrets, of the configuration that the batches name.
-    pub configuration: Option<(String, String)>,
-    /// The lake's store where it is open already; otherwise it is opened when it is first needed.
-    pub store: Option<Store>,
-}
+/// How often it tries at the end, where the lake was there until then.
+const FINAL_ATTEMPTS: u32 = 3;
 
 /// Why a round of uploads was not finished.
 #[derive(Debug, thiserror::Error)]
 enum UploadError {
     #[error(transparent)]
     Open(#[from] Box<StoreError>),
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
     #[error("cannot put `{key}` into the lake: {source}")]
     Put { key: object_store::path::Path, source: object_store::Error },
     #[error("cannot read `{key}` in the lake: {source}")]
@@ -71,8 +71,28 @@ enum UploadError {
     Cut(#[from] tokio::task::JoinError),
 }
 
+impl UploadError {
+    /// The store's own word, where it had one.
+    const fn of_store(&self) -> Option<&object_store::Error> {
+        match self {
+            Self::Put { source, .. } | Self::Get { source, .. } | Self::List { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}
+
+/// What is left after a round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Round {
+    /// Everything that was sealed is in the lake.
+    Drained,
+    /// It was time to look for something new first.
+    More,
+}
+
 /// Seals and uploads until `stop`, then once more for at most [`FINAL_PATIENCE`].
 pub async fn run(spool: Spool, settings: UploadSettings, stop: CancellationToken) {
+    spool.limit_batches(settings.limits.batch_bytes()).await;
     let mut uploader = Uploader::new(spool.clone(), settings);
     let patience = async {
         stop.cancelled().await;
@@ -92,37 +112,64 @@ struct Uploader {
     spool: Spool,
     settings: UploadSettings,
     store: Option<Store>,
+    credentials: Credentials,
     backoff: Backoff,
+    pace: Arc<Pace>,
     /// Whether the lake answered last; unknown at first.
     reachable: Option<bool>,
+    /// Since when it has not taken anything.
+    failing_since: Option<Instant>,
     contacted: bool,
     configuration_sent: bool,
+    /// The oldest time in the batch that waits longest.
+    oldest: Option<(SealedObject, Option<i64>)>,
 }
 
 impl Uploader {
     fn new(spool: Spool, settings: UploadSettings) -> Self {
         Self {
             store: settings.store.clone(),
+            credentials: Credentials::new(settings.credentials_file.clone()),
             backoff: Backoff::new(settings.every),
+            pace: Arc::new(Pace::new(settings.limits.bytes_per_s)),
             spool,
             settings,
             reachable: None,
+            failing_since: None,
             contacted: false,
             configuration_sent: false,
+            oldest: None,
         }
     }
 
     async fn until(&mut self, stop: &CancellationToken) {
+        let mut seal_at = Instant::now();
+        // A reply that is lost at the end is no reason to leave a batch behind; a lake that is away is.
+        let mut attempts_left = FINAL_ATTEMPTS;
+        self.observe().await;
         loop {
-            let began = Instant::now();
             let is_last = stop.is_cancelled();
-            let result = Box::pin(self.round()).await;
-            self.note(&result);
+            if is_last || Instant::now() >= seal_at {
+                seal_at = Instant::now() + self.settings.every;
+                self.spool.seal().await;
+            }
+            let taken = self.settings.state.snapshot().uploaded_batches;
+            // What is left at the end has all the time there is.
+            let result = Box::pin(self.round((!is_last).then_some(seal_at))).await;
+            self.observe().await;
+            let answered = self.reachable == Some(true) || attempts_left < FINAL_ATTEMPTS;
+            self.note(&result, taken);
             if is_last {
-                return;
+                attempts_left -= 1;
+                if result.is_ok() || attempts_left == 0 || !answered {
+                    return;
+                }
+                tokio::time::sleep(self.backoff.next_pause()).await;
+                continue;
             }
             let pause = match result {
-                Ok(()) => self.settings.every.saturating_sub(began.elapsed()),
+                Ok(Round::Drained) => seal_at.saturating_duration_since(Instant::now()),
+                Ok(Round::More) => Duration::ZERO,
                 Err(_) => self.backoff.next_pause(),
             };
             tokio::select! {
@@ -133,38 +180,99 @@ impl Uploader {
     }
 
     /// Says when the lake goes away and when it comes back, and nothing in between.
-    fn note(&mut self, result: &Result<(), UploadError>) {
-        match result {
-            Ok(()) => {
+    fn note(&mut self, result: &Result<Round, UploadError>, taken_before: u64) {
+        let text = result.as_ref().err().map(|error| self.told(error));
+        let lake = &self.settings.lake;
+        match &text {
+            None => {
                 self.backoff.reset();
+                self.failing_since = None;
                 if self.reachable != Some(true) {
-                    tracing::info!(lake = %self.settings.lake, "the lake is reached");
+                    tracing::info!(%lake, "the lake is reached");
                 }
             }
-            Err(error) if self.reachable != Some(false) => {
-                tracing::warn!(lake = %self.settings.lake, %error, "nothing can be uploaded; readings stay in the spool and this is tried again");
+            Some(error) if self.reachable != Some(false) => {
+                tracing::warn!(%lake, error, "nothing can be uploaded; readings stay in the spool and this is tried again");
             }
-            Err(error) => tracing::debug!(%error, "still nothing can be uploaded"),
+            Some(error) => tracing::debug!(error, "still nothing can be uploaded"),
+        }
+        if text.is_some() {
+            let took_some = self.settings.state.snapshot().uploaded_batches > taken_before;
+            self.failing_since = self.failing_since.filter(|_| !took_some).or_else(|| Some(Instant::now()));
         }
         self.reachable = Some(result.is_ok());
+        self.settings.state.round(self.settings.clock.now_us(), text);
+        if let Err(error) = result {
+            self.consider_credentials(error);
+        }
     }
 
-    /// Seals, and uploads everything that is sealed.
-    async fn round(&mut self) -> Result<(), UploadError> {
-        self.spool.seal().await;
+    /// An error as a person may read it: with what to do, and without secrets.
+    fn told(&self, error: &UploadError) -> String {
+        let hint = match error.of_store() {
+            Some(of_store) => self.credentials.missing(&self.settings.lake).or_else(|| store::hint(of_store)),
+            None => None,
+        };
+        let hint = hint.map_or_else(String::new, |hint| format!("; hint: {hint}"));
+        self.credentials.scrub(&format!("{error}{hint}"))
+    }
+
+    /// After a refusal, or where the file has another text, the lake is opened with what it says now.
+    fn consider_credentials(&mut self, error: &UploadError) {
+        let refused = error.of_store().is_some_and(store::is_refusal);
+        let changed = self.credentials.have_changed();
+        if self.settings.store.is_none() && (refused || changed) {
+            self.store = None;
+            if changed {
+                tracing::info!("the lake's credentials have changed: they are read again");
+                self.backoff.reset();
+            }
+        }
+    }
+
+    /// Uploads what is sealed, until it is time to seal again.
+    async fn round(&mut self, until: Option<Instant>) -> Result<Round, UploadError> {
         let store = self.open().await?.objects();
-        self.send_configuration(&*store).await;
-        if !self.contacted {
-            if contact::is_contested(&self.spool, &self.settings.source, &*store).await? {
-                self.renew(&*store).await?;
+        let state = self.settings.state.clone();
+        let pace = Arc::clone(&self.pace);
+        self.round_over(&Line { store: &*store, state: &state, pace: &pace }, until).await
+    }
+
+    async fn round_over(&mut self, line: &Line<'_>, until: Option<Instant>) -> Result<Round, UploadError> {
+        self.send_configuration(line).await;
+        let live_is_due = self.live_is_due().await;
+        if !self.contacted || live_is_due {
+            if contact::is_contested(&self.spool, &self.settings.source, line).await? {
+                self.renew(line).await?;
+            } else if live_is_due && self.spool.begin_epoch().await {
+                tracing::info!("the lake is back after a long time: what is new goes first, what waited behind it");
             }
             self.contacted = true;
         }
-        if self.send_all(&*store).await? == Outcome::Foreign {
-            self.renew(&*store).await?;
-            self.send_all(&*store).await?;
+        let (outcome, round) = self.send_all(line, until).await?;
+        if outcome == Outcome::Foreign {
+            self.renew(line).await?;
+            return Ok(self.send_all(line, until).await?.1);
         }
-        Ok(())
+        Ok(round)
+    }
+
+    /// Whether so much waits after so long an outage that what is new should not wait behind it.
+    async fn live_is_due(&mut self) -> bool {
+        let Some(after) = self.settings.live_first_after else { return false };
+        let outage = self.failing_since.is_some_and(|since| since.elapsed() >= after);
+        // A power cut is an outage as well, of which only the readings tell.
+        let waited = || {
+            self.settings.clock.now_us()
+                - self.oldest.as_ref().and_then(|(_, time_us)| *time_us).unwrap_or(i64::MAX / 2)
+        };
+        let is_old = !self.contacted && waited() >= i64::try_from(after.as_micros()).unwrap_or(i64::MAX);
+        if !outage && !is_old {
+            return false;
+        }
+        let current = self.spool.epoch();
+        let waiting = self.spool.sealed().await.iter().filter(|object| object.epoch == current).count();
+        waiting > self.settings.limits.in_flight()
     }
 
     async fn open(&mut self) -> Result<Store, UploadError> {
@@ -172,103 +280,62 @@ impl Uploader {
             return Ok(store.clone());
         }
         let lake = self.settings.lake.clone();
+        let access = self.credentials.read(&lake)?.with_timeout(self.settings.limits.request_timeout());
         // A folder is created and synced: work that blocks.
-        let store = tokio::task::spawn_blocking(move || Store::open(&lake).map_err(Box::new)).await??;
+        let opening = tokio::task::spawn_blocking(move || Store::open_with(&lake, &access).map_err(Box::new));
+        let store = opening.await??;
         self.store = Some(store.clone());
         Ok(store)
     }
 
     /// Sends the configuration's text once. Batches do not wait for it.
-    async fn send_configuration(&mut self, store: &dyn ObjectStore) {
+    async fn send_configuration(&mut self, line: &Line<'_>) {
         let Some((sha256, text)) = self.settings.configuration.as_ref().filter(|_| !self.configuration_sent) else {
             return;
         };
         let landed = Landed::Configuration(sha256.clone());
         let key = landed.key(&self.settings.source);
-        match landing::put_once(store, &key, &landed, &text.clone().into()).await {
+        match landing::put_once(line, &key, &landed, &text.clone().into()).await {
             Ok(Outcome::Landed) => self.configuration_sent = true,
             Ok(Outcome::Foreign) => {
                 tracing::error!(%key, "the lake has another text under this configuration's hash; it is left alone");
                 self.configuration_sent = true;
             }
-            Err(error) => tracing::debug!(%key, %error, "cannot upload the configuration yet"),
+            Err(error) => {
+                let error = self.credentials.scrub(&error.to_string());
+                tracing::debug!(%key, error, "cannot upload the configuration yet");
+            }
         }
     }
 
-    /// Sends what is sealed, oldest first.
-    async fn send_all(&self, store: &dyn ObjectStore) -> Result<Outcome, UploadError> {
+    /// Says what waits.
+    async fn observe(&mut self) {
         let objects = self.spool.sealed().await;
-        let (closed, objects): (Vec<_>, Vec<_>) =
-            objects.into_iter().partition(|object| object.kind == SealedKind::Closed);
-        let mut outcome = self.send(store, objects).await?;
-        // Only behind everything of its epoch.
-        if outcome == Outcome::Landed {
-            outcome = self.send(store, closed).await?;
+        let oldest = objects.iter().find(|object| object.kind == SealedKind::Batch);
+        if self.oldest.as_ref().map(|(object, _)| object) != oldest {
+            self.oldest = match oldest {
+                None => None,
+                Some(object) => {
+                    let bytes = self.spool.bytes(object).await.ok();
+                    let batch = bytes.and_then(|bytes| batch::decode(&bytes).ok());
+                    let times_us = batch.and_then(|batch| batch.times_us().ok().flatten());
+                    Some((object.clone(), times_us.map(|(oldest_us, _)| oldest_us)))
+                }
+            };
         }
-        Ok(outcome)
-    }
-
-    async fn send(&self, store: &dyn ObjectStore, objects: Vec<SealedObject>) -> Result<Outcome, UploadError> {
-        let current = self.spool.epoch();
-        let sending = objects.into_iter().map(|object| async {
-            let result = self.send_one(store, &object).await;
-            (object, result)
-        });
-        let mut results = stream::iter(sending).buffered(IN_FLIGHT_MAX);
-        let (mut contested, mut unreadable) = (Outcome::Landed, None);
-        while let Some((object, result)) = results.next().await {
-            match result {
-                Ok(Outcome::Landed) => self.spool.remove(&object).await,
-                // A former epoch has no more numbers to give: what stands there stays, and so does ours.
-                Ok(Outcome::Foreign) if object.epoch != current => self.leave_contested(&object).await,
-                Ok(Outcome::Foreign) => contested = Outcome::Foreign,
-                // One file that cannot be read holds up no other.
-                Err(error @ UploadError::Spool(_)) => unreadable = Some(error),
-                Err(error) => return Err(error),
-            }
-        }
-        unreadable.map_or(Ok(contested), Err)
-    }
-
-    async fn send_one(&self, store: &dyn ObjectStore, object: &SealedObject) -> Result<Outcome, UploadError> {
-        let bytes = match self.spool.bytes(object).await {
-            Err(SpoolError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-                return Ok(self.give_up(object, &source).await);
-            }
-            bytes => bytes?,
-        };
-        if object.kind == SealedKind::Batch
-            && let Err(error) = batch::decode(&bytes)
-        {
-            return Ok(self.give_up(object, &error).await);
-        }
-        let landed = object.landed();
-        let key = landed.key(&self.settings.source);
-        let put = landing::put_once(store, &key, &landed, &bytes).await;
-        put.map_err(|source| UploadError::Put { key, source })
-    }
-
-    /// A gap takes the place of a batch that cannot be read, and is sent in the next round. An object that
-    /// has left the spool meanwhile is none of this.
-    async fn give_up(&self, object: &SealedObject, error: &(dyn std::error::Error + Sync)) -> Outcome {
-        tracing::error!(bounds = %object.bounds, error = %error, "a batch in the spool cannot be read: a gap takes its place");
-        self.spool.give_up(object).await;
-        Outcome::Landed
-    }
-
-    async fn leave_contested(&self, object: &SealedObject) {
-        tracing::error!(epoch = %object.epoch, bounds = %object.bounds, "the lake has other readings under numbers of a former epoch; ours are kept aside");
-        self.spool.set_aside(object).await;
+        let bytes = objects.iter().map(|object| object.length).sum();
+        let oldest_us = self.oldest.as_ref().and_then(|(_, time_us)| *time_us);
+        self.settings.state.waiting(objects.len() as u64, bytes, oldest_us);
     }
 
     /// This spool is a copy: what the lake has of it goes, the rest gets new numbers.
-    async fn renew(&self, store: &dyn ObjectStore) -> Result<(), UploadError> {
+    async fn renew(&self, line: &Line<'_>) -> Result<(), UploadError> {
         tracing::error!(epoch = %self.spool.epoch(), "another gateway writes under this spool's numbers: it was cloned or restored; it begins a new epoch; hint: give each gateway a spool of its own");
-        let known = contact::landed_objects(&self.spool, &self.settings.source, store).await?;
+        let known = contact::landed_objects(&self.spool, &self.settings.source, line).await?;
         for object in known {
             self.spool.remove(&object).await;
         }
-        let landed = contact::landed_readings(&self.spool, &self.settings.source, store).await?;
+        let landed = contact::landed_readings(&self.spool, &self.settings.source, line).await?;
         if self.spool.renew_epoch_without(landed).await { Ok(()) } else { Err(UploadError::Renewal) }
     }
 }

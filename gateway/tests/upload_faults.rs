@@ -166,13 +166,12 @@ fn spool_in(dir: &FilePath) -> Spool {
 }
 
 fn settings(store: &Arc<Faulty>) -> UploadSettings {
-    let lake = "memory:///".parse().expect("a lake");
+    let lake: tjern_readings::store::LakeUrl = "memory:///".parse().expect("a lake");
     UploadSettings {
-        store: Some(Store::over(Arc::clone(store) as Arc<dyn ObjectStore>, "memory:///".parse().expect("a lake"))),
-        lake,
-        source: source(),
+        store: Some(Store::over(Arc::clone(store) as Arc<dyn ObjectStore>, lake.clone())),
         every: Duration::from_millis(20),
         configuration: Some(("ab".repeat(32), "version = 1\n".to_owned())),
+        ..UploadSettings::new(lake, source())
     }
 }
 
@@ -247,6 +246,24 @@ async fn a_lost_reply_neither_loses_nor_doubles() {
             spool.close().await;
         }
     }
+}
+
+/// The canary: an uploader that takes "already exists" for its own success is seen to lose.
+#[tokio::test]
+async fn an_uploader_that_believes_is_found_out() {
+    let place = tempfile::tempdir().expect("a folder");
+    let (spool, store) = (spool_in(place.path()), Faulty::new([(2, Fault::BeforeAsExisting)]));
+    fill(&spool, 0..6).await;
+    for object in spool.sealed().await {
+        let (key, bytes) = (object.landed().key(&source()), spool.bytes(&object).await.expect("read"));
+        match store.put_opts(&key, PutPayload::from_bytes(bytes), object_store::PutMode::Create.into()).await {
+            Ok(_) | Err(Error::AlreadyExists { .. }) => spool.remove(&object).await,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(spool.sealed().await.is_empty());
+    let listed: Vec<ObjectMeta> = store.objects.list(None).try_collect().await.expect("listed");
+    assert_eq!(listed.len(), 5, "one batch of six is lost, and the uploader does not know");
 }
 
 /// Many puts fail in many ways: seeds are printed, `TJERN_SEED` names one.

@@ -3,6 +3,10 @@
 //!
 //! Files are TOML. Unknown keys are errors. Reading a file is the only I/O here.
 
+mod secrets;
+
+pub use secrets::without_secrets;
+
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -13,10 +17,17 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 /// A configuration's text, and the file it came from.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ConfigText {
     path: PathBuf,
     text: String,
+}
+
+impl fmt::Debug for ConfigText {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.without_secrets();
+        formatter.debug_struct("ConfigText").field("path", &self.path).field("text", &text).finish()
+    }
 }
 
 /// What is wrong with a configuration.
@@ -90,6 +101,12 @@ impl ConfigText {
         &self.text
     }
 
+    /// The text without what looks like a secret in it.
+    #[must_use]
+    pub fn without_secrets(&self) -> String {
+        without_secrets(&self.text)
+    }
+
     /// Reads the text as TOML of the shape `T`.
     ///
     /// # Errors
@@ -106,7 +123,8 @@ impl ConfigText {
     /// A problem at a place of this text (bytes from the start).
     #[must_use]
     pub fn problem(&self, span: Range<usize>, message: impl Into<String>, hint: Option<String>) -> Problem {
-        let message = message.into();
+        let message = secrets::scrubbed(&message.into(), &self.text);
+        let hint = hint.map(|hint| secrets::scrubbed(&hint, &self.text));
         let start = self.text.floor_char_boundary(span.start);
         let before = &self.text[..start];
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
@@ -128,7 +146,8 @@ impl ConfigText {
 
     fn render(&self, span: Range<usize>, message: &str, hint: Option<&str>) -> String {
         let path = self.path.display().to_string();
-        let snippet = Snippet::source(&self.text).path(&path).annotation(AnnotationKind::Primary.span(span));
+        let shown = secrets::painted_over(&self.text);
+        let snippet = Snippet::source(&shown).path(&path).annotation(AnnotationKind::Primary.span(span));
         let group = Level::ERROR.primary_title(message).element(snippet);
         match hint {
             Some(hint) => Renderer::plain().render(&[group.element(Level::HELP.with_name("hint").message(hint))]),

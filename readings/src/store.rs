@@ -5,21 +5,24 @@
 //! `gs://bucket/prefix` are clouds, whose credentials come from the environment and never from the
 //! URL. `memory:///` is for tests.
 
+pub mod access;
 pub mod local;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use object_store::aws::AmazonS3Builder;
-use object_store::azure::MicrosoftAzureBuilder;
-use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::memory::InMemory;
 use object_store::prefix::PrefixStore;
-use object_store::{BackoffConfig, ObjectStore, ObjectStoreScheme, RetryConfig};
+use object_store::{BackoffConfig, ClientOptions, ObjectStore, ObjectStoreScheme, RetryConfig};
 use serde::Deserialize;
 use url::Url;
 
+use crate::configuration::without_secrets;
+pub use access::Access;
 use local::SyncedFolder;
 
 /// How often a request to a cloud is repeated before it fails. Whoever asked knows better what to do
@@ -55,8 +58,13 @@ pub enum StoreError {
         what: String,
     },
     /// The store refused to be opened.
-    #[error("cannot open the lake `{url}`: {source}")]
+    #[error(
+        "cannot open the lake `{url}`: {source}; hint: {}",
+        .hint.unwrap_or("how a cloud is reached is said by the variables AWS_…, AZURE_…, GOOGLE_… of the environment: docs/configuration.md")
+    )]
     Open {
+        /// What is missing, where that is known.
+        hint: Option<&'static str>,
         /// Which lake.
         url: LakeUrl,
         /// Why.
@@ -100,7 +108,7 @@ impl std::str::FromStr for LakeUrl {
     type Err = StoreError;
 
     fn from_str(text: &str) -> Result<Self, StoreError> {
-        let refused = |text: &str, what: &str| StoreError::Url { text: text.to_owned(), what: what.to_owned() };
+        let refused = |text: &str, what: &str| StoreError::Url { text: without_secrets(text), what: what.to_owned() };
         let mut url = Url::parse(text).map_err(|error| refused(text, &error.to_string()))?;
         if !url.username().is_empty() || url.password().is_some() || url.query().is_some() {
             url.set_query(None);
@@ -141,12 +149,20 @@ impl Store {
     /// [`StoreError::Folder`] where a local folder cannot be had, [`StoreError::Open`] where the
     /// environment does not say how to reach a cloud.
     pub fn open(url: &LakeUrl) -> Result<Self, StoreError> {
+        Self::open_with(url, &Access::from_environment())
+    }
+
+    /// The same, with what is needed to reach a cloud from elsewhere.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_with(url: &LakeUrl, access: &Access) -> Result<Self, StoreError> {
         let objects: Arc<dyn ObjectStore> = match url.local_folder() {
             Some(path) => {
                 let refused = |source| StoreError::Folder { path: path.clone(), source };
                 Arc::new(SyncedFolder::create(&path).map_err(refused)?)
             }
-            None => open_remote(url.url())?,
+            None => open_remote(url, access)?,
         };
         Ok(Self { objects, url: url.clone() })
     }
@@ -170,25 +186,21 @@ impl Store {
     }
 }
 
-fn open_remote(url: &Url) -> Result<Arc<dyn ObjectStore>, StoreError> {
-    let refused = |source| StoreError::Open { url: LakeUrl(url.clone()), source: Box::new(source) };
-    let (_, prefix) = ObjectStoreScheme::parse(url).map_err(|error| refused(error.into()))?;
-    let environment = std::env::vars_os()
-        .filter_map(|(key, value)| Some((key.into_string().ok()?.to_ascii_lowercase(), value.into_string().ok()?)))
-        .filter(|(key, _)| ["aws_", "azure_", "google_"].iter().any(|known| key.starts_with(known)));
-    Ok(Arc::new(PrefixStore::new(open_cloud(url, environment).map_err(refused)?, prefix)))
+fn open_remote(url: &LakeUrl, access: &Access) -> Result<Arc<dyn ObjectStore>, StoreError> {
+    let hint = access.missing(url);
+    let refused = |source| StoreError::Open { hint, url: url.clone(), source: Box::new(source) };
+    let (_, prefix) = ObjectStoreScheme::parse(url.url()).map_err(|error| refused(error.into()))?;
+    Ok(Arc::new(PrefixStore::new(open_cloud(url.url(), access).map_err(refused)?, prefix)))
 }
 
 /// Opens a cloud's store. What the environment says and the store does not know is left alone, as it
 /// may be meant for other programs.
-fn open_cloud(
-    url: &Url,
-    environment: impl Iterator<Item = (String, String)>,
-) -> object_store::Result<Arc<dyn ObjectStore>> {
+fn open_cloud(url: &Url, access: &Access) -> object_store::Result<Arc<dyn ObjectStore>> {
+    let client = access.timeout().map_or_else(ClientOptions::new, |limit| ClientOptions::new().with_timeout(limit));
     macro_rules! build {
         ($builder:ty) => {{
-            let builder = <$builder>::new().with_url(url.as_str()).with_retry(RETRIES);
-            let configured = environment.fold(builder, |builder, (key, value)| match key.parse() {
+            let builder = <$builder>::new().with_url(url.as_str()).with_retry(RETRIES).with_client_options(client);
+            let configured = access.variables().fold(builder, |builder, (key, value)| match key.parse() {
                 Ok(key) => builder.with_config(key, value),
                 Err(_) => builder,
             });
@@ -201,6 +213,43 @@ fn open_cloud(
         "gs" => build!(GoogleCloudStorageBuilder),
         _ => Ok(Arc::new(InMemory::new())),
     }
+}
+
+/// Whether a cloud's store knows a variable of this name (in small letters).
+#[must_use]
+pub fn knows(url: &LakeUrl, name: &str) -> bool {
+    match url.url().scheme() {
+        "s3" => name.parse::<AmazonS3ConfigKey>().is_ok(),
+        "az" => name.parse::<AzureConfigKey>().is_ok(),
+        "gs" => name.parse::<GoogleConfigKey>().is_ok(),
+        _ => true,
+    }
+}
+
+/// Whether a store refused who asked (401 or 403).
+#[must_use]
+pub fn is_refusal(error: &object_store::Error) -> bool {
+    use object_store::Error::{PermissionDenied, Unauthenticated};
+    matches!(error, PermissionDenied { .. } | Unauthenticated { .. }) || matches!(status(error), Some(401 | 403))
+}
+
+/// What a person can do about an error of a store, where that is known.
+#[must_use]
+pub fn hint(error: &object_store::Error) -> Option<&'static str> {
+    if is_refusal(error) {
+        return Some(
+            "the store refuses these credentials: are they those of this lake, and may they list, read and write there?",
+        );
+    }
+    let is_missing = matches!(error, object_store::Error::NotFound { .. }) || status(error) == Some(404);
+    is_missing.then_some("does the bucket exist, and is the lake's URL right?")
+}
+
+/// The HTTP status in an error that has one: those of listings have no kind, and say it in words only.
+fn status(error: &object_store::Error) -> Option<u16> {
+    let text = error.to_string();
+    let (_, after) = text.split_once("status code: ")?;
+    after.get(..3)?.parse().ok()
 }
 
 #[cfg(test)]

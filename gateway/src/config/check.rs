@@ -13,12 +13,12 @@ use toml::Spanned;
 
 use super::device::{line_points, modbus_devices};
 use super::file::{BusFile, ConfigFile, SpoolFile};
+use super::upload::upload;
 use super::{Bus, BusKind, Config, LinePlace, Parity, Serial, SpoolConfig, wire};
 use crate::spool::MAX_BYTES_LEAST;
 
 const MAX_BYTES_DEFAULT: u64 = 1 << 30;
 const SYNC_EVERY_DEFAULT: Period = Period::from_seconds(5);
-const UPLOAD_EVERY_DEFAULT: Period = Period::from_seconds(60);
 const DOWN_REPORT_DEFAULT: Period = Period::from_seconds(300);
 const TIMEOUT_DEFAULT: Period = Period::from_millis(500);
 const RTU_TCP_BAUD_DEFAULT: u32 = 9_600;
@@ -160,7 +160,7 @@ pub(super) fn config(text: &ConfigText, file: ConfigFile) -> Result<Config, Conf
     let gateway = gateway(&mut checker, &file.gateway);
     let lake = checker.parse(&file.lake);
     let spool = spool(&mut checker, &file.spool);
-    let upload_every = checker.period(file.upload.every.as_ref(), UPLOAD_EVERY_DEFAULT);
+    let upload = upload(&mut checker, &file.upload);
     let down_report = checker.period(file.down_report.as_ref(), DOWN_REPORT_DEFAULT);
     checker.names("bus", "", file.bus.iter().map(|bus| &bus.name));
     check_places(&mut checker, &file.bus);
@@ -168,7 +168,7 @@ pub(super) fn config(text: &ConfigText, file: ConfigFile) -> Result<Config, Conf
     let complete = (gateway, lake, spool, buses.into_iter().collect::<Option<Vec<_>>>());
     match (complete, checker.problems.is_empty()) {
         ((Some(gateway), Some(lake), Some(spool), Some(buses)), true) => {
-            Ok(Config { text: text.clone(), gateway, lake, spool, upload_every, buses })
+            Ok(Config { text: text.clone(), gateway, lake, spool, upload, buses })
         }
         _ => Err(ConfigError::Wrong(checker.problems)),
     }

@@ -30,6 +30,12 @@ pub(super) struct SpoolFile {
 #[serde(deny_unknown_fields)]
 pub(super) struct UploadFile {
     pub(super) every: Option<Spanned<String>>,
+    pub(super) in_flight: Option<Spanned<i64>>,
+    pub(super) max_bytes: Option<Spanned<String>>,
+    pub(super) max_rate: Option<Spanned<String>>,
+    pub(super) live_first: Option<Spanned<bool>>,
+    pub(super) live_first_after: Option<Spanned<String>>,
+    pub(super) credentials_file: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize)]

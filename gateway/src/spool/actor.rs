@@ -36,6 +36,8 @@ pub(crate) enum Command {
     GiveUp(SealedObject, oneshot::Sender<()>),
     SetAside(SealedObject, oneshot::Sender<()>),
     Renew(HashMap<i64, Reading>, oneshot::Sender<bool>),
+    BeginEpoch(oneshot::Sender<bool>),
+    LimitBatches(u64),
     Close(oneshot::Sender<()>),
 }
 
@@ -121,6 +123,11 @@ fn carry_out(core: &mut Core, command: Command, status: &Mutex<SpoolStatus>, don
             answer(reply, (), core, status);
         }
         Command::Renew(landed, reply) => answer(reply, core.renew(&landed), core, status),
+        Command::BeginEpoch(reply) => {
+            done.synced |= core.has_unsynced();
+            answer(reply, core.begin_live_epoch(), core, status);
+        }
+        Command::LimitBatches(bytes) => core.batch_bytes = bytes,
         Command::Close(reply) => done.closed = Some(reply),
     }
 }

@@ -83,6 +83,8 @@ pub(crate) struct Core {
     pub(crate) synced_seq: i64,
     pub(crate) unsealed: VecDeque<Piece>,
     pub(crate) sealed_to: i64,
+    /// No batch is sealed that is larger, but for one of a single reading.
+    pub(crate) batch_bytes: u64,
     /// The bounds of a batch whose file could not be finished. It may have got its name: the next attempt
     /// must make the same file.
     pub(crate) attempted: Option<Bounds>,
@@ -347,7 +349,7 @@ impl Core {
         let attempted = self.attempted.filter(|bounds| bounds.first == first_seq).map(|bounds| bounds.count());
         let most = attempted.and_then(|rows| usize::try_from(rows).ok()).unwrap_or(readings.len());
         let readings = &readings[..readings.len().min(most)];
-        let (rows, bytes) = encode(&self.settings, self.log.epoch, first_seq, readings)?;
+        let (rows, bytes) = encode_within(self.batch_bytes, &self.settings, self.log.epoch, first_seq, readings)?;
         // Where nothing can go, sealing is what makes room in the end.
         self.make_room(bytes.len() as u64)?;
         let bounds = Bounds { first: first_seq, last: first_seq + count(rows) - 1 };
@@ -387,12 +389,23 @@ pub(crate) fn encode(
     first_seq: i64,
     readings: &[Reading],
 ) -> io::Result<(usize, Vec<u8>)> {
+    encode_within(batch::SIZE_MAX, settings, epoch, first_seq, readings)
+}
+
+/// Encodes as many of the first rows as a file of so many bytes may hold.
+fn encode_within(
+    bytes_max: u64,
+    settings: &SpoolSettings,
+    epoch: Epoch,
+    first_seq: i64,
+    readings: &[Reading],
+) -> io::Result<(usize, Vec<u8>)> {
     let mut rows = readings.len().min(SEAL_ROWS);
     loop {
         let configuration = settings.configuration.as_deref();
         let encoded = batch::encode(&settings.source, epoch, first_seq, &readings[..rows], configuration);
         let bytes = encoded.map_err(io::Error::other)?.0;
-        if bytes.len() as u64 <= batch::SIZE_MAX || rows == 1 {
+        if bytes.len() as u64 <= bytes_max.min(batch::SIZE_MAX) || rows == 1 {
             return Ok((rows, bytes.to_vec()));
         }
         rows /= 2;

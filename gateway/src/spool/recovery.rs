@@ -23,6 +23,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tjern_readings::batch::SIZE_MAX;
 use tjern_readings::clock::Clock;
 use tjern_readings::keys::Bounds;
 use tjern_readings::reading::Reading;
@@ -133,6 +134,7 @@ fn empty(
         synced_seq: 0,
         unsealed: VecDeque::new(),
         sealed_to: 0,
+        batch_bytes: SIZE_MAX,
         attempted: None,
         newest: HashMap::new(),
         finish_due: false,

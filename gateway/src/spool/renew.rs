@@ -1,13 +1,16 @@
 //! How an epoch ends and the next begins.
 //!
-//! Two ways:
+//! Three ways:
+//! - **Left behind**: after a long outage what was sealed drains under the old epoch, and what comes from
+//!   now on goes first, under the new one. The `closed` file of the old one is written once the new one
+//!   is on disk: a power cut in between finds either an open epoch, or a former one that recovery closes.
 //! - **Finished**: the epoch's numbers can no longer be trusted to grow (a damaged segment). What is on
 //!   disk is sealed under the old epoch and sent as that; a `closed` file follows it.
 //! - **Renewed**: this folder is a copy of another one (a clone, a restored image), which uses the same
 //!   numbers. What was not sent is numbered anew under a new epoch, and the old one is left to whoever
 //!   goes on with it: it is not closed, since its last number is not ours to know.
 //!
-//! Either way one header is the turning point: that of the new epoch's first segment. Before it is on
+//! In each one header is the turning point: that of the new epoch's first segment. Before it is on
 //! disk everything is as it was; after it, the old epoch's segments do not count, and where the header
 //! names a replaced epoch, neither do that epoch's sealed files.
 
@@ -128,6 +131,27 @@ impl Core {
         Ok(())
     }
 
+    /// Seals everything under this epoch, and begins a new one for what comes from now on. Says whether
+    /// that worked; if not, all goes on under the old one.
+    pub(crate) fn begin_live_epoch(&mut self) -> bool {
+        if self.log.undecided || self.finish_due || !self.seal() || self.takeover_due {
+            return false;
+        }
+        let (former, last) = (self.log.epoch, self.sealed_to);
+        if let Err(error) = self.log.begin_epoch(Epoch::random(), None, 0, &self.newest) {
+            self.sealing.begins(&error, "the spool cannot begin a new epoch");
+            return false;
+        }
+        tracing::info!(%former, epoch = %self.log.epoch, "the spool began a new epoch; what waits drains under the former one");
+        (self.synced_seq, self.sealed_to, self.attempted) = (0, 0, None);
+        if last > 0
+            && let Err(error) = self.close_epoch_at(former, last)
+        {
+            tracing::warn!(epoch = %former, %error, "cannot write that an epoch is finished; the next start tries again");
+        }
+        true
+    }
+
     /// Writes the word that an epoch is finished, where the shelf has anything of it.
     pub(crate) fn close_epoch(&mut self, epoch: Epoch) -> io::Result<()> {
         let of_epoch = || self.shelf.objects.iter().filter(|object| object.epoch == epoch);
@@ -135,6 +159,10 @@ impl Core {
         if of_epoch().any(|object| object.kind == SealedKind::Closed) {
             return Ok(());
         }
+        self.close_epoch_at(epoch, last)
+    }
+
+    fn close_epoch_at(&mut self, epoch: Epoch, last: i64) -> io::Result<()> {
         let bounds = Bounds { first: last, last };
         self.shelf.add(epoch, bounds, SealedKind::Closed, format!("{last}\n").as_bytes())?;
         // Behind the epoch's files, and before those of other epochs: the order of sending.

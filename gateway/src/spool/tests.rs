@@ -2,6 +2,7 @@
 
 mod memory;
 mod model;
+mod turning;
 
 use std::path::PathBuf;
 

@@ -2,8 +2,6 @@
 
 use std::collections::HashMap;
 
-use futures::TryStreamExt;
-use object_store::ObjectStore;
 use object_store::path::Path;
 
 use tjern_readings::batch;
@@ -11,7 +9,9 @@ use tjern_readings::keys::{Bounds, Landed, epoch_folder};
 use tjern_readings::reading::Reading;
 use tjern_readings::sensor::{Epoch, SourceName};
 
-use super::{Outcome, UploadError, landing};
+use super::UploadError;
+use super::landing::{self, Outcome};
+use super::line::Line;
 use crate::spool::{SealedKind, SealedObject, Spool};
 
 /// No sealed object has more numbers than this, so that a listing need not begin further back.
@@ -19,15 +19,11 @@ const REACH: i64 = 1 << 20;
 
 /// Whether another one has written under this epoch: numbers that were never sealed here, or other bounds
 /// over what waits here.
-pub(super) async fn is_contested(
-    spool: &Spool,
-    source: &SourceName,
-    store: &dyn ObjectStore,
-) -> Result<bool, UploadError> {
+pub(super) async fn is_contested(spool: &Spool, source: &SourceName, line: &Line<'_>) -> Result<bool, UploadError> {
     let status = spool.status();
     let waiting = waiting(spool, status.epoch).await;
     let from = waiting.first().map_or(status.sealed_seq + 1, |object| object.bounds.first);
-    let landed = list(source, status.epoch, from, store).await?;
+    let landed = list(source, status.epoch, from, line).await?;
     let overlaps =
         |there: &Bounds| waiting.iter().any(|object| object.bounds.overlaps(*there) && object.bounds != *there);
     Ok(landed.iter().any(|there| there.last > status.sealed_seq || overlaps(there)))
@@ -37,7 +33,7 @@ pub(super) async fn is_contested(
 pub(super) async fn landed_objects(
     spool: &Spool,
     source: &SourceName,
-    store: &dyn ObjectStore,
+    line: &Line<'_>,
 ) -> Result<Vec<SealedObject>, UploadError> {
     let epoch = spool.epoch();
     let mut known = Vec::new();
@@ -45,7 +41,7 @@ pub(super) async fn landed_objects(
         let landed = object.landed();
         let key = landed.key(source);
         let bytes = spool.bytes(&object).await?;
-        match landing::compare(store, &key, &landed, &bytes).await {
+        match landing::compare(line, &key, &landed, &bytes).await {
             Ok(Some(Outcome::Landed)) => known.push(object),
             Ok(_) => {}
             Err(source) => return Err(UploadError::Get { key, source }),
@@ -59,19 +55,19 @@ pub(super) async fn landed_objects(
 pub(super) async fn landed_readings(
     spool: &Spool,
     source: &SourceName,
-    store: &dyn ObjectStore,
+    line: &Line<'_>,
 ) -> Result<HashMap<i64, Reading>, UploadError> {
     let epoch = spool.epoch();
     let waiting = waiting(spool, epoch).await;
     let mut readings = HashMap::new();
     let Some(first) = waiting.first() else { return Ok(readings) };
     let waits = |bounds: Bounds| waiting.iter().any(|object| object.bounds.overlaps(bounds));
-    for bounds in list(source, epoch, first.bounds.first, store).await? {
+    for bounds in list(source, epoch, first.bounds.first, line).await? {
         if !waits(bounds) {
             continue;
         }
         let key = Landed::Batch(epoch, bounds).key(source);
-        let bytes = match landing::read(store, &key).await {
+        let bytes = match line.read(&key).await {
             Ok(bytes) => bytes,
             // Its bounds are those of a gap.
             Err(object_store::Error::NotFound { .. }) => continue,
@@ -92,23 +88,15 @@ async fn waiting(spool: &Spool, epoch: Epoch) -> Vec<SealedObject> {
 }
 
 /// The bounds of what landed under an epoch, from a number on.
-async fn list(
-    source: &SourceName,
-    epoch: Epoch,
-    from: i64,
-    store: &dyn ObjectStore,
-) -> Result<Vec<Bounds>, UploadError> {
+async fn list(source: &SourceName, epoch: Epoch, from: i64, line: &Line<'_>) -> Result<Vec<Bounds>, UploadError> {
     let folder = epoch_folder(source, epoch);
     let offset = Path::from(format!("{folder}/{:020}", (from - REACH).max(0)));
-    let objects = store.list_with_offset(Some(&folder), &offset);
-    let objects: Result<Vec<_>, _> = objects
-        .try_filter_map(|object| async move {
-            Ok(match Landed::parse(&object.location) {
-                Some((_, Landed::Batch(_, bounds) | Landed::Gap(_, bounds))) => Some(bounds),
-                _ => None,
-            })
-        })
-        .try_collect()
-        .await;
-    objects.map_err(|source| UploadError::List { key: folder, source })
+    let objects = line.list(&folder, &offset).await;
+    let bounds = |object: object_store::ObjectMeta| match Landed::parse(&object.location) {
+        Some((_, Landed::Batch(_, bounds) | Landed::Gap(_, bounds))) => Some(bounds),
+        _ => None,
+    };
+    objects
+        .map(|objects| objects.into_iter().filter_map(bounds).collect())
+        .map_err(|source| UploadError::List { key: folder, source })
 }

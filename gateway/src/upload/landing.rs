@@ -4,18 +4,20 @@
 //! exists". So that word is never believed: the object is read back and compared.
 
 use bytes::Bytes;
+use object_store::Error;
 use object_store::path::Path;
-use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
 use tjern_readings::batch;
 use tjern_readings::keys::Landed;
+
+use super::line::Line;
 
 /// How often a put is repeated whose key exists and then does not.
 const ATTEMPTS_MAX: u32 = 3;
 
 /// What stands under the key now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub(super) enum Outcome {
     /// Ours.
     Landed,
     /// Something else: another one writes under our name.
@@ -23,21 +25,15 @@ pub(crate) enum Outcome {
 }
 
 /// Puts an object where nothing is, or finds it there.
-pub(crate) async fn put_once(
-    store: &dyn ObjectStore,
-    key: &Path,
-    landed: &Landed,
-    bytes: &Bytes,
-) -> Result<Outcome, Error> {
+pub(super) async fn put_once(line: &Line<'_>, key: &Path, landed: &Landed, bytes: &Bytes) -> Result<Outcome, Error> {
     let mut attempt = 1;
     loop {
-        let payload = PutPayload::from_bytes(bytes.clone());
-        let existing = match store.put_opts(key, payload, PutOptions::from(PutMode::Create)).await {
+        let existing = match line.create(key, bytes).await {
             Ok(_) => return Ok(Outcome::Landed),
             Err(error @ (Error::AlreadyExists { .. } | Error::Precondition { .. })) => error,
             Err(error) => return Err(error),
         };
-        match compare(store, key, landed, bytes).await? {
+        match compare(line, key, landed, bytes).await? {
             Some(outcome) => return Ok(outcome),
             None if attempt < ATTEMPTS_MAX => attempt += 1,
             None => return Err(existing),
@@ -46,23 +42,18 @@ pub(crate) async fn put_once(
 }
 
 /// Compares an object with what stands under its key, if anything does.
-pub(crate) async fn compare(
-    store: &dyn ObjectStore,
+pub(super) async fn compare(
+    line: &Line<'_>,
     key: &Path,
     landed: &Landed,
     bytes: &[u8],
 ) -> Result<Option<Outcome>, Error> {
-    let there = match read(store, key).await {
+    let there = match line.read(key).await {
         Ok(there) => there,
         Err(Error::NotFound { .. }) => return Ok(None),
         Err(error) => return Err(error),
     };
     Ok(Some(if is_same(landed, bytes, &there) { Outcome::Landed } else { Outcome::Foreign }))
-}
-
-/// An object's bytes.
-pub(crate) async fn read(store: &dyn ObjectStore, key: &Path) -> Result<Bytes, Error> {
-    store.get(key).await?.bytes().await
 }
 
 /// Whether two objects say the same: for batches the bounds and the checksum of the rows, which a later

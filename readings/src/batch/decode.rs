@@ -52,6 +52,15 @@ impl Batch {
         (0..self.rows.num_rows()).map(|row| columns.reading(row)).collect()
     }
 
+    /// The oldest and the newest time of the rows, in microseconds since 1970.
+    ///
+    /// # Errors
+    /// As [`Batch::readings`].
+    pub fn times_us(&self) -> Result<Option<(i64, i64)>, BatchError> {
+        let times_us = Columns::of(&self.rows)?.time.values();
+        Ok(times_us.iter().min().copied().zip(times_us.iter().max().copied()))
+    }
+
     fn check(&self) -> Result<(), BatchError> {
         let columns = Columns::of(&self.rows)?;
         let bounds = self.header.bounds;

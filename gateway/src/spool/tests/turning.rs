@@ -1,0 +1,119 @@
+//! A new epoch for what is new, while what waits drains under the old one.
+
+use super::memory::{Memory, Plan};
+use super::model::{Lake, open, readings, upload};
+use crate::spool::sealed::SealedKind;
+
+/// Some batches wait; a new epoch begins; more readings come. Says what was acknowledged.
+fn turn(disk: &Memory) -> Vec<u64> {
+    let mut acknowledged = Vec::new();
+    let Ok(mut core) = open(disk, 1 << 20) else { return acknowledged };
+    for from in [0, 10, 20] {
+        core.append(readings(from, 10));
+        if core.seal() {
+            acknowledged = (0..from + 10).collect();
+        }
+    }
+    core.append(readings(30, 5));
+    if core.begin_live_epoch() {
+        acknowledged = (0..35).collect();
+    }
+    core.append(readings(35, 5));
+    if core.sync() {
+        acknowledged = (0..40).collect();
+    }
+    acknowledged
+}
+
+/// What the lake has in the end, and that nothing is lost, doubled, or closed too early.
+fn settle(disk: &Memory, acknowledged: &[u64]) {
+    let mut core = open(disk, 1 << 20).expect("opened");
+    assert!(core.seal());
+    let mut lake = Lake::default();
+    upload(&mut core, &mut lake, |_| false).expect("uploaded");
+    lake.check_cover().expect("covered");
+    let (values, missing) = lake.values().expect("once");
+    assert_eq!(missing, 0);
+    assert!(acknowledged.iter().all(|value| values.contains(value)), "{acknowledged:?} of {values:?}");
+    for ((epoch, _, kind), (bounds, bytes)) in &lake.objects {
+        if *kind == SealedKind::Closed {
+            let ends = lake.objects.iter().filter(|((of, _, kind), _)| of == epoch && *kind != SealedKind::Closed);
+            let last = ends.map(|(_, (bounds, _))| bounds.last).max();
+            assert_eq!((Some(bounds.last), bytes.as_slice()), (last, format!("{}\n", bounds.last).as_bytes()));
+            assert_ne!(*epoch, core.log.epoch, "an epoch that goes on is not closed");
+        }
+    }
+}
+
+#[test]
+fn what_is_new_has_an_epoch_of_its_own_and_the_old_one_is_closed_behind_its_last() {
+    let disk = Memory::new(Plan::Well);
+    assert_eq!(turn(&disk).len(), 40);
+    let core = open(&disk, 1 << 20).expect("opened");
+    let offered = core.offered();
+    let kinds: Vec<_> = offered.iter().map(|object| object.kind).collect();
+    assert_eq!(&kinds[..5], [SealedKind::Batch; 4].iter().chain(&[SealedKind::Closed]).copied().collect::<Vec<_>>());
+    assert_eq!(offered[4].bounds.last, 35);
+    assert!(offered[..5].iter().all(|object| object.epoch != core.log.epoch));
+    drop(core);
+    settle(&disk, &(0..40).collect::<Vec<_>>());
+}
+
+/// The power goes at every call, and any part of what was not synced is on disk.
+#[test]
+fn a_power_cut_while_a_new_epoch_begins_loses_nothing_and_doubles_nothing() {
+    let calls = {
+        let disk = Memory::new(Plan::Well);
+        turn(&disk);
+        disk.calls()
+    };
+    let seed = super::seed();
+    let mut random = fastrand::Rng::with_seed(seed);
+    for cut in 0..=calls {
+        for _ in 0..4 {
+            let disk = Memory::new(Plan::CutAt(cut));
+            let acknowledged = turn(&disk);
+            settle(&disk.image(&mut random, Plan::Well), &acknowledged);
+        }
+    }
+}
+
+/// The canary: where nothing is really synced, the same must be seen to lose.
+#[test]
+fn a_turn_on_a_disk_that_does_not_sync_is_found_out() {
+    let mut random = fastrand::Rng::with_seed(super::seed());
+    let found = (0..40).filter(|cut| {
+        let disk = Memory::lying(Plan::CutAt(60 + cut));
+        let acknowledged = turn(&disk);
+        let image = disk.image(&mut random, Plan::Well);
+        std::panic::catch_unwind(|| settle(&image, &acknowledged)).is_err()
+    });
+    assert!(found.count() > 0, "a build without a sync would pass");
+}
+
+/// A disk that fails at any call: all goes on, under the one epoch or the other.
+#[test]
+fn an_error_while_a_new_epoch_begins_loses_nothing() {
+    let calls = {
+        let disk = Memory::new(Plan::Well);
+        turn(&disk);
+        disk.calls()
+    };
+    for call in 12..calls {
+        let disk = Memory::new(Plan::FailFrom(call, 1 + call % 5));
+        let Ok(mut core) = open(&disk, 1 << 20) else { continue };
+        for from in [0, 10, 20] {
+            core.append(readings(from, 10));
+            core.seal();
+        }
+        core.begin_live_epoch();
+        core.append(readings(30, 10));
+        for _ in 0..10 {
+            if core.seal() {
+                break;
+            }
+        }
+        drop(core);
+        settle(&disk.image(&mut fastrand::Rng::with_seed(call), Plan::Well), &(0..40).collect::<Vec<_>>());
+    }
+}

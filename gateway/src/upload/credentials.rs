@@ -1,0 +1,202 @@
+//! The lake's credentials: the environment, and a file of `NAME=value` lines that stands over it.
+//!
+//! The file is the one that the configuration names, or `lake` in systemd's credential store where it is there
+//! (`LoadCredential=lake:…` in the unit). It is read again when the store refuses the credentials, and at
+//! every failure by which it has changed, so that a rotation needs no restart.
+//!
+//! Invariant: what is told of a file is its path, the number of a line and names of variables, never a value.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use tjern_readings::store::access::PREFIXES;
+use tjern_readings::store::{Access, LakeUrl, knows};
+
+/// The name of the credential in systemd's store.
+const SYSTEMD_NAME: &str = "lake";
+
+/// A larger file holds something else.
+const FILE_BYTES_MAX: u64 = 64 << 10;
+
+/// Why a file of credentials is of no use. Its values are not in here.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CredentialsError {
+    #[error("cannot read the credentials in `{path}`: {source}; hint: the gateway's user needs to read it")]
+    Unreadable { path: PathBuf, source: std::io::Error },
+    #[error("`{path}` is no file of credentials: it has over {FILE_BYTES_MAX} bytes")]
+    TooLarge { path: PathBuf },
+    #[error(
+        "line {line} of `{path}` is none of credentials; hint: a line is NAME=value, with a name that begins with AWS_, AZURE_ or GOOGLE_"
+    )]
+    Line { path: PathBuf, line: usize },
+    #[error(
+        "line {line} of `{path}` names what this lake does not know: {name}; hint: the names are those of object_store, like AWS_ACCESS_KEY_ID"
+    )]
+    Name { path: PathBuf, line: usize, name: String },
+}
+
+/// Where the credentials come from, and what they were when they were last read.
+#[derive(Debug)]
+pub(super) struct Credentials {
+    file: Option<PathBuf>,
+    /// The file belongs to systemd, which sees to its permissions.
+    is_systemds: bool,
+    /// The environment's variables and the file's.
+    access: Access,
+    /// A hash of the file's text, if it could be read.
+    read: Option<u32>,
+    warned: bool,
+}
+
+impl Credentials {
+    /// The credentials of a configuration, not read yet.
+    pub(super) fn new(configured: Option<PathBuf>) -> Self {
+        Self::with_store(configured, std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from))
+    }
+
+    fn with_store(configured: Option<PathBuf>, systemds: Option<PathBuf>) -> Self {
+        let credential = systemds.map(|folder| folder.join(SYSTEMD_NAME)).filter(|path| path.exists());
+        Self {
+            is_systemds: configured.is_none() && credential.is_some(),
+            file: configured.or(credential),
+            access: Access::from_environment(),
+            read: None,
+            warned: false,
+        }
+    }
+
+    /// Reads them anew.
+    pub(super) fn read(&mut self, lake: &LakeUrl) -> Result<Access, CredentialsError> {
+        let environment = Access::from_environment();
+        if let Some(path) = self.file.clone() {
+            let text = text_of(&path)?;
+            self.read = Some(crc32c::crc32c(text.as_bytes()));
+            self.warn_if_open(&path);
+            // Known before the lines are checked: an error further on must not show them either.
+            self.access = environment.with_variables(lines(&text).filter_map(|(_, pair)| pair));
+            self.access = environment_and(&text, &path, lake)?;
+        } else {
+            self.access = environment;
+        }
+        Ok(self.access.clone())
+    }
+
+    /// Whether the file has another text than when it was read.
+    pub(super) fn have_changed(&self) -> bool {
+        let now = self.file.as_deref().and_then(|path| text_of(path).ok());
+        now.is_some_and(|text| self.read != Some(crc32c::crc32c(text.as_bytes())))
+    }
+
+    /// A text without any of the secrets.
+    pub(super) fn scrub(&self, text: &str) -> String {
+        self.access.scrub(text)
+    }
+
+    /// What is missing to reach a lake, where that is obvious.
+    pub(super) fn missing(&self, lake: &LakeUrl) -> Option<&'static str> {
+        self.access.missing(lake)
+    }
+
+    fn warn_if_open(&mut self, path: &Path) {
+        let mode = std::fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode());
+        if mode & 0o077 != 0 && !self.is_systemds && !self.warned {
+            tracing::warn!(path = %path.display(), mode = format!("{:o}", mode & 0o777), "others may read the lake's credentials; hint: chmod 600");
+            self.warned = true;
+        }
+    }
+}
+
+fn environment_and(text: &str, path: &Path, lake: &LakeUrl) -> Result<Access, CredentialsError> {
+    let mut variables = Vec::new();
+    for (line, pair) in lines(text) {
+        let refused = || CredentialsError::Line { path: path.to_owned(), line };
+        let (name, value) = pair.ok_or_else(refused)?;
+        let is_name = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        if !is_name || !PREFIXES.iter().any(|known| name.starts_with(known)) {
+            return Err(refused());
+        }
+        if !knows(lake, &name) {
+            return Err(CredentialsError::Name { path: path.to_owned(), line, name });
+        }
+        variables.push((name, value));
+    }
+    Ok(Access::from_environment().with_variables(variables))
+}
+
+fn text_of(path: &Path) -> Result<String, CredentialsError> {
+    let unreadable = |source| CredentialsError::Unreadable { path: path.to_owned(), source };
+    if std::fs::metadata(path).map_err(unreadable)?.len() > FILE_BYTES_MAX {
+        return Err(CredentialsError::TooLarge { path: path.to_owned() });
+    }
+    std::fs::read_to_string(path).map_err(unreadable)
+}
+
+/// The lines that say something, with their numbers: a name in small letters and its value, or what is neither.
+fn lines(text: &str) -> impl Iterator<Item = (usize, Option<(String, String)>)> + '_ {
+    let told = text.lines().map(str::trim).enumerate().filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+    told.map(|(index, line)| {
+        let pair = line.strip_prefix("export ").unwrap_or(line).split_once('=');
+        let pair = pair.map(|(name, value)| (name.trim().to_ascii_lowercase(), unquoted(value.trim()).to_owned()));
+        (index + 1, pair)
+    })
+}
+
+fn unquoted(value: &str) -> &str {
+    let within = |quote: char| value.strip_prefix(quote).and_then(|rest| rest.strip_suffix(quote));
+    within('"').or_else(|| within('\'')).unwrap_or(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lake() -> LakeUrl {
+        "s3://bucket/prefix".parse().expect("a lake")
+    }
+
+    fn written(folder: &tempfile::TempDir, text: &str) -> PathBuf {
+        let path = folder.path().join("lake");
+        std::fs::write(&path, text).expect("written");
+        path
+    }
+
+    #[test]
+    fn lines_are_read_as_shells_and_systemd_write_them() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let text = "# a key\n\nAWS_ACCESS_KEY_ID = one\nexport AWS_SECRET_ACCESS_KEY=\"canary-secret\"\r\n";
+        let mut credentials = Credentials::with_store(Some(written(&folder, text)), None);
+        let access = credentials.read(&lake()).expect("read");
+        assert_eq!(access.missing(&lake()), None);
+        assert_eq!(access.scrub("a canary-secret b"), "a *** b");
+        assert!(!credentials.have_changed());
+        written(&folder, "AWS_ACCESS_KEY_ID=other\n");
+        assert!(credentials.have_changed());
+    }
+
+    #[test]
+    fn systemds_store_is_looked_into_where_no_file_is_named() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Some(folder.path().to_owned());
+        assert_eq!(Credentials::with_store(None, store.clone()).file, None);
+        let path = written(&folder, "AWS_ACCESS_KEY_ID=one\n");
+        let credentials = Credentials::with_store(None, store.clone());
+        assert_eq!((credentials.file, credentials.is_systemds), (Some(path), true));
+        let named = Credentials::with_store(Some("/etc/lake.env".into()), store);
+        assert_eq!((named.file, named.is_systemds), (Some("/etc/lake.env".into()), false));
+    }
+
+    /// A secret pasted without its name must not stand in the log.
+    #[test]
+    fn a_wrong_line_is_told_by_its_number_alone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for wrong in ["canary-secret", "canary-secret==", "CANARY_SECRET=x", "AWS CANARY-SECRET=x"] {
+            let path = written(&folder, &format!("AWS_REGION=x\n{wrong}\n"));
+            let error = Credentials::with_store(Some(path), None).read(&lake()).expect_err(wrong);
+            let shown = format!("{error} {error:?}").to_lowercase();
+            assert!(shown.contains("line 2") && !shown.contains("canary"), "{shown}");
+        }
+        let path = written(&folder, "AWS_SECRET_ACESS_KEY=canary-secret\n");
+        let error = Credentials::with_store(Some(path), None).read(&lake()).expect_err("a wrong name").to_string();
+        assert!(error.contains("aws_secret_acess_key") && !error.contains("canary"), "{error}");
+    }
+}

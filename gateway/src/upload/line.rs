@@ -1,0 +1,120 @@
+//! The way to the lake: every request of the uploader passes here, is counted, and waits its turn where
+//! the link is not to carry more than so many bytes a second.
+//!
+//! The limit is kept between objects: one goes out whole, and the next waits until the time of its bytes
+//! is over. Nothing is saved up while the link is quiet, so that over any time no more has passed than
+//! the rate allows and one object. What a put compares with (a read back) counts too.
+
+use std::num::NonZeroU64;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use object_store::path::Path;
+use object_store::{Error, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, PutResult};
+use tokio::time::Instant;
+
+use super::state::UploadState;
+
+/// The requests that an uploader makes.
+pub(super) struct Line<'store> {
+    pub(super) store: &'store dyn ObjectStore,
+    pub(super) state: &'store UploadState,
+    pub(super) pace: &'store Pace,
+}
+
+impl Line<'_> {
+    /// Puts an object where nothing is.
+    pub(super) async fn create(&self, key: &Path, bytes: &Bytes) -> Result<PutResult, Error> {
+        self.pace.wait(bytes.len()).await;
+        self.state.count_request();
+        let payload = PutPayload::from_bytes(bytes.clone());
+        self.store.put_opts(key, payload, PutOptions::from(PutMode::Create)).await
+    }
+
+    /// An object's bytes.
+    pub(super) async fn read(&self, key: &Path) -> Result<Bytes, Error> {
+        self.pace.wait(0).await;
+        self.state.count_request();
+        let bytes = self.store.get(key).await?.bytes().await?;
+        self.pace.spend(bytes.len());
+        Ok(bytes)
+    }
+
+    /// What lies in a folder past a key.
+    pub(super) async fn list(&self, folder: &Path, offset: &Path) -> Result<Vec<ObjectMeta>, Error> {
+        self.state.count_request();
+        self.store.list_with_offset(Some(folder), offset).try_collect().await
+    }
+}
+
+/// How fast the line may be used.
+#[derive(Debug)]
+pub(super) struct Pace {
+    bytes_per_s: Option<NonZeroU64>,
+    /// When what went out before has had its time.
+    free_at: Mutex<Instant>,
+}
+
+impl Pace {
+    pub(super) fn new(bytes_per_s: Option<NonZeroU64>) -> Self {
+        Self { bytes_per_s, free_at: Mutex::new(Instant::now()) }
+    }
+
+    pub(super) const fn is_limited(&self) -> bool {
+        self.bytes_per_s.is_some()
+    }
+
+    /// Waits until so many bytes may go out.
+    async fn wait(&self, bytes: usize) {
+        if self.is_limited() {
+            tokio::time::sleep_until(self.spend(bytes)).await;
+        }
+    }
+
+    /// Takes the time for so many bytes, and says when it begins.
+    fn spend(&self, bytes: usize) -> Instant {
+        let now = Instant::now();
+        let Some(bytes_per_s) = self.bytes_per_s else { return now };
+        let mut free_at = self.free_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let begins_at = now.max(*free_at);
+        *free_at = begins_at + duration_of(bytes as u64, bytes_per_s);
+        begins_at
+    }
+}
+
+/// How long so many bytes take.
+pub(super) fn duration_of(bytes: u64, bytes_per_s: NonZeroU64) -> Duration {
+    let micros = u128::from(bytes) * 1_000_000 / u128::from(bytes_per_s.get());
+    Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX / 2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn no_more_passes_than_the_rate_and_one_object() {
+        let pace = Pace::new(NonZeroU64::new(1_000));
+        let began = Instant::now();
+        let mut passed = 0;
+        // Quiet first: nothing is saved up.
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let quiet = began.elapsed();
+        for bytes in [500, 3_000, 100, 2_000, 7] {
+            pace.wait(bytes).await;
+            passed += bytes;
+            let elapsed_ms = (began.elapsed() - quiet).as_millis();
+            assert!(passed - bytes <= elapsed_ms as usize, "{passed} bytes within {elapsed_ms} ms");
+        }
+        assert_eq!((began.elapsed() - quiet).as_millis(), 5_600);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_limit_nothing_waits() {
+        let (pace, began) = (Pace::new(None), Instant::now());
+        pace.wait(usize::MAX).await;
+        assert_eq!(began.elapsed(), Duration::ZERO);
+    }
+}

@@ -1,0 +1,73 @@
+//! What the upload has to say of itself, for metrics, `/health` and the gateway's own readings.
+//!
+//! One writer (the uploader), any readers; a snapshot is whole: its numbers belong together.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// How the upload stands.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UploadSnapshot {
+    /// Sealed objects that wait for the lake.
+    pub waiting_batches: u64,
+    /// Their bytes.
+    pub waiting_bytes: u64,
+    /// The time of the oldest reading that is sealed and waits, in microseconds since 1970.
+    pub oldest_waiting_us: Option<i64>,
+    /// When the lake last answered as it should.
+    pub last_success_us: Option<i64>,
+    /// What went wrong last, without secrets; nothing once all is well again.
+    pub last_error: Option<String>,
+    /// Requests to the store since the start. What the store's own client repeats counts once.
+    pub requests: u64,
+    /// Batches that the lake took since the start.
+    pub uploaded_batches: u64,
+    /// Their bytes.
+    pub uploaded_bytes: u64,
+    /// How long after its newest reading's time the last batch was in the lake.
+    pub last_lag_us: Option<i64>,
+}
+
+/// The upload's state, shared: clones show the same.
+#[derive(Debug, Clone, Default)]
+pub struct UploadState(Arc<Mutex<UploadSnapshot>>);
+
+impl UploadState {
+    /// How the upload stands now.
+    #[must_use]
+    pub fn snapshot(&self) -> UploadSnapshot {
+        self.lock().clone()
+    }
+
+    pub(super) fn count_request(&self) {
+        self.lock().requests += 1;
+    }
+
+    /// A batch is in the lake.
+    pub(super) fn landed(&self, bytes: u64, now_us: i64, newest_us: Option<i64>) {
+        let mut state = self.lock();
+        state.uploaded_batches += 1;
+        state.uploaded_bytes += bytes;
+        state.last_success_us = Some(now_us);
+        state.last_lag_us = newest_us.map(|newest_us| now_us - newest_us).or(state.last_lag_us);
+    }
+
+    /// A round ended.
+    pub(super) fn round(&self, now_us: i64, error: Option<String>) {
+        let mut state = self.lock();
+        if error.is_none() {
+            state.last_success_us = Some(now_us);
+        }
+        state.last_error = error;
+    }
+
+    /// What waits.
+    pub(super) fn waiting(&self, batches: u64, bytes: u64, oldest_us: Option<i64>) {
+        let mut state = self.lock();
+        (state.waiting_batches, state.waiting_bytes, state.oldest_waiting_us) = (batches, bytes, oldest_us);
+    }
+
+    /// Held for a few instructions, none of which can panic half-way.
+    fn lock(&self) -> MutexGuard<'_, UploadSnapshot> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

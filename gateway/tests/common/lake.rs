@@ -1,0 +1,149 @@
+//! A lake in memory that counts, can be away and can be slow.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+};
+use tjern_readings::batch;
+use tjern_readings::keys::{Landed, source_folder};
+use tjern_readings::reading::Reading;
+use tjern_readings::sensor::{Epoch, SourceName};
+use tjern_readings::store::{LakeUrl, Store};
+use tokio::time::Instant;
+
+/// A put that was taken: when, of what, how long.
+#[derive(Debug, Clone)]
+pub struct Put {
+    pub at: Instant,
+    pub landed: Landed,
+    pub bytes: usize,
+}
+
+#[derive(Debug)]
+pub struct Lake {
+    pub objects: InMemory,
+    pub away: AtomicBool,
+    /// Every request, the refused ones too.
+    pub requests: AtomicU64,
+    pub puts: Mutex<Vec<Put>>,
+    /// How long a put takes.
+    pub put_duration: Duration,
+}
+
+impl Lake {
+    pub fn new(put_duration: Duration) -> Arc<Self> {
+        Arc::new(Self {
+            objects: InMemory::new(),
+            away: AtomicBool::new(false),
+            requests: AtomicU64::new(0),
+            puts: Mutex::default(),
+            put_duration,
+        })
+    }
+
+    pub fn url() -> LakeUrl {
+        "memory:///".parse().expect("a lake")
+    }
+
+    pub fn store(self: &Arc<Self>) -> Store {
+        Store::over(Arc::clone(self) as Arc<dyn ObjectStore>, Self::url())
+    }
+
+    /// The batches in the order in which they came.
+    pub fn puts(&self) -> Vec<Put> {
+        self.puts.lock().expect("whole").clone()
+    }
+
+    /// What landed, by epoch and in the order of the numbers, which have no hole and no overlap.
+    pub async fn readings(&self, source: &SourceName) -> BTreeMap<Epoch, Vec<Reading>> {
+        let folder = source_folder(source);
+        let objects: Vec<ObjectMeta> = self.objects.list(Some(&folder)).try_collect().await.expect("listed");
+        let mut keys: Vec<_> = objects.into_iter().map(|object| object.location).collect();
+        keys.sort();
+        let mut readings = BTreeMap::<Epoch, Vec<Reading>>::new();
+        for key in keys {
+            let Some((_, Landed::Batch(epoch, bounds))) = Landed::parse(&key) else { continue };
+            let bytes = self.objects.get(&key).await.expect("there").bytes().await.expect("read");
+            let rows = batch::decode(&bytes).expect("a batch").readings().expect("readings");
+            let before = readings.entry(epoch).or_default();
+            assert_eq!(bounds.first, before.len() as i64 + 1, "{key}");
+            before.extend(rows);
+        }
+        readings
+    }
+
+    fn check(&self) -> Result<()> {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        match self.away.load(Ordering::Relaxed) {
+            true => Err(Error::Generic { store: "Lake", source: "the line is down".into() }),
+            false => Ok(()),
+        }
+    }
+}
+
+impl std::fmt::Display for Lake {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Lake")
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Lake {
+    async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        self.check()?;
+        tokio::time::sleep(self.put_duration).await;
+        let bytes = payload.content_length();
+        let result = self.objects.put_opts(location, payload, options).await?;
+        let (_, landed) = Landed::parse(location).expect("a key of a landing zone");
+        self.puts.lock().expect("whole").push(Put { at: Instant::now(), landed, bytes });
+        Ok(result)
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        options: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        self.objects.put_multipart_opts(location, options).await
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        self.check()?;
+        self.objects.get_opts(location, options).await
+    }
+
+    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
+        self.objects.get_ranges(location, ranges).await
+    }
+
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        self.objects.delete_stream(locations)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        if let Err(error) = self.check() {
+            return futures::stream::once(async { Err(error) }).boxed();
+        }
+        self.objects.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.objects.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.objects.copy_opts(from, to, options).await
+    }
+}

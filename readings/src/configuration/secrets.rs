@@ -1,0 +1,162 @@
+//! Where in a configuration's text secrets stand that do not belong there: what is shown of it, and what is
+//! uploaded, is without them.
+//!
+//! Found are, in values and in comments: what stands before an `@` or after a `?` in a URL, and the values of
+//! keys whose name says so (`password`, `secret`, `token`, …). A secret under a harmless name is not found.
+
+use std::ops::Range;
+
+/// What stands in the place of a secret.
+const REDACTED: &str = "***";
+
+/// A key with one of these in its name has a secret for a value.
+const NAMES: [&str; 9] =
+    ["secret", "passw", "passphrase", "token", "access_key", "account_key", "api_key", "private_key", "sas_"];
+
+/// Keys that have such a name and hold the path of a file.
+const HARMLESS: [&str; 2] = ["tokens", "_file"];
+
+/// The text with a mark in the place of each secret.
+#[must_use]
+pub fn without_secrets(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut end = 0;
+    for secret in secrets(text) {
+        shown.push_str(&text[end..secret.start]);
+        shown.push_str(REDACTED);
+        end = secret.end;
+    }
+    shown.push_str(&text[end..]);
+    shown
+}
+
+/// The text with each secret painted over, all places as they were.
+pub(super) fn painted_over(text: &str) -> String {
+    let mut shown = text.to_owned();
+    for secret in secrets(text) {
+        shown.replace_range(secret.clone(), &"*".repeat(secret.len()));
+    }
+    shown
+}
+
+/// A message about a text, without the text's secrets.
+pub(super) fn scrubbed(message: &str, text: &str) -> String {
+    let found = secrets(text).into_iter().map(|secret| &text[secret]).filter(|secret| !secret.is_empty());
+    let message = found.fold(message.to_owned(), |message, secret| message.replace(secret, REDACTED));
+    without_secrets(&message)
+}
+
+/// Where secrets stand, in order and without an overlap.
+fn secrets(text: &str) -> Vec<Range<usize>> {
+    let mut found = in_urls(text);
+    found.extend(in_values(text));
+    found.sort_by_key(|secret| secret.start);
+    let mut apart: Vec<Range<usize>> = Vec::new();
+    for secret in found.into_iter().filter(|secret| !secret.is_empty()) {
+        match apart.last_mut() {
+            Some(last) if secret.start < last.end => last.end = last.end.max(secret.end),
+            _ => apart.push(secret),
+        }
+    }
+    apart
+}
+
+fn in_urls(text: &str) -> Vec<Range<usize>> {
+    let mut found = Vec::new();
+    for (place, separator) in text.match_indices("://") {
+        let start = place + separator.len();
+        let scheme = name_before(&text[..place]).len();
+        let quote = text[..place - scheme].chars().next_back().filter(|before| ['"', '\''].contains(before));
+        // Within quotes a URL is what the quotes hold, however wrong.
+        let ends = |character: char| match quote {
+            Some(quote) => character == quote || character == '\n',
+            None => character.is_whitespace() || ['"', '\'', '`'].contains(&character),
+        };
+        let url = &text[start..start + text[start..].find(ends).unwrap_or(text.len() - start)];
+        // A key may have slashes in it.
+        found.extend(url.rfind('@').map(|at| start..start + at));
+        found.extend(url.find('?').map(|mark| start + mark + 1..start + url.len()));
+    }
+    found
+}
+
+fn in_values(text: &str) -> impl Iterator<Item = Range<usize>> + '_ {
+    text.match_indices('=').filter(|(place, _)| is_secret(name_before(&text[..*place]))).map(|(place, _)| {
+        let rest = &text[place + 1..];
+        let start = place + 1 + (rest.len() - rest.trim_start_matches([' ', '\t']).len());
+        value_at(text, start)
+    })
+}
+
+/// The name of a key that ends here.
+fn name_before(text: &str) -> &str {
+    let text = text.trim_end_matches([' ', '\t']).trim_end_matches(['"', '\'']);
+    let is_part = |character: char| character.is_ascii_alphanumeric() || ['_', '-'].contains(&character);
+    let start = text
+        .rfind(|character| !is_part(character))
+        .map_or(0, |place| place + text[place..].chars().next().map_or(1, char::len_utf8));
+    &text[start..]
+}
+
+fn is_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase().replace('-', "_");
+    NAMES.iter().any(|part| name.contains(part)) && !HARMLESS.iter().any(|end| name.ends_with(end))
+}
+
+/// The value that begins here, within its quotes; one whose quotes do not end ends with its line.
+fn value_at(text: &str, start: usize) -> Range<usize> {
+    let rest = &text[start..];
+    let line = rest.find('\n').unwrap_or(rest.len());
+    for (quote, reach) in [("\"\"\"", rest.len()), ("'''", rest.len()), ("\"", line), ("'", line)] {
+        if let Some(value) = rest[..reach].strip_prefix(quote) {
+            let end = value.find(quote).unwrap_or(value.len());
+            return start + quote.len()..start + quote.len() + end;
+        }
+    }
+    start..start + rest[..line].find([',', '}', ' ', '\t', '\r']).unwrap_or(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn secrets_are_found_wherever_people_put_them() {
+        for (text, shown) in [
+            ("lake = \"s3://key:se/cr@et@bucket/x?sig=abc\"\n", "lake = \"s3://***@bucket/x?***\"\n"),
+            ("lake = \"s3:// key:hunter2@x y\"", "lake = \"s3://***@x y\""),
+            ("# was s3://key:hunter2@bucket\n", "# was s3://***@bucket\n"),
+            ("aws_secret_access_key = \"hunter2\" # new", "aws_secret_access_key = \"***\" # new"),
+            ("# password=hunter2\nx = 1", "# password=***\nx = 1"),
+            ("\"api-key\" = 'hunter2'", "\"api-key\" = '***'"),
+            ("x = { token = \"a, b\", y = 1 }", "x = { token = \"***\", y = 1 }"),
+            ("secret = \"\"\"a\nb\"\"\"\n", "secret = \"\"\"***\"\"\"\n"),
+            ("secret = \"unfinished\nnext = 1", "secret = \"***\nnext = 1"),
+        ] {
+            assert_eq!(without_secrets(text), shown);
+            assert_eq!(painted_over(text).len(), text.len());
+        }
+    }
+
+    #[test]
+    fn what_is_none_stays() {
+        for text in [
+            "lake = \"s3://bucket/prefix\"\naddress = \"10.0.3.7:502\"\n",
+            "credentials_file = \"/etc/tjern/lake.env\"\ntokens = \"tokens.txt\"\n",
+            "pattern = \"T=(?<value>[-0-9.]+)\"\nregister = \"input:0\"\n",
+        ] {
+            assert_eq!(without_secrets(text), text);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_can_be_gone_over(text in "(\\PC|[=\"'@?\n]|://|token ?= ?|secret=\"\"\"){0,40}") {
+            prop_assert_eq!(painted_over(&text).len(), text.len());
+            let shown = without_secrets(&text);
+            prop_assert!(!scrubbed(&text, &text).is_empty() || shown.is_empty());
+        }
+    }
+}
