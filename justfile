@@ -59,6 +59,24 @@ unit:
 # Size of the slim gateway, and what it takes while it idles: docs/measurements.md
 measure-idle *arguments:
     benches/gateway-idle {{ arguments }}
+# A million polls over bad lines: TJERN_FAULTS_SEED plays one seed, TJERN_FAULTS_SEEDS and TJERN_FAULTS_FIRST more or others
+faults:
+    cargo test -p tjern-gateway --lib faults:: -- --nocapture
+
+# 10,000 points a second: memory and CPU beside libmodbus and pymodbus (needs libmodbus-dev; --lake for a bucket)
+bench-gateway *arguments: _release-gateway
+    python3 -B benches/gateway/tcp.py --gateway "${CARGO_TARGET_DIR:-target}/release/tjern-gateway" --python "${CARGO_TARGET_DIR:-target}/peers-venv/bin/python" {{ arguments }}
+
+# How much of a serial line is used, from 9,600 to 115,200 baud, also with a dead device
+bench-rtu *arguments: _release-gateway
+    python3 -B benches/gateway/rtu.py --gateway "${CARGO_TARGET_DIR:-target}/release/tjern-gateway" {{ arguments }}
+
+_release-gateway:
+    cargo build --release --locked -p tjern-gateway --bins
+
+# Fuzz a format until something is found (needs cargo-fuzz): just fuzz rtu_frames
+fuzz target *arguments:
+    cargo +nightly fuzz run {{ target }} {{ arguments }}
 
 # Licences and advisories (needs cargo-deny)
 deny:
@@ -67,4 +85,5 @@ deny:
 # At full size what CI runs a share of
 campaign: (peers "--seconds" "900")
     PROPTEST_CASES=4096 cargo test --workspace
+    TJERN_FAULTS_SEEDS=10000 TJERN_FAULTS_FIRST=$RANDOM$RANDOM cargo test -p tjern-gateway --lib faults:: -- --nocapture
     TJERN_OUTAGE_S=259200 cargo test --release -p tjern-gateway --test outage 72 -- --nocapture

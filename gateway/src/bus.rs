@@ -6,6 +6,8 @@
 
 mod cost;
 mod device;
+#[cfg(test)]
+mod faults;
 mod health;
 mod learned;
 mod lines;

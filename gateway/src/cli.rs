@@ -12,6 +12,7 @@ mod progress;
 pub mod read;
 pub mod run;
 pub mod scan;
+pub mod simulate;
 pub mod sniff;
 pub mod spool;
 mod target;
@@ -63,6 +64,8 @@ pub enum GatewayCommand {
     Spool(spool::SpoolArguments),
     /// Shows every point of a gateway that runs: value, age, round trip, state
     Watch(watch::WatchArguments),
+    /// Plays the devices that a configuration names, with faults on request, until SIGINT or SIGTERM
+    Simulate(simulate::SimulateArguments),
 }
 
 /// Does what was asked; everything that goes wrong was told on stderr when this returns.
@@ -76,6 +79,7 @@ pub async fn execute(command: GatewayCommand) -> ExitCode {
         GatewayCommand::Read(arguments) => Box::pin(read::execute(arguments)).await,
         GatewayCommand::Scan(arguments) => Box::pin(scan::execute(*arguments)).await,
         GatewayCommand::Sniff(arguments) => Box::pin(sniff::execute(arguments)).await,
+        GatewayCommand::Simulate(arguments) => simulate::execute(arguments).await,
         GatewayCommand::Spool(arguments) => Box::pin(spool::execute(arguments)).await,
         GatewayCommand::Watch(arguments) => Box::pin(watch::execute(arguments)).await,
     }

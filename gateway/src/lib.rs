@@ -18,6 +18,8 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 mod dating;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod grid;
 pub mod lines;
 pub mod maintenance;

@@ -14,7 +14,11 @@ pub mod timing;
 pub mod transport;
 
 mod connect;
+#[cfg(test)]
+pub(crate) mod faults;
 mod frame;
+#[doc(hidden)]
+pub mod fuzzing;
 mod ioctl;
 mod mbap;
 mod pacer;

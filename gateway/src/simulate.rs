@@ -4,6 +4,9 @@
 //! lines on one. Their values come from a [`Signal`], a function of time, so that a history can be
 //! made from the same one. [`Faults`] make them behave as devices do on a bad day.
 
+pub mod bad_devices;
+pub mod bad_line;
+
 mod lines;
 mod modbus;
 mod signal;
@@ -187,14 +190,14 @@ impl Drop for Simulator {
 /// A pseudo terminal in raw mode: our end, and the other end, which stays open here too so that ours
 /// never sees a hang-up.
 #[derive(Debug)]
-struct Terminal {
-    ours: tokio_serial::SerialStream,
-    theirs: tokio_serial::SerialStream,
-    port: String,
+pub(crate) struct Terminal {
+    pub(crate) ours: tokio_serial::SerialStream,
+    pub(crate) theirs: tokio_serial::SerialStream,
+    pub(crate) port: String,
 }
 
 impl Terminal {
-    fn open() -> io::Result<Self> {
+    pub(crate) fn open() -> io::Result<Self> {
         // The other end is left without a lock: whoever opens it by its name takes one.
         let (ours, theirs) = tokio_serial::SerialStream::pair().map_err(io::Error::from)?;
         let name = tokio_serial::SerialPort::name(&theirs);

@@ -325,5 +325,12 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A segment's bytes: see `crate::fuzzing`.
+#[doc(hidden)]
+pub fn fuzz_segment(bytes: &[u8]) {
+    let _ = segment::Header::decode(bytes);
+    let _ = segment::read(bytes, &[], 1);
+}
+
 #[cfg(test)]
 mod tests;

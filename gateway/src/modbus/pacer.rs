@@ -9,10 +9,9 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 /// A bus asks one thing at a time.
 const ORDERS: usize = 1;
@@ -31,22 +30,29 @@ pub(super) enum Sent {
 }
 
 #[derive(Debug)]
-struct Order {
-    frame: Vec<u8>,
-    at: Instant,
-    reply: oneshot::Sender<io::Result<Sent>>,
+pub(super) struct Order {
+    pub(super) frame: Vec<u8>,
+    pub(super) at: Instant,
+    pub(super) reply: oneshot::Sender<io::Result<Sent>>,
 }
 
 /// The way to a line's thread.
 #[derive(Debug)]
-pub(super) struct Pacer(SyncSender<Order>);
+pub(super) struct Pacer(mpsc::Sender<Order>);
 
 impl Pacer {
     /// A thread that writes to this descriptor, and owns it.
     pub(super) fn start(line: OwnedFd) -> io::Result<Self> {
-        let (orders, received) = sync_channel(ORDERS);
-        std::thread::Builder::new().name("modbus-line".into()).spawn(move || serve(&line, &received))?;
+        let (orders, received) = mpsc::channel(ORDERS);
+        std::thread::Builder::new().name("modbus-line".into()).spawn(move || serve(&line, received))?;
         Ok(Self(orders))
+    }
+
+    /// One whose orders somebody else carries out: a test, on a clock of its own.
+    #[cfg(test)]
+    pub(super) fn in_memory() -> (Self, mpsc::Receiver<Order>) {
+        let (orders, received) = mpsc::channel(ORDERS);
+        (Self(orders), received)
     }
 
     /// Has this written at that moment; the reply comes when it is.
@@ -58,8 +64,8 @@ impl Pacer {
     }
 }
 
-fn serve(line: &OwnedFd, orders: &Receiver<Order>) {
-    while let Ok(Order { frame, at, reply }) = orders.recv() {
+fn serve(line: &OwnedFd, mut orders: mpsc::Receiver<Order>) {
+    while let Some(Order { frame, at, reply }) = orders.blocking_recv() {
         std::thread::sleep(at.saturating_duration_since(Instant::now()));
         // Nobody may be waiting any more; then it does not matter what became of it.
         let result = if reply.is_closed() { Ok(Sent::NotSilent) } else { write(line, &frame) };

@@ -35,7 +35,7 @@ use super::port::open_serial;
 use super::stats::WireStats;
 use super::timing::{Line, REQUEST_CHARS};
 use super::transport::{Answer, Failure, ReadRequest, Table, call};
-use super::wire::{Carrier, LUMP, Progress, Wire};
+use super::wire::{Carrier, LUMP, Progress, Wire, now};
 use super::{Manners, Retry};
 use crate::config::Serial;
 
@@ -74,6 +74,8 @@ pub struct RtuMaster {
     stats: WireStats,
     #[cfg(test)]
     pub(super) careless: Careless,
+    #[cfg(test)]
+    pub(crate) dial: Option<super::faults::Dial>,
 }
 
 /// What a canary leaves out, so that the tests show that they would notice.
@@ -129,12 +131,14 @@ impl RtuMaster {
             manners,
             retry: Retry::default(),
             owed: HashMap::new(),
-            quiet_until: Instant::now(),
+            quiet_until: now(),
             last_unit: None,
             echo_told: false,
             stats: WireStats::default(),
             #[cfg(test)]
             careless: Careless::default(),
+            #[cfg(test)]
+            dial: None,
         }
     }
 
@@ -239,7 +243,7 @@ impl RtuMaster {
             }
             Err(failure) if !failure.is_exception() => {
                 self.owe(unit, request);
-                self.quiet_until = Instant::now() + self.drain(request);
+                self.quiet_until = now() + self.drain(request);
                 if let Some(errors) = line.wire.line_errors() {
                     self.stats.set_hardware(errors);
                 }
@@ -266,7 +270,7 @@ impl RtuMaster {
         let request_us = self.speed.chars_us(REQUEST_CHARS) + self.speed.answer_us(&request);
         let limit = self.manners.timeout + Duration::from_micros(request_us);
         // The line's thread gives up by itself; this is for one that hangs in the kernel.
-        let never_sent = Instant::now() + self.silence_max() + self.manners.timeout * 2 + limit;
+        let never_sent = now() + self.silence_max() + self.manners.timeout * 2 + limit;
         let mut answer = pin!(call(context, request));
         let mut timer = pin!(tokio::time::sleep_until(never_sent.into()));
         std::future::poll_fn(|task| {
@@ -280,7 +284,7 @@ impl RtuMaster {
                     Some(sent) if progress.is_damaged => (sent + limit).min(progress.active + LUMP),
                     Some(sent) => sent + limit,
                 };
-                if Instant::now() >= due {
+                if now() >= due {
                     return Poll::Ready(Err(no_answer(progress, self.manners.timeout)));
                 }
                 timer.as_mut().reset(due.into());
@@ -333,6 +337,11 @@ impl RtuMaster {
         let place = &self.place;
         if !self.retry.may_try() {
             return Err(Failure::new(Cause::Unreachable, format!("{place} was not there a moment ago")));
+        }
+        #[cfg(test)]
+        if let Some(dial) = &self.dial {
+            let wire = Wire::new(Carrier::Memory(dial.open())).expect("a pipe");
+            return Ok(Connected { wire, context: None });
         }
         let carrier = match place {
             RtuPlace::Port(serial) => open_serial(serial).map(Carrier::Serial),

@@ -36,6 +36,8 @@ pub struct TcpMaster {
     /// A canary, so that the tests show that they would notice: the library's ids as they are.
     #[cfg(test)]
     careless: bool,
+    #[cfg(test)]
+    pub(crate) dial: Option<super::faults::Dial>,
 }
 
 impl TcpMaster {
@@ -52,6 +54,8 @@ impl TcpMaster {
             last: None,
             #[cfg(test)]
             careless: false,
+            #[cfg(test)]
+            dial: None,
         }
     }
 
@@ -117,6 +121,10 @@ impl TcpMaster {
         let address = &self.address;
         if !self.retry.may_try() {
             return Err(Failure::new(Cause::Unreachable, format!("{address} was not reachable a moment ago")));
+        }
+        #[cfg(test)]
+        if let Some(dial) = &self.dial {
+            return Ok(tcp::attach(Guarded::new(dial.open(), self.ids.clone())));
         }
         match connect(address, &self.manners).await {
             #[cfg(test)]

@@ -35,6 +35,13 @@ const RECEIVED_MAX: usize = 16 * FRAME_MAX;
 pub(super) enum Carrier {
     Serial(SerialStream),
     Tcp(TcpStream),
+    #[cfg(test)]
+    Memory(super::faults::Pipe),
+}
+
+/// The time of the runtime, which is the system's but for tests that set it.
+pub(super) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 /// A handle on an open line; clones share it.
@@ -87,6 +94,8 @@ impl Carrier {
         let polled = match self {
             Self::Serial(stream) => Pin::new(stream).poll_read(context, buffer),
             Self::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
+            #[cfg(test)]
+            Self::Memory(pipe) => Pin::new(pipe).poll_read(context, buffer),
         };
         ready!(polled)?;
         match buffer.filled().len() - before {
@@ -99,13 +108,15 @@ impl Carrier {
         Pacer::start(match self {
             Self::Serial(stream) => ioctl::duplicate(stream)?,
             Self::Tcp(stream) => stream.as_fd().try_clone_to_owned()?,
+            #[cfg(test)]
+            Self::Memory(pipe) => return Ok(pipe.pacer()),
         })
     }
 }
 
 impl Wire {
     pub(super) fn new(carrier: Carrier) -> io::Result<Self> {
-        let (pacer, now) = (carrier.pacer()?, Instant::now());
+        let (pacer, now) = (carrier.pacer()?, now());
         Ok(Self(Arc::new(Mutex::new(Open {
             carrier,
             pacer,
@@ -126,7 +137,7 @@ impl Wire {
     /// not keep it for as long as `patience`.
     pub(super) fn begin(&self, silence: Duration, patience: Duration) {
         let mut open = self.lock();
-        let now = Instant::now();
+        let now = now();
         (open.silence, open.give_up) = (silence, now + silence + patience);
         open.request.clear();
         open.sending = None;
@@ -152,6 +163,8 @@ impl Wire {
         match &self.lock().carrier {
             Carrier::Serial(stream) => ioctl::line_errors(stream).ok(),
             Carrier::Tcp(_) => None,
+            #[cfg(test)]
+            Carrier::Memory(_) => None,
         }
     }
 
@@ -162,10 +175,10 @@ impl Wire {
             let mut open = self.lock();
             loop {
                 ready!(open.carrier.poll_read(context, &mut ReadBuf::new(&mut buffer)))?;
-                open.active = Instant::now();
+                open.active = now();
             }
         });
-        if until <= Instant::now() {
+        if until <= now() {
             return Ok(());
         }
         match tokio::time::timeout_at(until.into(), read).await {
@@ -181,7 +194,7 @@ impl Open {
         let mut buffer = [0; FRAME_MAX];
         while let Poll::Ready(read) = self.carrier.poll_read(context, &mut ReadBuf::new(&mut buffer)) {
             read?;
-            self.active = Instant::now();
+            self.active = now();
             if self.active >= self.give_up {
                 return Ok(());
             }
@@ -191,7 +204,7 @@ impl Open {
 
     fn order(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         self.forget(context)?;
-        if Instant::now() >= self.give_up {
+        if now() >= self.give_up {
             return Err(io::Error::new(io::ErrorKind::ResourceBusy, "the line never falls silent"));
         }
         let expected = Expected::to(&self.request);
@@ -234,7 +247,7 @@ impl Open {
             let mut bytes = [0; FRAME_MAX];
             let mut more = ReadBuf::new(&mut bytes);
             ready!(self.carrier.poll_read(context, &mut more))?;
-            self.active = Instant::now();
+            self.active = now();
             let Some(expected) = &exchange.expected else { continue };
             if exchange.received.len() < RECEIVED_MAX {
                 exchange.received.extend_from_slice(more.filled());

@@ -70,7 +70,7 @@ impl SimulatedUnit {
     }
 
     /// What stands at every address that is asked for, or `None` where one of them is not there.
-    fn words(&self, request: ReadRequest, now_us: i64) -> Option<Vec<u16>> {
+    pub(super) fn words(&self, request: ReadRequest, now_us: i64) -> Option<Vec<u16>> {
         let (start, end) = (u32::from(request.address()), u32::from(request.address()) + u32::from(request.count()));
         (start..end).map(|address| self.word(request.table(), address, now_us)).collect()
     }

@@ -1,0 +1,7 @@
+//! See `tjern_gateway::fuzzing::spool_segment`.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| tjern_gateway::fuzzing::spool_segment(bytes));

@@ -1,0 +1,244 @@
+//! `simulate`: the devices that a configuration names, played here, as good or as bad as is wished.
+//!
+//! Every bus of a gateway's configuration gets a wire: where its address is on loopback, that address; where its
+//! port's path is free, a pseudo terminal under that name; otherwise any. So the same file mostly serves `simulate` and
+//! `run` at once. Each place is printed on stdout: bus, kind, place, parted by tabs.
+//!
+//! Limits: values swing around 15 whatever a sensor measures; a point that is found by a pattern cannot be
+//! played, and is told.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tjern_readings::clock::Clock;
+use tjern_readings::sensor::SensorId;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::{FAILED, WRONG, stop_on_signals};
+use crate::config::{Bus, BusKind, Config, LineField, LinePlace, LinePoint, ModbusDevice};
+use crate::lines::nmea::checksum;
+use crate::simulate::bad_devices::{BadDevices, Lines, print_lines};
+use crate::simulate::bad_line::{BadLine, Framing, LineFaults};
+use crate::simulate::{Signal, SimulatedRegister, SimulatedUnit, Terminal};
+
+/// A logger prints its lines so often.
+const LINES_EVERY: Duration = Duration::from_secs(1);
+
+/// What `simulate` is told.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  tjern-gateway simulate --config landfall-01.toml\n  tjern-gateway simulate --config landfall-01.toml \
+    --faults delay=0.1,drop=0.05,corrupt=0.01 --seed 7\n\n\
+    Prints a line a bus: its name, its kind, and where it is, parted by tabs. An address on loopback is listened on;\n\
+    a port whose path is free becomes a link to a pseudo terminal.\n\
+    Faults, each with a probability per answer from 0 to 1: delay, split, merge, duplicate, truncate, swap, corrupt, drop,\n\
+    disconnect; and longest=300ms, how late an answer may be. The same seed gives the same faults.\n\
+    Exit status: 0 when told to end, 1 when it failed, 2 for a wrong configuration or wrong faults."
+)]
+pub struct SimulateArguments {
+    /// A gateway's configuration, a TOML file: whose devices are played
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// What goes wrong, and how often
+    #[arg(long, value_name = "FAULT=PROBABILITY,…", default_value = "")]
+    faults: LineFaults,
+    /// From which the faults follow; without it a new one is drawn, and told
+    #[arg(long, value_name = "NUMBER")]
+    seed: Option<u64>,
+}
+
+/// Plays devices until it is told to end.
+pub(super) async fn execute(arguments: SimulateArguments) -> ExitCode {
+    let config = match Config::load(&arguments.config) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(WRONG);
+        }
+    };
+    let stop = CancellationToken::new();
+    let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..));
+    if arguments.faults != LineFaults::default() {
+        eprintln!("faults from --seed {seed}");
+    }
+    let mut played = Played { tasks: JoinSet::new(), links: Vec::new(), faults: arguments.faults, seed };
+    let result = match stop_on_signals(&stop) {
+        Ok(()) => played.start(config.buses()).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = result {
+        eprintln!("error: cannot simulate: {error}");
+        return ExitCode::from(FAILED);
+    }
+    stop.cancelled().await;
+    ExitCode::SUCCESS
+}
+
+/// What runs, and the links that go with it.
+struct Played {
+    tasks: JoinSet<()>,
+    links: Vec<PathBuf>,
+    faults: LineFaults,
+    seed: u64,
+}
+
+impl Drop for Played {
+    fn drop(&mut self) {
+        for link in &self.links {
+            if let Err(error) = std::fs::remove_file(link) {
+                warn!(link = %link.display(), "the link stays: {error}");
+            }
+        }
+    }
+}
+
+impl Played {
+    async fn start(&mut self, buses: &[Bus]) -> io::Result<()> {
+        for (number, bus) in (0..).zip(buses) {
+            let seed = self.seed.wrapping_add(number);
+            let place = match &bus.kind {
+                BusKind::ModbusTcp { address, devices, .. } => {
+                    self.serve_tcp(address, self.devices(devices, Framing::Tcp, seed)).await?
+                }
+                BusKind::ModbusRtuTcp { address, devices, .. } => {
+                    self.serve_tcp(address, self.devices(devices, Framing::Rtu, seed)).await?
+                }
+                BusKind::ModbusRtu { serial, devices, .. } => {
+                    let (port, serve) = self.devices(devices, Framing::Rtu, seed).open_terminal()?;
+                    self.tasks.spawn(serve);
+                    self.link(&serial.port, port)
+                }
+                BusKind::TextLines { place, points, .. } => self.print(place, points, seed).await?,
+            };
+            println!("{}\t{}\t{place}", bus.name, bus.kind.word());
+        }
+        Ok(())
+    }
+
+    fn devices(&self, devices: &[ModbusDevice], framing: Framing, seed: u64) -> BadDevices {
+        let units = devices.iter().map(unit).collect();
+        BadDevices { units, framing, faults: self.faults, seed, clock: Clock::system() }
+    }
+
+    async fn serve_tcp(&mut self, address: &str, devices: BadDevices) -> io::Result<String> {
+        let listener = listen(address).await?;
+        let place = listener.local_addr()?.to_string();
+        self.tasks.spawn(devices.serve_tcp(listener));
+        Ok(place)
+    }
+
+    async fn print(&mut self, place: &LinePlace, points: &[LinePoint], seed: u64) -> io::Result<String> {
+        let mut line = BadLine::new(self.faults, Framing::Lines, seed);
+        let (lines, clock) = (lines_of(points), Clock::system());
+        match place {
+            LinePlace::Serial(serial) => {
+                let Terminal { mut ours, theirs, port } = Terminal::open()?;
+                self.tasks.spawn(async move {
+                    // Told to disconnect, it goes on: there is nothing to unplug.
+                    while print_lines(&mut ours, &mut line, (LINES_EVERY, &lines), &clock).await.is_ok() {}
+                    drop(theirs);
+                });
+                Ok(self.link(&serial.port, port))
+            }
+            LinePlace::Tcp(address) => {
+                let listener = listen(address).await?;
+                let place = listener.local_addr()?.to_string();
+                self.tasks.spawn(async move {
+                    while let Ok((mut stream, _)) = listener.accept().await {
+                        // It ended, one way or the other: the next one may come.
+                        let _ = print_lines(&mut stream, &mut line, (LINES_EVERY, &lines), &clock).await;
+                    }
+                });
+                Ok(place)
+            }
+        }
+    }
+
+    /// The configured path, if it may be made a link to the terminal; otherwise the terminal's own.
+    fn link(&mut self, wanted: &str, port: String) -> String {
+        if std::os::unix::fs::symlink(&port, Path::new(wanted)).is_err() {
+            return port;
+        }
+        self.links.push(PathBuf::from(wanted));
+        wanted.to_owned()
+    }
+}
+
+/// On the address itself where it is on loopback and free, on any port of loopback otherwise.
+async fn listen(address: &str) -> io::Result<TcpListener> {
+    if let Ok(place) = address.parse::<SocketAddr>()
+        && place.ip().is_loopback()
+        && let Ok(listener) = TcpListener::bind(place).await
+    {
+        return Ok(listener);
+    }
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await
+}
+
+fn unit(device: &ModbusDevice) -> SimulatedUnit {
+    let register = |point: &crate::config::ModbusPoint| SimulatedRegister {
+        table: point.table,
+        address: point.address,
+        kind: point.kind,
+        order: point.order,
+        scaling: point.common.scaling,
+        signal: signal(&point.common.sensor),
+    };
+    SimulatedUnit {
+        unit_id: device.unit_id,
+        registers: device.points.iter().map(register).collect(),
+        faults: Arc::default(),
+    }
+}
+
+fn signal(sensor: &SensorId) -> Signal {
+    let seed = sensor.as_str().bytes().fold(0_u64, |seed, byte| seed.wrapping_mul(31).wrapping_add(u64::from(byte)));
+    Signal { mean: 15.0, yearly_amplitude: 8.0, daily_amplitude: 2.0, noise: 0.5, seed }
+}
+
+/// The lines of a logger whose fields these points want: one a sentence, one a separator.
+fn lines_of(points: &[LinePoint]) -> Lines {
+    let (mut sentences, mut rows): (BTreeMap<String, Fields>, BTreeMap<String, Fields>) = Default::default();
+    for point in points {
+        let (signal, scaling) = (signal(&point.common.sensor), point.common.scaling);
+        let (fields, place) = match &point.field {
+            LineField::Nmea { sentence, field } => (sentences.entry(sentence.clone()).or_default(), *field),
+            LineField::Column { column, separator } => (rows.entry(separator.clone()).or_default(), *column),
+            _ => {
+                warn!(sensor = point.common.sensor.as_str(), "a pattern cannot be played");
+                continue;
+            }
+        };
+        fields.insert(place, Box::new(move |now_us| format!("{:.2}", scaling.undo(signal.at(now_us)))));
+    }
+    Box::new(move |now_us| {
+        let sentence = |(name, fields): (&String, &Fields)| {
+            // Three letters are those of any talker: ours is an integrated instrument's.
+            let talker = if name.len() == 3 { "II" } else { "" };
+            let body = format!("{talker}{name},{}", joined(fields, ",", now_us, ""));
+            format!("${body}*{:02X}\r\n", checksum(&body))
+        };
+        let row = |(separator, fields): (&String, &Fields)| {
+            let separator = if separator == "whitespace" { " " } else { separator };
+            format!("{}\r\n", joined(fields, separator, now_us, "0"))
+        };
+        sentences.iter().map(sentence).chain(rows.iter().map(row)).collect()
+    })
+}
+
+/// Values by their places, from 1 on.
+type Fields = BTreeMap<usize, Box<dyn Fn(i64) -> String + Send + Sync>>;
+
+fn joined(fields: &Fields, separator: &str, now_us: i64, filler: &str) -> String {
+    let last = fields.keys().next_back().copied().unwrap_or(0);
+    let value = |place| fields.get(&place).map_or_else(|| filler.to_owned(), |value| value(now_us));
+    (1..=last).map(value).collect::<Vec<_>>().join(separator)
+}

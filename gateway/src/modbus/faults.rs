@@ -1,0 +1,328 @@
+//! The masters before devices on bad lines, a million polls: not one wrong value.
+//!
+//! Each seed is a line with faults of its own (`simulate::bad_line`), three devices on it, and a master that polls
+//! them over a pipe in memory on tokio's paused clock. Every register and every bit says where it stands and which
+//! poll asked for it (`device::word`), so an answer of another request is a wrong value and not a lucky one. An
+//! answer that is refused costs a reading and is counted; one that is taken must be right.
+//!
+//! `TJERN_FAULTS_SEED=7` plays one seed, `TJERN_FAULTS_SEEDS` and `TJERN_FAULTS_POLLS` more or fewer of them (1,000 seeds
+//! and a million polls over the wires without), `TJERN_FAULTS_FIRST` others. The canaries take a wall
+//! down and must be caught.
+
+pub(crate) mod device;
+mod pipe;
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use fastrand::Rng;
+use tjern_readings::reading::Cause;
+
+use self::device::{Device, Words};
+use super::rtu::{RtuMaster, RtuPlace};
+use super::tcp::TcpMaster;
+use super::timing::Line;
+use super::transport::{ReadRequest, Table};
+use super::{Manners, Master};
+use crate::config::{Parity, Serial};
+use crate::simulate::bad_line::{Framing, LineFaults, Tally};
+
+pub(crate) use self::device::Dial;
+pub(crate) use self::pipe::Pipe;
+
+/// A wall that a canary takes down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Broken {
+    /// Transaction ids are not compared.
+    Ids,
+    /// The line is not listened to before a request.
+    Drain,
+    /// A unit that owes an answer is asked at once.
+    Probe,
+}
+
+thread_local! {
+    static BROKEN: Cell<Option<Broken>> = const { Cell::new(None) };
+}
+
+/// Whether this thread's canary has that wall down.
+pub(crate) fn is_broken(wall: Broken) -> bool {
+    BROKEN.get() == Some(wall)
+}
+
+const SEEDS: u64 = 1_000;
+pub(crate) const TIMEOUT: Duration = Duration::from_millis(100);
+/// A client waits once for an answer, and once more for those it gave up on.
+pub(crate) const LONGEST: Duration = Duration::from_millis(190);
+const UNITS: u8 = 3;
+
+/// The wires that are driven, and each one's share of a seed's polls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wire {
+    Tcp,
+    Rtu,
+    RtuTcp,
+}
+
+impl Wire {
+    const fn framing(self) -> Framing {
+        match self {
+            Self::Tcp => Framing::Tcp,
+            Self::Rtu | Self::RtuTcp => Framing::Rtu,
+        }
+    }
+
+    /// As it stands in the name of its test.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Rtu => "rtu",
+            Self::RtuTcp => "over_tcp",
+        }
+    }
+
+    const fn polls(self) -> u64 {
+        match self {
+            Self::Tcp | Self::Rtu => 400,
+            Self::RtuTcp => 200,
+        }
+    }
+}
+
+/// A master before a line in memory, as a bus makes it.
+fn master(wire: Wire, dial: Dial) -> Master {
+    let manners = Manners::patient_for(TIMEOUT);
+    let place = match wire {
+        Wire::Tcp => {
+            let mut master = TcpMaster::new("in memory".into(), manners);
+            master.dial = Some(dial);
+            return Master::Tcp(master);
+        }
+        Wire::Rtu => RtuPlace::Port(Serial {
+            port: "in memory".into(),
+            baud: 19_200,
+            data_bits: 8,
+            parity: Parity::None,
+            stop_bits: 1,
+            rs485: None,
+        }),
+        Wire::RtuTcp => RtuPlace::Server { address: "in memory".into(), line: Line::rtu(19_200) },
+    };
+    let mut master = RtuMaster::new(place, manners);
+    master.dial = Some(dial);
+    master.careless.no_drain = is_broken(Broken::Drain);
+    master.careless.no_probe = is_broken(Broken::Probe);
+    Master::Rtu(master)
+}
+
+/// What came of the polls.
+#[derive(Debug, Clone, Default)]
+struct Outcome {
+    polls: u64,
+    values: u64,
+    causes: BTreeMap<String, u64>,
+    line: Tally,
+}
+
+impl Outcome {
+    fn and(mut self, other: Self) -> Self {
+        self.polls += other.polls;
+        self.values += other.values;
+        other.causes.into_iter().for_each(|(cause, count)| *self.causes.entry(cause).or_default() += count);
+        self.line = self.line.and(other.line);
+        self
+    }
+}
+
+/// A value that is not what the device held when it was asked.
+#[derive(Debug)]
+struct Wrong {
+    seed: u64,
+    poll: u64,
+    detail: String,
+}
+
+pub(crate) fn environment(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// Every tenth line is a good one; the others have each fault seldom, or some of them often.
+pub(crate) fn line_faults(rng: &mut Rng, seed: u64) -> LineFaults {
+    if seed.is_multiple_of(10) {
+        return LineFaults { longest: LONGEST, ..LineFaults::default() };
+    }
+    let mut often = || if rng.u8(..4) == 0 { rng.f64() * 0.3 } else { rng.f64() * 0.03 };
+    LineFaults {
+        delay: often(),
+        split: often(),
+        merge: often() / 2.0,
+        duplicate: often(),
+        truncate: often() / 2.0,
+        swap: often() / 2.0,
+        corrupt: often(),
+        drop: often() / 2.0,
+        disconnect: often() / 4.0,
+        longest: LONGEST,
+    }
+}
+
+fn any_request(rng: &mut Rng) -> ReadRequest {
+    loop {
+        let table = Table::ALL[rng.usize(..Table::ALL.len())].1;
+        // Small reads of a few places: requests that look alike are what late answers are mistaken for.
+        let (address, count) = if rng.bool() {
+            (rng.u16(..8) * 16, [1, 2, 8][rng.usize(..3)])
+        } else {
+            (rng.u16(..), rng.u16(1..=table.count_max()))
+        };
+        // A few bits are too few to say where they are from.
+        let count = if table.is_bits() { count.max(64) } else { count };
+        if let Some(request) = ReadRequest::new(table, address, count) {
+            return request;
+        }
+    }
+}
+
+async fn play(wire: Wire, seed: u64, polls: u64) -> Result<Outcome, Wrong> {
+    // What the master draws for itself has to be the same again, too.
+    fastrand::seed(seed);
+    let mut rng = Rng::with_seed(seed ^ 0x5EED);
+    let poll = Arc::new(AtomicU64::new(0));
+    let moment = Arc::clone(&poll);
+    let device = Device {
+        framing: wire.framing(),
+        units: UNITS,
+        faults: line_faults(&mut rng, seed),
+        seed,
+        words: Words::OfPoll,
+        moment: Arc::new(move || moment.load(Ordering::Relaxed)),
+    };
+    let is_good = device.faults == LineFaults { longest: LONGEST, ..LineFaults::default() };
+    let (dial, line) = device.start();
+    let mut master = master(wire, dial);
+    let mut outcome = Outcome::default();
+    for number in 1..=polls {
+        poll.store(number, Ordering::Relaxed);
+        let (unit, request) = (rng.u8(1..=UNITS), any_request(&mut rng));
+        outcome.polls += 1;
+        let result = master.read(unit, request).await;
+        let away = result.as_ref().is_err_and(|failure| failure.cause == Cause::Unreachable);
+        match result {
+            Ok(answer) if answer == device::right_answer(Words::OfPoll, unit, request, number) => outcome.values += 1,
+            Ok(answer) => {
+                let detail = format!("{wire:?} unit {unit}, {request:?}: {answer:?}");
+                return Err(Wrong { seed, poll: number, detail });
+            }
+            Err(failure) if is_good && !failure.is_exception() => {
+                let detail = format!("{wire:?} unit {unit}, {request:?}: a good line, and {failure}");
+                return Err(Wrong { seed, poll: number, detail });
+            }
+            Err(failure) => *outcome.causes.entry(failure.cause.to_string()).or_default() += 1,
+        }
+        if pauses(&mut rng) || away {
+            tokio::time::sleep(Duration::from_millis(rng.u64(..2_000))).await;
+        }
+    }
+    outcome.line = line.tally();
+    Ok(outcome)
+}
+
+/// Some polls wait for their slot; most come right after the one before.
+fn pauses(rng: &mut Rng) -> bool {
+    rng.u8(..16) == 0
+}
+
+fn play_seed(wire: Wire, seed: u64, polls: u64) -> Result<Outcome, Wrong> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    runtime.expect("a runtime").block_on(play(wire, seed, polls))
+}
+
+/// All seeds of a wire, or the one that is asked for.
+fn campaign(wire: Wire) {
+    let polls = environment("TJERN_FAULTS_POLLS").unwrap_or(wire.polls());
+    let first = environment("TJERN_FAULTS_FIRST").unwrap_or(0);
+    let seeds = match environment("TJERN_FAULTS_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => first..first + environment("TJERN_FAULTS_SEEDS").unwrap_or(SEEDS),
+    };
+    let mut sum = Outcome::default();
+    for seed in seeds.clone() {
+        match play_seed(wire, seed, polls) {
+            Ok(outcome) => sum = sum.and(outcome),
+            Err(Wrong { seed, poll, detail }) => panic!(
+                "a wrong value at seed {seed}, poll {poll}: {detail}\nreplay: TJERN_FAULTS_SEED={seed} \
+                 TJERN_FAULTS_POLLS={polls} cargo test -p tjern-gateway --lib modbus::faults::{}",
+                wire.name()
+            ),
+        }
+    }
+    println!("{}: seeds {seeds:?}, {} polls, {} values; {:?}", wire.name(), sum.polls, sum.values, sum.causes);
+    println!("{}: {:?}", wire.name(), sum.line);
+    if seeds.end - seeds.start >= 100 {
+        assert!(sum.values * 2 > sum.polls, "most polls bring a value, or nothing is shown: {sum:?}");
+        let never = sum.line.counts().into_iter().find(|(name, count)| *count == 0 && *name != "undetectable");
+        assert_eq!(never, None, "a fault that never happened");
+    }
+}
+
+/// How many seeds it takes to notice that a wall is down.
+fn caught(wire: Wire, wall: Broken) -> u64 {
+    BROKEN.set(Some(wall));
+    let found = (1..100).find(|seed| play_seed(wire, *seed, wire.polls()).is_err());
+    BROKEN.set(None);
+    found.expect("a master without that wall is caught")
+}
+
+#[test]
+fn tcp() {
+    campaign(Wire::Tcp);
+}
+
+#[test]
+fn rtu() {
+    campaign(Wire::Rtu);
+}
+
+#[test]
+fn a_canary_that_does_not_compare_transaction_ids_is_caught() {
+    println!("caught by seed {}", caught(Wire::Tcp, Broken::Ids));
+}
+
+#[test]
+fn over_tcp() {
+    campaign(Wire::RtuTcp);
+}
+
+#[test]
+fn a_canary_that_does_not_probe_is_caught() {
+    println!("caught by seed {}", caught(Wire::Rtu, Broken::Probe));
+}
+
+#[test]
+fn a_canary_that_does_not_drain_the_line_is_caught() {
+    println!("caught by seed {}", caught(Wire::Rtu, Broken::Drain));
+}
+
+/// A failure of a replay must be the same failure.
+#[test]
+fn a_seed_plays_the_same_twice() {
+    for wire in [Wire::Tcp, Wire::Rtu, Wire::RtuTcp] {
+        for seed in [3, 14, 15] {
+            let play = || play_seed(wire, seed, 200).map(|outcome| (outcome.values, outcome.causes, outcome.line));
+            assert_eq!(play().expect("right"), play().expect("right"), "{wire:?}, seed {seed}");
+        }
+    }
+}
+
+/// The harness itself: another place, and another poll, are other words.
+#[test]
+fn words_say_where_they_are_from() {
+    let request = |address| ReadRequest::new(Table::Holding, address, 1).expect("within");
+    let right = device::right_answer(Words::OfPoll, 1, request(7), 100);
+    for (unit, address, poll) in [(2, 7, 100), (1, 8, 100), (1, 7, 99), (1, 7, 1)] {
+        assert_ne!(right, device::right_answer(Words::OfPoll, unit, request(address), poll));
+    }
+}

@@ -1,0 +1,83 @@
+//! The command `simulate`, by the real binary: what it prints can be polled, and its faults cost readings and no truth.
+
+mod common;
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+
+use common::{Buses, config, device, point};
+
+/// What a simulated sensor may measure: see `simulate::Signal`.
+const PLAUSIBLE: std::ops::Range<f64> = 3.0..28.0;
+
+struct Simulate(Child);
+
+impl Drop for Simulate {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn buses(places: &[String]) -> String {
+    let [tcp, rtu] = places else { panic!("two places: {places:?}") };
+    let body = "register = \"input:4\"\ntype = \"f32\"\norder = \"cdab\"\nevery = \"50ms\"";
+    format!(
+        "[[bus]]\nname = \"tcp\"\nkind = \"modbus-tcp\"\naddress = \"{tcp}\"\ntimeout = \"200ms\"\ndown_report = \"1ms\"\n{}{}\
+         [[bus]]\nname = \"rtu\"\nkind = \"modbus-rtu\"\nport = \"{rtu}\"\nbaud = 115200\ntimeout = \"200ms\"\ndown_report = \"1ms\"\n{}{}",
+        device(1),
+        point("wire/tcp", body),
+        device(2),
+        point("wire/rtu", body)
+    )
+}
+
+/// Starts it with these faults; the places that it printed.
+fn start(folder: &std::path::Path, faults: &str) -> (Simulate, Vec<String>) {
+    let file = folder.join("site.toml");
+    let link = folder.join("line").to_string_lossy().into_owned();
+    let head = "version = 1\ngateway = \"test\"\nlake = \"memory:///\"\n[spool]\ndir = \"unused\"\n";
+    let text = format!("{head}{}", buses(&["192.0.2.1:502".to_owned(), link]));
+    std::fs::write(&file, text).expect("written");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_tjern-gateway"))
+        .args(["simulate", "--config"])
+        .arg(&file)
+        .args(["--faults", faults, "--seed", "7"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines().take(2);
+    let places = lines.map(|line| line.expect("text").split('\t').nth(2).expect("a place").to_owned()).collect();
+    (Simulate(child), places)
+}
+
+#[tokio::test]
+async fn simulated_devices_answer_and_their_faults_make_no_wrong_value() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let faults = "delay=0.1,split=0.2,duplicate=0.2,truncate=0.1,corrupt=0.1,drop=0.1,disconnect=0.02,longest=20ms";
+    let (_simulate, places) = start(folder.path(), faults);
+    assert_eq!(places[1], folder.path().join("line").to_string_lossy(), "the configured path is a link");
+    let mut buses = Buses::start(&config(&buses(&places)));
+    let mut seen = [[0; 2]; 2];
+    while seen[0][0].min(seen[1][0]) < 20 || seen[0][1] + seen[1][1] == 0 {
+        let reading = buses.next().await;
+        let bus = usize::from(reading.sensor.as_str() == "wire/rtu");
+        seen[bus][usize::from(reading.value.is_none())] += 1;
+        if let Some(value) = reading.value {
+            // Over TCP a corrupted header is refused; what is in a frame is not touched.
+            assert!(PLAUSIBLE.contains(&value), "{reading:?}");
+        }
+    }
+    buses.end().await;
+}
+
+#[test]
+fn wrong_faults_are_refused_with_what_there_is() {
+    let output = Command::new(env!("CARGO_BIN_EXE_tjern-gateway"))
+        .args(["simulate", "--config", "none.toml", "--faults", "dorp=0.1"])
+        .output()
+        .expect("it runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("`dorp` is no fault") && said.contains("disconnect"), "{said}");
+}
