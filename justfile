@@ -48,6 +48,7 @@ crash:
 # What the spool writes and how fast it starts: docs/measurements.md
 bench-spool:
     cargo bench -p tjern-gateway --bench spool
+
 # The gateway as a tarball and a .deb: docs/gateway-operations.md
 dist:
     dist/build
@@ -59,6 +60,7 @@ unit:
 # Size of the slim gateway, and what it takes while it idles: docs/measurements.md
 measure-idle *arguments:
     benches/gateway-idle {{ arguments }}
+
 # A million polls over bad lines: TJERN_FAULTS_SEED plays one seed, TJERN_FAULTS_SEEDS and TJERN_FAULTS_FIRST more or others
 faults:
     cargo test -p tjern-gateway --lib faults:: -- --nocapture
