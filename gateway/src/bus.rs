@@ -4,7 +4,7 @@
 //! points those that waited longest, so that none starves (`poll`, `device`); it never ends a transaction half way,
 //! and looks whether it shall stop between them. What it read goes into one bounded queue.
 
-mod cost;
+pub(crate) mod cost;
 mod device;
 #[cfg(test)]
 mod faults;
@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Bus, BusKind};
 use crate::modbus::Master;
+pub use lines::point::DeviceTimes;
 use state::BusStates;
 
 /// How many transactions' readings may wait for the spool before the buses wait too.
@@ -50,6 +51,8 @@ pub struct BusContext {
     pub states: BusStates,
     /// The folder for what is learned about devices; without one it is learned anew at each start.
     pub learned: Option<PathBuf>,
+    /// Which of their own times devices on text lines have told.
+    pub device_times: DeviceTimes,
 }
 
 /// The newest time of a sensor that the spool has, so that no slot is stored twice across a restart.

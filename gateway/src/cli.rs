@@ -18,7 +18,7 @@ pub mod spool;
 mod target;
 pub mod watch;
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -95,6 +95,21 @@ pub(crate) fn load(path: &Path) -> Result<Config, ExitCode> {
         }
         ExitCode::from(WRONG)
     })
+}
+
+/// Writes data to stdout. `print!` would panic where nobody reads any more (`plan | head -1`), or the disk is full.
+fn tell(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()
+}
+
+/// What a command ends with that could not tell: in silence where the reader went away, as it wished.
+fn untold(error: &io::Error) -> ExitCode {
+    if error.kind() != io::ErrorKind::BrokenPipe {
+        eprintln!("error: cannot write to stdout: {error}");
+    }
+    ExitCode::from(FAILED)
 }
 
 /// A problem as stderr shows it.

@@ -9,12 +9,15 @@
 //!
 //! Invariants: no reading is lost or stored twice, whatever is cut off; readings enter the spool in the order
 //! in which they were taken, but for those with a device's own time, which need no clock and do not wait; no slot
-//! is stored twice where the estimate runs into the time that comes. Limits: [`Dater`] holds for `patience`, or
-//! until the held ones fill their share of the spool; after that it marks at once.
+//! is stored twice where the estimate runs into the time that comes. A disk that refuses to move what is held
+//! stops nobody: it is asked again, and what comes meanwhile goes before it; once a part may have moved, it waits
+//! in memory instead. Limits: [`Dater`] holds for `patience`, or until the held ones fill their share of the
+//! spool; after that, or while what an earlier run held is still there, it marks at once. [`BEHIND_MAX`].
 
 use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tjern_readings::clock::Clock;
+use tjern_readings::clock::{Clock, SECOND_US};
 use tjern_readings::reading::{Cause, Reading, TIMES_US};
 use tjern_readings::sensor::SensorId;
 use tracing::{error, info, warn};
@@ -25,6 +28,12 @@ use crate::grid::Grid;
 use crate::maintenance::Maintenance;
 use crate::spool::{Spool, SpoolSettings, Undated};
 use crate::system::SystemReadings;
+
+/// The most readings that wait in memory behind a move that was begun and is stuck.
+const BEHIND_MAX: usize = 100_000;
+
+/// A disk that refuses is asked again after this.
+const RETRY_US: i64 = SECOND_US;
 
 /// What is known of the sensors.
 #[derive(Debug, Clone, Default)]
@@ -59,8 +68,17 @@ pub(crate) struct Dater {
     known_us: i64,
     began_us: i64,
     hold: Hold,
-    /// What an earlier run left.
-    leftover: Option<Undated>,
+    /// What moves to the spool, and how it is dated: what an earlier run left, or this one held.
+    leaving: Option<(Undated, Option<i64>)>,
+    /// On the monotonic clock.
+    try_again_us: i64,
+    /// What came after the move was begun.
+    behind: Vec<Reading>,
+    behind_dropped: usize,
+    /// The newest slot of each sensor that this run held.
+    held_slots: HashMap<SensorId, i64>,
+    /// The newest time of each sensor among what is not in the spool yet.
+    held_newest: Arc<Mutex<HashMap<SensorId, i64>>>,
     /// The last slot of a sensor that was dated when the clock came.
     redated: HashMap<SensorId, i64>,
 }
@@ -143,6 +161,7 @@ impl Dater {
             error!("readings without a certain time cannot be had, and wait for the next start: {error}");
             None
         });
+        let held_newest = leftover.as_ref().map(Undated::newest).unwrap_or_default();
         let newest_us = spool.newest_of_all_us().max(leftover.as_ref().and_then(Undated::newest_of_all_us));
         let known_us = known_us(newest_us, wall.wall_us());
         let clock = if policy.trusted { wall.clone() } else { working(wall, known_us, &policy.witness) };
@@ -163,7 +182,13 @@ impl Dater {
             known_us,
             began_us,
             hold: Hold::Empty,
-            leftover,
+            // Its run is over: nobody can say any more what time it was.
+            leaving: leftover.map(|leftover| (leftover, None)),
+            try_again_us: began_us,
+            behind: Vec::new(),
+            behind_dropped: 0,
+            held_slots: HashMap::new(),
+            held_newest: Arc::new(Mutex::new(held_newest)),
             redated: HashMap::new(),
         };
         (dater, clock)
@@ -180,9 +205,15 @@ impl Dater {
         self.sensors = sensors;
     }
 
+    /// The newest time of a sensor, in the spool or on its way there.
+    pub(crate) fn newest_of(&self) -> impl Fn(&SensorId) -> Option<i64> + Send + Sync + 'static {
+        let (spool, held) = (self.spool.clone(), Arc::clone(&self.held_newest));
+        move |sensor| spool.newest_time_us(sensor).max(locked(&held).get(sensor).copied())
+    }
+
     /// Whether it has to look at the clock now and then.
     pub(crate) fn is_waiting(&self) -> bool {
-        !self.clock.is_set() || self.leftover.is_some()
+        !self.clock.is_set() || self.leaving.is_some()
     }
 
     /// Takes readings, in the order in which they were made.
@@ -216,13 +247,34 @@ impl Dater {
         if let Some(system) = self.system.as_mut().filter(|_| self.clock.is_set()) {
             system.join(&mut ready);
         }
-        self.spool.append(ready).await;
+        self.pass_on(ready).await;
+    }
+
+    /// Hands readings to the spool, or keeps them behind a move whose readings are counted by its numbers.
+    async fn pass_on(&mut self, readings: Vec<Reading>) {
+        if !self.leaving.as_ref().is_some_and(|(undated, _)| undated.is_decided()) {
+            self.spool.append(readings).await;
+            return;
+        }
+        readings.iter().for_each(|reading| note(&mut locked(&self.held_newest), reading));
+        self.behind.extend(readings);
+        let surplus = self.behind.len().saturating_sub(BEHIND_MAX);
+        if surplus > 0 && self.behind_dropped == 0 {
+            error!("too many readings wait in memory for the disk: the oldest are dropped");
+        }
+        self.behind.drain(..surplus);
+        self.behind_dropped += surplus;
     }
 
     /// Holds readings, or marks them where nothing is held any more.
     async fn hold(&mut self, readings: Vec<Reading>, ready: &mut Vec<Reading>) {
         if readings.is_empty() {
             return;
+        }
+        if matches!(self.hold, Hold::Empty) && Undated::is_there(&self.spool) {
+            // How those are dated may be decided: nothing can join them.
+            warn!("an earlier run's readings without a certain time are still there: those of this one are marked");
+            self.hold = Hold::Over;
         }
         if matches!(self.hold, Hold::Empty) {
             self.hold = match Undated::open(&self.spool, &self.settings, self.clock.clone()) {
@@ -234,7 +286,13 @@ impl Dater {
             };
         }
         match &self.hold {
-            Hold::Held(undated) => undated.hold(readings).await,
+            Hold::Held(undated) => {
+                for reading in &readings {
+                    note(&mut self.held_slots, reading);
+                    note(&mut locked(&self.held_newest), reading);
+                }
+                undated.hold(readings).await;
+            }
             Hold::Empty | Hold::Over => {
                 ready.extend(readings.into_iter().map(|reading| self.sensors.date(None, reading)));
             }
@@ -243,9 +301,8 @@ impl Dater {
 
     /// Looks whether the clock has come, or was waited for long enough.
     pub(crate) async fn look(&mut self) {
-        if let Some(leftover) = self.leftover.take() {
-            // Its run is over: nobody can say any more what time it was.
-            self.release(leftover, None).await;
+        if self.clock.monotonic_us() >= self.try_again_us {
+            self.release().await;
         }
         if self.clock.is_set() {
             return;
@@ -265,12 +322,22 @@ impl Dater {
     }
 
     async fn give_up_holding(&mut self, offset_us: Option<i64>) {
+        if offset_us.is_some() {
+            // Also where the move does not come about yet: what is polled from now on knows these slots.
+            for (sensor, time_us) in self.held_slots.drain() {
+                note(&mut self.redated, &self.sensors.date(offset_us, Reading::of(sensor, time_us, 0.0)));
+            }
+            self.redated.clone_into(&mut locked(&self.held_newest));
+        }
         if let Hold::Held(undated) = std::mem::replace(&mut self.hold, Hold::Over) {
-            self.release(undated, offset_us).await;
+            self.leaving = Some((undated, offset_us));
+            self.release().await;
         }
     }
 
-    async fn release(&mut self, undated: Undated, offset_us: Option<i64>) {
+    /// Tries to move what shall leave. What waited behind it follows.
+    async fn release(&mut self) {
+        let Some((mut undated, offset_us)) = self.leaving.take() else { return };
         let Self { spool, sensors, redated, maintenance, .. } = self;
         let mut date = |offset_us: Option<i64>, reading: Reading| {
             let mut dated = sensors.date(offset_us, reading);
@@ -280,22 +347,45 @@ impl Dater {
             maintenance.mark(std::slice::from_mut(&mut dated));
             dated
         };
-        undated.release(spool, offset_us, &mut date).await;
+        if !undated.release(spool, offset_us, &mut date).await {
+            self.leaving = Some((undated, offset_us));
+            self.try_again_us = self.clock.monotonic_us().saturating_add(RETRY_US);
+            return;
+        }
+        undated.leave().await;
+        self.spool.append(std::mem::take(&mut self.behind)).await;
+        let dropped = std::mem::take(&mut self.behind_dropped);
+        if dropped > 0 {
+            error!(readings = dropped, "these were dropped from memory while the disk refused");
+        }
     }
 
     /// Brings what is held to disk.
-    pub(crate) async fn end(self) {
-        for undated in self.leftover.into_iter().chain(match self.hold {
+    pub(crate) async fn end(mut self) {
+        if !self.behind.is_empty() {
+            self.release().await;
+        }
+        let lost = self.behind.len() + self.behind_dropped;
+        if lost > 0 {
+            error!(readings = lost, "the disk did not take these until the end: they are lost");
+        }
+        let held = match self.hold {
             Hold::Held(undated) => Some(undated),
             Hold::Empty | Hold::Over => None,
-        }) {
+        };
+        for undated in self.leaving.into_iter().map(|(undated, _)| undated).chain(held) {
             undated.close().await;
         }
     }
 }
 
-fn note(redated: &mut HashMap<SensorId, i64>, reading: &Reading) {
-    let newest_us = redated.entry(reading.sensor.clone()).or_insert(reading.time_us);
+/// A lock that is held for a few instructions, none of which can panic half-way.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn note(newest: &mut HashMap<SensorId, i64>, reading: &Reading) {
+    let newest_us = newest.entry(reading.sensor.clone()).or_insert(reading.time_us);
     *newest_us = reading.time_us.max(*newest_us);
 }
 

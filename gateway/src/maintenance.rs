@@ -255,7 +255,13 @@ impl Maintenance {
                 info!(times = windows.len(), "maintenance: what is written down was read");
                 self.windows = windows;
             }
-            Err(error) => warn!("what is under maintenance stays as it was: {error}"),
+            Err(error) => {
+                // A disk that failed for a moment is asked again; a file that is wrong stays so until it changes.
+                if matches!(error, MaintenanceError::Unreadable { .. }) {
+                    self.seen = None;
+                }
+                warn!("what is under maintenance stays as it was: {error}");
+            }
         }
     }
 }

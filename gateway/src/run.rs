@@ -29,7 +29,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
 use crate::bus::state::BusStates;
-use crate::bus::{BusContext, Newest};
+use crate::bus::{BusContext, DeviceTimes, Newest};
 use crate::clock::Witness;
 use crate::config::Config;
 use crate::dating::{ClockPolicy, Dater, Sensors};
@@ -163,11 +163,10 @@ impl Running {
         let uploads = Uploads::start(spool.clone(), upload.settings(&config));
         // How far the clock is off nobody says: once it is synchronised, hardly at all.
         let system = SystemReadings::new(config.gateway(), clock.clone(), upload.state.clone(), || None);
+        let newest = Newest::from_fn(dater.newest_of());
         let (appender, readings) = Appender::start(dater.with_system(system.ok()));
         let bus_stop = stop.child_token();
         let states = BusStates::new();
-        let newest_of = spool.clone();
-        let newest = Newest::from_fn(move |sensor| newest_of.newest_time_us(sensor));
         let learned = Some(config.spool().dir.join("learned"));
         let context = BusContext {
             clock: clock.clone(),
@@ -176,6 +175,7 @@ impl Running {
             stop: bus_stop.clone(),
             states: states.clone(),
             learned,
+            device_times: DeviceTimes::default(),
         };
         let mut buses = Buses::new(context);
         buses.begin_missing(&config);
@@ -224,7 +224,7 @@ impl Running {
         self.buses.end(&changes.ending).await;
         // A sensor that moves to another bus is not stored twice for a slot: what its old bus read is in the
         // spool before its new one begins.
-        self.appender.flush(Sensors::of(&config)).await;
+        self.appender.flush(Sensors::of(&config), &self.bus_stop).await;
         self.spool.set_configuration(config.sha256()).await;
         self.buses.begin_missing(&config);
         self.uploads = self.uploads.replace(self.upload.settings(&config));
@@ -254,7 +254,7 @@ impl Running {
         // The last sender of readings goes with the buses: the appender ends once it handed everything on.
         self.buses.end_all().await;
         if !self.appender.finish().await {
-            error!("the task that fills the spool failed");
+            error!("the task that fills the spool failed, or did not end in time");
         }
         if !self.spool.sync().await {
             error!("the last readings could not be written to the spool");

@@ -20,8 +20,10 @@ use std::time::Duration;
 use tjern_readings::clock::Clock;
 use tokio::time::Instant;
 
+use crate::bus::cost::Wire;
 use crate::bus::state::BusStates;
 use crate::config::{Bus, BusKind, Config};
+use crate::modbus::transport::{REGISTERS_MAX, ReadRequest, Table};
 use crate::spool::SpoolProbe;
 use crate::upload::UploadState;
 use report::{
@@ -35,6 +37,12 @@ const TURN_BOUND_MIN: Duration = Duration::from_secs(15);
 
 /// A turn asks once more at most, and each time waits for an answer, then for a late one.
 const TURN_TIMEOUTS: u32 = 6;
+
+/// An answer that was lost is asked for once more, perhaps over a new connection.
+const ATTEMPTS: u32 = 2;
+
+/// Each attempt may follow a probe.
+const TRANSACTIONS: u32 = 2 * ATTEMPTS;
 
 /// A bus that is read now, in one of its lives.
 #[derive(Debug, Clone)]
@@ -78,9 +86,24 @@ struct Now {
     stuck: Vec<String>,
 }
 
+/// What a turn may take besides its timeouts: the pauses that a device wants, and what the line's speed costs.
+fn patience(kind: &BusKind) -> Duration {
+    let (devices, connect_pause) = match kind {
+        BusKind::ModbusTcp { devices, connection, .. } | BusKind::ModbusRtuTcp { devices, connection, .. } => {
+            (devices, connection.pause)
+        }
+        BusKind::ModbusRtu { devices, .. } => (devices, Duration::ZERO),
+        BusKind::TextLines { .. } => return Duration::ZERO,
+    };
+    let gap = devices.iter().map(|device| device.gap).max().unwrap_or_default();
+    let longest =
+        ReadRequest::new(Table::Holding, 0, REGISTERS_MAX).map_or(Duration::ZERO, |read| Wire::of(kind).time(read));
+    (gap + connect_pause) * ATTEMPTS + longest * TRANSACTIONS
+}
+
 impl BusPlace {
     pub(crate) fn new(bus: &Bus, incarnation: u64) -> Self {
-        let bound = TURN_BOUND_MIN + bus.timeout.saturating_mul(TURN_TIMEOUTS);
+        let bound = TURN_BOUND_MIN + bus.timeout.saturating_mul(TURN_TIMEOUTS) + patience(&bus.kind);
         Self { name: bus.name.clone(), incarnation, bound }
     }
 }

@@ -106,10 +106,6 @@ pub async fn run(spool: Spool, settings: UploadSettings, stop: CancellationToken
         () = uploader.until(&stop) => {}
         () = patience => {}
     }
-    let waiting = spool.sealed().await.len();
-    if waiting > 0 {
-        tracing::warn!(waiting, "not everything is uploaded; it stays in the spool for the next start");
-    }
 }
 
 struct Uploader {
@@ -249,7 +245,8 @@ impl Uploader {
         if !self.contacted || live_is_due {
             if contact::is_contested(&self.spool, &self.settings.source, line).await? {
                 self.renew(line).await?;
-            } else if live_is_due && self.spool.begin_epoch().await {
+            } else if live_is_due && self.takes_again(line).await? && self.spool.begin_epoch().await {
+                self.failing_since = None;
                 tracing::info!("the lake is back after a long time: what is new goes first, what waited behind it");
             }
             self.contacted = true;
@@ -260,6 +257,16 @@ impl Uploader {
             return Ok(self.send_all(line, until).await?.1);
         }
         Ok(round)
+    }
+
+    /// Whether the lake takes objects again: one that lists and refuses to store is not back.
+    async fn takes_again(&self, line: &Line<'_>) -> Result<bool, UploadError> {
+        let Some(oldest) = self.spool.sealed().await.first().cloned() else { return Ok(true) };
+        let landed = matches!(self.send_one(line, &oldest).await?, Outcome::Landed);
+        if landed {
+            self.spool.remove(&oldest).await;
+        }
+        Ok(landed)
     }
 
     /// Whether so much waits after so long an outage that what is new should not wait behind it.

@@ -98,6 +98,11 @@ async fn a_read_without_a_value_says_why_and_fails() {
     assert_eq!((code, stderr.contains("hint: is it plugged in")), (Some(1), true), "{stderr}");
     let (code, _, stderr) = read("1", "input:65535-65535").await;
     assert_eq!(code, Some(1), "{stderr}");
+    let (code, _, stderr) = run(&["read", "--tcp", "127.0.0.1:1", "--unit-id", "1", "input:0"]).await;
+    assert_eq!((code, stderr.contains("hint: check the address")), (Some(1), true), "{stderr}");
+    assert!(!stderr.contains("plug") && !stderr.contains("dialout"), "no port is meant: {stderr}");
+    let (code, _, stderr) = read("1", "input:0-65535").await;
+    assert_eq!((code, stderr.contains("cannot have")), (Some(2), true), "{stderr}");
     let (code, _, _) = run(&["read", "--unit-id", "1", "input:0"]).await;
     assert_eq!(code, Some(2), "it is not said which line");
 }

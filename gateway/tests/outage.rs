@@ -267,6 +267,24 @@ async fn a_short_outage_begins_no_epoch() {
     assert_eq!(lake.readings(&source()).await.len(), 1);
 }
 
+/// A bucket that is full, or a key that may only read: each look at it was taken for its return, and began an epoch.
+#[tokio::test(start_paused = true)]
+async fn a_lake_that_lists_and_stores_nothing_is_not_back() {
+    let place = tempfile::tempdir().expect("a folder");
+    let lake = Lake::new(Duration::from_millis(200));
+    let site = Site::start(place.path(), &lake, |settings| settings.live_first_after = Some(HOUR));
+    lake.full.store(true, Ordering::Relaxed);
+    for number in 0..4 * 360 {
+        site.pass(Duration::from_secs(10)).await;
+        site.spool.append(numbered(number, site.now_us())).await;
+    }
+    lake.full.store(false, Ordering::Relaxed);
+    site.pass(HOUR).await;
+    site.spool.append(numbered(4 * 360, site.now_us())).await;
+    site.end().await;
+    assert_eq!(lake.readings(&source()).await.len(), 2, "the old epoch, and one for what is new");
+}
+
 /// The power comes back after hours, and the lake is there at once: of the outage only the readings tell.
 #[tokio::test(start_paused = true)]
 async fn an_outage_that_a_power_cut_ended_counts_too() {

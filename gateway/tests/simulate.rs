@@ -81,3 +81,31 @@ fn wrong_faults_are_refused_with_what_there_is() {
     assert_eq!(output.status.code(), Some(2), "{said}");
     assert!(said.contains("`dorp` is no fault") && said.contains("disconnect"), "{said}");
 }
+
+/// Otherwise a `run` with the same file talks to whoever has the place, and nobody knows why.
+#[test]
+fn a_place_that_is_taken_is_told() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("it listens");
+    let address = taken.local_addr().expect("an address").to_string();
+    let line = folder.path().join("line");
+    std::fs::write(&line, "").expect("written");
+    let line = line.to_string_lossy().into_owned();
+    let head = "version = 1\ngateway = \"test\"\nlake = \"memory:///\"\n[spool]\ndir = \"unused\"\n";
+    let file = folder.path().join("site.toml");
+    std::fs::write(&file, format!("{head}{}", buses(&[address.clone(), line.clone()]))).expect("written");
+    let child = Command::new(env!("CARGO_BIN_EXE_tjern-gateway"))
+        .args(["simulate", "--config"])
+        .arg(&file)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut simulate = Simulate(child);
+    let lines = BufReader::new(simulate.0.stderr.take().expect("a pipe")).lines().take(2);
+    let said: Vec<String> = lines.map(|line| line.expect("text")).collect();
+    for (said, bus, place) in [(&said[0], "tcp", &address), (&said[1], "rtu", &line)] {
+        let expected = format!("warning: bus `{bus}` cannot be played at `{place}`");
+        assert!(said.starts_with(&expected), "{said}");
+    }
+}

@@ -158,6 +158,12 @@ async fn damage_is_told_with_its_file_and_its_place() {
     let site = Site::new();
     let spool = filled(&site).await;
     spool.close().await;
+    std::fs::create_dir_all(site.path("spool/learned")).expect("created");
+    std::fs::create_dir_all(site.path("spool/undated")).expect("created");
+    std::fs::write(site.path("spool/maintenance.toml"), "version = 1\n").expect("written");
+    let verified = site.say(&["verify", "--spool", "spool"]);
+    assert_eq!(verified.status, Some(0), "{}{}", verified.out, verified.err);
+    assert!(!verified.out.contains("nothing that the spool wrote"), "the gateway's own files: {}", verified.out);
     let (segment, mut bytes) = files(&site.path("spool"))
         .into_iter()
         .find(|(path, _)| path.extension().is_some_and(|kind| kind == "segment"))

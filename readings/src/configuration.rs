@@ -9,6 +9,8 @@ mod shape;
 pub use secrets::without_secrets;
 
 use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -119,12 +121,12 @@ impl ConfigError {
 }
 
 impl ConfigText {
-    /// Reads a file.
+    /// Reads a file of at most 16 MiB, or what comes out of a pipe.
     ///
     /// # Errors
     /// [`ConfigError::Unreadable`]; [`ConfigError::Wrong`] where the file is no UTF-8.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let bytes = std::fs::read(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        let bytes = read_bounded(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
         String::from_utf8(bytes).map(|text| Self { path: path.to_owned(), text }).map_err(|error| {
             let place = error.utf8_error().valid_up_to();
             let readable = Self::new(path, String::from_utf8_lossy(error.as_bytes()));
@@ -221,6 +223,19 @@ impl ConfigText {
             None => renderer.render(&[group]),
         }
     }
+}
+
+/// No configuration is as long; what is longer was named by mistake.
+const BYTES_MAX: u64 = 16 << 20;
+
+/// A device like `/dev/zero` never ends.
+fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > BYTES_MAX {
+        return Err(io::Error::other("it has more than 16 MiB; hint: name a TOML file"));
+    }
+    Ok(bytes)
 }
 
 /// Which of the words that are known a wrong one was meant to be, if that can be guessed.

@@ -402,9 +402,9 @@ impl Device {
         };
         match (change, failure) {
             (Change::Down, Some(failure)) => {
-                warn!(company.bus, device = self.name, unit = self.unit_id, "down: {failure}");
+                warn!(bus = company.bus, device = self.name, unit = self.unit_id, "down: {failure}");
             }
-            (Change::Back, _) => info!(company.bus, device = self.name, unit = self.unit_id, "answers again"),
+            (Change::Back, _) => info!(bus = company.bus, device = self.name, unit = self.unit_id, "answers again"),
             _ => {}
         }
         let took_us = u64::try_from(timing.took.as_micros()).unwrap_or(u64::MAX);

@@ -21,7 +21,7 @@ use super::learned::{BusMemory, Keeper};
 use super::modbus::Actor;
 use super::point::Limits;
 use super::poll::Setting;
-use super::{BusContext, Newest};
+use super::{BusContext, DeviceTimes, Newest};
 use crate::config::{BusKind, Config};
 use crate::modbus::Master;
 use crate::modbus::faults::device::{Device, MOMENT_BITS, Words};
@@ -109,7 +109,15 @@ async fn play(kind: &str, seed: u64) -> Result<[u64; 2], String> {
     let (readings, mut received) = mpsc::channel(super::READINGS_QUEUE);
     let newest = Newest::from_fn(|_| None);
     let states = super::BusStates::default();
-    let context = BusContext { clock: clock.clone(), readings, newest, stop: stop.clone(), states, learned: None };
+    let context = BusContext {
+        clock: clock.clone(),
+        readings,
+        newest,
+        stop: stop.clone(),
+        states,
+        learned: None,
+        device_times: DeviceTimes::default(),
+    };
     let running = tokio::spawn(actor(&config(kind), dial, context).run());
     tokio::spawn(async move {
         while start.elapsed() < LIVES {

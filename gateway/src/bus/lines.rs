@@ -6,7 +6,7 @@
 //! is asked at the slot, and lines from before do not count. Lines that say what time they are from make
 //! readings when they come (`point`).
 
-mod point;
+pub(super) mod point;
 mod stream;
 
 use std::io;

@@ -8,7 +8,7 @@ use clap::Args;
 use tjern_readings::clock::Clock;
 use tjern_readings::configuration::{Problem, Severity};
 
-use super::{FAILED, load, shown};
+use super::{FAILED, load, shown, tell, untold};
 use crate::bus::load::{BusLoad, Measured, reckon};
 use crate::config::Config;
 use crate::ports;
@@ -41,8 +41,10 @@ pub(super) fn execute(arguments: &CheckArguments) -> ExitCode {
     if errors > 0 {
         return ExitCode::from(FAILED);
     }
-    println!("{}", summary(&config, problems.len()));
-    ExitCode::SUCCESS
+    match tell(&format!("{}\n", summary(&config, problems.len()))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => untold(&error),
+    }
 }
 
 fn summary(config: &Config, warnings: usize) -> String {

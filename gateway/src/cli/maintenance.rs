@@ -8,7 +8,7 @@ use tjern_readings::clock::{Clock, SECOND_US};
 use tjern_readings::configuration::{Period, nearest};
 use tjern_readings::sensor::SensorId;
 
-use super::{FAILED, WRONG, load, utc};
+use super::{FAILED, WRONG, load, tell, untold, utc};
 use crate::config::Config;
 use crate::maintenance::{self, MaintenanceError, SensorPattern, Window};
 
@@ -19,7 +19,8 @@ use crate::maintenance::{self, MaintenanceError, SensorPattern, Window};
     tjern-gateway maintenance on --config landfall-01.toml --sensor 'landfalltjern/*' --for 30min\n  \
     tjern-gateway maintenance off --config landfall-01.toml\n  tjern-gateway maintenance list --config landfall-01.toml\n\n\
     It works with and without a running gateway, which sees a change within a second.\n\
-    Exit status: 0 when it is done, 1 when it failed, 2 for a wrong configuration or a sensor that it does not have."
+    Exit status: 0 when it is done, 1 when it failed or a sensor that was named to `off` still is under maintenance by another\n\
+    window, 2 for a wrong configuration or a sensor that it does not have."
 )]
 pub struct MaintenanceArguments {
     #[command(subcommand)]
@@ -79,20 +80,36 @@ pub(super) fn execute(arguments: MaintenanceArguments) -> ExitCode {
                 eprintln!("error: {problem}");
                 return ExitCode::from(WRONG);
             }
-            begin(&config, sensor, now_us, now_us.saturating_add(duration.micros()))
+            begin(&config, sensor, now_us, now_us.saturating_add(duration.micros())).map(Done::all)
         }
         MaintenanceCommand::Off { sensor, .. } => end(&config, &sensor, now_us),
-        MaintenanceCommand::List { .. } => list(&config, now_us),
+        MaintenanceCommand::List { .. } => list(&config, now_us).map(Done::all),
     };
     match done {
-        Ok(text) => {
-            print!("{text}");
-            ExitCode::SUCCESS
+        Ok(Done { told, left }) => {
+            if let Err(error) = tell(&told) {
+                return untold(&error);
+            }
+            left.iter().for_each(|left| eprintln!("error: {left}"));
+            if left.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) }
         }
         Err(error) => {
             eprintln!("error: {error}");
             ExitCode::from(FAILED)
         }
+    }
+}
+
+/// What was done, and what was asked for and is not.
+#[derive(Debug, PartialEq, Eq)]
+struct Done {
+    told: String,
+    left: Vec<String>,
+}
+
+impl Done {
+    const fn all(told: String) -> Self {
+        Self { told, left: Vec::new() }
     }
 }
 
@@ -121,18 +138,49 @@ fn begin(config: &Config, sensors: Vec<SensorPattern>, now_us: i64, until_us: i6
     Ok(told)
 }
 
-fn end(config: &Config, sensors: &[SensorPattern], now_us: i64) -> Result<String, MaintenanceError> {
+fn end(config: &Config, sensors: &[SensorPattern], now_us: i64) -> Result<Done, MaintenanceError> {
     let dir = &config.spool().dir;
     let mut windows = maintenance::read(dir)?;
-    let ended = match sensors {
-        [] => maintenance::end(&mut windows, None, now_us),
-        some => some.iter().map(|sensor| maintenance::end(&mut windows, Some(sensor), now_us)).sum(),
-    };
-    if ended == 0 {
-        return Ok("nothing was under maintenance\n".to_owned());
+    let (ended, done) = end_of(&mut windows, sensors, now_us);
+    if ended > 0 {
+        maintenance::write(dir, &windows, now_us)?;
     }
-    maintenance::write(dir, &windows, now_us)?;
-    Ok(format!("{ended} ended\n"))
+    Ok(done)
+}
+
+/// Ends what was named, or all. A sensor that another open window holds is still under maintenance, and whoever
+/// ended it must not believe that its readings count again.
+fn end_of(windows: &mut Vec<Window>, sensors: &[SensorPattern], now_us: i64) -> (usize, Done) {
+    if sensors.is_empty() {
+        let ended = maintenance::end(windows, None, now_us);
+        let told = if ended == 0 { "nothing was under maintenance\n".to_owned() } else { format!("{ended} ended\n") };
+        return (ended, Done::all(told));
+    }
+    let ended_of = |sensor| maintenance::end(windows, Some(sensor), now_us);
+    let ended: Vec<usize> = sensors.iter().map(ended_of).collect();
+    let count: usize = ended.iter().sum();
+    let mut done = Done::all(if count > 0 { format!("{count} ended\n") } else { String::new() });
+    for (sensor, ended) in sensors.iter().zip(ended) {
+        let open = windows.iter().filter(|window| window.until_us > now_us).map(|window| window.sensors.to_string());
+        let named = sensor.to_string();
+        match open.into_iter().find_map(|other| Some((still(&named, &other)?, other))) {
+            Some((what, other)) => {
+                done.left.push(format!("{what}; hint: `maintenance off --sensor '{other}'`"));
+            }
+            None if ended == 0 => done.told += &format!("`{named}` was not under maintenance\n"),
+            None => {}
+        }
+    }
+    (count, done)
+}
+
+/// What is still under maintenance of what was named, if an open window has it, or some of it.
+fn still(named: &str, open: &str) -> Option<String> {
+    let covers = |pattern: &str, other: &str| pattern.strip_suffix('*').is_some_and(|place| other.starts_with(place));
+    if covers(open, named) {
+        return Some(format!("`{named}` is still under maintenance by `{open}`"));
+    }
+    covers(named, open).then(|| format!("`{open}` of `{named}` is still under maintenance"))
 }
 
 fn list(config: &Config, now_us: i64) -> Result<String, MaintenanceError> {
@@ -142,8 +190,48 @@ fn list(config: &Config, now_us: i64) -> Result<String, MaintenanceError> {
         return Ok("nothing is under maintenance\n".to_owned());
     }
     let line = |Window { sensors, from_us, until_us }: &Window| {
-        let left_min = (until_us - now_us).div_euclid(60 * SECOND_US);
+        let left_min = minutes(until_us.saturating_sub(now_us));
         format!("{sensors}: from {} until {} ({left_min} min left)\n", utc(*from_us), utc(*until_us))
     };
     Ok(windows.iter().map(line).collect())
+}
+
+/// Whole minutes, begun ones counted: what is not over is never told as 0 minutes left.
+const fn minutes(left_us: i64) -> i64 {
+    let minute_us = 60 * SECOND_US;
+    left_us / minute_us + (left_us % minute_us > 0) as i64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn window(sensors: &str) -> Window {
+        Window { sensors: sensors.parse().expect("a pattern"), from_us: 0, until_us: 100 }
+    }
+
+    fn off(windows: &[&str], sensor: &str) -> (usize, Done) {
+        let mut windows: Vec<Window> = windows.iter().map(|sensors| window(sensors)).collect();
+        end_of(&mut windows, &[sensor.parse().expect("a pattern")], 50)
+    }
+
+    #[test]
+    fn who_ends_a_sensor_learns_that_another_window_still_holds_it() {
+        let done = |told: &str, left: &[&str]| Done {
+            told: told.to_owned(),
+            left: left.iter().map(|left| (*left).to_owned()).collect(),
+        };
+        let held = "`tarn/a` is still under maintenance by `tarn/*`; hint: `maintenance off --sensor 'tarn/*'`";
+        assert_eq!(off(&["tarn/*"], "tarn/a"), (0, done("", &[held])));
+        assert_eq!(off(&["tarn/*", "tarn/a"], "tarn/a"), (1, done("1 ended\n", &[held])));
+        let part = "`tarn/a` of `tarn/*` is still under maintenance; hint: `maintenance off --sensor 'tarn/a'`";
+        assert_eq!(off(&["tarn/a"], "tarn/*"), (0, done("", &[part])));
+        assert_eq!(off(&["tarn/a"], "tarn/a"), (1, done("1 ended\n", &[])));
+        assert_eq!(off(&["tarn/a", "tar/*"], "tarn/b"), (0, done("`tarn/b` was not under maintenance\n", &[])));
+    }
+
+    #[test]
+    fn what_is_not_over_is_not_told_as_no_minutes_left() {
+        assert_eq!([1, 60 * SECOND_US, 60 * SECOND_US + 1].map(minutes), [1, 1, 2]);
+    }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use tjern_readings::clock::Clock;
 
-use super::{FAILED, load};
+use super::{FAILED, load, tell, untold};
 use crate::bus::load::{BusLoad, Measured, PlannedRequest, reckon};
 use crate::config::{Bus, BusKind};
 use crate::modbus::transport::Table;
@@ -34,7 +34,9 @@ pub(super) fn execute(arguments: &PlanArguments) -> ExitCode {
     let mut too_much = false;
     for bus in config.buses() {
         let load = reckon(bus, &Measured::load(&folder, &bus.name, now_us));
-        print!("{}", describe(bus, &load));
+        if let Err(error) = tell(&describe(bus, &load)) {
+            return untold(&error);
+        }
         too_much |= load.is_too_much();
         if load.is_too_much() {
             eprintln!(
@@ -83,6 +85,19 @@ fn time(time: Duration) -> String {
     match time.as_secs_f64() {
         seconds if seconds < 1.0 => format!("{:.1} ms", seconds * 1e3),
         seconds if seconds < 120.0 => format!("{seconds:.2} s"),
-        seconds => format!("{:.1} min", seconds / 60.0),
+        seconds if seconds < 2.0 * 3_600.0 => format!("{:.1} min", seconds / 60.0),
+        seconds if seconds < 2.0 * 86_400.0 => format!("{:.1} h", seconds / 3_600.0),
+        seconds => format!("{:.1} d", seconds / 86_400.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_shown_in_a_unit_that_a_person_counts_in() {
+        let shown = |seconds| time(Duration::from_secs(seconds));
+        assert_eq!([60, 3_600, 6 * 3_600, 36_500 * 86_400].map(shown), ["60.00 s", "60.0 min", "6.0 h", "36500.0 d"]);
     }
 }

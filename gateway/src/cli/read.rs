@@ -57,17 +57,18 @@ pub(super) async fn execute(arguments: ReadArguments) -> ExitCode {
 async fn read(arguments: &ReadArguments) -> Result<String, Ending> {
     let Addresses { table, first, last } = arguments.register;
     // A range says how many by itself.
-    let count = if last > first { last - first + 1 } else { arguments.count };
+    let count = if last > first { (last - first).saturating_add(1) } else { arguments.count };
     let request = ReadRequest::new(table, first, count).ok_or_else(|| {
         let hint = format!("from 1 to {}, and not past address 65535", table.count_max());
         Ending::wrong(format!("a read cannot have {count} of `{}` at {first}", word(table)), hint)
     })?;
-    let mut master = arguments.line.target()?.master()?;
+    let target = arguments.line.target()?;
+    let mut master = target.master()?;
     let asked = Instant::now();
     let result = master.read(arguments.unit_id, request).await;
     let took = asked.elapsed();
     let place = format!("{}:{first}", word(table));
-    let answer = result.map_err(|failure| Ending::of_read(arguments.unit_id, &place, &failure))?;
+    let answer = result.map_err(|failure| target.ending_of_read(arguments.unit_id, &place, &failure))?;
     Ok(render(arguments.format, arguments.unit_id, request, &answer, took))
 }
 

@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::{FAILED, WRONG, stop_on_signals};
+use super::{FAILED, WRONG, stop_on_signals, tell};
 use crate::config::{Bus, BusKind, Config, LineField, LinePlace, LinePoint, ModbusDevice};
 use crate::lines::nmea::checksum;
 use crate::simulate::bad_devices::{BadDevices, Lines, print_lines};
@@ -38,7 +38,8 @@ const LINES_EVERY: Duration = Duration::from_secs(1);
     after_help = "Examples:\n  tjern-gateway simulate --config landfall-01.toml\n  tjern-gateway simulate --config landfall-01.toml \
     --faults delay=0.1,drop=0.05,corrupt=0.01 --seed 7\n\n\
     Prints a line a bus: its name, its kind, and where it is, parted by tabs. An address on loopback is listened on;\n\
-    a port whose path is free becomes a link to a pseudo terminal.\n\
+    a port whose path is free becomes a link to a pseudo terminal. Where the place is taken, another is, with a warning.\n\
+    A TCP bus serves one client at a time: end `run` before `read`.\n\
     Faults, each with a probability per answer from 0 to 1: delay, split, merge, duplicate, truncate, swap, corrupt, drop,\n\
     disconnect; and longest=300ms, how late an answer may be. The same seed gives the same faults.\n\
     Exit status: 0 when told to end, 1 when it failed, 2 for a wrong configuration or wrong faults."
@@ -106,19 +107,19 @@ impl Played {
             let seed = self.seed.wrapping_add(number);
             let place = match &bus.kind {
                 BusKind::ModbusTcp { address, devices, .. } => {
-                    self.serve_tcp(address, self.devices(devices, Framing::Tcp, seed)).await?
+                    self.serve_tcp((&bus.name, address), self.devices(devices, Framing::Tcp, seed)).await?
                 }
                 BusKind::ModbusRtuTcp { address, devices, .. } => {
-                    self.serve_tcp(address, self.devices(devices, Framing::Rtu, seed)).await?
+                    self.serve_tcp((&bus.name, address), self.devices(devices, Framing::Rtu, seed)).await?
                 }
                 BusKind::ModbusRtu { serial, devices, .. } => {
                     let (port, serve) = self.devices(devices, Framing::Rtu, seed).open_terminal()?;
                     self.tasks.spawn(serve);
-                    self.link(&serial.port, port)
+                    self.link(&bus.name, &serial.port, port)
                 }
-                BusKind::TextLines { place, points, .. } => self.print(place, points, seed).await?,
+                BusKind::TextLines { place, points, .. } => self.print((&bus.name, place), points, seed).await?,
             };
-            println!("{}\t{}\t{place}", bus.name, bus.kind.word());
+            tell(&format!("{}\t{}\t{place}\n", bus.name, bus.kind.word()))?;
         }
         Ok(())
     }
@@ -128,14 +129,14 @@ impl Played {
         BadDevices { units, framing, faults: self.faults, seed, clock: Clock::system() }
     }
 
-    async fn serve_tcp(&mut self, address: &str, devices: BadDevices) -> io::Result<String> {
-        let listener = listen(address).await?;
+    async fn serve_tcp(&mut self, (bus, address): (&str, &str), devices: BadDevices) -> io::Result<String> {
+        let listener = listen(bus, address).await?;
         let place = listener.local_addr()?.to_string();
         self.tasks.spawn(devices.serve_tcp(listener));
         Ok(place)
     }
 
-    async fn print(&mut self, place: &LinePlace, points: &[LinePoint], seed: u64) -> io::Result<String> {
+    async fn print(&mut self, (bus, place): (&str, &LinePlace), points: &[LinePoint], seed: u64) -> io::Result<String> {
         let mut line = BadLine::new(self.faults, Framing::Lines, seed);
         let (lines, clock) = (lines_of(points), Clock::system());
         match place {
@@ -146,10 +147,10 @@ impl Played {
                     while print_lines(&mut ours, &mut line, (LINES_EVERY, &lines), &clock).await.is_ok() {}
                     drop(theirs);
                 });
-                Ok(self.link(&serial.port, port))
+                Ok(self.link(bus, &serial.port, port))
             }
             LinePlace::Tcp(address) => {
-                let listener = listen(address).await?;
+                let listener = listen(bus, address).await?;
                 let place = listener.local_addr()?.to_string();
                 self.tasks.spawn(async move {
                     while let Ok((mut stream, _)) = listener.accept().await {
@@ -163,8 +164,9 @@ impl Played {
     }
 
     /// The configured path, if it may be made a link to the terminal; otherwise the terminal's own.
-    fn link(&mut self, wanted: &str, port: String) -> String {
-        if std::os::unix::fs::symlink(&port, Path::new(wanted)).is_err() {
+    fn link(&mut self, bus: &str, wanted: &str, port: String) -> String {
+        if let Err(error) = std::os::unix::fs::symlink(&port, Path::new(wanted)) {
+            warn_of_taken(bus, wanted, &error);
             return port;
         }
         self.links.push(PathBuf::from(wanted));
@@ -173,14 +175,21 @@ impl Played {
 }
 
 /// On the address itself where it is on loopback and free, on any port of loopback otherwise.
-async fn listen(address: &str) -> io::Result<TcpListener> {
+async fn listen(bus: &str, address: &str) -> io::Result<TcpListener> {
     if let Ok(place) = address.parse::<SocketAddr>()
         && place.ip().is_loopback()
-        && let Ok(listener) = TcpListener::bind(place).await
     {
-        return Ok(listener);
+        match TcpListener::bind(place).await {
+            Ok(listener) => return Ok(listener),
+            Err(error) => warn_of_taken(bus, address, &error),
+        }
     }
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await
+}
+
+/// A `run` with the same file would talk to whoever has the place.
+fn warn_of_taken(bus: &str, place: &str, error: &io::Error) {
+    eprintln!("warning: bus `{bus}` cannot be played at `{place}`, and is elsewhere: {error}");
 }
 
 fn unit(device: &ModbusDevice) -> SimulatedUnit {

@@ -8,7 +8,7 @@ use tjern_readings::configuration::parse_duration;
 use tokio::io::AsyncReadExt;
 use tokio_util::sync::CancellationToken;
 
-use super::target::{Ending, LineArguments, hint};
+use super::target::{Ending, LineArguments, hint_of_line};
 use super::{FAILED, stop_on_signals};
 use crate::config::BusKind;
 use crate::modbus::open_serial;
@@ -61,7 +61,7 @@ async fn listen(arguments: &SniffArguments, stop: CancellationToken) -> Result<T
         return Err(Ending::wrong("only a serial port can be listened to", "write `--port /dev/ttyUSB0`"));
     };
     let unreachable = |error: std::io::Error, what: &str| {
-        Ending::failed(format!("{what} {}: {error}", serial.port), hint(Cause::Unreachable))
+        Ending::failed(format!("{what} {}: {error}", serial.port), hint_of_line(Cause::Unreachable))
     };
     let mut stream = open_serial(serial).map_err(|error| unreachable(error, "cannot open"))?;
     let (mut sniffer, start, mut frames) = (Sniffer::default(), Instant::now(), 0);

@@ -68,11 +68,6 @@ impl Ending {
         Self { message: message.into(), hint: hint.into(), status: FAILED }
     }
 
-    /// What became of a read.
-    pub(super) fn of_read(unit: u8, place: &str, failure: &Failure) -> Self {
-        Self::failed(format!("unit {unit}, {place}: {failure}"), hint(failure.cause))
-    }
-
     /// Says it on stderr.
     pub(super) fn tell(self) -> ExitCode {
         // A configuration's errors bring their own form.
@@ -85,8 +80,31 @@ impl Ending {
     }
 }
 
-/// What a person at the pump house can do about it.
-pub(super) const fn hint(cause: Cause) -> &'static str {
+/// What a person at the pump house can do about it, by what there is to look at: on TCP there is no plug to check,
+/// and no baud rate.
+pub(super) const fn hint(cause: Cause, kind: &BusKind) -> &'static str {
+    match (cause, kind) {
+        (Cause::Timeout, BusKind::ModbusTcp { .. }) => {
+            "check the unit id (often 1 or 255), and `--timeout`; some devices serve one client only: stop the gateway first"
+        }
+        (Cause::Timeout, BusKind::ModbusRtuTcp { .. }) => {
+            "the server is there: check the unit id, and baud rate and parity in the server; some serve one client only: stop the gateway first"
+        }
+        (Cause::Crc | Cause::Malformed, BusKind::ModbusTcp { .. }) => {
+            "something answers, but no Modbus TCP: check the port (mostly 502), or try `--rtu-tcp`"
+        }
+        (Cause::Crc | Cause::Malformed, BusKind::ModbusRtuTcp { .. }) => {
+            "something answers, but no RTU frames: check baud rate and parity in the server, or try `--tcp`"
+        }
+        (Cause::Unreachable, BusKind::ModbusTcp { .. } | BusKind::ModbusRtuTcp { .. }) => {
+            "check the address, that the device is on, the port (mostly 502) and firewalls; some devices serve one client only: stop the gateway first"
+        }
+        _ => hint_of_line(cause),
+    }
+}
+
+/// On a serial line.
+pub(super) const fn hint_of_line(cause: Cause) -> &'static str {
     match cause {
         Cause::Timeout => {
             "check the unit id, the baud rate and parity, and that A and B are not swapped; `scan` tries them all"
@@ -190,6 +208,11 @@ fn of_config(path: &std::path::Path, name: &str) -> Result<Target, Ending> {
 impl Target {
     fn of(bus: &Bus) -> Self {
         Self { kind: bus.kind.clone(), timeout: bus.timeout }
+    }
+
+    /// What became of a read.
+    pub(super) fn ending_of_read(&self, unit: u8, place: &str, failure: &Failure) -> Ending {
+        Ending::failed(format!("unit {unit}, {place}: {failure}"), hint(failure.cause, &self.kind))
     }
 
     /// Its wire. Nothing is opened yet.

@@ -165,7 +165,12 @@ impl<'text> Checker<'text> {
         self.through = through;
     }
 
+    /// Not where there are errors: the device that uses a profile may be one that could not be read.
     pub(super) fn warn_of_unused_profiles(&mut self) {
+        let is_error = |draft: &Draft| draft.remark.severity == Severity::Error;
+        if !self.problems.is_empty() || self.drafts.iter().any(is_error) {
+            return;
+        }
         let unused: Vec<Range<usize>> =
             self.profiles.iter().filter(|(_, used)| !used).map(|(profile, _)| profile.name.span()).collect();
         for span in unused {

@@ -159,7 +159,10 @@ impl RtuMaster {
     /// # Errors
     /// [`Failure`] with the cause that stands in the reading.
     pub async fn read(&mut self, unit: u8, request: ReadRequest) -> Result<Answer, Failure> {
-        for _ in 0..PROBES_MAX {
+        // A device that was away owes an answer for each time it was asked, and refuses the probes that are
+        // longer than its map: as many exceptions and one more show that it has caught up.
+        let owed = self.owed.get(&(unit, request.table())).map_or(0, |owed| owed.lengths.len());
+        for _ in 0..PROBES_MAX.max(owed + 1) {
             let Some(probe) = self.probe(unit, request) else { break };
             match self.ask(unit, probe).await {
                 Ok(_) => self.settle(unit, request.table()),

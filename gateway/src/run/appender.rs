@@ -1,8 +1,12 @@
 //! The one way into the spool: what the buses read, in the order in which it came.
 
+use std::time::Duration;
+
 use tjern_readings::reading::Reading;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use super::{Task, watched};
 use crate::bus::READINGS_QUEUE;
@@ -11,6 +15,9 @@ use crate::grid::LOOK_AGAIN;
 
 /// Only a reload asks, and waits for its answer.
 const FLUSH_QUEUE: usize = 1;
+
+/// A disk that does not answer must not keep a gateway from ending, or from taking over a configuration.
+const DISK_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The task that fills the spool.
 #[derive(Debug)]
@@ -35,12 +42,21 @@ impl Appender {
         (Self { flush, task: watched(run(dater, received, asked)) }, readings)
     }
 
-    /// Waits until everything that was sent before is in the spool. What comes after is of these sensors.
-    pub(super) async fn flush(&self, sensors: Sensors) {
+    /// Waits until everything that was sent before is in the spool, but no longer than until `stop`, or
+    /// [`DISK_PATIENCE`]. What comes after is of these sensors.
+    pub(crate) async fn flush(&self, sensors: Sensors, stop: &CancellationToken) {
         let (reply, done) = oneshot::channel();
-        if self.flush.send(Flush { sensors, reply }).await.is_ok() {
-            // An error means that the task has failed, which is noticed elsewhere.
-            let _ = done.await;
+        let flushing = async {
+            if self.flush.send(Flush { sensors, reply }).await.is_ok() {
+                // An error means that the task has failed, which is noticed elsewhere.
+                let _ = done.await;
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            flushed = timeout(DISK_PATIENCE, flushing) => if flushed.is_err() {
+                warn!("what was read is not in the spool within {DISK_PATIENCE:?}; the reload goes on; hint: is the disk failing?");
+            },
         }
     }
 
@@ -48,9 +64,9 @@ impl Appender {
         &self.task.1
     }
 
-    /// Waits for the end. Whether it went well.
+    /// Waits for the end, no longer than [`DISK_PATIENCE`]. Whether it went well.
     pub(crate) async fn finish(self) -> bool {
-        self.task.0.await.is_ok()
+        matches!(timeout(DISK_PATIENCE, self.task.0).await, Ok(Ok(())))
     }
 }
 

@@ -51,6 +51,11 @@ impl Uploads {
         self.stop.cancel();
         if timeout(UPLOAD_GRACE, self.task.0).await.is_err() {
             warn!("the lake does not answer; what is in the spool goes there after the next start");
+            return;
+        }
+        let waiting = self.spool.sealed().await.len();
+        if waiting > 0 {
+            warn!(waiting, "not everything is uploaded; it stays in the spool for the next start");
         }
     }
 }

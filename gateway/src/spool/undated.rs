@@ -10,20 +10,22 @@
 //! Once it is known how they are dated, the decision is written and synced; then they are appended to the spool
 //! in their order, before anything newer. A power cut half-way repeats it: the decision says which number
 //! came before, so as many as the spool has past that are in it. The folder then changes its name, synced,
-//! before anything newer is appended.
+//! before anything newer is appended. A disk that refuses keeps nobody waiting: a move is tried, and tried again;
+//! until the decision is on disk other readings may pass, after that they must not.
 //!
 //! Limits: an eighth of the spool's `max_bytes`; [`Undated::is_full`] at half of that.
 
+use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use tjern_readings::batch;
 use tjern_readings::clock::Clock;
 use tjern_readings::reading::Reading;
-use tjern_readings::sensor::Epoch;
+use tjern_readings::sensor::{Epoch, SensorId};
 
+use super::core::Trouble;
 use super::disk::Disk;
 use super::{SealedKind, SealedObject, Spool, SpoolError, SpoolSettings};
 
@@ -31,15 +33,30 @@ const FOLDER: &str = "undated";
 const MOVED: &str = "undated.moved";
 const DECISION: &str = "undated/decision";
 
-/// A disk that refuses is asked again after this.
-const RETRY: Duration = Duration::from_secs(1);
-
 /// Readings on disk that have no certain time yet.
 #[derive(Debug)]
 pub(crate) struct Undated {
     held: Spool,
     disk: Arc<dyn Disk>,
     max_bytes: u64,
+    /// Once it is on disk, or may be.
+    decision: Option<Decision>,
+    /// Once the first of them may have moved.
+    moving: Option<Move>,
+    trouble: Trouble,
+}
+
+/// How far a move has come.
+#[derive(Debug, Clone, Copy)]
+struct Move {
+    decision: Decision,
+    is_same_epoch: bool,
+    /// So many of the next ones an earlier run brought there.
+    known: usize,
+    /// What is held up to this number needs no more.
+    done_to: i64,
+    /// Nothing was damaged.
+    whole: bool,
 }
 
 /// How held readings are dated, and where they begin in the spool.
@@ -70,7 +87,10 @@ impl Undated {
         if let Err(error) = spool.disk.remove_folder(Path::new(MOVED)) {
             tracing::warn!(%error, "cannot remove `{MOVED}` from the spool");
         }
-        Ok(Self { held: Spool::open(settings, clock)?, disk: Arc::clone(&spool.disk), max_bytes })
+        let disk = Arc::clone(&spool.disk);
+        let decision = Decision::find(&*disk);
+        let held = Spool::open(settings, clock)?;
+        Ok(Self { held, disk, max_bytes, decision, moving: None, trouble: Trouble::default() })
     }
 
     /// Takes readings.
@@ -88,62 +108,99 @@ impl Undated {
         self.held.newest_of_all_us()
     }
 
+    /// The newest time of each sensor among them.
+    pub(crate) fn newest(&self) -> HashMap<SensorId, i64> {
+        super::locked(&self.held.newest).clone()
+    }
+
+    /// Whether the spool's numbers count how many of them moved: then nothing else may get one.
+    pub(crate) const fn is_decided(&self) -> bool {
+        self.decision.is_some()
+    }
+
     /// Syncs and closes; the next start finds them.
     pub(crate) async fn close(self) {
         self.held.close().await;
     }
 
-    /// Moves them to the spool, dated with this offset or as an earlier run decided. Returns once they are
-    /// there for good, or the spool is closed; while the disk refuses it waits.
-    pub(crate) async fn release(self, spool: &Spool, offset_us: Option<i64>, date: Date<'_>) {
-        if !sealed(&self.held).await || !synced(spool).await {
-            return;
+    /// Tries to move them to the spool, dated with this offset or as an earlier run decided. Says whether all
+    /// are there for good; if not, the next try goes on where this one ended.
+    pub(crate) async fn release(&mut self, spool: &Spool, offset_us: Option<i64>, date: Date<'_>) -> bool {
+        match self.try_release(spool, offset_us, date).await {
+            Ok(()) => self.trouble.ends("readings without a certain time are in the spool now"),
+            Err(error) => {
+                self.trouble.begins(&error, "readings without a certain time cannot be moved to the spool");
+                return false;
+            }
         }
-        let Some(decision) = self.decide(spool, offset_us).await else { return };
-        let synced_seq = spool.status().synced_seq;
-        let is_same_epoch = spool.epoch() == decision.epoch;
-        let moved = if is_same_epoch { synced_seq - decision.after_seq } else { 0 };
-        let mut known = usize::try_from(moved).unwrap_or(0);
-        let mut whole = true;
-        for object in self.held.sealed().await.into_iter().filter(|object| object.kind == SealedKind::Batch) {
+        true
+    }
+
+    async fn try_release(&mut self, spool: &Spool, offset_us: Option<i64>, date: Date<'_>) -> io::Result<()> {
+        if !self.held.seal().await {
+            return Err(io::Error::other("they cannot be sealed"));
+        }
+        synced(spool).await?;
+        let mut moving = match self.moving {
+            Some(moving) => moving,
+            None => Move::begin(self.decide(spool, offset_us)?, spool),
+        };
+        let moved = self.go_on(&mut moving, spool, date).await;
+        self.moving = Some(moving);
+        moved
+    }
+
+    async fn go_on(&self, moving: &mut Move, spool: &Spool, date: Date<'_>) -> io::Result<()> {
+        let objects = self.held.sealed().await;
+        if self.held.commands.is_closed() {
+            return Err(io::Error::other("their own spool has ended"));
+        }
+        for object in objects {
+            if object.kind != SealedKind::Batch || object.bounds.last <= moving.done_to {
+                continue;
+            }
+            moving.done_to = object.bounds.last;
             let Some(mut readings) = self.read(&object).await else {
-                whole = false;
+                moving.whole = false;
                 continue;
             };
             // What a run before brought there.
-            let skipped = known.min(readings.len());
-            known -= skipped;
+            let skipped = moving.known.min(readings.len());
+            moving.known -= skipped;
             readings.drain(..skipped);
-            let mut dated: Vec<Reading> =
-                readings.into_iter().map(|reading| date(decision.offset_us, reading)).collect();
-            if !is_same_epoch {
+            let offset_us = moving.decision.offset_us;
+            let mut dated: Vec<Reading> = readings.into_iter().map(|reading| date(offset_us, reading)).collect();
+            if !moving.is_same_epoch {
                 // The numbers began anew, after damage: what is known of a sensor's times must do.
                 dated.retain(|reading| spool.newest_time_us(&reading.sensor) < Some(reading.time_us));
             }
+            // From here on the spool has them, if only in memory: another try must not bring them again.
             spool.append(dated).await;
-            if !synced(spool).await {
-                return;
-            }
+            synced(spool).await?;
         }
+        Ok(())
+    }
+
+    /// Takes what was moved out of the next start's sight.
+    pub(crate) async fn leave(self) {
+        let whole = self.moving.is_none_or(|moving| moving.whole);
         self.held.close().await;
         if let Err(error) = leave(&*self.disk, whole) {
             tracing::warn!(%error, "cannot remove `{FOLDER}` from the spool; the next start will");
         }
     }
 
-    /// The decision of an earlier run, or this one, on disk when this returns; `None` once the spool is closed.
-    async fn decide(&self, spool: &Spool, offset_us: Option<i64>) -> Option<Decision> {
-        if let Some(decision) = self.disk.read(Path::new(DECISION)).ok().and_then(|bytes| Decision::read(&bytes)) {
-            return Some(decision);
+    /// The decision of an earlier run or try, or this one, on disk when this returns.
+    fn decide(&mut self, spool: &Spool, offset_us: Option<i64>) -> io::Result<Decision> {
+        if let Some(decision) = self.decision {
+            self.disk.sync_folder(Path::new(FOLDER))?;
+            return Ok(decision);
         }
         let decision = Decision { epoch: spool.epoch(), after_seq: spool.status().synced_seq, offset_us };
-        while let Err(error) = decision.write(&*self.disk) {
-            tracing::error!(%error, "cannot write to the spool how undated readings are dated, trying again");
-            if !another_try(spool).await {
-                return None;
-            }
-        }
-        Some(decision)
+        let written = decision.write(&*self.disk);
+        // After an error it may be there all the same, and the next start would go by it.
+        self.decision = if written.is_ok() { Some(decision) } else { Decision::find(&*self.disk) };
+        written.map(|()| decision)
     }
 
     async fn read(&self, object: &SealedObject) -> Option<Vec<Reading>> {
@@ -158,7 +215,21 @@ impl Undated {
     }
 }
 
+impl Move {
+    /// How far an earlier run came with this, by the numbers of a spool that is synced.
+    fn begin(decision: Decision, spool: &Spool) -> Self {
+        let is_same_epoch = spool.epoch() == decision.epoch;
+        let moved = if is_same_epoch { spool.status().synced_seq - decision.after_seq } else { 0 };
+        Self { decision, is_same_epoch, known: usize::try_from(moved).unwrap_or(0), done_to: 0, whole: true }
+    }
+}
+
 impl Decision {
+    /// The one that is on a spool's disk.
+    fn find(disk: &dyn Disk) -> Option<Self> {
+        disk.read(Path::new(DECISION)).ok().and_then(|bytes| Self::read(&bytes))
+    }
+
     fn write(self, disk: &dyn Disk) -> io::Result<()> {
         let offset = self.offset_us.map_or_else(|| "none".to_owned(), |offset_us| offset_us.to_string());
         let staged = PathBuf::from(format!("{DECISION}.new"));
@@ -189,33 +260,9 @@ fn leave(disk: &dyn Disk, whole: bool) -> io::Result<()> {
     if whole { disk.remove_folder(Path::new(MOVED)) } else { Ok(()) }
 }
 
-/// Waits until everything is synced. Not, where the spool is closed.
-async fn synced(spool: &Spool) -> bool {
-    while !spool.sync().await {
-        if !another_try(spool).await {
-            return false;
-        }
-    }
-    true
-}
-
-/// Waits until everything is sealed. Not, where the spool is closed.
-async fn sealed(spool: &Spool) -> bool {
-    while !spool.seal().await {
-        if !another_try(spool).await {
-            return false;
-        }
-    }
-    true
-}
-
-/// Waits before another try, unless there is nobody to ask.
-async fn another_try(spool: &Spool) -> bool {
-    if spool.commands.is_closed() {
-        return false;
-    }
-    tokio::time::sleep(RETRY).await;
-    true
+/// Syncs everything.
+async fn synced(spool: &Spool) -> io::Result<()> {
+    if spool.sync().await { Ok(()) } else { Err(io::Error::other("the spool cannot be synced")) }
 }
 
 impl Spool {

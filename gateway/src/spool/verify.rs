@@ -17,6 +17,11 @@ use super::salvage::Salvaged;
 use super::sealed::{self, SEALED, SealedKind, SealedObject};
 use super::segment::{HEADER_BYTES, RECORDS_AT};
 use super::survey::Found;
+use crate::maintenance;
+
+/// Folders of the gateway that are no part of this log: what waits for the clock (a spool of its own, and the same
+/// emptied), and what was learned about devices.
+const BESIDE: [&str; 3] = ["undated", "undated.moved", "learned"];
 
 fn finding(path: &Path, offset: usize, what: impl Into<String>, is_wrong: bool) -> Finding {
     Finding { path: path.to_owned(), offset: offset as u64, what: what.into(), is_wrong }
@@ -60,7 +65,10 @@ pub(super) fn folders(disk: &dyn Disk, findings: &mut Vec<Finding>, bytes_read: 
     let known = |entry: &Entry| {
         let name = entry.name.as_str();
         let is_segment = name.ends_with(".segment") || name.ends_with(".segment.new");
-        if entry.is_folder { [SEALED, KEPT].contains(&name) } else { name == "lock" || is_segment }
+        match entry.is_folder {
+            true => [SEALED, KEPT].contains(&name) || BESIDE.contains(&name),
+            false => name == "lock" || name == maintenance::FILE || is_segment,
+        }
     };
     strangers(disk, Path::new(""), known, findings);
     let folders = disk.list(Path::new(SEALED)).unwrap_or_default();

@@ -82,7 +82,7 @@ impl Uploader {
         unreadable.map_or(Ok((contested, round)), Err)
     }
 
-    async fn send_one(&self, line: &Line<'_>, object: &SealedObject) -> Result<Outcome, UploadError> {
+    pub(super) async fn send_one(&self, line: &Line<'_>, object: &SealedObject) -> Result<Outcome, UploadError> {
         let bytes = match self.spool.bytes(object).await {
             Err(SpoolError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
                 return Ok(self.give_up(object, &source).await);

@@ -35,6 +35,8 @@ pub struct Put {
 pub struct Lake {
     pub objects: InMemory,
     pub away: AtomicBool,
+    /// It answers and lists, and stores nothing.
+    pub full: AtomicBool,
     /// Every request, the refused ones too.
     pub requests: AtomicU64,
     pub puts: Mutex<Vec<Put>>,
@@ -47,6 +49,7 @@ impl Lake {
         Arc::new(Self {
             objects: InMemory::new(),
             away: AtomicBool::new(false),
+            full: AtomicBool::new(false),
             requests: AtomicU64::new(0),
             puts: Mutex::default(),
             put_duration,
@@ -103,6 +106,9 @@ impl std::fmt::Display for Lake {
 impl ObjectStore for Lake {
     async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
         self.check()?;
+        if self.full.load(Ordering::Relaxed) {
+            return Err(Error::Generic { store: "Lake", source: "no space left".into() });
+        }
         tokio::time::sleep(self.put_duration).await;
         let bytes = payload.content_length();
         let result = self.objects.put_opts(location, payload, options).await?;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tjern_gateway::bus::state::BusStates;
-use tjern_gateway::bus::{self, BusContext, Newest};
+use tjern_gateway::bus::{self, BusContext, DeviceTimes, Newest};
 use tjern_gateway::config::Config;
 use tjern_gateway::modbus::transport::Table;
 use tjern_gateway::simulate::{Faults, Signal, SimulatedRegister, SimulatedUnit, Simulation, Simulator};
@@ -107,6 +107,7 @@ impl Buses {
             stop: stop.clone(),
             states: states.clone(),
             learned,
+            device_times: DeviceTimes::default(),
         };
         let mut actors = JoinSet::new();
         for bus in config.buses() {

@@ -5,10 +5,12 @@
 //! anything came. A line whose time cannot be believed is taken like one without, and its reading says
 //! `clock_estimated`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tjern_readings::reading::{Cause, Reading};
+use tjern_readings::sensor::SensorId;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -28,6 +30,8 @@ pub(super) struct LinePointState {
     field: LineField,
     time: Option<DeviceTime>,
     stored: StoredTimes,
+    /// Where that stays when the bus begins anew.
+    device_times: DeviceTimes,
     /// The device sends checksums: a sentence without one lost it.
     has_checksums: bool,
     latest: Option<Latest>,
@@ -56,11 +60,13 @@ enum Slot {
 
 impl LinePointState {
     pub(super) fn new(point: LinePoint, limits: Limits, context: &BusContext) -> Self {
+        let sensor = point.common.sensor.clone();
         Self {
             state: PointState::new(point.common, limits, context),
             field: point.field,
             time: point.time,
-            stored: StoredTimes::default(),
+            stored: context.device_times.take(&sensor),
+            device_times: context.device_times.clone(),
             has_checksums: false,
             latest: None,
             dated_at: None,
@@ -185,6 +191,34 @@ impl LinePointState {
     }
 }
 
+impl Drop for LinePointState {
+    fn drop(&mut self) {
+        self.device_times.put(&self.state.sensor, std::mem::take(&mut self.stored));
+    }
+}
+
+/// Which of their own times devices have told, kept for buses that begin anew: a reload stores no logged
+/// interval a second time, nor does a bus whose code failed.
+#[derive(Debug, Clone, Default)]
+pub struct DeviceTimes(Arc<Mutex<HashMap<SensorId, StoredTimes>>>);
+
+impl DeviceTimes {
+    fn take(&self, sensor: &SensorId) -> StoredTimes {
+        self.all().remove(sensor).unwrap_or_default()
+    }
+
+    fn put(&self, sensor: &SensorId, times: StoredTimes) {
+        if !times.newest.is_empty() {
+            self.all().insert(sensor.clone(), times);
+        }
+    }
+
+    fn all(&self) -> MutexGuard<'_, HashMap<SensorId, StoredTimes>> {
+        // Whoever panicked with it in hand had changed nothing by halves.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// The device's times that were stored in this run.
 #[derive(Debug, Default)]
 struct StoredTimes {
@@ -222,6 +256,17 @@ mod tests {
                 prop_assert_eq!(stored.insert(time_us), seen.insert(time_us));
             }
         }
+    }
+
+    /// After a reload the same dump was stored again.
+    #[test]
+    fn what_a_bus_has_stored_its_successor_knows() {
+        let (times, sensor) = (DeviceTimes::default(), "mast/wind".parse().expect("an id"));
+        let mut first = times.take(&sensor);
+        assert!(first.insert(7));
+        times.put(&sensor, first);
+        let mut second = times.take(&sensor);
+        assert!(!second.insert(7) && second.insert(8));
     }
 
     /// A logger that prints its whole memory at every poll fills neither memory nor the lake.

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::fmt::Write;
 
 use super::*;
-use crate::bus::Newest;
 use crate::bus::state::BusStates;
+use crate::bus::{DeviceTimes, Newest};
 use crate::config::{Bus, BusKind, Config};
 use crate::modbus::transport::{ReadRequest, Table};
 use tjern_readings::clock::Clock;
@@ -73,6 +73,7 @@ fn poll(bus: &Bus, policy: Policy, line: &mut Line, until: Duration) -> (Vec<Rea
         stop: CancellationToken::new(),
         states: BusStates::new(),
         learned: None,
+        device_times: DeviceTimes::default(),
     };
     let (BusKind::ModbusTcp { devices, .. } | BusKind::ModbusRtu { devices, .. }) = bus.kind.clone() else {
         panic!("a Modbus bus")

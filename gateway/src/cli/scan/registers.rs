@@ -54,7 +54,7 @@ pub(super) async fn scan(arguments: RegistersArguments) -> Result<(), Ending> {
                 silences += 1;
                 if silences >= SILENCES_MAX || failure.cause == Cause::Unreachable {
                     progress.clear();
-                    return Err(Ending::of_read(unit, &place, &failure));
+                    return Err(target.ending_of_read(unit, &place, &failure));
                 }
                 tell(&progress, &format!("# {place}  {failure}"))?;
                 continue;

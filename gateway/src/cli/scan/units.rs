@@ -119,7 +119,7 @@ async fn look(line: &mut Line, units: &[u8], (progress, before): (&Progress, u64
     for (done, unit) in units.iter().enumerate() {
         progress.show(before + done as u64, &format!("{setting}  unit {unit}"));
         let asked = Instant::now();
-        let (point, failure) = ask(&mut master, *unit).await?;
+        let (point, failure) = ask(&line.target, &mut master, *unit).await?;
         let took = format!("{:.0} ms", asked.elapsed().as_secs_f64() * 1e3);
         match (point, failure) {
             (Some(point), failure) => {
@@ -129,7 +129,10 @@ async fn look(line: &mut Line, units: &[u8], (progress, before): (&Progress, u64
                 line.units.push(FoundUnit { unit_id: *unit, points: vec![point] });
             }
             (None, Some(failure)) if matches!(failure.cause, Cause::Crc | Cause::Malformed) => {
-                tell(progress, &format!("# {setting}  unit {unit}  {failure}; {}", hint(failure.cause)))?;
+                tell(
+                    progress,
+                    &format!("# {setting}  unit {unit}  {failure}; {}", hint(failure.cause, &line.target.kind)),
+                )?;
             }
             (None, _) => {}
         }
@@ -138,7 +141,7 @@ async fn look(line: &mut Line, units: &[u8], (progress, before): (&Progress, u64
 }
 
 /// Where a unit answers, with a value if it has one where one looks first.
-async fn ask(master: &mut Master, unit: u8) -> Result<(Option<FoundPoint>, Option<Failure>), Ending> {
+async fn ask(target: &Target, master: &mut Master, unit: u8) -> Result<(Option<FoundPoint>, Option<Failure>), Ending> {
     let mut refused = None;
     for (table, address) in PLACES {
         let Some(request) = ReadRequest::new(table, address, 1) else { continue };
@@ -152,7 +155,7 @@ async fn ask(master: &mut Master, unit: u8) -> Result<(Option<FoundPoint>, Optio
                 refused.get_or_insert((FoundPoint { table, address }, failure));
             }
             Err(failure) if failure.cause == Cause::Unreachable => {
-                return Err(Ending::of_read(unit, "the line", &failure));
+                return Err(target.ending_of_read(unit, "the line", &failure));
             }
             Err(failure) if refused.is_none() => return Ok((None, Some(failure))),
             Err(_) => break,
@@ -165,7 +168,12 @@ fn conclude(progress: &Progress, lines: &[Line]) -> Result<(), Ending> {
     // A line has one setting. Where units answer at several, the one with the most is the configuration.
     let Some(best) = lines.iter().rev().max_by_key(|line| line.units.len()).filter(|line| !line.units.is_empty())
     else {
-        let hint = "check the wires and the supply, try `--timeout 1s`, other `--bauds` and `--parities`";
+        let hint = match lines.first().map(|line| &line.target.kind) {
+            Some(BusKind::ModbusTcp { .. } | BusKind::ModbusRtuTcp { .. }) => {
+                "the server is there: try `--timeout 1s`; some devices serve one client only: stop the gateway first"
+            }
+            _ => "check the wires and the supply, try `--timeout 1s`, other `--bauds` and `--parities`",
+        };
         return Err(Ending::failed("nobody answered", hint));
     };
     for line in lines.iter().filter(|line| !line.units.is_empty() && !std::ptr::eq(*line, best)) {

@@ -112,6 +112,26 @@ async fn a_device_that_answers_in_time_again_is_believed_after_one_probe() {
     assert!(master.owed.is_empty());
 }
 
+/// A device with a short map refuses the probes, which grow with each time that it did not answer. It was taken for
+/// down for minutes after it was back, though it answered every request.
+#[tokio::test]
+async fn a_device_with_a_short_map_is_believed_as_soon_as_it_is_back() {
+    let silent = Arc::new(AtomicBool::new(true));
+    let is_silent = Arc::clone(&silent);
+    let port = device(move |request| match u16::from_be_bytes([request[4], request[5]]) {
+        _ if is_silent.load(Ordering::Relaxed) => vec![],
+        1..=2 => vec![truth(request)],
+        _ => vec![framed(&[request[0], request[1] | 0x80, 2])],
+    });
+    let mut master = master_at(&port, 115_200, manners());
+    let (request, expected) = words(11, 2);
+    for _ in 0..9 {
+        assert_eq!(master.read(1, request).await.expect_err("nobody answers").cause, Cause::Timeout);
+    }
+    silent.store(false, Ordering::Relaxed);
+    assert_eq!(master.read(1, request).await, Ok(expected));
+}
+
 /// The owed answer may be an exception too: one that comes early must not be taken for the probe's own, with the
 /// next value still on its way.
 #[tokio::test]
