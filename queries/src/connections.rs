@@ -197,8 +197,8 @@ mod tests {
     #[tokio::test]
     async fn one_byte_now_and_then_does_not_hold_a_place_for_ever() {
         let (mut client, server) = tokio::io::duplex(64);
-        let mut connection = Connection::new(server, Patience { age_max: SHORT, ..PATIENT }, None);
         let began = Instant::now();
+        let mut connection = Connection::new(server, Patience { age_max: SHORT, ..PATIENT }, None);
         loop {
             client.write_u8(b'x').await.expect("the other end is open");
             if let Err(error) = connection.read_u8().await {
@@ -213,8 +213,8 @@ mod tests {
     #[tokio::test]
     async fn the_head_of_a_request_comes_in_time() {
         let (mut client, server) = tokio::io::duplex(64);
-        let mut connection = Connection::new(server, Patience { head_max: SHORT, ..PATIENT }, None);
         let began = Instant::now();
+        let mut connection = Connection::new(server, Patience { head_max: SHORT, ..PATIENT }, None);
         let error = loop {
             client.write_u8(b'x').await.expect("the other end is open");
             if let Err(error) = connection.read_u8().await {
@@ -234,9 +234,9 @@ mod tests {
         let mut connection = Connection::new(server, patience, None);
         let head = b"GET / HTTP/1.1\r\n\r\n";
         let mut read = [0; 18];
+        let asked = Instant::now();
         client.write_all(head).await.expect("the other end is open");
         connection.read_exact(&mut read).await.expect("a head");
-        let asked = Instant::now();
         connection.read_u8().await.expect_err("nothing comes");
         assert!(asked.elapsed() >= patience.idle_max, "it was waited for a head that was there");
 
