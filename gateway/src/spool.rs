@@ -106,6 +106,8 @@ pub struct SpoolStatus {
     pub dropped_readings: u64,
     /// Sealed batches whose place a gap took because the spool was full, since the start.
     pub dropped_batches: u64,
+    /// Sealed objects for which the lake has no place, since the start: a copy is kept, or the file stays.
+    pub set_aside_objects: u64,
     /// Segments that were found with a torn tail at the start.
     pub torn_tails: u64,
     /// Damaged records and files that were found.
@@ -245,7 +247,8 @@ impl Spool {
         self.ask(|reply| Command::GiveUp(object.clone(), reply)).await;
     }
 
-    /// Takes away a sealed object for which the lake has no place; a copy is kept.
+    /// Takes away a sealed object for which the lake has no place; a copy is kept, or, where none can be, the file
+    /// stays and is not offered again before the next start.
     pub async fn set_aside(&self, object: &SealedObject) {
         self.ask(|reply| Command::SetAside(object.clone(), reply)).await;
     }

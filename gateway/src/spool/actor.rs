@@ -113,7 +113,7 @@ fn carry_out(core: &mut Core, command: Command, status: &Mutex<SpoolStatus>, don
         }
         Command::Offered(reply) => answer(reply, core.offered(), core, status),
         Command::Remove(object, reply) => {
-            core.shelf.remove(&object);
+            core.remove(&object);
             answer(reply, (), core, status);
         }
         Command::GiveUp(object, reply) => {

@@ -97,6 +97,8 @@ pub(crate) struct Core {
     pub(crate) newest: HashMap<SensorId, i64>,
     /// The epoch must be finished before anything is written; these segments are the reason.
     pub(crate) finish_due: bool,
+    /// Former epochs of which the disk refused the word that they are finished, with their last numbers.
+    pub(crate) close_due: Vec<(Epoch, i64)>,
     pub(crate) damaged_segments: Vec<std::path::PathBuf>,
     /// A takeover whose folders are not yet as they should be.
     pub(crate) takeover_due: bool,
@@ -104,6 +106,8 @@ pub(crate) struct Core {
     pub(crate) sealing: Trouble,
     pub(crate) dropped_readings: u64,
     pub(crate) dropped_batches: u64,
+    /// Objects for which the lake has no place.
+    pub(crate) set_aside_objects: u64,
     pub(crate) torn_tails: u64,
     pub(crate) bad_records: u64,
 }
@@ -157,6 +161,16 @@ impl Core {
         self.shelf.offered(self.log.epoch, self.log.marked_to).cloned().collect()
     }
 
+    /// Takes an object away that the lake has. The last of an epoch that is still to be closed stays until the word of
+    /// that is on disk: after the next start nobody would know of the epoch any more.
+    pub(crate) fn remove(&mut self, object: &SealedObject) {
+        let is_due = self.close_due.iter().any(|(epoch, _)| *epoch == object.epoch);
+        if is_due && self.shelf.of(object.epoch).count() == 1 && self.close_due_epochs().is_err() {
+            return;
+        }
+        self.shelf.remove(object);
+    }
+
     /// Puts a gap in the place of a batch whose file is damaged.
     pub(crate) fn give_up(&mut self, object: &SealedObject) {
         if self.takeover_due {
@@ -179,12 +193,21 @@ impl Core {
         }
     }
 
-    /// Takes an object off the shelf once a copy is kept.
+    /// Takes an object off the shelf for which the lake has no place, once a copy is kept. Where none can be, the
+    /// file stays where it is and is not offered again by this run: nothing waits for it, and it is the first to go
+    /// when room is needed.
     pub(crate) fn set_aside(&mut self, object: &SealedObject) {
-        let kept = sealed::read(&*self.disk, object);
-        match kept.and_then(|bytes| kept::keep(&*self.disk, &self.kept_name(object), &bytes)) {
+        if !self.shelf.objects.contains(object) {
+            return;
+        }
+        self.set_aside_objects += 1;
+        let bytes = sealed::read(&*self.disk, object);
+        match bytes.and_then(|bytes| kept::keep(&*self.disk, &self.kept_name(object), &bytes)) {
             Ok(()) => self.shelf.remove(object),
-            Err(error) => self.sealing.begins(&error, "cannot keep a copy of a sealed object"),
+            Err(error) => {
+                tracing::error!(path = %object.path().display(), %error, "no copy of it can be kept: the file stays where it is, and the next start tries again");
+                self.shelf.withdraw(object);
+            }
         }
     }
 
@@ -214,6 +237,7 @@ impl Core {
             unsynced_readings: self.pending.len(),
             dropped_readings: self.dropped_readings,
             dropped_batches: self.dropped_batches,
+            set_aside_objects: self.set_aside_objects,
             torn_tails: self.torn_tails,
             bad_records: self.bad_records,
             in_trouble: self.in_trouble(),
@@ -303,6 +327,14 @@ impl Core {
     /// Drops the oldest sealed batches until so many bytes fit once others are freed. Says whether they do.
     fn make_room(&mut self, bytes: u64, freed: u64) -> io::Result<bool> {
         while self.log.bytes() - freed + self.shelf.bytes() + bytes > self.settings.max_bytes {
+            if let Some(withdrawn) = self.shelf.drop_withdrawn()? {
+                self.dropped_batches += u64::from(withdrawn.kind == SealedKind::Batch);
+                if withdrawn.kind == SealedKind::Batch {
+                    self.dropped_readings += withdrawn.bounds.count().unsigned_abs();
+                }
+                tracing::error!(path = %withdrawn.path().display(), "the spool is full: what the lake has no place for was dropped");
+                continue;
+            }
             let is_batch = |object: &&SealedObject| object.kind == SealedKind::Batch;
             let oldest = self.shelf.offered(self.log.epoch, self.log.marked_to).find(is_batch).cloned();
             let Some(batch) = oldest else { return Ok(false) };
@@ -324,6 +356,7 @@ impl Core {
 
     pub(crate) fn seal_synced(&mut self) -> bool {
         let result = self.complete_renewal().and_then(|()| self.seal_pieces()).and_then(|()| self.mark());
+        let result = result.and_then(|()| self.close_due_epochs());
         match &result {
             Ok(()) => self.sealing.ends("the spool seals again"),
             Err(error) => self.sealing.begins(error, "the spool cannot seal a batch"),

@@ -159,7 +159,7 @@ fn empty(
         old: Vec::new(),
     };
     Core {
-        shelf: Shelf { disk: Arc::clone(&disk), objects: VecDeque::new(), half_dropped: Vec::new() },
+        shelf: Shelf { disk: Arc::clone(&disk), objects: VecDeque::new(), half_dropped: Vec::new(), withdrawn: Vec::new() },
         disk,
         settings,
         clock,
@@ -180,6 +180,8 @@ fn empty(
         sealing: Trouble::default(),
         dropped_readings: 0,
         dropped_batches: 0,
+        set_aside_objects: 0,
+        close_due: Vec::new(),
         torn_tails: 0,
         bad_records: 0,
     }
@@ -321,7 +323,9 @@ impl Core {
         former.retain(|epoch| *epoch != self.log.epoch);
         for epoch in former {
             if let Err(error) = self.close_epoch(epoch) {
-                tracing::warn!(%epoch, %error, "cannot write that an epoch is finished; the next start tries again");
+                tracing::warn!(%epoch, %error, "cannot write that an epoch is finished; this is tried again");
+                let last = self.shelf.last_of(epoch);
+                self.close_due.extend(last.map(|last| (epoch, last)));
             }
         }
     }

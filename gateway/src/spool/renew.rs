@@ -147,19 +147,28 @@ impl Core {
         if last > 0
             && let Err(error) = self.close_epoch_at(former, last)
         {
-            tracing::warn!(epoch = %former, %error, "cannot write that an epoch is finished; the next start tries again");
+            tracing::warn!(epoch = %former, %error, "cannot write that an epoch is finished; this is tried again");
+            self.close_due.push((former, last));
         }
         true
     }
 
     /// Writes the word that an epoch is finished, where the shelf has anything of it.
     pub(crate) fn close_epoch(&mut self, epoch: Epoch) -> io::Result<()> {
-        let of_epoch = || self.shelf.objects.iter().filter(|object| object.epoch == epoch);
-        let Some(last) = of_epoch().map(|object| object.bounds.last).max() else { return Ok(()) };
-        if of_epoch().any(|object| object.kind == SealedKind::Closed) {
+        let Some(last) = self.shelf.last_of(epoch) else { return Ok(()) };
+        if self.shelf.of(epoch).any(|object| object.kind == SealedKind::Closed) {
             return Ok(());
         }
         self.close_epoch_at(epoch, last)
+    }
+
+    /// Writes the words that are still due; what was written is due no longer, also where a later one fails.
+    pub(crate) fn close_due_epochs(&mut self) -> io::Result<()> {
+        while let Some(&(epoch, last)) = self.close_due.first() {
+            self.close_epoch_at(epoch, last)?;
+            self.close_due.remove(0);
+        }
+        Ok(())
     }
 
     fn close_epoch_at(&mut self, epoch: Epoch, last: i64) -> io::Result<()> {

@@ -359,6 +359,65 @@ fn the_newest_time_of_a_sensor_survives_its_readings() {
     }
 }
 
+/// The lake has other readings under a former epoch's numbers, and `kept` is full: the batch was offered again in every
+/// round, for ever, and each time an error was told.
+#[test]
+fn a_contested_batch_that_kept_has_no_room_for_is_offered_no_more_and_holds_up_nothing() {
+    let disk = Memory::new(Plan::Well);
+    let mut core = open(&disk, 1 << 20).expect("opened");
+    core.append(readings(0, 5));
+    assert!(core.seal());
+    core.append(readings(5, 5));
+    assert!(core.begin_live_epoch());
+    core.disk.create_folder(std::path::Path::new("kept")).expect("created");
+    let most = usize::try_from(super::kept::KEPT_BYTES_MAX).expect("fits");
+    core.disk.write(std::path::Path::new("kept/of-before"), &vec![7; most]).expect("written");
+    let contested = core.offered().remove(0);
+    let before = core.status();
+    core.set_aside(&contested);
+    core.set_aside(&contested);
+    let status = core.status();
+    assert_eq!((status.set_aside_objects, status.bytes), (1, before.bytes), "counted once, and still in the bound");
+    assert_eq!(core.offered().len() + 1, before.sealed_count, "everything else is offered as before");
+    assert!(!core.offered().contains(&contested));
+    assert!(core.disk.read(&contested.path()).is_ok(), "it is not lost");
+    // The next start tries again, and there is room by then.
+    drop(core);
+    disk.damage(&PathBuf::from("kept/of-before"), Vec::clear);
+    let mut core = open(&disk.image(&mut fastrand::Rng::with_seed(1), Plan::Well), 1 << 20).expect("opened");
+    assert_eq!(core.offered().first(), Some(&contested));
+    core.set_aside(&contested);
+    assert!(!core.offered().contains(&contested) && core.disk.read(&contested.path()).is_err());
+}
+
+/// What the lake has no place for goes before any batch that it would take.
+#[test]
+fn a_full_spool_drops_what_was_withdrawn_first() {
+    let disk = Memory::new(Plan::Well);
+    let mut core = open(&disk, 1 << 20).expect("opened");
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut appended = 0;
+    let mut fill = |core: &mut super::core::Core| {
+        let mut some = readings(appended, 500);
+        some.iter_mut().for_each(|reading| reading.time_us = random.i64(TIMES_US));
+        core.append(some);
+        appended += 500;
+        assert!(core.seal());
+    };
+    (0..20).for_each(|_| fill(&mut core));
+    let withdrawn = core.offered().split_off(8);
+    withdrawn.iter().for_each(|object| core.shelf.withdraw(object));
+    while core.status().dropped_batches == 0 {
+        fill(&mut core);
+        assert!(core.status().bytes <= 1 << 20, "{:?}", core.status());
+    }
+    let status = core.status();
+    assert_eq!(core.shelf.withdrawn.len() as u64 + status.dropped_batches, 12);
+    assert_eq!(status.dropped_readings, status.dropped_batches * 500);
+    assert!(core.disk.read(&withdrawn[0].path()).is_err() && core.disk.read(&withdrawn[11].path()).is_ok());
+    assert!(core.offered().iter().all(|object| object.kind == SealedKind::Batch), "no batch had to go");
+}
+
 /// A batch that turns out to be damaged is replaced by a gap; the rest goes on.
 #[test]
 fn a_damaged_batch_becomes_a_gap() {

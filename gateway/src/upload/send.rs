@@ -114,7 +114,7 @@ impl Uploader {
     }
 
     async fn leave_contested(&self, object: &SealedObject) {
-        tracing::error!(epoch = %object.epoch, bounds = %object.bounds, "the lake has other readings under numbers of a former epoch; ours are kept aside");
+        tracing::error!(epoch = %object.epoch, bounds = %object.bounds, "the lake has other readings under numbers of a former epoch; ours are kept aside; hint: look into `kept` in the spool's folder");
         self.spool.set_aside(object).await;
     }
 }
