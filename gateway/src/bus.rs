@@ -9,6 +9,7 @@ mod device;
 #[cfg(test)]
 mod faults;
 mod health;
+mod in_hand;
 mod learned;
 mod lines;
 pub mod load;
@@ -30,6 +31,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Bus, BusKind};
 use crate::modbus::Master;
+use in_hand::InHand;
+pub use in_hand::LeftBehind;
 pub use lines::point::DeviceTimes;
 use state::BusStates;
 
@@ -43,6 +46,8 @@ pub struct BusContext {
     pub clock: Clock,
     /// Where readings go.
     pub readings: mpsc::Sender<Vec<Reading>>,
+    /// Where those lie that a bus had in hand when it was given up.
+    pub left: LeftBehind,
     /// What the spool has already.
     pub newest: Newest,
     /// Ends the actor after the transaction under way.
@@ -75,10 +80,16 @@ impl std::fmt::Debug for Newest {
 }
 
 impl BusContext {
-    /// Hands readings on; a receiver that is gone means that the gateway ends.
-    async fn store(&self, readings: Vec<Reading>) {
-        if !readings.is_empty() && self.readings.send(readings).await.is_err() {
-            self.stop.cancel();
+    /// Hands readings on; a receiver that is gone means that the gateway ends. A bus that is given up meanwhile
+    /// leaves them behind.
+    pub(crate) async fn store(&self, readings: Vec<Reading>) {
+        if readings.is_empty() {
+            return;
+        }
+        let in_hand = InHand::new(readings, &self.left);
+        match self.readings.reserve().await {
+            Ok(place) => place.send(in_hand.hand_on()),
+            Err(_) => self.stop.cancel(),
         }
     }
 

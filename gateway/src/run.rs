@@ -164,13 +164,14 @@ impl Running {
         // How far the clock is off nobody says: once it is synchronised, hardly at all.
         let system = SystemReadings::new(config.gateway(), clock.clone(), upload.state.clone(), || None);
         let newest = Newest::from_fn(dater.newest_of());
-        let (appender, readings) = Appender::start(dater.with_system(system.ok()));
+        let (appender, readings, left) = Appender::start(dater.with_system(system.ok()));
         let bus_stop = stop.child_token();
         let states = BusStates::new();
         let learned = Some(config.spool().dir.join("learned"));
         let context = BusContext {
             clock: clock.clone(),
             readings,
+            left,
             newest,
             stop: bus_stop.clone(),
             states: states.clone(),
@@ -257,7 +258,8 @@ impl Running {
             error!("the task that fills the spool failed, or did not end in time");
         }
         if !self.spool.sync().await {
-            error!("the last readings could not be written to the spool");
+            let lost = self.spool.status().unsynced_readings;
+            error!(readings = lost, "the disk did not take the last readings: they are lost");
         }
         self.uploads.finish().await;
         drop(self.listener);

@@ -21,7 +21,7 @@ use super::learned::{BusMemory, Keeper};
 use super::modbus::Actor;
 use super::point::Limits;
 use super::poll::Setting;
-use super::{BusContext, DeviceTimes, Newest};
+use super::{BusContext, DeviceTimes, LeftBehind, Newest};
 use crate::config::{BusKind, Config};
 use crate::modbus::Master;
 use crate::modbus::faults::device::{Device, MOMENT_BITS, Words};
@@ -112,6 +112,7 @@ async fn play(kind: &str, seed: u64) -> Result<[u64; 2], String> {
     let context = BusContext {
         clock: clock.clone(),
         readings,
+        left: LeftBehind::default(),
         newest,
         stop: stop.clone(),
         states,

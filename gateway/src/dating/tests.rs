@@ -331,7 +331,7 @@ async fn a_disk_that_does_not_take_the_decision_stops_neither_polling_nor_the_en
     assert!(on.clock.is_set() && on.dater.is_waiting());
     assert!(on.spool.status().next_seq > 60, "what was polled since is in the spool: {:?}", on.spool.status());
     let Machine { dater, spool, wall, clock, schedules } = on;
-    let (appender, readings) = Appender::start(dater);
+    let (appender, readings, _) = Appender::start(dater);
     let stop = CancellationToken::new();
     appender.flush(sensors(), &stop).await;
     drop(readings);
@@ -354,6 +354,31 @@ async fn a_disk_that_does_not_take_the_decision_stops_neither_polling_nor_the_en
     assert!(twice_polled.len() <= EVERY.len(), "{twice_polled:?}");
     assert_eq!(site.faults(&stored), twice_polled);
     assert!(marked(&stored) > 60);
+}
+
+/// What buses had in hand when they were given up is in the spool as well.
+#[tokio::test]
+async fn what_was_left_behind_reaches_the_spool() {
+    let site = Site::new();
+    let wall = Clock::manual(START_US);
+    let spool = Spool::open(site.settings(), wall.clone()).expect("it opens");
+    let policy = ClockPolicy { patience_us: 0, trusted: true, witness: Witness::at(site.machine.path()) };
+    let (dater, clock) = Dater::begin(spool.clone(), site.settings(), &wall, sensors(), policy);
+    let (appender, readings, left) = Appender::start(dater);
+    let of = |value: f64| vec![Reading::of("mast/humidity".parse().expect("a sensor"), START_US + value as i64, value)];
+    readings.send(of(1.0)).await.expect("taken");
+    // A bus whose readings find no place, and which is given up.
+    let (full, _kept) = tokio::sync::mpsc::channel(1);
+    full.try_send(Vec::new()).expect("room for one");
+    let (stop, newest) = (CancellationToken::new(), Newest::from_fn(|_| None));
+    let (states, device_times) = (BusStates::new(), DeviceTimes::default());
+    let context = BusContext { clock, readings: full, left, newest, stop, states, learned: None, device_times };
+    assert!(futures::FutureExt::now_or_never(context.store(of(2.0))).is_none());
+    drop((readings, context));
+    assert!(appender.finish().await, "it ends");
+    spool.close().await;
+    let values: Vec<_> = site.stored().await.into_iter().filter_map(|reading| reading.value).collect();
+    assert_eq!(values, [1.0, 2.0]);
 }
 
 /// What is polled meanwhile comes first, but for the slot in which the clock came: that is held.
@@ -551,11 +576,12 @@ async fn a_bus_polls_while_the_clock_is_not_known() {
     let spool = Spool::open(site.settings(), wall.clone()).expect("it opens");
     let policy = ClockPolicy { patience_us: i64::MAX, trusted: false, witness: Witness::at(site.machine.path()) };
     let (dater, clock) = Dater::begin(spool.clone(), site.settings(), &wall, Sensors::of(&config), policy);
-    let (appender, readings) = Appender::start(dater);
+    let (appender, readings, left) = Appender::start(dater);
     let (stop, newest) = (CancellationToken::new(), Newest::from_fn(|_| None));
     let context = BusContext {
         clock,
         readings,
+        left,
         newest,
         stop: stop.clone(),
         states: BusStates::new(),

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use super::*;
 use crate::bus::state::BusStates;
-use crate::bus::{DeviceTimes, Newest};
+use crate::bus::{DeviceTimes, LeftBehind, Newest};
 use crate::config::{Bus, BusKind, Config};
 use crate::modbus::transport::{ReadRequest, Table};
 use tjern_readings::clock::Clock;
@@ -69,6 +69,7 @@ fn poll(bus: &Bus, policy: Policy, line: &mut Line, until: Duration) -> (Vec<Rea
     let context = BusContext {
         clock,
         readings,
+        left: LeftBehind::default(),
         newest: Newest::from_fn(|_| None),
         stop: CancellationToken::new(),
         states: BusStates::new(),
