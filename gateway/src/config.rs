@@ -259,6 +259,8 @@ pub struct ModbusPoint {
 /// `[[bus.device.point]]` on a bus of text lines.
 #[derive(Debug, Clone)]
 pub struct LinePoint {
+    /// Who says it: the device's name.
+    pub device: String,
     /// Whose readings these are, and when they are made.
     pub common: PointCommon,
     /// Where in a line the number stands.

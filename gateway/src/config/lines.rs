@@ -130,13 +130,17 @@ pub(super) fn line_points(checker: &mut Checker<'_>, files: &[DeviceFile]) -> Op
             checker.refuse(limit.as_ref(), name, why);
         }
         let time = device_time(checker, device);
-        let points = points_of(checker, device, |checker, point| line_point(checker, point, time.as_ref()));
+        let points = points_of(checker, device, |checker, point| line_point(checker, (device, point), time.as_ref()));
         all = all.zip(points).map(|(all, points)| [all, points].concat());
     }
     all
 }
 
-fn line_point(checker: &mut Checker<'_>, file: &PointFile, time: Option<&TimeKeys>) -> Option<LinePoint> {
+fn line_point(
+    checker: &mut Checker<'_>,
+    (device, file): (&DeviceFile, &PointFile),
+    time: Option<&TimeKeys>,
+) -> Option<LinePoint> {
     let common = common(checker, file);
     let why = "only a point of a Modbus bus has it";
     checker.refuse(file.register.as_ref(), "register", why);
@@ -166,7 +170,7 @@ fn line_point(checker: &mut Checker<'_>, file: &PointFile, time: Option<&TimeKey
         _ => None,
     };
     let common = PointCommon { no_value: number::no_value_of_text(file), ..common? };
-    Some(LinePoint { common, field: field?, time })
+    Some(LinePoint { device: device.name.get_ref().clone(), common, field: field?, time })
 }
 
 fn line_field(checker: &mut Checker<'_>, file: &PointFile) -> Option<LineField> {
