@@ -21,6 +21,7 @@ mod watchdog;
 use std::time::Duration;
 
 use tjern_readings::clock::Clock;
+use tjern_readings::configuration::Problem;
 use tjern_readings::store::Store;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -221,6 +222,9 @@ impl Running {
     }
 
     async fn take_over(mut self, config: Config) -> Self {
+        for Problem { line, column, message, hint, .. } in config.warnings() {
+            warn!(line, column, hint, "the new configuration: {message}");
+        }
         let changes = self.buses.changes(&config);
         self.buses.end(&changes.ending).await;
         // A sensor that moves to another bus is not stored twice for a slot: what its old bus read is in the
