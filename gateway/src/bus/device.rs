@@ -50,6 +50,8 @@ pub(super) struct Device {
     timeout: Duration,
     turnaround: Turnaround,
     refusals: Refusals,
+    /// How much longer than the line's own silence it is left alone before a request and after its answer.
+    pub(super) gap: Duration,
     fingerprint: String,
     plans: Vec<(Vec<usize>, Vec<Arc<Group>>)>,
     pending: VecDeque<Arc<Group>>,
@@ -148,6 +150,7 @@ impl Device {
             timeout: limits.timeout,
             turnaround: Turnaround::default(),
             refusals: Refusals::default(),
+            gap: device.gap.saturating_sub(wire.silence()),
             fingerprint,
             plans: Vec::new(),
             pending: VecDeque::new(),

@@ -135,6 +135,11 @@ impl Polling {
         Some((index, served.device.take()?))
     }
 
+    /// How much longer a device is left alone than any is.
+    pub(super) fn gap(&self, index: usize) -> Duration {
+        self.devices[index].device.gap
+    }
+
     /// The unit id of a device.
     pub(super) fn unit_id(&self, index: usize) -> u8 {
         self.devices[index].device.unit_id
