@@ -258,7 +258,11 @@ impl Maintenance {
                 if windows.is_empty() {
                     info!("maintenance: nothing is marked any more");
                 } else {
-                    info!(windows = windows.len(), sensors = listed(&windows), "maintenance: what is measured in these windows is marked");
+                    info!(
+                        windows = windows.len(),
+                        sensors = listed(&windows),
+                        "maintenance: what is measured in these windows is marked"
+                    );
                 }
                 self.windows = windows;
             }
@@ -384,7 +388,10 @@ mod tests {
             names.iter().map(|name| Window { sensors: pattern(name), from_us: 0, until_us: 1 }).collect()
         };
         assert_eq!(listed(&windows(&["tarn/*", "a/b", "tarn/*"])), "a/b, tarn/*");
-        assert_eq!(listed(&windows(&["a/1", "a/2", "a/3", "a/4", "a/5", "a/6", "a/7"])), "a/1, a/2, a/3, a/4, a/5 and 2 more");
+        assert_eq!(
+            listed(&windows(&["a/1", "a/2", "a/3", "a/4", "a/5", "a/6", "a/7"])),
+            "a/1, a/2, a/3, a/4, a/5 and 2 more"
+        );
     }
 
     #[test]

@@ -290,7 +290,8 @@ fn suggestion(message: &str) -> Option<String> {
 /// Whether a whole number is one, and too large for any key (or below what a key takes).
 fn is_out_of_range(message: &str) -> bool {
     let is_whole = message.contains("integer `");
-    is_whole && (message.contains("` as i128") || message.starts_with("invalid value") && message.contains("expected i"))
+    is_whole
+        && (message.contains("` as i128") || message.starts_with("invalid value") && message.contains("expected i"))
 }
 
 /// Below this a guess would be a riddle.

@@ -76,7 +76,8 @@ impl ConfigText {
         let is_meant = hint.as_ref().is_some_and(|hint| hint.starts_with("did you mean"));
         let message = message.split_once(", expected").filter(|_| is_meant).map_or(message, |(before, _)| before);
         let too_large = is_out_of_range(message).then(|| message.split('`').nth(1)).flatten();
-        let message = too_large.map_or_else(|| message.to_owned(), |number| format!("the number {number} is too large"));
+        let message =
+            too_large.map_or_else(|| message.to_owned(), |number| format!("the number {number} is too large"));
         self.problem(error.span().unwrap_or(0..0), message, hint)
     }
 }
