@@ -66,6 +66,13 @@ pub(crate) struct Indexed {
     pub(crate) value: f64,
 }
 
+impl Indexed {
+    /// The reading with its sensor's name.
+    pub(crate) fn named(self, sensor: SensorId) -> Reading {
+        Reading::of(sensor, self.time_us, self.value)
+    }
+}
+
 /// The places of a segment's sensors in its list.
 pub(crate) type Places = HashMap<SensorId, u16>;
 
@@ -306,13 +313,15 @@ impl<'a> Rest<'a> {
     fn indexed(&mut self) -> Option<Vec<Indexed>> {
         let count = u16::from_le_bytes(self.take()?);
         let (mut time_us, mut sensor) = (i64::from_le_bytes(self.take()?), 0_i64);
-        let mut next = || {
+        // A reading takes ten bytes at least: a count that lies asks for no more memory than that.
+        let mut found = Vec::with_capacity(usize::from(count).min(self.0.len() / 10));
+        for _ in 0..count {
             sensor = sensor.checked_add(self.difference()?)?;
             time_us = time_us.wrapping_add(self.difference()?);
             let value = f64::from_bits(u64::from_le_bytes(self.take()?));
-            Some(Indexed { sensor: u16::try_from(sensor).ok()?, time_us, value })
-        };
-        (0..count).map(|_| next()).collect()
+            found.push(Indexed { sensor: u16::try_from(sensor).ok()?, time_us, value });
+        }
+        Some(found)
     }
 
     fn reading(&mut self) -> Option<Reading> {

@@ -486,7 +486,7 @@ fn the_golden_segment_with_places_is_read() {
     let (first, second) = (vec![at(1, 0, 17.25), at(0, 0, -0.0), at(1, -3_600_000_000, 5e-324)], vec![at(0, 1, 1e300)]);
     let list = || (41, Record::Sensors(0, names.clone()));
     assert_eq!(
-        contents.records,
+        contents.named(),
         [list(), list(), (41, Record::Readings(first.clone())), (44, Record::Readings(second.clone()))]
     );
     assert_eq!((contents.bad_records, contents.torn_tail), (0, None));
