@@ -131,7 +131,11 @@ async fn run(mut dater: Dater, mut inbox: Inbox, mut asked: mpsc::Receiver<Flush
                 let _ = reply.send(());
             }
             readings = inbox.received.recv() => match readings {
-                Some(readings) => inbox.pass(readings, &mut dater).await,
+                Some(readings) => {
+                    inbox.pass(readings, &mut dater).await;
+                    // A bus that a reload gave up may have been a moment later than the reload.
+                    inbox.pass_left(&mut dater).await;
+                }
                 None => break,
             },
             () = tokio::time::sleep(LOOK_AGAIN), if dater.is_waiting() => dater.look().await,
