@@ -52,7 +52,8 @@ pub fn cost(column: &ArrayRef, groups: &[Range<usize>], way: Way) -> Cost {
     let began = Instant::now();
     let mut writer = ArrowWriter::try_new(Vec::new(), schema.clone(), Some(builder.build())).expect("valid");
     for group in groups {
-        let part = RecordBatch::try_new(schema.clone(), vec![column.slice(group.start, group.len())]).expect("one column");
+        let part =
+            RecordBatch::try_new(schema.clone(), vec![column.slice(group.start, group.len())]).expect("one column");
         writer.write(&part).expect("in memory");
         writer.flush().expect("in memory");
     }
@@ -64,7 +65,12 @@ pub fn cost(column: &ArrayRef, groups: &[Range<usize>], way: Way) -> Cost {
         let began = Instant::now();
         let builder = ParquetRecordBatchReaderBuilder::try_new(file.clone()).expect("readable");
         bytes = builder.metadata().row_groups().iter().map(|group| group.compressed_size() as usize).sum();
-        let rows: usize = builder.with_batch_size(8_192).build().expect("readable").map(|batch| batch.expect("readable").num_rows()).sum();
+        let rows: usize = builder
+            .with_batch_size(8_192)
+            .build()
+            .expect("readable")
+            .map(|batch| batch.expect("readable").num_rows())
+            .sum();
         assert_eq!(rows, column.len(), "what was written is read");
         decode = decode.min(began.elapsed());
     }

@@ -112,7 +112,8 @@ fn received(wanted: Wanted, slots: i64, station: usize) -> Vec<i64> {
     for slot in 0..slots {
         let batch = (START_US + slot * every_us) / batch_us;
         if batch != last {
-            let sealed_us = (batch + 1) * batch_us.min(60 * SECOND_US) + batch * (batch_us - batch_us.min(60 * SECOND_US));
+            let sealed_us =
+                (batch + 1) * batch_us.min(60 * SECOND_US) + batch * (batch_us - batch_us.min(60 * SECOND_US));
             moment = sealed_us + random.i64(0..5 * SECOND_US) + random.i64(50_000..400_000);
             last = batch;
         }
@@ -195,7 +196,9 @@ impl State {
                     return -327.68;
                 }
                 if random.f64() >= knobs.repeats {
-                    self.last = hundredths(7.0 + self.phase + knobs.drift * day + 0.8 * (day * TAU).sin() + knobs.noise * 0.01 * normal);
+                    self.last = hundredths(
+                        7.0 + self.phase + knobs.drift * day + 0.8 * (day * TAU).sin() + knobs.noise * 0.01 * normal,
+                    );
                 }
                 self.last
             }
