@@ -34,6 +34,8 @@ pub(crate) enum PipelineCommand {
     Publish(publish::PublishArguments),
     /// sites.csv and sensors.csv into the register
     Register(JobArguments),
+    /// What is wrong (a source silent, a sensor late, a hole, …) is told, and told when it is over
+    Watch(JobArguments),
     /// All of them on their schedules, until SIGINT or SIGTERM
     Run(ConfigArgument),
 }
@@ -45,6 +47,7 @@ pub(crate) async fn execute(command: PipelineCommand) -> Result<(), Failure> {
         PipelineCommand::Compact(arguments) => job::execute("compact", &arguments).await,
         PipelineCommand::Rollup(arguments) => job::execute("rollup", &arguments).await,
         PipelineCommand::Register(arguments) => job::execute("register", &arguments).await,
+        PipelineCommand::Watch(arguments) => job::execute("watch", &arguments).await,
         PipelineCommand::Vacuum(arguments) => vacuum::execute(&arguments).await,
         PipelineCommand::Publish(arguments) => publish::execute(&arguments).await,
         PipelineCommand::Run(arguments) => run::execute(&arguments.config).await,
