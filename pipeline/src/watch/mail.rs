@@ -18,6 +18,7 @@ pub const PASSWORD_VARIABLE: &str = "TJERN_MAIL_PASSWORD";
 #[serde(deny_unknown_fields)]
 pub struct MailSection {
     /// The server, `host:port`.
+    #[serde(deserialize_with = "server")]
     pub server: String,
     /// How the line is kept from others' eyes.
     #[serde(default)]
@@ -25,6 +26,7 @@ pub struct MailSection {
     /// Who sends.
     pub from: Address,
     /// Who receives.
+    #[serde(deserialize_with = "receivers")]
     pub to: Vec<Address>,
     /// Whom the server knows.
     pub user: Option<String>,
@@ -88,6 +90,23 @@ impl<'de> Deserialize<'de> for Address {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
+}
+
+fn server<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let port = text.rsplit_once(':').and_then(|(host, port)| port.parse::<u16>().ok().filter(|_| !host.is_empty()));
+    match port {
+        Some(_) => Ok(text),
+        None => Err(serde::de::Error::custom(format!("`{text}` is no mail server like smtp.example.org:587"))),
+    }
+}
+
+fn receivers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Address>, D::Error> {
+    let receivers = Vec::deserialize(deserializer)?;
+    if receivers.is_empty() {
+        return Err(serde::de::Error::custom("a mail needs somebody to receive it"));
+    }
+    Ok(receivers)
 }
 
 /// To whom events are mailed, and how.

@@ -21,6 +21,14 @@ pub enum SecretError {
         /// Why.
         source: std::io::Error,
     },
+    /// Nobody named one, and it is needed.
+    #[error("{what}; hint: {hint}")]
+    Missing {
+        /// What is missing.
+        what: &'static str,
+        /// What would be right.
+        hint: &'static str,
+    },
     /// There is nothing in it, or several lines, or too much.
     #[error("{from} holds no secret: one line of text is expected")]
     Malformed {
@@ -42,6 +50,14 @@ impl Secret {
     /// [`SecretError`].
     pub fn find(variable: &str, file: Option<&Path>) -> Result<Option<Self>, SecretError> {
         Self::choose(std::env::var(variable).ok(), variable, file)
+    }
+
+    /// A word of the configuration, which is handled as if it were a secret.
+    ///
+    /// # Errors
+    /// [`SecretError::Malformed`].
+    pub fn plain(word: &str) -> Result<Self, SecretError> {
+        Self::of(word, "the configuration".to_owned())
     }
 
     fn choose(value: Option<String>, variable: &str, file: Option<&Path>) -> Result<Option<Self>, SecretError> {

@@ -34,35 +34,33 @@ pub struct WebhookSection {
 /// Where events are posted.
 #[derive(Debug, Clone)]
 pub struct WebhookSettings {
-    /// The address; `None` where nobody named one, which is told when something is to be posted.
-    pub url: Option<Secret>,
+    /// The address.
+    pub url: Secret,
     /// Sent as `Authorization: Bearer …`.
     pub token: Option<Secret>,
-    /// The address that is no secret.
-    pub plain_url: Option<String>,
 }
 
 impl WebhookSection {
     /// With its secrets, given the folder of `tjern.toml`.
     ///
     /// # Errors
-    /// [`SecretError`].
+    /// [`SecretError`], also where nobody names an address.
     pub fn settings(&self, folder: &Path) -> Result<WebhookSettings, SecretError> {
         let file = |file: &Option<PathBuf>| file.as_ref().map(|file| folder.join(file));
-        Ok(WebhookSettings {
-            url: Secret::find(URL_VARIABLE, file(&self.url_file).as_deref())?,
-            token: Secret::find(TOKEN_VARIABLE, file(&self.token_file).as_deref())?,
-            plain_url: self.url.clone(),
-        })
+        let url = match Secret::find(URL_VARIABLE, file(&self.url_file).as_deref())? {
+            Some(secret) => secret,
+            None => Secret::plain(self.url.as_deref().ok_or(SecretError::Missing {
+                what: "the webhook has no address",
+                hint: "name `url` or `url_file` in [watch.webhook], or set TJERN_WEBHOOK_URL",
+            })?)?,
+        };
+        Ok(WebhookSettings { url, token: Secret::find(TOKEN_VARIABLE, file(&self.token_file).as_deref())? })
     }
 }
 
 /// Why a webhook was not told. The address is not in it.
 #[derive(Debug, thiserror::Error)]
 pub enum WebhookError {
-    /// Nobody named one.
-    #[error("the webhook has no address; hint: name `url` or `url_file` in [watch.webhook], or set TJERN_WEBHOOK_URL")]
-    NoAddress,
     /// It could not be reached.
     #[error("the webhook cannot be reached: {0}")]
     Unreachable(String),
@@ -76,13 +74,12 @@ pub enum WebhookError {
 /// # Errors
 /// [`WebhookError`].
 pub async fn post(settings: &WebhookSettings, lake: &str, text: &str, events: &[Event]) -> Result<(), WebhookError> {
-    let secret = settings.url.as_ref().map(Secret::reveal);
-    let url = secret.or(settings.plain_url.as_deref()).ok_or(WebhookError::NoAddress)?;
     let unreachable = |error: reqwest::Error| WebhookError::Unreachable(chain(&error.without_url()));
     let client = reqwest::Client::builder().timeout(PATIENCE).redirect(reqwest::redirect::Policy::none());
     let client = client.user_agent(concat!("tjern/", env!("CARGO_PKG_VERSION"))).build().map_err(unreachable)?;
     let body = json!({ "format": 1, "lake": lake, "text": text, "events": events });
-    let mut request = client.post(url).header("content-type", "application/json").body(body.to_string());
+    let mut request =
+        client.post(settings.url.reveal()).header("content-type", "application/json").body(body.to_string());
     if let Some(token) = &settings.token {
         request = request.bearer_auth(token.reveal());
     }
