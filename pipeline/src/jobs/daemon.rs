@@ -106,6 +106,8 @@ async fn run_once(lake: &Lake, waiting: &mut Waiting, states: &States, stop: &Ca
     let now_us = lake.clock().now_us();
     waiting.turn.ran(&finished.run, now_us);
     let next_us = waiting.turn.next_us(now_us);
+    // Known before it is told: who reads the log and asks then shall not hear of the run before.
+    states.ended(&finished.run, next_us);
     tell(name, &finished, next_us.saturating_sub(now_us));
     let run = finished.run;
     if run.is_news(waiting.written.as_ref()) {
@@ -114,7 +116,6 @@ async fn run_once(lake: &Lake, waiting: &mut Waiting, states: &States, stop: &Ca
             Err(error) => tracing::warn!(job = name, %error, "how a job ran cannot be written down"),
         }
     }
-    states.ended(&run, next_us);
     waiting.last = Some(run);
 }
 

@@ -12,7 +12,8 @@ pub fn disks(paths: &[impl AsRef<Path>], free_min: u64) -> Vec<Condition> {
 }
 
 fn disk(path: &Path, free_min: u64) -> Option<Condition> {
-    let subject = path.display().to_string();
+    let shown = path.display().to_string();
+    let subject = if shown.len() > 1 { shown.trim_end_matches('/').to_owned() } else { shown };
     let text = match rustix::fs::statvfs(path) {
         Ok(found) => {
             let free = found.f_bavail.saturating_mul(found.f_frsize);
