@@ -65,9 +65,9 @@ measure-idle *arguments:
 faults:
     cargo test -p tjern-gateway --lib faults:: -- --nocapture
 
-# 10,000 points a second: memory and CPU beside libmodbus and pymodbus (needs libmodbus-dev; --lake for a bucket)
+# 10,000 points a second: memory and CPU beside libmodbus and pymodbus (needs libmodbus-dev, and the peers' pymodbus and moto)
 bench-gateway *arguments: _release-gateway
-    python3 -B benches/gateway/tcp.py --gateway "${CARGO_TARGET_DIR:-target}/release/tjern-gateway" --python "${CARGO_TARGET_DIR:-target}/peers-venv/bin/python" {{ arguments }}
+    python3 -B benches/gateway/tcp.py --gateway "${CARGO_TARGET_DIR:-target}/release/tjern-gateway" --python "${CARGO_TARGET_DIR:-target}/peers-venv/bin/python" --s3-python "${CARGO_TARGET_DIR:-target}/peers-s3-venv/bin/python" {{ arguments }}
 
 # Bytes per reading by layout, per family of sensors; with --write FOLDER plain files for benches/layout/compare.py
 bench-layout *arguments:
