@@ -1,6 +1,6 @@
 //! The tables of Tjern: Delta snapshots and commits, the scan that reads them, the SQL session.
 //!
-//! Data goes one way: [`log`] reads a table's Delta log (files and transactions in one pass),
+//! Data goes one way: [`log`] reads a table's Delta log (files and transactions in one pass; `states` keeps what was read),
 //! [`table`] pins a version of it, [`commit`] is the one module that writes to a log, [`write`] makes
 //! the Parquet files that a commit names, [`scan`] hands a pinned version to DataFusion, and
 //! [`session`] puts all tables and views of a lake before an SQL planner that reaches nothing else.
@@ -17,6 +17,7 @@ pub mod log;
 pub mod scan;
 pub mod schema;
 pub mod session;
+mod states;
 pub mod table;
 pub mod views;
 pub mod write;
@@ -25,6 +26,8 @@ use std::sync::Arc;
 
 use deltalake_core::logstore::{LogStoreRef, StorageConfig, logstore_with};
 use object_store::ObjectStore;
+use log::LogState;
+use states::KnownStates;
 use tjern_readings::clock::Clock;
 use tjern_readings::store::{LakeUrl, Store, StoreError};
 use url::Url;
@@ -38,11 +41,13 @@ pub use session::{Access, SessionSettings, session};
 pub use table::{Changes, Table};
 pub use write::{FileWriter, write_file};
 
-/// An open lake: its store, and the clock by which times are written into it.
+/// An open lake: its store, the clock by which times are written into it, and what is known of its
+/// tables. Clones share what is known.
 #[derive(Debug, Clone)]
 pub struct Lake {
     store: Store,
     clock: Clock,
+    states: Arc<KnownStates>,
 }
 
 /// What went wrong with a lake.
@@ -129,8 +134,8 @@ impl Lake {
 
     /// A lake over an open store.
     #[must_use]
-    pub const fn over(store: Store) -> Self {
-        Self { store, clock: Clock::system() }
+    pub fn over(store: Store) -> Self {
+        Self { store, clock: Clock::system(), states: Arc::default() }
     }
 
     /// The same lake with another clock.
@@ -156,6 +161,11 @@ impl Lake {
     #[must_use]
     pub const fn clock(&self) -> &Clock {
         &self.clock
+    }
+
+    /// The newest state of a table, read from where the last look at it left off.
+    pub(crate) async fn newest_state(&self, table: TableName) -> Result<Option<Arc<LogState>>, LakeError> {
+        self.states.newest(self, table).await
     }
 
     /// Delta's view of a table's folder. The URL is of use within this process only: our store is
