@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::compact::compact;
 use crate::config::PublishSection;
-use crate::ingest::{IngestError, IngestOutcome, IngestSettings, Ingester};
+use crate::ingest::{IngestError, IngestOutcome, IngestSettings, Ingester, ingest};
 use crate::publish::publish;
 use crate::quality::requalify;
 use crate::register::{RegisterFiles, register};
@@ -69,7 +69,7 @@ async fn keep_ingesting(lake: &Lake, settings: &JobSettings, stop: &Cancellation
         let _ = stop.run_until_cancelled(tokio::time::sleep_until(due)).await;
     }
     // What was uploaded at the very end is taken too.
-    if let Err(error) = ingest_once(lake, settings.ingest, &mut ingester).await {
+    if let Err(error) = ingest(lake, &settings.ingest).await {
         tracing::warn!(%error, "the last ingest failed; what has landed is taken at the next start");
     }
 }
