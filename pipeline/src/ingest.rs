@@ -33,7 +33,7 @@ use tjern_readings::sensor::{Epoch, SourceName};
 use crate::quality::QualityError;
 use crate::register::{Register, RegisterError};
 use crate::tables::ATTEMPTS_MAX;
-use landing::{Known, Stream, Sweep, Zone};
+use landing::{Known, Stream, Sweep};
 use rows::{Against, Units};
 use schedule::{Due, Schedule};
 use sequence::Closed;
@@ -140,6 +140,7 @@ pub struct Ingester {
     units: HashMap<Path, Units>,
     /// The register, and the version of its table.
     register: Option<(i64, Arc<Register>)>,
+    has_run: bool,
     /// What was said of readings that something speaks against.
     told: HashSet<(SourceName, Against)>,
 }
@@ -165,6 +166,7 @@ impl Ingester {
             compared: BTreeSet::new(),
             units: HashMap::new(),
             register: None,
+            has_run: false,
             told: HashSet::new(),
         };
         ingester.learn();
@@ -178,12 +180,15 @@ impl Ingester {
         self
     }
 
-    /// Looks where something is due and takes what is there, to the end. Where nothing is due, the store is not
-    /// asked for anything.
+    /// Looks where something is due and takes what is there, to the end: everywhere and at everything the first
+    /// time. Where nothing is due, the store is not asked for anything.
     ///
     /// # Errors
     /// [`IngestError`]; the ingester must not be used again then.
     pub async fn run(&mut self) -> Result<IngestOutcome, IngestError> {
+        if !std::mem::replace(&mut self.has_run, true) {
+            return self.run_everything().await;
+        }
         let mut outcome = IngestOutcome::default();
         let now_us = self.lake.clock().now_us();
         let due = self.schedule.due(now_us);
@@ -216,16 +221,18 @@ impl Ingester {
     /// [`IngestError`].
     pub async fn run_everything(&mut self) -> Result<IngestOutcome, IngestError> {
         let mut outcome = IngestOutcome::default();
-        let (mut sweep, mut zone) = (Sweep::default(), Zone::new());
+        let now_us = self.lake.clock().now_us();
+        let mut sweep = Sweep::default();
         loop {
-            let (seen, is_end) = sweep.portion(&self.lake, SWEEP_PAGES.1).await?;
-            landing::merge(&mut zone, seen);
+            let (zone, is_end) = sweep.portion(&self.lake, SWEEP_PAGES.1).await?;
+            self.schedule.saw(&zone, now_us);
+            self.take(zone, &mut outcome).await?;
             if is_end {
                 break;
             }
         }
-        self.take(zone, &mut outcome).await?;
-        self.schedule.hurry();
+        self.schedule.looked_everywhere(now_us);
+        (self.sweep, self.sweep_due_us) = (sweep, now_us.saturating_add(SWEEP_EVERY_US));
         Ok(outcome)
     }
 

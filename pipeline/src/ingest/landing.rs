@@ -123,26 +123,14 @@ pub(super) async fn of_streams(lake: &Lake, known: &Known, streams: Vec<Stream>)
 async fn gathered(looks: impl Iterator<Item = impl Future<Output = Result<Zone, LakeError>>>) -> Result<Zone, LakeError> {
     let zones: Vec<Zone> = futures::stream::iter(looks).buffer_unordered(AT_ONCE).try_collect().await?;
     let mut all = Zone::new();
-    zones.into_iter().for_each(|zone| merge(&mut all, zone));
-    Ok(all)
-}
-
-/// Adds what another look saw. Where one of them saw all, all was seen.
-pub(super) fn merge(zone: &mut Zone, other: Zone) {
-    for (stream, seen) in other {
-        let Some(there) = zone.get_mut(&stream) else {
-            zone.insert(stream, seen);
-            continue;
-        };
-        let more = seen.items.into_iter().filter(|item| {
-            let same = |one: &Item| (one.bounds, one.gap) == (item.bounds, item.gap);
-            !there.items.iter().any(same)
-        });
-        let more: Vec<_> = more.collect();
-        there.items.extend(more);
-        there.partial &= seen.partial;
+    // No two looks see the same object, but a stream may begin in one part and go on in another.
+    for (stream, seen) in zones.into_iter().flatten() {
+        let there = all.entry(stream).or_default();
+        there.items.extend(seen.items);
+        there.partial |= seen.partial;
         there.closed_us = there.closed_us.or(seen.closed_us);
     }
+    Ok(all)
 }
 
 /// Everything that may be new. Also returns how many requests it took.

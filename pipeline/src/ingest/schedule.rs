@@ -85,11 +85,6 @@ impl Schedule {
         if due.is_empty() { Due::Nothing } else { Due::Streams(due) }
     }
 
-    /// Everything is due at once.
-    pub(super) const fn hurry(&mut self) {
-        self.everywhere_us = i64::MIN;
-    }
-
     /// Takes note of a look everywhere.
     pub(super) fn looked_everywhere(&mut self, now_us: i64) {
         self.everywhere_us = now_us.saturating_add(self.polling.idle_us);
