@@ -2,6 +2,7 @@
 
 mod job;
 mod publish;
+mod quarantine;
 mod run;
 mod vacuum;
 
@@ -34,6 +35,9 @@ pub(crate) enum PipelineCommand {
     Publish(publish::PublishArguments),
     /// sites.csv and sensors.csv into the register
     Register(JobArguments),
+    /// What could not be read: list it, look into it, try it again
+    #[command(subcommand)]
+    Quarantine(quarantine::QuarantineCommand),
     /// All of them on their schedules, until SIGINT or SIGTERM
     Run(ConfigArgument),
 }
@@ -47,6 +51,7 @@ pub(crate) async fn execute(command: PipelineCommand) -> Result<(), Failure> {
         PipelineCommand::Register(arguments) => job::execute("register", &arguments).await,
         PipelineCommand::Vacuum(arguments) => vacuum::execute(&arguments).await,
         PipelineCommand::Publish(arguments) => publish::execute(&arguments).await,
+        PipelineCommand::Quarantine(command) => quarantine::execute(command).await,
         PipelineCommand::Run(arguments) => run::execute(&arguments.config).await,
     }
 }

@@ -38,6 +38,7 @@ use rows::{Against, Units};
 use schedule::{Due, Schedule};
 use sequence::Closed;
 
+pub(crate) use landed::{Decoded, decode};
 pub use schedule::Polling;
 
 /// The most batches of one commit.

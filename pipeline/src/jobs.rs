@@ -10,6 +10,7 @@ pub mod once;
 pub mod record;
 pub mod schedule;
 pub mod settings;
+mod unchanged;
 
 pub use daemon::run;
 pub use job::{Done, Job, JobError};
