@@ -14,6 +14,7 @@ pub mod file;
 pub mod functions;
 pub mod lease;
 pub mod log;
+mod recent;
 pub mod scan;
 pub mod schema;
 pub mod session;
@@ -25,8 +26,9 @@ pub mod write;
 use std::sync::Arc;
 
 use deltalake_core::logstore::{LogStoreRef, StorageConfig, logstore_with};
-use object_store::ObjectStore;
 use log::LogState;
+use object_store::ObjectStore;
+use recent::Recent;
 use states::KnownStates;
 use tjern_readings::clock::Clock;
 use tjern_readings::store::{LakeUrl, Store, StoreError};
@@ -46,6 +48,7 @@ pub use write::{FileWriter, write_file};
 #[derive(Debug, Clone)]
 pub struct Lake {
     store: Store,
+    objects: Arc<dyn ObjectStore>,
     clock: Clock,
     states: Arc<KnownStates>,
 }
@@ -135,7 +138,11 @@ impl Lake {
     /// A lake over an open store.
     #[must_use]
     pub fn over(store: Store) -> Self {
-        Self { store, clock: Clock::system(), states: Arc::default() }
+        let objects = store.objects();
+        // A folder of this machine bills nothing, and the system keeps its files in memory by itself.
+        let is_folder = store.url().local_folder().is_some();
+        let objects = if is_folder { objects } else { Arc::new(Recent::new(objects)) };
+        Self { store, objects, clock: Clock::system(), states: Arc::default() }
     }
 
     /// The same lake with another clock.
@@ -151,10 +158,11 @@ impl Lake {
         &self.store
     }
 
-    /// The lake's objects, keyed from its root.
+    /// The lake's objects, keyed from its root. Small data files may come from memory: what lies in the store itself
+    /// is what [`Lake::store`] hands out.
     #[must_use]
     pub fn objects(&self) -> Arc<dyn ObjectStore> {
-        self.store.objects()
+        Arc::clone(&self.objects)
     }
 
     /// The clock.

@@ -318,7 +318,10 @@ async fn a_table_that_was_made_anew_is_noticed() {
     }
     assert!(count(&lake).await.contains("| 3 "), "{}", count(&lake).await);
     std::fs::remove_dir_all(folder.path().join("tables/readings")).expect("removed");
-    assert!(Table::open(&lake, TableName::Readings).await.expect("looked").is_none(), "the old one is still believed in");
+    assert!(
+        Table::open(&lake, TableName::Readings).await.expect("looked").is_none(),
+        "the old one is still believed in"
+    );
     let mut anew = Table::open_or_create(&lake, TableName::Readings).await.expect("created");
     append(&mut anew, &[row("a/b", 7, 5.0)], None).await.expect("committed");
     assert!(table.refresh().await.expect("looked"), "a handle of the old one goes on as if nothing had happened");

@@ -198,7 +198,10 @@ async fn versions(arguments: &Arguments) -> Result<(), Failure> {
         Table::open(&fresh, TableName::Readings).await?;
         let spent = fresh.store().requests();
         let took_ms = began.elapsed().as_secs_f64() * 1_000.0;
-        println!("| {versions}, opened by a new process | {} | {} | {} | {took_ms:.1} |", spent.lists, spent.gets, spent.puts);
+        println!(
+            "| {versions}, opened by a new process | {} | {} | {} | {took_ms:.1} |",
+            spent.lists, spent.gets, spent.puts
+        );
     }
     Ok(())
 }

@@ -18,12 +18,10 @@ use crate::failure::Failure;
 
 /// What is to be done with what lies in quarantine.
 #[derive(Debug, Subcommand)]
-#[command(
-    after_help = "Examples:\n  tjern pipeline quarantine ls --config tjern.toml\n  \
+#[command(after_help = "Examples:\n  tjern pipeline quarantine ls --config tjern.toml\n  \
     tjern pipeline quarantine show elva-01/…/00000000000000000006-00000000000000000007.arrow --config tjern.toml\n  \
     tjern pipeline quarantine retry --all --config tjern.toml\n\n\
-    Exit status: 0 done, 1 failed, or something that was tried again is refused again, 2 wrong usage or configuration."
-)]
+    Exit status: 0 done, 1 failed, or something that was tried again is refused again, 2 wrong usage or configuration.")]
 pub(crate) enum QuarantineCommand {
     /// Lists it
     Ls(JobArguments),

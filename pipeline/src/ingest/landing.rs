@@ -120,7 +120,9 @@ pub(super) async fn of_streams(lake: &Lake, known: &Known, streams: Vec<Stream>)
     gathered(looks).await
 }
 
-async fn gathered(looks: impl Iterator<Item = impl Future<Output = Result<Zone, LakeError>>>) -> Result<Zone, LakeError> {
+async fn gathered(
+    looks: impl Iterator<Item = impl Future<Output = Result<Zone, LakeError>>>,
+) -> Result<Zone, LakeError> {
     let zones: Vec<Zone> = futures::stream::iter(looks).buffer_unordered(AT_ONCE).try_collect().await?;
     let mut all = Zone::new();
     // No two looks see the same object, but a stream may begin in one part and go on in another.
@@ -221,7 +223,8 @@ impl Sweep {
     pub(super) async fn portion(&mut self, lake: &Lake, pages: u64) -> Result<(Zone, bool), LakeError> {
         let mut zone = Zone::new();
         zone.extend(self.pending.take());
-        let mut metas = listing(lake, self.cursor.as_ref()).take(usize::try_from(pages * LISTING_PAGE).unwrap_or(usize::MAX));
+        let mut metas =
+            listing(lake, self.cursor.as_ref()).take(usize::try_from(pages * LISTING_PAGE).unwrap_or(usize::MAX));
         let (mut seen, mut last) = (0_u64, None);
         while let Some(meta) = metas.try_next().await.map_err(failed)? {
             last = note(&mut zone, &meta).or(last);

@@ -42,12 +42,7 @@ pub(super) struct Rows {
 }
 
 /// The rows of `batch` for the table, evaluated.
-pub(super) fn rows(
-    batch: &Batch,
-    register: &Register,
-    units: &Units,
-    received_us: i64,
-) -> Result<Rows, QualityError> {
+pub(super) fn rows(batch: &Batch, register: &Register, units: &Units, received_us: i64) -> Result<Rows, QualityError> {
     let count = batch.rows.num_rows();
     let column = |index: usize, kind: &DataType| cast(batch.rows.column(index), kind);
     let sensors = column(0, &DataType::Utf8)?;

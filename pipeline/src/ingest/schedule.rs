@@ -184,7 +184,11 @@ mod tests {
             let mut settled = late[10..].to_vec();
             settled.sort_unstable();
             let worst = settled[settled.len() * 99 / 100];
-            assert!(worst <= 4 * SECOND_US, "99 of 100 within {} s, the store's clock {skew_us} us off", worst / SECOND_US);
+            assert!(
+                worst <= 4 * SECOND_US,
+                "99 of 100 within {} s, the store's clock {skew_us} us off",
+                worst / SECOND_US
+            );
             assert!(requests < 200 * 7, "{requests} requests in 200 minutes");
         }
     }

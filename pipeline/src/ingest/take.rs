@@ -77,8 +77,7 @@ impl Ingester {
                 Err(CommitFailure::Failed(error)) => return Err(error),
             }
         }
-        outcome.cleaned +=
-            clean::clean(&self.lake, &zone, &self.known.progress, self.settings.landing_grace).await?;
+        outcome.cleaned += clean::clean(&self.lake, &zone, &self.known.progress, self.settings.landing_grace).await?;
         Ok(())
     }
 

@@ -6,12 +6,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use jiff::tz::TimeZone;
 use crate::support::{HOUR_US, NOW_US, Place, SECOND_US, SETTINGS, source};
+use jiff::tz::TimeZone;
 use tjern_lake::{Lake, Table, TableName};
-use tjern_pipeline::config::{
-    CompactSection, IngestSection, RollupSection, VacuumSection, default_publications,
-};
+use tjern_pipeline::config::{CompactSection, IngestSection, RollupSection, VacuumSection, default_publications};
 use tjern_pipeline::ingest::{Ingester, Polling, watermark};
 use tjern_pipeline::jobs::once::once;
 use tjern_pipeline::jobs::{Entry, JobSettings, Run, Schedule, Schedules, entries, record};
@@ -173,9 +171,10 @@ async fn latencies(place: &Place, sources: i64, every_s: i64, minutes: i64) -> V
     let mut due: Vec<(i64, i64)> = Vec::new();
     for source in 0..sources {
         let phase_us = random.i64(0..every_s * SECOND_US);
-        due.extend((0..minutes * 60 / every_s).map(|n| {
-            (NOW_US + phase_us + n * every_s * SECOND_US + random.i64(0..2 * SECOND_US), source)
-        }));
+        due.extend(
+            (0..minutes * 60 / every_s)
+                .map(|n| (NOW_US + phase_us + n * every_s * SECOND_US + random.i64(0..2 * SECOND_US), source)),
+        );
     }
     due.sort_unstable();
     let mut numbers = vec![0; usize::try_from(sources).expect("small")];
@@ -227,7 +226,11 @@ async fn what_a_source_sends_every_minute_is_queryable_within_five_seconds() {
         let mut late_us = latencies(&place, sources, 60, 60).await;
         let settled = &mut late_us[usize::try_from(sources).expect("small") * 3..];
         let (median, high) = (percentile(settled, 50), percentile(settled, 99));
-        println!("{sources} sources, {latency_ms} ms a request: median {} ms, 99th percentile {} ms", median / 1_000, high / 1_000);
+        println!(
+            "{sources} sources, {latency_ms} ms a request: median {} ms, 99th percentile {} ms",
+            median / 1_000,
+            high / 1_000
+        );
         assert!(high < 5 * SECOND_US, "{sources} sources, {latency_ms} ms a request: {high} us");
     }
 }

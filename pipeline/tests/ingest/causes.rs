@@ -70,7 +70,6 @@ async fn a_source_that_is_not_named_fails_for_that_sensor_only() {
         place.ask(ALL).await,
         "1 tarn/water_temperature 4.0 2 ; 2 tarn/level 4.0 2 ; 3 tarn/wind 4.0 2 ; \
          1 tarn/water_temperature 4.0 4 not_assigned; 2 tarn/level 4.0 2 ; 3 tarn/wind 4.0 2 "
-            .trim_end()
     );
     let public = place.ask("SELECT sensor, count(*) FROM observations GROUP BY sensor ORDER BY sensor").await;
     assert!(public.contains("tarn/water_temperature 1"), "what failed is shown to nobody: {public}");
@@ -102,8 +101,5 @@ async fn a_running_ingester_takes_the_register_of_its_day() {
     place.land_readings("stray-01", 2, &reading(2), None).await;
     place.ahead(MINUTE_US);
     ingester.run().await.expect("ingested");
-    assert_eq!(
-        place.ask("SELECT seq, quality, cause FROM readings ORDER BY seq").await,
-        "1 2 ; 2 4 not_assigned"
-    );
+    assert_eq!(place.ask("SELECT seq, quality, cause FROM readings ORDER BY seq").await, "1 2 ; 2 4 not_assigned");
 }

@@ -8,6 +8,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::support::store::Fault;
+use crate::support::{EPOCH, HOUR_US, NOW_US, Place, SECOND_US, SETTINGS, bounds, source};
 use arrow::array::{ArrayRef, Int8Array, Int16Array, Int32Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::compute::cast;
 use arrow::ipc::reader::StreamReader;
@@ -15,8 +17,6 @@ use arrow::ipc::writer::StreamWriter;
 use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
-use crate::support::store::Fault;
-use crate::support::{EPOCH, HOUR_US, NOW_US, Place, SECOND_US, SETTINGS, bounds, source};
 use tjern_lake::{Commit, Lake, Operation, Table, TableName, schema, write_file};
 use tjern_pipeline::ingest::{IngestOutcome, Ingester, Polling, ingest};
 use tjern_readings::batch::{BatchError, decode};
@@ -245,7 +245,11 @@ async fn a_closed_epoch_is_finished_and_its_hole_is_filled_all_the_same() {
     let outcome = ingest(&lake, &SETTINGS).await.expect("ingested");
     assert_eq!(outcome, IngestOutcome::default());
     let spent = lake.store().requests().since(&before);
-    assert_eq!((spent.lists, spent.gets, spent.puts), (2, 0, 0), "the landing zone and the table, and no object: {spent}");
+    assert_eq!(
+        (spent.lists, spent.gets, spent.puts),
+        (2, 0, 0),
+        "the landing zone and the table, and no object: {spent}"
+    );
     // The gateway found in its spool what it had given up.
     place.land("landfall-01", 22, 23).await;
     assert_eq!(ingest(&lake, &SETTINGS).await.expect("ingested").rows, 2);

@@ -262,7 +262,8 @@ mod tests {
         let all: Vec<_> = store.list(None).try_collect().await.expect("listed");
         assert_eq!((all.len(), requests.counts().lists), (1_002, 2), "a listing is billed by its pages");
         let before = requests.counts();
-        let few: Vec<_> = store.list_with_offset(None, &Path::from("folder/00999")).try_collect().await.expect("listed");
+        let few: Vec<_> =
+            store.list_with_offset(None, &Path::from("folder/00999")).try_collect().await.expect("listed");
         assert_eq!((few.len(), requests.counts().since(&before).lists), (1, 1));
         let first: Vec<_> = store.list(None).take(3).try_collect().await.expect("listed");
         assert_eq!((first.len(), requests.counts().since(&before).lists), (3, 2), "what nobody reads is not asked for");

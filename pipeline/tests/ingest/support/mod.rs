@@ -30,10 +30,8 @@ pub(crate) const NOW_US: i64 = 1_782_864_000_000_000;
 pub(crate) const EPOCH: Epoch = Epoch::from_bytes([9; 16]);
 
 /// A hole is waited for an hour, landed batches stay a week.
-pub(crate) const SETTINGS: IngestSettings = IngestSettings {
-    hole_patience: Duration::from_secs(3_600),
-    landing_grace: Duration::from_secs(7 * 24 * 3_600),
-};
+pub(crate) const SETTINGS: IngestSettings =
+    IngestSettings { hole_patience: Duration::from_secs(3_600), landing_grace: Duration::from_secs(7 * 24 * 3_600) };
 
 /// A lake in a simulated store.
 pub(crate) struct Place {
@@ -63,7 +61,13 @@ impl Place {
         self.land_readings(source, first, &readings, None).await
     }
 
-    pub(crate) async fn land_readings(&self, source: &str, first: i64, readings: &[Reading], config: Option<&str>) -> Path {
+    pub(crate) async fn land_readings(
+        &self,
+        source: &str,
+        first: i64,
+        readings: &[Reading],
+        config: Option<&str>,
+    ) -> Path {
         let source: SourceName = source.parse().expect("valid");
         let (bytes, batch) = encode(&source, EPOCH, first, readings, config).expect("encoded");
         let key = Landed::Batch(EPOCH, batch.header.bounds).key(&source);

@@ -182,7 +182,11 @@ impl Simulated {
         let (first, each) = (Arc::clone(&self.shared), Arc::clone(&self.shared));
         let request = async move { first.enter(None).await.and_then(|dies| first.leave(dies)) };
         let rest = metas.map_ok(move |meta| each.dated(meta));
-        futures::stream::once(request).map_ok(move |()| None).chain(rest.map_ok(Some)).try_filter_map(futures::future::ok).boxed()
+        futures::stream::once(request)
+            .map_ok(move |()| None)
+            .chain(rest.map_ok(Some))
+            .try_filter_map(futures::future::ok)
+            .boxed()
     }
 }
 

@@ -31,7 +31,11 @@ struct Walk {
 }
 
 /// The objects under `prefix` whose keys lie after `offset`.
-pub(super) fn list(root: &FilePath, prefix: Option<&Path>, offset: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+pub(super) fn list(
+    root: &FilePath,
+    prefix: Option<&Path>,
+    offset: Option<&Path>,
+) -> BoxStream<'static, Result<ObjectMeta>> {
     let prefix = prefix.map(Path::as_ref).filter(|prefix| !prefix.is_empty());
     let start = prefix.map_or_else(String::new, |prefix| format!("{prefix}/"));
     let walk = Walk { root: root.to_owned(), offset: offset.map(ToString::to_string), left: vec![start] };
