@@ -29,7 +29,7 @@ use deltalake_core::logstore::{LogStoreRef, StorageConfig, logstore_with};
 use log::LogState;
 use object_store::ObjectStore;
 use recent::Recent;
-use states::KnownStates;
+use states::{Handle, KnownStates};
 use tjern_readings::clock::Clock;
 use tjern_readings::store::{LakeUrl, Store, StoreError};
 use url::Url;
@@ -174,6 +174,16 @@ impl Lake {
     /// The newest state of a table, read from where the last look at it left off.
     pub(crate) async fn newest_state(&self, table: TableName) -> Result<Option<Arc<LogState>>, LakeError> {
         self.states.newest(self, table).await
+    }
+
+    /// Delta's view of a table, kept from the last commit on it.
+    pub(crate) fn take_handle(&self, table: TableName) -> Option<Handle> {
+        self.states.take_handle(table)
+    }
+
+    /// Keeps Delta's view of a table for the next commit.
+    pub(crate) fn keep_handle(&self, table: TableName, handle: Handle) {
+        self.states.keep_handle(table, handle);
     }
 
     /// Delta's view of a table's folder. The URL is of use within this process only: our store is

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use datafusion::catalog::TableProvider;
-use deltalake_core::DeltaTable;
 use deltalake_core::operations::create::CreateBuilder;
 use deltalake_core::protocol::SaveMode;
 
@@ -24,9 +23,6 @@ pub struct Table {
     pub(crate) lake: Lake,
     name: TableName,
     pub(crate) state: Arc<LogState>,
-    /// Delta's own view of the table, which commits are made on; loaded by the first commit.
-    pub(crate) delta: Option<DeltaTable>,
-    pub(crate) commits: u32,
 }
 
 /// What was committed after some version.
@@ -49,7 +45,7 @@ impl Table {
     /// [`LakeError`], where the log cannot be read.
     pub async fn open(lake: &Lake, name: TableName) -> Result<Option<Self>, LakeError> {
         let state = lake.newest_state(name).await?;
-        Ok(state.map(|state| Self { lake: lake.clone(), name, state, delta: None, commits: 0 }))
+        Ok(state.map(|state| Self { lake: lake.clone(), name, state }))
     }
 
     /// Opens the newest version of a table, and creates it where it is not there yet.
