@@ -4,14 +4,17 @@
 //! The command line composes them into the whole file's shape. Unknown keys are errors; whatever is
 //! left out has the default that stands here. Nothing here does I/O.
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
+use serde_spanned::Spanned;
 use tjern_readings::configuration::{Period, Span};
 use tjern_readings::sensor::{SensorId, is_part};
 
-use crate::jobs::Schedule;
+use crate::jobs::{Cron, Schedule};
 use crate::publish::{Dataset, Licence};
 use crate::register::RegisterFiles;
 
@@ -88,6 +91,20 @@ impl Default for RollupSection {
     fn default() -> Self {
         Self { every: Period::from_seconds(5 * 60) }
     }
+}
+
+/// `[jobs]`: what all jobs share.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct JobsSection {
+    /// Where `tjern pipeline run` tells how the jobs are; nowhere where it is left out.
+    pub listen: Option<SocketAddr>,
+    /// By how much a run may be put off, so that not all begin at once.
+    pub jitter: Span,
+    /// Jobs that `tjern pipeline run` leaves to others.
+    pub off: Vec<Spanned<String>>,
+    /// Cron expressions in the city's time zone, which stand over a job's `every`.
+    pub cron: BTreeMap<String, Spanned<Cron>>,
 }
 
 /// `[vacuum]`: what nobody needs any more leaves the tables' folders.

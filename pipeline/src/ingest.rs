@@ -28,6 +28,7 @@ use std::time::Duration;
 
 use object_store::path::Path;
 use tjern_lake::{Lake, LakeError, Table, TableName};
+use tjern_readings::keys::Bounds;
 use tjern_readings::sensor::{Epoch, SourceName};
 
 use crate::quality::QualityError;
@@ -112,6 +113,25 @@ pub enum IngestError {
 #[must_use]
 pub fn watermark(table: &Table, source: &SourceName, epoch: Epoch) -> Option<i64> {
     table.transaction(&progress::watermark_of(source, epoch))
+}
+
+/// Numbers that were passed, and whose readings are not in the table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenRun {
+    /// Whose they are.
+    pub source: SourceName,
+    /// Of which stream.
+    pub epoch: Epoch,
+    /// Which numbers.
+    pub bounds: Bounds,
+    /// Whether the gateway dropped them itself; else they may still come.
+    pub dropped: bool,
+}
+
+/// All numbers that were passed and did not come, in order.
+#[must_use]
+pub fn open_runs(table: &Table) -> Vec<OpenRun> {
+    progress::open_runs(table.transactions())
 }
 
 /// Takes what has landed, to the end, and cleans up behind it.

@@ -10,6 +10,7 @@
 //! open/<dataset>/<version>/…, open/<dataset>/latest.json  releases
 //! jobs/<job>.json                                         the lease of a job
 //! jobs/runs/<job>.json                                    how a job ran last
+//! jobs/watch/state.json                                   what the watch found wrong, and has to tell
 //! ```
 //!
 //! Numbers are padded to 20 digits, so that keys sort as numbers do.
@@ -214,6 +215,12 @@ pub fn job_runs() -> Path {
 #[must_use]
 pub fn job_run(job: &str) -> Path {
     Path::from(format!("{JOBS}/runs/{job}.json"))
+}
+
+/// What the watch found wrong, and has to tell.
+#[must_use]
+pub fn watch_state() -> Path {
+    Path::from(format!("{JOBS}/watch/state.json"))
 }
 
 fn parse_bounds(text: &str) -> Option<Bounds> {

@@ -13,6 +13,7 @@ use std::collections::{HashMap, HashSet};
 use tjern_readings::keys::Bounds;
 use tjern_readings::sensor::{Epoch, SourceName};
 
+use super::OpenRun;
 use super::landing::Stream;
 use super::sequence::Progress;
 
@@ -84,6 +85,27 @@ pub(super) fn read(transactions: &HashMap<String, i64>) -> HashMap<Stream, Progr
     streams
 }
 
+/// All open runs of numbers.
+pub(super) fn open_runs(transactions: &HashMap<String, i64>) -> Vec<OpenRun> {
+    let found = transactions.iter().filter_map(|(app_id, number)| {
+        let mut parts = app_id.strip_prefix(OPEN)?.split('/');
+        let (source, epoch, bounds) = (parts.next()?, parts.next()?, parts.next()?);
+        if *number == Open::Closed as i64 {
+            return None;
+        }
+        let dropped = *number == Open::Gap as i64;
+        Some(OpenRun {
+            source: source.parse().ok()?,
+            epoch: epoch.parse().ok()?,
+            bounds: bounds.parse().ok()?,
+            dropped,
+        })
+    });
+    let mut found: Vec<_> = found.collect();
+    found.sort_by_cached_key(|run| (run.source.to_string(), run.epoch.to_string(), run.bounds));
+    found
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,5 +129,7 @@ mod tests {
         let wanted =
             Progress { watermark: 90, open: [bounds(3, 6), bounds(8, 9)].into(), filled: [bounds(7, 7)].into() };
         assert_eq!(read, HashMap::from([(stream, wanted)]));
+        let open: Vec<_> = open_runs(&transactions).into_iter().map(|run| (run.bounds, run.dropped)).collect();
+        assert_eq!(open, [(bounds(3, 6), false), (bounds(8, 9), true)]);
     }
 }

@@ -3,7 +3,7 @@
 //! A day is played by a clock of the test's own, with the intervals that a configuration has by itself. All the
 //! pipeline's jobs are in the bill, and the gateways' uploads.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::support::{HOUR_US, NOW_US, Place, SECOND_US, SETTINGS, source};
@@ -14,6 +14,7 @@ use tjern_pipeline::ingest::{Ingester, Polling, watermark};
 use tjern_pipeline::jobs::once::once;
 use tjern_pipeline::jobs::{Entry, JobSettings, Run, Schedule, Schedules, entries, record};
 use tjern_pipeline::register::RegisterFiles;
+use tjern_pipeline::watch::WatchSection;
 use tjern_readings::store::RequestCounts;
 use tokio_util::sync::CancellationToken;
 
@@ -59,7 +60,7 @@ struct Due {
 }
 
 /// All jobs, with the intervals of a configuration that says nothing of them.
-fn jobs(files: RegisterFiles) -> Vec<Due> {
+fn jobs(files: RegisterFiles, folder: &std::path::Path, lake: &Lake) -> Vec<Due> {
     let every = |section: tjern_readings::configuration::Period| Schedule::from(section);
     let settings = JobSettings {
         when: Schedules {
@@ -68,7 +69,13 @@ fn jobs(files: RegisterFiles) -> Vec<Due> {
             rollup: every(RollupSection::default().every),
             compact: every(CompactSection::default().every),
             vacuum: every(VacuumSection::default().every),
+            watch: every(WatchSection::default().every),
         },
+        cron: BTreeMap::new(),
+        off: BTreeSet::new(),
+        jitter: Duration::ZERO,
+        listen: None,
+        watch: WatchSection::default().settings(folder, lake.store().url(), &TimeZone::UTC).expect("no secrets"),
         ingest: SETTINGS,
         retention: Duration::from_secs(86_400),
         register: files,
@@ -76,7 +83,7 @@ fn jobs(files: RegisterFiles) -> Vec<Due> {
         timezone: TimeZone::UTC,
     };
     let due = |entry: Entry| {
-        let Schedule::Every(every) = entry.schedule;
+        let Schedule::Every(every) = entry.schedule else { unreachable!("no cron expression is given") };
         let every_us = i64::try_from(every.as_micros()).expect("small");
         Due { entry, every_us, next_us: NOW_US, last: None, written: None }
     };
@@ -125,7 +132,7 @@ async fn a_day(gateways: i64) -> Bill {
         }
     }
     place.clock.set_us(NOW_US);
-    let mut jobs = jobs(files);
+    let mut jobs = jobs(files, folder.path(), &lake);
     // What a start costs, with a week to take, is not of this day.
     for due in &mut jobs {
         run(&mut Bill::default(), &lake, due).await;
