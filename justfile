@@ -45,6 +45,14 @@ crash:
     cargo test -p tjern-gateway --test small_disk --test kill -- --nocapture
     cargo test -p tjern-gateway --lib -- --nocapture every_boundary skips_a_sync error_at_any_call
 
+# What ingest costs, a second and as history grows: docs/measurements.md (sizes: pipeline/benches/ingest.rs)
+bench-ingest *arguments:
+    cargo bench -p tjern-pipeline --bench ingest -- {{ arguments }}
+
+# What a day of one and of a hundred gateways costs at a cloud, and how soon what lands can be queried
+bill:
+    cargo test -p tjern-pipeline --test ingest bill:: -- --nocapture
+
 # What the spool writes and how fast it starts: docs/measurements.md
 bench-spool:
     cargo bench -p tjern-gateway --bench spool

@@ -2,6 +2,7 @@
 
 mod job;
 mod publish;
+mod quarantine;
 mod run;
 mod vacuum;
 
@@ -52,6 +53,9 @@ pub(crate) enum PipelineCommand {
         after_help = "Examples:\n  tjern pipeline register --config tjern.toml\n  tjern pipeline register --json --config tjern.toml"
     )]
     Register(JobArguments),
+    /// What could not be read: list it, look into it, try it again
+    #[command(subcommand)]
+    Quarantine(quarantine::QuarantineCommand),
     /// What is wrong (a source silent, a sensor late, a hole, …) is told, and told when it is over
     #[command(
         after_help = "Examples:\n  tjern pipeline watch --config tjern.toml\n  tjern pipeline watch --json --config tjern.toml\n\nIt is no safety alarm and no medical device."
@@ -72,6 +76,7 @@ pub(crate) async fn execute(command: PipelineCommand) -> Result<(), Failure> {
         PipelineCommand::Watch(arguments) => job::execute("watch", &arguments).await,
         PipelineCommand::Vacuum(arguments) => vacuum::execute(&arguments).await,
         PipelineCommand::Publish(arguments) => publish::execute(&arguments).await,
+        PipelineCommand::Quarantine(command) => quarantine::execute(command).await,
         PipelineCommand::Run(arguments) => run::execute(&arguments.config).await,
     }
 }

@@ -47,7 +47,7 @@ impl RegisterSection {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct IngestSection {
-    /// How often the landing zone is looked at.
+    /// How often ingest looks whether something is due; it asks the store for what is.
     pub every: Period,
     /// How long a hole in a source's sequence is waited for before it is passed.
     pub hole_patience: Span,
@@ -58,7 +58,7 @@ pub struct IngestSection {
 impl Default for IngestSection {
     fn default() -> Self {
         Self {
-            every: Period::from_seconds(5),
+            every: Period::from_seconds(2),
             hole_patience: Span(Period::from_seconds(60 * 60).duration()),
             landing_grace: Span(Period::from_seconds(7 * 24 * 60 * 60).duration()),
         }
@@ -119,7 +119,7 @@ pub struct VacuumSection {
 
 impl Default for VacuumSection {
     fn default() -> Self {
-        Self { every: Period::from_seconds(60 * 60), retention: Retention(Retention::LONGEST) }
+        Self { every: Period::from_seconds(6 * 60 * 60), retention: Retention(Retention::LONGEST) }
     }
 }
 
@@ -280,7 +280,7 @@ mod tests {
     #[test]
     fn an_empty_file_has_every_default() {
         let whole = read("").expect("valid");
-        assert_eq!(whole.ingest.every, "5s".parse().expect("valid"));
+        assert_eq!(whole.ingest.every, "2s".parse().expect("valid"));
         assert_eq!(whole.ingest.hole_patience.0.as_secs(), 3_600);
         assert_eq!(whole.ingest.landing_grace.0.as_secs(), 604_800);
         assert_eq!(whole.compact.every, "10min".parse().expect("valid"));

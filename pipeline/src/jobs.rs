@@ -15,6 +15,7 @@ pub mod record;
 pub mod schedule;
 pub mod settings;
 pub mod states;
+mod unchanged;
 
 pub use cron::Cron;
 pub use daemon::run;

@@ -53,8 +53,8 @@ pub fn entries(settings: &JobSettings) -> Vec<Entry> {
     let timezone = settings.timezone.clone();
     let mut entries = vec![
         entry("ingest", Line::Ingest, &when.ingest, Box::new(ingest::Ingest::new(settings.ingest))),
-        entry("register", Line::Upkeep, &when.register, Box::new(register::Register(settings.register.clone()))),
-        entry("rollup", Line::Upkeep, &when.rollup, Box::new(rollup::Rollup(timezone.clone()))),
+        entry("register", Line::Upkeep, &when.register, Box::new(register::Register::new(settings.register.clone()))),
+        entry("rollup", Line::Upkeep, &when.rollup, Box::new(rollup::Rollup::new(timezone.clone()))),
         entry("compact", Line::Upkeep, &when.compact, Box::new(compact::Compact)),
         entry("vacuum", Line::Upkeep, &when.vacuum, Box::new(vacuum::Vacuum(settings.retention))),
     ];
