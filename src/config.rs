@@ -99,6 +99,7 @@ impl City {
                 landing_grace: file.ingest.landing_grace.0,
             },
             ingest_every: file.ingest.every.duration(),
+            compact: file.compact.settings(&folder),
             compact_every: file.compact.every.duration(),
             rollup_every: file.rollup.every.duration(),
             vacuum_every: file.vacuum.every.duration(),

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::City;
 use crate::failure::Failure;
+use crate::progress;
 
 /// A job of the pipeline.
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -69,12 +70,14 @@ async fn once(job: Job, lake: &Lake, city: &City, dry_run: bool, stop: &Cancella
             ))
         }
         Job::Compact => {
-            let done = compact::compact(lake, stop).await.map_err(Failure::failed)?;
-            if done.held_elsewhere {
-                let minutes = compact::LEASE.as_secs() / 60;
-                return Ok(format!("compact: another process is at it (or was killed at it within {minutes} min)"));
-            }
-            Ok(format!("compact: {} files became {}", done.removed, done.added))
+            let mut bar = progress::Bar::new("compact");
+            let shown = |now: compact::Progress| {
+                bar.show(now.done, now.total, &format!("merge {} of {}", now.merge, now.merges));
+            };
+            let mut shown = shown;
+            let done = compact::compact(lake, &city.jobs.compact, stop, &mut shown).await.map_err(Failure::failed);
+            bar.clear();
+            Ok(compacted(&done?))
         }
         Job::Rollup => {
             let done = rollup::rollup(lake, &city.timezone).await.map_err(Failure::failed)?;
@@ -100,6 +103,18 @@ async fn once(job: Job, lake: &Lake, city: &City, dry_run: bool, stop: &Cancella
         Job::Publish => publish_all(lake, city).await,
         Job::Run => Ok(String::new()),
     }
+}
+
+fn compacted(done: &compact::CompactOutcome) -> String {
+    if done.held_elsewhere {
+        let seconds = compact::LEASE.as_secs();
+        return format!("compact: another process is at it (or was killed at it less than {seconds} s ago)");
+    }
+    let spilled = match done.spilled_bytes {
+        0 => String::new(),
+        bytes => format!("; {bytes} bytes did not fit into memory and went to disk"),
+    };
+    format!("compact: {} files became {}, {} rows{spilled}", done.removed, done.added, done.rows)
 }
 
 /// A dry run writes the keys of what would go to stdout, a line each.

@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
-use tjern_readings::configuration::{Period, Span};
+use tjern_readings::configuration::{Period, Size, Span};
 use tjern_readings::sensor::{SensorId, is_part};
 
+use crate::compact::CompactSettings;
 use crate::publish::{Dataset, Licence};
 use crate::register::RegisterFiles;
 
@@ -62,16 +63,59 @@ impl Default for IngestSection {
 }
 
 /// `[compact]`: small files into sorted ones.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CompactSection {
     /// How often.
     pub every: Period,
+    /// The memory that it may take.
+    pub memory: Memory,
+    /// The size of the files that it makes.
+    pub target_size: Size,
+    /// The folder for rows that do not fit into memory, relative to the folder of `tjern.toml`; the system's folder
+    /// for temporary files where it is left out.
+    pub spill: Option<PathBuf>,
 }
 
 impl Default for CompactSection {
     fn default() -> Self {
-        Self { every: Period::from_seconds(10 * 60) }
+        let every = Period::from_seconds(10 * 60);
+        Self { every, memory: Memory(512_000_000), target_size: Size(128 << 20), spill: None }
+    }
+}
+
+impl CompactSection {
+    /// What compaction is told, given the folder of `tjern.toml`.
+    #[must_use]
+    pub fn settings(&self, folder: &Path) -> CompactSettings {
+        CompactSettings {
+            memory_bytes: self.memory.0,
+            target_bytes: self.target_size.0.max(1),
+            spill_folder: self.spill.as_ref().map_or_else(std::env::temp_dir, |spill| folder.join(spill)),
+        }
+    }
+}
+
+/// The memory that a job may take: with less than 64 MB the files that it makes would be many and small.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Size")]
+pub struct Memory(u64);
+
+impl Memory {
+    const LEAST: u64 = 64_000_000;
+
+    /// In bytes.
+    #[must_use]
+    pub const fn bytes(self) -> u64 {
+        self.0
+    }
+}
+
+impl TryFrom<Size> for Memory {
+    type Error = String;
+
+    fn try_from(size: Size) -> Result<Self, String> {
+        if size.0 >= Self::LEAST { Ok(Self(size.0)) } else { Err("a job's memory is at least 64MB".into()) }
     }
 }
 
@@ -260,6 +304,8 @@ mod tests {
         assert_eq!(whole.ingest.hole_patience.0.as_secs(), 3_600);
         assert_eq!(whole.ingest.landing_grace.0.as_secs(), 604_800);
         assert_eq!(whole.compact.every, "10min".parse().expect("valid"));
+        let compact = whole.compact.settings(Path::new("city"));
+        assert_eq!((compact.memory_bytes, compact.file_bytes()), (512_000_000, 128_000_000));
         assert_eq!(whole.rollup.every, "5min".parse().expect("valid"));
         assert_eq!(whole.vacuum.retention.duration().as_secs(), 86_400);
         assert_eq!(whole.publish[0].dataset.as_str(), "badetemperatur");
@@ -271,7 +317,8 @@ mod tests {
     fn every_key_is_read() {
         let whole = read(
             "[register]\nsites = \"s.csv\"\nsensors = \"t.csv\"\n[ingest]\nevery = \"2s\"\nhole_patience = \"0s\"\n\
-             landing_grace = \"1h\"\n[compact]\nevery = \"1min\"\n[rollup]\nevery = \"1min\"\n\
+             landing_grace = \"1h\"\n[compact]\nevery = \"1min\"\nmemory = \"64MB\"\ntarget_size = \"8MB\"\n\
+             spill = \"spill\"\n[rollup]\nevery = \"1min\"\n\
              [vacuum]\nevery = \"1d\"\nretention = \"1h\"\n[[publish]]\ndataset = \"luft\"\n\
              title = \"Luft\"\nlicence = \"NLOD-2.0\"\nquantity = \"no2\"\nevery = \"1h\"\n[[publish]]\ndataset = \"elva\"\n\
              sensors = [\"elva/level\"]\n",
@@ -281,6 +328,9 @@ mod tests {
         assert_eq!((files.sensors, files.required), (PathBuf::from("city/t.csv"), true));
         assert_eq!(whole.ingest.hole_patience.0.as_secs(), 0);
         assert_eq!(whole.vacuum.retention.duration().as_secs(), 3_600);
+        let compact = whole.compact.settings(Path::new("city"));
+        assert_eq!((compact.memory_bytes, compact.file_bytes()), (64_000_000, 8_000_000));
+        assert_eq!(compact.spill_folder, Path::new("city/spill"));
         let datasets: Vec<_> = whole.publish.iter().map(PublishSection::dataset).collect();
         assert_eq!((datasets[0].title.as_str(), datasets[0].licence), ("Luft", Licence::Nlod20));
         assert_eq!((datasets[1].title.as_str(), datasets[1].licence), ("elva", Licence::CcBy40));
@@ -291,6 +341,7 @@ mod tests {
         for (text, line, part) in [
             ("[ingest]\nevry = \"5s\"\n", 2, "unknown field `evry`"),
             ("[rollup]\nevery = \"0s\"\n", 2, "positive duration"),
+            ("[compact]\nmemory = \"1MB\"\n", 2, "at least 64MB"),
             ("[[publish]]\ndataset = \"../x\"\n", 2, "no name of a dataset"),
             ("[[publish]]\ndataset = \"x\"\nlicence = \"WTFPL\"\n", 3, "CC-BY-4.0"),
         ] {

@@ -12,7 +12,7 @@ use tjern_lake::Lake;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::compact::compact;
+use crate::compact::{CompactOutcome, CompactSettings, compact};
 use crate::config::PublishSection;
 use crate::ingest::{IngestError, IngestOutcome, IngestSettings, Ingester};
 use crate::publish::publish;
@@ -31,6 +31,8 @@ pub struct JobSettings {
     pub ingest: IngestSettings,
     /// How often the landing zone is looked at.
     pub ingest_every: Duration,
+    /// What merging files may take, and what it makes.
+    pub compact: CompactSettings,
     /// How often files are merged.
     pub compact_every: Duration,
     /// How often hours and days are summed up.
@@ -154,9 +156,10 @@ async fn do_job(job: &Job, lake: &Lake, settings: &JobSettings, stop: &Cancellat
             requalify(lake).await.map_err(|error| failed(&error))?;
         }
         Job::Compact => {
-            let outcome = compact(lake, stop).await.map_err(|error| failed(&error))?;
+            let outcome = compact(lake, &settings.compact, stop, &mut |_| ()).await.map_err(|error| failed(&error))?;
             if outcome.removed > 0 {
-                tracing::info!(removed = outcome.removed, added = outcome.added, "compacted");
+                let CompactOutcome { removed, added, rows, .. } = outcome;
+                tracing::info!(removed, added, rows, "compacted");
             }
         }
         Job::Rollup => drop(rollup(lake, &settings.timezone).await.map_err(|error| failed(&error))?),
