@@ -9,12 +9,13 @@ use serde::Deserialize;
 use serde_spanned::Spanned;
 use tjern_gateway::config::Config as GatewayConfig;
 use tjern_pipeline::config::{
-    CompactSection, IngestSection, PublishSection, RegisterSection, RollupSection, VacuumSection, default_publications,
+    CompactSection, IngestSection, PublishSection, RegisterSection, RetentionSection, RollupSection, VacuumSection,
+    default_publications,
 };
 use tjern_pipeline::ingest::IngestSettings;
-use tjern_pipeline::jobs::JobSettings;
+use tjern_pipeline::jobs::{JobSettings, Schedules};
 use tjern_queries::{ServeConfig, Tokens};
-use tjern_readings::configuration::{ConfigError, ConfigText, Problem};
+use tjern_readings::configuration::{ConfigError, ConfigText, Period, Problem};
 use tjern_readings::store::LakeUrl;
 
 use crate::failure::Failure;
@@ -24,6 +25,12 @@ const VERSION: i64 = 1;
 
 /// The city's time zone where none is named.
 pub(crate) const TIMEZONE: &str = "Europe/Oslo";
+
+/// How often the register's files are looked at.
+const REGISTER_EVERY: Period = Period::from_seconds(60);
+
+/// How often it is looked whether a log needs a checkpoint.
+const CHECKPOINT_EVERY: Period = Period::from_seconds(60 * 60);
 
 /// The file as it is written.
 #[derive(Debug, Deserialize)]
@@ -48,6 +55,8 @@ struct File {
     rollup: RollupSection,
     #[serde(default)]
     vacuum: VacuumSection,
+    #[serde(default)]
+    retention: RetentionSection,
     #[serde(default)]
     publish: Option<Vec<PublishSection>>,
     #[serde(default)]
@@ -98,11 +107,17 @@ impl City {
                 hole_patience: file.ingest.hole_patience.0,
                 landing_grace: file.ingest.landing_grace.0,
             },
-            ingest_every: file.ingest.every.duration(),
             compact: file.compact.settings(&folder),
-            compact_every: file.compact.every.duration(),
-            rollup_every: file.rollup.every.duration(),
-            vacuum_every: file.vacuum.every.duration(),
+            keep: file.retention.keep(),
+            when: Schedules {
+                ingest: file.ingest.every.into(),
+                register: REGISTER_EVERY.into(),
+                rollup: file.rollup.every.into(),
+                compact: file.compact.every.into(),
+                vacuum: file.vacuum.every.into(),
+                checkpoint: CHECKPOINT_EVERY.into(),
+                retention: file.retention.every.into(),
+            },
             retention: file.vacuum.retention.duration(),
             register: file.register.files(&folder),
             publish: file.publish.unwrap_or_else(default_publications),

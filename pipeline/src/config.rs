@@ -1,5 +1,5 @@
 //! The pipeline's sections of `tjern.toml`: `[register]`, `[ingest]`, `[compact]`, `[rollup]`,
-//! `[vacuum]` and `[[publish]]`.
+//! `[vacuum]`, `[retention]` and `[[publish]]`.
 //!
 //! The command line composes them into the whole file's shape. Unknown keys are errors; whatever is
 //! left out has the default that stands here. Nothing here does I/O.
@@ -12,6 +12,7 @@ use tjern_readings::configuration::{Period, Size, Span};
 use tjern_readings::sensor::{SensorId, is_part};
 
 use crate::compact::CompactSettings;
+use crate::jobs::Schedule;
 use crate::publish::{Dataset, Licence};
 use crate::register::RegisterFiles;
 
@@ -149,6 +150,30 @@ impl Default for VacuumSection {
     }
 }
 
+/// `[retention]`: how long readings stay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetentionSection {
+    /// How often what is too old is removed.
+    pub every: Period,
+    /// How long readings stay; for ever where it is left out.
+    pub readings: Option<Span>,
+}
+
+impl Default for RetentionSection {
+    fn default() -> Self {
+        Self { every: daily(), readings: None }
+    }
+}
+
+impl RetentionSection {
+    /// How long readings stay, if not for ever.
+    #[must_use]
+    pub fn keep(&self) -> Option<Duration> {
+        self.readings.map(|span| span.0)
+    }
+}
+
 /// How long removed files and old commits stay: from an hour, since queries read them, to a day, since
 /// the tables themselves remember their removals no longer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -253,6 +278,12 @@ pub fn default_publications() -> Vec<PublishSection> {
 }
 
 impl PublishSection {
+    /// When a release is due.
+    #[must_use]
+    pub fn schedule(&self) -> Schedule {
+        self.every.into()
+    }
+
     /// The dataset that is meant.
     #[must_use]
     pub fn dataset(&self) -> Dataset {
@@ -289,6 +320,8 @@ mod tests {
         rollup: RollupSection,
         #[serde(default)]
         vacuum: VacuumSection,
+        #[serde(default)]
+        retention: RetentionSection,
         #[serde(default = "default_publications")]
         publish: Vec<PublishSection>,
     }
@@ -304,6 +337,7 @@ mod tests {
         assert_eq!(whole.ingest.hole_patience.0.as_secs(), 3_600);
         assert_eq!(whole.ingest.landing_grace.0.as_secs(), 604_800);
         assert_eq!(whole.compact.every, "10min".parse().expect("valid"));
+        assert_eq!(whole.retention.keep(), None, "readings stay for ever");
         let compact = whole.compact.settings(Path::new("city"));
         assert_eq!((compact.memory_bytes, compact.file_bytes()), (512_000_000, 128_000_000));
         assert_eq!(whole.rollup.every, "5min".parse().expect("valid"));
@@ -319,7 +353,7 @@ mod tests {
             "[register]\nsites = \"s.csv\"\nsensors = \"t.csv\"\n[ingest]\nevery = \"2s\"\nhole_patience = \"0s\"\n\
              landing_grace = \"1h\"\n[compact]\nevery = \"1min\"\nmemory = \"64MB\"\ntarget_size = \"8MB\"\n\
              spill = \"spill\"\n[rollup]\nevery = \"1min\"\n\
-             [vacuum]\nevery = \"1d\"\nretention = \"1h\"\n[[publish]]\ndataset = \"luft\"\n\
+             [vacuum]\nevery = \"1d\"\nretention = \"1h\"\n[retention]\nreadings = \"3650d\"\n[[publish]]\ndataset = \"luft\"\n\
              title = \"Luft\"\nlicence = \"NLOD-2.0\"\nquantity = \"no2\"\nevery = \"1h\"\n[[publish]]\ndataset = \"elva\"\n\
              sensors = [\"elva/level\"]\n",
         )
@@ -331,6 +365,7 @@ mod tests {
         let compact = whole.compact.settings(Path::new("city"));
         assert_eq!((compact.memory_bytes, compact.file_bytes()), (64_000_000, 8_000_000));
         assert_eq!(compact.spill_folder, Path::new("city/spill"));
+        assert_eq!(whole.retention.keep().map(|keep| keep.as_secs()), Some(3_650 * 86_400));
         let datasets: Vec<_> = whole.publish.iter().map(PublishSection::dataset).collect();
         assert_eq!((datasets[0].title.as_str(), datasets[0].licence), ("Luft", Licence::Nlod20));
         assert_eq!((datasets[1].title.as_str(), datasets[1].licence), ("elva", Licence::CcBy40));

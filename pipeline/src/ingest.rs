@@ -14,6 +14,7 @@ mod progress;
 mod rows;
 mod sequence;
 mod stored;
+mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -35,6 +36,8 @@ use landing::{LandedEpoch, Stream};
 use progress::{INGEST, Open};
 use rows::Units;
 use sequence::{Plan, Progress, Step};
+
+pub use waiting::{Missing, Waiting, missing, waiting};
 
 /// The most batches of one commit.
 pub const COMMIT_BATCHES_MAX: usize = 256;

@@ -19,7 +19,7 @@ use super::sequence::Progress;
 pub(super) const INGEST: &str = "ingest";
 
 /// What stands before open runs. No source has such a name.
-const OPEN: &str = ":open/";
+pub(super) const OPEN: &str = ":open/";
 
 /// What an open run of numbers is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
