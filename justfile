@@ -69,6 +69,10 @@ faults:
 bench-gateway *arguments: _release-gateway
     python3 -B benches/gateway/tcp.py --gateway "${CARGO_TARGET_DIR:-target}/release/tjern-gateway" --python "${CARGO_TARGET_DIR:-target}/peers-venv/bin/python" {{ arguments }}
 
+# Compaction's rows a second and peak memory beside DuckDB and Polars on the same files: docs/measurements.md
+bench-compact *arguments:
+    benches/compact/run {{ arguments }}
+
 # How much of a serial line is used, from 9,600 to 115,200 baud, also with a dead device
 bench-rtu *arguments: _release-gateway
     python3 -B benches/gateway/rtu.py --gateway "${CARGO_TARGET_DIR:-target}/release/tjern-gateway" {{ arguments }}

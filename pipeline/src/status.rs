@@ -8,8 +8,8 @@ use tjern_lake::{DataFile, Lake, LakeError, Table, TableName};
 
 use crate::compact::{self, CompactSettings};
 use crate::ingest::{Missing, Waiting, missing, waiting};
-use crate::jobs::record::{self, Moment};
 use crate::jobs::Run;
+use crate::jobs::record::{self, Moment};
 
 /// How the lake is.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -138,7 +138,10 @@ mod tests {
         let readings = &found.tables[0];
         assert_eq!((readings.version, readings.files, readings.rows, readings.unsorted_files), (7, 6, 12, 0));
         assert!(readings.smallest_bytes <= readings.largest_bytes && readings.bytes > 0);
-        assert_eq!((found.compaction.merges, found.compaction.bytes), (1, u64::try_from(readings.bytes).expect("small")));
+        assert_eq!(
+            (found.compaction.merges, found.compaction.bytes),
+            (1, u64::try_from(readings.bytes).expect("small"))
+        );
         let midnight = NOW_US / 86_400_000_000 * 86_400_000_000;
         assert_eq!(found.compaction.oldest_unsealed, Some(Moment(midnight)));
         let missing: Vec<_> = found.missing.iter().map(|run| (run.first, run.last, run.gap)).collect();

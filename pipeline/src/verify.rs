@@ -151,7 +151,10 @@ impl Content {
         if let Some(((least, greatest), (low, high))) = self.time_us.zip(file.time_us)
             && (low > least || high < greatest)
         {
-            let shown = |time_us| jiff::Timestamp::from_microsecond(time_us).map_or_else(|_| format!("{time_us} us"), |time| time.to_string());
+            let shown = |time_us| {
+                jiff::Timestamp::from_microsecond(time_us)
+                    .map_or_else(|_| format!("{time_us} us"), |time| time.to_string())
+            };
             let (least, greatest, low, high) = (shown(least), shown(greatest), shown(low), shown(high));
             wrong.push(format!("it holds {least} to {greatest}, and the log says {low} to {high}"));
         }
@@ -210,7 +213,10 @@ mod tests {
             let mut table = Table::open(&place.lake, TableName::Readings).await.expect("opened").expect("there");
             table.commit(commit(Operation::Ingest, vec![file], vec![])).await.expect("committed");
             let problems = checked(&place).await.problems;
-            assert!(!problems.is_empty() && problems.iter().any(|problem| problem.what.contains(told)), "{told}: {problems:?}");
+            assert!(
+                !problems.is_empty() && problems.iter().any(|problem| problem.what.contains(told)),
+                "{told}: {problems:?}"
+            );
         }
     }
 

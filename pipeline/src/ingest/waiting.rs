@@ -57,7 +57,7 @@ pub async fn waiting(lake: &Lake, readings: &Table) -> Result<Waiting, LakeError
     let mut waiting = Waiting::default();
     for (stream, landed) in landing::list(lake).await? {
         let watermark = taken.get(&stream).map_or(0, |progress| progress.watermark);
-        for item in landed.items.iter().filter(|item| !item.gap && item.bounds.last() > watermark) {
+        for item in landed.items.iter().filter(|item| !item.gap && item.bounds.last > watermark) {
             waiting.batches += 1;
             waiting.since_us = Some(waiting.since_us.map_or(item.landed_us, |since| since.min(item.landed_us)));
         }
