@@ -72,6 +72,9 @@ bench-gateway *arguments: _release-gateway
 # Compaction's rows a second and peak memory beside DuckDB and Polars on the same files: docs/measurements.md
 bench-compact *arguments:
     benches/compact/run {{ arguments }}
+# Bytes per reading by layout, per family of sensors; with --write FOLDER plain files for benches/layout/compare.py
+bench-layout *arguments:
+    cd benches/layout && cargo run --release -- {{ arguments }}
 
 # How much of a serial line is used, from 9,600 to 115,200 baud, also with a dead device
 bench-rtu *arguments: _release-gateway

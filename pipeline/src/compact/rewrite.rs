@@ -183,7 +183,7 @@ impl Cutter<'_> {
         let open = match &mut self.open {
             Some(open) => open,
             None => {
-                let writer = FileWriter::new(TableName::Readings)?;
+                let writer = FileWriter::sealed(TableName::Readings)?;
                 self.open.insert(Open { window, writer, sensor: String::new() })
             }
         };
