@@ -77,6 +77,9 @@ faults:
 bench-gateway *arguments: _release-gateway
     python3 -B benches/gateway/tcp.py --gateway "${CARGO_TARGET_DIR:-target}/release/tjern-gateway" --python "${CARGO_TARGET_DIR:-target}/peers-venv/bin/python" --s3-python "${CARGO_TARGET_DIR:-target}/peers-s3-venv/bin/python" {{ arguments }}
 
+# Compaction's rows a second and peak memory beside DuckDB and Polars on the same files: docs/measurements.md
+bench-compact *arguments:
+    benches/compact/run {{ arguments }}
 # Bytes per reading by layout, per family of sensors; with --write FOLDER plain files for benches/layout/compare.py
 bench-layout *arguments:
     cd benches/layout && cargo run --release -- {{ arguments }}

@@ -13,7 +13,7 @@ use deltalake_core::protocol::SaveMode;
 
 use crate::commit::create_properties;
 use crate::log::expired::{self, Expired};
-use crate::log::{LogState, commits_after};
+use crate::log::{LogState, commits_after, missing_versions, newest_checkpoint};
 use crate::scan::LakeTable;
 use crate::{DataFile, Lake, LakeError, Operation, TableName, schema};
 
@@ -152,6 +152,22 @@ impl Table {
     /// [`LakeError`].
     pub async fn expired(&self, retention: Duration) -> Result<Expired, LakeError> {
         expired::find(&self.lake, self.name, retention).await
+    }
+
+    /// The version of the newest whole checkpoint of its log.
+    ///
+    /// # Errors
+    /// [`LakeError`].
+    pub async fn newest_checkpoint(&self) -> Result<Option<i64>, LakeError> {
+        newest_checkpoint(&self.lake, self.name).await
+    }
+
+    /// Versions that are not in its log although one before and one after them are.
+    ///
+    /// # Errors
+    /// [`LakeError`].
+    pub async fn missing_versions(&self) -> Result<Vec<i64>, LakeError> {
+        missing_versions(&self.lake, self.name).await
     }
 
     /// What commits after `version` up to this one brought. Compactions and the commits of quality

@@ -9,7 +9,10 @@ use std::time::Duration;
 use crate::support::{HOUR_US, NOW_US, Place, SECOND_US, SETTINGS, source};
 use jiff::tz::TimeZone;
 use tjern_lake::{Lake, Table, TableName};
-use tjern_pipeline::config::{CompactSection, IngestSection, RollupSection, VacuumSection, default_publications};
+use tjern_pipeline::compact::CompactSettings;
+use tjern_pipeline::config::{
+    CompactSection, IngestSection, RetentionSection, RollupSection, VacuumSection, default_publications,
+};
 use tjern_pipeline::ingest::{Ingester, Polling, watermark};
 use tjern_pipeline::jobs::once::once;
 use tjern_pipeline::jobs::{Entry, JobSettings, Run, Schedule, Schedules, entries, record};
@@ -70,6 +73,8 @@ fn jobs(files: RegisterFiles, folder: &std::path::Path, lake: &Lake) -> Vec<Due>
             compact: every(CompactSection::default().every),
             vacuum: every(VacuumSection::default().every),
             watch: every(WatchSection::default().every),
+            checkpoint: Schedule::Every(Duration::from_secs(3_600)),
+            retention: every(RetentionSection::default().every),
         },
         cron: BTreeMap::new(),
         off: BTreeSet::new(),
@@ -77,6 +82,8 @@ fn jobs(files: RegisterFiles, folder: &std::path::Path, lake: &Lake) -> Vec<Due>
         listen: None,
         watch: WatchSection::default().settings(folder, lake.store().url(), &TimeZone::UTC).expect("no secrets"),
         ingest: SETTINGS,
+        compact: CompactSettings::default(),
+        keep: None,
         retention: Duration::from_secs(86_400),
         register: files,
         publish: default_publications(),
