@@ -99,22 +99,23 @@ impl BusContext {
 }
 
 /// Reads a bus until it shall stop.
-pub async fn run(bus: Bus, context: BusContext) {
+pub async fn run(bus: Arc<Bus>, context: BusContext) {
     let limits = point::Limits { timeout: bus.timeout, down_report: bus.down_report };
     let keeper = learned::Keeper::new(context.learned.clone(), bus.name.clone());
     let memory = keeper.load(context.clock.now_us()).await;
     load::warn_of_too_much(&bus, &memory);
     let (wire, kind, master) = (cost::Wire::of(&bus.kind), bus.kind.word(), Master::of(&bus.kind, limits.timeout));
-    match bus.kind {
+    match &bus.kind {
         BusKind::ModbusTcp { devices, .. }
         | BusKind::ModbusRtu { devices, .. }
         | BusKind::ModbusRtuTcp { devices, .. } => {
             let Some(master) = master else { return };
-            let setting = poll::Setting { name: bus.name, kind, wire, limits, policy: health::Policy::DEFAULT };
+            let setting = poll::Setting { name: bus.name.clone(), kind, wire, limits, policy: health::Policy::DEFAULT };
             modbus::Actor::new(setting, master, devices, (keeper, memory), context).run().await;
         }
         BusKind::TextLines { place, poll, framing, points } => {
-            lines::Actor::new(bus.name, (place, poll, framing), points, limits, context).run().await;
+            let (place, poll, framing) = (place.clone(), poll.clone(), framing.clone());
+            lines::Actor::new(bus.name.clone(), (place, poll, framing), points.clone(), limits, context).run().await;
         }
     }
 }

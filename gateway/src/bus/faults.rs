@@ -67,11 +67,11 @@ fn actor(config: &Config, dial: Dial, context: BusContext) -> Actor {
         Master::Tcp(master) => master.dial = Some(dial),
         Master::Rtu(master) => master.dial = Some(dial),
     }
-    let (BusKind::ModbusTcp { devices, .. } | BusKind::ModbusRtu { devices, .. }) = bus.kind else {
+    let (BusKind::ModbusTcp { devices, .. } | BusKind::ModbusRtu { devices, .. }) = &bus.kind else {
         unreachable!("the configuration has one of the two")
     };
     let keeper = Keeper::new(None, bus.name.clone());
-    let setting = Setting { name: bus.name, kind, wire, limits, policy: Policy::DEFAULT };
+    let setting = Setting { name: bus.name.clone(), kind, wire, limits, policy: Policy::DEFAULT };
     Actor::new(setting, master, devices, (keeper, BusMemory::new()), context)
 }
 

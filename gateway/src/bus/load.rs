@@ -273,7 +273,7 @@ mod tests {
         let text = format!(
             "version = 1\ngateway = \"test\"\nlake = \"memory:///\"\n[spool]\ndir = \"unused\"\n[[bus]]\nname = \"north\"\n{head}[[bus.device]]\nname = \"meter\"\nunit_id = 1\n{points}"
         );
-        Config::parse(&ConfigText::new("test.toml", text)).expect("good").buses()[0].clone()
+        Bus::clone(&Config::parse(&ConfigText::new("test.toml", text)).expect("good").buses()[0])
     }
 
     const RTU: &str = "kind = \"modbus-rtu\"\nport = \"/dev/ttyUSB0\"\nbaud = 9600\n";

@@ -49,7 +49,7 @@ impl Actor {
     pub(super) fn new(
         setting: Setting,
         master: Master,
-        devices: Vec<ModbusDevice>,
+        devices: &[ModbusDevice],
         (keeper, memory): (Keeper, BusMemory),
         context: BusContext,
     ) -> Self {

@@ -55,11 +55,11 @@ struct Served {
 impl Polling {
     pub(super) fn new(
         setting: &Setting,
-        devices: Vec<ModbusDevice>,
+        devices: &[ModbusDevice],
         mut memory: BusMemory,
         context: &BusContext,
     ) -> Self {
-        let serve = |configured: ModbusDevice| {
+        let serve = |configured: &ModbusDevice| {
             let remembered = memory.remove(&configured.unit_id);
             let pace = (setting.wire, setting.policy);
             let mut device = Device::new(&setting.name, configured, pace, setting.limits, context);
@@ -68,7 +68,7 @@ impl Polling {
         };
         Self {
             name: setting.name.clone(),
-            devices: devices.into_iter().map(serve).collect(),
+            devices: devices.iter().map(serve).collect(),
             budget: Budget::default(),
             served_ns: 0,
             turns: 0,

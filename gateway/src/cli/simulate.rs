@@ -102,7 +102,7 @@ impl Drop for Played {
 }
 
 impl Played {
-    async fn start(&mut self, buses: &[Bus]) -> io::Result<()> {
+    async fn start(&mut self, buses: &[Arc<Bus>]) -> io::Result<()> {
         for (number, bus) in (0..).zip(buses) {
             let seed = self.seed.wrapping_add(number);
             let place = match &bus.kind {

@@ -2,6 +2,7 @@
 //! without an error becomes a [`Config`]; what is odd but works becomes its warnings.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tjern_readings::configuration::{ConfigError, ConfigText, Period, Shape, parse_size};
@@ -52,7 +53,7 @@ pub(super) fn config(text: &ConfigText, shape: Shape<ConfigFile>) -> Result<Conf
     let status_listen = file.status.listen.as_ref().and_then(|text| checker.parse(text));
     let buses: Vec<_> = file.bus.iter().map(|file| bus(&mut checker, file, down_report)).collect();
     checker.warn_of_unused_profiles();
-    let complete = (gateway, lake, spool, buses.into_iter().collect::<Option<Vec<_>>>());
+    let complete = (gateway, lake, spool, buses.into_iter().map(|bus| bus.map(Arc::new)).collect::<Option<Vec<_>>>());
     let warnings = checker.finish()?;
     let (Some(gateway), Some(lake), Some(spool), Some(buses)) = complete else {
         unreachable!("what could not be read was noted as an error");

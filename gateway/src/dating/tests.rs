@@ -4,7 +4,8 @@
 //! what is in the spool in the end is what was polled: each once, in order, under the slot in which it was truly
 //! polled, or marked as estimated.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -57,7 +58,7 @@ fn sensors() -> Sensors {
     let grids = EVERY.map(|(sensor, seconds)| {
         (sensor.parse().expect("valid"), Grid::new(Period::from_seconds(seconds), Duration::ZERO))
     });
-    Sensors { grids: grids.into_iter().collect(), own_time: HashSet::new() }
+    Sensors { buses: Vec::new(), grids: OnceLock::from(HashMap::from(grids)), own_time: HashSet::new() }
 }
 
 impl Site {
@@ -105,7 +106,7 @@ impl Site {
             ClockPolicy { patience_us: self.patience_us, trusted: false, witness: Witness::at(self.machine.path()) };
         let (dater, clock) = Dater::begin(spool.clone(), self.settings(), &wall, sensors(), policy);
         let newest_of = dater.newest_of();
-        let mut grids: Vec<_> = sensors().grids.into_iter().collect();
+        let mut grids: Vec<_> = sensors().grids.into_inner().into_iter().flatten().collect();
         grids.sort_by(|one, other| one.0.cmp(&other.0));
         let schedules = grids.into_iter().map(|(sensor, grid)| {
             let newest_us = newest_of(&sensor);
@@ -174,7 +175,7 @@ impl Site {
         note(!numbers.is_sorted_by(|one, other| one < other), format!("not in order, or twice: {numbers:?}"));
         let mut slots = HashSet::new();
         for reading in stored {
-            let grid = sensors().grids[&reading.sensor];
+            let grid = sensors().grid(&reading.sensor).expect("known");
             let true_us = self.polled[reading.value.expect("a value") as usize].2;
             match reading.cause {
                 None => {
@@ -187,7 +188,7 @@ impl Site {
             }
         }
         for (number, sensor, true_us) in &self.polled {
-            let slot = (sensor.clone(), sensors().grids[sensor].slot_of(*true_us));
+            let slot = (sensor.clone(), sensors().grid(sensor).expect("known").slot_of(*true_us));
             let is_there = numbers.contains(number) || slots.contains(&slot);
             note(!is_there, format!("{number}, polled at {true_us}, is lost"));
         }
@@ -448,7 +449,7 @@ async fn a_folder_with_an_old_decision_takes_no_new_readings() {
     let sensor: SensorId = EVERY[1].0.parse().expect("valid");
     for minutes in 0..5 {
         let number = f64::from(u32::try_from(site.polled.len()).expect("few"));
-        let time_us = sensors().grids[&sensor].slot_of(START_US + 240 * HOUR_US) + minutes * MINUTE_US;
+        let time_us = sensors().grid(&sensor).expect("known").slot_of(START_US + 240 * HOUR_US) + minutes * MINUTE_US;
         site.polled.push((number, sensor.clone(), time_us));
         on.spool.append(vec![Reading::of(sensor.clone(), time_us, number)]).await;
     }
@@ -489,7 +490,7 @@ async fn what_is_held_is_known_to_a_bus_that_begins_anew() {
     let sensor: SensorId = EVERY[1].0.parse().expect("valid");
     assert_eq!(newest_of(&sensor), None);
     site.run(&mut on, 10 * MINUTE_US).await;
-    assert_eq!(newest_of(&sensor), Some(sensors().grids[&sensor].slot_of(on.clock.now_us())));
+    assert_eq!(newest_of(&sensor), Some(sensors().grid(&sensor).expect("known").slot_of(on.clock.now_us())));
     site.set_clock(&on);
     site.run(&mut on, SECOND_US).await;
     let newest_us = newest_of(&sensor).expect("some");

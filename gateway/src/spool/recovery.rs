@@ -19,7 +19,7 @@
 //! | sealed files of the epoch that was replaced | removed: their readings were renumbered |
 //! | sealed files of any other epoch | offered to the lake as they are, then the word that it is finished |
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,11 +28,11 @@ use tjern_readings::batch::SIZE_MAX;
 use tjern_readings::clock::Clock;
 use tjern_readings::keys::Bounds;
 use tjern_readings::reading::Reading;
-use tjern_readings::sensor::{Epoch, SensorId};
+use tjern_readings::sensor::Epoch;
 
-use super::SpoolSettings;
-use super::core::{Core, PENDING_MAX, Piece, Trouble, UNSEALED_MAX, count, note_newest};
+use super::core::{Core, PENDING_MAX, Piece, Trouble, UNSEALED_MAX, count};
 use super::disk::Disk;
+use super::fresh::Fresh;
 use super::kept;
 use super::log::{Log, OldSegment};
 use super::record::Record;
@@ -41,6 +41,7 @@ use super::sealed::{self, SealedKind, SealedObject};
 use super::segment::{Contents, Header, SEGMENT_BYTES};
 use super::shelf::Shelf;
 use super::survey::{self, Found};
+use super::{SpoolSettings, locked};
 
 /// A spool is never bounded to less: a few segments and batches must fit.
 pub(crate) const MAX_BYTES_LEAST: u64 = 1 << 20;
@@ -151,11 +152,10 @@ fn empty(
         epoch,
         replaced: newest_header.and_then(|header| header.replaced),
         generation: newest_header.map_or(0, |header| header.generation),
-        segment_bytes: (settings.max_bytes / 16).min(SEGMENT_BYTES),
+        segment_bytes: [(settings.max_bytes / 16).min(SEGMENT_BYTES), settings.max_bytes / 16],
         marked_to: 0,
         undecided: false,
         active: None,
-        places: HashMap::new(),
         old: Vec::new(),
     };
     Core {
@@ -177,7 +177,8 @@ fn empty(
         sealed_to: 0,
         batch_bytes: SIZE_MAX,
         attempted: None,
-        newest: HashMap::new(),
+        known: Arc::default(),
+        fresh: Fresh::default(),
         finish_due: false,
         damaged_segments: Vec::new(),
         takeover_due: false,
@@ -271,7 +272,9 @@ impl Core {
                 // Left-overs of what was not synced here, and written anew in the next segment, are past `most`.
                 Record::Readings(mut readings) => {
                     readings.truncate(most);
-                    readings.iter().for_each(|reading| note_newest(&mut self.newest, reading));
+                    let mut known = locked(&self.known);
+                    readings.iter().for_each(|reading| known.note_synced(&reading.sensor, reading.time_us));
+                    drop(known);
                     self.take_readings(first_seq, readings.into_iter());
                 }
                 Record::Indexed(mut readings) => {
@@ -285,18 +288,19 @@ impl Core {
                         readings.into_iter().map(|reading| reading.named(name(reading.sensor))),
                     );
                 }
-                Record::Newest(entries) => entries.into_iter().for_each(|entry| self.note_snapshot(entry)),
+                Record::Newest(entries) => {
+                    let mut known = locked(&self.known);
+                    entries.iter().for_each(|(sensor, time_us)| known.note_synced(sensor, *time_us));
+                }
                 Record::Sealed(_) | Record::Sensors(..) => {}
             }
         }
-        for (sensor, time_us) in sensors.into_iter().zip(newest) {
-            sensor.zip(time_us).into_iter().for_each(|entry| self.note_snapshot(entry));
+        let mut known = locked(&self.known);
+        for (sensor, time_us) in sensors.iter().zip(newest) {
+            if let (Some(sensor), Some(time_us)) = (sensor, time_us) {
+                known.note_synced(sensor, time_us);
+            }
         }
-    }
-
-    fn note_snapshot(&mut self, (sensor, time_us): (SensorId, i64)) {
-        let newest = self.newest.entry(sensor).or_insert(time_us);
-        *newest = time_us.max(*newest);
     }
 
     /// Takes a record's readings past what is sealed, or known from another segment; a hole before them becomes a gap.
@@ -363,7 +367,8 @@ impl Core {
     /// Begins the segment that this run writes to. Where the disk refuses it, the spool starts without, and
     /// tries again. What waits for sealing is sealed later, so that polling begins at once.
     fn begin_after_recovery(&mut self) {
-        let fits = self.log.bytes() + self.log.segment_bytes <= self.settings.max_bytes;
+        let length = self.log.next_length(&locked(&self.known));
+        let fits = self.log.bytes() + length <= self.settings.max_bytes;
         if !fits || self.unsealed_rows() >= UNSEALED_MAX {
             self.seal_synced();
         }

@@ -19,7 +19,7 @@ pub(crate) const FORMAT_VERSION: u32 = 1;
 /// Where records begin: a block of its own for the header, so that no later write touches it.
 pub(crate) const RECORDS_AT: usize = 4096;
 
-/// The length of a segment where the spool's bound leaves room for it.
+/// The length of a segment, where the spool's bound leaves room for it and few sensors are to be named in it.
 pub(crate) const SEGMENT_BYTES: u64 = 1 << 20;
 
 const MAGIC: &[u8; 8] = b"TJERNSPL";
@@ -241,12 +241,12 @@ impl Segment {
         self.at + if pads { room } else { 0 }
     }
 
-    /// Writes a record behind the last one.
-    pub(crate) fn write(&mut self, record: &[u8]) -> io::Result<()> {
-        self.at = self.place(record.len());
+    /// Writes records behind the last one.
+    pub(crate) fn write(&mut self, records: &[u8]) -> io::Result<()> {
+        self.at = self.place(records.len());
         self.is_synced = false;
-        self.file.write_at(record, self.at)?;
-        self.at += record.len() as u64;
+        self.file.write_at(records, self.at)?;
+        self.at += records.len() as u64;
         Ok(())
     }
 
@@ -354,10 +354,11 @@ mod tests {
     fn readings_by_place_need_one_list_of_their_sensors() {
         let sensors: Vec<SensorId> =
             ["mast/gust", "mast/wind_speed"].iter().map(|name| name.parse().expect("valid")).collect();
-        let places = record::places(&sensors);
+        let mut known = record::tests::listed(&sensors);
         let list = record::encode_sensors(41, 0, &sensors);
         let some = [Reading::of(sensors[1].clone(), 7, 1.5), Reading::of(sensors[0].clone(), 7, 2.5)];
-        let (count, indexed) = record::encode_next(41, &some, &places);
+        let mut indexed = Vec::new();
+        let count = record::encode_next(&mut indexed, 41, &some, &mut known);
         assert_eq!(count, 2);
         let whole = file(&[list.clone(), list.clone(), indexed]);
         for damaged in [vec![], vec![20], vec![list.len() + 20]] {

@@ -90,7 +90,9 @@ impl Uploader {
             bytes => bytes?,
         };
         let mut newest_us = None;
-        if object.kind == SealedKind::Batch {
+        if let Some(times_us) = self.spool.sealed_times_us(object, &bytes) {
+            newest_us = Some(times_us.1);
+        } else if object.kind == SealedKind::Batch {
             match batch::decode(&bytes).and_then(|batch| batch.times_us()) {
                 Ok(times_us) => newest_us = times_us.map(|(_, newest_us)| newest_us),
                 Err(error) => return Ok(self.give_up(object, &error).await),

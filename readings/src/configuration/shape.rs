@@ -39,6 +39,11 @@ impl ConfigText {
             problems.truncate(PROBLEMS_MAX);
             return Shape { value: None, problems, complete: false };
         }
+        // Only where something does not fit is the tree needed again: of a long file it takes more than all the rest.
+        if let Ok(value) = T::deserialize(Deserializer::from(root)) {
+            return Shape { value: Some(value), problems: Vec::new(), complete: true };
+        }
+        (root, _) = DeTable::parse_recoverable(self.text());
         let own_span = root.span();
         let (mut problems, mut complete, mut taken) = (Vec::new(), true, Vec::new());
         let value = loop {
