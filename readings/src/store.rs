@@ -3,10 +3,13 @@
 //! `file:///…` is a folder on this machine, where a put has succeeded only once the file and its
 //! folder are on disk (see [`local`]); `s3://bucket/prefix`, `az://container/prefix` and
 //! `gs://bucket/prefix` are clouds, whose credentials come from the environment and never from the
-//! URL. `memory:///` is for tests.
+//! URL. `memory:///` is for tests. Whatever it is, an answer that was cut is an error (`whole`), and who
+//! writes finds out first that creating twice is refused ([`proof`]).
 
 pub mod access;
 pub mod local;
+pub mod proof;
+mod whole;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,6 +27,8 @@ use url::Url;
 use crate::configuration::without_secrets;
 pub use access::Access;
 use local::SyncedFolder;
+pub use proof::ProofError;
+use whole::WholeAnswers;
 
 /// How often a request to a cloud is repeated before it fails. Whoever asked knows better what to do
 /// next: a gateway keeps its spool and tries later, a person reads what is wrong.
@@ -164,13 +169,13 @@ impl Store {
             }
             None => open_remote(url, access)?,
         };
-        Ok(Self { objects, url: url.clone() })
+        Ok(Self::over(objects, url.clone()))
     }
 
     /// A store over objects that were opened elsewhere: a test's own, or a wrapped one.
     #[must_use]
     pub fn over(objects: Arc<dyn ObjectStore>, url: LakeUrl) -> Self {
-        Self { objects, url }
+        Self { objects: WholeAnswers::of(objects), url }
     }
 
     /// The objects, keyed from the lake's root.
