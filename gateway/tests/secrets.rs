@@ -247,6 +247,8 @@ async fn store_that_knows(key_id: &'static str) -> u16 {
                     "200 OK",
                     "<ListBucketResult><Name>bucket</Name><IsTruncated>false</IsTruncated></ListBucketResult>",
                 ),
+                // What the gateway creates first to see it refused.
+                true if request.contains("/create-only ") => ("412 Precondition Failed", ""),
                 true => ("200 OK", ""),
             };
             let answer = format!(

@@ -26,7 +26,7 @@ use std::sync::Arc;
 use deltalake_core::logstore::{LogStoreRef, StorageConfig, logstore_with};
 use object_store::ObjectStore;
 use tjern_readings::clock::Clock;
-use tjern_readings::store::{LakeUrl, Store, StoreError};
+use tjern_readings::store::{LakeUrl, ProofError, Store, StoreError};
 use url::Url;
 
 pub use commit::{Commit, CommitError, Operation};
@@ -52,6 +52,9 @@ pub enum LakeError {
     /// The store could not be opened.
     #[error(transparent)]
     Open(#[from] StoreError),
+    /// The store may overwrite where it should refuse.
+    #[error(transparent)]
+    Proof(#[from] Box<ProofError>),
     /// The store failed.
     #[error("the lake's store failed at `{key}`: {source}")]
     Store {

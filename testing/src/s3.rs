@@ -5,11 +5,13 @@
 //! under one bucket, in the order of their keys, and answers in S3's words. Requests have to name its access
 //! key; signatures are not checked, and nothing of versions, rights, tags or encryption is known.
 //!
+//! Google's client speaks to it too, since the two protocols differ in little but the names of their headers.
+//!
 //! It fails on order ([`S3Server::fail`]), in the ways of servers and lines ([`HttpFault`]), and can be made
 //! one that overlooks conditions, as some stores do. It is our own reading of the protocol: that `object_store`
 //! and servers of others agree is shown by the same rules over moto, in `tests/peers`.
 //!
-//! Reference: Amazon S3 API Reference, 2006-03-01.
+//! Reference: Amazon S3 API Reference, 2006-03-01; Google Cloud Storage, XML API.
 
 mod answer;
 mod fault;
@@ -18,7 +20,7 @@ mod objects;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -34,7 +36,8 @@ use tokio::task::JoinHandle;
 
 use answer::{Reply, refused};
 pub use fault::HttpFault;
-use objects::Objects;
+use fault::Storm;
+use objects::{COPY_SOURCES, Objects};
 
 /// The one bucket.
 const BUCKET: &str = "bucket";
@@ -56,8 +59,12 @@ pub struct S3Server {
 struct Shared {
     objects: Mutex<Objects>,
     faults: Mutex<HashMap<Method, VecDeque<HttpFault>>>,
+    storm: Mutex<Option<Storm>>,
+    /// How many requests failed.
+    failed: AtomicU64,
     counts: Mutex<BTreeMap<String, u64>>,
     overlooks_conditions: AtomicBool,
+    lets_anybody_in: AtomicBool,
 }
 
 /// A request, as far as it matters.
@@ -92,9 +99,25 @@ impl S3Server {
         self.shared.overlooks_conditions.store(true, Ordering::Relaxed);
     }
 
+    /// From now on they are kept again.
+    pub fn mind_conditions(&self) {
+        self.shared.overlooks_conditions.store(false, Ordering::Relaxed);
+    }
+
     /// The next requests of a method fail, each in one way, in this order; repeated requests count.
     pub fn fail(&self, method: &Method, faults: impl IntoIterator<Item = HttpFault>) {
         locked(&self.shared.faults).entry(method.clone()).or_default().extend(faults);
+    }
+
+    /// From now on `per_mille` of a thousand requests fail, by a seed; none where that is 0.
+    pub fn storm(&self, seed: u64, per_mille: u64) {
+        *locked(&self.shared.storm) = (per_mille > 0).then(|| Storm::new(seed, per_mille));
+    }
+
+    /// How many requests failed so far.
+    #[must_use]
+    pub fn failed(&self) -> u64 {
+        self.shared.failed.load(Ordering::Relaxed)
     }
 
     /// How many faults are still to come.
@@ -112,15 +135,39 @@ impl S3Server {
     /// How to reach it, with requests that may take so long.
     #[must_use]
     pub fn access(&self, patience: Option<Duration>) -> Access {
+        Access::default().with_variables(self.variables()).with_timeout(patience.unwrap_or(PATIENCE))
+    }
+
+    /// The same as variables of an environment.
+    #[must_use]
+    pub fn variables(&self) -> Vec<(String, String)> {
         let variables = [
-            ("aws_endpoint", format!("http://{}", self.address)),
-            ("aws_allow_http", "true".to_owned()),
-            ("aws_region", "eu-north-1".to_owned()),
-            ("aws_access_key_id", KEY_ID.to_owned()),
-            ("aws_secret_access_key", "secret-of-a-test".to_owned()),
+            ("AWS_ENDPOINT", format!("http://{}", self.address)),
+            ("AWS_ALLOW_HTTP", "true".to_owned()),
+            ("AWS_REGION", "eu-north-1".to_owned()),
+            ("AWS_ACCESS_KEY_ID", KEY_ID.to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", "secret-of-a-test".to_owned()),
         ];
+        variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+
+    /// A store in it by Google's client, which speaks the same language with conditions of its own (Cloud Storage
+    /// XML API). From now on nobody needs a key: without a server for tokens that client brings none.
+    ///
+    /// # Panics
+    /// Where it cannot be opened.
+    #[must_use]
+    pub fn google_store(&self, prefix: &str) -> Store {
+        self.shared.lets_anybody_in.store(true, Ordering::Relaxed);
+        let account = format!(
+            r#"{{"private_key": "none", "private_key_id": "none", "client_email": "none", "disable_oauth": true, "gcs_base_url": "http://{}"}}"#,
+            self.address
+        );
+        let variables = [("google_service_account_key", account), ("google_allow_http", "true".to_owned())];
         let variables = variables.into_iter().map(|(name, value)| (name.to_owned(), value));
-        Access::default().with_variables(variables).with_timeout(patience.unwrap_or(PATIENCE))
+        let access = Access::default().with_variables(variables).with_timeout(PATIENCE);
+        let url: LakeUrl = format!("gs://{BUCKET}/{prefix}").parse().expect("a lake");
+        Store::open_with(&url, &access).expect("opened")
     }
 
     /// A lake in it.
@@ -139,6 +186,17 @@ impl S3Server {
     #[must_use]
     pub fn store(&self, prefix: &str) -> Store {
         Store::open_with(&self.lake(prefix), &self.access(None)).expect("opened")
+    }
+}
+
+impl Shared {
+    /// What befalls the next request of a method: what was ordered for it, then what the storm brings.
+    fn fault(&self, method: &Method) -> Option<HttpFault> {
+        let ordered = locked(&self.faults).get_mut(method).and_then(VecDeque::pop_front);
+        let is_read = matches!(*method, Method::GET | Method::HEAD);
+        let fault = ordered.or_else(|| locked(&self.storm).as_mut().and_then(|storm| storm.next(is_read)));
+        self.failed.fetch_add(u64::from(fault.is_some()), Ordering::Relaxed);
+        fault
     }
 }
 
@@ -162,14 +220,16 @@ async fn serve(
 ) -> Response {
     *locked(&shared.counts).entry(method.as_str().to_owned()).or_default() += 1;
     let knows_us = headers.get("authorization").and_then(|value| value.to_str().ok());
-    if !knows_us.is_some_and(|value| value.contains(&format!("Credential={KEY_ID}/"))) {
+    let named = format!("Credential={KEY_ID}/");
+    let is_let_in = shared.lets_anybody_in.load(Ordering::Relaxed) || knows_us.is_some_and(|it| it.contains(&named));
+    if !is_let_in {
         return refused(403, "AccessDenied", "no access key that is known").into_response();
     }
     let Some(key) = key_of(uri.path()) else {
         return refused(404, "NoSuchBucket", "there is one bucket only").into_response();
     };
     let request = Request { method, key, query, headers, body };
-    let fault = locked(&shared.faults).get_mut(&request.method).and_then(VecDeque::pop_front);
+    let fault = shared.fault(&request.method);
     fault::answer(fault, || perform(&shared, &request)).await
 }
 
@@ -190,7 +250,7 @@ fn perform(shared: &Shared, request: &Request) -> Reply {
         Method::GET if request.key.is_empty() => listing::list(&objects, &request.query),
         Method::GET | Method::HEAD => objects.read(request),
         Method::PUT if has("partNumber") => objects.put_part(request),
-        Method::PUT if request.headers.contains_key("x-amz-copy-source") => objects.copy(request),
+        Method::PUT if COPY_SOURCES.iter().any(|name| request.headers.contains_key(*name)) => objects.copy(request),
         Method::PUT => objects.put(request, minds),
         Method::POST if has("uploads") => objects.begin_parts(request),
         Method::POST if has("uploadId") => objects.complete_parts(request),

@@ -40,30 +40,19 @@ pub enum ProofError {
     },
 }
 
-impl ProofError {
-    /// The store's own word, where it failed.
-    #[must_use]
-    pub fn of_store(&self) -> Option<&Error> {
-        match self {
-            Self::Open { source, .. } => Some(source),
-            Self::NotCreateOnly { .. } => None,
-        }
-    }
-}
-
 impl Store {
     /// Finds out that the store refuses to create an object where one is. Costs two puts the first
-    /// time, one put ever after.
+    /// time, one put ever after; returns how many it were.
     ///
     /// # Errors
     /// [`ProofError::NotCreateOnly`] where it does not, [`ProofError::Open`] where that could not be
     /// found out.
-    pub async fn prove_create_only(&self, key: &Path) -> Result<(), ProofError> {
-        for _ in 0..2 {
+    pub async fn prove_create_only(&self, key: &Path) -> Result<u64, ProofError> {
+        for puts in 1..=2 {
             let put = self.objects().put_opts(key, PutPayload::from_static(TEXT), PutMode::Create.into()).await;
             match put {
                 Ok(_) => {}
-                Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => return Ok(()),
+                Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => return Ok(puts),
                 // The environment switched it off.
                 Err(Error::NotImplemented { .. }) => break,
                 Err(source) => {

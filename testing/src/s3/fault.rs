@@ -36,6 +36,46 @@ pub enum HttpFault {
     Stall(Duration),
 }
 
+/// Faults by chance, from a seed.
+#[derive(Debug)]
+pub(super) struct Storm {
+    random: fastrand::Rng,
+    per_mille: u64,
+}
+
+impl Storm {
+    pub(super) fn new(seed: u64, per_mille: u64) -> Self {
+        Self { random: fastrand::Rng::with_seed(seed), per_mille }
+    }
+
+    /// What befalls a request.
+    pub(super) fn next(&mut self, is_read: bool) -> Option<HttpFault> {
+        if self.random.u64(..1_000) >= self.per_mille {
+            return None;
+        }
+        let stall = HttpFault::Stall(Duration::from_millis(1_500));
+        let of_reads = [
+            HttpFault::Refused(500),
+            HttpFault::Refused(503),
+            HttpFault::TooMany { retry_after_s: 1 },
+            HttpFault::ResetBefore,
+            HttpFault::ResetMidway,
+            stall,
+        ];
+        let of_writes = [
+            HttpFault::Refused(500),
+            HttpFault::RefusedAfter(503),
+            HttpFault::Refused(409),
+            HttpFault::TooMany { retry_after_s: 1 },
+            HttpFault::ResetBefore,
+            HttpFault::ResetAfter,
+            stall,
+        ];
+        let faults: &[HttpFault] = if is_read { &of_reads } else { &of_writes };
+        Some(faults[self.random.usize(..faults.len())])
+    }
+}
+
 /// Does the work, or does not, and answers as the fault wants it.
 pub(super) async fn answer(fault: Option<HttpFault>, perform: impl FnOnce() -> Reply) -> Response {
     match fault {

@@ -14,6 +14,13 @@ use super::{BUCKET, Request};
 /// A part that is not the last has at least so many bytes.
 const PART_BYTES_LEAST: usize = 5 << 20;
 
+/// Where a copy's original stands, in S3's words and in Google's.
+pub(super) const COPY_SOURCES: [&str; 2] = ["x-amz-copy-source", "x-goog-copy-source"];
+
+/// Google counts the versions of an object; 0 is none.
+const GENERATION: &str = "x-goog-generation";
+const GENERATION_MATCH: &str = "x-goog-if-generation-match";
+
 /// An object as it stands there.
 #[derive(Debug, Clone)]
 pub(super) struct Object {
@@ -34,6 +41,12 @@ pub(super) struct Objects {
 }
 
 impl Object {
+    /// Its number among all that were put.
+    fn generation(&self) -> String {
+        let digits = self.e_tag.trim_matches('"').trim_start_matches('0');
+        u64::from_str_radix(digits, 16).unwrap_or_default().to_string()
+    }
+
     pub(super) fn modified(&self, format: &str) -> String {
         jiff::Timestamp::from_microsecond(self.modified_us).unwrap_or_default().strftime(format).to_string()
     }
@@ -66,7 +79,13 @@ impl Objects {
         let there = self.stored.get(&request.key);
         let precondition = || refused(412, "PreconditionFailed", "a condition of the request does not hold");
         if minds_conditions {
-            if header(&request.headers, "if-none-match") == Some("*") && there.is_some() {
+            let creates = header(&request.headers, "if-none-match") == Some("*");
+            let generation = header(&request.headers, GENERATION_MATCH);
+            if (creates || generation == Some("0")) && there.is_some() {
+                return precondition();
+            }
+            let is_other = |wanted: &str| there.is_none_or(|there| there.generation() != wanted);
+            if generation.is_some_and(|wanted| wanted != "0" && is_other(wanted)) {
                 return precondition();
             }
             match (header(&request.headers, "if-match"), there) {
@@ -76,13 +95,14 @@ impl Objects {
             }
         }
         let object = self.object(request.body.clone());
-        let e_tag = object.e_tag.clone();
+        let reply = Reply::empty(200).with("etag", object.e_tag.clone()).with(GENERATION, object.generation());
         self.stored.insert(request.key.clone(), object);
-        Reply::empty(200).with("etag", e_tag)
+        reply
     }
 
     pub(super) fn copy(&mut self, request: &Request) -> Reply {
-        let from = header(&request.headers, "x-amz-copy-source").and_then(|from| Path::from_url_path(from).ok());
+        let named = COPY_SOURCES.iter().find_map(|name| header(&request.headers, name));
+        let from = named.and_then(|from| Path::from_url_path(from).ok());
         let from = from.as_ref().and_then(|from| from.as_ref().strip_prefix(BUCKET)?.strip_prefix('/'));
         let Some(bytes) = from.and_then(|from| self.stored.get(from)).map(|object| object.bytes.clone()) else {
             return no_such_key();
@@ -107,7 +127,7 @@ impl Objects {
                 Reply { body, ..Reply::empty(206).with("content-range", shown) }
             }
         };
-        reply = reply.with("etag", object.e_tag.clone());
+        reply = reply.with("etag", object.e_tag.clone()).with(GENERATION, object.generation());
         reply = reply.with("last-modified", object.modified("%a, %d %b %Y %H:%M:%S GMT"));
         if request.method == Method::HEAD {
             reply = reply.with("content-length", size.to_string());
