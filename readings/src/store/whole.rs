@@ -117,7 +117,13 @@ impl ObjectStore for WholeAnswers {
     }
 
     fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.0.list_with_offset(prefix, offset)
+        // A store that overlooks the offset lists everything; what lies before it is none of the asker's.
+        let listing = self.0.list_with_offset(prefix, offset);
+        let offset = offset.clone();
+        let is_after = move |meta: &Result<ObjectMeta>| {
+            futures::future::ready(meta.as_ref().map_or(true, |meta| meta.location > offset))
+        };
+        listing.filter(is_after).boxed()
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
