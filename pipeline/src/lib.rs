@@ -3,7 +3,7 @@
 //! Each room is a job that works once, to the end, and can be stopped anywhere: [`ingest`] takes
 //! landed batches, [`quality`] flags them, [`compact`] makes few files of many, [`rollup`] sums them
 //! up, [`register`] says what the sensors are, [`publish`] makes open datasets, [`vacuum`] removes
-//! what nobody needs any more. [`jobs`] runs them on
+//! what nobody needs any more, [`watch`] tells what is wrong. [`jobs`] runs them on
 //! their schedules. DataFusion moves data; Polars, behind [`frames`], does the mathematics.
 #![deny(unsafe_code)]
 
@@ -21,3 +21,4 @@ mod tables;
 #[cfg(test)]
 mod testing;
 pub mod vacuum;
+pub mod watch;

@@ -11,6 +11,8 @@
 //! open/<dataset>/<version>/…, open/<dataset>/latest.json  releases
 //! jobs/<job>.json                                         the lease of a job
 //! jobs/create-only                                        what the pipeline creates twice
+//! jobs/runs/<job>.json                                    how a job ran last
+//! jobs/watch/state.json                                   what the watch found wrong, and has to tell
 //! ```
 //!
 //! Numbers are padded to 20 digits, so that keys sort as numbers do.
@@ -29,7 +31,7 @@ pub const QUARANTINE: &str = "quarantine";
 pub const TABLES: &str = "tables";
 /// The folder of published datasets.
 pub const OPEN: &str = "open";
-/// The folder of the jobs' leases.
+/// The folder of the jobs' leases, and of what is known of their runs.
 pub const JOBS: &str = "jobs";
 
 /// The name of what is created twice.
@@ -152,6 +154,18 @@ pub fn epoch_folder(source: &SourceName, epoch: Epoch) -> Path {
     Path::from(format!("{LANDING}/{source}/{epoch}"))
 }
 
+/// A key after those of an epoch's objects that begin before `number`, and before all others of it.
+#[must_use]
+pub fn epoch_from(source: &SourceName, epoch: Epoch, number: i64) -> Path {
+    Path::from(format!("{LANDING}/{source}/{epoch}/{number:020}"))
+}
+
+/// A key after all objects of an epoch, `closed` included.
+#[must_use]
+pub fn epoch_end(source: &SourceName, epoch: Epoch) -> Path {
+    Path::from(format!("{LANDING}/{source}/{epoch}/z"))
+}
+
 /// The folder of a source.
 #[must_use]
 pub fn source_folder(source: &SourceName) -> Path {
@@ -207,6 +221,24 @@ pub fn source_proof(source: &SourceName) -> Path {
 #[must_use]
 pub fn jobs_proof() -> Path {
     Path::from(format!("{JOBS}/{PROOF}"))
+}
+
+/// The folder of how each job ran last.
+#[must_use]
+pub fn job_runs() -> Path {
+    Path::from(format!("{JOBS}/runs"))
+}
+
+/// How a job ran last.
+#[must_use]
+pub fn job_run(job: &str) -> Path {
+    Path::from(format!("{JOBS}/runs/{job}.json"))
+}
+
+/// What the watch found wrong, and has to tell.
+#[must_use]
+pub fn watch_state() -> Path {
+    Path::from(format!("{JOBS}/watch/state.json"))
 }
 
 fn parse_bounds(text: &str) -> Option<Bounds> {
@@ -281,6 +313,20 @@ mod tests {
             for landed in [Landed::Batch(epoch, bounds), Landed::Gap(epoch, bounds), Landed::Closed(epoch)] {
                 prop_assert_eq!(Landed::parse(&landed.key(&source())), Some((source(), landed)));
             }
+        }
+
+        /// A listing that begins there must see what is new, and nothing of what is known.
+        #[test]
+        fn an_epoch_is_cut_at_a_number(first in 1..i64::MAX - 1, number in 1..i64::MAX - 1) {
+            let epoch = Epoch::from_bytes([1; 16]);
+            let cut = epoch_from(&source(), epoch, number);
+            for landed in [Landed::Batch(epoch, Bounds { first, last: i64::MAX - 1 }), Landed::Gap(epoch, Bounds { first, last: first })] {
+                let key = landed.key(&source());
+                prop_assert_eq!(key > cut, first >= number);
+                prop_assert!(key < epoch_end(&source(), epoch));
+            }
+            let closed = Landed::Closed(epoch).key(&source());
+            prop_assert!(cut < closed && closed < epoch_end(&source(), epoch));
         }
 
         #[test]

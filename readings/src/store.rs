@@ -7,6 +7,7 @@
 //! writes finds out first that creating twice is refused ([`proof`]).
 
 pub mod access;
+pub mod counted;
 pub mod local;
 pub mod proof;
 mod whole;
@@ -26,6 +27,8 @@ use url::Url;
 
 use crate::configuration::without_secrets;
 pub use access::Access;
+use counted::Counted;
+pub use counted::{RequestCounts, Requests};
 use local::SyncedFolder;
 pub use proof::ProofError;
 use whole::WholeAnswers;
@@ -46,6 +49,7 @@ pub struct LakeUrl(Url);
 #[derive(Debug, Clone)]
 pub struct Store {
     objects: Arc<dyn ObjectStore>,
+    requests: Requests,
     url: LakeUrl,
 }
 
@@ -175,7 +179,15 @@ impl Store {
     /// A store over objects that were opened elsewhere: a test's own, or a wrapped one.
     #[must_use]
     pub fn over(objects: Arc<dyn ObjectStore>, url: LakeUrl) -> Self {
-        Self { objects: WholeAnswers::of(objects), url }
+        let requests = Requests::default();
+        let objects = Arc::new(Counted::new(WholeAnswers::of(objects), requests.clone()));
+        Self { objects, requests, url }
+    }
+
+    /// The requests that were made through this store and its clones, by kind.
+    #[must_use]
+    pub fn requests(&self) -> RequestCounts {
+        self.requests.counts()
     }
 
     /// The objects, keyed from the lake's root.

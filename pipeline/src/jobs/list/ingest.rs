@@ -1,0 +1,62 @@
+//! `ingest`: landed batches into the table `readings`.
+
+use async_trait::async_trait;
+use tjern_lake::Lake;
+use tokio_util::sync::CancellationToken;
+
+use crate::ingest::{IngestOutcome, IngestSettings, Ingester, ingest};
+use crate::jobs::job::{Done, Job, JobError};
+
+/// It keeps what it knows of the table between its runs, and forgets it after an error.
+#[derive(Debug)]
+pub(super) struct Ingest {
+    settings: IngestSettings,
+    ingester: Option<Ingester>,
+}
+
+impl Ingest {
+    pub(super) const fn new(settings: IngestSettings) -> Self {
+        Self { settings, ingester: None }
+    }
+
+    async fn once(&mut self, lake: &Lake) -> Result<IngestOutcome, JobError> {
+        let mut ingester = match self.ingester.take() {
+            Some(open) => open,
+            None => Ingester::open(lake, self.settings).await.map_err(JobError::failed)?,
+        };
+        let outcome = ingester.run().await.map_err(JobError::failed)?;
+        self.ingester = Some(ingester);
+        Ok(outcome)
+    }
+
+    /// What was uploaded at the very end, due or not.
+    async fn last(&self, lake: &Lake) -> Result<IngestOutcome, JobError> {
+        ingest(lake, &self.settings).await.map_err(JobError::failed)
+    }
+}
+
+#[async_trait]
+impl Job for Ingest {
+    fn undone(&self) -> &'static str {
+        "what has landed is not in the tables yet; it stays in the landing zone"
+    }
+
+    fn heeds_stop(&self) -> bool {
+        true
+    }
+
+    async fn run(&mut self, lake: &Lake, stop: &CancellationToken) -> Result<Done, JobError> {
+        let outcome = if stop.is_cancelled() {
+            self.last(lake).await?
+        } else {
+            stop.run_until_cancelled(self.once(lake)).await.ok_or(JobError::Interrupted)??
+        };
+        let IngestOutcome { batches, rows, passed, waiting, quarantined, cleaned } = outcome;
+        let said = format!(
+            "{rows} rows of {batches} batches; {passed} holes or gaps passed, {waiting} waited for, {quarantined} batches in quarantine"
+        );
+        let done = Done::new(said).with("rows", rows).with("batches", batches).with("passed", passed);
+        let done = done.with("waiting", waiting).with("quarantined", quarantined).with("cleaned", cleaned);
+        Ok(done.worked(batches + passed + quarantined > 0))
+    }
+}
