@@ -32,7 +32,7 @@ use object_store::ObjectStore;
 use recent::Recent;
 use states::{Handle, KnownStates};
 use tjern_readings::clock::Clock;
-use tjern_readings::store::{LakeUrl, Store, StoreError};
+use tjern_readings::store::{LakeUrl, ProofError, Store, StoreError};
 use url::Url;
 
 pub use commit::{Commit, CommitError, Operation};
@@ -62,6 +62,9 @@ pub enum LakeError {
     /// The store could not be opened.
     #[error(transparent)]
     Open(#[from] StoreError),
+    /// The store may overwrite where it should refuse.
+    #[error(transparent)]
+    Proof(#[from] Box<ProofError>),
     /// The store failed.
     #[error("the lake's store failed at `{key}`: {source}")]
     Store {

@@ -73,11 +73,13 @@ impl Table {
         }
     }
 
-    /// Creates every table of a lake that is not there yet, so that other programs find them all.
+    /// Creates every table of a lake that is not there yet, so that other programs find them all. Before
+    /// anything else it finds out that the store refuses a second create, since every commit counts on it.
     ///
     /// # Errors
-    /// [`LakeError`].
+    /// [`LakeError`]; [`LakeError::Proof`] where it does not.
     pub async fn create_all(lake: &Lake) -> Result<(), LakeError> {
+        lake.store().prove_create_only(&tjern_readings::keys::jobs_proof()).await.map_err(Box::new)?;
         for name in TableName::ALL {
             Self::open_or_create(lake, name).await?;
         }
