@@ -17,6 +17,8 @@ use crate::failure::Failure;
 pub(crate) enum Job {
     /// Landed batches into the table `readings`
     Ingest,
+    /// Readings through the tests of quality control: what came, and what it changes
+    Quality,
     /// Small files into big, sorted ones
     Compact,
     /// Readings into hours and days
@@ -68,6 +70,18 @@ async fn once(job: Job, lake: &Lake, city: &City, dry_run: bool, stop: &Cancella
                 done.rows, done.batches, done.passed, done.waiting, done.quarantined
             ))
         }
+        Job::Quality => {
+            let done = quality::control(lake).await.map_err(Failure::failed)?;
+            if done.held_elsewhere {
+                let minutes = quality::LEASE.as_secs() / 60;
+                return Ok(format!("quality: another process is at it (or was killed at it within {minutes} min)"));
+            }
+            let left = if done.unfinished { "; others replaced some files meanwhile, which the next run looks at" } else { "" };
+            Ok(format!(
+                "quality: {} readings got other flags, {} of {} files were rewritten{left}",
+                done.rows_changed, done.files_rewritten, done.files_seen
+            ))
+        }
         Job::Compact => {
             let done = compact::compact(lake, stop).await.map_err(Failure::failed)?;
             if done.held_elsewhere {
@@ -82,7 +96,6 @@ async fn once(job: Job, lake: &Lake, city: &City, dry_run: bool, stop: &Cancella
         }
         Job::Register => {
             let done = register::register(lake, &city.jobs.register).await.map_err(register_failure)?;
-            let flags = quality::requalify(lake).await.map_err(Failure::failed)?;
             if !done.found {
                 return Ok("register: there is no sites.csv and no sensors.csv".to_owned());
             }
@@ -90,10 +103,10 @@ async fn once(job: Job, lake: &Lake, city: &City, dry_run: bool, stop: &Cancella
                 format!("{} new, {} changed, {} ended", changes.added, changes.changed, changes.closed)
             };
             Ok(format!(
-                "register: sites {}; sensors {}; {} readings got another flag",
+                "register: sites {}; sensors {}; rules {}",
                 changed(done.sites),
                 changed(done.sensors),
-                flags.rows_changed
+                changed(done.rules)
             ))
         }
         Job::Vacuum => vacuum_all(lake, city, dry_run).await,

@@ -21,11 +21,14 @@ pub enum TableName {
     Sites,
     /// The register's sensors, with history.
     Sensors,
+    /// The register's rules of quality control, with history.
+    QualityRules,
 }
 
 impl TableName {
     /// Every table.
-    pub const ALL: [Self; 5] = [Self::Readings, Self::Hourly, Self::Daily, Self::Sites, Self::Sensors];
+    pub const ALL: [Self; 6] =
+        [Self::Readings, Self::Hourly, Self::Daily, Self::Sites, Self::Sensors, Self::QualityRules];
 
     /// The table's name in SQL, and its folder's.
     #[must_use]
@@ -36,6 +39,7 @@ impl TableName {
             Self::Daily => "daily",
             Self::Sites => "sites",
             Self::Sensors => "sensors",
+            Self::QualityRules => "quality_rules",
         }
     }
 
@@ -46,6 +50,7 @@ impl TableName {
             Self::Readings | Self::Hourly | Self::Daily => ["sensor", "time"],
             Self::Sites => ["site", "valid_from"],
             Self::Sensors => ["id", "valid_from"],
+            Self::QualityRules => ["sensors", "valid_from"],
         }
     }
 }
@@ -130,10 +135,19 @@ fn fields(table: TableName) -> Vec<(&'static str, DataType, bool)> {
             ("valid_from", time(), SET),
             ("valid_to", time(), NULL),
         ],
+        TableName::QualityRules => vec![
+            ("sensors", Utf8, SET),
+            ("unit", Utf8, NULL),
+            ("test", Utf8, SET),
+            ("months", Utf8, NULL),
+            ("parameters", Utf8, SET),
+            ("valid_from", time(), SET),
+            ("valid_to", time(), NULL),
+        ],
     }
 }
 
-static SCHEMAS: LazyLock<[SchemaRef; 5]> = LazyLock::new(|| {
+static SCHEMAS: LazyLock<[SchemaRef; 6]> = LazyLock::new(|| {
     TableName::ALL.map(|table| {
         let fields = fields(table).into_iter();
         Arc::new(Schema::new(fields.map(|(name, kind, null)| Field::new(name, kind, null)).collect::<Vec<_>>()))

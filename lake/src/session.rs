@@ -86,6 +86,8 @@ pub async fn session_on(
     show(&tables, &shown, "observations", views::observations(&tables, public).await?)?;
     show(&tables, &shown, "latest", views::latest(&tables, public, lake.clock().now_us()).await?)?;
     if !public {
+        let rules = tables.sql("SELECT * FROM all_quality_rules WHERE valid_to IS NULL").await?;
+        show(&tables, &shown, TableName::QualityRules.as_str(), rules)?;
         let files = readings.map(Table::files).unwrap_or_default();
         shown.register_table("readings", Arc::new(LakeTable::new(TableName::Readings, files)))?;
     }

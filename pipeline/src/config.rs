@@ -16,6 +16,7 @@ use crate::register::RegisterFiles;
 
 const SITES_FILE: &str = "sites.csv";
 const SENSORS_FILE: &str = "sensors.csv";
+const RULES_FILE: &str = "quality.csv";
 
 /// `[register]`: where the city says what its sensors are.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -25,6 +26,8 @@ pub struct RegisterSection {
     pub sites: Option<PathBuf>,
     /// The file of sensors, relative to the folder of `tjern.toml`.
     pub sensors: Option<PathBuf>,
+    /// The file of rules of quality control, relative to the folder of `tjern.toml`.
+    pub quality: Option<PathBuf>,
 }
 
 impl RegisterSection {
@@ -34,6 +37,8 @@ impl RegisterSection {
         RegisterFiles {
             sites: folder.join(self.sites.as_deref().unwrap_or(Path::new(SITES_FILE))),
             sensors: folder.join(self.sensors.as_deref().unwrap_or(Path::new(SENSORS_FILE))),
+            rules: folder.join(self.quality.as_deref().unwrap_or(Path::new(RULES_FILE))),
+            rules_required: self.quality.is_some(),
             required: self.sites.is_some() || self.sensors.is_some(),
         }
     }

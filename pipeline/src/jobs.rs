@@ -16,13 +16,16 @@ use crate::compact::compact;
 use crate::config::PublishSection;
 use crate::ingest::{IngestError, IngestOutcome, IngestSettings, Ingester};
 use crate::publish::publish;
-use crate::quality::requalify;
+use crate::quality::control;
 use crate::register::{RegisterFiles, register};
 use crate::rollup::rollup;
 use crate::vacuum::vacuum;
 
 /// How often the register's files are looked at.
 const REGISTER_EVERY: Duration = Duration::from_secs(60);
+
+/// How often what came is tested.
+const QUALITY_EVERY: Duration = Duration::from_secs(60);
 
 /// What to run, and when.
 #[derive(Debug, Clone)]
@@ -99,6 +102,7 @@ fn say_ingested(outcome: &IngestOutcome) {
 #[derive(Debug, Clone)]
 enum Job {
     Register,
+    Quality,
     Compact,
     Rollup,
     Vacuum,
@@ -117,6 +121,7 @@ async fn keep_maintaining(lake: &Lake, settings: &JobSettings, stop: &Cancellati
     let due = |job, every| Due { job, every, next: now };
     let mut dues = vec![
         due(Job::Register, REGISTER_EVERY),
+        due(Job::Quality, QUALITY_EVERY),
         due(Job::Rollup, settings.rollup_every),
         due(Job::Compact, settings.compact_every),
         due(Job::Vacuum, settings.vacuum_every),
@@ -138,6 +143,7 @@ impl Job {
     const fn name(&self) -> &'static str {
         match self {
             Self::Register => "register",
+            Self::Quality => "quality",
             Self::Compact => "compact",
             Self::Rollup => "rollup",
             Self::Vacuum => "vacuum",
@@ -150,8 +156,13 @@ async fn do_job(job: &Job, lake: &Lake, settings: &JobSettings, stop: &Cancellat
     let failed = |error: &dyn std::error::Error| error.to_string();
     match job {
         Job::Register => {
-            register(lake, &settings.register).await.map_err(|error| failed(&error))?;
-            requalify(lake).await.map_err(|error| failed(&error))?;
+            let _ = register(lake, &settings.register).await.map_err(|error| failed(&error))?;
+        }
+        Job::Quality => {
+            let outcome = control(lake).await.map_err(|error| failed(&error))?;
+            if outcome.rows_changed > 0 {
+                tracing::info!(rows = outcome.rows_changed, files = outcome.files_rewritten, "tested");
+            }
         }
         Job::Compact => {
             let outcome = compact(lake, stop).await.map_err(|error| failed(&error))?;

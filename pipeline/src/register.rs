@@ -1,7 +1,7 @@
-//! The register: what the city says of its sites and sensors, from two CSV files into two tables
-//! with history.
+//! The register: what the city says of its sites and sensors and by which rules their readings are
+//! tested, from three CSV files into three tables with history.
 //!
-//! Either everything in the files is right or nothing is written: all problems of both files are
+//! Either everything in the files is right or nothing is written: all problems of all files are
 //! told at once, each with file, line and column. What was there before matters too: unit and kind of
 //! a sensor that has readings do not change (a rollup of metres and feet would be of neither), and
 //! what has readings in the common lake is not declared `personal` after the fact. The tables are
@@ -13,6 +13,7 @@
 mod file;
 mod history;
 mod rows;
+mod rules;
 mod table;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -27,24 +28,30 @@ use tjern_lake::{Commit, CommitError, Lake, LakeError, Operation, Table, TableNa
 pub use file::RegisterProblem;
 pub use history::Changes;
 pub use rows::{Class, Kind, SensorRow, SiteRow};
+pub use rules::{Ends, Limits, Months, Parameters, Rule, RuleRow, Target, Test, rules_of_text};
 
 use crate::tables::{ATTEMPTS_MAX, collect, engine};
 use file::Lined;
 use history::apply;
 pub(crate) use history::{Versioned, newest};
+pub(crate) use rules::read_rules;
 pub(crate) use table::register_of;
 
 /// The application transaction of both tables: two first registrations at once would else both
 /// be let through, since neither removes a file.
 const TRANSACTION: &str = "register";
 
-/// The two files of the register.
+/// The files of the register.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RegisterFiles {
     /// `sites.csv`.
     pub sites: PathBuf,
     /// `sensors.csv`.
     pub sensors: PathBuf,
+    /// `quality.csv`.
+    pub rules: PathBuf,
+    /// Whether somebody named it: then it must be there. Else it may be absent, and says nothing.
+    pub rules_required: bool,
     /// Whether somebody named them: then they must be there. Else both may be absent.
     pub required: bool,
 }
@@ -58,6 +65,8 @@ pub struct RegisterOutcome {
     pub sites: Changes,
     /// What changed in `sensors`.
     pub sensors: Changes,
+    /// What changed in `quality_rules`.
+    pub rules: Changes,
 }
 
 /// Why nothing was registered.
@@ -158,14 +167,23 @@ pub(crate) async fn sensors_history(lake: &Lake) -> Result<(i64, Vec<Versioned<S
     }
 }
 
-/// Brings the tables `sites` and `sensors` to what the files say. Missing tables are created.
+/// The table `quality_rules` with its history, and its version; -1 where there is none.
+pub(crate) async fn rules_history(lake: &Lake) -> Result<(i64, Vec<Versioned<RuleRow>>), RegisterError> {
+    match Table::open(lake, TableName::QualityRules).await? {
+        None => Ok((-1, Vec::new())),
+        Some(table) => Ok((table.version(), history_of(lake, &table, table::rules_of).await?)),
+    }
+}
+
+/// Brings the tables `sites`, `sensors` and `quality_rules` to what the files say. Missing tables are created.
 ///
 /// # Errors
 /// [`RegisterError::Wrong`] with everything that is wrong with the files; nothing is written then.
 pub async fn register(lake: &Lake, files: &RegisterFiles) -> Result<RegisterOutcome, RegisterError> {
     let sites_table = Table::open_or_create(lake, TableName::Sites).await?;
     let sensors_table = Table::open_or_create(lake, TableName::Sensors).await?;
-    let Some((sites, sensors)) = read_files(files).await? else { return Ok(RegisterOutcome::default()) };
+    let rules_table = Table::open_or_create(lake, TableName::QualityRules).await?;
+    let Some((sites, sensors, rules)) = read_files(files).await? else { return Ok(RegisterOutcome::default()) };
     let history = history_of(lake, &sensors_table, table::sensors_of).await?;
     refuse_what_readings_forbid(lake, &files.sensors, &history, &sensors).await?;
     let sites = Replacement {
@@ -182,12 +200,19 @@ pub async fn register(lake: &Lake, files: &RegisterFiles) -> Result<RegisterOutc
         write: table::sensors_batch,
     };
     let sensors = sensors.commit(lake, sensors_table).await?;
-    Ok(RegisterOutcome { found: true, sites, sensors })
+    let rules = Replacement {
+        rows: rules.into_iter().map(|line| line.row).collect(),
+        key: RuleRow::key,
+        read: table::rules_of,
+        write: table::rules_batch,
+    };
+    let rules = rules.commit(lake, rules_table).await?;
+    Ok(RegisterOutcome { found: true, sites, sensors, rules })
 }
 
-type FileRows = (Vec<Lined<SiteRow>>, Vec<Lined<SensorRow>>);
+type FileRows = (Vec<Lined<SiteRow>>, Vec<Lined<SensorRow>>, Vec<Lined<RuleRow>>);
 
-/// Both files' rows; `None` where neither is there and nobody asked for them.
+/// All files' rows; `None` where neither is there and nobody asked for them.
 async fn read_files(files: &RegisterFiles) -> Result<Option<FileRows>, RegisterError> {
     let absent = |read: &Result<_, std::io::Error>| {
         read.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
@@ -199,7 +224,12 @@ async fn read_files(files: &RegisterFiles) -> Result<Option<FileRows>, RegisterE
     }
     let sites = text_of(&files.sites, sites)?;
     let sensors = text_of(&files.sensors, sensors)?;
-    parse(files, &sites, &sensors).map(Some).map_err(RegisterError::Wrong)
+    // Without rules of its own a city has the built-in ones.
+    let rules = match tokio::fs::read(&files.rules).await {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !files.rules_required => None,
+        read => Some(text_of(&files.rules, read)?),
+    };
+    parse(files, &sites, &sensors, rules.as_deref()).map(Some).map_err(RegisterError::Wrong)
 }
 
 fn text_of(path: &Path, read: Result<Vec<u8>, std::io::Error>) -> Result<String, RegisterError> {
@@ -217,14 +247,22 @@ fn text_of(path: &Path, read: Result<Vec<u8>, std::io::Error>) -> Result<String,
     })
 }
 
-fn parse(files: &RegisterFiles, sites: &str, sensors: &str) -> Result<FileRows, Vec<RegisterProblem>> {
+fn parse(
+    files: &RegisterFiles,
+    sites: &str,
+    sensors: &str,
+    rules: Option<&str>,
+) -> Result<FileRows, Vec<RegisterProblem>> {
     let sites = rows::read_sites(&files.sites, sites);
     let known =
         sites.as_ref().ok().map(|sites| sites.iter().map(|line| line.row.site.as_str()).collect::<BTreeSet<_>>());
     let sensors = rows::read_sensors(&files.sensors, sensors, known.as_ref());
-    match (sites, sensors) {
-        (Ok(sites), Ok(sensors)) => Ok((sites, sensors)),
-        (sites, sensors) => Err([sites.err(), sensors.err()].into_iter().flatten().flatten().collect()),
+    let rules = rules.map_or_else(|| Ok(Vec::new()), |text| rules::read_rules(&files.rules, text));
+    match (sites, sensors, rules) {
+        (Ok(sites), Ok(sensors), Ok(rules)) => Ok((sites, sensors, rules)),
+        (sites, sensors, rules) => {
+            Err([sites.err(), sensors.err(), rules.err()].into_iter().flatten().flatten().collect())
+        }
     }
 }
 

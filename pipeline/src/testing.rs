@@ -47,7 +47,8 @@ impl Place {
         let path = |name: &str| self.folder.path().join(name);
         std::fs::write(path("sites.csv"), sites).expect("written");
         std::fs::write(path("sensors.csv"), sensors).expect("written");
-        RegisterFiles { sites: path("sites.csv"), sensors: path("sensors.csv"), required: true }
+        let (sites, sensors, rules) = (path("sites.csv"), path("sensors.csv"), path("quality.csv"));
+        RegisterFiles { sites, sensors, rules, rules_required: false, required: true }
     }
 
     /// Registers sensors at one site, given as lines `id-without-site,unit,kind,class,low,high`.

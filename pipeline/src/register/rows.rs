@@ -1,7 +1,6 @@
 //! The rows of the register: a site, a sensor; how a line of a file becomes one.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -29,13 +28,13 @@ macro_rules! words {
             }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Display for $name {
+            fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 formatter.write_str(self.word())
             }
         }
 
-        impl FromStr for $name {
+        impl std::str::FromStr for $name {
             type Err = String;
 
             fn from_str(word: &str) -> Result<Self, String> {
@@ -47,6 +46,8 @@ macro_rules! words {
         }
     };
 }
+
+pub(super) use words;
 
 words! {
     /// What a sensor's values are: how they may be put together.

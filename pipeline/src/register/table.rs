@@ -1,4 +1,4 @@
-//! The register's rows as columns of the tables `sites` and `sensors`, and back.
+//! The register's rows as columns of the tables `sites`, `sensors` and `quality_rules`, and back.
 
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use tjern_lake::{TableName, schema};
 
 use super::history::Versioned;
 use super::rows::{SensorRow, SiteRow};
+use super::rules::RuleRow;
 use super::{Register, RegisterError};
 use crate::frames::texts;
 
@@ -50,6 +51,19 @@ pub(crate) fn sensors_batch(history: &[Versioned<SensorRow>]) -> Result<RecordBa
     ];
     columns.extend(validity(history));
     RecordBatch::try_new(schema::arrow(TableName::Sensors), columns)
+}
+
+pub(crate) fn rules_batch(history: &[Versioned<RuleRow>]) -> Result<RecordBatch, ArrowError> {
+    let text = |get: fn(&RuleRow) -> Option<&str>| text_column(history, get);
+    let mut columns = vec![
+        text(|row| Some(&row.sensors)),
+        text(|row| row.unit.as_deref()),
+        text(|row| Some(row.test.word())),
+        text(|row| row.months.as_deref()),
+        text(|row| Some(&row.parameters)),
+    ];
+    columns.extend(validity(history));
+    RecordBatch::try_new(schema::arrow(TableName::QualityRules), columns)
 }
 
 fn text_column<T>(history: &[Versioned<T>], get: fn(&T) -> Option<&str>) -> ArrayRef {
@@ -150,6 +164,22 @@ pub(crate) fn sensors_of(batch: &RecordBatch) -> Result<Vec<Versioned<SensorRow>
                 high: high(row),
                 sources: sources.get(row),
             },
+            valid_from_us: from(row).unwrap_or_default(),
+            valid_to_us: to(row),
+        })
+    };
+    (0..batch.num_rows()).map(row).collect::<Result<_, _>>().map_err(RegisterError::damaged)
+}
+
+pub(crate) fn rules_of(batch: &RecordBatch) -> Result<Vec<Versioned<RuleRow>>, RegisterError> {
+    let columns = Columns(batch);
+    let (sensors, unit, test) = (columns.text("sensors")?, columns.text("unit")?, columns.text("test")?);
+    let (months, parameters) = (columns.text("months")?, columns.text("parameters")?);
+    let (from, to) = (columns.time("valid_from")?, columns.time("valid_to")?);
+    let row = |row: usize| -> Result<_, String> {
+        let test = test.set(row).parse()?;
+        Ok(Versioned {
+            row: RuleRow::new(sensors.set(row), unit.get(row), test, months.get(row), parameters.set(row)),
             valid_from_us: from(row).unwrap_or_default(),
             valid_to_us: to(row),
         })

@@ -1,0 +1,1 @@
+//! Useful, not only conformant: on a real lake.
