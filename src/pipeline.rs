@@ -76,7 +76,11 @@ async fn once(job: Job, lake: &Lake, city: &City, dry_run: bool, stop: &Cancella
                 let minutes = quality::LEASE.as_secs() / 60;
                 return Ok(format!("quality: another process is at it (or was killed at it within {minutes} min)"));
             }
-            let left = if done.unfinished { "; others replaced some files meanwhile, which the next run looks at" } else { "" };
+            let left = if done.unfinished {
+                "; others replaced some files meanwhile, which the next run looks at"
+            } else {
+                ""
+            };
             Ok(format!(
                 "quality: {} readings got other flags, {} of {} files were rewritten{left}",
                 done.rows_changed, done.files_rewritten, done.files_seen

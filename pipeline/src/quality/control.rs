@@ -20,10 +20,12 @@ use datafusion::error::DataFusionError;
 use tjern_lake::{Commit, CommitError, DataFile, Lake, LakeError, Lease, Operation, Table, TableName};
 
 use super::pass::{Pass, Rewritten};
-use super::rules::{RULES_VERSION, Rulebook};
+use super::rules::{Margins, RULES_VERSION, Rulebook, SensorRules};
 use super::scope::{Scope, Sensors, Span};
 use crate::frames::FrameError;
-use crate::register::{RegisterError, RuleRow, SensorRow, Target, Versioned, register_of, rules_history, sensors_history};
+use crate::register::{
+    RegisterError, RuleRow, SensorRow, Target, Versioned, register_of, rules_history, sensors_history,
+};
 use crate::tables::ATTEMPTS_MAX;
 
 /// The version of `readings` up to which changes were seen.
@@ -109,7 +111,9 @@ pub enum ControlError {
     #[error("arrow: {0}")]
     Arrow(#[from] ArrowError),
     /// What was written is not what was read. Nothing was committed.
-    #[error("quality control read {read} rows and wrote {written}, or changed one: nothing was committed; hint: run it again, and report it with the log")]
+    #[error(
+        "quality control read {read} rows and wrote {written}, or changed one: nothing was committed; hint: run it again, and report it with the log"
+    )]
     Changed {
         /// Rows read.
         read: i64,
@@ -134,15 +138,25 @@ struct Basis {
 /// # Errors
 /// [`ControlError`]; what was not done is done by the next run.
 pub async fn control(lake: &Lake) -> Result<ControlOutcome, ControlError> {
+    control_within(lake, SensorRules::margins).await
+}
+
+/// The same with other margins, so that a test can see what happens with too narrow ones.
+pub(super) async fn control_within(
+    lake: &Lake,
+    margins: fn(&SensorRules) -> Margins,
+) -> Result<ControlOutcome, ControlError> {
     let Some(mut table) = Table::open(lake, TableName::Readings).await? else { return Ok(ControlOutcome::default()) };
     let basis = basis(lake, &table).await?;
-    let mut sensors = Sensors::new(&basis.rulebook);
+    let mut sensors = Sensors::new(&basis.rulebook, margins);
     let pass = Pass::new(lake)?;
     let seen = table.transaction(SEEN).unwrap_or(0);
     let changes = table.changes_since_but(seen, &[Operation::Compact, Operation::Quality]).await?;
     let mut scope = Scope::default();
     for sensor in basis.rulebook.register().iter().map(|row| row.id.as_str()) {
-        if (changes.unclear || basis.anew.contains(sensor)) && let Some(known) = sensors.get(sensor) {
+        if (changes.unclear || basis.anew.contains(sensor))
+            && let Some(known) = sensors.get(sensor)
+        {
             scope.touch(sensor, Span::ALL, known.margins);
         }
     }
@@ -166,8 +180,10 @@ pub async fn control(lake: &Lake) -> Result<ControlOutcome, ControlError> {
     let Some(lease) = Lease::take(lake, JOB, LEASE).await? else {
         return Ok(ControlOutcome { held_elsewhere: true, ..ControlOutcome::default() });
     };
-    let new: BTreeSet<String> = if changes.unclear { BTreeSet::new() } else { changes.added.iter().map(|file| file.path.clone()).collect() };
-    let work = Work { pass, sensors, scope, new, transactions, moved, pending: None, outcome: ControlOutcome::default() };
+    let new: BTreeSet<String> =
+        if changes.unclear { BTreeSet::new() } else { changes.added.iter().map(|file| file.path.clone()).collect() };
+    let work =
+        Work { pass, sensors, scope, new, transactions, moved, pending: None, outcome: ControlOutcome::default() };
     let result = work.all(&mut table).await;
     lease.give_back().await?;
     result
@@ -186,7 +202,8 @@ async fn basis(lake: &Lake, table: &Table) -> Result<Basis, ControlError> {
     let rulebook = Rulebook::new(register, read.collect::<Result<_, _>>()?);
     let applied = |name: &str| table.transaction(name).unwrap_or(i64::MIN);
     let all = applied(VERSION) != RULES_VERSION;
-    let mut anew: BTreeSet<String> = changed(&sensors, applied(REGISTER)).map(|row: &SensorRow| row.id.to_string()).collect();
+    let mut anew: BTreeSet<String> =
+        changed(&sensors, applied(REGISTER)).map(|row: &SensorRow| row.id.to_string()).collect();
     let targets: Vec<Target> =
         changed(&rules, applied(RULES)).filter_map(|row: &RuleRow| row.sensors.parse().ok()).collect();
     for row in rulebook.register().iter() {

@@ -7,7 +7,7 @@
 
 use polars::prelude::*;
 
-use super::flags::{FAIL, GOOD, NOT_EVALUATED, Bits, SUSPECT};
+use super::flags::{Bits, FAIL, GOOD, NOT_EVALUATED, SUSPECT};
 use super::rules::SensorRules;
 use super::series::seasonal;
 use crate::register::{Ends, Limits, Months, Parameters, Test};
@@ -22,6 +22,8 @@ const US_PER_SECOND: f64 = 1e6;
 
 /// What some tests say, as an expression of bits, and whether it looks at `month`.
 pub(super) struct Formula {
+    /// Columns that the tests look at, each computed once.
+    pub(super) columns: Vec<Expr>,
     pub(super) tests: Expr,
     pub(super) needs_months: bool,
 }
@@ -39,7 +41,7 @@ pub(super) fn of_a_point(rules: &SensorRules) -> Option<Formula> {
     }
     let climatology = seasons(rules, Test::Climatology, span);
     let tests = bits(range, Bits::Range) + bits(climatology, Bits::Climatology);
-    Some(Formula { tests, needs_months: seasonal(rules, &[Test::Range, Test::Climatology]) })
+    Some(Formula { columns: vec![], tests, needs_months: seasonal(rules, &[Test::Range, Test::Climatology]) })
 }
 
 /// How long after the value before it.
@@ -52,7 +54,7 @@ pub(super) fn of_a_gap(rules: &SensorRules) -> Option<Formula> {
         }
         _ => flag(NOT_EVALUATED),
     });
-    Some(Formula { tests: bits(gap, Bits::Gap), needs_months: seasonal(rules, &[Test::Gap]) })
+    Some(Formula { columns: vec![], tests: bits(gap, Bits::Gap), needs_months: seasonal(rules, &[Test::Gap]) })
 }
 
 /// What goes out and back again: a spike; for a counter, what the readings on both sides of it
@@ -67,7 +69,8 @@ pub(super) fn of_a_spike(rules: &SensorRules) -> Option<Formula> {
         let backward = seasons(rules, Test::Backward, |_| {
             when(near.clone().and(down.clone().or(up.clone()))).then(flag(FAIL)).otherwise(flag(NOT_EVALUATED))
         });
-        return Some(Formula { tests: bits(backward, Bits::Backward), needs_months: seasonal(rules, &[Test::Backward]) });
+        let needs_months = seasonal(rules, &[Test::Backward]);
+        return Some(Formula { columns: vec![], tests: bits(backward, Bits::Backward), needs_months });
     }
     rules.lines(Test::Spike).next()?;
     let (came, went) = (col("value") - before("value"), after("value") - col("value"));
@@ -79,7 +82,7 @@ pub(super) fn of_a_spike(rules: &SensorRules) -> Option<Formula> {
         Parameters::Spike(limits) => when(near.clone()).then(above(&size, limits)).otherwise(flag(NOT_EVALUATED)),
         _ => flag(NOT_EVALUATED),
     });
-    Some(Formula { tests: bits(spike, Bits::Spike), needs_months: seasonal(rules, &[Test::Spike]) })
+    Some(Formula { columns: vec![], tests: bits(spike, Bits::Spike), needs_months: seasonal(rules, &[Test::Spike]) })
 }
 
 /// What a stretch of readings says: rate of change, flat line, attenuated signal, exposure; of a
@@ -90,7 +93,26 @@ pub(super) fn of_a_stretch(rules: &SensorRules) -> Option<Formula> {
     let wanted = TESTS.into_iter().filter(|test| rules.lines(*test).next().is_some());
     let tests = wanted.map(|test| bits(seasons(rules, test, |parameters| stretch(rules, parameters)), Bits::of(test)));
     let tests = tests.reduce(|one, other| one + other)?;
-    Some(Formula { tests, needs_months: seasonal(rules, &TESTS) })
+    let lines = TESTS.into_iter().flat_map(|test| rules.lines(test)).map(|(_, parameters)| parameters);
+    let mut windows: Vec<Window> = lines.flat_map(windows_of).collect();
+    windows.sort_unstable_by_key(|window| (window.period_us, window.closed == ClosedWindow::Both));
+    windows.dedup();
+    let columns = windows.into_iter().flat_map(Window::columns).collect();
+    Some(Formula { columns, tests, needs_months: seasonal(rules, &TESTS) })
+}
+
+/// The windows that a test looks at.
+fn windows_of(parameters: Parameters) -> Vec<Window> {
+    match parameters {
+        Parameters::Flat { suspect_us, fail_us, .. } => {
+            let window = |period_us| Window { period_us, closed: ClosedWindow::Both };
+            suspect_us.into_iter().chain(fail_us).map(window).collect()
+        }
+        Parameters::Attenuated { period_us, .. } | Parameters::Exposure { period_us, .. } => {
+            vec![Window { period_us, closed: ClosedWindow::Right }]
+        }
+        _ => vec![],
+    }
 }
 
 fn stretch(rules: &SensorRules, parameters: Parameters) -> Expr {
@@ -105,7 +127,9 @@ fn stretch(rules: &SensorRules, parameters: Parameters) -> Expr {
             let limits = Limits { suspect: limits.suspect.map(a_second), fail: limits.fail.map(a_second) };
             when(near_before(rules)).then(above(&rate, limits)).otherwise(flag(NOT_EVALUATED))
         }
-        Parameters::Flat { suspect_us, fail_us, tolerance, above } => flat(rules, [suspect_us, fail_us], tolerance, above),
+        Parameters::Flat { suspect_us, fail_us, tolerance, above } => {
+            flat(rules, [suspect_us, fail_us], tolerance, above)
+        }
         Parameters::Attenuated { limits, period_us, count } => {
             let window = Window { period_us, closed: ClosedWindow::Right };
             let enough = match count {
@@ -121,7 +145,9 @@ fn stretch(rules: &SensorRules, parameters: Parameters) -> Expr {
             let back = when(col("value").lt(before("value"))).then(flag(SUSPECT)).otherwise(flag(GOOD));
             when(near_before(rules)).then(back).otherwise(flag(NOT_EVALUATED))
         }
-        Parameters::Off | Parameters::Span { .. } | Parameters::Spike(_) | Parameters::Gap { .. } => flag(NOT_EVALUATED),
+        Parameters::Off | Parameters::Span { .. } | Parameters::Spike(_) | Parameters::Gap { .. } => {
+            flag(NOT_EVALUATED)
+        }
     }
 }
 
@@ -149,37 +175,48 @@ fn flat(rules: &SensorRules, after_us: [Option<i64>; 2], tolerance: f64, above: 
 }
 
 /// The readings of a period that ends with the reading.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Window {
     period_us: i64,
     closed: ClosedWindow,
 }
 
 impl Window {
-    fn options(self) -> RollingOptionsDynamicWindow {
-        RollingOptionsDynamicWindow {
+    fn name(self, what: &str) -> String {
+        format!("{what} {:?} {}", self.closed, self.period_us)
+    }
+
+    /// What the tests ask of it.
+    fn columns(self) -> [Expr; 3] {
+        let options = || RollingOptionsDynamicWindow {
             window_size: Duration::new(self.period_us),
             min_periods: 1,
             closed_window: self.closed,
             fn_params: None,
-        }
+        };
+        let time = || col("time");
+        let range = col("value").rolling_max_by(time(), options()) - col("value").rolling_min_by(time(), options());
+        // A sum of ones, which is exact.
+        let count = (col("value") * lit(0.0) + lit(1.0)).rolling_sum_by(time(), options());
+        let first_us = time().rolling_min_by(time(), options());
+        [range.alias(self.name("range")), count.alias(self.name("count")), first_us.alias(self.name("first"))]
     }
 
     fn range(self) -> Expr {
-        col("value").rolling_max_by(col("time"), self.options()) - col("value").rolling_min_by(col("time"), self.options())
+        col(self.name("range"))
     }
 
-    /// How many readings: a sum of ones, which is exact.
+    /// How many readings.
     fn count(self) -> Expr {
-        (col("value") * lit(0.0) + lit(1.0)).rolling_sum_by(col("time"), self.options())
+        col(self.name("count"))
     }
 
+    /// Whether readings reach back to its beginning, and are as many as the interval lets expect.
     fn is_covered(self, rules: &SensorRules) -> Expr {
-        let first_us = col("time").rolling_min_by(col("time"), self.options());
-        let covered = (col("time") - first_us).gt_eq(lit(self.period_us / 100 * COVERED_PERCENT));
-        // Half of what the interval promises.
-        let promised = rules.interval_us.filter(|interval_us| *interval_us > 0).map_or(0, |interval_us| self.period_us / interval_us);
-        let least = STRETCH_READINGS_MIN.max(promised / 2);
+        let covered = (col("time") - col(self.name("first"))).gt_eq(lit(self.period_us / 100 * COVERED_PERCENT));
+        let interval_us = rules.interval_us.filter(|interval_us| *interval_us > 0);
+        let half = interval_us.map_or(0, |interval_us| self.period_us / interval_us / 2);
+        let least = STRETCH_READINGS_MIN.max(half);
         covered.and(self.count().gt_eq(lit(least).cast(DataType::Float64)))
     }
 }
@@ -187,7 +224,11 @@ impl Window {
 /// The lines of a test, each in its months; 0 in the others.
 fn seasons(rules: &SensorRules, test: Test, formula: impl Fn(Parameters) -> Expr) -> Expr {
     rules.lines(test).fold(flag(NOT_EVALUATED), |otherwise, (months, parameters)| {
-        if months == Months::ALL { formula(parameters) } else { when(within(months)).then(formula(parameters)).otherwise(otherwise) }
+        if months == Months::ALL {
+            formula(parameters)
+        } else {
+            when(within(months)).then(formula(parameters)).otherwise(otherwise)
+        }
     })
 }
 

@@ -64,7 +64,8 @@ impl Pass {
         sensors: &mut Sensors<'_>,
         scope: &mut Scope,
     ) -> Result<(), ControlError> {
-        let rows = self.context.read_table(table.provider_of(vec![file.clone()]))?.select_columns(&["sensor", "time"])?;
+        let rows =
+            self.context.read_table(table.provider_of(vec![file.clone()]))?.select_columns(&["sensor", "time"])?;
         let mut batches = rows.execute_stream().await?;
         loop {
             let batch = match batches.try_next().await {
@@ -146,7 +147,10 @@ impl Pass {
         Walk { sensors, scope: &scope }
             .run(rows.execute_stream().await?, |judged: Judged| {
                 let from = column(&judged.rows, FILE).as_primitive::<Int32Type>();
-                writing.iter_mut().enumerate().try_for_each(|(number, writing)| writing.take(&judged, from, number_of(number)))
+                writing
+                    .iter_mut()
+                    .enumerate()
+                    .try_for_each(|(number, writing)| writing.take(&judged, from, number_of(number)))
             })
             .await?;
         let mut rewritten = Rewritten::default();
@@ -232,7 +236,8 @@ fn is_gone(error: &DataFusionError) -> bool {
 /// The rows that the scope's sensors need.
 fn inside(scope: &Scope, reads: &[Span]) -> Expr {
     let moment = |time_us: i64| lit(ScalarValue::TimestampMicrosecond(Some(time_us), Some("UTC".into())));
-    let spans = reads.iter().map(|span| col("time").gt_eq(moment(span.from_us)).and(col("time").lt_eq(moment(span.to_us))));
+    let spans =
+        reads.iter().map(|span| col("time").gt_eq(moment(span.from_us)).and(col("time").lt_eq(moment(span.to_us))));
     let time = spans.reduce(Expr::or).unwrap_or_else(|| lit(false));
     let names = scope.sensors();
     let sensors = if names.len() <= LISTED_SENSORS_MAX {
@@ -280,7 +285,14 @@ struct Rows {
 
 impl Rows {
     fn add(&mut self, rows: &RecordBatch) -> Result<(), ControlError> {
-        let kept = rows.schema().fields().iter().zip(rows.columns()).filter(|(field, _)| !OURS.contains(&field.name().as_str())).map(|(_, column)| column.clone()).collect::<Vec<_>>();
+        let kept = rows
+            .schema()
+            .fields()
+            .iter()
+            .zip(rows.columns())
+            .filter(|(field, _)| !OURS.contains(&field.name().as_str()))
+            .map(|(_, column)| column.clone())
+            .collect::<Vec<_>>();
         let mut hashes = vec![0; rows.num_rows()];
         create_hashes(&kept, &RandomState::default(), &mut hashes)?;
         self.count += i64::try_from(rows.num_rows()).unwrap_or(i64::MAX);

@@ -29,7 +29,8 @@ const REACH_INTERVALS: i64 = 3;
 const GAP_INTERVALS: i64 = 2;
 
 static BUILT_IN: LazyLock<Vec<Rule>> = LazyLock::new(|| {
-    let lines = read_rules(Path::new("defaults.csv"), include_str!("defaults.csv")).expect("the built-in rules are right");
+    let lines =
+        read_rules(Path::new("defaults.csv"), include_str!("defaults.csv")).expect("the built-in rules are right");
     lines.into_iter().map(|line| line.row.rule().expect("read once already")).collect()
 });
 
@@ -165,7 +166,9 @@ impl SensorRules {
                 let (before_us, after_us) = match parameters {
                     Parameters::Off | Parameters::Span { .. } => (0, 0),
                     Parameters::Gap { longer_us } => (longer_us, 0),
-                    Parameters::On | Parameters::Spike(_) | Parameters::Rate { .. } => (2 * self.reach_us, self.reach_us),
+                    Parameters::On | Parameters::Spike(_) | Parameters::Rate { .. } => {
+                        (2 * self.reach_us, self.reach_us)
+                    }
                     Parameters::Flat { suspect_us, fail_us, .. } => {
                         (suspect_us.max(fail_us).unwrap_or(0) + self.reach_us, self.reach_us)
                     }

@@ -49,18 +49,19 @@ pub(super) struct Known {
 #[derive(Debug)]
 pub(super) struct Sensors<'a> {
     rulebook: &'a Rulebook,
+    margins: fn(&SensorRules) -> Margins,
     known: HashMap<String, Option<Known>>,
 }
 
 impl<'a> Sensors<'a> {
-    pub(super) fn new(rulebook: &'a Rulebook) -> Self {
-        Self { rulebook, known: HashMap::new() }
+    pub(super) fn new(rulebook: &'a Rulebook, margins: fn(&SensorRules) -> Margins) -> Self {
+        Self { rulebook, margins, known: HashMap::new() }
     }
 
     pub(super) fn get(&mut self, sensor: &str) -> Option<&Known> {
         if !self.known.contains_key(sensor) {
             let rules = self.rulebook.of(sensor);
-            let known = rules.map(|rules| Known { margins: rules.margins(), rules });
+            let known = rules.map(|rules| Known { margins: (self.margins)(&rules), rules });
             self.known.insert(sensor.to_owned(), known);
         }
         self.known.get(sensor).and_then(Option::as_ref)
@@ -68,7 +69,8 @@ impl<'a> Sensors<'a> {
 
     /// Adds a span of every registered sensor between two names to a scope.
     pub(super) fn touch_all(&mut self, names: Option<&(String, String)>, changed: Span, scope: &mut Scope) {
-        let within = |name: &str| names.is_none_or(|(least, greatest)| least.as_str() <= name && name <= greatest.as_str());
+        let within =
+            |name: &str| names.is_none_or(|(least, greatest)| least.as_str() <= name && name <= greatest.as_str());
         let all: Vec<String> = self.rulebook.register().iter().map(|row| row.id.to_string()).collect();
         for name in all.into_iter().filter(|name| within(name)) {
             if let Some(margins) = self.get(&name).map(|known| known.margins) {
@@ -145,9 +147,11 @@ impl Scope {
         let cut = |spans: &[Span]| -> Vec<Span> {
             let pairs = hulls.iter().flat_map(|hull| spans.iter().map(move |span| (hull, span)));
             let cut = pairs.filter(|(hull, span)| hull.overlaps(**span));
-            cut.map(|(hull, span)| Span { from_us: hull.from_us.max(span.from_us), to_us: hull.to_us.min(span.to_us) }).collect()
+            cut.map(|(hull, span)| Span { from_us: hull.from_us.max(span.from_us), to_us: hull.to_us.min(span.to_us) })
+                .collect()
         };
-        let touched = self.sensors.iter().filter(|(name, _)| names(name)).map(|(name, spans)| (name.clone(), few(cut(spans))));
+        let touched =
+            self.sensors.iter().filter(|(name, _)| names(name)).map(|(name, spans)| (name.clone(), few(cut(spans))));
         Self { sensors: touched.filter(|(_, spans)| !spans.is_empty()).collect() }
     }
 }
@@ -175,8 +179,11 @@ fn few(mut spans: Vec<Span>) -> Vec<Span> {
     if apart.len() <= SPANS_MAX {
         return apart;
     }
-    let mut holes: Vec<(i64, usize)> =
-        apart.windows(2).enumerate().map(|(index, pair)| (pair[1].from_us.saturating_sub(pair[0].to_us), index)).collect();
+    let mut holes: Vec<(i64, usize)> = apart
+        .windows(2)
+        .enumerate()
+        .map(|(index, pair)| (pair[1].from_us.saturating_sub(pair[0].to_us), index))
+        .collect();
     holes.sort_unstable_by(|one, other| other.cmp(one));
     let kept: BTreeSet<usize> = holes.into_iter().take(SPANS_MAX - 1).map(|(_, index)| index).collect();
     let mut closed: Vec<Span> = Vec::with_capacity(SPANS_MAX);

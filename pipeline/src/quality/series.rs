@@ -47,7 +47,9 @@ pub(crate) fn flags(series: &Series, rules: &SensorRules) -> PolarsResult<Vec<i3
     counting.apply(formulas::of_a_gap(rules), &mut tests)?;
     let usable = Part::of(series, |row| series.counts[row] && series.value[row].is_some() && !failed(tests[row]));
     usable.apply(formulas::of_a_spike(rules), &mut tests)?;
-    let steady = Part::of(series, |row| series.counts[row] && series.value[row].is_some() && !failed(tests[row]));
+    // What stands out alone is nobody's neighbour, suspect or failed.
+    let alone = |tests: i32| failed(tests) || Bits::Spike.get(tests) >= SUSPECT;
+    let steady = Part::of(series, |row| series.counts[row] && series.value[row].is_some() && !alone(tests[row]));
     steady.apply(formulas::of_a_stretch(rules), &mut tests)?;
     Ok(tests)
 }
@@ -55,8 +57,7 @@ pub(crate) fn flags(series: &Series, rules: &SensorRules) -> PolarsResult<Vec<i3
 /// Whether a reading is no measurement, whatever its neighbours say: nothing but its own tests and
 /// spikes are evaluated when this is asked, and a gap says nothing of a value.
 const fn failed(tests: i32) -> bool {
-    let places =
-        [Bits::Range, Bits::Came, Bits::Climatology, Bits::Event, Bits::Spike, Bits::Backward];
+    let places = [Bits::Range, Bits::Came, Bits::Climatology, Bits::Event, Bits::Spike, Bits::Backward];
     let mut index = 0;
     while index < places.len() {
         if places[index].get(tests) == FAIL {
@@ -97,7 +98,8 @@ impl Part {
         }
         columns.push(Column::new("time".into(), self.time_us));
         columns.push(Column::new("value".into(), self.value));
-        let frame = DataFrame::new(self.rows.len(), columns)?.lazy().select([formula.tests.alias("tests")]).collect()?;
+        let frame = DataFrame::new(self.rows.len(), columns)?.lazy().with_columns(formula.columns);
+        let frame = frame.select([formula.tests.alias("tests")]).collect()?;
         let found = frame.column("tests")?.as_materialized_series().i32()?.clone();
         for (row, found) in self.rows.into_iter().zip(found.iter()) {
             tests[row] |= found.unwrap_or(0);

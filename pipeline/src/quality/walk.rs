@@ -195,7 +195,8 @@ fn judge(
             let in_scope = spans.iter().any(|span| span.contains(times[*row]));
             if in_scope && range.contains(row) && level.value(*row) != VALIDATED {
                 let quality = if value.is_some() { aggregate(tests) } else { Quality::Missing };
-                new[row - range.start] = (quality.code(), (tests != 0).then_some(tests), PROVISIONAL.max(level.value(*row)));
+                new[row - range.start] =
+                    (quality.code(), (tests != 0).then_some(tests), PROVISIONAL.max(level.value(*row)));
             }
         }
     }

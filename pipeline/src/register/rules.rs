@@ -421,12 +421,14 @@ fn hint(column: &str, test: Test) -> &'static str {
 fn refuse_overlaps(path: &Path, rows: &[Lined<RuleRow>]) -> Vec<RegisterProblem> {
     let mut problems = Vec::new();
     for (index, line) in rows.iter().enumerate() {
-        let months = |row: &RuleRow| row.months.as_deref().and_then(|months| months.parse().ok()).unwrap_or(Months::ALL);
+        let months =
+            |row: &RuleRow| row.months.as_deref().and_then(|months| months.parse().ok()).unwrap_or(Months::ALL);
         let same = |other: &RuleRow| {
             (&other.sensors, &other.unit, other.test) == (&line.row.sensors, &line.row.unit, line.row.test)
                 && other.key() != line.row.key()
         };
-        let other = rows[..index].iter().find(|other| same(&other.row) && months(&other.row).overlaps(months(&line.row)));
+        let other =
+            rows[..index].iter().find(|other| same(&other.row) && months(&other.row).overlaps(months(&line.row)));
         if let Some(other) = other {
             problems.push(RegisterProblem {
                 path: path.to_owned(),
