@@ -103,7 +103,7 @@ impl City {
             rollup_every: file.rollup.every.duration(),
             vacuum_every: file.vacuum.every.duration(),
             retention: file.vacuum.retention.duration(),
-            register: file.register.files(&folder),
+            register: file.register.files(&folder, &timezone),
             publish: file.publish.unwrap_or_else(default_publications),
             timezone: timezone.clone(),
         };
