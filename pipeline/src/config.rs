@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer};
 use tjern_readings::configuration::{Period, Span};
 use tjern_readings::sensor::{SensorId, is_part};
 
+use crate::jobs::Schedule;
 use crate::publish::{Dataset, Licence};
 use crate::register::{OptionalFile, RegisterFiles};
 
@@ -224,6 +225,12 @@ pub fn default_publications() -> Vec<PublishSection> {
 }
 
 impl PublishSection {
+    /// When a release is due.
+    #[must_use]
+    pub fn schedule(&self) -> Schedule {
+        self.every.into()
+    }
+
     /// The dataset that is meant.
     #[must_use]
     pub fn dataset(&self) -> Dataset {
