@@ -9,6 +9,7 @@ use tjern_gateway::cli::{GatewayCommand, start_log};
 use tjern_queries::Format;
 use tracing_subscriber::EnvFilter;
 
+use crate::pipeline::PipelineCommand;
 use crate::{pipeline, query, serve, up};
 
 /// What a daemon and a job say: their own lines. What libraries say of themselves (and Delta of a
@@ -43,7 +44,8 @@ enum Command {
     #[command(subcommand)]
     Gateway(GatewayCommand),
     /// Works on the lake: each job once, to the end, or all on their schedules
-    Pipeline(PipelineArguments),
+    #[command(subcommand)]
+    Pipeline(PipelineCommand),
     /// Asks one SQL query
     Query(QueryArguments),
     /// Serves the residents' pages and the staff's SQL
@@ -68,23 +70,6 @@ pub(crate) struct UpArguments {
     /// Where the staff's SQL and metrics are, in place of what the configuration says
     #[arg(long, value_name = "ADDR")]
     pub(crate) staff: Option<SocketAddr>,
-}
-
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  tjern pipeline ingest --config tjern.toml\n  tjern pipeline vacuum --dry-run --config tjern.toml\n  tjern pipeline run --config tjern.toml\n\n\
-    Every job but `run` works once, to the end. Exit status: 0 done (also with nothing to do), 1 failed, 2 wrong\n\
-    usage or configuration."
-)]
-struct PipelineArguments {
-    /// Which job
-    #[arg(value_enum)]
-    job: pipeline::Job,
-    /// With `vacuum`: only print what would be removed, a key a line
-    #[arg(long)]
-    dry_run: bool,
-    #[command(flatten)]
-    config: ConfigArgument,
 }
 
 #[derive(Debug, Args)]
@@ -133,9 +118,9 @@ pub(crate) async fn execute(arguments: Arguments) -> ExitCode {
             log_at(WARN);
             Box::pin(up::up(arguments)).await
         }
-        Command::Pipeline(arguments) => {
+        Command::Pipeline(command) => {
             log_at(INFO);
-            Box::pin(pipeline::execute(arguments.job, &arguments.config.config, arguments.dry_run)).await
+            Box::pin(pipeline::execute(command)).await
         }
         Command::Query(arguments) => {
             log_at(WARN);

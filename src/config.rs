@@ -9,12 +9,12 @@ use serde::Deserialize;
 use serde_spanned::Spanned;
 use tjern_gateway::config::Config as GatewayConfig;
 use tjern_pipeline::config::{
-    CompactSection, IngestSection, PublishSection, RegisterSection, RollupSection, VacuumSection, default_publications,
+    CompactSection, IngestSection, PublishSection, QualitySection, RegisterSection, RollupSection, VacuumSection, default_publications,
 };
 use tjern_pipeline::ingest::IngestSettings;
-use tjern_pipeline::jobs::JobSettings;
+use tjern_pipeline::jobs::{JobSettings, Schedules};
 use tjern_queries::{ServeConfig, Tokens};
-use tjern_readings::configuration::{ConfigError, ConfigText, Problem};
+use tjern_readings::configuration::{ConfigError, ConfigText, Period, Problem};
 use tjern_readings::store::LakeUrl;
 
 use crate::failure::Failure;
@@ -24,6 +24,9 @@ const VERSION: i64 = 1;
 
 /// The city's time zone where none is named.
 pub(crate) const TIMEZONE: &str = "Europe/Oslo";
+
+/// How often the register's files are looked at.
+const REGISTER_EVERY: Period = Period::from_seconds(60);
 
 /// The file as it is written.
 #[derive(Debug, Deserialize)]
@@ -44,6 +47,8 @@ struct File {
     ingest: IngestSection,
     #[serde(default)]
     compact: CompactSection,
+    #[serde(default)]
+    quality: QualitySection,
     #[serde(default)]
     rollup: RollupSection,
     #[serde(default)]
@@ -98,12 +103,16 @@ impl City {
                 hole_patience: file.ingest.hole_patience.0,
                 landing_grace: file.ingest.landing_grace.0,
             },
-            ingest_every: file.ingest.every.duration(),
-            compact_every: file.compact.every.duration(),
-            rollup_every: file.rollup.every.duration(),
-            vacuum_every: file.vacuum.every.duration(),
+            when: Schedules {
+                ingest: file.ingest.every.into(),
+                register: REGISTER_EVERY.into(),
+                quality: file.quality.every.into(),
+                rollup: file.rollup.every.into(),
+                compact: file.compact.every.into(),
+                vacuum: file.vacuum.every.into(),
+            },
             retention: file.vacuum.retention.duration(),
-            register: file.register.files(&folder),
+            register: file.register.files(&folder, &timezone),
             publish: file.publish.unwrap_or_else(default_publications),
             timezone: timezone.clone(),
         };

@@ -20,4 +20,5 @@ pub mod rollup;
 mod tables;
 #[cfg(test)]
 mod testing;
+mod times;
 pub mod vacuum;

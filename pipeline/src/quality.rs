@@ -42,7 +42,7 @@ use crate::frames::{FrameError, texts};
 use crate::register::{Register, Rule, SensorRow};
 
 pub use control::{ControlError, ControlOutcome, LEASE, control};
-pub use rules::{RULES_VERSION, Rulebook, Spoilt};
+pub use rules::{RULES_VERSION, Rulebook};
 
 /// Why rows could not be evaluated.
 #[derive(Debug, thiserror::Error)]

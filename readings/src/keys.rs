@@ -9,6 +9,7 @@
 //! tables/<table>/                                         Delta tables
 //! open/<dataset>/<version>/…, open/<dataset>/latest.json  releases
 //! jobs/<job>.json                                         the lease of a job
+//! jobs/runs/<job>.json                                    how a job ran last
 //! ```
 //!
 //! Numbers are padded to 20 digits, so that keys sort as numbers do.
@@ -27,7 +28,7 @@ pub const QUARANTINE: &str = "quarantine";
 pub const TABLES: &str = "tables";
 /// The folder of published datasets.
 pub const OPEN: &str = "open";
-/// The folder of the jobs' leases.
+/// The folder of the jobs' leases, and of what is known of their runs.
 pub const JOBS: &str = "jobs";
 
 /// A run of numbers of one epoch, both ends included.
@@ -189,6 +190,18 @@ pub fn latest_release(dataset: &str) -> Path {
 #[must_use]
 pub fn lease(job: &str) -> Path {
     Path::from(format!("{JOBS}/{job}.json"))
+}
+
+/// The folder of how each job ran last.
+#[must_use]
+pub fn job_runs() -> Path {
+    Path::from(format!("{JOBS}/runs"))
+}
+
+/// How a job ran last.
+#[must_use]
+pub fn job_run(job: &str) -> Path {
+    Path::from(format!("{JOBS}/runs/{job}.json"))
 }
 
 fn parse_bounds(text: &str) -> Option<Bounds> {

@@ -1,9 +1,9 @@
 //! The job: what changed in `readings` is tested, and whatever else changes its flags by it.
 //!
 //! A commit of its own rewrites the files in which a flag differs; every other column of every row is
-//! the same, which is counted and hashed before it commits. Four transactions say how far this has
-//! come: the version of `readings` whose changes were seen, the newest word of the register's sensors
-//! and of its rules, and the version of the tests themselves. While these stand still only what came
+//! the same, which is counted and hashed before it commits. Five transactions say how far this has
+//! come: the version of `readings` whose changes were seen, the newest words of the register's sensors,
+//! rules and events, and the version of the tests themselves. While these stand still only what came
 //! since is looked at, and around it: work is bounded by what came and not by what lies there.
 //!
 //! Files that came since are written into one; an older one in which a flag changes is rewritten by
@@ -24,7 +24,8 @@ use super::rules::{Margins, RULES_VERSION, Rulebook, SensorRules};
 use super::scope::{Scope, Sensors, Span};
 use crate::frames::FrameError;
 use crate::register::{
-    RegisterError, RuleRow, SensorRow, Target, Versioned, register_of, rules_history, sensors_history,
+    EventRow, Events, Keyed, RegisterError, RuleRow, SensorRow, Target, Versioned, events_history, register_of, rules_history,
+    sensors_history,
 };
 use crate::tables::ATTEMPTS_MAX;
 
@@ -34,6 +35,8 @@ const SEEN: &str = "quality";
 const REGISTER: &str = "quality/register";
 /// The newest word of the register's rules that was applied, in microseconds.
 const RULES: &str = "quality/rules";
+/// The newest word of the register's events that was applied, in microseconds.
+const EVENTS: &str = "quality/events";
 /// The version of the tests.
 const VERSION: &str = "quality/version";
 
@@ -128,6 +131,7 @@ struct Basis {
     /// The newest words of sensors and rules.
     sensors_us: i64,
     rules_us: i64,
+    events_us: i64,
     /// The sensors whose every reading is judged anew.
     anew: BTreeSet<String>,
 }
@@ -171,6 +175,7 @@ pub(super) async fn control_within(
         (SEEN.to_owned(), table.version()),
         (REGISTER.to_owned(), basis.sensors_us),
         (RULES.to_owned(), basis.rules_us),
+        (EVENTS.to_owned(), basis.events_us),
         (VERSION.to_owned(), RULES_VERSION),
     ];
     let moved = !basis.anew.is_empty() || changes.added.len() > SEEN_FILES_MAX;
@@ -193,26 +198,29 @@ pub(super) async fn control_within(
 async fn basis(lake: &Lake, table: &Table) -> Result<Basis, ControlError> {
     let (_, sensors) = sensors_history(lake).await?;
     let (_, rules) = rules_history(lake).await?;
+    let events = events_history(lake).await?;
     let register = register_of(&sensors);
     let now = rules.iter().filter(|row| row.valid_to_us.is_none());
     let read = now.map(|row| {
         let wrong = |(column, what)| ControlError::Rule { sensors: row.row.sensors.clone(), column, what };
         row.row.rule().map_err(wrong)
     });
-    let rulebook = Rulebook::new(register, read.collect::<Result<_, _>>()?);
+    let held = events.iter().filter(|row| row.valid_to_us.is_none()).map(|row| row.row.row.clone());
+    let rulebook = Rulebook::new(register, read.collect::<Result<_, _>>()?).with_events(Events::of(held));
     let applied = |name: &str| table.transaction(name).unwrap_or(i64::MIN);
     let all = applied(VERSION) != RULES_VERSION;
     let mut anew: BTreeSet<String> =
         changed(&sensors, applied(REGISTER)).map(|row: &SensorRow| row.id.to_string()).collect();
     let targets: Vec<Target> =
         changed(&rules, applied(RULES)).filter_map(|row: &RuleRow| row.sensors.parse().ok()).collect();
+    let befallen = Events::of(changed(&events, applied(EVENTS)).map(|row: &Keyed<EventRow>| row.row.clone()));
     for row in rulebook.register().iter() {
-        if all || targets.iter().any(|target| meets(target, row)) {
+        if all || !befallen.of_sensor(row.id.as_str()).is_empty() || targets.iter().any(|target| meets(target, row)) {
             anew.insert(row.id.to_string());
         }
     }
-    let (sensors_us, rules_us) = (newest_us(&sensors), newest_us(&rules));
-    Ok(Basis { rulebook, sensors_us, rules_us, anew })
+    let (sensors_us, rules_us, events_us) = (newest_us(&sensors), newest_us(&rules), newest_us(&events));
+    Ok(Basis { rulebook, sensors_us, rules_us, events_us, anew })
 }
 
 fn meets(target: &Target, row: &SensorRow) -> bool {

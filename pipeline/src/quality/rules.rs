@@ -13,7 +13,7 @@ use std::sync::LazyLock;
 
 use tjern_readings::configuration::Period;
 
-use crate::register::{Ends, Kind, Months, Parameters, Register, Rule, SensorRow, Target, Test, read_rules};
+use crate::register::{Ends, Events, Kind, Months, NotGood, Parameters, Register, Rule, SensorRow, Target, Test, read_rules};
 
 /// The version of the tests and of the built-in rules. What was evaluated by another is evaluated
 /// again. To be raised with every change that can change a flag.
@@ -34,24 +34,12 @@ static BUILT_IN: LazyLock<Vec<Rule>> = LazyLock::new(|| {
     lines.into_iter().map(|line| line.row.rule().expect("read once already")).collect()
 });
 
-/// A span of time in which a sensor's readings are not good, whatever they say: the seam for the
-/// register's events.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Spoilt {
-    /// From this moment on.
-    pub from_us: i64,
-    /// Up to and without this one.
-    pub to_us: i64,
-    /// Whether readings in it fail; else they are suspect.
-    pub fails: bool,
-}
-
 /// The register as quality control needs it.
 #[derive(Debug, Clone, Default)]
 pub struct Rulebook {
     register: Register,
     rules: Vec<Rule>,
-    spoilt: HashMap<String, Vec<Spoilt>>,
+    events: Events,
 }
 
 /// The rules of one sensor.
@@ -62,7 +50,7 @@ pub(crate) struct SensorRules {
     pub(crate) interval_us: Option<i64>,
     pub(crate) counter: bool,
     pub(crate) reach_us: i64,
-    pub(crate) spoilt: Vec<Spoilt>,
+    pub(crate) not_good: Vec<NotGood>,
 }
 
 /// How far the flags of a reading depend on others.
@@ -78,13 +66,13 @@ impl Rulebook {
     /// The rules of a city.
     #[must_use]
     pub fn new(register: Register, rules: Vec<Rule>) -> Self {
-        Self { register, rules, spoilt: HashMap::new() }
+        Self { register, rules, events: Events::default() }
     }
 
-    /// The same, with spans in which sensors' readings are not good.
+    /// The same, with events in which sensors' readings are not good.
     #[must_use]
-    pub fn with_spoilt(mut self, spoilt: HashMap<String, Vec<Spoilt>>) -> Self {
-        self.spoilt = spoilt;
+    pub fn with_events(mut self, events: Events) -> Self {
+        self.events = events;
         self
     }
 
@@ -106,7 +94,7 @@ impl Rulebook {
             interval_us,
             counter: row.kind == Kind::Counter,
             reach_us: REACH_US.max(interval_us.unwrap_or(0).saturating_mul(REACH_INTERVALS)),
-            spoilt: self.spoilt.get(sensor).cloned().unwrap_or_default(),
+            not_good: self.events.of_sensor(sensor),
         };
         if let Some(interval_us) = interval_us {
             let longer_us = interval_us.saturating_mul(GAP_INTERVALS);

@@ -14,7 +14,8 @@ use polars::prelude::*;
 use super::flags::{Bits, FAIL, SUSPECT};
 use super::formulas;
 use super::rules::SensorRules;
-use crate::register::Test;
+use crate::register::{Test, not_good_at};
+use tjern_readings::reading::Quality;
 
 /// Readings of one sensor, sorted by time. Of several of one moment at most one counts.
 #[derive(Debug, Clone, Default)]
@@ -69,8 +70,11 @@ const fn failed(tests: i32) -> bool {
 }
 
 fn event(time_us: i64, rules: &SensorRules) -> i32 {
-    let spoilt = rules.spoilt.iter().filter(|spoilt| (spoilt.from_us..spoilt.to_us).contains(&time_us));
-    spoilt.map(|spoilt| if spoilt.fails { FAIL } else { SUSPECT }).max().unwrap_or(0)
+    match not_good_at(&rules.not_good, time_us) {
+        None => 0,
+        Some(Quality::Suspect) => SUSPECT,
+        Some(_) => FAIL,
+    }
 }
 
 /// Some readings of a series, all with a value.

@@ -77,6 +77,21 @@ words! {
     Personal = "personal",
 }
 
+words! {
+    /// Why a sensor's readings were no measurements for a while.
+    EventKind,
+    /// Somebody worked on it.
+    Maintenance = "maintenance",
+    /// It was in ice.
+    Ice = "ice",
+    /// It hung in the air.
+    OutOfWater = "out_of_water",
+    /// Somebody did it harm.
+    Vandalism = "vandalism",
+    /// Something else, which the note tells.
+    Other = "other",
+}
+
 impl Kind {
     /// Whether a reading's time is the end of what it stands for.
     #[must_use]
@@ -236,7 +251,7 @@ fn read_id(fields: &mut Fields<'_>, sites: Option<&BTreeSet<&str>>) -> Option<Se
     Some(id)
 }
 
-fn required_word<T: FromStr<Err = String>>(fields: &mut Fields<'_>, column: &str, hint: &str) -> Option<T> {
+pub(crate) fn required_word<T: FromStr<Err = String>>(fields: &mut Fields<'_>, column: &str, hint: &str) -> Option<T> {
     fields.required(column, hint)?;
     fields.parsed(column, hint, str::parse)?
 }

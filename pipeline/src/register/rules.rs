@@ -441,3 +441,62 @@ fn refuse_overlaps(path: &Path, rows: &[Lined<RuleRow>]) -> Vec<RegisterProblem>
     }
     problems
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn problems(lines: &str) -> Vec<String> {
+        let text = format!("sensors,test,months,parameters\n{lines}");
+        let told = read_rules(Path::new("quality.csv"), &text).err().unwrap_or_default();
+        told.iter().map(ToString::to_string).collect()
+    }
+
+    /// A misspelt limit would be one that is never checked.
+    #[test]
+    fn what_is_wrong_with_a_rule_is_told_with_its_place() {
+        let told = |line: &str| problems(line).join("\n");
+        assert_eq!(
+            told("tjern/t,spike,,suspect=1 fial=4"),
+            "quality.csv:2: column `parameters`: `spike` has no parameter `fial`; hint: like `suspect=1.5 fail=4`"
+        );
+        for (line, what) in [
+            ("t,spike,,fail=4", "column `sensors`"),
+            ("*/,spike,,fail=4", "neither a sensor nor"),
+            ("tjern/t,spike,13,fail=4", "`13` is no months"),
+            ("tjern/t,spike,,fail=NaN", "is no number"),
+            ("tjern/t,spike,,fail", "is not `key=value`"),
+            ("tjern/t,spike,,fail=1 fail=2", "stands there twice"),
+            ("tjern/t,spike,,per=1h", "neither `suspect` nor `fail`"),
+            ("tjern/t,spyke,,fail=1", "column `test`"),
+            ("tjern/t,range,,fail=5..1", "5 > 1"),
+            ("tjern/t,range,,fail=5", "is not `low..high`"),
+            ("tjern/t,flat_line,,fail=5h", "`tolerance` is missing"),
+            ("tjern/t,flat_line,,fail=5h tolerance=0", "not above 0"),
+            ("tjern/t,flat_line,,fail=60d tolerance=1", "longer than 31 days"),
+            ("tjern/t,backward,,yes", "neither `on` nor `off`"),
+            ("tjern/t,spike,6-8,fail=1\ntjern/t,spike,8,fail=2", "line 2 has some of these months"),
+            ("tjern/t,spike,,fail=1\ntjern/t,spike,,fail=2", "stands on line 2 already"),
+        ] {
+            assert!(told(line).contains(what), "{line}: {}", told(line));
+        }
+        assert_eq!(problems("tjern/t,spike,6-8,fail=1\ntjern/t,spike,11-3,fail=2\n*,spike,,off"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn months_go_over_the_new_year() {
+        let months: Months = "11-2,6".parse().expect("months");
+        let all: Vec<u8> = (0..14).filter(|month| months.contains(*month)).collect();
+        assert_eq!(all, [1, 2, 6, 11, 12]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_reader_panic(text in "[ -~\n]{0,200}", test in 0..Test::ALL.len()) {
+            let _ = read_rules(Path::new("quality.csv"), &text);
+            let _ = Parameters::read(Test::ALL[test], &text);
+            let _ = text.parse::<Months>();
+        }
+    }
+}

@@ -199,8 +199,10 @@ async fn without_files_there_is_nothing_to_do_unless_they_were_named() {
     let mut files = RegisterFiles {
         sites: "no/sites.csv".into(),
         sensors: "no/sensors.csv".into(),
-        rules: "no/quality.csv".into(),
-        rules_required: false,
+        rules: OptionalFile { path: "no/quality.csv".into(), required: false },
+        installations: OptionalFile { path: "no/installations.csv".into(), required: false },
+        events: OptionalFile { path: "no/events.csv".into(), required: false },
+        timezone: TimeZone::UTC,
         required: false,
     };
     assert!(!register(&place.lake, &files).await.expect("nothing to do").found);

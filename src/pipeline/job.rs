@@ -1,0 +1,91 @@
+//! A job once, to the end: what every command of a job shares.
+//!
+//! stderr gets a sentence of what was done; with `--json` stdout gets one line of JSON, also where it failed.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::json;
+use tjern_gateway::cli::stop_on_signals;
+use tjern_lake::{Lake, Table};
+use tjern_pipeline::jobs::once::{self, Finished};
+use tjern_pipeline::jobs::{Entry, JobError, Run, entries};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::City;
+use crate::failure::Failure;
+
+/// What every job is told.
+#[derive(Debug, Args)]
+pub(crate) struct JobArguments {
+    /// The configuration, a TOML file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// Write what was done as one line of JSON to stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// A city's lake, ready to be worked on, and the word to stop.
+pub(crate) struct Workplace {
+    pub(crate) city: City,
+    pub(crate) lake: Lake,
+    pub(crate) stop: CancellationToken,
+}
+
+impl Workplace {
+    /// Reads the configuration, opens the lake and hears signals.
+    pub(crate) async fn open(arguments: &JobArguments) -> Result<Self, Failure> {
+        let city = City::load(&arguments.config)?;
+        let lake = Lake::open(&city.lake).map_err(Failure::failed)?;
+        let stop = CancellationToken::new();
+        stop_on_signals(&stop).map_err(Failure::failed)?;
+        Table::create_all(&lake).await.map_err(Failure::failed)?;
+        Ok(Self { city, lake, stop })
+    }
+}
+
+/// Runs the job of a name.
+pub(crate) async fn execute(name: &str, arguments: &JobArguments) -> Result<(), Failure> {
+    let place = Workplace::open(arguments).await?;
+    let entries = entries(&place.city.jobs).into_iter().filter(|entry| entry.name == name);
+    run_all(entries.collect(), &place, arguments.json).await
+}
+
+/// Runs jobs one after the other. One that fails does not keep the others from their work.
+pub(crate) async fn run_all(entries: Vec<Entry>, place: &Workplace, json: bool) -> Result<(), Failure> {
+    let mut failure = None;
+    for mut entry in entries {
+        let Finished { run, error, .. } =
+            Box::pin(once::command(&entry.name, entry.job.as_mut(), &place.lake, &place.stop)).await;
+        if json {
+            write_line(&run)?;
+        }
+        match error {
+            None => eprintln!("{}: {}", entry.name, run.said),
+            Some(error) => {
+                let undone = run.not_done.as_deref().unwrap_or_default();
+                let text = format!("{}: {error}; not done: {undone}", entry.name);
+                let failed = if let JobError::Wrong(_) = error { Failure::wrong(text) } else { Failure::failed(text) };
+                failure.get_or_insert(failed);
+            }
+        }
+    }
+    failure.map_or(Ok(()), Err)
+}
+
+/// The documented line of `--json`.
+fn write_line(run: &Run) -> Result<(), Failure> {
+    #[expect(clippy::cast_precision_loss, reason = "a duration")]
+    let seconds = (run.ended.0 - run.began.0) as f64 / 1e6;
+    let mut line = json!({
+        "job": run.job, "outcome": run.outcome, "began": run.began, "ended": run.ended, "seconds": seconds,
+        "said": run.said, "did": run.did,
+    });
+    if let Some(error) = &run.error {
+        line["error"] = json!(error);
+        line["not_done"] = json!(run.not_done);
+    }
+    writeln!(std::io::stdout(), "{line}").map_err(Failure::failed)
+}

@@ -1,0 +1,34 @@
+//! `tjern pipeline vacuum`: removes what nobody needs any more, or only says what that would be.
+
+use std::io::Write;
+
+use clap::Args;
+use tjern_pipeline::jobs::list::vacuum_summary;
+use tjern_pipeline::vacuum::vacuum;
+
+use super::job::{self, JobArguments, Workplace};
+use crate::failure::Failure;
+
+/// What `vacuum` is told.
+#[derive(Debug, Args)]
+pub(crate) struct VacuumArguments {
+    /// Only print what would be removed, a key a line
+    #[arg(long, conflicts_with = "json")]
+    dry_run: bool,
+    #[command(flatten)]
+    job: JobArguments,
+}
+
+/// A dry run writes the keys of what would go to stdout, a line each.
+pub(crate) async fn execute(arguments: &VacuumArguments) -> Result<(), Failure> {
+    if !arguments.dry_run {
+        return job::execute("vacuum", &arguments.job).await;
+    }
+    let place = Workplace::open(&arguments.job).await?;
+    let tables = vacuum(&place.lake, place.city.jobs.retention, true).await.map_err(Failure::failed)?;
+    let keys = tables.iter().flat_map(|table| table.files.iter().chain(&table.log));
+    let text: String = keys.map(|key| format!("{key}\n")).collect();
+    std::io::stdout().write_all(text.as_bytes()).map_err(Failure::failed)?;
+    eprintln!("vacuum: {}", vacuum_summary(&tables, "would remove").said);
+    Ok(())
+}
