@@ -9,7 +9,8 @@ use serde::Deserialize;
 use serde_spanned::Spanned;
 use tjern_gateway::config::Config as GatewayConfig;
 use tjern_pipeline::config::{
-    CompactSection, IngestSection, PublishSection, QualitySection, RegisterSection, RollupSection, VacuumSection, default_publications,
+    CompactSection, IngestSection, PublishSection, QualitySection, RegisterSection, RollupSection, VacuumSection,
+    default_publications,
 };
 use tjern_pipeline::ingest::IngestSettings;
 use tjern_pipeline::jobs::{JobSettings, Schedules};

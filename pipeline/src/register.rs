@@ -38,8 +38,8 @@ pub use rules::{Ends, Limits, Months, Parameters, Rule, RuleRow, Target, Test, r
 use crate::tables::{ATTEMPTS_MAX, collect, engine};
 use file::Lined;
 use history::apply;
-pub(crate) use installations::Keyed;
 pub(crate) use history::{Versioned, newest};
+pub(crate) use installations::Keyed;
 pub(crate) use rules::read_rules;
 pub(crate) use table::register_of;
 
@@ -372,7 +372,8 @@ fn refuse_unknown_sensors(
     };
     let installed = installations.unwrap_or_default().iter();
     let installed = installed.map(|line| (&files.installations, line.line, line.row.row.sensor.as_str()));
-    let befell = events.unwrap_or_default().iter().map(|line| (&files.events, line.line, line.row.row.sensors.as_str()));
+    let befell =
+        events.unwrap_or_default().iter().map(|line| (&files.events, line.line, line.row.row.sensors.as_str()));
     let unknown = installed.chain(befell).filter(|(_, _, name)| !is_known(name));
     let problems: Vec<_> = unknown
         .map(|(file, line, name)| RegisterProblem {

@@ -24,8 +24,8 @@ use super::rules::{Margins, RULES_VERSION, Rulebook, SensorRules};
 use super::scope::{Scope, Sensors, Span};
 use crate::frames::FrameError;
 use crate::register::{
-    EventRow, Events, Keyed, RegisterError, RuleRow, SensorRow, Target, Versioned, events_history, register_of, rules_history,
-    sensors_history,
+    EventRow, Events, Keyed, RegisterError, RuleRow, SensorRow, Target, Versioned, events_history, register_of,
+    rules_history, sensors_history,
 };
 use crate::tables::ATTEMPTS_MAX;
 

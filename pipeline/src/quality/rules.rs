@@ -13,7 +13,9 @@ use std::sync::LazyLock;
 
 use tjern_readings::configuration::Period;
 
-use crate::register::{Ends, Events, Kind, Months, NotGood, Parameters, Register, Rule, SensorRow, Target, Test, read_rules};
+use crate::register::{
+    Ends, Events, Kind, Months, NotGood, Parameters, Register, Rule, SensorRow, Target, Test, read_rules,
+};
 
 /// The version of the tests and of the built-in rules. What was evaluated by another is evaluated
 /// again. To be raised with every change that can change a flag.

@@ -23,12 +23,14 @@ impl Job for Quality {
             let said = format!("another process is at it (or was killed at it within {minutes} min)");
             return Ok(Done { held_elsewhere: true, ..Done::new(said).worked(false) });
         }
-        let left = if outcome.unfinished { "; others replaced some meanwhile, which the next run looks at" } else { "" };
+        let left =
+            if outcome.unfinished { "; others replaced some meanwhile, which the next run looks at" } else { "" };
         let said = format!(
             "{} readings got other flags, {} of {} files were rewritten{left}",
             outcome.rows_changed, outcome.files_rewritten, outcome.files_seen
         );
-        let done = Done::new(said).with("readings_flagged", outcome.rows_changed).with("files_seen", outcome.files_seen);
+        let done =
+            Done::new(said).with("readings_flagged", outcome.rows_changed).with("files_seen", outcome.files_seen);
         Ok(done.with("files_rewritten", outcome.files_rewritten).worked(outcome.rows_changed > 0))
     }
 }
