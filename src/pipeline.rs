@@ -32,6 +32,8 @@ pub(crate) enum PipelineCommand {
         after_help = "Examples:\n  tjern pipeline ingest --config tjern.toml\n  tjern pipeline ingest --json --config tjern.toml | jq .did.rows"
     )]
     Ingest(JobArguments),
+    /// Readings through the tests of quality control: what came, and what it changes
+    Quality(JobArguments),
     /// Small files into big, sorted ones
     #[command(
         after_help = "Examples:\n  tjern pipeline compact --config tjern.toml\n  tjern pipeline compact --json --config tjern.toml"
@@ -83,6 +85,7 @@ pub(crate) async fn execute(command: PipelineCommand) -> Result<(), Failure> {
     match command {
         PipelineCommand::Ingest(arguments) => job::execute("ingest", &arguments).await,
         PipelineCommand::Compact(arguments) => compact::execute(&arguments).await,
+        PipelineCommand::Quality(arguments) => job::execute("quality", &arguments).await,
         PipelineCommand::Rollup(arguments) => job::execute("rollup", &arguments).await,
         PipelineCommand::Register(arguments) => job::execute("register", &arguments).await,
         PipelineCommand::Watch(arguments) => job::execute("watch", &arguments).await,

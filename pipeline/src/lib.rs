@@ -23,6 +23,7 @@ pub mod status;
 mod tables;
 #[cfg(test)]
 mod testing;
+mod times;
 pub mod vacuum;
 pub mod verify;
 pub mod watch;

@@ -196,7 +196,15 @@ async fn what_has_readings_in_the_common_lake_does_not_become_personal() {
 #[tokio::test]
 async fn without_files_there_is_nothing_to_do_unless_they_were_named() {
     let place = Place::new();
-    let mut files = RegisterFiles { sites: "no/sites.csv".into(), sensors: "no/sensors.csv".into(), required: false };
+    let mut files = RegisterFiles {
+        sites: "no/sites.csv".into(),
+        sensors: "no/sensors.csv".into(),
+        rules: OptionalFile { path: "no/quality.csv".into(), required: false },
+        installations: OptionalFile { path: "no/installations.csv".into(), required: false },
+        events: OptionalFile { path: "no/events.csv".into(), required: false },
+        timezone: TimeZone::UTC,
+        required: false,
+    };
     assert!(!register(&place.lake, &files).await.expect("nothing to do").found);
     assert!(place.version(TableName::Sensors).await.is_some(), "missing tables are created");
     files.required = true;

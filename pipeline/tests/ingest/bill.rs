@@ -11,7 +11,8 @@ use jiff::tz::TimeZone;
 use tjern_lake::{Lake, Table, TableName};
 use tjern_pipeline::compact::CompactSettings;
 use tjern_pipeline::config::{
-    CompactSection, IngestSection, RetentionSection, RollupSection, VacuumSection, default_publications,
+    CompactSection, IngestSection, QualitySection, RegisterSection, RetentionSection, RollupSection, VacuumSection,
+    default_publications,
 };
 use tjern_pipeline::ingest::{Ingester, Polling, watermark};
 use tjern_pipeline::jobs::once::once;
@@ -69,6 +70,7 @@ fn jobs(files: RegisterFiles, folder: &std::path::Path, lake: &Lake) -> Vec<Due>
         when: Schedules {
             ingest: every(IngestSection::default().every),
             register: Schedule::Every(Duration::from_secs(60)),
+            quality: every(QualitySection::default().every),
             rollup: every(RollupSection::default().every),
             compact: every(CompactSection::default().every),
             vacuum: every(VacuumSection::default().every),
@@ -115,12 +117,12 @@ async fn run(bill: &mut Bill, lake: &Lake, due: &mut Due) {
 }
 
 fn files(folder: &std::path::Path) -> RegisterFiles {
-    let (sites, sensors) = (folder.join("sites.csv"), folder.join("sensors.csv"));
-    std::fs::write(&sites, "site,name_nb\ngateway-000,Tjernet\n").expect("written");
+    let files = RegisterFiles { required: true, ..RegisterSection::default().files(folder, &TimeZone::UTC) };
+    std::fs::write(&files.sites, "site,name_nb\ngateway-000,Tjernet\n").expect("written");
     let lines = (0..6).map(|n| format!("gateway-000/q{n},gateway-000,q{n},Cel,sample,public\n"));
     let text = format!("id,site,quantity,unit,kind,class\n{}", lines.collect::<String>());
-    std::fs::write(&sensors, text).expect("written");
-    RegisterFiles { sites, sensors, required: true }
+    std::fs::write(&files.sensors, text).expect("written");
+    files
 }
 
 /// Plays a day of gateways with six hourly sensors each, after a week of the same.

@@ -1,0 +1,36 @@
+//! `quality`: readings through the tests, what came and what it changes.
+
+use async_trait::async_trait;
+use tjern_lake::Lake;
+use tokio_util::sync::CancellationToken;
+
+use crate::jobs::job::{Done, Job, JobError};
+use crate::quality::{LEASE, control};
+
+#[derive(Debug)]
+pub(super) struct Quality;
+
+#[async_trait]
+impl Job for Quality {
+    fn undone(&self) -> &'static str {
+        "what came is not tested against its neighbours yet; its plausible range is"
+    }
+
+    async fn run(&mut self, lake: &Lake, _stop: &CancellationToken) -> Result<Done, JobError> {
+        let outcome = control(lake).await.map_err(JobError::failed)?;
+        if outcome.held_elsewhere {
+            let minutes = LEASE.as_secs() / 60;
+            let said = format!("another process is at it (or was killed at it within {minutes} min)");
+            return Ok(Done { held_elsewhere: true, ..Done::new(said).worked(false) });
+        }
+        let left =
+            if outcome.unfinished { "; others replaced some meanwhile, which the next run looks at" } else { "" };
+        let said = format!(
+            "{} readings got other flags, {} of {} files were rewritten{left}",
+            outcome.rows_changed, outcome.files_rewritten, outcome.files_seen
+        );
+        let done =
+            Done::new(said).with("readings_flagged", outcome.rows_changed).with("files_seen", outcome.files_seen);
+        Ok(done.with("files_rewritten", outcome.files_rewritten).worked(outcome.rows_changed > 0))
+    }
+}
