@@ -9,6 +9,7 @@
 //! What one commit takes is bounded by [`COMMIT_BATCHES_MAX`] and [`COMMIT_ROWS_MAX`].
 
 mod clean;
+pub(crate) mod configurations;
 mod landing;
 mod progress;
 mod rows;
@@ -31,6 +32,7 @@ use crate::quality::QualityError;
 use crate::quarantine::quarantine;
 use crate::register::{Register, RegisterError, load};
 use crate::tables::{ATTEMPTS_MAX, sorted};
+use configurations::Configurations;
 use landing::{LandedEpoch, Stream};
 use progress::{INGEST, Open};
 use rows::Units;
@@ -206,9 +208,10 @@ impl Ingester {
                 Step::PassHole(hole) => gathered.pass(stream, hole, Open::Hole),
                 Step::PassGap(gap) => gathered.pass(stream, gap, Open::Gap),
                 Step::Take(bounds) => match self.read(stream, bounds, register, gathered).await? {
-                    Read::Rows(rows) => {
+                    Read::Rows(rows, configuration) => {
                         gathered.take(rows);
                         gathered.transactions.insert(progress::watermark(stream), bounds.last);
+                        gathered.remember(&self.table, stream, bounds, configuration.as_deref(), false);
                     }
                     // Its numbers are known to be missing: nobody need wait for them, and once it is
                     // mended it fills them.
@@ -216,8 +219,11 @@ impl Ingester {
                     Read::Gone => return Ok(()),
                 },
                 Step::Fill(bounds, open) => {
-                    let Read::Rows(rows) = self.read(stream, bounds, register, gathered).await? else { continue };
+                    let Read::Rows(rows, configuration) = self.read(stream, bounds, register, gathered).await? else {
+                        continue;
+                    };
                     gathered.take(rows);
+                    gathered.remember(&self.table, stream, bounds, configuration.as_deref(), true);
                     let kind = self.table.transaction(&progress::open(stream, open)).unwrap_or(Open::Hole as i64);
                     gathered.fill(stream, bounds, open, kind);
                     // The numbers around it changed: another filling waits for the next round.
@@ -250,7 +256,8 @@ impl Ingester {
             }
             Decoded::Good(batch) => {
                 let units = self.units_of(&batch).await?;
-                Ok(Read::Rows(rows::rows(&batch, register, &units, self.lake.clock().now_us())?))
+                let rows = rows::rows(&batch, register, &units, self.lake.clock().now_us())?;
+                Ok(Read::Rows(rows, batch.header.configuration))
             }
         }
     }
@@ -296,7 +303,7 @@ impl Ingester {
         if self.compared.contains(&key) {
             return Ok(());
         }
-        let Read::Rows(rows) = self.read(stream, bounds, register, gathered).await? else { return Ok(()) };
+        let Read::Rows(rows, _) = self.read(stream, bounds, register, gathered).await? else { return Ok(()) };
         if stored::are_stored(&self.table, stream, bounds, &rows).await? {
             self.compared.insert(key);
             return Ok(());
@@ -403,7 +410,8 @@ enum Decoded {
 /// What became of a batch that was to be read.
 #[derive(Debug)]
 enum Read {
-    Rows(RecordBatch),
+    /// Its rows, and the configuration that it names.
+    Rows(RecordBatch, Option<String>),
     /// It is in quarantine.
     Refused,
     /// It is not there any more.
@@ -415,6 +423,7 @@ enum Read {
 struct Gathered {
     rows: Vec<RecordBatch>,
     transactions: BTreeMap<String, i64>,
+    configurations: Configurations,
     batches: usize,
     row_count: usize,
     passed: usize,
@@ -430,6 +439,12 @@ impl Gathered {
         self.batches += 1;
         self.row_count += rows.num_rows();
         self.rows.push(rows);
+    }
+
+    /// Under which configuration these numbers were measured.
+    fn remember(&mut self, table: &Table, stream: &Stream, bounds: Bounds, named: Option<&str>, late: bool) {
+        let steps = self.configurations.of(stream, table.transactions());
+        self.transactions.extend(steps.set(stream, bounds, named, late));
     }
 
     fn pass(&mut self, stream: &Stream, bounds: Bounds, open: Open) {
