@@ -29,15 +29,8 @@ pub enum TableName {
 
 impl TableName {
     /// Every table.
-    pub const ALL: [Self; 7] = [
-        Self::Readings,
-        Self::Hourly,
-        Self::Daily,
-        Self::Sites,
-        Self::Sensors,
-        Self::Installations,
-        Self::Events,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Readings, Self::Hourly, Self::Daily, Self::Sites, Self::Sensors, Self::Installations, Self::Events];
 
     /// The table's name in SQL, and its folder's.
     #[must_use]

@@ -36,8 +36,8 @@ pub use rows::{Class, EventKind, Kind, SensorRow, SiteRow};
 use crate::tables::{ATTEMPTS_MAX, collect, engine};
 use file::Lined;
 use history::apply;
-use installations::Keyed;
 pub(crate) use history::{Versioned, newest};
+use installations::Keyed;
 pub(crate) use table::register_of;
 
 /// The application transaction of both tables: two first registrations at once would else both
@@ -188,10 +188,17 @@ pub(crate) async fn sensors_history(lake: &Lake) -> Result<(i64, Vec<Versioned<S
 /// # Errors
 /// [`RegisterError`], where the lake fails or the table makes no sense.
 pub async fn load_events(lake: &Lake) -> Result<(i64, Events), RegisterError> {
-    let Some(table) = Table::open(lake, TableName::Events).await? else { return Ok((-1, Events::default())) };
-    let history = history_of(lake, &table, table::events_of).await?;
+    let (version, history) = events_history(lake).await?;
     let now = history.into_iter().filter(|row| row.valid_to_us.is_none());
-    Ok((table.version(), Events::of(now.map(|row| row.row.row))))
+    Ok((version, Events::of(now.map(|row| row.row.row))))
+}
+
+/// The table `events` with its history, and its version; -1 where there is none.
+pub(crate) async fn events_history(lake: &Lake) -> Result<(i64, Vec<Versioned<Keyed<EventRow>>>), RegisterError> {
+    match Table::open(lake, TableName::Events).await? {
+        None => Ok((-1, Vec::new())),
+        Some(table) => Ok((table.version(), history_of(lake, &table, table::events_of).await?)),
+    }
 }
 
 /// Brings the register's tables to what the files say. Missing tables are created.
@@ -337,7 +344,8 @@ fn refuse_unknown_sensors(
     };
     let installed = installations.unwrap_or_default().iter();
     let installed = installed.map(|line| (&files.installations, line.line, line.row.row.sensor.as_str()));
-    let befell = events.unwrap_or_default().iter().map(|line| (&files.events, line.line, line.row.row.sensors.as_str()));
+    let befell =
+        events.unwrap_or_default().iter().map(|line| (&files.events, line.line, line.row.row.sensors.as_str()));
     let unknown = installed.chain(befell).filter(|(_, _, name)| !is_known(name));
     let problems: Vec<_> = unknown
         .map(|(file, line, name)| RegisterProblem {

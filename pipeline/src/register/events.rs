@@ -37,8 +37,7 @@ impl EventRow {
     }
 }
 
-const COLUMNS: Columns =
-    Columns { required: &["sensor", "kind", "began"], optional: &["ended", "quality", "note"] };
+const COLUMNS: Columns = Columns { required: &["sensor", "kind", "began"], optional: &["ended", "quality", "note"] };
 
 /// Reads the text of `events.csv`.
 pub(crate) fn read_events(
@@ -117,12 +116,8 @@ impl Events {
         let places = sensor.match_indices('/').map(|(end, _)| format!("{}/*", &sensor[..end]));
         let names = std::iter::once(sensor.to_owned()).chain(places);
         let rows = names.filter_map(|name| self.events.get(&name)).flatten();
-        rows.map(|row| NotGood {
-            from_us: row.began_us,
-            to_us: row.ended_us.unwrap_or(i64::MAX),
-            quality: row.quality,
-        })
-        .collect()
+        rows.map(|row| NotGood { from_us: row.began_us, to_us: row.ended_us.unwrap_or(i64::MAX), quality: row.quality })
+            .collect()
     }
 }
 

@@ -90,7 +90,11 @@ fn read(fields: &mut Fields<'_>, zone: &TimeZone) -> Option<InstallationRow> {
     let gain = fields.number("gain", f64::MIN, f64::MAX);
     let offset = fields.number("offset", f64::MIN, f64::MAX);
     if gain == Some(Some(0.0)) {
-        fields.problem(Some("gain"), "it is zero: every value would be the offset", "leave it empty, or write what the certificate says");
+        fields.problem(
+            Some("gain"),
+            "it is zero: every value would be the offset",
+            "leave it empty, or write what the certificate says",
+        );
         return None;
     }
     let (installed_us, removed_us) = fields.period("installed", "removed", zone)?;

@@ -9,8 +9,8 @@ use arrow::record_batch::RecordBatch;
 use tjern_lake::{TableName, schema};
 use tjern_readings::reading::Quality;
 
-use super::history::Versioned;
 use super::events::EventRow;
+use super::history::Versioned;
 use super::installations::{InstallationRow, Keyed};
 use super::rows::{SensorRow, SiteRow};
 use super::{Register, RegisterError};

@@ -24,16 +24,20 @@ impl Job for Register {
         let flags = requalify(lake).await.map_err(JobError::failed)?;
         let said = if done.found {
             format!(
-                "sites {}; sensors {}; {} readings got another flag",
+                "sites {}; sensors {}; installations {}; events {}; {} readings got another flag",
                 text(done.sites),
                 text(done.sensors),
+                text(done.installations),
+                text(done.events),
                 flags.rows_changed
             )
         } else {
             "there is no sites.csv and no sensors.csv".to_owned()
         };
-        let changes = count(done.sites) + count(done.sensors) + flags.rows_changed;
-        let done = Done::new(said).with("sites", value(done.sites)).with("sensors", value(done.sensors));
+        let tables = [done.sites, done.sensors, done.installations, done.events];
+        let changes = tables.into_iter().map(count).sum::<usize>() + flags.rows_changed;
+        let said = Done::new(said).with("sites", value(done.sites)).with("sensors", value(done.sensors));
+        let done = said.with("installations", value(done.installations)).with("events", value(done.events));
         Ok(done.with("readings_flagged", flags.rows_changed).worked(changes > 0))
     }
 }
