@@ -1,7 +1,11 @@
 //! `tjern pipeline`: each job once, to the end, or all of them on their schedules. A command is a file.
 
+mod change;
+mod import;
 mod job;
 mod publish;
+mod recompute;
+mod revise;
 mod run;
 mod vacuum;
 
@@ -34,7 +38,13 @@ pub(crate) enum PipelineCommand {
     Publish(publish::PublishArguments),
     /// sites.csv and sensors.csv into the register
     Register(JobArguments),
-    /// All of them on their schedules, until SIGINT or SIGTERM
+    /// History, and what people read off, from CSV and Parquet
+    Import(Box<import::ImportArguments>),
+    /// Computes readings again that a wrong scale, offset or order of bytes made
+    Recompute(recompute::RecomputeArguments),
+    /// Corrects readings by a file of better values or qualities
+    Revise(revise::ReviseArguments),
+    /// All jobs on their schedules, until SIGINT or SIGTERM
     Run(ConfigArgument),
 }
 
@@ -47,6 +57,9 @@ pub(crate) async fn execute(command: PipelineCommand) -> Result<(), Failure> {
         PipelineCommand::Register(arguments) => job::execute("register", &arguments).await,
         PipelineCommand::Vacuum(arguments) => vacuum::execute(&arguments).await,
         PipelineCommand::Publish(arguments) => publish::execute(&arguments).await,
+        PipelineCommand::Import(arguments) => import::execute(&arguments).await,
+        PipelineCommand::Recompute(arguments) => recompute::execute(&arguments).await,
+        PipelineCommand::Revise(arguments) => revise::execute(&arguments).await,
         PipelineCommand::Run(arguments) => run::execute(&arguments.config).await,
     }
 }

@@ -55,6 +55,8 @@ pub enum Operation {
     Register,
     /// The same readings with other flags.
     Quality,
+    /// Readings of a higher revision.
+    Correct,
 }
 
 impl Operation {
@@ -67,6 +69,7 @@ impl Operation {
             Self::Rollup => "rollup",
             Self::Register => "register",
             Self::Quality => "quality",
+            Self::Correct => "correct",
         }
     }
 }
@@ -186,7 +189,7 @@ fn delta_operation(commit: &Commit) -> DeltaOperation {
     match commit.operation {
         Operation::Compact => DeltaOperation::Optimize { predicate: None, target_size: 0 },
         Operation::Quality => DeltaOperation::Update { predicate: None },
-        Operation::Ingest | Operation::Rollup | Operation::Register => {
+        Operation::Ingest | Operation::Rollup | Operation::Register | Operation::Correct => {
             DeltaOperation::Write { mode: SaveMode::Append, partition_by: None, predicate: None }
         }
     }

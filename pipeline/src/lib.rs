@@ -9,7 +9,9 @@
 
 pub mod compact;
 pub mod config;
+pub mod correct;
 pub mod frames;
+pub mod import;
 pub mod ingest;
 pub mod jobs;
 pub mod publish;
@@ -17,8 +19,9 @@ pub mod quality;
 pub mod quarantine;
 pub mod register;
 pub mod rollup;
+mod sheet;
 mod tables;
 #[cfg(test)]
 mod testing;
-mod times;
+pub mod times;
 pub mod vacuum;

@@ -10,6 +10,7 @@
 //! open/<dataset>/<version>/…, open/<dataset>/latest.json  releases
 //! jobs/<job>.json                                         the lease of a job
 //! jobs/runs/<job>.json                                    how a job ran last
+//! corrections/<id>.json                                   who corrected or validated what, when and why
 //! ```
 //!
 //! Numbers are padded to 20 digits, so that keys sort as numbers do.
@@ -30,6 +31,9 @@ pub const TABLES: &str = "tables";
 pub const OPEN: &str = "open";
 /// The folder of the jobs' leases, and of what is known of their runs.
 pub const JOBS: &str = "jobs";
+
+/// The folder of the records of what people changed.
+pub const CORRECTIONS: &str = "corrections";
 
 /// A run of numbers of one epoch, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -202,6 +206,12 @@ pub fn job_runs() -> Path {
 #[must_use]
 pub fn job_run(job: &str) -> Path {
     Path::from(format!("{JOBS}/runs/{job}.json"))
+}
+
+/// The record of a correction.
+#[must_use]
+pub fn correction(id: &str) -> Path {
+    Path::from(format!("{CORRECTIONS}/{id}.json"))
 }
 
 fn parse_bounds(text: &str) -> Option<Bounds> {
