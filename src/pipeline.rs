@@ -8,6 +8,7 @@ mod recompute;
 mod revise;
 mod run;
 mod vacuum;
+mod validate;
 
 use clap::Subcommand;
 use tjern_pipeline::register::RegisterError;
@@ -44,6 +45,8 @@ pub(crate) enum PipelineCommand {
     Recompute(recompute::RecomputeArguments),
     /// Corrects readings by a file of better values or qualities
     Revise(revise::ReviseArguments),
+    /// Says that somebody has looked at a sensor's readings and answers for them
+    Validate(validate::ValidateArguments),
     /// All jobs on their schedules, until SIGINT or SIGTERM
     Run(ConfigArgument),
 }
@@ -60,6 +63,7 @@ pub(crate) async fn execute(command: PipelineCommand) -> Result<(), Failure> {
         PipelineCommand::Import(arguments) => import::execute(&arguments).await,
         PipelineCommand::Recompute(arguments) => recompute::execute(&arguments).await,
         PipelineCommand::Revise(arguments) => revise::execute(&arguments).await,
+        PipelineCommand::Validate(arguments) => validate::execute(&arguments).await,
         PipelineCommand::Run(arguments) => run::execute(&arguments.config).await,
     }
 }

@@ -27,6 +27,7 @@ use crate::quality::QualityError;
 use crate::register::RegisterError;
 use crate::tables::ATTEMPTS_MAX;
 
+pub(crate) use moments::Moments;
 pub use record::Author;
 pub(crate) use record::Record;
 

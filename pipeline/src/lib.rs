@@ -25,3 +25,4 @@ mod tables;
 mod testing;
 pub mod times;
 pub mod vacuum;
+pub mod validate;
