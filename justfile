@@ -69,6 +69,10 @@ faults:
 bench-gateway *arguments: _release-gateway
     python3 -B benches/gateway/tcp.py --gateway "${CARGO_TARGET_DIR:-target}/release/tjern-gateway" --python "${CARGO_TARGET_DIR:-target}/peers-venv/bin/python" {{ arguments }}
 
+# Bytes per reading by layout, per family of sensors; with --write FOLDER plain files for benches/layout/compare.py
+bench-layout *arguments:
+    cd benches/layout && cargo run --release -- {{ arguments }}
+
 # How much of a serial line is used, from 9,600 to 115,200 baud, also with a dead device
 bench-rtu *arguments: _release-gateway
     python3 -B benches/gateway/rtu.py --gateway "${CARGO_TARGET_DIR:-target}/release/tjern-gateway" {{ arguments }}

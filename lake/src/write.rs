@@ -1,26 +1,26 @@
 //! The Parquet files of a table. A file is written whole before anything names it; a file that no
 //! commit came to name is an orphan, harmless until vacuum takes it.
 //!
-//! Whether the rows are sorted and unique is found out while they are written and never claimed by
-//! the caller, since queries are planned on it.
+//! Whether the rows are sorted and unique is found out while they are written ([`order`]). How they are
+//! laid out depends on whether the file will stay ([`layout`]): a file of ingest is written once, fast; one of
+//! compaction is written with trials ([`group`]).
+
+mod group;
+mod layout;
+mod order;
+
+use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch};
-use arrow::datatypes::TimestampMicrosecondType;
 use bytes::Bytes;
 use object_store::{ObjectStore, PutMode};
-use parquet::arrow::ArrowWriter;
-use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::errors::ParquetError;
-use parquet::file::properties::WriterProperties;
-use parquet::schema::types::ColumnPath;
+use parquet::file::writer::SerializedFileWriter;
 
 use crate::{DataFile, Lake, LakeError, TableName, schema};
-
-/// Rows of a row group: what one reader decodes at a time.
-const ROW_GROUP_ROWS: usize = 128 << 10;
-
-/// Columns that grow steadily: their differences are small.
-const STEADY_COLUMNS: [&str; 3] = ["time", "seq", "received"];
+use group::{RowGroup, RowGroups, parquet_schema};
+use layout::{GroupRows, Purpose, Way, properties};
+use order::Order;
 
 /// Writes one file of a table from batches of its columns. It is not committed yet.
 ///
@@ -41,19 +41,32 @@ pub async fn write_file(lake: &Lake, table: TableName, batches: &[RecordBatch]) 
 #[derive(Debug)]
 pub struct FileWriter {
     table: TableName,
-    parquet: ArrowWriter<Vec<u8>>,
+    group_rows: GroupRows,
+    parquet: Encoder,
     order: Order,
 }
 
 impl FileWriter {
-    /// A writer of a file of `table`.
+    /// A writer of a file of `table` that will be merged with others before long.
     ///
     /// # Errors
     /// [`LakeError::Parquet`].
     pub fn new(table: TableName) -> Result<Self, LakeError> {
-        let refused = |source| LakeError::Parquet { table, source };
-        let parquet = ArrowWriter::try_new(Vec::new(), schema::arrow(table), Some(properties().map_err(refused)?));
-        Ok(Self { table, parquet: parquet.map_err(refused)?, order: Order::default() })
+        Self::with_purpose(table, Purpose::Open)
+    }
+
+    /// A writer of a file of `table` that will stay: it takes longer and becomes smaller. Rows are expected in the
+    /// order of the table.
+    ///
+    /// # Errors
+    /// [`LakeError::Parquet`].
+    pub fn sealed(table: TableName) -> Result<Self, LakeError> {
+        Self::with_purpose(table, Purpose::Sealed)
+    }
+
+    fn with_purpose(table: TableName, purpose: Purpose) -> Result<Self, LakeError> {
+        let parquet = Encoder::new(table, purpose).map_err(|source| LakeError::Parquet { table, source })?;
+        Ok(Self { table, group_rows: purpose.group_rows(), parquet, order: Order::default() })
     }
 
     /// Adds rows.
@@ -65,14 +78,45 @@ impl FileWriter {
     /// If the rows have other columns than the table.
     pub fn write(&mut self, rows: &RecordBatch) -> Result<(), LakeError> {
         assert_eq!(rows.schema().fields(), schema::arrow(self.table).fields(), "rows have the table's columns");
+        self.encode(rows).map_err(|source| LakeError::Parquet { table: self.table, source })?;
         self.order.take(rows, self.table);
-        self.parquet.write(rows).map_err(|source| LakeError::Parquet { table: self.table, source })
+        Ok(())
+    }
+
+    /// Cuts row groups where they are full, or where a sensor ends once they are big enough.
+    fn encode(&mut self, rows: &RecordBatch) -> Result<(), ParquetError> {
+        let mut start = 0;
+        while start < rows.num_rows() {
+            let end = self.cut(rows, start);
+            if start < end {
+                self.parquet.write(&rows.slice(start, end - start))?;
+            }
+            if end < rows.num_rows() || self.parquet.open_rows() == self.group_rows.max {
+                self.parquet.end_group()?;
+            }
+            start = end;
+        }
+        Ok(())
+    }
+
+    /// Where the row group under way ends at the latest, given that it goes on with row `start`.
+    fn cut(&self, rows: &RecordBatch, start: usize) -> usize {
+        let open = self.parquet.open_rows();
+        let full = rows.num_rows().min(start + self.group_rows.max - open);
+        let enough = start.saturating_add(self.group_rows.enough.saturating_sub(open));
+        let texts = rows.column_by_name(self.table.sort_columns()[0]).and_then(|column| column.as_string_opt::<i32>());
+        let Some(texts) = texts.filter(|_| enough < full) else { return full };
+        let differs = |row: &usize| match row.checked_sub(1) {
+            Some(before) => texts.value(before) != texts.value(*row),
+            None => self.order.last_text().is_some_and(|last| last != texts.value(*row)),
+        };
+        (enough..full).find(differs).unwrap_or(full)
     }
 
     /// How many bytes the file has so far.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.parquet.bytes_written() + self.parquet.in_progress_size()
+        self.parquet.bytes()
     }
 
     /// How many rows were written.
@@ -89,9 +133,9 @@ impl FileWriter {
     /// # Panics
     /// If no row was written.
     pub async fn finish(self, lake: &Lake) -> Result<DataFile, LakeError> {
-        let Self { table, parquet, order } = self;
+        let Self { table, parquet, order, .. } = self;
         assert!(order.rows > 0, "a file has rows");
-        let bytes = Bytes::from(parquet.into_inner().map_err(|source| LakeError::Parquet { table, source })?);
+        let bytes = Bytes::from(parquet.finish().map_err(|source| LakeError::Parquet { table, source })?);
         let path = format!("{}.parquet", uuid::Uuid::new_v4());
         let key = tjern_readings::keys::table(table.as_str()).join(path.as_str());
         let size = i64::try_from(bytes.len()).unwrap_or(i64::MAX);
@@ -107,69 +151,56 @@ impl FileWriter {
     }
 }
 
-fn properties() -> Result<WriterProperties, ParquetError> {
-    let mut builder = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
-        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
-        .set_created_by(tjern_readings::batch::SOFTWARE.to_owned());
-    for column in STEADY_COLUMNS {
-        let column = ColumnPath::from(column);
-        builder = builder
-            .set_column_dictionary_enabled(column.clone(), false)
-            .set_column_encoding(column, Encoding::DELTA_BINARY_PACKED);
-    }
-    Ok(builder.build())
-}
-
-/// What is found out about the rows while they pass.
+/// The encoded file: row groups that are done, and the one under way.
 #[derive(Debug)]
-struct Order {
-    rows: i64,
-    text: Option<(String, String)>,
-    time_us: Option<(i64, i64)>,
-    last: Option<(String, i64)>,
-    sorted: bool,
-    unique: bool,
+struct Encoder {
+    done: SerializedFileWriter<Vec<u8>>,
+    groups: RowGroups,
+    open: Option<RowGroup>,
+    number: usize,
 }
 
-impl Default for Order {
-    fn default() -> Self {
-        Self { rows: 0, text: None, time_us: None, last: None, sorted: true, unique: true }
+impl Encoder {
+    fn new(table: TableName, purpose: Purpose) -> Result<Self, ParquetError> {
+        let file = Arc::new(properties(table, purpose, "", Way::First)?);
+        let done = SerializedFileWriter::new(Vec::new(), parquet_schema(table)?, file)?;
+        Ok(Self { done, groups: RowGroups::new(table, purpose)?, open: None, number: 0 })
     }
-}
 
-impl Order {
-    fn take(&mut self, batch: &RecordBatch, table: TableName) {
-        let columns = table.sort_columns().map(|name| batch.column_by_name(name).expect("sort columns are columns"));
-        let texts = columns[0].as_string::<i32>();
-        let times = columns[1].as_primitive::<TimestampMicrosecondType>();
-        self.rows += i64::try_from(batch.num_rows()).unwrap_or(i64::MAX);
-        for row in 0..batch.num_rows() {
-            self.step(texts.value(row), times.value(row));
+    fn open_rows(&self) -> usize {
+        self.open.as_ref().map_or(0, RowGroup::rows)
+    }
+
+    fn bytes(&self) -> usize {
+        self.done.bytes_written() + self.open.as_ref().map_or(0, RowGroup::bytes)
+    }
+
+    fn write(&mut self, rows: &RecordBatch) -> Result<(), ParquetError> {
+        let mut open = match self.open.take() {
+            Some(open) => open,
+            None => self.groups.begin(self.number)?,
+        };
+        open.write(rows)?;
+        self.open = Some(open);
+        Ok(())
+    }
+
+    fn end_group(&mut self) -> Result<(), ParquetError> {
+        let Some(open) = self.open.take() else { return Ok(()) };
+        let mut group = self.done.next_row_group()?;
+        for chunk in open.close()? {
+            chunk.append_to_row_group(&mut group)?;
         }
+        group.close()?;
+        self.number += 1;
+        Ok(())
     }
 
-    fn step(&mut self, text: &str, time_us: i64) {
-        match &mut self.last {
-            Some((last, last_us)) if last == text => {
-                self.sorted &= *last_us <= time_us;
-                self.unique &= *last_us != time_us;
-                *last_us = time_us;
-            }
-            last => {
-                self.sorted &= last.as_ref().is_none_or(|(last, _)| last.as_str() < text);
-                *last = Some((text.to_owned(), time_us));
-                let (least, greatest) = self.text.get_or_insert_with(|| (text.to_owned(), text.to_owned()));
-                if text < least.as_str() {
-                    text.clone_into(least);
-                }
-                if text > greatest.as_str() {
-                    text.clone_into(greatest);
-                }
-            }
-        }
-        let (least, greatest) = self.time_us.get_or_insert((time_us, time_us));
-        *least = time_us.min(*least);
-        *greatest = time_us.max(*greatest);
+    fn finish(mut self) -> Result<Vec<u8>, ParquetError> {
+        self.end_group()?;
+        self.done.into_inner()
     }
 }
+
+#[cfg(test)]
+mod tests;

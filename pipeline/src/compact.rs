@@ -174,7 +174,7 @@ async fn write_sorted(
         written.add(batch.columns())?;
         let mut open = match writer.take() {
             Some(open) => open,
-            None => FileWriter::new(TableName::Readings)?,
+            None => FileWriter::sealed(TableName::Readings)?,
         };
         open.write(&batch)?;
         if u64::try_from(open.bytes()).unwrap_or(u64::MAX) >= FILE_BYTES_MAX {
