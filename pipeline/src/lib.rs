@@ -4,7 +4,7 @@
 //! landed batches, [`quality`] flags them, [`compact`] makes few files of many, [`rollup`] sums them
 //! up, [`register`] says what the sensors are, [`publish`] makes open datasets, [`vacuum`] removes
 //! what nobody needs any more. [`jobs`] runs them on
-//! their schedules. DataFusion moves data; Polars, behind [`frames`], does the mathematics.
+//! their schedules. What people do by hand: [`import`] history, [`correct`] and [`validate`] readings. DataFusion moves data; Polars, behind [`frames`], does the mathematics.
 #![deny(unsafe_code)]
 
 pub mod compact;
