@@ -45,6 +45,14 @@ crash:
     cargo test -p tjern-gateway --test small_disk --test kill -- --nocapture
     cargo test -p tjern-gateway --lib -- --nocapture every_boundary skips_a_sync error_at_any_call
 
+# What ingest costs, a second and as history grows: docs/measurements.md (sizes: pipeline/benches/ingest.rs)
+bench-ingest *arguments:
+    cargo bench -p tjern-pipeline --bench ingest -- {{ arguments }}
+
+# What a day of one and of a hundred gateways costs at a cloud, and how soon what lands can be queried
+bill:
+    cargo test -p tjern-pipeline --test ingest bill:: -- --nocapture
+
 # What the spool writes and how fast it starts: docs/measurements.md
 bench-spool:
     cargo bench -p tjern-gateway --bench spool
@@ -65,9 +73,9 @@ measure-idle *arguments:
 faults:
     cargo test -p tjern-gateway --lib faults:: -- --nocapture
 
-# 10,000 points a second: memory and CPU beside libmodbus and pymodbus (needs libmodbus-dev; --lake for a bucket)
+# 10,000 points a second: memory and CPU beside libmodbus and pymodbus (needs libmodbus-dev, and the peers' pymodbus and moto)
 bench-gateway *arguments: _release-gateway
-    python3 -B benches/gateway/tcp.py --gateway "${CARGO_TARGET_DIR:-target}/release/tjern-gateway" --python "${CARGO_TARGET_DIR:-target}/peers-venv/bin/python" {{ arguments }}
+    python3 -B benches/gateway/tcp.py --gateway "${CARGO_TARGET_DIR:-target}/release/tjern-gateway" --python "${CARGO_TARGET_DIR:-target}/peers-venv/bin/python" --s3-python "${CARGO_TARGET_DIR:-target}/peers-s3-venv/bin/python" {{ arguments }}
 
 # Bytes per reading by layout, per family of sensors; with --write FOLDER plain files for benches/layout/compare.py
 bench-layout *arguments:

@@ -9,10 +9,12 @@ use serde::Deserialize;
 use serde_spanned::Spanned;
 use tjern_gateway::config::Config as GatewayConfig;
 use tjern_pipeline::config::{
-    CompactSection, IngestSection, PublishSection, RegisterSection, RollupSection, VacuumSection, default_publications,
+    CompactSection, IngestSection, JobsSection, PublishSection, RegisterSection, RollupSection, VacuumSection,
+    default_publications,
 };
 use tjern_pipeline::ingest::IngestSettings;
-use tjern_pipeline::jobs::{JobSettings, Schedules};
+use tjern_pipeline::jobs::{JobSettings, Schedules, entries};
+use tjern_pipeline::watch::WatchSection;
 use tjern_queries::{ServeConfig, Tokens};
 use tjern_readings::configuration::{ConfigError, ConfigText, Period, Problem};
 use tjern_readings::store::LakeUrl;
@@ -53,6 +55,10 @@ struct File {
     vacuum: VacuumSection,
     #[serde(default)]
     publish: Option<Vec<PublishSection>>,
+    #[serde(default)]
+    jobs: JobsSection,
+    #[serde(default)]
+    watch: WatchSection,
     #[serde(default)]
     serve: ServeConfig,
     #[serde(default)]
@@ -107,12 +113,22 @@ impl City {
                 rollup: file.rollup.every.into(),
                 compact: file.compact.every.into(),
                 vacuum: file.vacuum.every.into(),
+                watch: file.watch.every.into(),
             },
+            cron: file.jobs.cron.iter().map(|(job, cron)| (job.clone(), cron.get_ref().clone())).collect(),
+            off: file.jobs.off.iter().map(|job| job.get_ref().clone()).collect(),
+            jitter: file.jobs.jitter.0,
+            listen: file.jobs.listen,
+            watch: file.watch.settings(&folder, &file.lake, &timezone).map_err(Failure::wrong)?,
             retention: file.vacuum.retention.duration(),
             register: file.register.files(&folder, &timezone),
-            publish: file.publish.unwrap_or_else(default_publications),
+            publish: file.publish.clone().unwrap_or_else(default_publications),
             timezone: timezone.clone(),
         };
+        let problems = check_jobs(&text, &file.jobs, &jobs);
+        if !problems.is_empty() {
+            return Err(Failure::wrong(ConfigError::Wrong(problems)));
+        }
         let File { lake, simulated, serve, .. } = file;
         Ok(Self { lake, timezone, simulated, serve, tokens, jobs, gateways })
     }
@@ -130,6 +146,19 @@ fn check(text: &ConfigText, file: &File) -> Vec<Problem> {
         problems.push(text.problem(name.span(), message, Some(hint)));
     }
     problems
+}
+
+/// `[jobs]` names jobs that there are.
+fn check_jobs(text: &ConfigText, section: &JobsSection, settings: &JobSettings) -> Vec<Problem> {
+    let known: Vec<String> = entries(settings).into_iter().map(|entry| entry.name).collect();
+    let off = section.off.iter().map(|job| (job.get_ref(), job.span()));
+    let named = section.cron.iter().map(|(job, cron)| (job, cron.span())).chain(off);
+    let unknown = named.filter(|(job, _)| !known.contains(job));
+    let problem = |(job, span): (&String, std::ops::Range<usize>)| {
+        let hint = format!("the jobs are {}", known.join(", "));
+        text.problem(span, format!("there is no job `{job}`"), Some(hint))
+    };
+    unknown.map(problem).collect()
 }
 
 fn timezone_of(file: &File) -> Result<TimeZone, jiff::Error> {

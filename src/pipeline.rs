@@ -4,6 +4,7 @@ mod change;
 mod import;
 mod job;
 mod publish;
+mod quarantine;
 mod recompute;
 mod revise;
 mod run;
@@ -28,16 +29,34 @@ pub(crate) use job::JobArguments;
 )]
 pub(crate) enum PipelineCommand {
     /// Landed batches into the table `readings`
+    #[command(
+        after_help = "Examples:\n  tjern pipeline ingest --config tjern.toml\n  tjern pipeline ingest --json --config tjern.toml | jq .did.rows"
+    )]
     Ingest(JobArguments),
     /// Small files into big, sorted ones
+    #[command(
+        after_help = "Examples:\n  tjern pipeline compact --config tjern.toml\n  tjern pipeline compact --json --config tjern.toml"
+    )]
     Compact(JobArguments),
     /// Readings into hours and days
+    #[command(
+        after_help = "Examples:\n  tjern pipeline rollup --config tjern.toml\n  tjern pipeline rollup --json --config tjern.toml"
+    )]
     Rollup(JobArguments),
     /// Removes what nobody needs any more: files that were compacted away, old commits
+    #[command(
+        after_help = "Examples:\n  tjern pipeline vacuum --dry-run --config tjern.toml\n  tjern pipeline vacuum --config tjern.toml"
+    )]
     Vacuum(vacuum::VacuumArguments),
     /// Open datasets
+    #[command(
+        after_help = "Examples:\n  tjern pipeline publish --config tjern.toml\n  tjern pipeline publish --dataset badetemperatur --config tjern.toml"
+    )]
     Publish(publish::PublishArguments),
     /// sites.csv and sensors.csv into the register
+    #[command(
+        after_help = "Examples:\n  tjern pipeline register --config tjern.toml\n  tjern pipeline register --json --config tjern.toml"
+    )]
     Register(JobArguments),
     /// History, and what people read off, from CSV and Parquet
     Import(Box<import::ImportArguments>),
@@ -47,7 +66,16 @@ pub(crate) enum PipelineCommand {
     Revise(revise::ReviseArguments),
     /// Says that somebody has looked at a sensor's readings and answers for them
     Validate(validate::ValidateArguments),
-    /// All jobs on their schedules, until SIGINT or SIGTERM
+    /// What could not be read: list it, look into it, try it again
+    #[command(subcommand)]
+    Quarantine(quarantine::QuarantineCommand),
+    /// What is wrong (a source silent, a sensor late, a hole, …) is told, and told when it is over
+    #[command(
+        after_help = "Examples:\n  tjern pipeline watch --config tjern.toml\n  tjern pipeline watch --json --config tjern.toml\n\nIt is no safety alarm and no medical device."
+    )]
+    Watch(JobArguments),
+    /// All of them on their schedules, until SIGINT or SIGTERM
+    #[command(after_help = "Examples:\n  tjern pipeline run --config tjern.toml")]
     Run(ConfigArgument),
 }
 
@@ -58,12 +86,14 @@ pub(crate) async fn execute(command: PipelineCommand) -> Result<(), Failure> {
         PipelineCommand::Compact(arguments) => job::execute("compact", &arguments).await,
         PipelineCommand::Rollup(arguments) => job::execute("rollup", &arguments).await,
         PipelineCommand::Register(arguments) => job::execute("register", &arguments).await,
+        PipelineCommand::Watch(arguments) => job::execute("watch", &arguments).await,
         PipelineCommand::Vacuum(arguments) => vacuum::execute(&arguments).await,
         PipelineCommand::Publish(arguments) => publish::execute(&arguments).await,
         PipelineCommand::Import(arguments) => import::execute(&arguments).await,
         PipelineCommand::Recompute(arguments) => recompute::execute(&arguments).await,
         PipelineCommand::Revise(arguments) => revise::execute(&arguments).await,
         PipelineCommand::Validate(arguments) => validate::execute(&arguments).await,
+        PipelineCommand::Quarantine(command) => quarantine::execute(command).await,
         PipelineCommand::Run(arguments) => run::execute(&arguments.config).await,
     }
 }

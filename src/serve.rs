@@ -1,9 +1,14 @@
 //! `tjern serve`: the residents' pages and the staff's SQL over a lake.
 
 use std::path::Path;
+use std::sync::{Arc, PoisonError};
 
+use serde_json::json;
 use tjern_gateway::cli::stop_on_signals;
 use tjern_lake::{Lake, Table, TableName};
+use tjern_pipeline::jobs::States;
+use tjern_pipeline::jobs::door::report;
+use tjern_pipeline::jobs::metrics::JobMetrics;
 use tjern_queries::{Server, ServerSettings};
 use tokio_util::sync::CancellationToken;
 
@@ -11,9 +16,18 @@ use crate::config::City;
 use crate::failure::Failure;
 
 /// The server of a city over its lake; both ports are taken when this returns.
-pub(crate) async fn bind(city: &City, lake: &Lake) -> Result<Server, Failure> {
+/// The jobs of the same process are told of on the staff's.
+pub(crate) async fn bind(city: &City, lake: &Lake, jobs: Option<&States>) -> Result<Server, Failure> {
     let mut settings = ServerSettings::new(lake.clone(), city.timezone.clone(), &city.serve, city.tokens.clone());
     settings.simulated = city.simulated;
+    if let Some(states) = jobs {
+        let metrics = JobMetrics::new(states.clone(), lake.clock().clone());
+        let mut registry = settings.metrics.lock().unwrap_or_else(PoisonError::into_inner);
+        registry.register_collector(Box::new(metrics));
+        drop(registry);
+        let (states, clock) = (states.clone(), lake.clock().clone());
+        settings.status = Some(Arc::new(move || json!({ "jobs": report(&states, clock.now_us()).1 })));
+    }
     Server::bind(settings).await.map_err(Failure::failed)
 }
 
@@ -23,7 +37,7 @@ pub(crate) async fn serve(config: &Path) -> Result<(), Failure> {
     let lake = Lake::open(&city.lake).map_err(Failure::failed)?;
     // A lake that cannot be reached is told at once, and not by every page.
     Table::open(&lake, TableName::Readings).await.map_err(Failure::failed)?;
-    let server = bind(&city, &lake).await?;
+    let server = bind(&city, &lake, None).await?;
     let stop = CancellationToken::new();
     stop_on_signals(&stop).map_err(Failure::failed)?;
     tracing::info!("residents: http://{}/", server.public_address());

@@ -13,7 +13,8 @@ use tjern_gateway::cli::stop_on_signals;
 use tjern_gateway::config::Config as GatewayConfig;
 use tjern_gateway::run::{RunError, RunOptions, run as run_gateway};
 use tjern_lake::{Lake, Table};
-use tjern_pipeline::{jobs, register};
+use tjern_pipeline::jobs::{self, States};
+use tjern_pipeline::register;
 use tjern_queries::Server;
 use tjern_readings::clock::Clock;
 use tjern_readings::configuration::ConfigText;
@@ -47,14 +48,15 @@ pub(crate) async fn up(arguments: UpArguments) -> Result<(), Failure> {
     city.serve.public = http.unwrap_or(city.serve.public);
     city.serve.staff = staff.unwrap_or(city.serve.staff);
     let lake = Lake::open(&city.lake).map_err(Failure::failed)?;
-    let server = bind(&city, &lake).await?;
+    let states = States::default();
+    let server = bind(&city, &lake, Some(&states)).await?;
     say(&format!("the lake is {}", city.lake));
     let started = stop.run_until_cancelled(fill(&city, &lake, demo.as_ref())).await;
     match started {
         Some(done) => done?,
         None => return Ok(()),
     }
-    run(city, lake, server, stop).await
+    run(city, lake, server, states, stop).await
 }
 
 /// The register and, for the demo, the history: what a resident shall see from the first moment.
@@ -71,12 +73,12 @@ async fn fill(city: &City, lake: &Lake, demo: Option<&Demo>) -> Result<(), Failu
     Ok(())
 }
 
-async fn run(city: City, lake: Lake, server: Server, stop: CancellationToken) -> Result<(), Failure> {
+async fn run(city: City, lake: Lake, server: Server, states: States, stop: CancellationToken) -> Result<(), Failure> {
     let (pages, office) = (server.public_address(), server.staff_address());
     let jobs_stop = CancellationToken::new();
     let server_stop = CancellationToken::new();
     let serving = tokio::spawn(server.run(server_stop.clone()));
-    let working = tokio::spawn(jobs::run(lake, city.jobs, jobs_stop.clone()));
+    let working = tokio::spawn(jobs::run(lake, city.jobs, states, jobs_stop.clone()));
     // A part that ends by itself ends the city: one that looks alive and does not measure, or does not
     // take what was measured, helps nobody.
     let (working, serving) = (watched(working, &stop), watched(serving, &stop));
@@ -148,6 +150,7 @@ fn placed(mut city: City, data: Option<&Path>) -> Result<City, Failure> {
     std::fs::create_dir_all(&lake)
         .map_err(|error| Failure::failed(format!("cannot create `{}`: {error}", lake.display())))?;
     city.lake = LakeUrl::folder(&lake.canonicalize().map_err(Failure::failed)?).map_err(Failure::wrong)?;
+    city.jobs.watch.lake = city.lake.clone();
     let gateways = city.gateways.iter().map(|gateway| moved(gateway, &city.lake, data));
     city.gateways = gateways.collect::<Result<_, _>>()?;
     Ok(city)

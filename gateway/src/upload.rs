@@ -328,9 +328,10 @@ impl Uploader {
             self.oldest = match oldest {
                 None => None,
                 Some(object) => {
-                    let bytes = self.spool.bytes(object).await.ok();
-                    let batch = bytes.and_then(|bytes| batch::decode(&bytes).ok());
-                    let times_us = batch.and_then(|batch| batch.times_us().ok().flatten());
+                    let times_us = match self.spool.known_times_us(object) {
+                        Some(times_us) => Some(times_us),
+                        None => self.decoded_times_us(object).await,
+                    };
                     Some((object.clone(), times_us.map(|(oldest_us, _)| oldest_us)))
                 }
             };
@@ -338,6 +339,11 @@ impl Uploader {
         let bytes = objects.iter().map(|object| object.length).sum();
         let oldest_us = self.oldest.as_ref().and_then(|(_, time_us)| *time_us);
         self.settings.state.waiting(objects.len() as u64, bytes, oldest_us);
+    }
+
+    async fn decoded_times_us(&self, object: &SealedObject) -> Option<(i64, i64)> {
+        let bytes = self.spool.bytes(object).await.ok()?;
+        batch::decode(&bytes).ok()?.times_us().ok().flatten()
     }
 
     /// This spool is a copy: what the lake has of it goes, the rest gets new numbers.

@@ -17,6 +17,7 @@ use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use deltalake_core::{DeltaTable, DeltaTableError};
 use serde_json::Value;
 
+use crate::states::Handle;
 use crate::{DataFile, LakeError, Table, TableName};
 
 /// How a table is made: what statistics are kept of, and how long what was removed stays.
@@ -121,7 +122,8 @@ impl Table {
         }
         let table = self.name();
         let version = self.version();
-        let delta = self.delta_at_version().await?;
+        let handle = self.handle_at_version().await?;
+        let delta = &handle.delta;
         let snapshot = delta.snapshot().map_err(|source| failed(table, source))?;
         let prepared = properties(&commit, self.transaction(&fence(table)), table);
         let committed = CommitBuilder::from(prepared)
@@ -129,31 +131,28 @@ impl Table {
             .build(Some(snapshot), delta.log_store(), delta_operation(&commit))
             .await;
         if let Err(error) = committed {
-            self.delta = None;
             return Err(if is_conflict(&error) {
                 CommitError::Conflict { table, version }
             } else {
                 failed(table, error)
             });
         }
+        self.lake.keep_handle(table, handle);
         self.refresh().await?;
         Ok(self.version())
     }
 
-    async fn delta_at_version(&mut self) -> Result<DeltaTable, CommitError> {
+    async fn handle_at_version(&self) -> Result<Handle, CommitError> {
         let table = self.name();
         let version = u64::try_from(self.version()).unwrap_or_default();
-        if self.commits >= COMMITS_PER_HANDLE {
-            (self.delta, self.commits) = (None, 0);
-        }
-        let mut delta = match self.delta.take() {
-            Some(delta) => delta,
-            None => DeltaTable::new(self.lake.log_store(table)?),
+        let known = self.lake.take_handle(table).filter(|handle| handle.commits < COMMITS_PER_HANDLE);
+        let mut handle = match known {
+            Some(handle) => handle,
+            None => Handle { delta: DeltaTable::new(self.lake.log_store(table)?), commits: 0 },
         };
-        delta.load_version(version).await.map_err(|source| failed(table, source))?;
-        self.commits += 1;
-        self.delta = Some(delta.clone());
-        Ok(delta)
+        handle.delta.load_version(version).await.map_err(|source| failed(table, source))?;
+        handle.commits += 1;
+        Ok(handle)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The tables of Tjern: Delta snapshots and commits, the scan that reads them, the SQL session.
 //!
-//! Data goes one way: [`log`] reads a table's Delta log (files and transactions in one pass),
+//! Data goes one way: [`log`] reads a table's Delta log (files and transactions in one pass; `states` keeps what was read),
 //! [`table`] pins a version of it, [`commit`] is the one module that writes to a log, [`write`] makes
 //! the Parquet files that a commit names, [`scan`] hands a pinned version to DataFusion, and
 //! [`session`] puts all tables and views of a lake before an SQL planner that reaches nothing else.
@@ -14,9 +14,11 @@ pub mod file;
 pub mod functions;
 pub mod lease;
 pub mod log;
+mod recent;
 pub mod scan;
 pub mod schema;
 pub mod session;
+mod states;
 pub mod table;
 pub mod views;
 pub mod write;
@@ -24,7 +26,10 @@ pub mod write;
 use std::sync::Arc;
 
 use deltalake_core::logstore::{LogStoreRef, StorageConfig, logstore_with};
+use log::LogState;
 use object_store::ObjectStore;
+use recent::Recent;
+use states::{Handle, KnownStates};
 use tjern_readings::clock::Clock;
 use tjern_readings::store::{LakeUrl, Store, StoreError};
 use url::Url;
@@ -38,11 +43,14 @@ pub use session::{Access, SessionSettings, session};
 pub use table::{Changes, Table};
 pub use write::{FileWriter, write_file};
 
-/// An open lake: its store, and the clock by which times are written into it.
+/// An open lake: its store, the clock by which times are written into it, and what is known of its
+/// tables. Clones share what is known.
 #[derive(Debug, Clone)]
 pub struct Lake {
     store: Store,
+    objects: Arc<dyn ObjectStore>,
     clock: Clock,
+    states: Arc<KnownStates>,
 }
 
 /// What went wrong with a lake.
@@ -129,8 +137,12 @@ impl Lake {
 
     /// A lake over an open store.
     #[must_use]
-    pub const fn over(store: Store) -> Self {
-        Self { store, clock: Clock::system() }
+    pub fn over(store: Store) -> Self {
+        let objects = store.objects();
+        // A folder of this machine bills nothing, and the system keeps its files in memory by itself.
+        let is_folder = store.url().local_folder().is_some();
+        let objects = if is_folder { objects } else { Arc::new(Recent::new(objects)) };
+        Self { store, objects, clock: Clock::system(), states: Arc::default() }
     }
 
     /// The same lake with another clock.
@@ -146,16 +158,32 @@ impl Lake {
         &self.store
     }
 
-    /// The lake's objects, keyed from its root.
+    /// The lake's objects, keyed from its root. Small data files may come from memory: what lies in the store itself
+    /// is what [`Lake::store`] hands out.
     #[must_use]
     pub fn objects(&self) -> Arc<dyn ObjectStore> {
-        self.store.objects()
+        Arc::clone(&self.objects)
     }
 
     /// The clock.
     #[must_use]
     pub const fn clock(&self) -> &Clock {
         &self.clock
+    }
+
+    /// The newest state of a table, read from where the last look at it left off.
+    pub(crate) async fn newest_state(&self, table: TableName) -> Result<Option<Arc<LogState>>, LakeError> {
+        self.states.newest(self, table).await
+    }
+
+    /// Delta's view of a table, kept from the last commit on it.
+    pub(crate) fn take_handle(&self, table: TableName) -> Option<Handle> {
+        self.states.take_handle(table)
+    }
+
+    /// Keeps Delta's view of a table for the next commit.
+    pub(crate) fn keep_handle(&self, table: TableName, handle: Handle) {
+        self.states.keep_handle(table, handle);
     }
 
     /// Delta's view of a table's folder. The URL is of use within this process only: our store is

@@ -6,14 +6,17 @@
 //! (classic, of one or several parts) and goes on through the JSON commits. Only what reader version
 //! 1 may contain is understood; anything else is an error and never skipped.
 //!
-//! A refresh costs one listing and one get per new commit, however long the history.
+//! A refresh costs one listing and one get per new commit, however long the history. The listing begins
+//! with the commit that is known: where that is another one by now, the table was made anew, and is read
+//! from the beginning.
 
 mod checkpoint;
 pub(crate) mod expired;
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use serde::Deserialize;
@@ -21,13 +24,41 @@ use serde::Deserialize;
 use crate::file::{AddEntry, DataFile, decode_path};
 use crate::{Lake, LakeError, TableName};
 
+/// How many commits are read at once.
+const READ_AT_ONCE: usize = 16;
+
 /// The state of a table at one version.
 #[derive(Debug, Clone)]
 pub struct LogState {
     table: TableName,
     version: i64,
+    /// The object of the newest commit, where it was seen.
+    tip: Option<Tip>,
     files: BTreeMap<String, DataFile>,
     transactions: HashMap<String, i64>,
+}
+
+/// What tells a commit from another one of the same number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Tip {
+    bytes: u64,
+    modified_us: i64,
+}
+
+impl From<&ObjectMeta> for Tip {
+    fn from(meta: &ObjectMeta) -> Self {
+        Self { bytes: meta.size, modified_us: meta.last_modified.timestamp_micros() }
+    }
+}
+
+/// What came after a known state.
+#[derive(Debug)]
+enum News {
+    Nothing,
+    /// Commits, oldest first, the last of them with its object.
+    Commits(Vec<CommitEntries>, Tip),
+    /// Everything is another.
+    Anew(LogState),
 }
 
 /// One commit, as far as it concerns us.
@@ -61,35 +92,55 @@ impl LogState {
             }
             state.version = version;
         }
-        state.follow(lake, &listing).await?;
+        if let Some(meta) = listing.commits.get(&state.version) {
+            state.tip = Some(meta.into());
+        }
+        if let Some((commits, tip)) = state.commits_of(lake, &listing).await? {
+            state.follow(commits, tip);
+        }
         Ok((state.version >= 0).then_some(state))
     }
 
     /// Before the first version.
     fn empty(table: TableName) -> Self {
-        Self { table, version: -1, files: BTreeMap::new(), transactions: HashMap::new() }
+        Self { table, version: -1, tip: None, files: BTreeMap::new(), transactions: HashMap::new() }
     }
 
-    /// Carries the state forward to the newest version. Returns whether it moved.
+    /// Carries the state forward to the newest version. Returns whether it moved. A state that others
+    /// hold too is copied first, where something changed.
     ///
     /// # Errors
     /// As [`LogState::read`]; the state is then as it was.
-    pub async fn refresh(&mut self, lake: &Lake) -> Result<bool, LakeError> {
-        let listing = Listing::of(lake, self.table, Some(self.version)).await?;
-        let Some(newest) = listing.newest_version() else { return Ok(false) };
-        let mut state = if listing.commits.contains_key(&(self.version + 1)) {
-            let mut state = self.clone();
-            state.follow(lake, &listing).await?;
-            state
-        } else {
-            // Commits that we have not seen were cleaned away: begin again at a checkpoint.
-            Self::read(lake, self.table).await?.ok_or_else(|| self.damaged("_delta_log", "the table is gone"))?
-        };
-        if state.version < newest {
+    pub async fn refresh(state: &mut Arc<Self>, lake: &Lake) -> Result<bool, LakeError> {
+        match state.news(lake).await? {
+            News::Nothing => return Ok(false),
+            News::Commits(commits, tip) => Arc::make_mut(state).follow(commits, tip),
+            News::Anew(other) => *state = Arc::new(other),
+        }
+        Ok(true)
+    }
+
+    async fn news(&self, lake: &Lake) -> Result<News, LakeError> {
+        let listing = Listing::of(lake, self.table, Some(self.version - 1)).await?;
+        let known = listing.commits.get(&self.version).map(Tip::from);
+        let is_ours = self.tip.is_none() || known.is_none() || known == self.tip;
+        let newest = listing.newest_version().filter(|newest| *newest > self.version);
+        if is_ours && newest.is_none() && (known.is_some() || self.tip.is_none()) {
+            return Ok(News::Nothing);
+        }
+        if is_ours
+            && listing.commits.contains_key(&(self.version + 1))
+            && let Some((commits, tip)) = self.commits_of(lake, &listing).await?
+        {
+            return Ok(News::Commits(commits, tip));
+        }
+        // Commits that we have not seen were cleaned away, or the table was made anew: begin at a checkpoint.
+        let other = Self::read(lake, self.table).await?;
+        let other = other.ok_or_else(|| self.damaged("_delta_log", "the table is gone"))?;
+        if newest.is_some_and(|newest| other.version < newest) {
             return Err(self.damaged("_delta_log", "a commit is missing"));
         }
-        std::mem::swap(self, &mut state);
-        Ok(true)
+        Ok(News::Anew(other))
     }
 
     /// The version.
@@ -115,16 +166,28 @@ impl LogState {
         &self.transactions
     }
 
-    async fn follow(&mut self, lake: &Lake, listing: &Listing) -> Result<(), LakeError> {
-        for (version, key) in listing.commits.range(self.version + 1..) {
-            if *version != self.version + 1 {
-                return Err(self.damaged(key.as_ref(), "the commit before it is missing"));
+    /// The commits after this state, oldest first; `None` where there is none.
+    async fn commits_of(&self, lake: &Lake, listing: &Listing) -> Result<Option<(Vec<CommitEntries>, Tip)>, LakeError> {
+        let metas: Vec<(&i64, &ObjectMeta)> = listing.commits.range(self.version + 1..).collect();
+        let mut expected = self.version;
+        for (version, meta) in &metas {
+            expected += 1;
+            if **version != expected {
+                return Err(self.damaged(meta.location.as_ref(), "the commit before it is missing"));
             }
-            let entries = read_commit(lake, self.table, key).await?;
-            self.apply(entries);
-            self.version = *version;
         }
-        Ok(())
+        let Some((_, newest)) = metas.last() else { return Ok(None) };
+        let tip = Tip::from(*newest);
+        let keys: Vec<Path> = metas.iter().map(|(_, meta)| meta.location.clone()).collect();
+        Ok(Some((read_commits(lake, self.table, keys).await?, tip)))
+    }
+
+    fn follow(&mut self, commits: Vec<CommitEntries>, tip: Tip) {
+        for entries in commits {
+            self.apply(entries);
+            self.version += 1;
+        }
+        self.tip = Some(tip);
     }
 
     fn apply(&mut self, entries: CommitEntries) {
@@ -150,12 +213,18 @@ pub(crate) async fn commits_after(
     until: i64,
 ) -> Result<Option<Vec<CommitEntries>>, LakeError> {
     let listing = Listing::of(lake, table, Some(after)).await?;
-    let mut commits = Vec::new();
+    let mut keys = Vec::new();
     for version in after + 1..=until {
-        let Some(key) = listing.commits.get(&version) else { return Ok(None) };
-        commits.push(read_commit(lake, table, key).await?);
+        let Some(meta) = listing.commits.get(&version) else { return Ok(None) };
+        keys.push(meta.location.clone());
     }
-    Ok(Some(commits))
+    read_commits(lake, table, keys).await.map(Some)
+}
+
+/// Reads commits, several at once, in the order of `keys`.
+async fn read_commits(lake: &Lake, table: TableName, keys: Vec<Path>) -> Result<Vec<CommitEntries>, LakeError> {
+    let reading = futures::stream::iter(keys).map(|key| async move { read_commit(lake, table, &key).await });
+    reading.buffered(READ_AT_ONCE).try_collect().await
 }
 
 /// The folder of a table's log.
@@ -166,7 +235,7 @@ fn log_folder(table: TableName) -> Path {
 /// What a listing of a log shows.
 #[derive(Debug, Default)]
 struct Listing {
-    commits: BTreeMap<i64, Path>,
+    commits: BTreeMap<i64, ObjectMeta>,
     checkpoints: BTreeMap<i64, Vec<(u32, u32, Path)>>,
     /// Everything that is of some version, as the store lists it.
     versioned: Vec<(i64, ObjectMeta)>,
@@ -196,9 +265,9 @@ impl Listing {
         let Some(name) = key.filename() else { return };
         let Some((version, kind)) = name.split_once('.') else { return };
         let Some(version) = (version.len() == 20).then(|| version.parse().ok()).flatten() else { return };
-        self.versioned.push((version, meta));
+        self.versioned.push((version, meta.clone()));
         match kind.split('.').collect::<Vec<_>>().as_slice() {
-            ["json"] => drop(self.commits.insert(version, key)),
+            ["json"] => drop(self.commits.insert(version, meta)),
             ["checkpoint", "parquet"] => self.checkpoints.entry(version).or_default().push((1, 1, key)),
             ["checkpoint", part, parts, "parquet"] => {
                 if let (Ok(part), Ok(parts)) = (part.parse(), parts.parse()) {

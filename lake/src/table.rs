@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use datafusion::catalog::TableProvider;
-use deltalake_core::DeltaTable;
 use deltalake_core::operations::create::CreateBuilder;
 use deltalake_core::protocol::SaveMode;
 
@@ -23,10 +22,7 @@ use crate::{DataFile, Lake, LakeError, Operation, TableName, schema};
 pub struct Table {
     pub(crate) lake: Lake,
     name: TableName,
-    pub(crate) state: LogState,
-    /// Delta's own view of the table, which commits are made on; loaded by the first commit.
-    pub(crate) delta: Option<DeltaTable>,
-    pub(crate) commits: u32,
+    pub(crate) state: Arc<LogState>,
 }
 
 /// What was committed after some version.
@@ -42,13 +38,14 @@ pub struct Changes {
 }
 
 impl Table {
-    /// Opens the newest version; `None` where the table is not there yet.
+    /// Opens the newest version; `None` where the table is not there yet. A table that was opened before
+    /// through this lake, or a clone of it, costs a listing and what is new.
     ///
     /// # Errors
     /// [`LakeError`], where the log cannot be read.
     pub async fn open(lake: &Lake, name: TableName) -> Result<Option<Self>, LakeError> {
-        let state = LogState::read(lake, name).await?;
-        Ok(state.map(|state| Self { lake: lake.clone(), name, state, delta: None, commits: 0 }))
+        let state = lake.newest_state(name).await?;
+        Ok(state.map(|state| Self { lake: lake.clone(), name, state }))
     }
 
     /// Opens the newest version of a table, and creates it where it is not there yet.
@@ -92,7 +89,7 @@ impl Table {
     /// # Errors
     /// [`LakeError`]; the table is then pinned where it was.
     pub async fn refresh(&mut self) -> Result<bool, LakeError> {
-        self.state.refresh(&self.lake).await
+        LogState::refresh(&mut self.state, &self.lake).await
     }
 
     /// Which table.
@@ -109,7 +106,7 @@ impl Table {
 
     /// The version.
     #[must_use]
-    pub const fn version(&self) -> i64 {
+    pub fn version(&self) -> i64 {
         self.state.version()
     }
 
@@ -133,7 +130,7 @@ impl Table {
 
     /// The last number that each application committed.
     #[must_use]
-    pub const fn transactions(&self) -> &HashMap<String, i64> {
+    pub fn transactions(&self) -> &HashMap<String, i64> {
         self.state.transactions()
     }
 

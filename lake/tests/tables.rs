@@ -286,3 +286,45 @@ async fn sorted_files_are_merged_and_not_sorted_again() {
             .await;
     assert_eq!(pruned.matches(".parquet").count(), 1, "{pruned}");
 }
+
+/// A job that opens a table would else read again what the job before it read: up to fifty commits a time.
+#[tokio::test(flavor = "multi_thread")]
+async fn opening_a_table_again_costs_one_listing() {
+    let (_folder, lake) = a_lake();
+    let mut table = Table::open_or_create(&lake, TableName::Readings).await.expect("created");
+    for hour in 0..30 {
+        append(&mut table, &[row("a/b", hour, 1.0)], None).await.expect("committed");
+    }
+    let opened = |lake: Lake| async move {
+        let before = lake.store().requests();
+        let table = Table::open(&lake, TableName::Readings).await.expect("opened").expect("there");
+        let spent = lake.store().requests().since(&before);
+        (table.version(), table.files().len(), spent.lists, spent.gets)
+    };
+    assert_eq!(opened(lake.clone()).await, (30, 30, 1, 30), "as it was known when it was created, and thirty commits");
+    assert_eq!(opened(lake.clone()).await, (30, 30, 1, 0));
+    append(&mut table, &[row("a/b", 31, 1.0)], None).await.expect("committed");
+    assert_eq!(opened(lake.clone()).await, (31, 31, 1, 1));
+}
+
+/// A table that was removed and made anew (a restore, a replay) begins at version 0 again: what was
+/// known of the old one must not be taken for the new one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_was_made_anew_is_noticed() {
+    let (folder, lake) = a_lake();
+    let mut table = Table::open_or_create(&lake, TableName::Readings).await.expect("created");
+    for hour in 0..3 {
+        append(&mut table, &[row("a/b", hour, 1.0)], None).await.expect("committed");
+    }
+    assert!(count(&lake).await.contains("| 3 "), "{}", count(&lake).await);
+    std::fs::remove_dir_all(folder.path().join("tables/readings")).expect("removed");
+    assert!(
+        Table::open(&lake, TableName::Readings).await.expect("looked").is_none(),
+        "the old one is still believed in"
+    );
+    let mut anew = Table::open_or_create(&lake, TableName::Readings).await.expect("created");
+    append(&mut anew, &[row("a/b", 7, 5.0)], None).await.expect("committed");
+    assert!(table.refresh().await.expect("looked"), "a handle of the old one goes on as if nothing had happened");
+    assert_eq!((table.version(), table.files()), (1, anew.files()));
+    assert!(count(&lake).await.contains("| 1 | 5.0 |"), "{}", count(&lake).await);
+}

@@ -4,15 +4,18 @@
 //! The command line composes them into the whole file's shape. Unknown keys are errors; whatever is
 //! left out has the default that stands here. Nothing here does I/O.
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Deserializer};
+use serde_spanned::Spanned;
 use tjern_readings::configuration::{Period, Span};
 use tjern_readings::sensor::{SensorId, is_part};
 
-use crate::jobs::Schedule;
+use crate::jobs::{Cron, Schedule};
 use crate::publish::{Dataset, Licence};
 use crate::register::{OptionalFile, RegisterFiles};
 
@@ -59,7 +62,7 @@ impl RegisterSection {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct IngestSection {
-    /// How often the landing zone is looked at.
+    /// How often ingest looks whether something is due; it asks the store for what is.
     pub every: Period,
     /// How long a hole in a source's sequence is waited for before it is passed.
     pub hole_patience: Span,
@@ -70,7 +73,7 @@ pub struct IngestSection {
 impl Default for IngestSection {
     fn default() -> Self {
         Self {
-            every: Period::from_seconds(5),
+            every: Period::from_seconds(2),
             hole_patience: Span(Period::from_seconds(60 * 60).duration()),
             landing_grace: Span(Period::from_seconds(7 * 24 * 60 * 60).duration()),
         }
@@ -105,6 +108,20 @@ impl Default for RollupSection {
     }
 }
 
+/// `[jobs]`: what all jobs share.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct JobsSection {
+    /// Where `tjern pipeline run` tells how the jobs are; nowhere where it is left out.
+    pub listen: Option<SocketAddr>,
+    /// By how much a run may be put off, so that not all begin at once.
+    pub jitter: Span,
+    /// Jobs that `tjern pipeline run` leaves to others.
+    pub off: Vec<Spanned<String>>,
+    /// Cron expressions in the city's time zone, which stand over a job's `every`.
+    pub cron: BTreeMap<String, Spanned<Cron>>,
+}
+
 /// `[vacuum]`: what nobody needs any more leaves the tables' folders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -117,7 +134,7 @@ pub struct VacuumSection {
 
 impl Default for VacuumSection {
     fn default() -> Self {
-        Self { every: Period::from_seconds(60 * 60), retention: Retention(Retention::LONGEST) }
+        Self { every: Period::from_seconds(6 * 60 * 60), retention: Retention(Retention::LONGEST) }
     }
 }
 
@@ -278,7 +295,7 @@ mod tests {
     #[test]
     fn an_empty_file_has_every_default() {
         let whole = read("").expect("valid");
-        assert_eq!(whole.ingest.every, "5s".parse().expect("valid"));
+        assert_eq!(whole.ingest.every, "2s".parse().expect("valid"));
         assert_eq!(whole.ingest.hole_patience.0.as_secs(), 3_600);
         assert_eq!(whole.ingest.landing_grace.0.as_secs(), 604_800);
         assert_eq!(whole.compact.every, "10min".parse().expect("valid"));

@@ -1,19 +1,28 @@
 //! The jobs: each once, to the end, or all on their schedules.
 //!
 //! [`list`] has every job with its schedule, [`job`] says what a job is, [`once`] runs one and [`daemon`] all
-//! of them until they are told to stop. How each ran last is in the lake ([`record`]).
+//! of them until they are told to stop. How each ran last is in the lake ([`record`]), how they fare now is told
+//! by [`door`].
 
+pub mod cron;
 pub mod daemon;
+pub mod door;
 pub mod job;
 pub mod list;
+pub mod metrics;
 pub mod once;
 pub mod record;
 pub mod schedule;
 pub mod settings;
+pub mod states;
+mod unchanged;
 
+pub use cron::Cron;
 pub use daemon::run;
+pub use door::Door;
 pub use job::{Done, Job, JobError};
 pub use list::{Entry, entries};
 pub use record::{Outcome, Run};
 pub use schedule::Schedule;
 pub use settings::{JobSettings, Schedules};
+pub use states::States;

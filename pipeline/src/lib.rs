@@ -3,8 +3,9 @@
 //! Each room is a job that works once, to the end, and can be stopped anywhere: [`ingest`] takes
 //! landed batches, [`quality`] flags them, [`compact`] makes few files of many, [`rollup`] sums them
 //! up, [`register`] says what the sensors are, [`publish`] makes open datasets, [`vacuum`] removes
-//! what nobody needs any more. [`jobs`] runs them on
-//! their schedules. What people do by hand: [`import`] history, [`correct`] and [`validate`] readings. DataFusion moves data; Polars, behind [`frames`], does the mathematics.
+//! what nobody needs any more, [`watch`] tells what is wrong. [`jobs`] runs them on
+//! their schedules. What people do by hand: [`import`] history, [`correct`] and [`validate`] readings.
+//! DataFusion moves data; Polars, behind [`frames`], does the mathematics.
 #![deny(unsafe_code)]
 
 pub mod compact;
@@ -26,3 +27,4 @@ mod testing;
 pub mod times;
 pub mod vacuum;
 pub mod validate;
+pub mod watch;

@@ -1,4 +1,10 @@
 //! What could not be read: kept as it came, with the reason beside it, out of everybody's way.
+//!
+//! People list it ([`list`]), look into it ([`look`]) and try it again ([`retry`]); nothing here is removed that
+//! did not become rows.
+
+mod kept;
+mod retry;
 
 use bytes::Bytes;
 use object_store::path::Path;
@@ -8,6 +14,12 @@ use tjern_lake::{Lake, LakeError};
 use tjern_readings::keys;
 
 use crate::ingest::BATCH_BYTES_MAX;
+
+pub use kept::{Kept, Looked, find, list, look};
+pub use retry::{Retried, retry};
+
+/// What the name of a reason ends with.
+const REASON: &str = ".reason.json";
 
 /// Why an object is in quarantine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,7 +62,7 @@ pub async fn quarantine(lake: &Lake, landed: &Path, reason: &str) -> Result<(), 
         if !too_big {
             put_same(lake, &own_name, &bytes).await?;
         }
-        put_same(lake, &Path::from(format!("{own_name}.reason.json")), &note).await?;
+        put_same(lake, &Path::from(format!("{own_name}{REASON}")), &note).await?;
     }
     objects.delete(landed).await.map_err(|source| LakeError::store(landed, source))
 }

@@ -11,6 +11,7 @@
 //! jobs/<job>.json                                         the lease of a job
 //! jobs/runs/<job>.json                                    how a job ran last
 //! corrections/<id>.json                                   who corrected or validated what, when and why
+//! jobs/watch/state.json                                   what the watch found wrong, and has to tell
 //! ```
 //!
 //! Numbers are padded to 20 digits, so that keys sort as numbers do.
@@ -152,6 +153,18 @@ pub fn epoch_folder(source: &SourceName, epoch: Epoch) -> Path {
     Path::from(format!("{LANDING}/{source}/{epoch}"))
 }
 
+/// A key after those of an epoch's objects that begin before `number`, and before all others of it.
+#[must_use]
+pub fn epoch_from(source: &SourceName, epoch: Epoch, number: i64) -> Path {
+    Path::from(format!("{LANDING}/{source}/{epoch}/{number:020}"))
+}
+
+/// A key after all objects of an epoch, `closed` included.
+#[must_use]
+pub fn epoch_end(source: &SourceName, epoch: Epoch) -> Path {
+    Path::from(format!("{LANDING}/{source}/{epoch}/z"))
+}
+
 /// The folder of a source.
 #[must_use]
 pub fn source_folder(source: &SourceName) -> Path {
@@ -212,6 +225,12 @@ pub fn job_run(job: &str) -> Path {
 #[must_use]
 pub fn correction(id: &str) -> Path {
     Path::from(format!("{CORRECTIONS}/{id}.json"))
+}
+
+/// What the watch found wrong, and has to tell.
+#[must_use]
+pub fn watch_state() -> Path {
+    Path::from(format!("{JOBS}/watch/state.json"))
 }
 
 fn parse_bounds(text: &str) -> Option<Bounds> {
@@ -285,6 +304,20 @@ mod tests {
             for landed in [Landed::Batch(epoch, bounds), Landed::Gap(epoch, bounds), Landed::Closed(epoch)] {
                 prop_assert_eq!(Landed::parse(&landed.key(&source())), Some((source(), landed)));
             }
+        }
+
+        /// A listing that begins there must see what is new, and nothing of what is known.
+        #[test]
+        fn an_epoch_is_cut_at_a_number(first in 1..i64::MAX - 1, number in 1..i64::MAX - 1) {
+            let epoch = Epoch::from_bytes([1; 16]);
+            let cut = epoch_from(&source(), epoch, number);
+            for landed in [Landed::Batch(epoch, Bounds { first, last: i64::MAX - 1 }), Landed::Gap(epoch, Bounds { first, last: first })] {
+                let key = landed.key(&source());
+                prop_assert_eq!(key > cut, first >= number);
+                prop_assert!(key < epoch_end(&source(), epoch));
+            }
+            let closed = Landed::Closed(epoch).key(&source());
+            prop_assert!(cut < closed && closed < epoch_end(&source(), epoch));
         }
 
         #[test]

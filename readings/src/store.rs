@@ -6,6 +6,7 @@
 //! URL. `memory:///` is for tests.
 
 pub mod access;
+pub mod counted;
 pub mod local;
 
 use std::path::PathBuf;
@@ -23,6 +24,8 @@ use url::Url;
 
 use crate::configuration::without_secrets;
 pub use access::Access;
+use counted::Counted;
+pub use counted::{RequestCounts, Requests};
 use local::SyncedFolder;
 
 /// How often a request to a cloud is repeated before it fails. Whoever asked knows better what to do
@@ -41,6 +44,7 @@ pub struct LakeUrl(Url);
 #[derive(Debug, Clone)]
 pub struct Store {
     objects: Arc<dyn ObjectStore>,
+    requests: Requests,
     url: LakeUrl,
 }
 
@@ -164,13 +168,20 @@ impl Store {
             }
             None => open_remote(url, access)?,
         };
-        Ok(Self { objects, url: url.clone() })
+        Ok(Self::over(objects, url.clone()))
     }
 
     /// A store over objects that were opened elsewhere: a test's own, or a wrapped one.
     #[must_use]
     pub fn over(objects: Arc<dyn ObjectStore>, url: LakeUrl) -> Self {
-        Self { objects, url }
+        let requests = Requests::default();
+        Self { objects: Arc::new(Counted::new(objects, requests.clone())), requests, url }
+    }
+
+    /// The requests that were made through this store and its clones, by kind.
+    #[must_use]
+    pub fn requests(&self) -> RequestCounts {
+        self.requests.counts()
     }
 
     /// The objects, keyed from the lake's root.

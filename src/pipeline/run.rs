@@ -4,7 +4,8 @@ use std::path::Path;
 
 use tjern_gateway::cli::stop_on_signals;
 use tjern_lake::{Lake, Table};
-use tjern_pipeline::jobs;
+use tjern_pipeline::jobs::{self, Door, States};
+use tjern_readings::clock::Clock;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::City;
@@ -16,7 +17,20 @@ pub(crate) async fn execute(config: &Path) -> Result<(), Failure> {
     let lake = Lake::open(&city.lake).map_err(Failure::failed)?;
     let stop = CancellationToken::new();
     stop_on_signals(&stop).map_err(Failure::failed)?;
+    let states = States::default();
+    // A port that cannot be had is told before anything is done.
+    let door = match city.jobs.listen {
+        Some(address) => Some(Door::bind(address).await.map_err(Failure::failed)?),
+        None => None,
+    };
     Table::create_all(&lake).await.map_err(Failure::failed)?;
-    Box::pin(jobs::run(lake, city.jobs, stop)).await;
+    let telling = door.map(|door| {
+        tracing::info!("the jobs: http://{}/health and /metrics", door.address());
+        tokio::spawn(door.run(states.clone(), Clock::system(), stop.clone()))
+    });
+    Box::pin(jobs::run(lake, city.jobs, states, stop)).await;
+    if let Some(telling) = telling {
+        telling.await.map_err(Failure::failed)?;
+    }
     Ok(())
 }

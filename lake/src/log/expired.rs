@@ -78,8 +78,8 @@ async fn needed_files(
         }
         state.version = version;
     }
-    for (version, key) in listing.commits.range(state.version + 1..) {
-        let entries = read_commit(lake, table, key).await?;
+    for (version, meta) in listing.commits.range(state.version + 1..) {
+        let entries = read_commit(lake, table, &meta.location).await?;
         removed.extend(entries.removed.iter().cloned());
         state.apply(entries);
         state.version = *version;

@@ -3,35 +3,41 @@
 //! The newest object of an open epoch always stays: by it a restored gateway finds out that its
 //! numbers were used.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::time::Duration;
 
-use object_store::{Error, ObjectStoreExt};
+use futures::StreamExt;
+use object_store::{Error, ObjectStore};
 use tjern_lake::{Lake, LakeError};
-use tjern_readings::keys::Landed;
+use tjern_readings::keys::{LANDING, Landed};
 
-use super::landing::{LandedEpoch, Stream};
+use super::landing::{LandedEpoch, Stream, Zone};
 use super::sequence::{Item, Progress};
 
-/// Removes what may go. Returns how many objects went.
+/// Removes what may go of the streams that were seen as a whole. Returns how many objects went.
 pub(super) async fn clean(
     lake: &Lake,
-    landed: &BTreeMap<Stream, LandedEpoch>,
+    zone: &Zone,
     known: &HashMap<Stream, Progress>,
     grace: Duration,
 ) -> Result<usize, LakeError> {
     let grace_us = i64::try_from(grace.as_micros()).unwrap_or(i64::MAX);
     let before_us = lake.clock().now_us().saturating_sub(grace_us);
-    let mut cleaned = 0;
-    for ((source, epoch), landed) in landed {
-        let Some(progress) = known.get(&(source.clone(), *epoch)) else { continue };
-        for item in may_go(landed, progress, before_us) {
+    let whole = zone.iter().filter(|(_, seen)| !seen.partial);
+    let keys = whole.flat_map(|((source, epoch), seen)| {
+        let items = known.get(&(source.clone(), *epoch)).map(|progress| may_go(seen, progress, before_us));
+        items.into_iter().flatten().map(move |item| {
             let object = if item.gap { Landed::Gap(*epoch, item.bounds) } else { Landed::Batch(*epoch, item.bounds) };
-            let key = object.key(source);
-            match lake.objects().delete(&key).await {
-                Ok(()) | Err(Error::NotFound { .. }) => cleaned += 1,
-                Err(source) => return Err(LakeError::store(key, source)),
-            }
+            object.key(source)
+        })
+    });
+    let keys: Vec<_> = keys.map(Ok).collect();
+    let mut removed = lake.objects().delete_stream(futures::stream::iter(keys).boxed());
+    let mut cleaned = 0;
+    while let Some(result) = removed.next().await {
+        match result {
+            Ok(_) | Err(Error::NotFound { .. }) => cleaned += 1,
+            Err(source) => return Err(LakeError::store(LANDING, source)),
         }
     }
     Ok(cleaned)
@@ -42,6 +48,6 @@ fn may_go<'a>(landed: &'a LandedEpoch, progress: &'a Progress, before_us: i64) -
     landed.items.iter().filter(move |item| {
         let done = item.bounds.last <= progress.watermark
             && (item.gap || !progress.open.iter().any(|open| open.overlaps(item.bounds)));
-        done && item.landed_us < before_us && (landed.closed || Some(item.bounds.last) != newest)
+        done && item.landed_us < before_us && (landed.closed_us.is_some() || Some(item.bounds.last) != newest)
     })
 }

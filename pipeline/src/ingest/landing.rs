@@ -1,46 +1,243 @@
-//! What lies in the landing zone, by source and epoch.
+//! What lies in the landing zone, and how one looks at it without asking for what is known.
+//!
+//! Three ways, by what they cost a cloud:
+//! - [`of_streams`]: of some streams what follows their watermarks, a request a stream;
+//! - [`everywhere`]: the whole zone in the order of its keys, so that new sources and epochs are found. Where a
+//!   page of the listing ends among what a stream has long given, it jumps to that stream's watermark: a zone
+//!   costs as many requests as it has pages or streams, whichever is less, however much landing keeps;
+//! - [`Sweep`]: everything, a portion at a time, for late fillings, foreign batches below a watermark, and what may
+//!   be removed.
+//!
+//! A listing is in the order of its keys on every store (`readings::store`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use futures::TryStreamExt;
-use object_store::ObjectStore;
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
+use object_store::{ObjectMeta, ObjectStore};
 use tjern_lake::{Lake, LakeError};
-use tjern_readings::keys::{Bounds, LANDING, Landed};
+use tjern_readings::keys::{self, Bounds, LANDING, Landed};
 use tjern_readings::sensor::{Epoch, SourceName};
+use tjern_readings::store::counted::LISTING_PAGE;
 
-use super::sequence::Item;
+use super::sequence::{Item, Progress};
+
+/// How many listings are under way at once.
+const AT_ONCE: usize = 16;
+
+/// So many requests of a look are made one after the other before the zone is divided.
+const IN_A_ROW: u64 = 8;
 
 /// One ordered stream.
 pub(super) type Stream = (SourceName, Epoch);
 
-/// What landed of one stream.
+/// What was seen, by stream.
+pub(super) type Zone = BTreeMap<Stream, LandedEpoch>;
+
+/// What was seen of one stream.
 #[derive(Debug, Clone, Default)]
 pub(super) struct LandedEpoch {
     pub(super) items: Vec<Item>,
-    pub(super) closed: bool,
+    /// When `closed` landed.
+    pub(super) closed_us: Option<i64>,
+    /// Whether something of it may not have been seen.
+    pub(super) partial: bool,
 }
 
-/// Lists the landing zone. Objects that are not ours are left alone.
-pub(super) async fn list(lake: &Lake) -> Result<BTreeMap<Stream, LandedEpoch>, LakeError> {
-    let folder = Path::from(LANDING);
-    let objects = lake.objects();
-    let mut metas = objects.list(Some(&folder));
-    let mut epochs: BTreeMap<Stream, LandedEpoch> = BTreeMap::new();
-    let failed = |source| LakeError::store(LANDING, source);
-    while let Some(meta) = metas.try_next().await.map_err(failed)? {
-        let Some((source, landed)) = Landed::parse(&meta.location) else { continue };
-        let landed_us = meta.last_modified.timestamp_micros();
-        let mut add = |epoch, bounds: Bounds, gap| {
-            let stream = epochs.entry((source.clone(), epoch)).or_default();
-            stream.items.push(Item { bounds, gap, landed_us });
-        };
-        match landed {
-            Landed::Batch(epoch, bounds) => add(epoch, bounds, false),
-            Landed::Gap(epoch, bounds) => add(epoch, bounds, true),
-            Landed::Closed(epoch) => epochs.entry((source.clone(), epoch)).or_default().closed = true,
-            Landed::Configuration(_) => {}
-        }
+/// What need not be looked at again.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    pub(super) progress: HashMap<Stream, Progress>,
+    /// Closed, and taken to the last number.
+    pub(super) finished: HashSet<Stream>,
+}
+
+impl Known {
+    fn watermark(&self, stream: &Stream) -> i64 {
+        self.progress.get(stream).map_or(0, |progress| progress.watermark)
     }
-    Ok(epochs)
+
+    /// The key before what may be new of a stream.
+    fn known_up_to(&self, stream: &Stream) -> Path {
+        let (source, epoch) = stream;
+        if self.finished.contains(stream) {
+            return keys::epoch_end(source, *epoch);
+        }
+        keys::epoch_from(source, *epoch, self.watermark(stream) + 1)
+    }
+
+    /// Where a listing that has come to `key` may go on, if something lies between that need not be seen.
+    fn jump(&self, key: &Path) -> Option<(Stream, Path)> {
+        let (source, landed) = Landed::parse(key)?;
+        let (Landed::Batch(epoch, _) | Landed::Gap(epoch, _)) = landed else { return None };
+        let stream = (source, epoch);
+        let target = self.known_up_to(&stream);
+        (target > *key).then_some((stream, target))
+    }
+}
+
+fn failed(source: object_store::Error) -> LakeError {
+    LakeError::store(LANDING, source)
+}
+
+/// Notes an object. What is not ours is left alone.
+fn note(zone: &mut Zone, meta: &ObjectMeta) -> Option<Stream> {
+    let (source, landed) = Landed::parse(&meta.location)?;
+    let landed_us = meta.last_modified.timestamp_micros();
+    let mut add = |epoch: Epoch, bounds: Bounds, gap: bool| {
+        let stream = (source.clone(), epoch);
+        zone.entry(stream.clone()).or_default().items.push(Item { bounds, gap, landed_us });
+        Some(stream)
+    };
+    match landed {
+        Landed::Batch(epoch, bounds) => add(epoch, bounds, false),
+        Landed::Gap(epoch, bounds) => add(epoch, bounds, true),
+        Landed::Closed(epoch) => {
+            let stream = (source, epoch);
+            zone.entry(stream.clone()).or_default().closed_us = Some(landed_us);
+            Some(stream)
+        }
+        Landed::Configuration(_) => None,
+    }
+}
+
+/// What follows the watermarks of these streams.
+pub(super) async fn of_streams(lake: &Lake, known: &Known, streams: Vec<Stream>) -> Result<Zone, LakeError> {
+    let looks = streams.into_iter().map(|stream| {
+        let (objects, offset) = (lake.objects(), known.known_up_to(&stream));
+        async move {
+            let mut zone = Zone::new();
+            let folder = keys::epoch_folder(&stream.0, stream.1);
+            let mut metas = objects.list_with_offset(Some(&folder), &offset);
+            while let Some(meta) = metas.try_next().await.map_err(failed)? {
+                note(&mut zone, &meta);
+            }
+            zone.entry(stream).or_default().partial = true;
+            Ok(zone)
+        }
+    });
+    gathered(looks).await
+}
+
+async fn gathered(
+    looks: impl Iterator<Item = impl Future<Output = Result<Zone, LakeError>>>,
+) -> Result<Zone, LakeError> {
+    let zones: Vec<Zone> = futures::stream::iter(looks).buffer_unordered(AT_ONCE).try_collect().await?;
+    let mut all = Zone::new();
+    // No two looks see the same object, but a stream may begin in one part and go on in another.
+    for (stream, seen) in zones.into_iter().flatten() {
+        let there = all.entry(stream).or_default();
+        there.items.extend(seen.items);
+        there.partial |= seen.partial;
+        there.closed_us = there.closed_us.or(seen.closed_us);
+    }
+    Ok(all)
+}
+
+/// Everything that may be new. Also returns how many requests it took.
+pub(super) async fn everywhere(lake: &Lake, known: &Known, last_requests: u64) -> Result<(Zone, u64), LakeError> {
+    let ranges = divided(known, last_requests.div_ceil(IN_A_ROW));
+    let requests = std::sync::atomic::AtomicU64::new(0);
+    let looks = ranges.into_iter().map(|range| async {
+        let (zone, spent) = walk(lake, known, range).await?;
+        requests.fetch_add(spent, std::sync::atomic::Ordering::Relaxed);
+        Ok(zone)
+    });
+    let zone = gathered(looks).await?;
+    Ok((zone, requests.into_inner()))
+}
+
+/// A part of the zone: after the first key, before the second.
+#[derive(Debug, Default)]
+struct Range {
+    after: Option<(Stream, Path)>,
+    until: Option<Path>,
+}
+
+/// The zone in so many parts, each but the first beginning where a stream has something new.
+fn divided(known: &Known, parts: u64) -> Vec<Range> {
+    let parts = usize::try_from(parts).unwrap_or(AT_ONCE).clamp(1, AT_ONCE);
+    let mut streams: Vec<&Stream> = known.progress.keys().collect();
+    streams.sort_by_cached_key(|(source, epoch)| keys::epoch_folder(source, *epoch));
+    let size = streams.len().div_ceil(parts).max(1);
+    let mut ranges = vec![Range::default()];
+    for stream in streams.into_iter().step_by(size).skip(1) {
+        if let Some(last) = ranges.last_mut() {
+            last.until = Some(keys::epoch_folder(&stream.0, stream.1));
+        }
+        ranges.push(Range { after: Some((stream.clone(), known.known_up_to(stream))), until: None });
+    }
+    ranges
+}
+
+fn listing(lake: &Lake, after: Option<&Path>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
+    let (objects, folder) = (lake.objects(), Path::from(LANDING));
+    match after {
+        Some(after) => objects.list_with_offset(Some(&folder), after),
+        None => objects.list(Some(&folder)),
+    }
+}
+
+async fn walk(lake: &Lake, known: &Known, range: Range) -> Result<(Zone, u64), LakeError> {
+    let (mut zone, mut requests) = (Zone::new(), 1);
+    let mut after = range.after;
+    'pages: loop {
+        if let Some((stream, _)) = &after {
+            zone.entry(stream.clone()).or_default().partial = true;
+        }
+        let mut metas = listing(lake, after.as_ref().map(|(_, key)| key));
+        let mut keys_of_page = 0;
+        while let Some(meta) = metas.try_next().await.map_err(failed)? {
+            if range.until.as_ref().is_some_and(|until| meta.location >= *until) {
+                return Ok((zone, requests));
+            }
+            note(&mut zone, &meta);
+            keys_of_page += 1;
+            if keys_of_page == LISTING_PAGE {
+                // The next page is a request in any case, so it may as well begin further on.
+                (keys_of_page, requests) = (0, requests + 1);
+                if let Some(jump) = known.jump(&meta.location) {
+                    after = Some(jump);
+                    continue 'pages;
+                }
+            }
+        }
+        return Ok((zone, requests));
+    }
+}
+
+/// Looks at everything, a portion at a time.
+#[derive(Debug, Default)]
+pub(super) struct Sweep {
+    cursor: Option<Path>,
+    /// The stream that the cursor is in.
+    pending: Option<(Stream, LandedEpoch)>,
+    pages: u64,
+    /// How many pages the last whole sweep had.
+    pub(super) size: u64,
+}
+
+impl Sweep {
+    /// The next portion: the streams that were seen to their end, and whether the end of the zone was reached.
+    pub(super) async fn portion(&mut self, lake: &Lake, pages: u64) -> Result<(Zone, bool), LakeError> {
+        let mut zone = Zone::new();
+        zone.extend(self.pending.take());
+        let mut metas =
+            listing(lake, self.cursor.as_ref()).take(usize::try_from(pages * LISTING_PAGE).unwrap_or(usize::MAX));
+        let (mut seen, mut last) = (0_u64, None);
+        while let Some(meta) = metas.try_next().await.map_err(failed)? {
+            last = note(&mut zone, &meta).or(last);
+            self.cursor = Some(meta.location);
+            seen += 1;
+        }
+        self.pages += seen.div_ceil(LISTING_PAGE).max(1);
+        if seen < pages * LISTING_PAGE {
+            *self = Self { size: self.pages, ..Self::default() };
+            return Ok((zone, true));
+        }
+        // The stream that the cursor is in may go on.
+        self.pending = last.and_then(|stream| zone.remove_entry(&stream));
+        Ok((zone, false))
+    }
 }

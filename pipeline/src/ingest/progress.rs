@@ -5,13 +5,15 @@
 //! | `<source>/<epoch>` | the watermark |
 //! | `<source>/<epoch>/<first>-<last>` | the last number of a batch that filled something passed |
 //! | `:open/<source>/<epoch>/<first>-<last>` | 1 a hole, 2 a gap that the gateway made, 0 no longer open |
+//! | `:closed/<source>/<epoch>` | the last number of an epoch that its gateway finished, once everything up to it was taken or passed |
 //! | `ingest` | counts ingest's commits, so that of two at once one is refused |
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use tjern_readings::keys::Bounds;
 use tjern_readings::sensor::{Epoch, SourceName};
 
+use super::OpenRun;
 use super::landing::Stream;
 use super::sequence::Progress;
 
@@ -20,6 +22,9 @@ pub(super) const INGEST: &str = "ingest";
 
 /// What stands before open runs. No source has such a name.
 const OPEN: &str = ":open/";
+
+/// What stands before finished epochs.
+const CLOSED: &str = ":closed/";
 
 /// What an open run of numbers is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +48,16 @@ pub(super) fn filled((source, epoch): &Stream, bounds: Bounds) -> String {
 
 pub(super) fn open((source, epoch): &Stream, bounds: Bounds) -> String {
     format!("{OPEN}{source}/{epoch}/{bounds}")
+}
+
+pub(super) fn closed((source, epoch): &Stream) -> String {
+    format!("{CLOSED}{source}/{epoch}")
+}
+
+/// The streams that are finished.
+pub(super) fn finished(transactions: &HashMap<String, i64>) -> HashSet<Stream> {
+    let names = transactions.keys().filter_map(|app_id| app_id.strip_prefix(CLOSED)?.split_once('/'));
+    names.filter_map(|(source, epoch)| Some((source.parse().ok()?, epoch.parse().ok()?))).collect()
 }
 
 /// The progress of every stream.
@@ -70,6 +85,27 @@ pub(super) fn read(transactions: &HashMap<String, i64>) -> HashMap<Stream, Progr
     streams
 }
 
+/// All open runs of numbers.
+pub(super) fn open_runs(transactions: &HashMap<String, i64>) -> Vec<OpenRun> {
+    let found = transactions.iter().filter_map(|(app_id, number)| {
+        let mut parts = app_id.strip_prefix(OPEN)?.split('/');
+        let (source, epoch, bounds) = (parts.next()?, parts.next()?, parts.next()?);
+        if *number == Open::Closed as i64 {
+            return None;
+        }
+        let dropped = *number == Open::Gap as i64;
+        Some(OpenRun {
+            source: source.parse().ok()?,
+            epoch: epoch.parse().ok()?,
+            bounds: bounds.parse().ok()?,
+            dropped,
+        })
+    });
+    let mut found: Vec<_> = found.collect();
+    found.sort_by_cached_key(|run| (run.source.to_string(), run.epoch.to_string(), run.bounds));
+    found
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,10 +122,14 @@ mod tests {
             (open(&stream, bounds(8, 9)), Open::Gap as i64),
             (open(&stream, bounds(3, 9)), Open::Closed as i64),
             (filled(&stream, bounds(7, 7)), 7),
+            (closed(&stream), 90),
         ]);
+        assert_eq!(finished(&transactions), HashSet::from([stream.clone()]));
         let read = read(&transactions);
         let wanted =
             Progress { watermark: 90, open: [bounds(3, 6), bounds(8, 9)].into(), filled: [bounds(7, 7)].into() };
         assert_eq!(read, HashMap::from([(stream, wanted)]));
+        let open: Vec<_> = open_runs(&transactions).into_iter().map(|run| (run.bounds, run.dropped)).collect();
+        assert_eq!(open, [(bounds(3, 6), false), (bounds(8, 9), true)]);
     }
 }

@@ -5,7 +5,7 @@
 //! does not name for the sensor, or in another unit than the register's, is kept with its value and
 //! fails, with the cause.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arrow::array::{
@@ -27,17 +27,26 @@ const FUTURE_US: i64 = 10 * 60 * 1_000_000;
 /// The unit of each sensor, as a gateway's configuration names it.
 pub(super) type Units = HashMap<String, String>;
 
+/// Why readings of a sensor fail, whatever their values are.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Against {
+    pub(super) sensor: String,
+    pub(super) cause: Cause,
+}
+
+/// A batch's rows, and how many of them something speaks against.
+#[derive(Debug)]
+pub(super) struct Rows {
+    pub(super) batch: RecordBatch,
+    pub(super) against: BTreeMap<Against, usize>,
+}
+
 /// The rows of `batch` for the table, evaluated.
-pub(super) fn rows(
-    batch: &Batch,
-    register: &Register,
-    units: &Units,
-    received_us: i64,
-) -> Result<RecordBatch, QualityError> {
+pub(super) fn rows(batch: &Batch, register: &Register, units: &Units, received_us: i64) -> Result<Rows, QualityError> {
     let count = batch.rows.num_rows();
     let column = |index: usize, kind: &DataType| cast(batch.rows.column(index), kind);
     let sensors = column(0, &DataType::Utf8)?;
-    let (quality, cause) = judge(batch, &sensors, register, units, received_us)?;
+    let (quality, cause, against) = judge(batch, &sensors, register, units, received_us)?;
     let same_text =
         |text: String| -> ArrayRef { Arc::new(StringArray::from_iter_values(std::iter::repeat_n(text, count))) };
     let columns: Vec<ArrayRef> = vec![
@@ -55,7 +64,8 @@ pub(super) fn rows(
         Arc::new(Int32Array::new_null(count)),
         Arc::new(TimestampMicrosecondArray::from(vec![received_us; count]).with_timezone("UTC")),
     ];
-    evaluate(&RecordBatch::try_new(schema::arrow(TableName::Readings), columns)?, register)
+    let batch = evaluate(&RecordBatch::try_new(schema::arrow(TableName::Readings), columns)?, register)?;
+    Ok(Rows { batch, against })
 }
 
 /// Quality and cause of each row, after what speaks against it.
@@ -65,7 +75,7 @@ fn judge(
     register: &Register,
     units: &Units,
     received_us: i64,
-) -> Result<(ArrayRef, ArrayRef), ArrowError> {
+) -> Result<(ArrayRef, ArrayRef, BTreeMap<Against, usize>), ArrowError> {
     let source = batch.header.source.as_str();
     let times = batch.rows.column(1).as_primitive::<TimestampMicrosecondType>();
     let values = batch.rows.column(2).as_primitive::<Float64Type>();
@@ -85,15 +95,20 @@ fn judge(
             None
         }
     };
+    let mut found: BTreeMap<Against, usize> = BTreeMap::new();
     let judged = (0..batch.rows.num_rows()).map(|row| {
         let came = (qualities.value(row), causes.is_valid(row).then(|| causes.value(row)));
         match against(row).filter(|_| values.is_valid(row)) {
-            Some(cause) => (Quality::Fail.code(), Some(cause.word())),
+            Some(cause) => {
+                let against = Against { sensor: sensors.value(row).to_owned(), cause };
+                *found.entry(against).or_default() += 1;
+                (Quality::Fail.code(), Some(cause.word()))
+            }
             None => came,
         }
     });
     let (quality, cause): (Vec<i8>, Vec<Option<&str>>) = judged.unzip();
-    Ok((Arc::new(Int8Array::from(quality)), Arc::new(StringArray::from(cause))))
+    Ok((Arc::new(Int8Array::from(quality)), Arc::new(StringArray::from(cause)), found))
 }
 
 /// Reads the units out of a gateway's configuration, whatever else it says.

@@ -29,6 +29,13 @@ pub(super) struct Item {
     pub(super) landed_us: i64,
 }
 
+/// What the gateway says of a finished epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Closed {
+    pub(super) last: i64,
+    pub(super) landed_us: i64,
+}
+
 /// What to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
@@ -44,6 +51,8 @@ pub(super) enum Step {
     Compare(Bounds),
     /// This batch has numbers that were taken and numbers that were not.
     Overlap(Bounds),
+    /// Nothing comes after this number.
+    Finish(i64),
 }
 
 /// The steps of an epoch, in order.
@@ -52,6 +61,34 @@ pub(super) struct Plan {
     pub(super) steps: Vec<Step>,
     /// The hole that is waited for.
     pub(super) waiting: Option<Bounds>,
+}
+
+/// Plans what to do with an epoch that its gateway finished: numbers that are missing at its end are a hole too.
+pub(super) fn plan_closed(progress: &Progress, items: &[Item], closed: Closed, now_us: i64, patience_us: i64) -> Plan {
+    let mut plan = plan(progress, items, now_us, patience_us);
+    let reached = plan.steps.iter().map(|step| step.reaches()).max().unwrap_or(0).max(progress.watermark);
+    if plan.waiting.is_some() {
+        return plan;
+    }
+    if let Some(hole) = Bounds::new(reached + 1, closed.last) {
+        if now_us.saturating_sub(closed.landed_us) < patience_us {
+            plan.waiting = Some(hole);
+            return plan;
+        }
+        plan.steps.push(Step::PassHole(hole));
+    }
+    plan.steps.push(Step::Finish(closed.last.max(reached)));
+    plan
+}
+
+impl Step {
+    /// The watermark after it, where it moves it.
+    const fn reaches(self) -> i64 {
+        match self {
+            Self::Take(bounds) | Self::PassHole(bounds) | Self::PassGap(bounds) => bounds.last,
+            Self::Fill(..) | Self::Compare(_) | Self::Overlap(_) | Self::Finish(_) => 0,
+        }
+    }
 }
 
 /// Plans what to do with an epoch's landed objects.
@@ -180,6 +217,18 @@ mod tests {
         assert_eq!(found.steps, [Step::PassGap(bounds(1, 4)), Step::Take(bounds(5, 6))]);
     }
 
+    /// A gateway said that it finished an epoch whose last batch is nowhere: that hole must not stay unseen
+    /// because nothing comes after it.
+    #[test]
+    fn what_is_missing_at_the_end_of_a_closed_epoch_is_a_hole() {
+        let closed = Closed { last: 9, landed_us: 0 };
+        let waiting = plan_closed(&at(2), &[batch(3, 6)], closed, PATIENCE_US - 1, PATIENCE_US);
+        assert_eq!((waiting.steps, waiting.waiting), (vec![Step::Take(bounds(3, 6))], Some(bounds(7, 9))));
+        let passed = plan_closed(&at(2), &[batch(3, 6)], closed, PATIENCE_US, PATIENCE_US);
+        assert_eq!(passed.steps, [Step::Take(bounds(3, 6)), Step::PassHole(bounds(7, 9)), Step::Finish(9)]);
+        assert_eq!(plan_closed(&at(9), &[], closed, 0, PATIENCE_US).steps, [Step::Finish(9)]);
+    }
+
     /// The batch landed, its reply was lost, the spool ran full: the readings are there and count.
     #[test]
     fn a_batch_counts_more_than_a_gap_of_the_same_numbers() {
@@ -252,7 +301,7 @@ mod tests {
                                 progress.open.extend(shrink(open, bounds));
                                 progress.filled.insert(bounds);
                             }
-                            Step::Compare(_) | Step::Overlap(_) => {
+                            Step::Compare(_) | Step::Overlap(_) | Step::Finish(_) => {
                                 prop_assert!(false, "{:?} of an honest gateway", step);
                             }
                         }

@@ -1,75 +1,141 @@
 //! All jobs on their schedules, until they are told to stop.
 //!
-//! Two lines run side by side, so that a long compaction does not keep readings waiting: one ingests,
-//! the other does everything else in turn. Within a line nothing overlaps, and a run that was due
-//! while another was at work happens once and not twice. A job that fails says so and is tried again
-//! when it is next due; none needs anybody to clean up behind it. Stopping waits for the job under way.
+//! Three lines run side by side: one ingests, so that a long compaction keeps no reading waiting; one does
+//! what else is to be done to the lake, a job at a time, so that memory is asked for once; one watches, also
+//! the other two. Within a line nothing overlaps, and a run that was due while another was at work happens
+//! once and not twice. A job that fails says what is not done and is tried again after a pause; none needs
+//! anybody to clean up behind it. Stopping waits for the job under way.
+//!
+//! Waiting goes by the wall clock, which is looked at once a minute: one that was set is noticed.
 
+use std::time::Duration;
+
+use futures::future::join_all;
+use jiff::tz::TimeZone;
 use tjern_lake::Lake;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::job::JobError;
 use super::list::{Entry, Line, entries};
-use super::once::once;
+use super::once::{Finished, once};
 use super::record::{self, Run};
-use super::schedule::Schedule;
+use super::schedule::Turn;
 use super::settings::JobSettings;
+use super::states::States;
 
-/// Runs all jobs until `stop` is cancelled.
-pub async fn run(lake: Lake, settings: JobSettings, stop: CancellationToken) {
-    let (first, second): (Vec<_>, Vec<_>) =
-        entries(&settings).into_iter().partition(|entry| entry.line == Line::Ingest);
-    tokio::join!(Box::pin(keep(&lake, first, &stop)), Box::pin(keep(&lake, second, &stop)));
+/// How long is waited before the clock is looked at again.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+
+/// Runs all jobs until `stop` is cancelled, and says in `states` how they fare.
+pub async fn run(lake: Lake, settings: JobSettings, states: States, stop: CancellationToken) {
+    let entries = entries(&settings).into_iter().filter(|entry| !settings.off.contains(&entry.name));
+    let rhythm = Rhythm { timezone: settings.timezone, jitter: settings.jitter };
+    run_entries(&lake, entries.collect(), &rhythm, &states, &stop).await;
 }
 
-struct Due {
+/// What the turns of all jobs go by.
+struct Rhythm {
+    timezone: TimeZone,
+    jitter: Duration,
+}
+
+async fn run_entries(lake: &Lake, entries: Vec<Entry>, rhythm: &Rhythm, states: &States, stop: &CancellationToken) {
+    let mut lines: [Vec<Waiting>; 3] = Default::default();
+    for entry in entries {
+        let line = match entry.line {
+            Line::Ingest => 0,
+            Line::Upkeep => 1,
+            Line::Watch => 2,
+        };
+        lines[line].push(Waiting::new(lake, rhythm, entry, states).await);
+    }
+    join_all(lines.into_iter().map(|jobs| Box::pin(keep(lake, jobs, states, stop)))).await;
+}
+
+/// A job that waits for its turn.
+struct Waiting {
     entry: Entry,
+    turn: Turn,
+    /// How it ran last, and what of it is written in the lake.
     last: Option<Run>,
     written: Option<Run>,
-    next: Instant,
 }
 
-async fn keep(lake: &Lake, entries: Vec<Entry>, stop: &CancellationToken) {
-    let now = Instant::now();
-    let due = |entry| Due { entry, last: None, written: None, next: now };
-    let mut dues: Vec<Due> = entries.into_iter().map(due).collect();
-    while let Some(next) = dues.iter().map(|due| due.next).min() {
-        if stop.run_until_cancelled(tokio::time::sleep_until(next)).await.is_none() {
+impl Waiting {
+    async fn new(lake: &Lake, rhythm: &Rhythm, entry: Entry, states: &States) -> Self {
+        let name = &entry.name;
+        let last = record::read(lake, name).await.unwrap_or_else(|error| {
+            tracing::warn!(job = name, %error, "how a job ran last cannot be read; it is run as if for the first time");
+            None
+        });
+        let now_us = lake.clock().now_us();
+        let mut turn = Turn::first(name, &entry.schedule, &rhythm.timezone, rhythm.jitter, last.as_ref(), now_us);
+        states.add(name, entry.schedule.to_string(), last.clone(), turn.next_us(now_us));
+        Self { turn, written: last.clone(), last, entry }
+    }
+}
+
+async fn keep(lake: &Lake, mut jobs: Vec<Waiting>, states: &States, stop: &CancellationToken) {
+    loop {
+        let now_us = lake.clock().now_us();
+        let next = jobs.iter_mut().map(|job| (job.turn.next_us(now_us), job)).min_by_key(|(next_us, _)| *next_us);
+        let Some((next_us, job)) = next else { return };
+        if stop.is_cancelled() {
             break;
         }
-        let Some(due) = dues.iter_mut().find(|due| due.next == next) else { break };
-        one_run(lake, due, stop).await;
-        let Schedule::Every(every) = due.entry.schedule;
-        due.next = (next + every).max(Instant::now());
+        if next_us <= now_us {
+            run_once(lake, job, states, stop).await;
+            continue;
+        }
+        let wait = Duration::from_micros(u64::try_from(next_us - now_us).unwrap_or_default()).min(LOOK_EVERY);
+        let _ = stop.run_until_cancelled(tokio::time::sleep(wait)).await;
     }
     // What was uploaded at the very end is taken too.
-    for due in dues.iter_mut().filter(|due| due.entry.line == Line::Ingest) {
-        one_run(lake, due, stop).await;
+    for job in jobs.iter_mut().filter(|job| job.entry.line == Line::Ingest) {
+        run_once(lake, job, states, stop).await;
     }
 }
 
-async fn one_run(lake: &Lake, due: &mut Due, stop: &CancellationToken) {
-    let Entry { name, job, .. } = &mut due.entry;
+async fn run_once(lake: &Lake, waiting: &mut Waiting, states: &States, stop: &CancellationToken) {
+    let Entry { name, job, .. } = &mut waiting.entry;
+    states.began(name, lake.clock().now_us());
     // Stopping waits for the job under way: only one that gives a lease back is told.
     let never = CancellationToken::new();
     let told = if job.heeds_stop() { stop } else { &never };
-    let finished = once(name, job.as_mut(), lake, due.last.as_ref(), told).await;
+    let finished = Box::pin(once(name, job.as_mut(), lake, waiting.last.as_ref(), told)).await;
+    let now_us = lake.clock().now_us();
+    waiting.turn.ran(&finished.run, now_us);
+    let next_us = waiting.turn.next_us(now_us);
+    // Known before it is told: who reads the log and asks then shall not hear of the run before.
+    states.ended(&finished.run, next_us);
+    tell(name, &finished, next_us.saturating_sub(now_us));
     let run = finished.run;
-    match &finished.error {
-        Some(JobError::Interrupted) => {}
-        Some(error) => {
-            let not_done = run.not_done.as_deref();
-            tracing::error!(job = name, %error, not_done, "a job failed; it is tried again");
-        }
-        None if finished.worked => tracing::info!(job = name, "{}", run.said),
-        None => {}
-    }
-    if run.is_news(due.written.as_ref()) {
+    if run.is_news(waiting.written.as_ref()) {
         match record::write(lake, &run).await {
-            Ok(()) => due.written = Some(run.clone()),
+            Ok(()) => waiting.written = Some(run.clone()),
             Err(error) => tracing::warn!(job = name, %error, "how a job ran cannot be written down"),
         }
     }
-    due.last = Some(run);
+    waiting.last = Some(run);
 }
+
+fn tell(name: &str, finished: &Finished, pause_us: i64) {
+    let Finished { run, worked, error } = finished;
+    match error {
+        Some(JobError::Interrupted) => {}
+        Some(error) => {
+            let not_done = run.not_done.as_deref().unwrap_or_default();
+            let seconds = pause_us / 1_000_000;
+            tracing::error!(
+                job = name,
+                failures = run.failures,
+                "failed: {error}; not done: {not_done}; it is tried again in {seconds} s"
+            );
+        }
+        None if *worked => tracing::info!(job = name, "{}", run.said),
+        None => {}
+    }
+}
+
+#[cfg(test)]
+mod tests;

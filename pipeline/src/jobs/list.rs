@@ -6,6 +6,9 @@ mod publish;
 mod register;
 mod rollup;
 mod vacuum;
+mod watch;
+
+use std::collections::BTreeMap;
 
 use super::job::Job;
 use super::schedule::Schedule;
@@ -13,13 +16,15 @@ use super::settings::JobSettings;
 
 pub use vacuum::summary as vacuum_summary;
 
-/// The two lines of jobs that run side by side. Within a line nothing overlaps.
+/// The lines of jobs that run side by side. Within a line nothing overlaps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Line {
     /// What keeps readings from waiting.
     Ingest,
-    /// Everything else, in turn.
+    /// What else is done to the lake, in turn.
     Upkeep,
+    /// What looks at the others.
+    Watch,
 }
 
 /// A job and when it runs.
@@ -35,21 +40,21 @@ pub struct Entry {
     pub job: Box<dyn Job>,
 }
 
-/// The jobs of a city, those that others build on first.
+/// The jobs of a city, those that others build on first. One that is off is among them: it can be run by a command.
 #[must_use]
 pub fn entries(settings: &JobSettings) -> Vec<Entry> {
     let entry = |name: &str, line, schedule: &Schedule, job: Box<dyn Job>| Entry {
         name: name.to_owned(),
         line,
-        schedule: schedule.clone(),
+        schedule: settings.cron.get(name).map_or_else(|| schedule.clone(), |cron| Schedule::Cron(cron.clone())),
         job,
     };
     let when = &settings.when;
     let timezone = settings.timezone.clone();
     let mut entries = vec![
         entry("ingest", Line::Ingest, &when.ingest, Box::new(ingest::Ingest::new(settings.ingest))),
-        entry("register", Line::Upkeep, &when.register, Box::new(register::Register(settings.register.clone()))),
-        entry("rollup", Line::Upkeep, &when.rollup, Box::new(rollup::Rollup(timezone.clone()))),
+        entry("register", Line::Upkeep, &when.register, Box::new(register::Register::new(settings.register.clone()))),
+        entry("rollup", Line::Upkeep, &when.rollup, Box::new(rollup::Rollup::new(timezone.clone()))),
         entry("compact", Line::Upkeep, &when.compact, Box::new(compact::Compact)),
         entry("vacuum", Line::Upkeep, &when.vacuum, Box::new(vacuum::Vacuum(settings.retention))),
     ];
@@ -58,6 +63,10 @@ pub fn entries(settings: &JobSettings) -> Vec<Entry> {
         let job = publish::Publish { dataset: section.dataset(), timezone: timezone.clone() };
         entry(&name, Line::Upkeep, &section.schedule(), Box::new(job))
     }));
+    let watched = entries.iter().filter(|entry| !settings.off.contains(&entry.name));
+    let schedules: BTreeMap<_, _> = watched.map(|entry| (entry.name.clone(), entry.schedule.clone())).collect();
+    let watch = watch::Watch::new(settings.watch.clone(), schedules);
+    entries.push(entry("watch", Line::Watch, &when.watch, Box::new(watch)));
     entries
 }
 

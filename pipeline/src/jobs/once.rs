@@ -56,6 +56,9 @@ pub async fn command(name: &str, job: &mut dyn Job, lake: &Lake, stop: &Cancella
         None
     });
     let finished = once(name, job, lake, before.as_ref(), stop).await;
+    if finished.run.outcome == Outcome::HeldElsewhere {
+        return finished;
+    }
     if let Err(error) = record::write(lake, &finished.run).await {
         tracing::warn!(job = name, %error, "how it ran cannot be written down");
     }

@@ -17,6 +17,8 @@ use serde_json::{Map, Value};
 use tjern_lake::{Lake, LakeError};
 use tjern_readings::keys;
 
+use super::states::FAILURES_MAX;
+
 /// How long a run that went as the one before it is not written down.
 pub const UNCHANGED_EVERY: Duration = Duration::from_secs(15 * 60);
 
@@ -104,7 +106,14 @@ impl Run {
     /// Whether it has to be written down, given what is written.
     #[must_use]
     pub fn is_news(&self, written: Option<&Self>) -> bool {
+        // The other process writes of itself.
+        if self.outcome == Outcome::HeldElsewhere {
+            return false;
+        }
         let Some(written) = written else { return true };
+        if self.failures >= FAILURES_MAX && written.failures < FAILURES_MAX {
+            return true;
+        }
         let age_us = self.began.0.saturating_sub(written.began.0);
         let old = u128::try_from(age_us).is_ok_and(|age_us| age_us >= UNCHANGED_EVERY.as_micros());
         old || age_us < 0 || self.outcome != written.outcome || self.error != written.error
@@ -172,7 +181,8 @@ pub async fn read_all(lake: &Lake) -> Result<Vec<Run>, LakeError> {
     Ok(runs)
 }
 
-async fn read_key(lake: &Lake, key: &object_store::path::Path) -> Result<Option<Run>, LakeError> {
+/// The run at a key of [`keys::job_runs`].
+pub(crate) async fn read_key(lake: &Lake, key: &object_store::path::Path) -> Result<Option<Run>, LakeError> {
     let failed = |source| LakeError::store(key, source);
     let found = match lake.objects().get(key).await {
         Ok(found) => found,

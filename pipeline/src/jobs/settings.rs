@@ -1,19 +1,31 @@
 //! What the jobs are told by the configuration.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
+use super::cron::Cron;
 use super::schedule::Schedule;
 use crate::config::PublishSection;
 use crate::ingest::IngestSettings;
 use crate::register::RegisterFiles;
+use crate::watch::WatchSettings;
 
 /// What to run, and when.
 #[derive(Debug, Clone)]
 pub struct JobSettings {
     /// When each job is due.
     pub when: Schedules,
+    /// The cron expressions that stand over that, by job.
+    pub cron: BTreeMap<String, Cron>,
+    /// Jobs that the daemon does not run: somebody else does.
+    pub off: BTreeSet<String>,
+    /// By how much a run may be put off, so that not all begin at once.
+    pub jitter: Duration,
+    /// Where the daemon tells how the jobs are.
+    pub listen: Option<SocketAddr>,
     /// How ingest behaves.
     pub ingest: IngestSettings,
     /// How long what nobody needs stays before it is removed.
@@ -22,6 +34,8 @@ pub struct JobSettings {
     pub register: RegisterFiles,
     /// The open datasets.
     pub publish: Vec<PublishSection>,
+    /// What is watched, and who is told.
+    pub watch: WatchSettings,
     /// The city's time zone.
     pub timezone: TimeZone,
 }
@@ -39,4 +53,6 @@ pub struct Schedules {
     pub compact: Schedule,
     /// What nobody needs any more is removed.
     pub vacuum: Schedule,
+    /// It is looked for what is wrong.
+    pub watch: Schedule,
 }

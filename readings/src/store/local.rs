@@ -9,6 +9,8 @@
 //! Files under way lie in the folder `.staged`, named `<process>#<number>`, which listings leave out.
 //! Those that a killed process left there are removed by whoever opens the lake a day later.
 
+mod walk;
+
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::ops::Range;
@@ -18,8 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream::{self, BoxStream};
-use futures::{StreamExt, TryStreamExt};
+use futures::stream::BoxStream;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
@@ -146,16 +147,6 @@ fn generic(source: io::Error) -> Error {
     Error::Generic { store: NAME, source: Box::new(source) }
 }
 
-/// A folder is listed in any order; readers of a Delta log, who know clouds, count on that of the keys.
-fn in_order(listing: BoxStream<'static, Result<ObjectMeta>>) -> BoxStream<'static, Result<ObjectMeta>> {
-    let sorted = async move {
-        let mut metas: Vec<_> = listing.try_collect().await?;
-        metas.sort_unstable_by(|one, other| one.location.cmp(&other.location));
-        Ok::<_, Error>(stream::iter(metas.into_iter().map(Ok)))
-    };
-    stream::once(sorted).try_flatten().boxed()
-}
-
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
@@ -220,11 +211,11 @@ impl ObjectStore for SyncedFolder {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        in_order(self.objects.list(prefix))
+        walk::list(&self.root, prefix, None)
     }
 
     fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
-        in_order(self.objects.list_with_offset(prefix, offset))
+        walk::list(&self.root, prefix, Some(offset))
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {

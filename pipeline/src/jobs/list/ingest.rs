@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use tjern_lake::Lake;
 use tokio_util::sync::CancellationToken;
 
-use crate::ingest::{IngestOutcome, IngestSettings, Ingester};
+use crate::ingest::{IngestOutcome, IngestSettings, Ingester, ingest};
 use crate::jobs::job::{Done, Job, JobError};
 
 /// It keeps what it knows of the table between its runs, and forgets it after an error.
@@ -28,6 +28,11 @@ impl Ingest {
         self.ingester = Some(ingester);
         Ok(outcome)
     }
+
+    /// What was uploaded at the very end, due or not.
+    async fn last(&self, lake: &Lake) -> Result<IngestOutcome, JobError> {
+        ingest(lake, &self.settings).await.map_err(JobError::failed)
+    }
 }
 
 #[async_trait]
@@ -36,8 +41,17 @@ impl Job for Ingest {
         "what has landed is not in the tables yet; it stays in the landing zone"
     }
 
-    async fn run(&mut self, lake: &Lake, _stop: &CancellationToken) -> Result<Done, JobError> {
-        let IngestOutcome { batches, rows, passed, waiting, quarantined, cleaned } = self.once(lake).await?;
+    fn heeds_stop(&self) -> bool {
+        true
+    }
+
+    async fn run(&mut self, lake: &Lake, stop: &CancellationToken) -> Result<Done, JobError> {
+        let outcome = if stop.is_cancelled() {
+            self.last(lake).await?
+        } else {
+            stop.run_until_cancelled(self.once(lake)).await.ok_or(JobError::Interrupted)??
+        };
+        let IngestOutcome { batches, rows, passed, waiting, quarantined, cleaned } = outcome;
         let said = format!(
             "{rows} rows of {batches} batches; {passed} holes or gaps passed, {waiting} waited for, {quarantined} batches in quarantine"
         );

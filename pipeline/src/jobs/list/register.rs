@@ -6,12 +6,26 @@ use tjern_lake::Lake;
 use tokio_util::sync::CancellationToken;
 
 use crate::jobs::job::{Done, Job, JobError};
+use crate::jobs::unchanged::Unchanged;
 use crate::quality::requalify;
 use crate::register::{Changes, RegisterError, RegisterFiles, register};
 
-/// With the city's files.
+/// With the city's files, and what was in them when they were last registered.
 #[derive(Debug)]
-pub(super) struct Register(pub(super) RegisterFiles);
+pub(super) struct Register {
+    files: RegisterFiles,
+    seen: Unchanged<[Option<Vec<u8>>; 2]>,
+}
+
+impl Register {
+    pub(super) fn new(files: RegisterFiles) -> Self {
+        Self { files, seen: Unchanged::default() }
+    }
+
+    async fn texts(&self) -> [Option<Vec<u8>>; 2] {
+        [tokio::fs::read(&self.files.sites).await.ok(), tokio::fs::read(&self.files.sensors).await.ok()]
+    }
+}
 
 #[async_trait]
 impl Job for Register {
@@ -20,8 +34,13 @@ impl Job for Register {
     }
 
     async fn run(&mut self, lake: &Lake, _stop: &CancellationToken) -> Result<Done, JobError> {
-        let done = register(lake, &self.0).await.map_err(failure)?;
+        let texts = self.texts().await;
+        if self.seen.since(&texts, lake.clock().now_us()) {
+            return Ok(Done::new("sites.csv and sensors.csv are as they were").worked(false));
+        }
+        let done = register(lake, &self.files).await.map_err(failure)?;
         let flags = requalify(lake).await.map_err(JobError::failed)?;
+        self.seen.done(texts, lake.clock().now_us());
         let said = if done.found {
             format!(
                 "sites {}; sensors {}; installations {}; events {}; {} readings got another flag",

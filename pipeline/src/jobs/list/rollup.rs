@@ -2,15 +2,25 @@
 
 use async_trait::async_trait;
 use jiff::tz::TimeZone;
-use tjern_lake::Lake;
+use tjern_lake::{Lake, Table, TableName};
 use tokio_util::sync::CancellationToken;
 
 use crate::jobs::job::{Done, Job, JobError};
+use crate::jobs::unchanged::Unchanged;
 use crate::rollup::rollup;
 
-/// With the city's time zone.
+/// With the city's time zone, and the version of `readings` that it saw last.
 #[derive(Debug)]
-pub(super) struct Rollup(pub(super) TimeZone);
+pub(super) struct Rollup {
+    timezone: TimeZone,
+    seen: Unchanged<i64>,
+}
+
+impl Rollup {
+    pub(super) fn new(timezone: TimeZone) -> Self {
+        Self { timezone, seen: Unchanged::default() }
+    }
+}
 
 #[async_trait]
 impl Job for Rollup {
@@ -19,7 +29,13 @@ impl Job for Rollup {
     }
 
     async fn run(&mut self, lake: &Lake, _stop: &CancellationToken) -> Result<Done, JobError> {
-        let outcome = rollup(lake, &self.0).await.map_err(JobError::failed)?;
+        let readings = Table::open(lake, TableName::Readings).await.map_err(JobError::failed)?;
+        let version = readings.map_or(-1, |table| table.version());
+        if self.seen.since(&version, lake.clock().now_us()) {
+            return Ok(Done::new("no new reading since the last run").worked(false));
+        }
+        let outcome = rollup(lake, &self.timezone).await.map_err(JobError::failed)?;
+        self.seen.done(version, lake.clock().now_us());
         let (hourly, daily) = (outcome.hourly.rows_computed, outcome.daily.rows_computed);
         let done = Done::new(format!("{hourly} hourly and {daily} daily rows"));
         Ok(done.with("hourly_rows", hourly).with("daily_rows", daily).worked(hourly + daily > 0))

@@ -1,0 +1,83 @@
+//! What one commit brings: rows, and the transactions that move with them.
+
+use std::collections::BTreeMap;
+
+use arrow::compute::concat_batches;
+use arrow::error::ArrowError;
+use arrow::record_batch::RecordBatch;
+use tjern_lake::{Table, TableName, schema};
+use tjern_readings::keys::Bounds;
+
+use super::configurations::Configurations;
+use super::landing::Stream;
+use super::progress::{self, Open};
+use super::rows::Rows;
+use super::sequence::shrink;
+use super::{COMMIT_BATCHES_MAX, COMMIT_ROWS_MAX, IngestError};
+use crate::tables::sorted;
+
+#[derive(Debug, Default)]
+pub(super) struct Gathered {
+    rows: Vec<RecordBatch>,
+    pub(super) transactions: BTreeMap<String, i64>,
+    configurations: Configurations,
+    pub(super) batches: usize,
+    pub(super) row_count: usize,
+    pub(super) passed: usize,
+    /// What went to quarantine; it does not lie in the landing zone any more.
+    pub(super) quarantined: Vec<(Stream, Bounds)>,
+    /// Whether something was found to be known.
+    pub(super) compared: bool,
+    /// Why a stream did not get on, where the store failed.
+    pub(super) failure: Option<IngestError>,
+}
+
+impl Gathered {
+    pub(super) const fn is_full(&self) -> bool {
+        self.batches >= COMMIT_BATCHES_MAX || self.row_count >= COMMIT_ROWS_MAX
+    }
+
+    pub(super) fn add(&mut self, rows: Rows) {
+        self.batches += 1;
+        self.row_count += rows.batch.num_rows();
+        self.rows.push(rows.batch);
+    }
+
+    /// A batch that follows the watermark.
+    pub(super) fn take(&mut self, stream: &Stream, bounds: Bounds, rows: Rows) {
+        self.add(rows);
+        self.transactions.insert(progress::watermark(stream), bounds.last);
+    }
+
+    /// Under which configuration these numbers were measured; `late` where numbers after them were taken before.
+    pub(super) fn remember(&mut self, table: &Table, stream: &Stream, bounds: Bounds, named: Option<&str>, late: bool) {
+        let steps = self.configurations.of(stream, table.transactions());
+        self.transactions.extend(steps.set(stream, bounds, named, late));
+    }
+
+    pub(super) fn pass(&mut self, stream: &Stream, bounds: Bounds, open: Open) {
+        let (source, epoch) = stream;
+        tracing::warn!(%source, %epoch, first = bounds.first, last = bounds.last, kind = ?open, "numbers without readings are passed");
+        self.transactions.insert(progress::open(stream, bounds), open as i64);
+        self.transactions.insert(progress::watermark(stream), bounds.last);
+        self.passed += 1;
+    }
+
+    /// What is left of an open run stays what it was, a hole or a gap.
+    pub(super) fn fill(&mut self, stream: &Stream, bounds: Bounds, open: Bounds, kind: i64) {
+        self.transactions.insert(progress::filled(stream, bounds), bounds.last);
+        self.transactions.insert(progress::open(stream, open), Open::Closed as i64);
+        for rest in shrink(open, bounds) {
+            self.transactions.insert(progress::open(stream, rest), kind);
+        }
+    }
+
+    /// All rows in the table's order.
+    pub(super) fn rows(&self) -> Result<Option<RecordBatch>, ArrowError> {
+        if self.rows.is_empty() {
+            return Ok(None);
+        }
+        let together = concat_batches(&schema::arrow(TableName::Readings), &self.rows)?;
+        sorted(&together, &TableName::Readings.sort_columns()).map(Some)
+    }
+}

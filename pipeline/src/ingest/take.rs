@@ -1,0 +1,375 @@
+//! Taking what was seen: rounds of one commit each, until nothing is left to be done.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use object_store::{Error, ObjectStoreExt};
+use tjern_lake::{Commit, CommitError, LakeError, Operation, Table, TableName, write_file};
+use tjern_readings::batch::Batch;
+use tjern_readings::keys::{Bounds, Landed};
+
+use super::gathered::Gathered;
+use super::landed::{self, Decoded};
+use super::landing::{LandedEpoch, Stream, Zone};
+use super::progress::{self, INGEST, Open};
+use super::rows::{self, Rows, Units};
+use super::sequence::{self, Closed, Item, Plan, Progress, Step};
+use super::{IngestError, IngestOutcome, Ingester, clean, stored};
+use crate::quality::QualityError;
+use crate::quarantine::quarantine;
+use crate::register::{Register, load};
+use crate::tables::ATTEMPTS_MAX;
+
+/// How many batches are read at once.
+const READ_AT_ONCE: usize = 16;
+
+/// How often one commit is tried before its maker looks at everything again, or gives up.
+const COMMIT_ATTEMPTS_MAX: u32 = 5;
+
+/// How long the first pause is after a commit that failed; each further one is twice as long.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Why there was no commit.
+#[derive(Debug)]
+enum CommitFailure {
+    /// Not made, or open: look again.
+    Refused,
+    Failed(IngestError),
+}
+
+impl From<IngestError> for CommitFailure {
+    fn from(error: IngestError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// A step, and what was read for it.
+type Prepared = (Stream, Step, Option<Result<Decoded, LakeError>>);
+
+impl Ingester {
+    /// Takes what was seen, to the end, and removes what may go.
+    pub(super) async fn take(&mut self, mut zone: Zone, outcome: &mut IngestOutcome) -> Result<(), IngestError> {
+        self.read_closed(&zone).await?;
+        let (mut is_current, mut overtaken) = (false, 0);
+        loop {
+            let (steps, waiting) = self.steps(&zone);
+            outcome.waiting = outcome.waiting.max(waiting);
+            if steps.is_empty() {
+                break;
+            }
+            if !is_current {
+                // What is planned is planned on what the table says now.
+                self.table.refresh().await?;
+                self.learn();
+                is_current = true;
+                continue;
+            }
+            match Box::pin(self.round(&mut zone, steps, outcome)).await {
+                Ok(true) => overtaken = 0,
+                Ok(false) => break,
+                Err(CommitFailure::Refused) if overtaken < ATTEMPTS_MAX => {
+                    overtaken += 1;
+                    is_current = false;
+                }
+                Err(CommitFailure::Refused) => return Err(IngestError::Overtaken),
+                Err(CommitFailure::Failed(error)) => return Err(error),
+            }
+        }
+        outcome.cleaned += clean::clean(&self.lake, &zone, &self.known.progress, self.settings.landing_grace).await?;
+        Ok(())
+    }
+
+    /// What finished epochs say of their end.
+    async fn read_closed(&mut self, zone: &Zone) -> Result<(), IngestError> {
+        for (stream, seen) in zone {
+            let Some(landed_us) = seen.closed_us else { continue };
+            if self.known.finished.contains(stream) || self.closed.contains_key(stream) {
+                continue;
+            }
+            let key = Landed::Closed(stream.1).key(&stream.0);
+            let found = match self.lake.objects().get(&key).await {
+                Ok(found) => found.bytes().await.map_err(|source| LakeError::store(&key, source))?,
+                Err(Error::NotFound { .. }) => continue,
+                Err(source) => return Err(LakeError::store(&key, source).into()),
+            };
+            // Without a number nothing is missing that is not missing anyway.
+            let last = std::str::from_utf8(&found).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+            self.closed.insert(stream.clone(), Closed { last, landed_us });
+        }
+        Ok(())
+    }
+
+    /// Everything that can be done now, of all streams in turn, so that one with much to give keeps nobody
+    /// waiting; and how many streams wait for something.
+    fn steps(&self, zone: &Zone) -> (Vec<(Stream, Step)>, usize) {
+        let mut steps = Vec::new();
+        let mut waiting = 0;
+        for (stream, seen) in zone {
+            let plan = self.plan(stream, seen);
+            waiting += usize::from(plan.waiting.is_some());
+            let of_stream = plan.steps.into_iter().filter(|step| !self.is_done(stream, *step));
+            steps.extend(of_stream.enumerate().map(|(turn, step)| (turn, stream.clone(), step)));
+        }
+        steps.sort_by_key(|(turn, ..)| *turn);
+        (steps.into_iter().map(|(_, stream, step)| (stream, step)).collect(), waiting)
+    }
+
+    fn plan(&self, stream: &Stream, seen: &LandedEpoch) -> Plan {
+        let now_us = self.lake.clock().now_us();
+        let patience_us = i64::try_from(self.settings.hole_patience.as_micros()).unwrap_or(i64::MAX);
+        let nothing = Progress::default();
+        let progress = self.known.progress.get(stream).unwrap_or(&nothing);
+        let some: Vec<Item>;
+        let items = if seen.partial {
+            some = seen.items.iter().filter(|item| item.bounds.last > progress.watermark).copied().collect();
+            &some
+        } else {
+            &seen.items
+        };
+        match self.closed.get(stream).filter(|_| seen.closed_us.is_some() && !self.known.finished.contains(stream)) {
+            Some(closed) => sequence::plan_closed(progress, items, *closed, now_us, patience_us),
+            None => sequence::plan(progress, items, now_us, patience_us),
+        }
+    }
+
+    /// Whether a step was done without leaving anything in the table.
+    fn is_done(&self, (source, epoch): &Stream, step: Step) -> bool {
+        matches!(step, Step::Compare(bounds) if self.compared.contains(&Landed::Batch(*epoch, bounds).key(source)))
+    }
+
+    /// One commit. Returns whether anything came of it.
+    async fn round(
+        &mut self,
+        zone: &mut Zone,
+        steps: Vec<(Stream, Step)>,
+        outcome: &mut IngestOutcome,
+    ) -> Result<bool, CommitFailure> {
+        let register = self.register().await?;
+        let mut gathered = Gathered::default();
+        self.gather(steps, &register, &mut gathered).await?;
+        outcome.quarantined += gathered.quarantined.len();
+        for (stream, bounds) in &gathered.quarantined {
+            if let Some(seen) = zone.get_mut(stream) {
+                seen.items.retain(|item| item.gap || item.bounds != *bounds);
+            }
+        }
+        if gathered.transactions.is_empty() {
+            return match gathered.failure {
+                Some(error) => Err(error.into()),
+                None => Ok(gathered.compared || !gathered.quarantined.is_empty()),
+            };
+        }
+        let (batches, rows, passed) = (gathered.batches, gathered.row_count, gathered.passed);
+        self.commit(gathered).await?;
+        self.learn();
+        outcome.batches += batches;
+        outcome.rows += rows;
+        outcome.passed += passed;
+        Ok(true)
+    }
+
+    /// The register, read again where its table moved on.
+    async fn register(&mut self) -> Result<Arc<Register>, IngestError> {
+        let version = Table::open(&self.lake, TableName::Sensors).await?.map_or(-1, |table| table.version());
+        if let Some((known, register)) = &self.register
+            && *known == version
+        {
+            return Ok(Arc::clone(register));
+        }
+        let register = Arc::new(load(&self.lake).await?);
+        self.register = Some((version, Arc::clone(&register)));
+        Ok(register)
+    }
+
+    /// Does steps as far as this commit has room. Batches are read ahead, several at once.
+    async fn gather(
+        &mut self,
+        steps: Vec<(Stream, Step)>,
+        register: &Register,
+        gathered: &mut Gathered,
+    ) -> Result<(), IngestError> {
+        let lake = self.lake.clone();
+        let mut prepared = futures::stream::iter(steps)
+            .map(|(stream, step)| {
+                let lake = lake.clone();
+                async move {
+                    let read = match step {
+                        Step::Take(bounds) | Step::Fill(bounds, _) | Step::Compare(bounds) => {
+                            Some(landed::read(&lake, &stream, bounds).await)
+                        }
+                        Step::PassHole(_) | Step::PassGap(_) | Step::Overlap(_) | Step::Finish(_) => None,
+                    };
+                    (stream, step, read)
+                }
+            })
+            .buffered(READ_AT_ONCE);
+        // Streams whose next steps stand on one that was not done, or is not known yet.
+        let mut stopped: HashSet<Stream> = HashSet::new();
+        while !gathered.is_full()
+            && let Some(one) = prepared.next().await
+        {
+            let stream = one.0.clone();
+            if !stopped.contains(&stream) && !self.step(one, register, gathered).await? {
+                stopped.insert(stream);
+            }
+        }
+        Ok(())
+    }
+
+    /// Does a step. Returns whether its stream's next one may follow.
+    async fn step(
+        &mut self,
+        (stream, step, read): Prepared,
+        register: &Register,
+        gathered: &mut Gathered,
+    ) -> Result<bool, IngestError> {
+        let decoded = match read.transpose() {
+            Ok(decoded) => decoded,
+            Err(error) => {
+                tracing::warn!(source = %stream.0, %error, "a batch cannot be read; the other sources are taken");
+                gathered.failure = Some(error.into());
+                return Ok(false);
+            }
+        };
+        match (step, decoded) {
+            (Step::PassHole(hole), _) => gathered.pass(&stream, hole, Open::Hole),
+            (Step::PassGap(gap), _) => gathered.pass(&stream, gap, Open::Gap),
+            (Step::Finish(last), _) => {
+                tracing::info!(source = %stream.0, epoch = %stream.1, last, "an epoch is finished");
+                gathered.transactions.insert(progress::closed(&stream), last);
+                self.schedule.forget(&stream);
+            }
+            (Step::Overlap(bounds), _) => {
+                let reason = "its numbers overlap others of this epoch that were ingested; hint: two gateways \
+                              may use one name, or a spool was copied";
+                self.refuse(&stream, bounds, reason, gathered).await?;
+            }
+            (Step::Take(bounds), Some(Decoded::Good(batch))) => {
+                let rows = self.rows(&batch, register).await?;
+                gathered.take(&stream, bounds, rows);
+                gathered.remember(&self.table, &stream, bounds, batch.header.configuration.as_deref(), false);
+            }
+            (Step::Take(bounds), Some(Decoded::Bad(reason))) => {
+                self.refuse(&stream, bounds, &reason, gathered).await?;
+                // Its numbers are known to be missing: nobody need wait for them, and once it is mended it fills them.
+                gathered.pass(&stream, bounds, Open::Hole);
+            }
+            (Step::Fill(bounds, open), Some(Decoded::Good(batch))) => {
+                gathered.add(self.rows(&batch, register).await?);
+                gathered.remember(&self.table, &stream, bounds, batch.header.configuration.as_deref(), true);
+                let kind = self.table.transaction(&progress::open(&stream, open)).unwrap_or(Open::Hole as i64);
+                gathered.fill(&stream, bounds, open, kind);
+                // The numbers around it changed: another filling waits for the next round.
+                return Ok(false);
+            }
+            (Step::Compare(bounds), Some(Decoded::Good(batch))) => {
+                self.compare(&stream, bounds, &batch, register, gathered).await?;
+            }
+            (Step::Fill(bounds, _) | Step::Compare(bounds), Some(Decoded::Bad(reason))) => {
+                self.refuse(&stream, bounds, &reason, gathered).await?;
+            }
+            (Step::Fill(..) | Step::Compare(_), _) => {}
+            // What is not there any more is waited for.
+            (Step::Take(_), _) => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    async fn rows(&mut self, batch: &Batch, register: &Register) -> Result<Rows, IngestError> {
+        let units = self.units_of(batch).await?;
+        let rows = rows::rows(batch, register, &units, self.lake.clock().now_us())?;
+        for (against, readings) in &rows.against {
+            if self.told.insert((batch.header.source.clone(), against.clone())) {
+                let (sensor, cause) = (&against.sensor, against.cause.word());
+                tracing::warn!(source = %batch.header.source, sensor, cause, readings, "readings are kept and fail");
+            }
+        }
+        Ok(rows)
+    }
+
+    /// A batch below the watermark at a place where nobody expects one: it is known if each of its
+    /// rows is stored, and otherwise something for a person to look at.
+    async fn compare(
+        &mut self,
+        stream: &Stream,
+        bounds: Bounds,
+        batch: &Batch,
+        register: &Register,
+        gathered: &mut Gathered,
+    ) -> Result<(), IngestError> {
+        let rows = rows::rows(batch, register, &Units::new(), self.lake.clock().now_us())?;
+        if stored::are_stored(&self.table, stream, bounds, &rows.batch).await? {
+            self.compared.insert(Landed::Batch(stream.1, bounds).key(&stream.0));
+            gathered.compared = true;
+            return Ok(());
+        }
+        let reason = "its numbers were ingested before, with other readings; hint: two gateways may use one name, \
+                      or a spool was restored";
+        self.refuse(stream, bounds, reason, gathered).await
+    }
+
+    async fn refuse(
+        &self,
+        stream: &Stream,
+        bounds: Bounds,
+        reason: &str,
+        gathered: &mut Gathered,
+    ) -> Result<(), IngestError> {
+        let key = Landed::Batch(stream.1, bounds).key(&stream.0);
+        tracing::warn!(%key, reason, "a batch goes to quarantine");
+        quarantine(&self.lake, &key, reason).await?;
+        gathered.quarantined.push((stream.clone(), bounds));
+        Ok(())
+    }
+
+    async fn units_of(&mut self, batch: &Batch) -> Result<Units, IngestError> {
+        let Some(sha256) = &batch.header.configuration else { return Ok(Units::new()) };
+        let key = Landed::Configuration(sha256.clone()).key(&batch.header.source);
+        if let Some(units) = self.units.get(&key) {
+            return Ok(units.clone());
+        }
+        let text = match self.lake.objects().get(&key).await {
+            Ok(found) => found.bytes().await.map_err(|source| LakeError::store(&key, source))?,
+            Err(Error::NotFound { .. }) => return Ok(Units::new()),
+            Err(source) => return Err(LakeError::store(&key, source).into()),
+        };
+        let units = rows::units(&String::from_utf8_lossy(&text));
+        self.units.insert(key, units.clone());
+        Ok(units)
+    }
+
+    async fn commit(&mut self, gathered: Gathered) -> Result<(), CommitFailure> {
+        let mut add = Vec::new();
+        if let Some(rows) = gathered.rows().map_err(|error| IngestError::from(QualityError::from(error)))? {
+            add.push(write_file(&self.lake, TableName::Readings, &[rows]).await.map_err(IngestError::from)?);
+        }
+        let count = self.table.transaction(INGEST).unwrap_or(0) + 1;
+        let transactions = gathered.transactions.into_iter().chain([(INGEST.to_owned(), count)]).collect();
+        let commit =
+            Commit { operation: Operation::Ingest, add, remove: Vec::new(), transactions, notes: BTreeMap::new() };
+        let mut failure = None;
+        for attempt in 0..COMMIT_ATTEMPTS_MAX {
+            match self.table.commit(commit.clone()).await {
+                Ok(_) => return Ok(()),
+                Err(CommitError::Failed(error)) => {
+                    tracing::warn!(%error, "it is open whether a commit took place: looking again");
+                    failure = Some(error);
+                    tokio::time::sleep(PAUSE * 2_u32.pow(attempt)).await;
+                }
+                Err(_) => failure = None,
+            }
+            self.table.refresh().await.map_err(IngestError::from)?;
+            // A compaction that came before is no reason to read everything again; an ingest is, be it
+            // another's or this very one.
+            if self.table.transaction(INGEST).unwrap_or(0) + 1 != count {
+                return Err(CommitFailure::Refused);
+            }
+        }
+        if let Some(error) = failure {
+            return Err(CommitFailure::Failed(error.into()));
+        }
+        Err(CommitFailure::Refused)
+    }
+}

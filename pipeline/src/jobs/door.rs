@@ -1,0 +1,113 @@
+//! Where a daemon tells how its jobs are: `/health`, `/health/<job>` and `/metrics`. GET and HEAD.
+//!
+//! Status 200 says that all is well, 503 that a job is failing or late. There is no authentication, so it
+//! belongs on the machine's own address.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use serde_json::{Value, json};
+use tjern_readings::clock::Clock;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::metrics;
+use super::states::{Condition, States};
+
+/// The listener could not be had.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "cannot tell of the jobs on {address}: {source}; hint: `[jobs] listen` in tjern.toml says where, is somebody else listening there?"
+)]
+pub struct DoorError {
+    address: SocketAddr,
+    source: io::Error,
+}
+
+/// A listener whose port is taken.
+#[derive(Debug)]
+pub struct Door {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Door {
+    /// Takes the port; 0 takes a free one.
+    ///
+    /// # Errors
+    /// [`DoorError`].
+    pub async fn bind(address: SocketAddr) -> Result<Self, DoorError> {
+        let failed = |source| DoorError { address, source };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        if !address.ip().is_loopback() {
+            tracing::warn!(%address, "other machines may read how the jobs are: there is no password");
+        }
+        Ok(Self { listener, address })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Answers until `stop` is cancelled.
+    pub async fn run(self, states: States, clock: Clock, stop: CancellationToken) {
+        let routes = Router::new()
+            .route("/health", get(health))
+            .route("/health/{job}", get(job_health))
+            .route("/metrics", get(metrics))
+            .fallback(|| async { (StatusCode::NOT_FOUND, "there are /health, /health/<job> and /metrics\n") })
+            .with_state(Arc::new((states, clock)));
+        let served = axum::serve(self.listener, routes).with_graceful_shutdown(stop.cancelled_owned()).await;
+        if let Err(error) = served {
+            tracing::error!(%error, "nothing tells of the jobs any more");
+        }
+    }
+}
+
+type Told = State<Arc<(States, Clock)>>;
+
+/// What `/health` says of all jobs.
+#[must_use]
+pub fn report(states: &States, now_us: i64) -> (bool, Value) {
+    let (well, jobs) = states.health(now_us);
+    (well, json!({ "status": if well { "ok" } else { "failing" }, "jobs": jobs }))
+}
+
+async fn health(State(told): Told) -> Response {
+    let (well, report) = report(&told.0, told.1.now_us());
+    answer(well, &report)
+}
+
+async fn job_health(State(told): Told, Path(job): Path<String>) -> Response {
+    let now_us = told.1.now_us();
+    match told.0.all().get(&job) {
+        Some(state) => {
+            let health = state.health(now_us);
+            answer(health.status == Condition::Ok, &json!(health))
+        }
+        None => (StatusCode::NOT_FOUND, "there is no such job; /health has all\n").into_response(),
+    }
+}
+
+async fn metrics(State(told): Told) -> Response {
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    match metrics::text(&told.0, &told.1) {
+        Ok(text) => ([(header::CONTENT_TYPE, kind)], text).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+fn answer(well: bool, body: &Value) -> Response {
+    let status = if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
+    (status, headers, format!("{body}\n")).into_response()
+}

@@ -1,0 +1,289 @@
+//! A round of the watch: look, compare with what was wrong before, tell.
+//!
+//! A round in which nothing changes costs the store little: the table's newest version, the jobs' folder, the
+//! state. Only where something is to be written or told, a lease is taken and the state read anew, so that of two
+//! processes that watch, one tells.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use futures::TryStreamExt;
+use object_store::ObjectStore;
+use object_store::path::Path;
+use sha2::{Digest, Sha256};
+use tjern_lake::{Lake, LakeError, Lease, Table, TableName};
+use tjern_readings::keys;
+
+use super::alert::{Change, Condition, Event};
+use super::look::{self, Seen, disks, holes, jobs, readings, tokens};
+use super::mail::{message, smtp};
+use super::settings::WatchSettings;
+use super::state::{Queue, State};
+use super::webhook;
+use crate::ingest;
+use crate::jobs::record::{self, Run};
+use crate::jobs::schedule::Schedule;
+use crate::register::{self, Register, RegisterError};
+
+/// How long a lease lasts: telling takes a minute or two where receivers are slow.
+pub(super) const LEASE: Duration = Duration::from_secs(5 * 60);
+
+/// The most events in one message.
+pub(super) const MESSAGE_MAX: usize = 200;
+
+/// How long the register is believed before it is read again.
+const REGISTER_US: i64 = 10 * 60 * 1_000_000;
+
+/// The names of the ways of telling, in the state.
+const WEBHOOK: &str = "webhook";
+const MAIL: &str = "mail";
+
+/// Why a round failed.
+#[derive(Debug, thiserror::Error)]
+pub enum WatchError {
+    /// The lake failed.
+    #[error(transparent)]
+    Lake(#[from] LakeError),
+    /// The register could not be read.
+    #[error(transparent)]
+    Register(#[from] RegisterError),
+    /// Something was not told. It stays in its queue.
+    #[error("{events} events are not told yet: {why}")]
+    Untold {
+        /// How many wait, on all ways.
+        events: usize,
+        /// Why.
+        why: String,
+    },
+}
+
+/// What a round did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct WatchOutcome {
+    /// How much is wrong.
+    pub open: usize,
+    /// What began.
+    pub begun: usize,
+    /// What is over.
+    pub ended: usize,
+    /// Events that were told, each way counted.
+    pub told: usize,
+    /// Whether another process is telling.
+    pub held_elsewhere: bool,
+}
+
+/// Keeps what was learned between two rounds.
+#[derive(Debug)]
+pub struct Watcher {
+    settings: WatchSettings,
+    schedules: BTreeMap<String, Schedule>,
+    table: Option<Table>,
+    register: Option<(i64, Register)>,
+    runs: HashMap<Path, (i64, Option<Run>)>,
+}
+
+impl Watcher {
+    /// A watch that has looked at nothing yet. `schedules` are those of the jobs.
+    #[must_use]
+    pub fn new(settings: WatchSettings, schedules: BTreeMap<String, Schedule>) -> Self {
+        Self { settings, schedules, table: None, register: None, runs: HashMap::new() }
+    }
+
+    /// Looks, and tells what is new.
+    ///
+    /// # Errors
+    /// [`WatchError`]; what was found is in the state then, or is found again by the next round.
+    pub async fn run(&mut self, lake: &Lake) -> Result<WatchOutcome, WatchError> {
+        let now_us = lake.clock().now_us();
+        let state = State::read(lake).await?.unwrap_or_else(|| State::new(now_us));
+        let (seen, conditions) = self.look(lake, &state, now_us).await?;
+        let next = self.next(&state, &seen, &conditions, now_us);
+        let quiet = next == state && next.queues.values().all(|queue| queue.events.is_empty());
+        if quiet && !state.is_new(now_us) {
+            return Ok(WatchOutcome { open: next.alerts.len(), ..WatchOutcome::default() });
+        }
+        let Some(lease) = Lease::take(lake, "watch", LEASE).await? else {
+            return Ok(WatchOutcome { open: state.alerts.len(), held_elsewhere: true, ..WatchOutcome::default() });
+        };
+        // Somebody else may have told meanwhile.
+        let state = State::read(lake).await?.unwrap_or_else(|| State::new(now_us));
+        let mut next = self.next(&state, &seen, &conditions, now_us);
+        let (begun, ended) = changes(&state, &next);
+        next.write(lake).await?;
+        log(&state, &next);
+        let told = self.tell(lake, &mut next, now_us).await;
+        lease.give_back().await?;
+        Ok(WatchOutcome { open: next.alerts.len(), begun, ended, told: told?, held_elsewhere: false })
+    }
+
+    fn next(&self, state: &State, seen: &Seen, conditions: &[Condition], now_us: i64) -> State {
+        let mut next = state.clone();
+        let ways = [self.settings.webhook.as_ref().map(|_| WEBHOOK), self.settings.mail.as_ref().map(|_| MAIL)];
+        let ways: Vec<&str> = ways.into_iter().flatten().collect();
+        next.heard(seen.sources.clone(), now_us);
+        next.update(conditions, &ways, now_us);
+        next
+    }
+
+    /// All that is wrong now.
+    async fn look(&mut self, lake: &Lake, state: &State, now_us: i64) -> Result<(Seen, Vec<Condition>), WatchError> {
+        let register = self.register(lake, now_us).await?;
+        let table = match self.table.take() {
+            Some(mut table) => {
+                table.refresh().await?;
+                Some(table)
+            }
+            None => Table::open(lake, TableName::Readings).await?,
+        };
+        let settings = &self.settings;
+        let zone = &settings.timezone;
+        let paths: Vec<_> = settings.lake.local_folder().into_iter().chain(settings.disks.clone()).collect();
+        let mut conditions = disks::disks(&paths, settings.disk_free);
+        conditions.extend(tokens::tokens(&settings.tokens, settings.token_warning, now_us, zone));
+        let mut seen = Seen { from_us: now_us, ..Seen::default() };
+        if let Some(table) = table {
+            seen = readings::look(lake, &table, &register, settings.source_silent).await?;
+            conditions.extend(holes::holes(&ingest::open_runs(&table)));
+            self.table = Some(table);
+        }
+        let mut heard = state.clone();
+        heard.heard(seen.sources.clone(), now_us);
+        conditions.extend(readings::silent_sources(&heard, settings.source_silent, now_us, zone));
+        conditions.extend(readings::late_sensors(&seen, &register, state.born.0, now_us, zone));
+        conditions.extend(look::limits(&seen, &settings.limits));
+        conditions.extend(look::misfits(&seen));
+        let runs = self.runs(lake).await?;
+        conditions.extend(jobs::jobs(&runs, &self.schedules, now_us, &self.settings.timezone));
+        Ok((seen, conditions))
+    }
+
+    async fn register(&mut self, lake: &Lake, now_us: i64) -> Result<Register, WatchError> {
+        match &self.register {
+            Some((read_us, register)) if (0..REGISTER_US).contains(&(now_us - read_us)) => Ok(register.clone()),
+            _ => {
+                let register = register::load(lake).await?;
+                self.register = Some((now_us, register.clone()));
+                Ok(register)
+            }
+        }
+    }
+
+    /// How all jobs ran last; what did not change since the last round is not read again. The watch itself is
+    /// left out: it cannot tell that it does not run.
+    async fn runs(&mut self, lake: &Lake) -> Result<Vec<Run>, WatchError> {
+        let folder = keys::job_runs();
+        let listed = lake.objects().list(Some(&folder)).try_collect::<Vec<_>>().await;
+        let listed = listed.map_err(|source| LakeError::store(&folder, source))?;
+        let mut known = HashMap::new();
+        for meta in listed {
+            let changed_us = meta.last_modified.timestamp_micros();
+            let run = match self.runs.remove(&meta.location) {
+                Some((read_us, run)) if read_us == changed_us => run,
+                _ => record::read_key(lake, &meta.location).await?,
+            };
+            known.insert(meta.location, (changed_us, run));
+        }
+        self.runs = known;
+        let mut runs: Vec<Run> = self.runs.values().filter_map(|(_, run)| run.clone()).collect();
+        runs.retain(|run| run.job != "watch");
+        runs.sort_by(|one, other| one.job.cmp(&other.job));
+        Ok(runs)
+    }
+
+    /// Empties the queues, a message at a time; what was told is written down before the next one.
+    async fn tell(&self, lake: &Lake, state: &mut State, now_us: i64) -> Result<usize, WatchError> {
+        let mut told = 0;
+        let mut why = Vec::new();
+        for way in [WEBHOOK, MAIL] {
+            while let Some(queue) = state.queues.get(way).filter(|queue| !queue.events.is_empty()) {
+                let events: Vec<Event> = queue.events.iter().take(MESSAGE_MAX).cloned().collect();
+                let result = self.send(way, queue, &events, now_us).await;
+                if let Err(error) = result {
+                    why.push(error);
+                    break;
+                }
+                told += events.len();
+                if let Some(queue) = state.queues.get_mut(way) {
+                    queue.events.drain(..events.len());
+                    queue.dropped = 0;
+                }
+                state.write(lake).await?;
+            }
+        }
+        if why.is_empty() {
+            return Ok(told);
+        }
+        let events = state.queues.values().map(|queue| queue.events.len()).sum();
+        Err(WatchError::Untold { events, why: why.join("; ") })
+    }
+
+    async fn send(&self, way: &str, queue: &Queue, events: &[Event], now_us: i64) -> Result<(), String> {
+        let settings = &self.settings;
+        let text = text(events, queue.dropped, settings);
+        match (way, &settings.webhook, &settings.mail) {
+            (WEBHOOK, Some(hook), _) => webhook::post(hook, settings.lake.url().as_str(), &text, events)
+                .await
+                .map_err(|error| error.to_string()),
+            (MAIL, _, Some(mail)) => {
+                let hash = events.iter().fold(Sha256::new(), |hash, event| hash.chain_update(&event.id));
+                let id: String = hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+                let message = message::message(&mail.section, &subject(events), &text, &id, now_us);
+                smtp::send(mail, &message).await.map_err(|error| error.to_string())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl State {
+    /// Whether nothing of it is in the lake yet.
+    fn is_new(&self, now_us: i64) -> bool {
+        self.born.0 == now_us
+    }
+}
+
+/// What begins and what is over is in the log too: a city that named nobody to tell still has that.
+fn log(before: &State, after: &State) {
+    for (key, alert) in after.alerts.iter().filter(|(key, _)| !before.alerts.contains_key(*key)) {
+        tracing::warn!(alert = key, "begun: {}", alert.text);
+    }
+    for (key, alert) in before.alerts.iter().filter(|(key, _)| !after.alerts.contains_key(*key)) {
+        tracing::info!(alert = key, "over: {}", alert.text);
+    }
+}
+
+/// How many alerts began and ended between two states.
+fn changes(before: &State, after: &State) -> (usize, usize) {
+    let is_in = |state: &State, key: &String, since| state.alerts.get(key).is_some_and(|alert| alert.since == since);
+    let begun = after.alerts.iter().filter(|(key, alert)| !is_in(before, key, alert.since)).count();
+    let ended = before.alerts.iter().filter(|(key, alert)| !is_in(after, key, alert.since)).count();
+    (begun, ended)
+}
+
+fn subject(events: &[Event]) -> String {
+    let begun = events.iter().filter(|event| event.change == Change::Begun).count();
+    match events {
+        [event] if begun == 1 => format!("Tjern: {}: {}", event.kind.as_str(), event.subject),
+        [event] => format!("Tjern: over: {}: {}", event.kind.as_str(), event.subject),
+        _ => format!("Tjern: {begun} begun, {} over", events.len() - begun),
+    }
+}
+
+/// What is told, for people: a line an event.
+fn text(events: &[Event], dropped: u64, settings: &WatchSettings) -> String {
+    let mut text = String::new();
+    for event in events {
+        let moment = event.until.filter(|_| event.change == Change::Ended).unwrap_or(event.since);
+        let when = look::local(moment.0, &settings.timezone);
+        let word = if event.change == Change::Begun { "BEGUN" } else { "OVER " };
+        text.push_str(&format!("{word} {when}  {}\n", event.text));
+    }
+    if dropped > 0 {
+        text.push_str(&format!("{dropped} older events had to go: nobody could be told of them\n"));
+    }
+    text.push_str(&format!("\nlake: {}\nThis is no safety alarm and no medical device.\n", settings.lake));
+    text
+}
+
+#[cfg(test)]
+mod tests;

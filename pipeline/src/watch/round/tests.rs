@@ -1,0 +1,258 @@
+//! The watch on a real lake, with a receiver on a real line that may be away.
+
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex};
+
+use arrow::array::{ArrayRef, StringArray};
+use axum::Router;
+use axum::extract::State as Shared;
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::post;
+use serde_json::Value;
+use tjern_lake::{Operation, write_file};
+
+use super::*;
+use crate::jobs::record::Outcome;
+use crate::testing::{NOW_US, Place, Row, batch_of, commit};
+use crate::watch::WatchSection;
+
+const MINUTE_US: i64 = 60_000_000;
+const HOUR_US: i64 = 60 * MINUTE_US;
+
+/// Who is told: a server that answers with what it is set to.
+#[derive(Debug, Clone, Default)]
+struct Receiver {
+    status: Arc<AtomicU16>,
+    bodies: Arc<Mutex<Vec<Value>>>,
+    tokens: Arc<Mutex<Vec<String>>>,
+}
+
+impl Receiver {
+    async fn start(&self) -> String {
+        self.status.store(200, Ordering::SeqCst);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}/hook/the-canary", listener.local_addr().expect("an address"));
+        let routes = Router::new().route("/hook/{secret}", post(take)).with_state(self.clone());
+        tokio::spawn(async move { axum::serve(listener, routes).await });
+        url
+    }
+
+    /// What was told since it was asked last: `begun limit tjern/ph`.
+    fn told(&self) -> Vec<String> {
+        let bodies = std::mem::take(&mut *self.bodies.lock().expect("whole"));
+        let events = bodies.iter().flat_map(|body| body["events"].as_array().cloned().unwrap_or_default());
+        let text = |event: Value| {
+            ["change", "kind", "subject"].map(|name| event[name].as_str().unwrap_or_default().to_owned()).join(" ")
+        };
+        events.map(text).collect()
+    }
+}
+
+async fn take(Shared(receiver): Shared<Receiver>, headers: HeaderMap, body: String) -> StatusCode {
+    let status = StatusCode::from_u16(receiver.status.load(Ordering::SeqCst)).expect("a status");
+    if status.is_success() {
+        receiver.bodies.lock().expect("whole").push(serde_json::from_str(&body).expect("JSON"));
+        let token = headers.get("authorization").map(|value| value.to_str().expect("text").to_owned());
+        receiver.tokens.lock().expect("whole").extend(token);
+    }
+    status
+}
+
+struct City {
+    place: Place,
+    settings: WatchSettings,
+    receiver: Receiver,
+}
+
+impl City {
+    /// A tarn with an hourly sensor, and a limit of 25 on it; a receiver with a secret address and a token.
+    async fn new() -> Self {
+        let place = Place::new();
+        let sensors = "id,site,quantity,unit,kind,class,interval\n\
+                       tjern/water_temperature,tjern,water_temperature,Cel,sample,public,1h\n";
+        let files = place.files("site\ntjern\n", sensors);
+        register::register(&place.lake, &files).await.expect("registered");
+        let receiver = Receiver::default();
+        std::fs::write(place.folder.path().join("url"), receiver.start().await).expect("written");
+        std::fs::write(place.folder.path().join("token"), "another-canary\n").expect("written");
+        let section: WatchSection = toml::from_str(
+            "disk_free = \"1B\"\n[webhook]\nurl_file = \"url\"\ntoken_file = \"token\"\n\
+             [[limit]]\nsensor = \"tjern/*\"\nhigh = 25\n",
+        )
+        .expect("valid");
+        let lake = format!("file://{}/lake", place.folder.path().display()).parse().expect("a lake");
+        let settings = section.settings(place.folder.path(), &lake, &TimeZone::UTC).expect("secrets");
+        Self { place, settings, receiver }
+    }
+
+    /// A round of a process that knows nothing yet.
+    async fn round(&self) -> Result<WatchOutcome, WatchError> {
+        Watcher::new(self.settings.clone(), BTreeMap::new()).run(&self.place.lake).await
+    }
+
+    async fn rounds(&self, minutes: i64) {
+        for _ in 0..minutes / 5 {
+            self.round().await.expect("looked");
+            self.place.clock.advance_us(5 * MINUTE_US);
+        }
+    }
+
+    fn now_us(&self) -> i64 {
+        self.place.lake.clock().now_us()
+    }
+
+    async fn measure(&self, value: f64) {
+        let now_us = self.now_us();
+        let row = Row { received_us: now_us, ..Row::new("water_temperature", now_us, value) };
+        self.place.ingest(&[row]).await;
+    }
+}
+
+use jiff::tz::TimeZone;
+
+#[tokio::test]
+async fn a_value_over_its_limit_is_told_once_and_once_when_it_is_over() {
+    let city = City::new().await;
+    city.measure(26.5).await;
+    city.rounds(30).await;
+    assert_eq!(city.receiver.told(), ["begun limit tjern/water_temperature"]);
+    assert_eq!(city.receiver.tokens.lock().expect("whole")[0], "Bearer another-canary");
+    city.measure(24.0).await;
+    city.rounds(30).await;
+    assert_eq!(city.receiver.told(), ["ended limit tjern/water_temperature"]);
+    city.rounds(30).await;
+    assert_eq!(city.receiver.told(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_receiver_that_is_away_is_told_later_and_no_secret_is_in_the_error() {
+    let city = City::new().await;
+    city.receiver.status.store(503, Ordering::SeqCst);
+    city.measure(26.5).await;
+    let error = city.round().await.expect_err("refused").to_string();
+    assert!(error.contains("1 events are not told yet") && error.contains("503"), "{error}");
+    city.place.clock.advance_us(HOUR_US / 2);
+    city.measure(20.0).await;
+    assert!(city.round().await.is_err());
+    city.place.clock.advance_us(HOUR_US / 2);
+    assert!(city.round().await.is_err());
+    assert_eq!(city.receiver.told(), [""; 0]);
+    city.receiver.status.store(204, Ordering::SeqCst);
+    city.rounds(5).await;
+    assert_eq!(city.receiver.told(), ["begun limit tjern/water_temperature", "ended limit tjern/water_temperature"]);
+
+    // Nobody there at all.
+    let mut gone = city.settings.clone();
+    let port = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("bound").port();
+    std::fs::write(city.place.folder.path().join("url"), format!("http://127.0.0.1:{port}/the-canary"))
+        .expect("written");
+    let section = crate::watch::webhook::WebhookSection { url_file: Some("url".into()), ..Default::default() };
+    gone.webhook = Some(section.settings(city.place.folder.path()).expect("a secret"));
+    city.measure(30.0).await;
+    let error = Watcher::new(gone.clone(), BTreeMap::new()).run(&city.place.lake).await.expect_err("nobody there");
+    assert!(error.to_string().contains("cannot be reached"), "{error}");
+    let shown = format!("{error} {error:?} {gone:?}");
+    assert!(!shown.contains("canary"), "{shown}");
+    let state = State::read(&city.place.lake).await.expect("read").expect("there");
+    assert!(!format!("{state:?}").contains("canary"));
+}
+
+#[tokio::test]
+async fn a_sensor_and_its_source_that_fall_silent_are_told_and_when_they_are_back() {
+    let city = City::new().await;
+    city.measure(20.0).await;
+    city.rounds(2 * 60).await;
+    assert_eq!(city.receiver.told(), [""; 0], "an hourly sensor is late after two hours and a little");
+    city.rounds(2 * 60).await;
+    assert_eq!(city.receiver.told(), ["begun sensor_late tjern/water_temperature", "begun source_silent landfall-01"]);
+    city.measure(20.0).await;
+    city.rounds(20).await;
+    assert_eq!(city.receiver.told(), ["ended sensor_late tjern/water_temperature", "ended source_silent landfall-01"]);
+}
+
+#[tokio::test]
+async fn a_sensor_that_never_spoke_is_late_only_once_the_watch_has_waited_for_it() {
+    let city = City::new().await;
+    city.rounds(2 * 60).await;
+    assert_eq!(city.receiver.told(), [""; 0]);
+    city.rounds(30).await;
+    assert_eq!(city.receiver.told(), ["begun sensor_late tjern/water_temperature"]);
+}
+
+#[tokio::test]
+async fn readings_that_do_not_fit_the_register_are_told() {
+    let city = City::new().await;
+    let now_us = city.now_us();
+    let rows = [
+        Row { received_us: now_us, ..Row::new("water_temperature", now_us, 20.0) },
+        Row { received_us: now_us, ..Row::new("level", now_us, 1.0) },
+    ];
+    let batch = batch_of(&rows.map(|row| row.quality(4)));
+    let mut columns = batch.columns().to_vec();
+    let place = batch.schema().index_of("cause").expect("a column");
+    let causes: ArrayRef = Arc::new(StringArray::from(vec!["unit", "not_assigned"]));
+    columns[place] = causes;
+    let batch = arrow::record_batch::RecordBatch::try_new(batch.schema(), columns).expect("columns");
+    let mut table = Table::open_or_create(&city.place.lake, TableName::Readings).await.expect("a table");
+    let file = write_file(&city.place.lake, TableName::Readings, &[batch]).await.expect("written");
+    table.commit(commit(Operation::Ingest, vec![file], vec![])).await.expect("committed");
+    city.rounds(20).await;
+    let told = city.receiver.told();
+    assert_eq!(told, ["begun not_assigned tjern/level landfall-01", "begun unit tjern/water_temperature landfall-01"]);
+    city.rounds(80).await;
+    assert!(city.receiver.told().contains(&"ended unit tjern/water_temperature landfall-01".to_owned()));
+}
+
+#[tokio::test]
+async fn a_job_that_fails_is_told_by_the_watch_of_another_process() {
+    let city = City::new().await;
+    let run = |outcome| Run { error: Some("no room".to_owned()), ..Run::new("compact", NOW_US, NOW_US, outcome) };
+    let third = run(Outcome::Failed).after(Some(&Run { failures: 2, ..run(Outcome::Failed) }));
+    record::write(&city.place.lake, &third).await.expect("written");
+    city.rounds(10).await;
+    assert_eq!(city.receiver.told(), ["begun job_failed compact"]);
+    record::write(&city.place.lake, &run(Outcome::Done)).await.expect("written");
+    city.rounds(20).await;
+    assert_eq!(city.receiver.told(), ["ended job_failed compact"]);
+}
+
+#[tokio::test]
+async fn of_two_that_watch_one_tells() {
+    let city = City::new().await;
+    city.measure(26.5).await;
+    let (one, other) = tokio::join!(city.round(), city.round());
+    let told = one.expect("looked").told + other.expect("looked").told;
+    assert_eq!((told, city.receiver.told().len()), (1, 1));
+}
+
+/// The canary: a watch that does not keep its state tells everything again.
+#[tokio::test]
+async fn a_watch_that_forgets_is_caught() {
+    let city = City::new().await;
+    city.measure(26.5).await;
+    city.rounds(10).await;
+    use object_store::ObjectStoreExt;
+    city.place.lake.objects().delete(&keys::watch_state()).await.expect("deleted");
+    city.rounds(10).await;
+    assert_eq!(city.receiver.told().len(), 2);
+}
+
+#[tokio::test]
+async fn a_mail_tells_in_local_time_what_began() {
+    let city = City::new().await;
+    let event = Event {
+        id: "limit:tjern/ph:x:begun".to_owned(),
+        change: Change::Begun,
+        kind: crate::watch::alert::Kind::Limit,
+        subject: "tjern/ph".to_owned(),
+        text: "tjern/ph is 9, over its limit of 8".to_owned(),
+        since: crate::jobs::record::Moment(NOW_US),
+        until: None,
+    };
+    let settings = WatchSettings { timezone: TimeZone::get("Europe/Oslo").expect("known"), ..city.settings };
+    let text = text(std::slice::from_ref(&event), 0, &settings);
+    assert!(text.starts_with("BEGUN 2026-07-01 08:00 CEST  tjern/ph is 9, over its limit of 8\n"), "{text}");
+    assert!(text.contains("no safety alarm and no medical device"));
+    assert_eq!(subject(std::slice::from_ref(&event)), "Tjern: limit: tjern/ph");
+    assert_eq!(subject(&[event.clone(), event]), "Tjern: 2 begun, 0 over");
+}

@@ -1,0 +1,198 @@
+//! The jobs as an operator meets them: commands with statuses and one line of JSON, a daemon that tells how it
+//! is, is killed and started again, and a configuration that names what there is not.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// How long anything may take before a test gives up.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+fn pipeline(folder: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tjern"));
+    command.arg("pipeline").args(arguments).arg("--config").arg(folder.join("tjern.toml"));
+    command.output().expect("the binary starts")
+}
+
+fn configure(folder: &Path, more: &str) {
+    let text = format!("version = 1\nlake = \"file://{}/lake\"\n{more}", folder.display());
+    std::fs::write(folder.join("tjern.toml"), text).expect("written");
+}
+
+/// A daemon, and the lines of its log. Dropped, it is killed.
+struct Daemon {
+    process: Child,
+    log: Receiver<String>,
+}
+
+impl Daemon {
+    fn start(folder: &Path) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tjern"));
+        command.args(["pipeline", "run", "--config"]).arg(folder.join("tjern.toml"));
+        let mut process = command.stderr(Stdio::piped()).spawn().expect("the binary starts");
+        let stderr = process.stderr.take().expect("piped");
+        let (sender, log) = channel();
+        std::thread::spawn(move || {
+            // Ends with the process, or with the test that listens.
+            BufReader::new(stderr).lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+        });
+        Self { process, log }
+    }
+
+    /// Waits for a line of the log, and gives what stands behind these words in it.
+    fn after(&self, words: &str) -> String {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let line = self.log.recv_timeout(left).unwrap_or_else(|_| panic!("it did not say {words:?}"));
+            if let Some((_, rest)) = line.split_once(words) {
+                return rest.to_owned();
+            }
+        }
+    }
+
+    fn address(&self) -> String {
+        self.after("the jobs: http://").split('/').next().unwrap_or_default().to_owned()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Status and body of a page.
+fn get(address: &str, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).expect("somebody listens");
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").expect("asked");
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).expect("answered");
+    let (head, body) = reply.split_once("\r\n\r\n").expect("a head");
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+    (status, body.to_owned())
+}
+
+/// All of `/health`, once these jobs have run.
+fn health_after(address: &str, jobs: &[&str]) -> Value {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let (status, body) = get(address, "/health");
+        let health: Value = serde_json::from_str(&body).expect("JSON");
+        if jobs.iter().all(|job| health["jobs"][job]["last"].is_object()) {
+            assert_eq!((status, &health["status"]), (200, &Value::from("ok")), "{body}");
+            return health;
+        }
+        assert!(Instant::now() < until, "waited in vain for {jobs:?}: {body}");
+        std::thread::park_timeout(Duration::from_millis(100));
+    }
+}
+
+/// A cron line, a systemd timer and a Kubernetes job read the status and one line.
+#[test]
+fn every_job_is_a_command_with_one_line_of_json() {
+    let folder = tempfile::tempdir().expect("a folder");
+    configure(folder.path(), "");
+    for job in ["ingest", "register", "rollup", "compact", "vacuum", "publish", "watch"] {
+        let output = pipeline(folder.path(), &[job, "--json"]);
+        let (said, told) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert_eq!((output.status.code(), said.lines().count()), (Some(0), 1), "{job}: {said}{told}");
+        let line: Value = serde_json::from_str(&said).expect("JSON");
+        assert!(line["job"].as_str().is_some_and(|name| name.starts_with(job)) && line["outcome"] == "done", "{said}");
+        let name = line["job"].as_str().unwrap_or_default();
+        let record = folder.path().join(format!("lake/jobs/runs/{name}.json"));
+        let record: Value = serde_json::from_slice(&std::fs::read(record).expect("a record")).expect("JSON");
+        assert_eq!((&record["began"], &record["did"]), (&line["began"], &line["did"]));
+    }
+    // What the city has to mend is status 2, and what is left undone is said.
+    configure(folder.path(), "[register]\nsites = \"no.csv\"\n");
+    let output = pipeline(folder.path(), &["register", "--json"]);
+    let line: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!((output.status.code(), &line["outcome"]), (Some(2), &Value::from("failed")));
+    assert!(line["error"].as_str().is_some_and(|error| error.contains("no.csv")), "{line}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("not done: the register is as it was before"));
+}
+
+/// A daemon tells how each job is, and a restart goes on where it was.
+#[test]
+fn a_daemon_that_is_killed_goes_on_with_what_is_due() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let off = "[jobs]\nlisten = \"127.0.0.1:0\"\noff = [\"vacuum\"]\n[jobs.cron]\ncompact = \"0 0 29 2 *\"\n";
+    configure(folder.path(), off);
+    let jobs = ["ingest", "register", "rollup", "publish-badetemperatur", "watch"];
+    let daemon = Daemon::start(folder.path());
+    let address = daemon.address();
+    let first = health_after(&address, &jobs);
+    assert!(first["jobs"]["vacuum"].is_null(), "{first}");
+    assert!(first["jobs"]["compact"]["last"].is_null(), "its time comes in a leap year: {first}");
+    assert!(first["jobs"]["compact"]["next"].as_str().is_some_and(|next| next.contains("-02-28T23:00:00Z")), "{first}");
+    let (status, metrics) = get(&address, "/metrics");
+    assert!(status == 200 && metrics.contains("tjern_job_runs_total{job=\"rollup\",outcome=\"done\"} 1"), "{metrics}");
+    assert_eq!((get(&address, "/health/ingest").0, get(&address, "/health/dance").0), (200, 404));
+    drop(daemon);
+
+    let daemon = Daemon::start(folder.path());
+    let second = health_after(&daemon.address(), &jobs);
+    for job in ["rollup", "publish-badetemperatur", "watch"] {
+        assert_eq!(second["jobs"][job]["last"]["began"], first["jobs"][job]["last"]["began"], "{job} was repeated");
+    }
+}
+
+/// A job that cannot work says what is not done, is tried again, and recovers without anybody's help.
+#[test]
+fn a_failure_is_told_repeated_and_over_by_itself() {
+    let folder = tempfile::tempdir().expect("a folder");
+    configure(
+        folder.path(),
+        "[jobs]\nlisten = \"127.0.0.1:0\"\n[register]\nsites = \"sites.csv\"\nsensors = \"sensors.csv\"\n",
+    );
+    let daemon = Daemon::start(folder.path());
+    let address = daemon.address();
+    let said = daemon.after("failed: ");
+    assert!(said.contains("sites.csv") && said.contains("not done: the register is as it was before"), "{said}");
+    assert!(said.contains("it is tried again in 5 s"), "{said}");
+    std::fs::write(folder.path().join("sites.csv"), "site\ntjern\n").expect("written");
+    std::fs::write(folder.path().join("sensors.csv"), "id,site,quantity,unit,kind,class\n").expect("written");
+    let said = daemon.after("sites 1 new");
+    assert!(said.contains("sensors 0 new"), "{said}");
+    let health = health_after(&address, &["register"]);
+    assert_eq!(health["jobs"]["register"]["failures"], 0);
+}
+
+/// What a configuration names and there is not is told with its place, and no secret with it.
+#[test]
+fn a_wrong_schedule_or_a_missing_secret_starts_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (text, parts) in [
+        ("[jobs.cron]\ndance = \"@daily\"\n", ["tjern.toml:4:9", "there is no job `dance`"]),
+        ("[jobs.cron]\ncompact = \"61 * * * *\"\n", ["tjern.toml:4:11", "`61` is no minute"]),
+        ("[jobs]\noff = [\"ingst\"]\n", ["tjern.toml:4:8", "the jobs are ingest"]),
+        ("[watch.webhook]\nurl_file = \"no-such-file\"\n", ["no-such-file", "cannot read the secret"]),
+        ("[watch.webhook]\n", ["the webhook has no address", "TJERN_WEBHOOK_URL"]),
+        ("[watch.mail]\nserver = \"x\"\nfrom = \"x@y\"\nto = [\"x@y\"]\n", ["tjern.toml:4:10", "no mail server"]),
+        ("[watch.mail]\nserver = \"x:25\"\nfrom = \"x\"\nto = []\n", ["tjern.toml:5:8", "no mail address"]),
+    ] {
+        configure(folder.path(), text);
+        for job in ["run", "ingest"] {
+            let output = pipeline(folder.path(), &[job]);
+            let told = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(2), "{text}: {told}");
+            assert!(parts.iter().all(|part| told.contains(part)), "{text}: {told}");
+        }
+        assert!(!folder.path().join("lake").exists(), "something was started");
+    }
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("bound");
+    configure(folder.path(), &format!("[jobs]\nlisten = \"{address}\"\n"));
+    let output = pipeline(folder.path(), &["run"]);
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("is somebody else listening there?"), "{told}");
+}
