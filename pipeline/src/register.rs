@@ -195,10 +195,17 @@ pub(crate) async fn sensors_history(lake: &Lake) -> Result<(i64, Vec<Versioned<S
 /// # Errors
 /// [`RegisterError`], where the lake fails or the table makes no sense.
 pub async fn load_events(lake: &Lake) -> Result<(i64, Events), RegisterError> {
-    let Some(table) = Table::open(lake, TableName::Events).await? else { return Ok((-1, Events::default())) };
-    let history = history_of(lake, &table, table::events_of).await?;
+    let (version, history) = events_history(lake).await?;
     let now = history.into_iter().filter(|row| row.valid_to_us.is_none());
-    Ok((table.version(), Events::of(now.map(|row| row.row.row))))
+    Ok((version, Events::of(now.map(|row| row.row.row))))
+}
+
+/// The table `events` with its history, and its version; -1 where there is none.
+pub(crate) async fn events_history(lake: &Lake) -> Result<(i64, Vec<Versioned<Keyed<EventRow>>>), RegisterError> {
+    match Table::open(lake, TableName::Events).await? {
+        None => Ok((-1, Vec::new())),
+        Some(table) => Ok((table.version(), history_of(lake, &table, table::events_of).await?)),
+    }
 }
 
 /// The table `quality_rules` with its history, and its version; -1 where there is none.
@@ -206,14 +213,6 @@ pub(crate) async fn rules_history(lake: &Lake) -> Result<(i64, Vec<Versioned<Rul
     match Table::open(lake, TableName::QualityRules).await? {
         None => Ok((-1, Vec::new())),
         Some(table) => Ok((table.version(), history_of(lake, &table, table::rules_of).await?)),
-    }
-}
-
-/// The table `events` with its history.
-pub(crate) async fn events_history(lake: &Lake) -> Result<Vec<Versioned<Keyed<EventRow>>>, RegisterError> {
-    match Table::open(lake, TableName::Events).await? {
-        None => Ok(Vec::new()),
-        Some(table) => history_of(lake, &table, table::events_of).await,
     }
 }
 

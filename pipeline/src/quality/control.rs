@@ -198,7 +198,7 @@ pub(super) async fn control_within(
 async fn basis(lake: &Lake, table: &Table) -> Result<Basis, ControlError> {
     let (_, sensors) = sensors_history(lake).await?;
     let (_, rules) = rules_history(lake).await?;
-    let events = events_history(lake).await?;
+    let (_, events) = events_history(lake).await?;
     let register = register_of(&sensors);
     let now = rules.iter().filter(|row| row.valid_to_us.is_none());
     let read = now.map(|row| {

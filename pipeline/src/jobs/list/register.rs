@@ -46,15 +46,22 @@ impl Job for Register {
         let done = register(lake, &self.files).await.map_err(failure)?;
         self.seen.done(texts, lake.clock().now_us());
         let said = if done.found {
-            let (sites, sensors, rules) = (text(done.sites), text(done.sensors), text(done.rules));
-            format!("sites {sites}; sensors {sensors}; rules {rules}")
+            format!(
+                "sites {}; sensors {}; installations {}; events {}; rules {}",
+                text(done.sites),
+                text(done.sensors),
+                text(done.installations),
+                text(done.events),
+                text(done.rules)
+            )
         } else {
             "there is no sites.csv and no sensors.csv".to_owned()
         };
-        let changes = count(done.sites) + count(done.sensors) + count(done.rules);
-        let rules = value(done.rules);
-        let done = Done::new(said).with("sites", value(done.sites)).with("sensors", value(done.sensors));
-        Ok(done.with("rules", rules).worked(changes > 0))
+        let tables = [done.sites, done.sensors, done.installations, done.events, done.rules];
+        let changes = tables.into_iter().map(count).sum::<usize>();
+        let said = Done::new(said).with("sites", value(done.sites)).with("sensors", value(done.sensors));
+        let said = said.with("installations", value(done.installations)).with("events", value(done.events));
+        Ok(said.with("rules", value(done.rules)).worked(changes > 0))
     }
 }
 
