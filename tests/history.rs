@@ -23,7 +23,7 @@ impl Place {
         let folder = tempfile::tempdir().expect("a folder");
         let place = Self { folder };
         let lake = place.path("lake");
-        place.write("tjern.toml", &format!("version = 1\nlake = \"file://{}\"\n", lake.display()));
+        place.write("tjern.toml", format!("version = 1\nlake = \"file://{}\"\n", lake.display()));
         place.write("sites.csv", "site,name_nb\nlandfalltjern,Landfalltjern\ntiefenbrunnen,Tiefenbrunnen\n");
         place.write(
             "sensors.csv",

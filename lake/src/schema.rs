@@ -85,43 +85,66 @@ pub fn time_type() -> DataType {
 const NULL: bool = true;
 const SET: bool = false;
 
-fn fields(table: TableName) -> Vec<(&'static str, DataType, bool)> {
+/// A column's name, its type, and whether it may be null.
+type Column = (&'static str, DataType, bool);
+
+fn fields(table: TableName) -> Vec<Column> {
+    match table {
+        TableName::Readings => reading_fields(),
+        TableName::Hourly | TableName::Daily => window_fields(),
+        TableName::Sites | TableName::Sensors => place_fields(table),
+        TableName::Installations | TableName::Events | TableName::QualityRules => history_fields(table),
+    }
+}
+
+fn reading_fields() -> Vec<Column> {
     use DataType::{Float64, Int8, Int16, Int32, Int64, Utf8};
     let time = time_type;
-    match table {
-        TableName::Readings => vec![
-            ("sensor", Utf8, SET),
-            ("time", time(), SET),
-            ("value", Float64, NULL),
-            ("quality", Int8, SET),
-            ("cause", Utf8, NULL),
-            ("lag_ms", Int32, NULL),
-            ("source", Utf8, SET),
-            ("epoch", Utf8, SET),
-            ("seq", Int64, SET),
-            ("revision", Int16, SET),
-            ("level", Int8, SET),
-            ("tests", Int32, NULL),
-            ("received", time(), SET),
-        ],
-        TableName::Hourly | TableName::Daily => vec![
-            ("sensor", Utf8, SET),
-            ("time", time(), SET),
-            ("quality", Int8, SET),
-            ("count", Int64, SET),
-            ("values", Int64, SET),
-            ("sum", Float64, NULL),
-            ("min", Float64, NULL),
-            ("max", Float64, NULL),
-            ("first", Float64, NULL),
-            ("first_time", time(), NULL),
-            ("last", Float64, NULL),
-            ("last_time", time(), NULL),
-            ("increase", Float64, NULL),
-            ("sine", Float64, NULL),
-            ("cosine", Float64, NULL),
-        ],
-        TableName::Sites => vec![
+    vec![
+        ("sensor", Utf8, SET),
+        ("time", time(), SET),
+        ("value", Float64, NULL),
+        ("quality", Int8, SET),
+        ("cause", Utf8, NULL),
+        ("lag_ms", Int32, NULL),
+        ("source", Utf8, SET),
+        ("epoch", Utf8, SET),
+        ("seq", Int64, SET),
+        ("revision", Int16, SET),
+        ("level", Int8, SET),
+        ("tests", Int32, NULL),
+        ("received", time(), SET),
+    ]
+}
+
+fn window_fields() -> Vec<Column> {
+    use DataType::{Float64, Int8, Int64, Utf8};
+    let time = time_type;
+    vec![
+        ("sensor", Utf8, SET),
+        ("time", time(), SET),
+        ("quality", Int8, SET),
+        ("count", Int64, SET),
+        ("values", Int64, SET),
+        ("sum", Float64, NULL),
+        ("min", Float64, NULL),
+        ("max", Float64, NULL),
+        ("first", Float64, NULL),
+        ("first_time", time(), NULL),
+        ("last", Float64, NULL),
+        ("last_time", time(), NULL),
+        ("increase", Float64, NULL),
+        ("sine", Float64, NULL),
+        ("cosine", Float64, NULL),
+    ]
+}
+
+/// What there is, and where.
+fn place_fields(table: TableName) -> Vec<Column> {
+    use DataType::{Float64, Utf8};
+    let time = time_type;
+    if table == TableName::Sites {
+        return vec![
             ("site", Utf8, SET),
             ("name_nb", Utf8, NULL),
             ("name_nn", Utf8, NULL),
@@ -132,24 +155,32 @@ fn fields(table: TableName) -> Vec<(&'static str, DataType, bool)> {
             ("official_ids", Utf8, NULL),
             ("valid_from", time(), SET),
             ("valid_to", time(), NULL),
-        ],
-        TableName::Sensors => vec![
-            ("id", Utf8, SET),
-            ("site", Utf8, SET),
-            ("quantity", Utf8, SET),
-            ("name_nb", Utf8, NULL),
-            ("name_nn", Utf8, NULL),
-            ("name_en", Utf8, NULL),
-            ("unit", Utf8, SET),
-            ("kind", Utf8, SET),
-            ("class", Utf8, SET),
-            ("interval", Utf8, NULL),
-            ("low", Float64, NULL),
-            ("high", Float64, NULL),
-            ("sources", Utf8, NULL),
-            ("valid_from", time(), SET),
-            ("valid_to", time(), NULL),
-        ],
+        ];
+    }
+    vec![
+        ("id", Utf8, SET),
+        ("site", Utf8, SET),
+        ("quantity", Utf8, SET),
+        ("name_nb", Utf8, NULL),
+        ("name_nn", Utf8, NULL),
+        ("name_en", Utf8, NULL),
+        ("unit", Utf8, SET),
+        ("kind", Utf8, SET),
+        ("class", Utf8, SET),
+        ("interval", Utf8, NULL),
+        ("low", Float64, NULL),
+        ("high", Float64, NULL),
+        ("sources", Utf8, NULL),
+        ("valid_from", time(), SET),
+        ("valid_to", time(), NULL),
+    ]
+}
+
+/// What was done and what happened, and the rules by which readings are tested.
+fn history_fields(table: TableName) -> Vec<Column> {
+    use DataType::{Float64, Int8, Utf8};
+    let time = time_type;
+    match table {
         TableName::Installations => vec![
             ("sensor", Utf8, SET),
             ("instrument", Utf8, NULL),
@@ -183,6 +214,7 @@ fn fields(table: TableName) -> Vec<(&'static str, DataType, bool)> {
             ("valid_from", time(), SET),
             ("valid_to", time(), NULL),
         ],
+        _ => unreachable!("the other tables have functions of their own"),
     }
 }
 

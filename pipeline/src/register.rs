@@ -257,13 +257,16 @@ pub async fn register(lake: &Lake, files: &RegisterFiles) -> Result<RegisterOutc
     Ok(RegisterOutcome { found: true, sites, sensors, installations, events, rules })
 }
 
+/// How the rows of one of the optional tables become columns.
+type Write<T> = fn(&[Versioned<Keyed<T>>]) -> Result<RecordBatch, ArrowError>;
+
 /// Brings one of the optional tables to what its file says, where there is a file.
 async fn replace<T: Clone + PartialEq>(
     lake: &Lake,
     name: TableName,
     lines: Option<Vec<Lined<Keyed<T>>>>,
     read: Read<Keyed<T>>,
-    write: fn(&[Versioned<Keyed<T>>]) -> Result<RecordBatch, ArrowError>,
+    write: Write<T>,
 ) -> Result<Changes, RegisterError> {
     let Some(lines) = lines else { return Ok(Changes::default()) };
     let rows = lines.into_iter().map(|line| line.row).collect();

@@ -291,7 +291,7 @@ impl Rows {
             .iter()
             .zip(rows.columns())
             .filter(|(field, _)| !OURS.contains(&field.name().as_str()))
-            .map(|(_, column)| column.clone())
+            .map(|(_, column)| std::sync::Arc::clone(column))
             .collect::<Vec<_>>();
         let mut hashes = vec![0; rows.num_rows()];
         create_hashes(&kept, &RandomState::default(), &mut hashes)?;

@@ -79,7 +79,7 @@ impl Walk<'_, '_> {
     ) -> Result<(), E> {
         let mut held: Option<Held> = None;
         while let Some(batch) = batches.try_next().await.map_err(ControlError::from)? {
-            for (sensor, part) in by_sensor(&batch).map_err(ControlError::from)? {
+            for (sensor, part) in by_sensor(&batch)? {
                 if held.as_ref().is_some_and(|held| held.sensor != sensor)
                     && let Some(last) = held.take()
                 {

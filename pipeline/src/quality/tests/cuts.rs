@@ -146,7 +146,7 @@ async fn a_correction_re_evaluates_its_surroundings() {
     place.ingest(&[at(0, 12.0).revision(1)]).await;
     control(&place.lake).await.expect("done");
     let flagged = |rows: &[(Row, i8)], hour: i64| {
-        let newest = rows.iter().filter(|(row, _)| row.time_us == NOW_US + hour * HOUR_US).next_back();
+        let newest = rows.iter().rfind(|(row, _)| row.time_us == NOW_US + hour * HOUR_US);
         newest.map(|(row, _)| flags::Bits::RateOfChange.get(row.tests.unwrap_or(0)))
     };
     assert_eq!(flagged(&told(&place).await, 1), Some(flags::FAIL));
