@@ -89,7 +89,7 @@ pub struct RollupSection {
 
 impl Default for RollupSection {
     fn default() -> Self {
-        Self { every: Period::from_seconds(5 * 60) }
+        Self { every: Period::from_seconds(10 * 60) }
     }
 }
 
@@ -284,7 +284,7 @@ mod tests {
         assert_eq!(whole.ingest.hole_patience.0.as_secs(), 3_600);
         assert_eq!(whole.ingest.landing_grace.0.as_secs(), 604_800);
         assert_eq!(whole.compact.every, "10min".parse().expect("valid"));
-        assert_eq!(whole.rollup.every, "5min".parse().expect("valid"));
+        assert_eq!(whole.rollup.every, "10min".parse().expect("valid"));
         assert_eq!(whole.vacuum.retention.duration().as_secs(), 86_400);
         assert_eq!(whole.publish[0].dataset.as_str(), "badetemperatur");
         let files = whole.register.files(Path::new("city"));
