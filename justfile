@@ -73,10 +73,19 @@ measure-idle *arguments:
 faults:
     cargo test -p tjern-gateway --lib faults:: -- --nocapture
 
-# 10,000 points a second: memory and CPU beside libmodbus and pymodbus (needs libmodbus-dev; --lake for a bucket)
-bench-gateway *arguments: _release-gateway
-    python3 -B benches/gateway/tcp.py --gateway "${CARGO_TARGET_DIR:-target}/release/tjern-gateway" --python "${CARGO_TARGET_DIR:-target}/peers-venv/bin/python" {{ arguments }}
+# A thousand lives of the pipeline over a store that fails, and every store against the rules: TJERN_STORM_SEED plays one seed,
+# TJERN_STORM_SEEDS and TJERN_STORM_FIRST more or others
+storms:
+    cargo test --workspace --test storms --test stores -- --nocapture
 
+# 10,000 points a second: memory and CPU beside libmodbus and pymodbus (needs libmodbus-dev; --lake for a bucket)
+# 10,000 points a second: memory and CPU beside libmodbus and pymodbus (needs libmodbus-dev, and the peers' pymodbus and moto)
+bench-gateway *arguments: _release-gateway
+    python3 -B benches/gateway/tcp.py --gateway "${CARGO_TARGET_DIR:-target}/release/tjern-gateway" --python "${CARGO_TARGET_DIR:-target}/peers-venv/bin/python" --s3-python "${CARGO_TARGET_DIR:-target}/peers-s3-venv/bin/python" {{ arguments }}
+
+# Compaction's rows a second and peak memory beside DuckDB and Polars on the same files: docs/measurements.md
+bench-compact *arguments:
+    benches/compact/run {{ arguments }}
 # Bytes per reading by layout, per family of sensors; with --write FOLDER plain files for benches/layout/compare.py
 bench-layout *arguments:
     cd benches/layout && cargo run --release -- {{ arguments }}
@@ -100,4 +109,5 @@ deny:
 campaign: (peers "--seconds" "900")
     PROPTEST_CASES=4096 cargo test --workspace
     TJERN_FAULTS_SEEDS=10000 TJERN_FAULTS_FIRST=$RANDOM$RANDOM cargo test -p tjern-gateway --lib faults:: -- --nocapture
+    TJERN_STORM_SEEDS=10000 TJERN_STORM_FIRST=$RANDOM$RANDOM cargo test --workspace --test storms -- --nocapture a_store_that_fails
     TJERN_OUTAGE_S=259200 cargo test --release -p tjern-gateway --test outage 72 -- --nocapture

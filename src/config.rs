@@ -9,8 +9,8 @@ use serde::Deserialize;
 use serde_spanned::Spanned;
 use tjern_gateway::config::Config as GatewayConfig;
 use tjern_pipeline::config::{
-    CompactSection, IngestSection, JobsSection, PublishSection, RegisterSection, RollupSection, VacuumSection,
-    default_publications,
+    CompactSection, IngestSection, JobsSection, PublishSection, RegisterSection, RetentionSection, RollupSection,
+    VacuumSection, default_publications,
 };
 use tjern_pipeline::ingest::IngestSettings;
 use tjern_pipeline::jobs::{JobSettings, Schedules, entries};
@@ -29,6 +29,9 @@ pub(crate) const TIMEZONE: &str = "Europe/Oslo";
 
 /// How often the register's files are looked at.
 const REGISTER_EVERY: Period = Period::from_seconds(60);
+
+/// How often it is looked whether a log needs a checkpoint.
+const CHECKPOINT_EVERY: Period = Period::from_seconds(60 * 60);
 
 /// The file as it is written.
 #[derive(Debug, Deserialize)]
@@ -53,6 +56,8 @@ struct File {
     rollup: RollupSection,
     #[serde(default)]
     vacuum: VacuumSection,
+    #[serde(default)]
+    retention: RetentionSection,
     #[serde(default)]
     publish: Option<Vec<PublishSection>>,
     #[serde(default)]
@@ -107,6 +112,8 @@ impl City {
                 hole_patience: file.ingest.hole_patience.0,
                 landing_grace: file.ingest.landing_grace.0,
             },
+            compact: file.compact.settings(&folder),
+            keep: file.retention.keep(),
             when: Schedules {
                 ingest: file.ingest.every.into(),
                 register: REGISTER_EVERY.into(),
@@ -114,6 +121,8 @@ impl City {
                 compact: file.compact.every.into(),
                 vacuum: file.vacuum.every.into(),
                 watch: file.watch.every.into(),
+                checkpoint: CHECKPOINT_EVERY.into(),
+                retention: file.retention.every.into(),
             },
             cron: file.jobs.cron.iter().map(|(job, cron)| (job.clone(), cron.get_ref().clone())).collect(),
             off: file.jobs.off.iter().map(|job| job.get_ref().clone()).collect(),

@@ -10,6 +10,7 @@ mod config;
 mod demo;
 mod failure;
 mod pipeline;
+mod progress;
 mod query;
 mod serve;
 mod up;

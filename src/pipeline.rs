@@ -1,6 +1,9 @@
 //! `tjern pipeline`: each job once, to the end, or all of them on their schedules. A command is a file.
 
+mod compact;
 mod job;
+mod look;
+mod maintain;
 mod publish;
 mod quarantine;
 mod run;
@@ -18,7 +21,8 @@ pub(crate) use job::JobArguments;
 #[derive(Debug, Subcommand)]
 #[command(
     after_help = "Examples:\n  tjern pipeline ingest --config tjern.toml\n  tjern pipeline compact --json --config tjern.toml\n  \
-    tjern pipeline vacuum --dry-run --config tjern.toml\n  tjern pipeline run --config tjern.toml\n\n\
+    tjern pipeline vacuum --dry-run --config tjern.toml\n  tjern pipeline status --config tjern.toml\n  \
+    tjern pipeline verify --config tjern.toml\n  tjern pipeline run --config tjern.toml\n\n\
     Every job but `run` works once, to the end. Exit status: 0 done (also with nothing to do, or where another\n\
     process is at it), 1 failed, 2 wrong usage or configuration."
 )]
@@ -43,6 +47,14 @@ pub(crate) enum PipelineCommand {
         after_help = "Examples:\n  tjern pipeline vacuum --dry-run --config tjern.toml\n  tjern pipeline vacuum --config tjern.toml"
     )]
     Vacuum(vacuum::VacuumArguments),
+    /// Writes checkpoints of logs that have grown
+    Checkpoint(maintain::DryRunArguments),
+    /// Removes readings that are older than `[retention] readings`
+    Retention(maintain::DryRunArguments),
+    /// How the lake is: tables, what waits, what is missing, how each job ran last
+    Status(JobArguments),
+    /// Reads every file of every table and holds it against the log; status 1 where something is wrong
+    Verify(JobArguments),
     /// Open datasets
     #[command(
         after_help = "Examples:\n  tjern pipeline publish --config tjern.toml\n  tjern pipeline publish --dataset badetemperatur --config tjern.toml"
@@ -70,11 +82,15 @@ pub(crate) enum PipelineCommand {
 pub(crate) async fn execute(command: PipelineCommand) -> Result<(), Failure> {
     match command {
         PipelineCommand::Ingest(arguments) => job::execute("ingest", &arguments).await,
-        PipelineCommand::Compact(arguments) => job::execute("compact", &arguments).await,
+        PipelineCommand::Compact(arguments) => compact::execute(&arguments).await,
         PipelineCommand::Rollup(arguments) => job::execute("rollup", &arguments).await,
         PipelineCommand::Register(arguments) => job::execute("register", &arguments).await,
         PipelineCommand::Watch(arguments) => job::execute("watch", &arguments).await,
         PipelineCommand::Vacuum(arguments) => vacuum::execute(&arguments).await,
+        PipelineCommand::Checkpoint(arguments) => maintain::checkpoint(&arguments).await,
+        PipelineCommand::Retention(arguments) => maintain::retention(&arguments).await,
+        PipelineCommand::Status(arguments) => look::status(&arguments).await,
+        PipelineCommand::Verify(arguments) => look::verify(&arguments).await,
         PipelineCommand::Publish(arguments) => publish::execute(&arguments).await,
         PipelineCommand::Quarantine(command) => quarantine::execute(command).await,
         PipelineCommand::Run(arguments) => run::execute(&arguments.config).await,

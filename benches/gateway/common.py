@@ -56,9 +56,9 @@ def cpu_s(pid: int) -> float:
 
 
 def memory_kib(pid: int) -> dict[str, int]:
-    """Peak and present resident memory."""
+    """Peak and present resident memory, and how much of it is the program's file."""
     lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
-    found = dict(line.split(":", 1) for line in lines if line.startswith(("VmHWM", "VmRSS")))
+    found = dict(line.split(":", 1) for line in lines if line.startswith(("VmHWM", "VmRSS", "RssFile")))
     return {name: int(text.split()[0]) for name, text in found.items()}
 
 

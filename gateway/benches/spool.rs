@@ -2,7 +2,8 @@
 //!
 //! `cargo bench -p tjern-gateway --bench spool`, in a folder of the file system that is to be measured: with
 //! `TJERN_BENCH_DIR`, or the system's one for temporary files. Bytes and blocks are counted where the spool hands them to the
-//! system; the file system's own book-keeping (names, times, its journal) comes on top.
+//! system; the file system's own book-keeping (names, times, its journal) comes on top. How long a start takes is told by the
+//! clock and as time on a processor (`/proc/thread-self/schedstat`): others at work, and a slow disk, are in the first only.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -158,24 +159,56 @@ async fn recovery(root: &Path) -> Result<()> {
     }
     spool.sync().await;
     spool.close().await;
-    let (mut bytes, mut took, mut copies, mut readings) = (0, Duration::ZERO, 0_u32, 0);
+    let nothing = root.join("nothing");
+    open(&nothing)?.close().await;
+    let (mut bytes, mut readings) = (0, 0);
+    let (mut full, mut empty) = (Starts::default(), Starts::default());
     while bytes < LOG_BYTES {
-        let copy = root.join(format!("copy-{copies}"));
+        let copy = root.join(format!("copy-{}", full.count));
         bytes += copy_log(&source, &copy)?;
-        let began = Instant::now();
-        let spool = open(&copy)?;
-        took += began.elapsed();
+        let spool = full.measure(&copy)?;
         readings += spool.status().unsealed_readings;
         spool.close().await;
         std::fs::remove_dir_all(&copy)?;
-        copies += 1;
+        // What a start takes that has nothing to read: the lock, the next segment, and their syncs.
+        copy_log(&nothing, &copy)?;
+        empty.measure(&copy)?.close().await;
+        std::fs::remove_dir_all(&copy)?;
     }
-    let per_100_mb = took.as_secs_f64() * LOG_BYTES as f64 / bytes as f64;
+    let per_100_mb = |time: Duration| time.as_secs_f64() * LOG_BYTES as f64 / bytes as f64;
     println!(
-        "recovery: {per_100_mb:.2} s per 100 MB of log ({copies} starts, {readings} readings, {:.0} ms a start)",
-        took.as_secs_f64() * 1e3 / f64::from(copies)
+        "recovery: {:.2} s per 100 MB of log, {:.2} s more than as many starts with nothing to read; {:.2} s on a processor ({} starts, {readings} readings)",
+        per_100_mb(full.took),
+        per_100_mb(full.took.saturating_sub(empty.took)),
+        per_100_mb(full.worked),
+        full.count,
     );
     Ok(())
+}
+
+/// Starts of spools, and how long they took.
+#[derive(Default)]
+struct Starts {
+    count: u32,
+    took: Duration,
+    worked: Duration,
+}
+
+impl Starts {
+    fn measure(&mut self, dir: &Path) -> Result<Spool> {
+        let (began, before) = (Instant::now(), on_processor());
+        let spool = open(dir)?;
+        self.took += began.elapsed();
+        self.worked += on_processor().saturating_sub(before);
+        self.count += 1;
+        Ok(spool)
+    }
+}
+
+/// How long this thread was at work, in user and system mode (proc(5)); nothing where the kernel does not say.
+fn on_processor() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    Duration::from_nanos(text.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or(0))
 }
 
 /// Copies a log, and says how many bytes it has.

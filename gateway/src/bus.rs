@@ -9,6 +9,7 @@ mod device;
 #[cfg(test)]
 mod faults;
 mod health;
+mod in_hand;
 mod learned;
 mod lines;
 pub mod load;
@@ -30,6 +31,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Bus, BusKind};
 use crate::modbus::Master;
+use in_hand::InHand;
+pub use in_hand::LeftBehind;
 pub use lines::point::DeviceTimes;
 use state::BusStates;
 
@@ -43,6 +46,8 @@ pub struct BusContext {
     pub clock: Clock,
     /// Where readings go.
     pub readings: mpsc::Sender<Vec<Reading>>,
+    /// Where those lie that a bus had in hand when it was given up.
+    pub left: LeftBehind,
     /// What the spool has already.
     pub newest: Newest,
     /// Ends the actor after the transaction under way.
@@ -75,10 +80,16 @@ impl std::fmt::Debug for Newest {
 }
 
 impl BusContext {
-    /// Hands readings on; a receiver that is gone means that the gateway ends.
-    async fn store(&self, readings: Vec<Reading>) {
-        if !readings.is_empty() && self.readings.send(readings).await.is_err() {
-            self.stop.cancel();
+    /// Hands readings on; a receiver that is gone means that the gateway ends. A bus that is given up meanwhile
+    /// leaves them behind.
+    pub(crate) async fn store(&self, readings: Vec<Reading>) {
+        if readings.is_empty() {
+            return;
+        }
+        let in_hand = InHand::new(readings, &self.left);
+        match self.readings.reserve().await {
+            Ok(place) => place.send(in_hand.hand_on()),
+            Err(_) => self.stop.cancel(),
         }
     }
 
@@ -88,22 +99,23 @@ impl BusContext {
 }
 
 /// Reads a bus until it shall stop.
-pub async fn run(bus: Bus, context: BusContext) {
+pub async fn run(bus: Arc<Bus>, context: BusContext) {
     let limits = point::Limits { timeout: bus.timeout, down_report: bus.down_report };
     let keeper = learned::Keeper::new(context.learned.clone(), bus.name.clone());
     let memory = keeper.load(context.clock.now_us()).await;
     load::warn_of_too_much(&bus, &memory);
     let (wire, kind, master) = (cost::Wire::of(&bus.kind), bus.kind.word(), Master::of(&bus.kind, limits.timeout));
-    match bus.kind {
+    match &bus.kind {
         BusKind::ModbusTcp { devices, .. }
         | BusKind::ModbusRtu { devices, .. }
         | BusKind::ModbusRtuTcp { devices, .. } => {
             let Some(master) = master else { return };
-            let setting = poll::Setting { name: bus.name, kind, wire, limits, policy: health::Policy::DEFAULT };
+            let setting = poll::Setting { name: bus.name.clone(), kind, wire, limits, policy: health::Policy::DEFAULT };
             modbus::Actor::new(setting, master, devices, (keeper, memory), context).run().await;
         }
         BusKind::TextLines { place, poll, framing, points } => {
-            lines::Actor::new(bus.name, (place, poll, framing), points, limits, context).run().await;
+            let (place, poll, framing) = (place.clone(), poll.clone(), framing.clone());
+            lines::Actor::new(bus.name.clone(), (place, poll, framing), points.clone(), limits, context).run().await;
         }
     }
 }

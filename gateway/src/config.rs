@@ -21,6 +21,7 @@ mod wire;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use regex::Regex;
@@ -37,6 +38,7 @@ use crate::modbus::transport::{BITS_MAX, REGISTERS_MAX, Table};
 use crate::value::{NoValue, NumberType, Order, Scaling};
 
 pub use listen::{ListenError, StatusListen};
+pub(crate) use reload::Fingerprint;
 pub use upload::UploadConfig;
 
 /// A configuration that makes sense.
@@ -49,7 +51,7 @@ pub struct Config {
     upload: UploadConfig,
     status_listen: Option<StatusListen>,
     clock: ClockConfig,
-    buses: Vec<Bus>,
+    buses: Vec<Arc<Bus>>,
     warnings: Vec<Problem>,
     places: Places,
 }
@@ -259,6 +261,8 @@ pub struct ModbusPoint {
 /// `[[bus.device.point]]` on a bus of text lines.
 #[derive(Debug, Clone)]
 pub struct LinePoint {
+    /// Who says it: the device's name.
+    pub device: String,
     /// Whose readings these are, and when they are made.
     pub common: PointCommon,
     /// Where in a line the number stands.
@@ -427,13 +431,13 @@ impl Config {
 
     /// The buses.
     #[must_use]
-    pub fn buses(&self) -> &[Bus] {
+    pub fn buses(&self) -> &[Arc<Bus>] {
         &self.buses
     }
 
     /// Every sensor that it names.
     pub fn sensors(&self) -> impl Iterator<Item = &SensorId> {
-        self.buses.iter().flat_map(Bus::sensors)
+        self.buses.iter().flat_map(|bus| bus.sensors())
     }
 }
 
@@ -454,13 +458,18 @@ impl Bus {
     /// Every sensor on this bus.
     #[must_use]
     pub fn sensors(&self) -> Vec<&SensorId> {
+        self.commons().into_iter().map(|common| &common.sensor).collect()
+    }
+
+    /// What each point on this bus says.
+    pub(crate) fn commons(&self) -> Vec<&PointCommon> {
         match &self.kind {
             BusKind::ModbusTcp { devices, .. }
             | BusKind::ModbusRtu { devices, .. }
             | BusKind::ModbusRtuTcp { devices, .. } => {
-                devices.iter().flat_map(|device| &device.points).map(|point| &point.common.sensor).collect()
+                devices.iter().flat_map(|device| &device.points).map(|point| &point.common).collect()
             }
-            BusKind::TextLines { points, .. } => points.iter().map(|point| &point.common.sensor).collect(),
+            BusKind::TextLines { points, .. } => points.iter().map(|point| &point.common).collect(),
         }
     }
 }

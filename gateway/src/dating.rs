@@ -15,7 +15,7 @@
 //! spool; after that, or while what an earlier run held is still there, it marks at once. [`BEHIND_MAX`].
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tjern_readings::clock::{Clock, SECOND_US};
 use tjern_readings::reading::{Cause, Reading, TIMES_US};
@@ -23,7 +23,7 @@ use tjern_readings::sensor::SensorId;
 use tracing::{error, info, warn};
 
 use crate::clock::{Witness, known_us, working};
-use crate::config::{BusKind, Config};
+use crate::config::{Bus, BusKind, Config};
 use crate::grid::Grid;
 use crate::maintenance::Maintenance;
 use crate::spool::{Spool, SpoolSettings, Undated};
@@ -38,7 +38,9 @@ const RETRY_US: i64 = SECOND_US;
 /// What is known of the sensors.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Sensors {
-    grids: HashMap<SensorId, Grid>,
+    buses: Vec<Arc<Bus>>,
+    /// Gathered when the first is asked for: while the clock is known nobody does.
+    grids: OnceLock<HashMap<SensorId, Grid>>,
     /// Those whose devices say what time it is.
     own_time: HashSet<SensorId>,
 }
@@ -96,23 +98,20 @@ enum Hold {
 impl Sensors {
     /// Those of a configuration.
     pub(crate) fn of(config: &Config) -> Self {
-        let mut sensors = Self::default();
+        let mut own_time = HashSet::new();
         for bus in config.buses() {
-            match &bus.kind {
-                BusKind::ModbusTcp { devices, .. }
-                | BusKind::ModbusRtu { devices, .. }
-                | BusKind::ModbusRtuTcp { devices, .. } => {
-                    let points = devices.iter().flat_map(|device| &device.points);
-                    sensors.grids.extend(points.map(|point| (point.common.sensor.clone(), point.common.grid)));
-                }
-                BusKind::TextLines { points, .. } => {
-                    let own = points.iter().filter(|point| point.time.is_some());
-                    sensors.own_time.extend(own.map(|point| point.common.sensor.clone()));
-                    sensors.grids.extend(points.iter().map(|point| (point.common.sensor.clone(), point.common.grid)));
-                }
+            if let BusKind::TextLines { points, .. } = &bus.kind {
+                let own = points.iter().filter(|point| point.time.is_some());
+                own_time.extend(own.map(|point| point.common.sensor.clone()));
             }
         }
-        sensors
+        Self { buses: config.buses().to_vec(), grids: OnceLock::new(), own_time }
+    }
+
+    fn grid(&self, sensor: &SensorId) -> Option<Grid> {
+        let gather =
+            || self.buses.iter().flat_map(|bus| bus.commons()).map(|common| (common.sensor.clone(), common.grid));
+        self.grids.get_or_init(|| gather().collect()).get(sensor).copied()
     }
 
     /// Whether a reading's time is the device's, and not that of a slot.
@@ -121,7 +120,7 @@ impl Sensors {
     }
 
     fn is_on_grid(&self, reading: &Reading) -> bool {
-        let grid = self.grids.get(&reading.sensor);
+        let grid = self.grid(&reading.sensor);
         grid.is_some_and(|grid| grid.slot_of(reading.time_us) == reading.time_us)
     }
 
@@ -135,7 +134,7 @@ impl Sensors {
             return reading;
         };
         let asked_us = reading.time_us.saturating_add(offset_us);
-        match self.grids.get(&reading.sensor).filter(|_| self.is_on_grid(&reading)) {
+        match self.grid(&reading.sensor).filter(|_| self.is_on_grid(&reading)) {
             Some(grid) => {
                 let answered_us = asked_us + i64::from(reading.lag_ms.unwrap_or(0)) * 1_000;
                 reading.time_us = grid.slot_of(asked_us);
@@ -225,7 +224,7 @@ impl Dater {
         if readings.len() < came {
             error!(readings = came - readings.len(), "the clock is centuries off: these are not kept");
         }
-        let (mut ready, mut held) = (Vec::new(), Vec::new());
+        let (mut ready, mut held) = (Vec::with_capacity(readings.len()), Vec::new());
         for reading in readings {
             if self.sensors.has_own_time(&reading) {
                 ready.push(reading);

@@ -5,9 +5,6 @@ use std::process::ExitCode;
 use clap::Parser;
 use tjern_gateway::cli::{GatewayCommand, execute, start_log};
 
-/// The stores' client and the actors: two threads are plenty on a small box.
-const WORKERS: usize = 2;
-
 /// Polls a site's devices, never loses a reading, and sends them to the lake
 #[derive(Debug, Parser)]
 #[command(
@@ -26,7 +23,9 @@ fn main() -> ExitCode {
     // means that it was made already.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     start_log();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
+    // One thread for all that waits: a task that wakes another then costs no switch between threads. What takes
+    // long (the disk, sealing) has threads of its own.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     match runtime {
         Ok(runtime) => {
             let status = runtime.block_on(execute(arguments.command));

@@ -32,6 +32,9 @@ pub const FILE: &str = "maintenance.toml";
 /// How long a change of the file may go unseen.
 pub const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// So many names stand in a line of the log.
+const LISTED_MAX: usize = 5;
+
 /// What has been over for so long is forgotten at the next change.
 const KEPT_US: i64 = 7 * 86_400_000_000;
 
@@ -252,7 +255,15 @@ impl Maintenance {
         self.seen = found;
         match read(&self.spool_dir) {
             Ok(windows) => {
-                info!(times = windows.len(), "maintenance: what is written down was read");
+                if windows.is_empty() {
+                    info!("maintenance: nothing is marked any more");
+                } else {
+                    info!(
+                        windows = windows.len(),
+                        sensors = listed(&windows),
+                        "maintenance: what is measured in these windows is marked"
+                    );
+                }
                 self.windows = windows;
             }
             Err(error) => {
@@ -264,6 +275,17 @@ impl Maintenance {
             }
         }
     }
+}
+
+/// Whose windows these are, as a line of the log has room for it.
+fn listed(windows: &[Window]) -> String {
+    let mut names: Vec<String> = windows.iter().map(|window| window.sensors.to_string()).collect();
+    names.sort();
+    names.dedup();
+    let more = names.len().saturating_sub(LISTED_MAX);
+    names.truncate(LISTED_MAX);
+    let listed = names.join(", ");
+    if more > 0 { format!("{listed} and {more} more") } else { listed }
 }
 
 #[cfg(test)]
@@ -358,6 +380,18 @@ mod tests {
         let names: Vec<_> =
             fs::read_dir(spool.path()).expect("a folder").flatten().map(|entry| entry.file_name()).collect();
         assert_eq!(names, [FILE], "nothing unfinished is left");
+    }
+
+    #[test]
+    fn the_log_names_whose_maintenance_it_is() {
+        let windows = |names: &[&str]| -> Vec<Window> {
+            names.iter().map(|name| Window { sensors: pattern(name), from_us: 0, until_us: 1 }).collect()
+        };
+        assert_eq!(listed(&windows(&["tarn/*", "a/b", "tarn/*"])), "a/b, tarn/*");
+        assert_eq!(
+            listed(&windows(&["a/1", "a/2", "a/3", "a/4", "a/5", "a/6", "a/7"])),
+            "a/1, a/2, a/3, a/4, a/5 and 2 more"
+        );
     }
 
     #[test]

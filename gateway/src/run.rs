@@ -21,6 +21,7 @@ mod watchdog;
 use std::time::Duration;
 
 use tjern_readings::clock::Clock;
+use tjern_readings::configuration::Problem;
 use tjern_readings::store::Store;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -164,13 +165,14 @@ impl Running {
         // How far the clock is off nobody says: once it is synchronised, hardly at all.
         let system = SystemReadings::new(config.gateway(), clock.clone(), upload.state.clone(), || None);
         let newest = Newest::from_fn(dater.newest_of());
-        let (appender, readings) = Appender::start(dater.with_system(system.ok()));
+        let (appender, readings, left) = Appender::start(dater.with_system(system.ok()));
         let bus_stop = stop.child_token();
         let states = BusStates::new();
         let learned = Some(config.spool().dir.join("learned"));
         let context = BusContext {
             clock: clock.clone(),
             readings,
+            left,
             newest,
             stop: bus_stop.clone(),
             states: states.clone(),
@@ -220,6 +222,9 @@ impl Running {
     }
 
     async fn take_over(mut self, config: Config) -> Self {
+        for Problem { line, column, message, hint, .. } in config.warnings() {
+            warn!(line, column, hint, "the new configuration: {message}");
+        }
         let changes = self.buses.changes(&config);
         self.buses.end(&changes.ending).await;
         // A sensor that moves to another bus is not stored twice for a slot: what its old bus read is in the
@@ -257,7 +262,8 @@ impl Running {
             error!("the task that fills the spool failed, or did not end in time");
         }
         if !self.spool.sync().await {
-            error!("the last readings could not be written to the spool");
+            let lost = self.spool.status().unsynced_readings;
+            error!(readings = lost, "the disk did not take the last readings: they are lost");
         }
         self.uploads.finish().await;
         drop(self.listener);

@@ -23,7 +23,9 @@
 mod actor;
 mod core;
 mod disk;
+mod fresh;
 mod kept;
+mod known_sensors;
 mod log;
 mod look;
 mod probe;
@@ -59,6 +61,8 @@ pub(crate) use undated::Undated;
 
 use actor::Command;
 use disk::{Disk, Folder, TakeError};
+use fresh::Fresh;
+use known_sensors::KnownSensors;
 
 /// How much a spool may hold: `max_bytes`, and no more than this share of the file system that its folder is
 /// on, taken and free space together. Where the system does not say how large that is, `max_bytes`.
@@ -106,6 +110,8 @@ pub struct SpoolStatus {
     pub dropped_readings: u64,
     /// Sealed batches whose place a gap took because the spool was full, since the start.
     pub dropped_batches: u64,
+    /// Sealed objects for which the lake has no place, since the start: a copy is kept, or the file stays.
+    pub set_aside_objects: u64,
     /// Segments that were found with a torn tail at the start.
     pub torn_tails: u64,
     /// Damaged records and files that were found.
@@ -150,7 +156,8 @@ pub enum SpoolError {
 pub struct Spool {
     commands: mpsc::Sender<Command>,
     disk: Arc<dyn Disk>,
-    newest: Arc<Mutex<HashMap<SensorId, i64>>>,
+    known: Arc<Mutex<KnownSensors>>,
+    fresh: Fresh,
     status: Arc<Mutex<SpoolStatus>>,
 }
 
@@ -175,11 +182,12 @@ impl Spool {
     fn over(disk: Arc<dyn Disk>, mut settings: SpoolSettings, clock: Clock) -> std::io::Result<Self> {
         settings.max_bytes = settings.max_bytes.max(recovery::MAX_BYTES_LEAST);
         let core = recovery::recover(Arc::clone(&disk), settings, clock)?;
-        let newest = Arc::new(Mutex::new(core.newest.clone()));
+        let known = Arc::clone(&core.known);
+        let fresh = core.fresh.clone();
         let status = Arc::new(Mutex::new(core.status()));
         let (commands, queue) = mpsc::channel(actor::QUEUE_MAX);
         tokio::spawn(actor::run(core, queue, Arc::clone(&status)));
-        Ok(Self { commands, disk, newest, status })
+        Ok(Self { commands, disk, known, fresh, status })
     }
 
     /// Takes readings, which are numbered in the order of the calls. Waits while `actor::QUEUE_MAX`
@@ -189,8 +197,8 @@ impl Spool {
             return;
         }
         {
-            let mut newest = locked(&self.newest);
-            readings.iter().for_each(|reading| core::note_newest(&mut newest, reading));
+            let mut known = locked(&self.known);
+            readings.iter().for_each(|reading| known.note_taken(&reading.sensor, reading.time_us));
         }
         let count = readings.len();
         if self.commands.send(Command::Append(readings)).await.is_err() {
@@ -202,7 +210,7 @@ impl Spool {
     /// it survives restarts, also where the readings have left.
     #[must_use]
     pub fn newest_time_us(&self, sensor: &SensorId) -> Option<i64> {
-        locked(&self.newest).get(sensor).copied()
+        locked(&self.known).newest_us(sensor)
     }
 
     /// Brings everything that was appended before to disk. Says whether it is there; if not, it waits in
@@ -235,6 +243,19 @@ impl Spool {
         reading.await.map_err(cancelled)?
     }
 
+    /// The oldest and the newest time in a batch, where this process sealed it and these are the bytes that it
+    /// sealed: then nobody need decode them to know that they are whole. `None` where that is to be found out.
+    #[must_use]
+    pub fn sealed_times_us(&self, object: &SealedObject, bytes: &[u8]) -> Option<(i64, i64)> {
+        self.fresh.confirm(object, bytes)
+    }
+
+    /// The same by what was sealed, for one who does not need the bytes.
+    #[must_use]
+    pub fn known_times_us(&self, object: &SealedObject) -> Option<(i64, i64)> {
+        self.fresh.times_us(object)
+    }
+
     /// Takes away a sealed object that the lake has.
     pub async fn remove(&self, object: &SealedObject) {
         self.ask(|reply| Command::Remove(object.clone(), reply)).await;
@@ -245,7 +266,8 @@ impl Spool {
         self.ask(|reply| Command::GiveUp(object.clone(), reply)).await;
     }
 
-    /// Takes away a sealed object for which the lake has no place; a copy is kept.
+    /// Takes away a sealed object for which the lake has no place; a copy is kept, or, where none can be, the file
+    /// stays and is not offered again before the next start.
     pub async fn set_aside(&self, object: &SealedObject) {
         self.ask(|reply| Command::SetAside(object.clone(), reply)).await;
     }

@@ -13,6 +13,9 @@
 //! old one, oldest first, and every `every` what is new goes before it. An epoch's `closed` goes only when
 //! nothing of it waits any more.
 //!
+//! The store is asked first whether it refuses to create what is there (`store::proof`): one that does not is
+//! sent nothing, and what waits stays in the spool.
+//!
 //! Nothing here ends the process. What cannot be sent when the gateway stops stays for its next start.
 //! No error, log line or state carries a secret: what could is scrubbed (`credentials`).
 
@@ -34,8 +37,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use tjern_readings::batch;
-use tjern_readings::keys::Landed;
-use tjern_readings::store::{self, Store, StoreError};
+use tjern_readings::keys::{self, Landed};
+use tjern_readings::store::{self, ProofError, Store, StoreError};
 
 use crate::spool::{SealedKind, SealedObject, Spool, SpoolError};
 use backoff::Backoff;
@@ -61,6 +64,8 @@ enum UploadError {
     Open(#[from] Box<StoreError>),
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
+    #[error(transparent)]
+    Proof(#[from] Box<ProofError>),
     #[error("cannot put `{key}` into the lake: {source}")]
     Put { key: object_store::path::Path, source: object_store::Error },
     #[error("cannot read `{key}` in the lake: {source}")]
@@ -120,6 +125,8 @@ struct Uploader {
     /// Since when it has not taken anything.
     failing_since: Option<Instant>,
     contacted: bool,
+    /// Whether the store is known to refuse a second create.
+    proven: bool,
     /// The oldest time in the batch that waits longest.
     oldest: Option<(SealedObject, Option<i64>)>,
 }
@@ -139,6 +146,7 @@ impl Uploader {
             reachable: None,
             failing_since: None,
             contacted: false,
+            proven: false,
             oldest: None,
         }
     }
@@ -296,8 +304,24 @@ impl Uploader {
         // A folder is created and synced: work that blocks.
         let opening = tokio::task::spawn_blocking(move || Store::open_with(&lake, &access).map_err(Box::new));
         let store = opening.await??;
+        self.prove(&store).await?;
         self.store = Some(store.clone());
         Ok(store)
+    }
+
+    /// Nothing goes to a store that would let another gateway of this name overwrite it. A store that was
+    /// opened elsewhere is its opener's to know.
+    async fn prove(&mut self, store: &Store) -> Result<(), UploadError> {
+        if !self.proven {
+            let key = keys::source_proof(&self.settings.source);
+            let puts = store.prove_create_only(&key).await.map_err(|error| match error {
+                ProofError::Open { key, source, .. } => UploadError::Put { key, source: *source },
+                careless => Box::new(careless).into(),
+            })?;
+            (0..puts).for_each(|_| self.settings.state.count_request());
+            self.proven = true;
+        }
+        Ok(())
     }
 
     /// Sends each configuration's text once. Batches do not wait for it.
@@ -328,9 +352,10 @@ impl Uploader {
             self.oldest = match oldest {
                 None => None,
                 Some(object) => {
-                    let bytes = self.spool.bytes(object).await.ok();
-                    let batch = bytes.and_then(|bytes| batch::decode(&bytes).ok());
-                    let times_us = batch.and_then(|batch| batch.times_us().ok().flatten());
+                    let times_us = match self.spool.known_times_us(object) {
+                        Some(times_us) => Some(times_us),
+                        None => self.decoded_times_us(object).await,
+                    };
                     Some((object.clone(), times_us.map(|(oldest_us, _)| oldest_us)))
                 }
             };
@@ -338,6 +363,11 @@ impl Uploader {
         let bytes = objects.iter().map(|object| object.length).sum();
         let oldest_us = self.oldest.as_ref().and_then(|(_, time_us)| *time_us);
         self.settings.state.waiting(objects.len() as u64, bytes, oldest_us);
+    }
+
+    async fn decoded_times_us(&self, object: &SealedObject) -> Option<(i64, i64)> {
+        let bytes = self.spool.bytes(object).await.ok()?;
+        batch::decode(&bytes).ok()?.times_us().ok().flatten()
     }
 
     /// This spool is a copy: what the lake has of it goes, the rest gets new numbers.

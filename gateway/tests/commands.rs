@@ -3,8 +3,9 @@
 //! What `check` says is held against `tests/golden/check`: a configuration and, beside it, its exit status,
 //! stdout and stderr. `TJERN_UPDATE_GOLDEN=1` writes them anew, for a person to read.
 
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 const BUSES: &str = "[[bus]]\nname = \"b\"\nkind = \"modbus-tcp\"\naddress = \"127.0.0.1:1\"\n[[bus.device]]\nname = \"d\"\nunit_id = 1\n[[bus.device.point]]\nsensor = \"tarn/water_temperature\"\nregister = \"input:0\"\ntype = \"u16\"\nevery = \"1h\"\n";
 
@@ -29,6 +30,26 @@ fn site(lake: &str) -> tempfile::TempDir {
     );
     std::fs::write(folder.path().join("gateway.toml"), format!("{head}{BUSES}")).expect("written");
     folder
+}
+
+/// Whoever does not run `check` never heard of them.
+#[test]
+fn run_tells_the_configurations_warnings() {
+    let folder = site("file://ROOT/lake");
+    let file = folder.path().join("gateway.toml");
+    let text = std::fs::read_to_string(&file).expect("read");
+    std::fs::write(&file, text + "[[profile]]\nname = \"sdm630\"\n[[profile.point]]\nquantity = \"voltage\"\nregister = \"input:0\"\ntype = \"u16\"\nevery = \"1h\"\n").expect("written");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_tjern-gateway"))
+        .args(["run", "--config", "gateway.toml"])
+        .current_dir(folder.path())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it runs");
+    let mut lines = BufReader::new(child.stderr.take().expect("a pipe")).lines().map_while(Result::ok);
+    let told = lines.find(|line| line.contains("no device uses") || line.contains("gateway started"));
+    child.kill().expect("it ran");
+    child.wait().expect("it ended");
+    assert!(told.as_ref().is_some_and(|told| told.starts_with("warning: ")), "{told:?}");
 }
 
 #[test]

@@ -159,15 +159,15 @@ async fn no_failure_of_an_s3_lake_tells_its_credentials() {
         (Server::Echoes(403), "http", "the store refuses these credentials"),
         (Server::Echoes(401), "http", "the store refuses these credentials"),
         (Server::Echoes(404), "http", "does the bucket exist"),
-        (Server::Echoes(400), "http", "cannot list"),
-        (Server::Echoes(500), "http", "cannot list"),
-        (Server::Echoes(200), "http", "cannot list"),
-        (Server::Echoes(302), "http", "cannot list"),
-        (Server::Babbles, "http", "cannot list"),
-        (Server::HangsUp, "http", "cannot list"),
-        (Server::Missing, "http", "cannot list"),
+        (Server::Echoes(400), "http", "cannot put"),
+        (Server::Echoes(500), "http", "cannot put"),
+        (Server::Echoes(200), "http", "cannot put"),
+        (Server::Echoes(302), "http", "cannot put"),
+        (Server::Babbles, "http", "cannot put"),
+        (Server::HangsUp, "http", "cannot put"),
+        (Server::Missing, "http", "cannot put"),
         // TLS with what does not speak it.
-        (Server::Echoes(403), "https", "cannot list"),
+        (Server::Echoes(403), "https", "cannot put"),
     ];
     let all = failures.into_iter().flat_map(|failure| [(failure, false), (failure, true)]);
     let running = all.map(|((server, scheme, expected), in_file)| fail_at(server, scheme, in_file, expected));
@@ -247,6 +247,8 @@ async fn store_that_knows(key_id: &'static str) -> u16 {
                     "200 OK",
                     "<ListBucketResult><Name>bucket</Name><IsTruncated>false</IsTruncated></ListBucketResult>",
                 ),
+                // What the gateway creates first to see it refused.
+                true if request.contains("/create-only ") => ("412 Precondition Failed", ""),
                 true => ("200 OK", ""),
             };
             let answer = format!(

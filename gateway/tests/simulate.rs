@@ -71,6 +71,25 @@ async fn simulated_devices_answer_and_their_faults_make_no_wrong_value() {
     buses.end().await;
 }
 
+/// `read` beside `run` on one simulated bus waited until the other one ended.
+#[tokio::test]
+async fn several_clients_are_served_at_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (_simulate, places) = start(folder.path(), "");
+    // This one is there all the time and asks nothing.
+    let _silent = tokio::net::TcpStream::connect(&places[0]).await.expect("it listens");
+    let both = buses(&places);
+    let tcp = config(both.split("[[bus]]\nname = \"rtu\"").next().expect("a bus"));
+    let (mut one, mut other) = (Buses::start(&tcp), Buses::start(&tcp));
+    for _ in 0..5 {
+        for client in [&mut one, &mut other] {
+            client.first("a value over TCP", |got| got.sensor.as_str() == "wire/tcp" && got.value.is_some()).await;
+        }
+    }
+    one.end().await;
+    other.end().await;
+}
+
 #[test]
 fn wrong_faults_are_refused_with_what_there_is() {
     let output = Command::new(env!("CARGO_BIN_EXE_tjern-gateway"))

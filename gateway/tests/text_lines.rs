@@ -170,6 +170,30 @@ async fn frames_of_a_fixed_length_find_their_start_again_after_a_pause() {
     drop(theirs);
 }
 
+/// `watch` and the metrics showed the bus's name in the place of each device on it.
+#[tokio::test]
+async fn devices_on_one_line_are_shown_by_their_names() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let place = format!("address = \"{}\"", listener.local_addr().expect("an address"));
+    let of = |sensor: &str| point(sensor, "column = 1\nevery = \"1h\"");
+    let first = bus(&place, "", &[of("mast/air_temperature"), of("mast/humidity")]);
+    let text = format!("{first}[[bus.device]]\nname = \"anemometer\"\n{}", of("mast/wind_speed"));
+    let buses = Buses::start(&config(&text));
+    let mut looks = interval(Duration::from_millis(5));
+    let shown = soon("the bus", async {
+        loop {
+            looks.tick().await;
+            if let [bus] = &buses.states().snapshot()[..] {
+                return bus.devices.clone();
+            }
+        }
+    })
+    .await;
+    let shown: Vec<(&str, usize)> = shown.iter().map(|device| (device.device.as_str(), device.points.len())).collect();
+    assert_eq!(shown, [("logger", 2), ("anemometer", 1)]);
+    buses.end().await;
+}
+
 /// A device server that restarts is found again, and its first half line is no value.
 #[tokio::test]
 async fn a_connection_that_broke_is_made_again() {

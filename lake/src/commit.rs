@@ -56,6 +56,8 @@ pub enum Operation {
     Register,
     /// The same readings with other flags.
     Quality,
+    /// Readings that were kept long enough leave.
+    Retention,
 }
 
 impl Operation {
@@ -68,6 +70,7 @@ impl Operation {
             Self::Rollup => "rollup",
             Self::Register => "register",
             Self::Quality => "quality",
+            Self::Retention => "retention",
         }
     }
 }
@@ -139,6 +142,20 @@ impl Table {
         Ok(self.version())
     }
 
+    /// Writes a checkpoint of the version that the table is pinned at.
+    ///
+    /// # Errors
+    /// [`LakeError::Delta`]; without it more of the log is read, and nothing is wrong.
+    pub async fn write_checkpoint(&mut self) -> Result<(), LakeError> {
+        let table = self.name();
+        let handle = self.handle_at_version().await.map_err(|error| match error {
+            CommitError::Failed(error) => error,
+            CommitError::Conflict { .. } => unreachable!("nothing is committed"),
+        })?;
+        let written = deltalake_core::checkpoints::create_checkpoint(&handle.delta, None).await;
+        written.map_err(|source| LakeError::Delta { table, source: Box::new(source) })
+    }
+
     async fn handle_at_version(&self) -> Result<Handle, CommitError> {
         let table = self.name();
         let version = u64::try_from(self.version()).unwrap_or_default();
@@ -185,6 +202,7 @@ fn delta_operation(commit: &Commit) -> DeltaOperation {
     match commit.operation {
         Operation::Compact => DeltaOperation::Optimize { predicate: None, target_size: 0 },
         Operation::Quality => DeltaOperation::Update { predicate: None },
+        Operation::Retention => DeltaOperation::Delete { predicate: None },
         Operation::Ingest | Operation::Rollup | Operation::Register => {
             DeltaOperation::Write { mode: SaveMode::Append, partition_by: None, predicate: None }
         }

@@ -1,10 +1,14 @@
 //! A lease: at most one process does a job at a time, so that none does work in vain.
 //!
-//! It is an object that is created only if it is not there, and taken over once it has run out. It
+//! It is an object that is created only if it is not there, and taken over once it has run out. Who works long
+//! renews it ([`Lease::keep`]), so that it can be short: a holder that was killed stands in nobody's way for long. It
 //! saves work and does not guard data: two that both believe to hold it (a clock that jumped, a
 //! pause longer than the lease) are kept apart by the fence of the commit itself.
 
 use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
 
 use object_store::path::Path;
 use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
@@ -18,6 +22,14 @@ pub struct Lease {
     lake: Lake,
     key: Path,
     record: Record,
+    lasts_us: i64,
+}
+
+/// A lease that is renewed three times while it lasts, until it is given back or dropped.
+#[derive(Debug)]
+pub struct KeptLease {
+    renewing: JoinHandle<Lease>,
+    stop: tokio::sync::watch::Sender<bool>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,7 +48,7 @@ impl Lease {
         let now_us = lake.clock().now_us();
         let lasts_us = i64::try_from(time_to_live.as_micros()).unwrap_or(i64::MAX);
         let record = Record { holder: uuid::Uuid::new_v4().to_string(), until_us: now_us.saturating_add(lasts_us) };
-        let lease = Self { lake: lake.clone(), key, record };
+        let lease = Self { lake: lake.clone(), key, record, lasts_us };
         if lease.create().await? {
             return Ok(Some(lease));
         }
@@ -56,7 +68,57 @@ impl Lease {
     /// # Errors
     /// [`LakeError::Store`]; the lease then runs out by itself.
     pub async fn give_back(self) -> Result<(), LakeError> {
-        if self.held().await?.as_ref() == Some(&self.record) { self.delete().await } else { Ok(()) }
+        let ours = self.held().await?.is_some_and(|record| record.holder == self.record.holder);
+        if ours { self.delete().await } else { Ok(()) }
+    }
+
+    /// Makes the lease last as long again from now. Returns whether it is still ours: it is not where it ran
+    /// out and somebody else took it.
+    ///
+    /// # Errors
+    /// [`LakeError::Store`]; it then runs out as before, unless it is renewed again.
+    pub async fn renew(&mut self) -> Result<bool, LakeError> {
+        if self.held().await?.is_none_or(|record| record.holder != self.record.holder) {
+            return Ok(false);
+        }
+        let until_us = self.lake.clock().now_us().saturating_add(self.lasts_us);
+        let record = Record { until_us, ..self.record.clone() };
+        let bytes = serde_json::to_vec(&record).unwrap_or_default();
+        match self.lake.objects().put(&self.key, PutPayload::from(bytes)).await {
+            Ok(_) => {
+                self.record = record;
+                Ok(true)
+            }
+            // Somebody took it away at once.
+            Err(Error::NotFound { .. }) => Ok(false),
+            Err(source) => Err(self.failed(source)),
+        }
+    }
+
+    /// Renews it in a task of its own from now on.
+    #[must_use]
+    pub fn keep(mut self) -> KeptLease {
+        let (stop, mut stopped) = tokio::sync::watch::channel(false);
+        let every = Duration::from_micros(u64::try_from(self.lasts_us / 3).unwrap_or(1).max(1));
+        let renewing = tokio::spawn(async move {
+            let mut ticks = tokio::time::interval(every);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            ticks.tick().await;
+            loop {
+                tokio::select! {
+                    _ = stopped.changed() => return self,
+                    _ = ticks.tick() => {}
+                }
+                match self.renew().await {
+                    Ok(true) => {}
+                    Ok(false) => {
+                        tracing::warn!(key = %self.key, "the lease was lost; the commit itself decides who is first")
+                    }
+                    Err(error) => tracing::warn!(%error, "the lease could not be renewed; it is tried again"),
+                }
+            }
+        });
+        KeptLease { renewing, stop }
     }
 
     async fn create(&self) -> Result<bool, LakeError> {
@@ -68,6 +130,8 @@ impl Lease {
                 // The store's own retry may have met our own object.
                 Ok(self.held().await?.as_ref() == Some(&self.record))
             }
+            // Somebody took it away at once.
+            Err(Error::NotFound { .. }) => Ok(false),
             Err(source) => Err(self.failed(source)),
         }
     }
@@ -96,6 +160,27 @@ impl Lease {
     }
 }
 
+impl KeptLease {
+    /// Ends the renewing and gives the lease back.
+    ///
+    /// # Errors
+    /// [`LakeError::Store`]; the lease then runs out by itself.
+    pub async fn give_back(mut self) -> Result<(), LakeError> {
+        let _ = self.stop.send(true);
+        // Where the runtime ends meanwhile, the lease runs out by itself.
+        match (&mut self.renewing).await {
+            Ok(lease) => lease.give_back().await,
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+impl Drop for KeptLease {
+    fn drop(&mut self) {
+        self.renewing.abort();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,6 +203,27 @@ mod tests {
             "another's lease was given back"
         );
         second.give_back().await.expect("given back");
+        assert!(Lease::take(&lake, "compact", minute).await.expect("asked").is_some());
+    }
+
+    /// A job that works longer than its lease lasts keeps it, and who was killed at it blocks nobody for longer
+    /// than one lease.
+    #[tokio::test(start_paused = true)]
+    async fn a_kept_lease_lasts_as_long_as_the_work_and_no_longer() {
+        let clock = Clock::manual(0);
+        let store = Store::open(&"memory:///".parse().expect("a lake")).expect("opened");
+        let lake = Lake::over(store).with_clock(clock.clone());
+        let minute = Duration::from_secs(60);
+        let kept = Lease::take(&lake, "compact", minute).await.expect("asked").expect("free").keep();
+        for second in 1..=300 {
+            clock.set_us(second * 1_000_000);
+            tokio::time::advance(Duration::from_secs(1)).await;
+            tokio::task::yield_now().await;
+            let other = Lease::take(&lake, "compact", minute).await.expect("asked");
+            assert!(other.is_none(), "it ran out after {second} s");
+        }
+        drop(kept);
+        clock.set_us(361_000_000);
         assert!(Lease::take(&lake, "compact", minute).await.expect("asked").is_some());
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Data goes one way: [`log`] reads a table's Delta log (files and transactions in one pass; `states` keeps what was read),
 //! [`table`] pins a version of it, [`commit`] is the one module that writes to a log, [`write`] makes
-//! the Parquet files that a commit names, [`scan`] hands a pinned version to DataFusion, and
+//! the Parquet files that a commit names and [`read`] reads one of them, [`scan`] hands a pinned version to DataFusion, and
 //! [`session`] puts all tables and views of a lake before an SQL planner that reaches nothing else.
 //!
 //! Delta is used at reader version 1, writer version 2, unpartitioned, without table features, so
@@ -14,6 +14,7 @@ pub mod file;
 pub mod functions;
 pub mod lease;
 pub mod log;
+pub mod read;
 mod recent;
 pub mod scan;
 pub mod schema;
@@ -31,13 +32,14 @@ use object_store::ObjectStore;
 use recent::Recent;
 use states::{Handle, KnownStates};
 use tjern_readings::clock::Clock;
-use tjern_readings::store::{LakeUrl, Store, StoreError};
+use tjern_readings::store::{LakeUrl, ProofError, Store, StoreError};
 use url::Url;
 
 pub use commit::{Commit, CommitError, Operation};
 pub use file::DataFile;
 pub use lease::Lease;
 pub use log::expired::Expired;
+pub use read::FileReader;
 pub use schema::TableName;
 pub use session::{Access, SessionSettings, session};
 pub use table::{Changes, Table};
@@ -60,6 +62,9 @@ pub enum LakeError {
     /// The store could not be opened.
     #[error(transparent)]
     Open(#[from] StoreError),
+    /// The store may overwrite where it should refuse.
+    #[error(transparent)]
+    Proof(#[from] Box<ProofError>),
     /// The store failed.
     #[error("the lake's store failed at `{key}`: {source}")]
     Store {
@@ -104,6 +109,14 @@ pub enum LakeError {
     Parquet {
         /// Which table.
         table: TableName,
+        /// Why.
+        source: parquet::errors::ParquetError,
+    },
+    /// A data file cannot be read.
+    #[error("cannot read the data file `{key}`: {source}; hint: `tjern pipeline verify` looks at all of them")]
+    Unreadable {
+        /// Which object.
+        key: String,
         /// Why.
         source: parquet::errors::ParquetError,
     },

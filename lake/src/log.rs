@@ -227,6 +227,20 @@ async fn read_commits(lake: &Lake, table: TableName, keys: Vec<Path>) -> Result<
     reading.buffered(READ_AT_ONCE).try_collect().await
 }
 
+/// The version of the newest checkpoint of which every part is there.
+pub(crate) async fn newest_checkpoint(lake: &Lake, table: TableName) -> Result<Option<i64>, LakeError> {
+    let listing = Listing::of(lake, table, None).await?;
+    Ok(listing.newest_checkpoint().map(|(version, _)| version))
+}
+
+/// Versions that are not there although one before and one after them are.
+pub(crate) async fn missing_versions(lake: &Lake, table: TableName) -> Result<Vec<i64>, LakeError> {
+    let commits = Listing::of(lake, table, None).await?.commits;
+    let first = commits.keys().next().copied().unwrap_or(0);
+    let last = commits.keys().next_back().copied().unwrap_or(first);
+    Ok((first..=last).filter(|version| !commits.contains_key(version)).collect())
+}
+
 /// The folder of a table's log.
 fn log_folder(table: TableName) -> Path {
     tjern_readings::keys::table(table.as_str()).join("_delta_log")

@@ -13,7 +13,7 @@ use deltalake_core::protocol::SaveMode;
 
 use crate::commit::create_properties;
 use crate::log::expired::{self, Expired};
-use crate::log::{LogState, commits_after};
+use crate::log::{LogState, commits_after, missing_versions, newest_checkpoint};
 use crate::scan::LakeTable;
 use crate::{DataFile, Lake, LakeError, Operation, TableName, schema};
 
@@ -73,11 +73,13 @@ impl Table {
         }
     }
 
-    /// Creates every table of a lake that is not there yet, so that other programs find them all.
+    /// Creates every table of a lake that is not there yet, so that other programs find them all. Before
+    /// anything else it finds out that the store refuses a second create, since every commit counts on it.
     ///
     /// # Errors
-    /// [`LakeError`].
+    /// [`LakeError`]; [`LakeError::Proof`] where it does not.
     pub async fn create_all(lake: &Lake) -> Result<(), LakeError> {
+        lake.store().prove_create_only(&tjern_readings::keys::jobs_proof()).await.map_err(Box::new)?;
         for name in TableName::ALL {
             Self::open_or_create(lake, name).await?;
         }
@@ -152,6 +154,22 @@ impl Table {
     /// [`LakeError`].
     pub async fn expired(&self, retention: Duration) -> Result<Expired, LakeError> {
         expired::find(&self.lake, self.name, retention).await
+    }
+
+    /// The version of the newest whole checkpoint of its log.
+    ///
+    /// # Errors
+    /// [`LakeError`].
+    pub async fn newest_checkpoint(&self) -> Result<Option<i64>, LakeError> {
+        newest_checkpoint(&self.lake, self.name).await
+    }
+
+    /// Versions that are not in its log although one before and one after them are.
+    ///
+    /// # Errors
+    /// [`LakeError`].
+    pub async fn missing_versions(&self) -> Result<Vec<i64>, LakeError> {
+        missing_versions(&self.lake, self.name).await
     }
 
     /// What commits after `version` up to this one brought. Compactions and the commits of quality

@@ -6,35 +6,61 @@
 //! snapshot that was read, under the table's fence; if somebody committed meanwhile, it is tried
 //! again only while every file that was read is still there.
 //!
-//! One process compacts at a time (a lease); the fence, not the lease, keeps the data right.
+//! **Memory is bounded** by [`CompactSettings::memory_bytes`], whatever there is to merge: half of it is for rows that
+//! are gathered and sorted ([`sort`]), what is more goes to disk, and files are cut so that one under way takes a
+//! quarter. Beside that come the distinct texts, the footers, and a row group of one file.
+//!
+//! One process compacts at a time (a lease, short and renewed); the fence, not the lease, keeps the data right.
 
+mod merge;
+mod multiset;
+mod rewrite;
+mod run;
+mod sort;
+mod texts;
 mod windows;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use arrow::array::Array;
-use datafusion::common::hash_utils::{RandomState, create_hashes};
-use datafusion::error::DataFusionError;
-use datafusion::prelude::{DataFrame, col, lit};
-use datafusion::scalar::ScalarValue;
-use futures::StreamExt;
-use tjern_lake::{
-    Commit, CommitError, DataFile, FileWriter, Lake, LakeError, Lease, Operation, Table, TableName, schema,
-};
+use tjern_lake::{Commit, CommitError, DataFile, Lake, LakeError, Lease, Operation, Table, TableName};
 use tokio_util::sync::CancellationToken;
 
-use crate::tables::{ATTEMPTS_MAX, conform, engine};
-use windows::{Merge, Window};
-
-/// A file that reaches this size is finished, and the next one begun.
-pub const FILE_BYTES_MAX: u64 = 128 << 20;
+use crate::tables::ATTEMPTS_MAX;
+use rewrite::{Rewritten, rewrite};
+use windows::Merge;
 
 /// The lease's name.
-const JOB: &str = "compact";
+pub const JOB: &str = "compact";
 
-/// How long a lease is held by a process that was killed at it.
-pub const LEASE: Duration = Duration::from_secs(5 * 60);
+/// How long a process that was killed at it keeps others from compacting. While one is at work it renews its lease.
+pub const LEASE: Duration = Duration::from_secs(60);
+
+/// What compaction may take, and what it makes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CompactSettings {
+    /// The memory that it may take, in bytes.
+    pub memory_bytes: u64,
+    /// The size of the files that it makes, in bytes; a quarter of the memory where that is less.
+    pub target_bytes: u64,
+    /// The folder for rows that do not fit into memory: a disk, and not a file system in memory.
+    pub spill_folder: PathBuf,
+}
+
+impl Default for CompactSettings {
+    fn default() -> Self {
+        Self { memory_bytes: 512 << 20, target_bytes: 128 << 20, spill_folder: std::env::temp_dir() }
+    }
+}
+
+impl CompactSettings {
+    /// A file that reaches this size is finished, and the next one begun.
+    #[must_use]
+    pub fn file_bytes(&self) -> u64 {
+        self.target_bytes.min(self.memory_bytes / 4)
+    }
+}
 
 /// What a run of compaction did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -43,9 +69,31 @@ pub struct CompactOutcome {
     pub removed: usize,
     /// Files that took their place.
     pub added: usize,
+    /// Rows that were written anew.
+    pub rows: i64,
+    /// Sorted runs that did not fit into memory and went to disk.
+    pub spilled_runs: u64,
+    /// Their bytes.
+    pub spilled_bytes: u64,
     /// Whether another process holds the lease.
     pub held_elsewhere: bool,
 }
+
+/// How far a run is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// The merge under way, from 1.
+    pub merge: usize,
+    /// How many there are.
+    pub merges: usize,
+    /// Bytes that were read, and bytes whose rows were written, of all merges.
+    pub done: u64,
+    /// What that comes to in the end.
+    pub total: u64,
+}
+
+/// Whoever wants to know how far a run is; called often.
+pub type Watcher<'a> = &'a mut (dyn FnMut(Progress) + Send);
 
 /// Why compaction stopped.
 #[derive(Debug, thiserror::Error)]
@@ -54,9 +102,19 @@ pub enum CompactError {
     /// The lake failed.
     #[error(transparent)]
     Lake(#[from] LakeError),
-    /// The engine failed while it read or sorted.
+    /// Rows that do not fit into memory could not be written to disk. Nothing was committed.
+    #[error(
+        "compaction cannot write rows that do not fit into its memory to `{folder}`: {source}; hint: `[compact] spill` names a folder on a disk with room for the rows, `[compact] memory` how much is kept in memory"
+    )]
+    Spill {
+        /// The folder.
+        folder: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The rows could not be sorted. Nothing was committed.
     #[error("cannot sort the readings: {0}")]
-    Engine(#[from] DataFusionError),
+    Sort(String),
     /// What was written is not what was read. Nothing was committed.
     #[error(
         "compaction read {read} rows and wrote {written}, or changed one: nothing was committed; hint: run it again, and report it with the log"
@@ -72,41 +130,96 @@ pub enum CompactError {
     Commit(#[from] CommitError),
 }
 
+/// A part of a merge's work that was done.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Read { bytes: u64 },
+    Written { rows: u64 },
+}
+
 /// Merges what is worth merging in `readings`, until it is done or told to stop: then the merge under
 /// way is dropped, which leaves the table as it was.
 ///
 /// # Errors
-/// [`CompactError`]; the table is then as it was.
-pub async fn compact(lake: &Lake, stop: &CancellationToken) -> Result<CompactOutcome, CompactError> {
+/// [`CompactError`]; the merge under way has then changed nothing.
+pub async fn compact(
+    lake: &Lake,
+    settings: &CompactSettings,
+    stop: &CancellationToken,
+    watcher: Watcher<'_>,
+) -> Result<CompactOutcome, CompactError> {
     let Some(mut table) = Table::open(lake, TableName::Readings).await? else {
         return Ok(CompactOutcome::default());
     };
-    let merges = windows::plan(&table.files(), FILE_BYTES_MAX, lake.clock().now_us());
-    if merges.is_empty() {
+    if planned(&table, settings).is_empty() {
         return Ok(CompactOutcome::default());
     }
     let Some(lease) = Lease::take(lake, JOB, LEASE).await? else {
         return Ok(CompactOutcome { held_elsewhere: true, ..CompactOutcome::default() });
     };
-    let result = stop.run_until_cancelled(merge_all(&mut table, merges)).await;
+    let lease = lease.keep();
+    let mut outcome = CompactOutcome::default();
+    let merging = merge_all(&mut table, settings, watcher, &mut outcome);
+    let result = stop.run_until_cancelled(merging).await;
     lease.give_back().await?;
-    result.unwrap_or_else(|| Ok(CompactOutcome::default()))
+    result.unwrap_or(Ok(())).map(|()| outcome)
 }
 
-async fn merge_all(table: &mut Table, merges: Vec<Merge>) -> Result<CompactOutcome, CompactError> {
-    let mut outcome = CompactOutcome::default();
-    for merge in merges {
-        if !merge.files.iter().all(|file| table.is_active(file)) {
-            continue;
+fn planned(table: &Table, settings: &CompactSettings) -> Vec<Merge> {
+    windows::plan(&table.files(), settings.file_bytes(), table.lake().clock().now_us())
+}
+
+/// How many merges are worth their work now, and the bytes of their files.
+#[must_use]
+pub fn backlog(table: &Table, settings: &CompactSettings) -> (usize, u64) {
+    let merges = planned(table, settings);
+    (merges.len(), merges.iter().map(Merge::bytes).sum())
+}
+
+/// The start of the oldest window whose files are not as few, sorted and apart as they will be, in microseconds.
+#[must_use]
+pub fn oldest_unsealed_us(table: &Table, settings: &CompactSettings) -> Option<i64> {
+    windows::oldest_unsealed_us(&table.files(), settings.file_bytes(), table.lake().clock().now_us())
+}
+
+async fn merge_all(
+    table: &mut Table,
+    settings: &CompactSettings,
+    watcher: Watcher<'_>,
+    outcome: &mut CompactOutcome,
+) -> Result<(), CompactError> {
+    // Others may have committed while the lease was waited for.
+    table.refresh().await?;
+    let merges = planned(table, settings);
+    let count = merges.len();
+    let total = merges.iter().map(|merge| 2 * merge.bytes()).sum();
+    let mut before = 0;
+    for (index, merge) in merges.into_iter().enumerate() {
+        let (bytes, rows) = (merge.bytes(), merge.rows().max(1));
+        let (mut read, mut written) = (0, 0);
+        let mut told = |step| {
+            match step {
+                Step::Read { bytes } => read += bytes,
+                Step::Written { rows } => written += rows,
+            }
+            let share = u128::from(bytes) * u128::from(written.min(rows)) / u128::from(rows);
+            let done = before + read + u64::try_from(share).unwrap_or(0);
+            watcher(Progress { merge: index + 1, merges: count, done, total });
+        };
+        if merge.files.iter().all(|file| table.is_active(file)) {
+            let Rewritten { files, rows, cost } = rewrite(table, &merge, settings, &mut told).await?;
+            outcome.spilled_runs += cost.runs;
+            outcome.spilled_bytes += cost.bytes;
+            let (removed, added) = (merge.files.len(), files.len());
+            if replace(table, merge.files, files).await? {
+                outcome.removed += removed;
+                outcome.added += added;
+                outcome.rows += rows;
+            }
         }
-        let written = rewrite(table, &merge).await?;
-        let (removed, added) = (merge.files.len(), written.len());
-        if replace(table, merge.files, written).await? {
-            outcome.removed += removed;
-            outcome.added += added;
-        }
+        before += 2 * bytes;
     }
-    Ok(outcome)
+    Ok(())
 }
 
 /// Commits the new files in place of the old ones. Returns whether the old ones were all still there.
@@ -132,89 +245,4 @@ async fn replace(table: &mut Table, old: Vec<DataFile>, new: Vec<DataFile>) -> R
     }
     // Others commit faster than we do: their files are small, ours will be merged another time.
     Ok(false)
-}
-
-/// Writes the rows of a merge's files anew, sorted, a window at a time.
-async fn rewrite(table: &Table, merge: &Merge) -> Result<Vec<DataFile>, CompactError> {
-    let context = engine(table.lake())?;
-    let rows = || context.read_table(table.provider_of(merge.files.clone()));
-    let read = Multiset::of(rows()?).await?;
-    let mut written = Multiset::default();
-    let mut files = Vec::new();
-    for window in &merge.windows {
-        let sorted = in_window(rows()?, *window)?
-            .sort(["sensor", "time", "revision", "received", "seq"].map(|name| col(name).sort(true, true)).to_vec())?;
-        write_sorted(table, sorted, &mut written, &mut files).await?;
-    }
-    if read != written {
-        return Err(CompactError::Changed { read: read.rows, written: written.rows });
-    }
-    Ok(files)
-}
-
-fn in_window(rows: DataFrame, window: Window) -> Result<DataFrame, DataFusionError> {
-    let at = |time_us| lit(ScalarValue::TimestampMicrosecond(Some(time_us), Some("UTC".into())));
-    rows.filter(col("time").gt_eq(at(window.from_us)).and(col("time").lt(at(window.to_us))))
-}
-
-async fn write_sorted(
-    table: &Table,
-    sorted: DataFrame,
-    written: &mut Multiset,
-    files: &mut Vec<DataFile>,
-) -> Result<(), CompactError> {
-    let wanted = schema::arrow(TableName::Readings);
-    let mut batches = sorted.execute_stream().await?;
-    let mut writer: Option<FileWriter> = None;
-    while let Some(batch) = batches.next().await {
-        let batch = conform(&batch?, &wanted).map_err(|error| DataFusionError::ArrowError(Box::new(error), None))?;
-        if batch.num_rows() == 0 {
-            continue;
-        }
-        written.add(batch.columns())?;
-        let mut open = match writer.take() {
-            Some(open) => open,
-            None => FileWriter::sealed(TableName::Readings)?,
-        };
-        open.write(&batch)?;
-        if u64::try_from(open.bytes()).unwrap_or(u64::MAX) >= FILE_BYTES_MAX {
-            files.push(open.finish(table.lake()).await?);
-        } else {
-            writer = Some(open);
-        }
-    }
-    if let Some(open) = writer {
-        files.push(open.finish(table.lake()).await?);
-    }
-    Ok(())
-}
-
-/// Rows without their order: how many, and the sum of their hashes.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-struct Multiset {
-    rows: i64,
-    hashes: u64,
-}
-
-impl Multiset {
-    async fn of(rows: DataFrame) -> Result<Self, CompactError> {
-        let wanted = schema::arrow(TableName::Readings);
-        let mut batches = rows.execute_stream().await?;
-        let mut multiset = Self::default();
-        while let Some(batch) = batches.next().await {
-            let batch =
-                conform(&batch?, &wanted).map_err(|error| DataFusionError::ArrowError(Box::new(error), None))?;
-            multiset.add(batch.columns())?;
-        }
-        Ok(multiset)
-    }
-
-    fn add(&mut self, columns: &[arrow::array::ArrayRef]) -> Result<(), DataFusionError> {
-        let rows = columns.first().map_or(0, |column| column.len());
-        let mut hashes = vec![0; rows];
-        create_hashes(columns, &RandomState::default(), &mut hashes)?;
-        self.rows += i64::try_from(rows).unwrap_or(i64::MAX);
-        self.hashes = hashes.into_iter().fold(self.hashes, u64::wrapping_add);
-        Ok(())
-    }
 }

@@ -1,5 +1,5 @@
 //! The pipeline's sections of `tjern.toml`: `[register]`, `[ingest]`, `[compact]`, `[rollup]`,
-//! `[vacuum]` and `[[publish]]`.
+//! `[vacuum]`, `[retention]` and `[[publish]]`.
 //!
 //! The command line composes them into the whole file's shape. Unknown keys are errors; whatever is
 //! left out has the default that stands here. Nothing here does I/O.
@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 use serde_spanned::Spanned;
-use tjern_readings::configuration::{Period, Span};
+use tjern_readings::configuration::{Period, Size, Span};
 use tjern_readings::sensor::{SensorId, is_part};
 
+use crate::compact::CompactSettings;
 use crate::jobs::{Cron, Schedule};
 use crate::publish::{Dataset, Licence};
 use crate::register::RegisterFiles;
@@ -66,16 +67,59 @@ impl Default for IngestSection {
 }
 
 /// `[compact]`: small files into sorted ones.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CompactSection {
     /// How often.
     pub every: Period,
+    /// The memory that it may take.
+    pub memory: Memory,
+    /// The size of the files that it makes.
+    pub target_size: Size,
+    /// The folder for rows that do not fit into memory, relative to the folder of `tjern.toml`; the system's folder
+    /// for temporary files where it is left out.
+    pub spill: Option<PathBuf>,
 }
 
 impl Default for CompactSection {
     fn default() -> Self {
-        Self { every: Period::from_seconds(10 * 60) }
+        let every = Period::from_seconds(10 * 60);
+        Self { every, memory: Memory(512_000_000), target_size: Size(128 << 20), spill: None }
+    }
+}
+
+impl CompactSection {
+    /// What compaction is told, given the folder of `tjern.toml`.
+    #[must_use]
+    pub fn settings(&self, folder: &Path) -> CompactSettings {
+        CompactSettings {
+            memory_bytes: self.memory.0,
+            target_bytes: self.target_size.0.max(1),
+            spill_folder: self.spill.as_ref().map_or_else(std::env::temp_dir, |spill| folder.join(spill)),
+        }
+    }
+}
+
+/// The memory that a job may take: with less than 64 MB the files that it makes would be many and small.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Size")]
+pub struct Memory(u64);
+
+impl Memory {
+    const LEAST: u64 = 64_000_000;
+
+    /// In bytes.
+    #[must_use]
+    pub const fn bytes(self) -> u64 {
+        self.0
+    }
+}
+
+impl TryFrom<Size> for Memory {
+    type Error = String;
+
+    fn try_from(size: Size) -> Result<Self, String> {
+        if size.0 >= Self::LEAST { Ok(Self(size.0)) } else { Err("a job's memory is at least 64MB".into()) }
     }
 }
 
@@ -120,6 +164,30 @@ pub struct VacuumSection {
 impl Default for VacuumSection {
     fn default() -> Self {
         Self { every: Period::from_seconds(6 * 60 * 60), retention: Retention(Retention::LONGEST) }
+    }
+}
+
+/// `[retention]`: how long readings stay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetentionSection {
+    /// How often what is too old is removed.
+    pub every: Period,
+    /// How long readings stay; for ever where it is left out.
+    pub readings: Option<Span>,
+}
+
+impl Default for RetentionSection {
+    fn default() -> Self {
+        Self { every: daily(), readings: None }
+    }
+}
+
+impl RetentionSection {
+    /// How long readings stay, if not for ever.
+    #[must_use]
+    pub fn keep(&self) -> Option<Duration> {
+        self.readings.map(|span| span.0)
     }
 }
 
@@ -269,6 +337,8 @@ mod tests {
         rollup: RollupSection,
         #[serde(default)]
         vacuum: VacuumSection,
+        #[serde(default)]
+        retention: RetentionSection,
         #[serde(default = "default_publications")]
         publish: Vec<PublishSection>,
     }
@@ -284,6 +354,9 @@ mod tests {
         assert_eq!(whole.ingest.hole_patience.0.as_secs(), 3_600);
         assert_eq!(whole.ingest.landing_grace.0.as_secs(), 604_800);
         assert_eq!(whole.compact.every, "10min".parse().expect("valid"));
+        assert_eq!(whole.retention.keep(), None, "readings stay for ever");
+        let compact = whole.compact.settings(Path::new("city"));
+        assert_eq!((compact.memory_bytes, compact.file_bytes()), (512_000_000, 128_000_000));
         assert_eq!(whole.rollup.every, "10min".parse().expect("valid"));
         assert_eq!(whole.vacuum.retention.duration().as_secs(), 86_400);
         assert_eq!(whole.publish[0].dataset.as_str(), "badetemperatur");
@@ -295,8 +368,9 @@ mod tests {
     fn every_key_is_read() {
         let whole = read(
             "[register]\nsites = \"s.csv\"\nsensors = \"t.csv\"\n[ingest]\nevery = \"2s\"\nhole_patience = \"0s\"\n\
-             landing_grace = \"1h\"\n[compact]\nevery = \"1min\"\n[rollup]\nevery = \"1min\"\n\
-             [vacuum]\nevery = \"1d\"\nretention = \"1h\"\n[[publish]]\ndataset = \"luft\"\n\
+             landing_grace = \"1h\"\n[compact]\nevery = \"1min\"\nmemory = \"64MB\"\ntarget_size = \"8MB\"\n\
+             spill = \"spill\"\n[rollup]\nevery = \"1min\"\n\
+             [vacuum]\nevery = \"1d\"\nretention = \"1h\"\n[retention]\nreadings = \"3650d\"\n[[publish]]\ndataset = \"luft\"\n\
              title = \"Luft\"\nlicence = \"NLOD-2.0\"\nquantity = \"no2\"\nevery = \"1h\"\n[[publish]]\ndataset = \"elva\"\n\
              sensors = [\"elva/level\"]\n",
         )
@@ -305,6 +379,10 @@ mod tests {
         assert_eq!((files.sensors, files.required), (PathBuf::from("city/t.csv"), true));
         assert_eq!(whole.ingest.hole_patience.0.as_secs(), 0);
         assert_eq!(whole.vacuum.retention.duration().as_secs(), 3_600);
+        let compact = whole.compact.settings(Path::new("city"));
+        assert_eq!((compact.memory_bytes, compact.file_bytes()), (64_000_000, 8_000_000));
+        assert_eq!(compact.spill_folder, Path::new("city/spill"));
+        assert_eq!(whole.retention.keep().map(|keep| keep.as_secs()), Some(3_650 * 86_400));
         let datasets: Vec<_> = whole.publish.iter().map(PublishSection::dataset).collect();
         assert_eq!((datasets[0].title.as_str(), datasets[0].licence), ("Luft", Licence::Nlod20));
         assert_eq!((datasets[1].title.as_str(), datasets[1].licence), ("elva", Licence::CcBy40));
@@ -315,6 +393,7 @@ mod tests {
         for (text, line, part) in [
             ("[ingest]\nevry = \"5s\"\n", 2, "unknown field `evry`"),
             ("[rollup]\nevery = \"0s\"\n", 2, "positive duration"),
+            ("[compact]\nmemory = \"1MB\"\n", 2, "at least 64MB"),
             ("[[publish]]\ndataset = \"../x\"\n", 2, "no name of a dataset"),
             ("[[publish]]\ndataset = \"x\"\nlicence = \"WTFPL\"\n", 3, "CC-BY-4.0"),
         ] {

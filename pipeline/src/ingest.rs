@@ -21,6 +21,7 @@ mod schedule;
 mod sequence;
 mod stored;
 mod take;
+mod waiting;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -41,6 +42,8 @@ use sequence::Closed;
 
 pub(crate) use landed::{Decoded, decode};
 pub use schedule::Polling;
+
+pub use waiting::{Missing, Waiting, missing, waiting};
 
 /// The most batches of one commit.
 pub const COMMIT_BATCHES_MAX: usize = 4_096;

@@ -3,7 +3,8 @@
 //! Each room is a job that works once, to the end, and can be stopped anywhere: [`ingest`] takes
 //! landed batches, [`quality`] flags them, [`compact`] makes few files of many, [`rollup`] sums them
 //! up, [`register`] says what the sensors are, [`publish`] makes open datasets, [`vacuum`] removes
-//! what nobody needs any more, [`watch`] tells what is wrong. [`jobs`] runs them on
+//! what nobody needs any more, [`watch`] tells what is wrong, [`maintain`] writes checkpoints and removes what was kept long enough, [`status`] says how
+//! the lake is and [`verify`] reads all of it. [`jobs`] runs them on
 //! their schedules. DataFusion moves data; Polars, behind [`frames`], does the mathematics.
 #![deny(unsafe_code)]
 
@@ -12,13 +13,16 @@ pub mod config;
 pub mod frames;
 pub mod ingest;
 pub mod jobs;
+pub mod maintain;
 pub mod publish;
 pub mod quality;
 pub mod quarantine;
 pub mod register;
 pub mod rollup;
+pub mod status;
 mod tables;
 #[cfg(test)]
 mod testing;
 pub mod vacuum;
+pub mod verify;
 pub mod watch;

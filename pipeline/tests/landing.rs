@@ -10,7 +10,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use tjern_lake::session::MEMORY_BYTES;
 use tjern_lake::{Access, Lake, SessionSettings, Table, TableName, session};
-use tjern_pipeline::compact::compact;
+use tjern_pipeline::compact::{CompactOutcome, CompactSettings, compact};
 use tjern_pipeline::ingest::{IngestOutcome, IngestSettings, ingest};
 use tjern_readings::batch::encode;
 use tjern_readings::clock::Clock;
@@ -60,6 +60,11 @@ impl Place {
 
     async fn ingest(&self) -> IngestOutcome {
         ingest(&self.lake, &self.settings).await.expect("ingested")
+    }
+
+    async fn compact(&self) -> CompactOutcome {
+        let stop = CancellationToken::new();
+        compact(&self.lake, &CompactSettings::default(), &stop, &mut |_| ()).await.expect("compacted")
     }
 
     async fn ask(&self, sql: &str) -> String {
@@ -241,13 +246,13 @@ async fn compaction_keeps_every_row() {
         "SELECT count(*), count(DISTINCT seq), sum(seq), sum(value), count(value), max(received) FROM readings";
     let before = place.ask(everything).await;
     let observed = place.ask("SELECT count(*), sum(value) FROM observations").await;
-    let outcome = compact(&place.lake, &CancellationToken::new()).await.expect("compacted");
+    let outcome = place.compact().await;
     assert!(outcome.removed >= 50 && outcome.added < outcome.removed, "{outcome:?}");
     assert_eq!(place.ask(everything).await, before);
     assert_eq!(place.ask("SELECT count(*), sum(value) FROM observations").await, observed);
     let table = Table::open(&place.lake, TableName::Readings).await.expect("opened").expect("there");
     assert!(table.files().iter().all(|file| file.sorted && file.unique));
-    let again = compact(&place.lake, &CancellationToken::new()).await.expect("compacted");
+    let again = place.compact().await;
     assert_eq!(again.removed, 0, "a second run has nothing to do: {again:?}");
     assert_eq!(place.objects_under("jobs").await, Vec::<String>::new(), "the lease was given back");
 }
@@ -264,7 +269,7 @@ async fn ingest_and_compaction_at_once_lose_and_double_nothing() {
     };
     let compacting = || async {
         for _ in 0..15 {
-            compact(&place.lake, &CancellationToken::new()).await.expect("compacted");
+            place.compact().await;
         }
     };
     tokio::join!(ingesting, compacting(), compacting());

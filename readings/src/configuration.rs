@@ -260,6 +260,9 @@ fn suggestion(message: &str) -> Option<String> {
             None => "take it out, or write one of those that are expected".to_owned(),
         });
     }
+    if is_out_of_range(message) {
+        return Some("write a smaller one: docs/configuration.md says what each key takes".to_owned());
+    }
     let right = [
         ("expected a sequence", "write the section's heading with two brackets, like `[[bus]]`"),
         ("expected a string", "write it in double quotes"),
@@ -282,6 +285,13 @@ fn suggestion(message: &str) -> Option<String> {
         .iter()
         .any(|part| said(part))
         .then(|| "a line is `key = value`, with texts in double quotes; a heading `[section]`".to_owned())
+}
+
+/// Whether a whole number is one, and too large for any key (or below what a key takes).
+fn is_out_of_range(message: &str) -> bool {
+    let is_whole = message.contains("integer `");
+    is_whole
+        && (message.contains("` as i128") || message.starts_with("invalid value") && message.contains("expected i"))
 }
 
 /// Below this a guess would be a riddle.
@@ -307,12 +317,18 @@ pub enum QuantityError {
         "`{0}` is not a size: write a whole number and `B`, `kB`, `MB`, `GB`, `KiB`, `MiB`, `GiB` or `TiB`, like \"1GiB\""
     )]
     Size(String),
+    /// A duration that is too long to be counted in microseconds.
+    #[error("`{0}` is too long: at most 146000 years (53000000d) can be counted")]
+    TooLong(String),
+    /// A size that is too large to be counted in bytes.
+    #[error("`{0}` is too large: at most 16777215TiB can be counted")]
+    TooLarge(String),
 }
 
 /// Reads a duration, zero included: `ms`, `s`, `min`, `h`, `d`.
 ///
 /// # Errors
-/// [`QuantityError::Duration`] for anything else, also where it is too long to count in microseconds.
+/// [`QuantityError::TooLong`] where it is too long to count in microseconds, [`QuantityError::Duration`] for anything else.
 pub fn parse_duration(text: &str) -> Result<Duration, QuantityError> {
     let refused = || QuantityError::Duration(text.to_owned());
     let (number, unit) = split_number(text).ok_or_else(refused)?;
@@ -324,14 +340,14 @@ pub fn parse_duration(text: &str) -> Result<Duration, QuantityError> {
         "d" => 86_400_000,
         _ => return Err(refused()),
     };
-    let total_ms = number.checked_mul(unit_ms).filter(|ms| *ms <= u64::MAX / 4_000).ok_or_else(refused)?;
-    Ok(Duration::from_millis(total_ms))
+    let total_ms = number.and_then(|number| number.checked_mul(unit_ms)).filter(|ms| *ms <= u64::MAX / 4_000);
+    total_ms.map(Duration::from_millis).ok_or_else(|| QuantityError::TooLong(text.to_owned()))
 }
 
 /// Reads a size in bytes.
 ///
 /// # Errors
-/// [`QuantityError::Size`] for anything else.
+/// [`QuantityError::TooLarge`] where it is too large to count, [`QuantityError::Size`] for anything else.
 pub fn parse_size(text: &str) -> Result<u64, QuantityError> {
     let refused = || QuantityError::Size(text.to_owned());
     let (number, unit) = split_number(text).ok_or_else(refused)?;
@@ -346,13 +362,14 @@ pub fn parse_size(text: &str) -> Result<u64, QuantityError> {
         "TiB" => 1 << 40,
         _ => return Err(refused()),
     };
-    number.checked_mul(unit).ok_or_else(refused)
+    number.and_then(|number| number.checked_mul(unit)).ok_or_else(|| QuantityError::TooLarge(text.to_owned()))
 }
 
-fn split_number(text: &str) -> Option<(u64, &str)> {
+/// The number, `None` where it is too large for any, and the unit.
+fn split_number(text: &str) -> Option<(Option<u64>, &str)> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
-    Some((number.parse().ok()?, unit.trim_start()))
+    (digits > 0).then(|| (number.parse().ok(), unit.trim_start()))
 }
 
 /// A duration of a configuration; zero is allowed.

@@ -5,10 +5,12 @@
 //! landing/<source>/<epoch>/<first_seq>-<last_seq>.gap     numbers that the gateway had to drop
 //! landing/<source>/<epoch>/closed                         the epoch's last number
 //! landing/<source>/config/<sha256>.toml                   the configuration that a batch names
+//! landing/<source>/create-only                            what the source creates twice, see `store::proof`
 //! quarantine/<landing key without its first part>         what could not be read; the reason beside it
 //! tables/<table>/                                         Delta tables
 //! open/<dataset>/<version>/…, open/<dataset>/latest.json  releases
 //! jobs/<job>.json                                         the lease of a job
+//! jobs/create-only                                        what the pipeline creates twice
 //! jobs/runs/<job>.json                                    how a job ran last
 //! jobs/watch/state.json                                   what the watch found wrong, and has to tell
 //! ```
@@ -31,6 +33,9 @@ pub const TABLES: &str = "tables";
 pub const OPEN: &str = "open";
 /// The folder of the jobs' leases, and of what is known of their runs.
 pub const JOBS: &str = "jobs";
+
+/// The name of what is created twice.
+const PROOF: &str = "create-only";
 
 /// A run of numbers of one epoch, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -205,6 +210,19 @@ pub fn lease(job: &str) -> Path {
     Path::from(format!("{JOBS}/{job}.json"))
 }
 
+/// What a source creates twice to find out that the store refuses it. Its credentials reach its own
+/// folder only.
+#[must_use]
+pub fn source_proof(source: &SourceName) -> Path {
+    Path::from(format!("{LANDING}/{source}/{PROOF}"))
+}
+
+/// The same for the jobs.
+#[must_use]
+pub fn jobs_proof() -> Path {
+    Path::from(format!("{JOBS}/{PROOF}"))
+}
+
 /// The folder of how each job ran last.
 #[must_use]
 pub fn job_runs() -> Path {
@@ -273,6 +291,7 @@ mod tests {
         for key in [
             "tables/readings/x".to_owned(),
             "landing/landfall-01".to_owned(),
+            source_proof(&source()).to_string(),
             format!("landing/landfall-01/{epoch}"),
             format!("landing/landfall-01/{epoch}/1-2.arrow"),
             format!("landing/landfall-01/{epoch}/00000000000000000002-00000000000000000001.arrow"),

@@ -3,11 +3,14 @@
 //! `file:///…` is a folder on this machine, where a put has succeeded only once the file and its
 //! folder are on disk (see [`local`]); `s3://bucket/prefix`, `az://container/prefix` and
 //! `gs://bucket/prefix` are clouds, whose credentials come from the environment and never from the
-//! URL. `memory:///` is for tests.
+//! URL. `memory:///` is for tests. Whatever it is, an answer that was cut is an error (`whole`), and who
+//! writes finds out first that creating twice is refused ([`proof`]).
 
 pub mod access;
 pub mod counted;
 pub mod local;
+pub mod proof;
+mod whole;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,6 +30,8 @@ pub use access::Access;
 use counted::Counted;
 pub use counted::{RequestCounts, Requests};
 use local::SyncedFolder;
+pub use proof::ProofError;
+use whole::WholeAnswers;
 
 /// How often a request to a cloud is repeated before it fails. Whoever asked knows better what to do
 /// next: a gateway keeps its spool and tries later, a person reads what is wrong.
@@ -175,7 +180,8 @@ impl Store {
     #[must_use]
     pub fn over(objects: Arc<dyn ObjectStore>, url: LakeUrl) -> Self {
         let requests = Requests::default();
-        Self { objects: Arc::new(Counted::new(objects, requests.clone())), requests, url }
+        let objects = Arc::new(Counted::new(WholeAnswers::of(objects), requests.clone()));
+        Self { objects, requests, url }
     }
 
     /// The requests that were made through this store and its clones, by kind.

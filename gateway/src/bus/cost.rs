@@ -52,6 +52,11 @@ impl Wire {
         self.is_serial
     }
 
+    /// The silence before a request.
+    pub(crate) const fn silence(self) -> Duration {
+        Duration::from_nanos(self.silence_ns)
+    }
+
     /// What everything but the data and the device's own time takes.
     const fn overhead_ns(self) -> u64 {
         if self.is_serial { (REQUEST_CHARS + ANSWER_CHARS) * self.byte_ns + 2 * self.silence_ns } else { 0 }

@@ -50,6 +50,8 @@ pub(super) struct Device {
     timeout: Duration,
     turnaround: Turnaround,
     refusals: Refusals,
+    /// How much longer than the line's own silence it is left alone before a request and after its answer.
+    pub(super) gap: Duration,
     fingerprint: String,
     plans: Vec<(Vec<usize>, Vec<Arc<Group>>)>,
     pending: VecDeque<Arc<Group>>,
@@ -74,10 +76,18 @@ struct Point {
     spread_us: i64,
     /// It overlaps another, and gets a request of its own.
     alone: bool,
-    /// Until when it is not asked for, since its device refuses it: how often it did, and why.
-    refused: Option<(Instant, u32, Cause)>,
+    /// It is not asked for, since its device refuses it.
+    refused: Option<Box<Refused>>,
     /// The turn of the bus that ended its last slot; 0 for none.
     served: u64,
+}
+
+/// A point that its device refuses.
+#[derive(Debug, Clone, Copy)]
+struct Refused {
+    until: Instant,
+    times: u32,
+    cause: Cause,
 }
 
 /// A request that a device is asked.
@@ -126,19 +136,18 @@ pub(super) struct Company<'bus> {
 impl Device {
     pub(super) fn new(
         bus: &str,
-        device: ModbusDevice,
+        device: &ModbusDevice,
         (wire, policy): (Wire, Policy),
         limits: Limits,
         context: &BusContext,
     ) -> Self {
-        let fingerprint = fingerprint(&device);
+        let fingerprint = fingerprint(device);
         let share = share(bus, &device.name);
-        let points: Vec<Point> =
-            device.points.into_iter().map(|point| Point::new(point, share, limits, context)).collect();
+        let points: Vec<Point> = device.points.iter().map(|point| Point::new(point, share, limits, context)).collect();
         let cells = points.iter().map(|point| point.state.cell()).collect();
         let cell = DeviceCell::new(&device.name, Some(device.unit_id), cells);
         Self {
-            name: device.name,
+            name: device.name.clone(),
             unit_id: device.unit_id,
             health: Health::new(policy),
             cell,
@@ -148,6 +157,7 @@ impl Device {
             timeout: limits.timeout,
             turnaround: Turnaround::default(),
             refusals: Refusals::default(),
+            gap: device.gap.saturating_sub(wire.silence()),
             fingerprint,
             plans: Vec::new(),
             pending: VecDeque::new(),
@@ -300,7 +310,8 @@ impl Device {
         let (bus, was_healthy) = (company.bus, self.health.is_healthy());
         if result.is_ok() && was_healthy && timing.is_measure {
             let device_time = timing.took.saturating_sub(self.wire.time(job.request()));
-            if self.turnaround.note(device_time) {
+            // On TCP a plan is the same whatever an answer takes: a byte costs next to nothing beside it.
+            if self.turnaround.note(device_time) && self.wire.is_serial() {
                 self.plans.clear();
             }
         }
@@ -329,7 +340,7 @@ impl Device {
     }
 
     fn end(&mut self, group: &Group, raw: impl Fn(&Point) -> Result<f64, Cause>, timing: Timing) -> Vec<Reading> {
-        let (mut readings, mut relents) = (Vec::new(), false);
+        let (mut readings, mut relents) = (Vec::with_capacity(group.members.len()), false);
         for member in &group.members {
             let point = &mut self.points[member.point];
             let raw = raw(point);
@@ -342,7 +353,7 @@ impl Device {
         }
         if relents {
             // A device that has begun to answer what it refused may answer more of it.
-            self.points.iter_mut().filter_map(|point| point.refused.as_mut()).for_each(|rest| rest.0 = timing.now);
+            self.points.iter_mut().filter_map(|point| point.refused.as_mut()).for_each(|rest| rest.until = timing.now);
         }
         readings
     }
@@ -439,16 +450,21 @@ fn after(time_us: i64, duration: Duration) -> i64 {
     time_us.saturating_add(i64::try_from(duration.as_micros()).unwrap_or(i64::MAX))
 }
 
+/// A bus begins the rounds of its devices at so many moments of the spread: each costs a timer, and a hundred devices
+/// that are asked one after the other anyway need no moment each.
+const SPREAD_STEPS: f64 = 16.0;
+
 /// Where in the spread a device's requests lie, from 0 to 1: by its name, so that a restart changes nothing.
 fn share(bus: &str, device: &str) -> f64 {
-    f64::from(crc32c::crc32c(format!("{bus}\n{device}").as_bytes())) / (f64::from(u32::MAX) + 1.0)
+    let share = f64::from(crc32c::crc32c(format!("{bus}\n{device}").as_bytes())) / (f64::from(u32::MAX) + 1.0);
+    (share * SPREAD_STEPS).floor() / SPREAD_STEPS
 }
 
 impl Point {
-    fn new(point: ModbusPoint, share: f64, limits: Limits, context: &BusContext) -> Self {
+    fn new(point: &ModbusPoint, share: f64, limits: Limits, context: &BusContext) -> Self {
         Self {
             spread_us: point.common.grid.spread_us(share),
-            state: PointState::new(point.common, limits, context),
+            state: PointState::new(&point.common, limits, context),
             table: point.table,
             address: point.address,
             kind: point.kind,
@@ -464,13 +480,13 @@ impl Point {
     }
 
     fn resting(&self, now: Instant) -> Option<(Instant, Cause)> {
-        self.refused.filter(|(until, ..)| *until > now).map(|(until, _, cause)| (until, cause))
+        self.refused.as_deref().filter(|refused| refused.until > now).map(|refused| (refused.until, refused.cause))
     }
 
     fn refuse(&mut self, now: Instant, cause: Cause) {
-        let times = self.refused.map_or(0, |(_, times, _)| times + 1);
+        let times = self.refused.as_deref().map_or(0, |refused| refused.times + 1);
         let pause = (REFUSED_PAUSE_MIN * 2_u32.saturating_pow(times.min(16))).min(REFUSED_PAUSE_MAX);
-        self.refused = Some((now + pause, times, cause));
+        self.refused = Some(Box::new(Refused { until: now + pause, times, cause }));
     }
 
     /// Ends a slot.

@@ -21,7 +21,7 @@ use super::learned::{BusMemory, Keeper};
 use super::modbus::Actor;
 use super::point::Limits;
 use super::poll::Setting;
-use super::{BusContext, DeviceTimes, Newest};
+use super::{BusContext, DeviceTimes, LeftBehind, Newest};
 use crate::config::{BusKind, Config};
 use crate::modbus::Master;
 use crate::modbus::faults::device::{Device, MOMENT_BITS, Words};
@@ -67,11 +67,11 @@ fn actor(config: &Config, dial: Dial, context: BusContext) -> Actor {
         Master::Tcp(master) => master.dial = Some(dial),
         Master::Rtu(master) => master.dial = Some(dial),
     }
-    let (BusKind::ModbusTcp { devices, .. } | BusKind::ModbusRtu { devices, .. }) = bus.kind else {
+    let (BusKind::ModbusTcp { devices, .. } | BusKind::ModbusRtu { devices, .. }) = &bus.kind else {
         unreachable!("the configuration has one of the two")
     };
     let keeper = Keeper::new(None, bus.name.clone());
-    let setting = Setting { name: bus.name, kind, wire, limits, policy: Policy::DEFAULT };
+    let setting = Setting { name: bus.name.clone(), kind, wire, limits, policy: Policy::DEFAULT };
     Actor::new(setting, master, devices, (keeper, BusMemory::new()), context)
 }
 
@@ -112,6 +112,7 @@ async fn play(kind: &str, seed: u64) -> Result<[u64; 2], String> {
     let context = BusContext {
         clock: clock.clone(),
         readings,
+        left: LeftBehind::default(),
         newest,
         stop: stop.clone(),
         states,

@@ -48,6 +48,25 @@ pub(super) struct Actor {
     state: Arc<BusState>,
 }
 
+/// The points' states, and the devices that say them, in the order of the configuration.
+fn points_and_devices(
+    points: Vec<LinePoint>,
+    limits: Limits,
+    context: &BusContext,
+) -> (Vec<LinePointState>, Vec<Arc<DeviceCell>>) {
+    let (mut states, mut devices) = (Vec::new(), Vec::<(String, Vec<_>)>::new());
+    for point in points {
+        let device = point.device.clone();
+        let state = LinePointState::new(point, limits, context);
+        match devices.last_mut().filter(|(name, _)| *name == device) {
+            Some((_, cells)) => cells.push(state.state.cell()),
+            None => devices.push((device, vec![state.state.cell()])),
+        }
+        states.push(state);
+    }
+    (states, devices.into_iter().map(|(name, cells)| DeviceCell::new(&name, None, cells)).collect())
+}
+
 impl Actor {
     pub(super) fn new(
         name: String,
@@ -56,9 +75,8 @@ impl Actor {
         limits: Limits,
         context: BusContext,
     ) -> Self {
-        let points: Vec<_> = points.into_iter().map(|point| LinePointState::new(point, limits, &context)).collect();
-        let cells = points.iter().map(|point: &LinePointState| point.state.cell()).collect();
-        let state = context.states.begin(&name, "text-lines", vec![DeviceCell::new(&name, None, cells)]);
+        let (points, devices) = points_and_devices(points, limits, &context);
+        let state = context.states.begin(&name, "text-lines", devices);
         let counters = Arc::default();
         state.count_lines(&counters);
         Self {

@@ -3,7 +3,9 @@
 //! The same planner makes these requests that makes them while the bus is polled. On a serial line a request's time
 //! follows from the line's speed; with it goes the device's turnaround once it was measured, and without it the load
 //! is what it is at least. On TCP nothing follows from anything: where a device was not measured, the load is not
-//! known, and never guessed. What devices were found to refuse is left out: it changes the plan by a few requests.
+//! known, and never guessed. What devices were found to refuse is in the plan as it is in the one that is polled; so are the
+//! pauses that are configured: a device's `gap` after each answer, and, where `idle_close` makes a connection anew for each
+//! round, its `connect_pause`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,7 +16,8 @@ use tracing::warn;
 use super::cost::{Costs, Wire};
 use super::learned::{self, BusMemory};
 use super::plan::{Group, Rules, Wanted, plan};
-use crate::config::{Bus, BusKind, ModbusDevice};
+use super::refusal::Refusals;
+use crate::config::{Bus, BusKind, Connection, ModbusDevice};
 use crate::modbus::transport::{ReadRequest, Table};
 
 /// From this share of its time on a bus is nearly full: a failure or two, and slots are missed.
@@ -58,6 +61,8 @@ pub struct PlannedRequest {
     pub every: Duration,
     /// What it takes of the bus, as far as that is known.
     pub time: Option<Duration>,
+    /// Whether the device was found to refuse it: then it is asked after growing pauses only, and reckoned as if it were not.
+    pub is_refused: bool,
 }
 
 impl Measured {
@@ -92,16 +97,20 @@ pub fn reckon(bus: &Bus, measured: &Measured) -> BusLoad {
         | BusKind::ModbusRtuTcp { devices, .. } => devices,
         BusKind::TextLines { .. } => none,
     };
-    let wire = Wire::of(&bus.kind);
+    let (wire, reconnect) = (Wire::of(&bus.kind), reconnect(&bus.kind, devices));
     let mut load =
         BusLoad { bus: bus.name.clone(), requests: Vec::new(), share: None, is_at_least: false, shortest: None };
     if devices.is_empty() {
         return load;
     }
-    (load.share, load.shortest) = (Some(0.0), Some(Duration::ZERO));
+    (load.share, load.shortest) = (Some(reconnect.share), Some(reconnect.pause));
     for device in devices {
-        let turnaround = measured.0.get(&device.unit_id).and_then(|memory| memory.turnaround);
-        let device = DeviceLoad { device, wire, turnaround };
+        let memory = measured.0.get(&device.unit_id);
+        let turnaround = memory.and_then(|memory| memory.turnaround);
+        // What was learned holds for the points that it was learned with.
+        let learned = memory.filter(|memory| memory.fingerprint == learned::fingerprint(device));
+        let refusals = Refusals::new(learned.map(|memory| memory.learned.clone()).unwrap_or_default());
+        let device = DeviceLoad { device, wire, turnaround, refusals };
         load.is_at_least |= turnaround.is_none();
         let whole = device.plan(&(0..device.device.points.len()).collect::<Vec<_>>());
         let once = whole.iter().map(|group| device.time(group.request)).sum::<Option<Duration>>();
@@ -113,6 +122,31 @@ pub fn reckon(bus: &Bus, measured: &Measured) -> BusLoad {
         load.requests.extend(requests);
     }
     load
+}
+
+/// What connections that are made anew take of a bus.
+#[derive(Debug, Clone, Copy, Default)]
+struct Reconnect {
+    share: f64,
+    /// Before a round.
+    pause: Duration,
+}
+
+/// Where an idle connection is closed before the next slot of whichever point comes first, each of its slots begins with the
+/// pause behind a new one. Between slots of other points it may be closed as well: this is the least.
+fn reconnect(kind: &BusKind, devices: &[ModbusDevice]) -> Reconnect {
+    let connection = match kind {
+        BusKind::ModbusTcp { connection, .. } | BusKind::ModbusRtuTcp { connection, .. } => *connection,
+        BusKind::ModbusRtu { .. } | BusKind::TextLines { .. } => Connection::default(),
+    };
+    let every = devices.iter().flat_map(|device| &device.points).map(|point| point.common.grid.every_us());
+    let shortest = Duration::from_micros(every.min().map_or(0, i64::unsigned_abs));
+    match connection.idle_close.filter(|idle_close| *idle_close < shortest) {
+        Some(_) => {
+            Reconnect { share: connection.pause.as_secs_f64() / shortest.as_secs_f64(), pause: connection.pause }
+        }
+        None => Reconnect::default(),
+    }
 }
 
 /// Tells, when a bus begins, that it is asked for too much; it polls what the wire allows.
@@ -135,24 +169,27 @@ struct DeviceLoad<'load> {
     device: &'load ModbusDevice,
     wire: Wire,
     turnaround: Option<Duration>,
+    refusals: Refusals,
 }
 
 impl DeviceLoad<'_> {
-    /// What a request takes, as far as that is known.
+    /// What a request takes, as far as that is known: nobody else has the bus before the device's `gap` is over.
     fn time(&self, request: ReadRequest) -> Option<Duration> {
         let turnaround = self.turnaround.or(self.wire.is_serial().then_some(Duration::ZERO))?;
-        Some(self.wire.time(request) + turnaround)
+        Some(self.wire.time(request) + turnaround + self.device.gap.saturating_sub(self.wire.silence()))
     }
 
     fn plan(&self, points: &[usize]) -> Vec<Group> {
         let wanted = |index: &usize| {
             let point = &self.device.points[*index];
             let (table, address, width) = (point.table, point.address, point.kind.width());
-            Wanted { point: *index, table, address, width, alone: false }
+            let one = Wanted { point: *index, table, address, width, alone: false };
+            Wanted { alone: self.refusals.is_refused(&one), ..one }
         };
         let costs = Costs::new(self.wire, self.device.reads, self.turnaround);
-        let count_max = |table: Table| table.count_max();
-        plan(points.iter().map(wanted).collect(), &Rules { costs, barriers: &[], count_max: &count_max })
+        let barriers = self.refusals.barriers();
+        let count_max = |table: Table| self.refusals.count_max(table);
+        plan(points.iter().map(wanted).collect(), &Rules { costs, barriers: &barriers, count_max: &count_max })
     }
 
     /// Each request, with its average period.
@@ -175,6 +212,7 @@ impl DeviceLoad<'_> {
             sensors: group.members.iter().map(sensor).collect(),
             every: Duration::from_secs_f64(1.0 / per_second),
             time: self.time(group.request),
+            is_refused: group.members.iter().all(|one| self.refusals.is_refused(one)),
         });
         planned.collect()
     }
@@ -220,6 +258,8 @@ fn lcm(one: i64, other: i64) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bus::plan::Barrier;
+    use crate::bus::refusal;
     use crate::config::Config;
     use tjern_readings::configuration::ConfigText;
 
@@ -233,7 +273,7 @@ mod tests {
         let text = format!(
             "version = 1\ngateway = \"test\"\nlake = \"memory:///\"\n[spool]\ndir = \"unused\"\n[[bus]]\nname = \"north\"\n{head}[[bus.device]]\nname = \"meter\"\nunit_id = 1\n{points}"
         );
-        Config::parse(&ConfigText::new("test.toml", text)).expect("good").buses()[0].clone()
+        Bus::clone(&Config::parse(&ConfigText::new("test.toml", text)).expect("good").buses()[0])
     }
 
     const RTU: &str = "kind = \"modbus-rtu\"\nport = \"/dev/ttyUSB0\"\nbaud = 9600\n";
@@ -258,6 +298,45 @@ mod tests {
         let seen: Vec<(u16, Duration)> = load.requests.iter().map(|one| (one.request.count(), one.every)).collect();
         let tenth = Duration::from_secs_f64(10.0 / 9.0);
         assert_eq!(seen, [(1, tenth), (2, Duration::from_secs(10))], "one second in ten reads both");
+    }
+
+    /// A plan that read over the hole was shown, and another one polled.
+    #[test]
+    fn what_a_device_refuses_is_in_the_plan() {
+        let bus = bus(RTU, &[(0, "10s"), (2, "10s"), (9, "10s")]);
+        let BusKind::ModbusRtu { devices, .. } = &bus.kind else { panic!("a serial bus") };
+        let requests = |fingerprint: String| -> Vec<(u16, u16, bool)> {
+            let found = |first, end| refusal::Found { place: Barrier { table: Table::Input, first, end }, found_us: 0 };
+            let learned = refusal::Learned {
+                holes: vec![found(1, 2)],
+                points: vec![found(9, 10)],
+                ..refusal::Learned::default()
+            };
+            let memory = learned::DeviceMemory { fingerprint, learned, ..Default::default() };
+            let load = reckon(&bus, &Measured(BusMemory::from([(1, memory)])));
+            load.requests.iter().map(|one| (one.request.address(), one.request.count(), one.is_refused)).collect()
+        };
+        assert_eq!(requests(learned::fingerprint(&devices[0])), [(0, 1, false), (2, 1, false), (9, 1, true)]);
+        assert_eq!(requests("of other points".to_owned()), [(0, 10, false)]);
+    }
+
+    #[test]
+    fn the_pauses_that_a_device_wants_are_part_of_the_load() {
+        let load = |head: &str| {
+            let bus = bus(head, &[(0, "1s"), (1_000, "1s")]);
+            let memory = learned::DeviceMemory { turnaround: Some(Duration::from_millis(50)), ..Default::default() };
+            let load = reckon(&bus, &Measured(BusMemory::from([(1, memory)])));
+            (load.share.expect("measured") * 1e3).round()
+        };
+        let tcp = "kind = \"modbus-tcp\"\naddress = \"10.0.0.1:502\"\n";
+        assert_eq!(load(tcp), 100.0);
+        assert_eq!(load(&format!("{tcp}gap = \"100ms\"\n")), 300.0, "behind each of two answers");
+        assert_eq!(load(&format!("{tcp}connect_pause = \"200ms\"\n")), 100.0, "the connection stays");
+        assert_eq!(load(&format!("{tcp}connect_pause = \"200ms\"\nidle_close = \"500ms\"\n")), 300.0);
+        assert_eq!(load(&format!("{tcp}connect_pause = \"200ms\"\nidle_close = \"5s\"\n")), 100.0);
+        // The silence of 3.5 characters (4 ms at 9600 baud) is part of the gap, and not before it.
+        let (without, with) = (load(RTU), load(&format!("{RTU}gap = \"104ms\"\n")));
+        assert!((with - without - 200.0).abs() < 1.0, "{without} {with}");
     }
 
     #[test]

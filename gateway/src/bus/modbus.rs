@@ -34,6 +34,9 @@ pub(super) struct Actor {
     state: Arc<BusState>,
     /// Until then the master lets the line fall silent.
     drained_at: Instant,
+    /// When the last answer came, and how long who gave it is left alone: no part of what the next one takes.
+    left_alone: Instant,
+    left_gap: Duration,
     keeper: Keeper,
     kept: BusMemory,
     kept_at: Instant,
@@ -46,7 +49,7 @@ impl Actor {
     pub(super) fn new(
         setting: Setting,
         master: Master,
-        devices: Vec<ModbusDevice>,
+        devices: &[ModbusDevice],
         (keeper, memory): (Keeper, BusMemory),
         context: BusContext,
     ) -> Self {
@@ -63,6 +66,8 @@ impl Actor {
             context,
             state,
             drained_at: Instant::now(),
+            left_alone: Instant::now(),
+            left_gap: Duration::ZERO,
             keeper,
             kept: memory,
             kept_at: Instant::now(),
@@ -99,15 +104,28 @@ impl Actor {
     async fn serve(&mut self) -> bool {
         let Some((index, job)) = self.polling.next(Instant::now()) else { return false };
         let (asked_us, asked) = (self.context.clock.now_us(), Instant::now());
+        let gap = self.polling.gap(index);
+        let (left_alone, pause) = (self.left_alone + gap.max(self.left_gap), self.master.connect_pause());
         let result = self.master.read(self.polling.unit_id(index), job.request()).await;
         let (answered_us, now) = (self.context.clock.now_us(), Instant::now());
         self.note_line(result.as_ref().err());
         // The drain after a failure was charged to whom it is owed to.
-        let (took, is_measure) = (now.saturating_duration_since(asked.max(self.drained_at)), asked >= self.drained_at);
+        let (began, is_measure) = (asked.max(self.drained_at), asked >= self.drained_at);
+        // What is configured is no part of what the device needs: `plan` adds it by itself.
+        let took = now.saturating_duration_since(began.max(left_alone) + pause);
         // After a lost answer the master leaves the bus alone until no late one is to be expected.
         let drain = self.master.quiet_left();
         self.drained_at = now + drain;
-        let timing = Timing { asked_us, answered_us, now, took, is_measure, cost: took + drain, turn: 0 };
+        (self.left_alone, self.left_gap) = (now, gap);
+        let timing = Timing {
+            asked_us,
+            answered_us,
+            now,
+            took,
+            is_measure,
+            cost: now.saturating_duration_since(began) + drain,
+            turn: 0,
+        };
         let readings = self.polling.ended((index, &job), result.as_ref(), timing);
         self.context.store(readings).await;
         true

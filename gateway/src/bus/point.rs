@@ -39,13 +39,13 @@ pub(super) struct PointState {
 }
 
 impl PointState {
-    pub(super) fn new(common: PointCommon, limits: Limits, context: &BusContext) -> Self {
+    pub(super) fn new(common: &PointCommon, limits: Limits, context: &BusContext) -> Self {
         Self {
             cell: PointCell::new(common.sensor.clone(), common.grid.every_us()),
             newest_us: context.newest_us(&common.sensor),
-            sensor: common.sensor,
+            sensor: common.sensor.clone(),
             schedule: Schedule::new(common.grid),
-            no_value: common.no_value,
+            no_value: common.no_value.clone(),
             scaling: common.scaling,
             down_report_us: limits.down_report.micros(),
             failures: 0,

@@ -55,11 +55,11 @@ struct Served {
 impl Polling {
     pub(super) fn new(
         setting: &Setting,
-        devices: Vec<ModbusDevice>,
+        devices: &[ModbusDevice],
         mut memory: BusMemory,
         context: &BusContext,
     ) -> Self {
-        let serve = |configured: ModbusDevice| {
+        let serve = |configured: &ModbusDevice| {
             let remembered = memory.remove(&configured.unit_id);
             let pace = (setting.wire, setting.policy);
             let mut device = Device::new(&setting.name, configured, pace, setting.limits, context);
@@ -68,7 +68,7 @@ impl Polling {
         };
         Self {
             name: setting.name.clone(),
-            devices: devices.into_iter().map(serve).collect(),
+            devices: devices.iter().map(serve).collect(),
             budget: Budget::default(),
             served_ns: 0,
             turns: 0,
@@ -133,6 +133,11 @@ impl Polling {
         let served = &mut self.devices[index];
         (served.used_ns, served.turn) = (start_ns, self.turns);
         Some((index, served.device.take()?))
+    }
+
+    /// How much longer a device is left alone than any is.
+    pub(super) fn gap(&self, index: usize) -> Duration {
+        self.devices[index].device.gap
     }
 
     /// The unit id of a device.

@@ -29,7 +29,7 @@ pub struct BusSnapshot {
     pub bus: String,
     /// Its kind, as the configuration has it.
     pub kind: String,
-    /// Its devices, in the order of the configuration. A bus of text lines has one, with the bus's name.
+    /// Its devices, in the order of the configuration. Those on a bus of text lines are as their points are.
     pub devices: Vec<DeviceSnapshot>,
     /// What was counted on its wire, on a Modbus RTU bus: errors of the port's hardware among it.
     pub wire: Option<WireCounts>,

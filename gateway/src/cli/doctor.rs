@@ -1,8 +1,9 @@
 //! `doctor`: what on this machine would keep a gateway from its work, and what to do about it.
 //!
-//! It changes nothing and opens no port: a running gateway does not notice it. No secret is shown.
+//! It changes nothing and opens no port, and reads the spool's log as a start would: a running gateway does not notice it. No secret is shown.
 
 mod disk;
+mod inside;
 mod locks;
 mod machine;
 mod port;
@@ -108,6 +109,7 @@ async fn examine(config: &Config) -> Vec<Finding> {
     findings.push(machine::clock(root, Clock::system().now_us()));
     findings.push(disk::examine(config.spool()));
     findings.push(disk::spool(root, &config.spool().dir));
+    findings.extend(inside::examine(config.spool(), Clock::system().now_us()));
     let is_local = config.lake().local_folder().is_some() || config.lake().url().scheme() == "memory";
     if !is_local {
         findings.push(machine::certificates(root, std::env::var_os("SSL_CERT_FILE").map(PathBuf::from)));

@@ -16,7 +16,7 @@ use crate::modbus::transport::Table;
 /// What `plan` is told.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  tjern-gateway plan --config landfall-01.toml\n\n\
-    Reckoned from a line's speed and from what `run` has measured; never guessed.\n\
+    Reckoned from a line's speed, the pauses that are configured, and what `run` has measured and found refused; never guessed.\n\
     Exit status: 0, 1 where a bus is asked for more than it can do, 2 for a wrong configuration.")]
 pub struct PlanArguments {
     /// The gateway's configuration, a TOML file
@@ -78,7 +78,8 @@ fn request(one: &PlannedRequest) -> String {
         (format!("{} (unit {})", one.device, one.unit_id), one.request.count(), one.sensors.len());
     let takes = one.time.map_or_else(|| "not known".to_owned(), time);
     let every = time(one.every);
-    format!("{device:<24} {place:<16} count {count:<4} points {points:<4} every {every:<10} takes {takes}")
+    let refused = if one.is_refused { ", refused until now" } else { "" };
+    format!("{device:<24} {place:<16} count {count:<4} points {points:<4} every {every:<10} takes {takes}{refused}")
 }
 
 fn time(time: Duration) -> String {

@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{FAILED, load, stop_on_signals};
+use super::{FAILED, load, shown, stop_on_signals};
 use crate::notify::Notifier;
 use crate::run::{RELOAD_QUEUE, RunOptions, Service, run_as_service};
 
@@ -41,6 +41,7 @@ pub(super) async fn execute(arguments: RunArguments) -> ExitCode {
         Ok(config) => config,
         Err(status) => return status,
     };
+    config.warnings().iter().for_each(|problem| eprintln!("{}", shown(problem)));
     let stop = CancellationToken::new();
     if let Err(error) = stop_on_signals(&stop) {
         eprintln!("error: cannot listen for signals: {error}");

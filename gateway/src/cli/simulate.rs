@@ -25,7 +25,7 @@ use tracing::warn;
 use super::{FAILED, WRONG, stop_on_signals, tell};
 use crate::config::{Bus, BusKind, Config, LineField, LinePlace, LinePoint, ModbusDevice};
 use crate::lines::nmea::checksum;
-use crate::simulate::bad_devices::{BadDevices, Lines, print_lines};
+use crate::simulate::bad_devices::{BadDevices, Lines, print_lines, serve_each};
 use crate::simulate::bad_line::{BadLine, Framing, LineFaults};
 use crate::simulate::{Signal, SimulatedRegister, SimulatedUnit, Terminal};
 
@@ -39,7 +39,7 @@ const LINES_EVERY: Duration = Duration::from_secs(1);
     --faults delay=0.1,drop=0.05,corrupt=0.01 --seed 7\n\n\
     Prints a line a bus: its name, its kind, and where it is, parted by tabs. An address on loopback is listened on;\n\
     a port whose path is free becomes a link to a pseudo terminal. Where the place is taken, another is, with a warning.\n\
-    A TCP bus serves one client at a time: end `run` before `read`.\n\
+    A TCP bus serves up to 16 clients at once, so that `read` works beside `run`.\n\
     Faults, each with a probability per answer from 0 to 1: delay, split, merge, duplicate, truncate, swap, corrupt, drop,\n\
     disconnect; and longest=300ms, how late an answer may be. The same seed gives the same faults.\n\
     Exit status: 0 when told to end, 1 when it failed, 2 for a wrong configuration or wrong faults."
@@ -102,7 +102,7 @@ impl Drop for Played {
 }
 
 impl Played {
-    async fn start(&mut self, buses: &[Bus]) -> io::Result<()> {
+    async fn start(&mut self, buses: &[Arc<Bus>]) -> io::Result<()> {
         for (number, bus) in (0..).zip(buses) {
             let seed = self.seed.wrapping_add(number);
             let place = match &bus.kind {
@@ -137,11 +137,12 @@ impl Played {
     }
 
     async fn print(&mut self, (bus, place): (&str, &LinePlace), points: &[LinePoint], seed: u64) -> io::Result<String> {
-        let mut line = BadLine::new(self.faults, Framing::Lines, seed);
-        let (lines, clock) = (lines_of(points), Clock::system());
+        let (lines, clock) = (Arc::new(lines_of(points)), Clock::system());
+        let faults = self.faults;
         match place {
             LinePlace::Serial(serial) => {
                 let Terminal { mut ours, theirs, port } = Terminal::open()?;
+                let mut line = BadLine::new(faults, Framing::Lines, seed);
                 self.tasks.spawn(async move {
                     // Told to disconnect, it goes on: there is nothing to unplug.
                     while print_lines(&mut ours, &mut line, (LINES_EVERY, &lines), &clock).await.is_ok() {}
@@ -153,10 +154,14 @@ impl Played {
                 let listener = listen(bus, address).await?;
                 let place = listener.local_addr()?.to_string();
                 self.tasks.spawn(async move {
-                    while let Ok((mut stream, _)) = listener.accept().await {
-                        // It ended, one way or the other: the next one may come.
-                        let _ = print_lines(&mut stream, &mut line, (LINES_EVERY, &lines), &clock).await;
-                    }
+                    serve_each(&listener, (faults, Framing::Lines, seed), |mut stream, mut line| {
+                        let (lines, clock) = (Arc::clone(&lines), clock.clone());
+                        async move {
+                            // It ended, one way or the other.
+                            let _ = print_lines(&mut stream, &mut line, (LINES_EVERY, &*lines), &clock).await;
+                        }
+                    })
+                    .await;
                 });
                 Ok(place)
             }

@@ -177,7 +177,7 @@ impl LineArguments {
         }
         let config = Config::parse(&ConfigText::new("command line", format!("{HEAD}{text}{DEVICE}")));
         let config = config.map_err(|error| Ending::wrong(error.to_string(), ""))?;
-        config.buses().first().map(Target::of).ok_or_else(|| Ending::wrong("no line", ""))
+        config.buses().first().map(|bus| Target::of(bus)).ok_or_else(|| Ending::wrong("no line", ""))
     }
 }
 

@@ -2,6 +2,7 @@
 //! without an error becomes a [`Config`]; what is odd but works becomes its warnings.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tjern_readings::configuration::{ConfigError, ConfigText, Period, Shape, parse_size};
@@ -9,7 +10,7 @@ use tjern_readings::sensor::SourceName;
 use toml::Spanned;
 
 pub(super) use super::checker::Checker;
-use super::checker::one_of;
+use super::checker::{one_of, refuse_keys};
 use super::device::modbus_devices;
 use super::file::{BusFile, ConfigFile, SpoolFile};
 use super::lines::{framing, line_points};
@@ -52,7 +53,7 @@ pub(super) fn config(text: &ConfigText, shape: Shape<ConfigFile>) -> Result<Conf
     let status_listen = file.status.listen.as_ref().and_then(|text| checker.parse(text));
     let buses: Vec<_> = file.bus.iter().map(|file| bus(&mut checker, file, down_report)).collect();
     checker.warn_of_unused_profiles();
-    let complete = (gateway, lake, spool, buses.into_iter().collect::<Option<Vec<_>>>());
+    let complete = (gateway, lake, spool, buses.into_iter().map(|bus| bus.map(Arc::new)).collect::<Option<Vec<_>>>());
     let warnings = checker.finish()?;
     let (Some(gateway), Some(lake), Some(spool), Some(buses)) = complete else {
         unreachable!("what could not be read was noted as an error");
@@ -163,30 +164,20 @@ fn modbus_tcp(checker: &mut Checker<'_>, file: &BusFile) -> Option<BusKind> {
     let connection = wire::connection(checker, file);
     let gap = wire::gap(checker, file.gap.as_ref(), Duration::ZERO);
     let devices = modbus_devices(checker, &file.device, [0, 255], gap);
-    let Some(address) = &file.address else {
-        checker.note(file.kind.span(), "the bus has no `address`", "write `address = \"host:502\"`");
-        return None;
-    };
-    Some(BusKind::ModbusTcp { address: host_and_port(checker, address)?, connection, devices: devices? })
+    Some(BusKind::ModbusTcp { address: address(checker, file)?, connection, devices: devices? })
 }
 
 fn modbus_rtu_tcp(checker: &mut Checker<'_>, file: &BusFile) -> Option<BusKind> {
     let why = "the far line is set where its port is";
     checker.refuse(file.port.as_ref(), "port", "a modbus-rtu-tcp bus has an `address`");
-    checker.refuse(file.data_bits.as_ref(), "data_bits", why);
-    checker.refuse(file.parity.as_ref(), "parity", why);
-    checker.refuse(file.stop_bits.as_ref(), "stop_bits", why);
+    refuse_keys!(checker, file, why, [data_bits, parity, stop_bits]);
     wire::refuse_rs485(checker, file, why);
     refuse_lines(checker, file);
     let connection = wire::connection(checker, file);
     let gap = wire::gap(checker, file.gap.as_ref(), Duration::ZERO);
     let devices = modbus_devices(checker, &file.device, [1, 247], gap);
     let baud = baud(checker, file, RTU_TCP_BAUD_DEFAULT);
-    let Some(address) = &file.address else {
-        checker.note(file.kind.span(), "the bus has no `address`", "write `address = \"host:502\"`");
-        return None;
-    };
-    let address = host_and_port(checker, address)?;
+    let address = address(checker, file)?;
     Some(BusKind::ModbusRtuTcp { address, baud: baud?, echo: wire::echo(file), connection, devices: devices? })
 }
 
@@ -237,18 +228,11 @@ fn text_lines(checker: &mut Checker<'_>, file: &BusFile) -> Option<BusKind> {
 
 fn refuse_lines(checker: &mut Checker<'_>, file: &BusFile) {
     let why = "only a text-lines bus has it";
-    checker.refuse(file.poll.as_ref(), "poll", why);
-    checker.refuse(file.terminator.as_ref(), "terminator", why);
-    checker.refuse(file.length.as_ref(), "length", why);
-    checker.refuse(file.max_line.as_ref(), "max_line", why);
+    refuse_keys!(checker, file, why, [poll, terminator, length, max_line]);
 }
 
 fn refuse_serial(checker: &mut Checker<'_>, file: &BusFile, why: &str) {
-    checker.refuse(file.port.as_ref(), "port", why);
-    checker.refuse(file.baud.as_ref(), "baud", why);
-    checker.refuse(file.data_bits.as_ref(), "data_bits", why);
-    checker.refuse(file.parity.as_ref(), "parity", why);
-    checker.refuse(file.stop_bits.as_ref(), "stop_bits", why);
+    refuse_keys!(checker, file, why, [port, baud, data_bits, parity, stop_bits]);
     wire::refuse_rs485(checker, file, why);
 }
 
@@ -291,6 +275,14 @@ fn serial(checker: &mut Checker<'_>, file: &BusFile, port: &Spanned<String>, def
         stop_bits: stop_bits?,
         rs485,
     })
+}
+
+fn address(checker: &mut Checker<'_>, file: &BusFile) -> Option<String> {
+    let Some(address) = &file.address else {
+        checker.note(file.kind.span(), "the bus has no `address`", "write `address = \"host:502\"`");
+        return None;
+    };
+    host_and_port(checker, address)
 }
 
 fn host_and_port(checker: &mut Checker<'_>, text: &Spanned<String>) -> Option<String> {

@@ -359,6 +359,14 @@ fn guess(wrong: &str, message: &str) -> Option<String> {
     nearest(wrong, words.split('`').step_by(2)).map(|meant| format!("did you mean `{meant}`?"))
 }
 
+/// Refuses each of these keys of a table, by the names that they have in the file.
+macro_rules! refuse_keys {
+    ($checker:expr, $file:expr, $why:expr, [$($key:ident),+ $(,)?]) => {
+        $($checker.refuse($file.$key.as_ref(), stringify!($key), $why);)+
+    };
+}
+pub(super) use refuse_keys;
+
 /// Whether it can stand in a line of the log. What would have to be escaped cannot be seen: controls,
 /// marks of direction, blanks that are none.
 fn is_name(name: &str) -> bool {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tjern_readings::configuration::Period;
 use toml::Spanned;
 
-use super::checker::Checker;
+use super::checker::{Checker, refuse_keys};
 use super::file::{DeviceFile, PointFile, ProfileFile};
 use super::overlap::{self, Placed};
 use super::profile::points_of;
@@ -60,11 +60,7 @@ pub(super) fn modbus_devices(
 /// Only lines of text say what time it is.
 fn refuse_time(checker: &mut Checker<'_>, file: &DeviceFile) {
     let why = "only a device of a text-lines bus has it";
-    checker.refuse(file.time_column.as_ref(), "time_column", why);
-    checker.refuse(file.time_field.as_ref(), "time_field", why);
-    checker.refuse(file.time_pattern.as_ref(), "time_pattern", why);
-    checker.refuse(file.time_format.as_ref(), "time_format", why);
-    checker.refuse(file.time_zone.as_ref(), "time_zone", why);
+    refuse_keys!(checker, file, why, [time_column, time_field, time_pattern, time_format, time_zone]);
 }
 
 fn unit_id(checker: &mut Checker<'_>, file: &DeviceFile, [low, high]: [i64; 2]) -> Option<u8> {
@@ -159,11 +155,7 @@ fn number(checker: &mut Checker<'_>, text: Option<&Spanned<f64>>, name: &str, de
 fn modbus_point(checker: &mut Checker<'_>, file: &PointFile, base: i64) -> Option<ModbusPoint> {
     let common = common(checker, file);
     let why = "only a point of a text-lines bus has it";
-    checker.refuse(file.sentence.as_ref(), "sentence", why);
-    checker.refuse(file.field.as_ref(), "field", why);
-    checker.refuse(file.column.as_ref(), "column", why);
-    checker.refuse(file.separator.as_ref(), "separator", why);
-    checker.refuse(file.pattern.as_ref(), "pattern", why);
+    refuse_keys!(checker, file, why, [sentence, field, column, separator, pattern]);
     let place = match &file.register {
         Some(register) => checker.read(register, read_register).map(|place| (register, place)),
         None => {

@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 use regex::Regex;
 use toml::Spanned;
 
-use super::check::Checker;
+use super::checker::{Checker, refuse_keys};
 use super::device::common;
 use super::file::{BusFile, DeviceFile, PointFile};
 use super::profile::points_of;
@@ -22,8 +22,7 @@ pub(super) fn framing(checker: &mut Checker<'_>, file: &BusFile) -> Option<Frami
     let hint = format!("it is a number of bytes, from 1 to {MAX_LINE_MAX}");
     if let Some(length) = &file.length {
         let why = "a line of a fixed `length` has none";
-        checker.refuse(file.terminator.as_ref(), "terminator", why);
-        checker.refuse(file.max_line.as_ref(), "max_line", why);
+        refuse_keys!(checker, file, why, [terminator, max_line]);
         return checker.whole(length, &range, "length", &hint).map(Framing::Length);
     }
     let text = file.terminator.as_ref().map_or("\n", |text| text.get_ref()).to_owned();
@@ -61,8 +60,7 @@ fn device_time(checker: &mut Checker<'_>, file: &DeviceFile) -> Option<TimeKeys>
     let mut ways = ways.into_iter().flatten();
     let (Some(span), second) = (ways.next(), ways.next()) else {
         let why = "the device has no `time_column`, `time_field` or `time_pattern`";
-        checker.refuse(file.time_format.as_ref(), "time_format", why);
-        checker.refuse(file.time_zone.as_ref(), "time_zone", why);
+        refuse_keys!(checker, file, why, [time_format, time_zone]);
         return None;
     };
     if let Some(second) = second {
@@ -122,28 +120,23 @@ pub(super) fn line_points(checker: &mut Checker<'_>, files: &[DeviceFile]) -> Op
     let mut all = Some(Vec::new());
     for device in files {
         let why = "a text-lines bus has no units";
-        checker.refuse(device.unit_id.as_ref(), "unit_id", why);
-        checker.refuse(device.base.as_ref(), "base", why);
-        for (limit, name) in
-            [(&device.max_registers, "max_registers"), (&device.max_bits, "max_bits"), (&device.max_hole, "max_hole")]
-        {
-            checker.refuse(limit.as_ref(), name, why);
-        }
+        refuse_keys!(checker, device, why, [unit_id, base, max_registers, max_bits, max_hole]);
         let time = device_time(checker, device);
-        let points = points_of(checker, device, |checker, point| line_point(checker, point, time.as_ref()));
+        let points = points_of(checker, device, |checker, point| line_point(checker, (device, point), time.as_ref()));
         all = all.zip(points).map(|(all, points)| [all, points].concat());
     }
     all
 }
 
-fn line_point(checker: &mut Checker<'_>, file: &PointFile, time: Option<&TimeKeys>) -> Option<LinePoint> {
+fn line_point(
+    checker: &mut Checker<'_>,
+    (device, file): (&DeviceFile, &PointFile),
+    time: Option<&TimeKeys>,
+) -> Option<LinePoint> {
     let common = common(checker, file);
     let why = "only a point of a Modbus bus has it";
-    checker.refuse(file.register.as_ref(), "register", why);
+    refuse_keys!(checker, file, why, [register, order, bit, half]);
     checker.refuse(file.kind.as_ref(), "type", why);
-    checker.refuse(file.order.as_ref(), "order", why);
-    checker.refuse(file.bit.as_ref(), "bit", why);
-    checker.refuse(file.half.as_ref(), "half", why);
     let ways = [
         file.sentence.as_ref().map(Spanned::span),
         file.column.as_ref().map(Spanned::span),
@@ -166,7 +159,7 @@ fn line_point(checker: &mut Checker<'_>, file: &PointFile, time: Option<&TimeKey
         _ => None,
     };
     let common = PointCommon { no_value: number::no_value_of_text(file), ..common? };
-    Some(LinePoint { common, field: field?, time })
+    Some(LinePoint { device: device.name.get_ref().clone(), common, field: field?, time })
 }
 
 fn line_field(checker: &mut Checker<'_>, file: &PointFile) -> Option<LineField> {

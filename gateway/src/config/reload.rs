@@ -4,6 +4,10 @@
 //! start: also a setting that this module was never told about, since everything is compared and only
 //! what may change is left out.
 
+use std::fmt::{self, Write};
+
+use sha2::{Digest, Sha256};
+
 use super::{Bus, Config};
 
 impl Config {
@@ -34,16 +38,38 @@ impl Config {
         }
     }
 
-    fn fingerprint(&self) -> String {
-        format!("{self:?}")
+    fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of(self)
     }
 }
 
 impl Bus {
     /// Equal for buses that are read in the same way. Patterns cannot be compared as such; how a value is
     /// shown for debugging names every field of it, also those that are added later.
-    pub(crate) fn fingerprint(&self) -> String {
-        format!("{self:?}")
+    pub(crate) fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of(self)
+    }
+}
+
+/// The SHA-256 of how a value is shown for debugging, which for ten thousand points is megabytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Fingerprint([u8; 32]);
+
+impl Fingerprint {
+    fn of(value: &impl fmt::Debug) -> Self {
+        let mut hashed = Hashed(Sha256::new());
+        // Hashing never refuses, and what is derived does not either.
+        let _ = write!(hashed, "{value:?}");
+        Self(hashed.0.finalize().into())
+    }
+}
+
+struct Hashed(Sha256);
+
+impl Write for Hashed {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.update(text.as_bytes());
+        Ok(())
     }
 }
 

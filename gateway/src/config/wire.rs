@@ -5,7 +5,7 @@ use std::time::Duration;
 use tjern_readings::configuration::Period;
 use toml::Spanned;
 
-use super::check::Checker;
+use super::checker::{Checker, refuse_keys};
 use super::file::BusFile;
 use super::{Connection, Rs485};
 
@@ -34,8 +34,7 @@ pub(super) fn rs485(checker: &mut Checker<'_>, file: &BusFile) -> Option<Rs485> 
     let is_on = file.rs485.as_ref().is_some_and(|rs485| *rs485.get_ref());
     if !is_on {
         let why = "it is a delay of `rs485 = true`";
-        checker.refuse(file.rts_delay_before.as_ref(), "rts_delay_before", why);
-        checker.refuse(file.rts_delay_after.as_ref(), "rts_delay_after", why);
+        refuse_keys!(checker, file, why, [rts_delay_before, rts_delay_after]);
         return None;
     }
     let rts_delay_before = wait(checker, file.rts_delay_before.as_ref(), "rts_delay_before");
@@ -52,25 +51,19 @@ pub(super) fn connection(checker: &mut Checker<'_>, file: &BusFile) -> Connectio
 /// What only a connection has.
 pub(super) fn refuse_connection(checker: &mut Checker<'_>, file: &BusFile) {
     let why = "only a bus with an `address` has a connection";
-    checker.refuse(file.connect_pause.as_ref(), "connect_pause", why);
-    checker.refuse(file.idle_close.as_ref(), "idle_close", why);
+    refuse_keys!(checker, file, why, [connect_pause, idle_close]);
 }
 
 /// What only a Modbus bus has.
 pub(super) fn refuse_modbus(checker: &mut Checker<'_>, file: &BusFile) {
     let why = "only a Modbus bus has it";
-    checker.refuse(file.gap.as_ref(), "gap", why);
-    checker.refuse(file.echo.as_ref(), "echo", why);
-    checker.refuse(file.connect_pause.as_ref(), "connect_pause", why);
-    checker.refuse(file.idle_close.as_ref(), "idle_close", why);
+    refuse_keys!(checker, file, why, [gap, echo, connect_pause, idle_close]);
     for device in &file.device {
-        checker.refuse(device.gap.as_ref(), "gap", why);
+        refuse_keys!(checker, device, why, [gap]);
     }
 }
 
 /// What only a serial port of our own has.
 pub(super) fn refuse_rs485(checker: &mut Checker<'_>, file: &BusFile, why: &str) {
-    checker.refuse(file.rs485.as_ref(), "rs485", why);
-    checker.refuse(file.rts_delay_before.as_ref(), "rts_delay_before", why);
-    checker.refuse(file.rts_delay_after.as_ref(), "rts_delay_after", why);
+    refuse_keys!(checker, file, why, [rs485, rts_delay_before, rts_delay_after]);
 }

@@ -4,7 +4,8 @@
 //! what is in the spool in the end is what was polled: each once, in order, under the slot in which it was truly
 //! polled, or marked as estimated.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -57,7 +58,7 @@ fn sensors() -> Sensors {
     let grids = EVERY.map(|(sensor, seconds)| {
         (sensor.parse().expect("valid"), Grid::new(Period::from_seconds(seconds), Duration::ZERO))
     });
-    Sensors { grids: grids.into_iter().collect(), own_time: HashSet::new() }
+    Sensors { buses: Vec::new(), grids: OnceLock::from(HashMap::from(grids)), own_time: HashSet::new() }
 }
 
 impl Site {
@@ -105,7 +106,7 @@ impl Site {
             ClockPolicy { patience_us: self.patience_us, trusted: false, witness: Witness::at(self.machine.path()) };
         let (dater, clock) = Dater::begin(spool.clone(), self.settings(), &wall, sensors(), policy);
         let newest_of = dater.newest_of();
-        let mut grids: Vec<_> = sensors().grids.into_iter().collect();
+        let mut grids: Vec<_> = sensors().grids.into_inner().into_iter().flatten().collect();
         grids.sort_by(|one, other| one.0.cmp(&other.0));
         let schedules = grids.into_iter().map(|(sensor, grid)| {
             let newest_us = newest_of(&sensor);
@@ -174,7 +175,7 @@ impl Site {
         note(!numbers.is_sorted_by(|one, other| one < other), format!("not in order, or twice: {numbers:?}"));
         let mut slots = HashSet::new();
         for reading in stored {
-            let grid = sensors().grids[&reading.sensor];
+            let grid = sensors().grid(&reading.sensor).expect("known");
             let true_us = self.polled[reading.value.expect("a value") as usize].2;
             match reading.cause {
                 None => {
@@ -187,7 +188,7 @@ impl Site {
             }
         }
         for (number, sensor, true_us) in &self.polled {
-            let slot = (sensor.clone(), sensors().grids[sensor].slot_of(*true_us));
+            let slot = (sensor.clone(), sensors().grid(sensor).expect("known").slot_of(*true_us));
             let is_there = numbers.contains(number) || slots.contains(&slot);
             note(!is_there, format!("{number}, polled at {true_us}, is lost"));
         }
@@ -331,7 +332,7 @@ async fn a_disk_that_does_not_take_the_decision_stops_neither_polling_nor_the_en
     assert!(on.clock.is_set() && on.dater.is_waiting());
     assert!(on.spool.status().next_seq > 60, "what was polled since is in the spool: {:?}", on.spool.status());
     let Machine { dater, spool, wall, clock, schedules } = on;
-    let (appender, readings) = Appender::start(dater);
+    let (appender, readings, _) = Appender::start(dater);
     let stop = CancellationToken::new();
     appender.flush(sensors(), &stop).await;
     drop(readings);
@@ -354,6 +355,31 @@ async fn a_disk_that_does_not_take_the_decision_stops_neither_polling_nor_the_en
     assert!(twice_polled.len() <= EVERY.len(), "{twice_polled:?}");
     assert_eq!(site.faults(&stored), twice_polled);
     assert!(marked(&stored) > 60);
+}
+
+/// What buses had in hand when they were given up is in the spool as well.
+#[tokio::test]
+async fn what_was_left_behind_reaches_the_spool() {
+    let site = Site::new();
+    let wall = Clock::manual(START_US);
+    let spool = Spool::open(site.settings(), wall.clone()).expect("it opens");
+    let policy = ClockPolicy { patience_us: 0, trusted: true, witness: Witness::at(site.machine.path()) };
+    let (dater, clock) = Dater::begin(spool.clone(), site.settings(), &wall, sensors(), policy);
+    let (appender, readings, left) = Appender::start(dater);
+    let of = |value: f64| vec![Reading::of("mast/humidity".parse().expect("a sensor"), START_US + value as i64, value)];
+    readings.send(of(1.0)).await.expect("taken");
+    // A bus whose readings find no place, and which is given up.
+    let (full, _kept) = tokio::sync::mpsc::channel(1);
+    full.try_send(Vec::new()).expect("room for one");
+    let (stop, newest) = (CancellationToken::new(), Newest::from_fn(|_| None));
+    let (states, device_times) = (BusStates::new(), DeviceTimes::default());
+    let context = BusContext { clock, readings: full, left, newest, stop, states, learned: None, device_times };
+    assert!(futures::FutureExt::now_or_never(context.store(of(2.0))).is_none());
+    drop((readings, context));
+    assert!(appender.finish().await, "it ends");
+    spool.close().await;
+    let values: Vec<_> = site.stored().await.into_iter().filter_map(|reading| reading.value).collect();
+    assert_eq!(values, [1.0, 2.0]);
 }
 
 /// What is polled meanwhile comes first, but for the slot in which the clock came: that is held.
@@ -423,7 +449,7 @@ async fn a_folder_with_an_old_decision_takes_no_new_readings() {
     let sensor: SensorId = EVERY[1].0.parse().expect("valid");
     for minutes in 0..5 {
         let number = f64::from(u32::try_from(site.polled.len()).expect("few"));
-        let time_us = sensors().grids[&sensor].slot_of(START_US + 240 * HOUR_US) + minutes * MINUTE_US;
+        let time_us = sensors().grid(&sensor).expect("known").slot_of(START_US + 240 * HOUR_US) + minutes * MINUTE_US;
         site.polled.push((number, sensor.clone(), time_us));
         on.spool.append(vec![Reading::of(sensor.clone(), time_us, number)]).await;
     }
@@ -464,7 +490,7 @@ async fn what_is_held_is_known_to_a_bus_that_begins_anew() {
     let sensor: SensorId = EVERY[1].0.parse().expect("valid");
     assert_eq!(newest_of(&sensor), None);
     site.run(&mut on, 10 * MINUTE_US).await;
-    assert_eq!(newest_of(&sensor), Some(sensors().grids[&sensor].slot_of(on.clock.now_us())));
+    assert_eq!(newest_of(&sensor), Some(sensors().grid(&sensor).expect("known").slot_of(on.clock.now_us())));
     site.set_clock(&on);
     site.run(&mut on, SECOND_US).await;
     let newest_us = newest_of(&sensor).expect("some");
@@ -551,11 +577,12 @@ async fn a_bus_polls_while_the_clock_is_not_known() {
     let spool = Spool::open(site.settings(), wall.clone()).expect("it opens");
     let policy = ClockPolicy { patience_us: i64::MAX, trusted: false, witness: Witness::at(site.machine.path()) };
     let (dater, clock) = Dater::begin(spool.clone(), site.settings(), &wall, Sensors::of(&config), policy);
-    let (appender, readings) = Appender::start(dater);
+    let (appender, readings, left) = Appender::start(dater);
     let (stop, newest) = (CancellationToken::new(), Newest::from_fn(|_| None));
     let context = BusContext {
         clock,
         readings,
+        left,
         newest,
         stop: stop.clone(),
         states: BusStates::new(),

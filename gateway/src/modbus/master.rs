@@ -86,6 +86,14 @@ impl Master {
         }
     }
 
+    /// What passes before the next request because a connection is made for it, as the configuration wants it.
+    pub(crate) fn connect_pause(&self) -> Duration {
+        match self {
+            Self::Tcp(master) => master.connect_pause(),
+            Self::Rtu(master) => master.connect_pause(),
+        }
+    }
+
     /// What happens on an RTU line, counted.
     #[must_use]
     pub fn stats(&self) -> Option<WireStats> {

@@ -153,6 +153,11 @@ impl RtuMaster {
         self.stats.clone()
     }
 
+    /// What a new connection costs before its first request; nothing while there is one, or on a port.
+    pub(super) fn connect_pause(&self) -> Duration {
+        if self.line.is_there() { Duration::ZERO } else { self.manners.connection.pause }
+    }
+
     /// One request and its answer: at most the bus's timeout and the time on the wire, a probe and
     /// the silence before them.
     ///

@@ -64,6 +64,11 @@ impl TcpMaster {
         self.quiet_until.saturating_duration_since(Instant::now())
     }
 
+    /// What a new connection costs before its first request; nothing while there is one.
+    pub(super) fn connect_pause(&self) -> Duration {
+        if self.connection.is_there() { Duration::ZERO } else { self.manners.connection.pause }
+    }
+
     /// One request and its answer, which takes at most the bus's timeout, the time to connect, and
     /// the rest of the pause after a timeout.
     ///

@@ -6,10 +6,10 @@ use tjern_readings::reading::Reading;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{error, warn};
 
 use super::{Task, watched};
-use crate::bus::READINGS_QUEUE;
+use crate::bus::{LeftBehind, READINGS_QUEUE};
 use crate::dating::{Dater, Sensors};
 use crate::grid::LOOK_AGAIN;
 
@@ -24,6 +24,15 @@ const DISK_PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) struct Appender {
     flush: mpsc::Sender<Flush>,
     task: Task,
+    left: LeftBehind,
+}
+
+/// What comes from the buses. Dropped before all of it was passed on, it says how many readings are lost.
+struct Inbox {
+    received: mpsc::Receiver<Vec<Reading>>,
+    left: LeftBehind,
+    /// Readings that are being passed on.
+    passing: usize,
 }
 
 /// What a reload asks for, between the end of the buses that change and the beginning of their successors.
@@ -35,11 +44,13 @@ struct Flush {
 }
 
 impl Appender {
-    /// Begins; the sender is for the buses. It ends when the last of them has gone.
-    pub(crate) fn start(dater: Dater) -> (Self, mpsc::Sender<Vec<Reading>>) {
+    /// Begins; the sender is for the buses, and what they leave behind. It ends when the last of them has gone.
+    pub(crate) fn start(dater: Dater) -> (Self, mpsc::Sender<Vec<Reading>>, LeftBehind) {
         let (readings, received) = mpsc::channel(READINGS_QUEUE);
         let (flush, asked) = mpsc::channel(FLUSH_QUEUE);
-        (Self { flush, task: watched(run(dater, received, asked)) }, readings)
+        let left = LeftBehind::default();
+        let inbox = Inbox { received, left: left.clone(), passing: 0 };
+        (Self { flush, task: watched(run(dater, inbox, asked)), left: left.clone() }, readings, left)
     }
 
     /// Waits until everything that was sent before is in the spool, but no longer than until `stop`, or
@@ -66,28 +77,70 @@ impl Appender {
 
     /// Waits for the end, no longer than [`DISK_PATIENCE`]. Whether it went well.
     pub(crate) async fn finish(self) -> bool {
-        matches!(timeout(DISK_PATIENCE, self.task.0).await, Ok(Ok(())))
+        let went_well = matches!(timeout(DISK_PATIENCE, self.task.0).await, Ok(Ok(())));
+        // Where the task is there no more, nobody else takes them.
+        tell_of_lost(self.left.take().len());
+        went_well
     }
 }
 
-async fn run(mut dater: Dater, mut received: mpsc::Receiver<Vec<Reading>>, mut asked: mpsc::Receiver<Flush>) {
+impl Inbox {
+    async fn pass(&mut self, readings: Vec<Reading>, dater: &mut Dater) {
+        self.passing = readings.len();
+        dater.take(readings).await;
+        self.passing = 0;
+    }
+
+    /// Passes on what buses had in hand when they were given up.
+    async fn pass_left(&mut self, dater: &mut Dater) {
+        let left = self.left.take();
+        if !left.is_empty() {
+            self.pass(left, dater).await;
+        }
+    }
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        let mut lost = self.passing;
+        while let Ok(readings) = self.received.try_recv() {
+            lost += readings.len();
+        }
+        tell_of_lost(lost);
+    }
+}
+
+/// They have no numbers yet, so that no gap can say it.
+fn tell_of_lost(readings: usize) {
+    if readings > 0 {
+        error!(readings, "these were read and did not reach the spool: they are lost");
+    }
+}
+
+async fn run(mut dater: Dater, mut inbox: Inbox, mut asked: mpsc::Receiver<Flush>) {
     loop {
         tokio::select! {
             biased;
             Some(Flush { sensors, reply }) = asked.recv() => {
-                while let Ok(readings) = received.try_recv() {
-                    dater.take(readings).await;
+                while let Ok(readings) = inbox.received.try_recv() {
+                    inbox.pass(readings, &mut dater).await;
                 }
+                inbox.pass_left(&mut dater).await;
                 dater.set_sensors(sensors);
                 // Whoever asked may have gone.
                 let _ = reply.send(());
             }
-            readings = received.recv() => match readings {
-                Some(readings) => dater.take(readings).await,
+            readings = inbox.received.recv() => match readings {
+                Some(readings) => {
+                    inbox.pass(readings, &mut dater).await;
+                    // A bus that a reload gave up may have been a moment later than the reload.
+                    inbox.pass_left(&mut dater).await;
+                }
                 None => break,
             },
             () = tokio::time::sleep(LOOK_AGAIN), if dater.is_waiting() => dater.look().await,
         }
     }
+    inbox.pass_left(&mut dater).await;
     dater.end().await;
 }

@@ -1,6 +1,7 @@
 //! The buses that are read now. Each has a task of its own; a reload ends and begins those that differ, and
 //! the others do not notice.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
@@ -10,7 +11,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, warn};
 
 use crate::bus::{self, BusContext};
-use crate::config::{Bus, Config};
+use crate::config::{Bus, Config, Fingerprint};
 use crate::status::BusPlace;
 
 /// Transactions under way get so long to end: a timeout may be longer than a shutdown.
@@ -30,7 +31,7 @@ pub(super) struct Buses {
 #[derive(Debug)]
 struct RunningBus {
     name: String,
-    fingerprint: String,
+    fingerprint: Fingerprint,
     place: BusPlace,
     stop: CancellationToken,
     task: AbortOnDropHandle<()>,
@@ -59,7 +60,7 @@ impl Buses {
             config.buses().iter().any(|bus| bus.name == running.name && bus.fingerprint() == running.fingerprint)
         };
         let (kept, ending): (Vec<_>, Vec<_>) = self.running.iter().partition(|running| goes_on(running));
-        let is_new = |bus: &&Bus| !kept.iter().any(|running| running.name == bus.name);
+        let is_new = |bus: &&Arc<Bus>| !kept.iter().any(|running| running.name == bus.name);
         Changes {
             ending: ending.iter().map(|running| running.name.clone()).collect(),
             beginning: config.buses().iter().filter(is_new).map(|bus| bus.name.clone()).collect(),
@@ -78,7 +79,7 @@ impl Buses {
         self.running.sort_by_key(position);
     }
 
-    fn begin(&mut self, bus: &Bus) {
+    fn begin(&mut self, bus: &Arc<Bus>) {
         self.begun += 1;
         let stop = self.context.stop.child_token();
         let context = BusContext { stop: stop.clone(), ..self.context.clone() };
@@ -87,7 +88,7 @@ impl Buses {
             fingerprint: bus.fingerprint(),
             place: BusPlace::new(bus, self.begun),
             stop,
-            task: AbortOnDropHandle::new(tokio::spawn(supervise(bus.clone(), context))),
+            task: AbortOnDropHandle::new(tokio::spawn(supervise(Arc::clone(bus), context))),
         });
     }
 
@@ -127,9 +128,9 @@ async fn end(buses: Vec<RunningBus>) {
 }
 
 /// A failure in one bus's code ends neither the gateway nor, for long, the bus.
-async fn supervise(bus: Bus, context: BusContext) {
+async fn supervise(bus: Arc<Bus>, context: BusContext) {
     loop {
-        let actor = AbortOnDropHandle::new(tokio::spawn(bus::run(bus.clone(), context.clone())));
+        let actor = AbortOnDropHandle::new(tokio::spawn(bus::run(Arc::clone(&bus), context.clone())));
         let Err(failure) = actor.await else { return };
         error!(bus = bus.name, "the bus's task failed and is begun anew: {failure}");
         sleep(RESTART_PAUSE).await;

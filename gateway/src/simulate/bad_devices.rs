@@ -1,15 +1,18 @@
 //! Devices on a bad line, on a wire that anybody can open: what `simulate` starts.
 //!
 //! They answer the four reads and nothing else, one request at a time, and every answer goes through a
-//! [`BadLine`]. A line of text goes through one as well. Who is told to disconnect closes a TCP connection; a pseudo
+//! [`BadLine`]. Over TCP each client has a connection, and a line, of its own: at most [`CLIENTS_MAX`] at once, more wait. A line of text goes through one as well. Who is told to disconnect closes a TCP connection; a pseudo
 //! terminal cannot be unplugged from this end, so there the rest of the answer is lost.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tjern_readings::clock::Clock;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::debug;
 
@@ -19,6 +22,9 @@ use crate::modbus::transport::{ReadRequest, Table};
 
 /// Illegal function, data address, data value.
 const ILLEGAL: [u8; 3] = [1, 2, 3];
+
+/// So many clients are served at once by one bus.
+pub const CLIENTS_MAX: usize = 16;
 
 /// An RTU request for a read.
 const RTU_REQUEST: usize = 8;
@@ -44,15 +50,14 @@ pub struct BadDevices {
 pub type Lines = Box<dyn Fn(i64) -> Vec<String> + Send + Sync>;
 
 impl BadDevices {
-    /// Serves one connection after the other, for ever; the line stays the same line.
+    /// Serves every client that comes, for ever.
     pub async fn serve_tcp(self, listener: TcpListener) {
-        let mut line = self.line();
-        loop {
-            match listener.accept().await {
-                Ok((mut stream, _)) => self.serve(&mut stream, &mut line).await,
-                Err(error) => debug!("a simulated server did not accept: {error}"),
-            }
-        }
+        let shared = Arc::new(self);
+        serve_each(&listener, (shared.faults, shared.framing, shared.seed), |mut stream, mut line| {
+            let devices = Arc::clone(&shared);
+            async move { devices.serve(&mut stream, &mut line).await }
+        })
+        .await;
     }
 
     /// Opens a pseudo terminal: its device file, and what serves it for ever.
@@ -148,6 +153,34 @@ impl BadDevices {
             return Ok(words.chunks(8).map(packed).collect());
         }
         Ok(words.into_iter().flat_map(u16::to_be_bytes).collect())
+    }
+}
+
+/// Serves every client that comes, for ever, each with a line of its own: which faults it has follows from the seed and
+/// from how many came before it.
+pub async fn serve_each<F: Future<Output = ()> + Send + 'static>(
+    listener: &TcpListener,
+    (faults, framing, seed): (LineFaults, Framing, u64),
+    serve: impl Fn(TcpStream, BadLine) -> F,
+) {
+    let (places, mut clients) = (Arc::new(Semaphore::new(CLIENTS_MAX)), JoinSet::new());
+    for number in 0_u64.. {
+        // The semaphore is never closed.
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let stream = loop {
+            match listener.accept().await {
+                Ok((stream, _)) => break stream,
+                Err(error) => debug!("a simulated server did not accept: {error}"),
+            }
+        };
+        // Far from the seeds of other buses, which follow one another.
+        let line = BadLine::new(faults, framing, seed.wrapping_add(number << 32));
+        let served = serve(stream, line);
+        clients.spawn(async move {
+            served.await;
+            drop(place);
+        });
+        while clients.try_join_next().is_some() {}
     }
 }
 

@@ -1,7 +1,8 @@
 //! The one task that owns the spool's files, and decides when to sync.
 //!
 //! Commands come through one bounded queue; the order in it is the order of the numbers. Work on the disk
-//! runs on a thread for blocking work, so that a slow disk stops nobody else.
+//! runs on a thread for blocking work, so that a slow disk stops nobody else. Readings that nobody waits for are
+//! gathered for [`GATHER`] first, at most [`GATHER_READINGS`] and one queue of them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -43,19 +44,66 @@ pub(crate) enum Command {
     Close(oneshot::Sender<()>),
 }
 
+/// Readings that nothing waits for are written together with those that come within this time: before they are
+/// synced they do not count anyway, and each time costs a switch to another thread and back.
+const GATHER: Duration = Duration::from_millis(100);
+
+/// So many readings are written without waiting for more.
+const GATHER_READINGS: usize = 16_384;
+
+/// Commands that are carried out together.
+#[derive(Debug)]
+struct Gathered {
+    commands: Vec<Command>,
+    /// Of those it is known what they are.
+    looked: usize,
+    readings: usize,
+    /// Somebody waits for an answer.
+    is_awaited: bool,
+    until: Instant,
+}
+
+impl Gathered {
+    fn new() -> Self {
+        Self { commands: Vec::new(), looked: 0, readings: 0, is_awaited: false, until: Instant::now() }
+    }
+
+    /// Whether more may come before they are carried out.
+    fn may_wait(&mut self, due_at: Instant) -> bool {
+        if self.looked == 0 {
+            self.until = Instant::now() + GATHER;
+        }
+        for command in &self.commands[self.looked..] {
+            match command {
+                Command::Append(readings) => self.readings += readings.len(),
+                _ => self.is_awaited = true,
+            }
+        }
+        self.looked = self.commands.len();
+        let is_enough = self.is_awaited || self.readings >= GATHER_READINGS;
+        !self.commands.is_empty() && !is_enough && Instant::now() < self.until.min(due_at)
+    }
+}
+
 /// Carries out commands until one says to close, or nobody is left to send any.
 pub(crate) async fn run(mut core: Core, mut commands: mpsc::Receiver<Command>, status: Arc<Mutex<SpoolStatus>>) {
     let sync_every = core.settings.sync_every.min(FAR);
     // Nothing was synced yet: what comes first is synced at once.
     let mut due_at = Instant::now();
+    let mut gathered = Gathered::new();
     loop {
-        let mut batch = Vec::new();
+        let waits = !gathered.commands.is_empty();
+        let wake_at = if waits { gathered.until.min(due_at) } else { due_at };
         tokio::select! {
-            count = commands.recv_many(&mut batch, QUEUE_MAX) => if count == 0 {
-                batch.push(Command::Close(oneshot::channel().0));
+            count = commands.recv_many(&mut gathered.commands, QUEUE_MAX) => if count == 0 {
+                gathered.commands.push(Command::Close(oneshot::channel().0));
             },
-            () = tokio::time::sleep_until(due_at), if core.has_unsynced() => {}
+            () = tokio::time::sleep_until(wake_at), if waits || core.has_unsynced() => {}
         }
+        if gathered.may_wait(due_at) {
+            continue;
+        }
+        let batch = std::mem::replace(&mut gathered, Gathered::new()).commands;
         let is_due = Instant::now() >= due_at;
         let shown = Arc::clone(&status);
         let work = tokio::task::spawn_blocking(move || {
@@ -113,7 +161,7 @@ fn carry_out(core: &mut Core, command: Command, status: &Mutex<SpoolStatus>, don
         }
         Command::Offered(reply) => answer(reply, core.offered(), core, status),
         Command::Remove(object, reply) => {
-            core.shelf.remove(&object);
+            core.remove(&object);
             answer(reply, (), core, status);
         }
         Command::GiveUp(object, reply) => {

@@ -13,23 +13,25 @@
 //! - A call never panics and never ends the process for an error of the disk: readings stay in memory, at
 //!   most [`PENDING_MAX`], the oldest go first and are counted, and the next call tries again.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use tjern_readings::batch;
 use tjern_readings::clock::Clock;
 use tjern_readings::keys::Bounds;
 use tjern_readings::reading::Reading;
-use tjern_readings::sensor::{Epoch, SensorId};
+use tjern_readings::sensor::Epoch;
 
 use super::disk::Disk;
+use super::fresh::Fresh;
 use super::kept;
+use super::known_sensors::KnownSensors;
 use super::log::Log;
 use super::record;
 use super::sealed::{self, SealedKind, SealedObject};
 use super::shelf::Shelf;
-use super::{SpoolSettings, SpoolStatus};
+use super::{SpoolSettings, SpoolStatus, locked};
 
 /// The most readings that wait in memory while the disk refuses them.
 pub(crate) const PENDING_MAX: usize = 100_000;
@@ -37,12 +39,15 @@ pub(crate) const PENDING_MAX: usize = 100_000;
 /// So many unsynced readings are synced without waiting for `sync_every`.
 const SYNC_READINGS: usize = 10_000;
 
+/// Records are written together up to about so many bytes.
+const WRITE_BYTES: usize = 32 << 10;
+
 /// The most rows of a sealed batch: some megabytes at the very most, so that the file stays below
 /// [`batch::SIZE_MAX`], and memory stays small. Reached, a batch is sealed without waiting.
-pub(crate) const SEAL_ROWS: usize = 50_000;
+pub(crate) const SEAL_ROWS: usize = 20_000;
 
 /// The most readings that are kept in memory for sealing while sealing fails.
-pub(crate) const UNSEALED_MAX: usize = 4 * SEAL_ROWS;
+pub(crate) const UNSEALED_MAX: usize = 10 * SEAL_ROWS;
 
 /// A part of what is on disk and not yet sealed.
 #[derive(Debug, Clone, PartialEq)]
@@ -93,10 +98,14 @@ pub(crate) struct Core {
     /// The bounds of a batch whose file could not be finished. It may have got its name: the next attempt
     /// must make the same file.
     pub(crate) attempted: Option<Bounds>,
-    /// The newest time per sensor of what is on disk, or was.
-    pub(crate) newest: HashMap<SensorId, i64>,
+    /// The sensors and their newest times; shared with the spool's handles.
+    pub(crate) known: Arc<Mutex<KnownSensors>>,
+    /// What was sealed lately.
+    pub(crate) fresh: Fresh,
     /// The epoch must be finished before anything is written; these segments are the reason.
     pub(crate) finish_due: bool,
+    /// Former epochs of which the disk refused the word that they are finished, with their last numbers.
+    pub(crate) close_due: Vec<(Epoch, i64)>,
     pub(crate) damaged_segments: Vec<std::path::PathBuf>,
     /// A takeover whose folders are not yet as they should be.
     pub(crate) takeover_due: bool,
@@ -104,6 +113,8 @@ pub(crate) struct Core {
     pub(crate) sealing: Trouble,
     pub(crate) dropped_readings: u64,
     pub(crate) dropped_batches: u64,
+    /// Objects for which the lake has no place.
+    pub(crate) set_aside_objects: u64,
     pub(crate) torn_tails: u64,
     pub(crate) bad_records: u64,
 }
@@ -157,6 +168,16 @@ impl Core {
         self.shelf.offered(self.log.epoch, self.log.marked_to).cloned().collect()
     }
 
+    /// Takes an object away that the lake has. The last of an epoch that is still to be closed stays until the word of
+    /// that is on disk: after the next start nobody would know of the epoch any more.
+    pub(crate) fn remove(&mut self, object: &SealedObject) {
+        let is_due = self.close_due.iter().any(|(epoch, _)| *epoch == object.epoch);
+        if is_due && self.shelf.of(object.epoch).count() == 1 && self.close_due_epochs().is_err() {
+            return;
+        }
+        self.shelf.remove(object);
+    }
+
     /// Puts a gap in the place of a batch whose file is damaged.
     pub(crate) fn give_up(&mut self, object: &SealedObject) {
         if self.takeover_due {
@@ -179,12 +200,21 @@ impl Core {
         }
     }
 
-    /// Takes an object off the shelf once a copy is kept.
+    /// Takes an object off the shelf for which the lake has no place, once a copy is kept. Where none can be, the
+    /// file stays where it is and is not offered again by this run: nothing waits for it, and it is the first to go
+    /// when room is needed.
     pub(crate) fn set_aside(&mut self, object: &SealedObject) {
-        let kept = sealed::read(&*self.disk, object);
-        match kept.and_then(|bytes| kept::keep(&*self.disk, &self.kept_name(object), &bytes)) {
+        if !self.shelf.objects.contains(object) {
+            return;
+        }
+        self.set_aside_objects += 1;
+        let bytes = sealed::read(&*self.disk, object);
+        match bytes.and_then(|bytes| kept::keep(&*self.disk, &self.kept_name(object), &bytes)) {
             Ok(()) => self.shelf.remove(object),
-            Err(error) => self.sealing.begins(&error, "cannot keep a copy of a sealed object"),
+            Err(error) => {
+                tracing::error!(path = %object.path().display(), %error, "no copy of it can be kept: the file stays where it is, and the next start tries again");
+                self.shelf.withdraw(object);
+            }
         }
     }
 
@@ -214,6 +244,7 @@ impl Core {
             unsynced_readings: self.pending.len(),
             dropped_readings: self.dropped_readings,
             dropped_batches: self.dropped_batches,
+            set_aside_objects: self.set_aside_objects,
             torn_tails: self.torn_tails,
             bad_records: self.bad_records,
             in_trouble: self.in_trouble(),
@@ -246,17 +277,33 @@ impl Core {
             self.finish_epoch()?;
         }
         while self.written < self.pending.len() {
-            let first_seq = self.synced_seq + 1 + count(self.written);
-            let rest = &self.pending.make_contiguous()[self.written..];
-            let (taken, record) = record::encode_next(first_seq, rest, &self.log.places);
-            if self.log.has_room(record.len()) {
-                self.log.write(&record)?;
-                self.written += taken;
-            } else {
+            if self.write_records()? == 0 {
                 self.begin_segment()?;
             }
         }
         Ok(())
+    }
+
+    /// Writes as many records as one write takes and the segment has room for, and says how many readings they hold.
+    fn write_records(&mut self) -> io::Result<usize> {
+        let (mut records, mut taken) = (Vec::new(), 0);
+        let rest = &self.pending.make_contiguous()[self.written..];
+        let mut known = locked(&self.known);
+        while taken < rest.len() && records.len() < WRITE_BYTES {
+            let (whole, first_seq) = (records.len(), self.synced_seq + 1 + count(self.written + taken));
+            let more = record::encode_next(&mut records, first_seq, &rest[taken..], &mut known);
+            if !self.log.has_room(records.len()) {
+                records.truncate(whole);
+                break;
+            }
+            taken += more;
+        }
+        drop(known);
+        if taken > 0 {
+            self.log.write(&records)?;
+            self.written += taken;
+        }
+        Ok(taken)
     }
 
     /// Syncs what was written; from then on it counts.
@@ -273,8 +320,9 @@ impl Core {
             self.unsealed.push_back(Piece::Readings { first_seq, readings: Vec::new() });
         }
         let Some(Piece::Readings { readings, .. }) = self.unsealed.back_mut() else { return Ok(()) };
+        let mut known = locked(&self.known);
         for reading in synced {
-            note_newest(&mut self.newest, &reading);
+            known.note_synced(&reading.sensor, reading.time_us);
             readings.push(reading);
         }
         Ok(())
@@ -292,10 +340,11 @@ impl Core {
         // The next segment says what is sealed, which frees those that hold nothing else: for that the bound may
         // be passed for a moment.
         let freed = self.log.freed_by_next(self.synced_seq, self.sealed_to);
-        if !self.make_room(self.log.segment_bytes, freed)? && self.log.marked_to == self.sealed_to {
+        let length = self.log.next_length(&locked(&self.known));
+        if !self.make_room(length, freed)? && self.log.marked_to == self.sealed_to {
             return Err(io::Error::new(io::ErrorKind::StorageFull, "the spool has reached its `max_bytes`"));
         }
-        self.log.begin_segment(self.synced_seq + 1, self.sealed_to, &self.newest)?;
+        self.log.begin_segment(self.synced_seq + 1, self.sealed_to, &mut locked(&self.known))?;
         self.log.remove_sealed();
         Ok(())
     }
@@ -303,6 +352,14 @@ impl Core {
     /// Drops the oldest sealed batches until so many bytes fit once others are freed. Says whether they do.
     fn make_room(&mut self, bytes: u64, freed: u64) -> io::Result<bool> {
         while self.log.bytes() - freed + self.shelf.bytes() + bytes > self.settings.max_bytes {
+            if let Some(withdrawn) = self.shelf.drop_withdrawn()? {
+                self.dropped_batches += u64::from(withdrawn.kind == SealedKind::Batch);
+                if withdrawn.kind == SealedKind::Batch {
+                    self.dropped_readings += withdrawn.bounds.count().unsigned_abs();
+                }
+                tracing::error!(path = %withdrawn.path().display(), "the spool is full: what the lake has no place for was dropped");
+                continue;
+            }
             let is_batch = |object: &&SealedObject| object.kind == SealedKind::Batch;
             let oldest = self.shelf.offered(self.log.epoch, self.log.marked_to).find(is_batch).cloned();
             let Some(batch) = oldest else { return Ok(false) };
@@ -324,6 +381,7 @@ impl Core {
 
     pub(crate) fn seal_synced(&mut self) -> bool {
         let result = self.complete_renewal().and_then(|()| self.seal_pieces()).and_then(|()| self.mark());
+        let result = result.and_then(|()| self.close_due_epochs());
         match &result {
             Ok(()) => self.sealing.ends("the spool seals again"),
             Err(error) => self.sealing.begins(error, "the spool cannot seal a batch"),
@@ -373,6 +431,7 @@ impl Core {
         let bounds = Bounds { first: first_seq, last: first_seq + count(rows) - 1 };
         self.attempted = Some(bounds);
         self.shelf.add(self.log.epoch, bounds, SealedKind::Batch, &bytes)?;
+        self.fresh.add(self.log.epoch, bounds, &bytes, &readings[..rows]);
         self.attempted = None;
         self.sealed_to = bounds.last;
         Ok(rows)
@@ -419,13 +478,6 @@ fn encode_within(
             return Ok((rows, bytes.to_vec()));
         }
         rows /= 2;
-    }
-}
-
-pub(crate) fn note_newest(newest: &mut HashMap<SensorId, i64>, reading: &Reading) {
-    match newest.get_mut(&reading.sensor) {
-        Some(time_us) => *time_us = reading.time_us.max(*time_us),
-        None => drop(newest.insert(reading.sensor.clone(), reading.time_us)),
     }
 }
 

@@ -7,7 +7,6 @@
 //!   the next, which begins with the first number that was not synced. Numbers of a segment from the
 //!   next segment's first number on do not count.
 
-use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,8 +14,12 @@ use std::sync::Arc;
 use tjern_readings::sensor::{Epoch, SensorId};
 
 use super::disk::Disk;
-use super::record::{self, Places, SENSORS_MAX, SNAPSHOT_MAX};
+use super::known_sensors::KnownSensors;
+use super::record::{self, SENSORS_MAX, SNAPSHOT_MAX};
 use super::segment::{Header, Segment};
+
+/// A segment has room for at least so many times what it begins with.
+const SNAPSHOTS: u64 = 4;
 
 /// A segment that is no longer written.
 #[derive(Debug)]
@@ -36,16 +39,14 @@ pub(crate) struct Log {
     pub(crate) replaced: Option<Epoch>,
     /// The generation of the newest segment.
     pub(crate) generation: u64,
-    /// How long a segment is made.
-    pub(crate) segment_bytes: u64,
+    /// How long a segment is made where that is enough, and how long at most.
+    pub(crate) segment_bytes: [u64; 2],
     /// The segments on disk say that every number up to this one is sealed.
     pub(crate) marked_to: i64,
     /// An epoch's first segment failed after it may have got its name: until a newer one is on disk, nobody
     /// knows which epoch the next start finds.
     pub(crate) undecided: bool,
     pub(crate) active: Option<Segment>,
-    /// Where the sensors stand in the list of the segment that is written.
-    pub(crate) places: Places,
     pub(crate) old: Vec<OldSegment>,
 }
 
@@ -63,14 +64,20 @@ impl Log {
         old.chain(active).sum()
     }
 
+    /// How long the next segment is made: so long that what it begins with, the names of all sensors, is a small part.
+    pub(crate) fn next_length(&self, known: &KnownSensors) -> u64 {
+        let [least, most] = self.segment_bytes;
+        (SNAPSHOTS * known.snapshot_bytes() as u64).clamp(least, most)
+    }
+
     /// Whether a record of so many bytes fits into the segment that is written.
     pub(crate) fn has_room(&self, bytes: usize) -> bool {
         self.active.as_ref().is_some_and(|segment| segment.has_room(bytes))
     }
 
-    /// Writes a record that fits.
-    pub(crate) fn write(&mut self, record: &[u8]) -> io::Result<()> {
-        self.active.as_mut().ok_or_else(no_segment)?.write(record)
+    /// Writes records that fit.
+    pub(crate) fn write(&mut self, records: &[u8]) -> io::Result<()> {
+        self.active.as_mut().ok_or_else(no_segment)?.write(records)
     }
 
     /// Makes what was written durable.
@@ -86,21 +93,17 @@ impl Log {
     }
 
     /// Begins the next segment of the epoch. Everything written before must be synced.
-    pub(crate) fn begin_segment(
-        &mut self,
-        first_seq: i64,
-        sealed_to: i64,
-        newest: &HashMap<SensorId, i64>,
-    ) -> io::Result<()> {
+    pub(crate) fn begin_segment(&mut self, first_seq: i64, sealed_to: i64, known: &mut KnownSensors) -> io::Result<()> {
         self.leave(first_seq - 1);
         self.generation += 1;
         let Self { epoch, generation, replaced, .. } = *self;
         let header = Header { epoch, first_seq, generation, sealed_to, replaced };
-        let (records, places) = snapshot(first_seq, newest);
-        let segment = Segment::create(&*self.disk, &header, &records, self.segment_bytes)?;
+        let (length, (records, sensors)) = (self.next_length(known), snapshot(first_seq, known));
+        let segment = Segment::create(&*self.disk, &header, &records, length)?;
         // One of this name held nothing that was acknowledged, and has just been replaced.
         self.old.retain(|old| old.path != segment.path);
-        (self.active, self.places) = (Some(segment), places);
+        self.active = Some(segment);
+        known.list(&sensors);
         self.marked_to = sealed_to;
         self.undecided = false;
         Ok(())
@@ -112,11 +115,11 @@ impl Log {
         epoch: Epoch,
         replaced: Option<Epoch>,
         sealed_to: i64,
-        newest: &HashMap<SensorId, i64>,
+        known: &mut KnownSensors,
     ) -> io::Result<()> {
         let former = (self.epoch, self.replaced);
         (self.epoch, self.replaced) = (epoch, replaced);
-        if let Err(error) = self.begin_segment(sealed_to + 1, sealed_to, newest) {
+        if let Err(error) = self.begin_segment(sealed_to + 1, sealed_to, known) {
             (self.epoch, self.replaced) = former;
             self.undecided = true;
             return Err(error);
@@ -162,8 +165,8 @@ fn no_segment() -> io::Error {
 
 /// What the log knows, as records for the start of a segment: the newest times, then the list of its sensors,
 /// twice, so that a bad sector does not cost the names of what follows.
-fn snapshot(first_seq: i64, newest: &HashMap<SensorId, i64>) -> (Vec<u8>, Places) {
-    let mut entries: Vec<_> = newest.iter().map(|(sensor, time_us)| (sensor.clone(), *time_us)).collect();
+fn snapshot(first_seq: i64, known: &KnownSensors) -> (Vec<u8>, Vec<SensorId>) {
+    let mut entries: Vec<_> = known.synced().map(|(sensor, time_us)| (sensor.clone(), time_us)).collect();
     entries.sort();
     let mut records = Vec::new();
     for chunk in entries.chunks(SNAPSHOT_MAX) {
@@ -175,6 +178,5 @@ fn snapshot(first_seq: i64, newest: &HashMap<SensorId, i64>) -> (Vec<u8>, Places
             records.extend(record::encode_sensors(first_seq, first, chunk));
         }
     }
-    let places = record::places(&sensors);
-    (records, places)
+    (records, sensors)
 }

@@ -7,10 +7,10 @@
 //! Little endian. The CRC covers length, first seq and payload. A record is whole in itself: it can be
 //! read without any other. `docs/spool-format.md` draws each kind byte by byte.
 
-use std::collections::HashMap;
-
 use tjern_readings::reading::{Quality, Reading};
 use tjern_readings::sensor::SensorId;
+
+use super::known_sensors::KnownSensors;
 
 /// Bytes before a record's payload.
 pub(crate) const FRAME_BYTES: usize = 16;
@@ -66,8 +66,12 @@ pub(crate) struct Indexed {
     pub(crate) value: f64,
 }
 
-/// The places of a segment's sensors in its list.
-pub(crate) type Places = HashMap<SensorId, u16>;
+impl Indexed {
+    /// The reading with its sensor's name.
+    pub(crate) fn named(self, sensor: SensorId) -> Reading {
+        Reading::of(sensor, self.time_us, self.value)
+    }
+}
 
 impl Record {
     /// How many numbers the record takes.
@@ -108,11 +112,6 @@ pub(crate) fn encode_sealed(first_seq: i64, sealed_to: i64) -> Vec<u8> {
     frame(first_seq, &payload)
 }
 
-/// The places of sensors in a list of them.
-pub(crate) fn places(sensors: &[SensorId]) -> Places {
-    sensors.iter().cloned().zip(0..=u16::MAX).collect()
-}
-
 /// The bytes of a part of a segment's list of sensors.
 pub(crate) fn encode_sensors(first_seq: i64, first_place: u16, sensors: &[SensorId]) -> Vec<u8> {
     let mut payload = vec![KIND_SENSORS];
@@ -122,39 +121,54 @@ pub(crate) fn encode_sensors(first_seq: i64, first_place: u16, sensors: &[Sensor
     frame(first_seq, &payload)
 }
 
-/// The bytes of one record of the first of these readings, and how many it takes: those that can be told by
-/// places, or those that cannot.
-pub(crate) fn encode_next(first_seq: i64, readings: &[Reading], places: &Places) -> (usize, Vec<u8>) {
+/// Adds the bytes of one record of the first of these readings, and says how many it takes: those that can be told
+/// by places, or those that cannot.
+pub(crate) fn encode_next(
+    records: &mut Vec<u8>,
+    first_seq: i64,
+    readings: &[Reading],
+    known: &mut KnownSensors,
+) -> usize {
     let readings = &readings[..readings.len().min(READINGS_MAX)];
-    let indexed: Vec<Indexed> = readings.iter().map_while(|reading| indexed(reading, places)).collect();
-    if !indexed.is_empty() {
-        return (indexed.len(), encode_indexed(first_seq, &indexed));
+    let mut count = 0;
+    add_frame(records, first_seq, |payload| count = put_indexed(payload, readings, known));
+    if count == 0 {
+        count = readings.iter().take_while(|reading| place(reading, known).is_none()).count();
+        records.extend(encode_readings(first_seq, readings[..count].iter()));
     }
-    let count = readings.iter().take_while(|reading| self::indexed(reading, places).is_none()).count();
-    (count, encode_readings(first_seq, readings[..count].iter()))
+    count
 }
 
-/// The reading by its sensor's place, where that says all of it.
-fn indexed(reading: &Reading, places: &Places) -> Option<Indexed> {
-    let value = reading.value?;
-    let plain = Reading::of(reading.sensor.clone(), reading.time_us, value);
-    let is_plain = plain == *reading;
-    let sensor = *places.get(&reading.sensor).filter(|_| is_plain)?;
-    Some(Indexed { sensor, time_us: reading.time_us, value })
+/// The place of a reading's sensor, where that, time and value say all of it.
+fn place(reading: &Reading, known: &mut KnownSensors) -> Option<u16> {
+    let Reading { sensor, time_us: _, value, quality, cause, lag_ms } = reading;
+    let is_plain =
+        value.is_some_and(f64::is_finite) && *quality == Quality::NotEvaluated && cause.is_none() && lag_ms.is_none();
+    if is_plain { known.listed(sensor) } else { None }
 }
 
-fn encode_indexed(first_seq: i64, readings: &[Indexed]) -> Vec<u8> {
-    let mut payload = vec![KIND_INDEXED];
-    put_count(&mut payload, readings.len());
+/// Puts the first readings that can be told by places, and says how many; nothing where that is none.
+fn put_indexed(payload: &mut Vec<u8>, readings: &[Reading], known: &mut KnownSensors) -> usize {
+    let begin = payload.len();
+    payload.push(KIND_INDEXED);
+    put_count(payload, 0);
     let (mut time_us, mut sensor) = (readings.first().map_or(0, |reading| reading.time_us), 0);
     payload.extend_from_slice(&time_us.to_le_bytes());
+    let mut count = 0;
     for reading in readings {
-        put_difference(&mut payload, i64::from(reading.sensor).wrapping_sub(sensor));
-        put_difference(&mut payload, reading.time_us.wrapping_sub(time_us));
-        payload.extend_from_slice(&reading.value.to_bits().to_le_bytes());
-        (time_us, sensor) = (reading.time_us, i64::from(reading.sensor));
+        let (Some(place), Some(value)) = (place(reading, known), reading.value) else { break };
+        put_difference(payload, i64::from(place).wrapping_sub(sensor));
+        put_difference(payload, reading.time_us.wrapping_sub(time_us));
+        payload.extend_from_slice(&value.to_bits().to_le_bytes());
+        (time_us, sensor) = (reading.time_us, i64::from(place));
+        count += 1;
     }
-    frame(first_seq, &payload)
+    if count == 0 {
+        payload.truncate(begin);
+    } else {
+        payload[begin + 1..begin + 3].copy_from_slice(&count_bytes(count));
+    }
+    count
 }
 
 /// Zigzag, then seven bits a byte, the lowest first, with the eighth set where more follow.
@@ -168,14 +182,25 @@ fn put_difference(payload: &mut Vec<u8>, difference: i64) {
 }
 
 fn frame(first_seq: i64, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(FRAME_BYTES + payload.len());
+    add_frame(&mut bytes, first_seq, |bytes| bytes.extend_from_slice(payload));
+    bytes
+}
+
+/// Adds a record whose payload is put behind its frame; none where nothing is put.
+fn add_frame(records: &mut Vec<u8>, first_seq: i64, put: impl FnOnce(&mut Vec<u8>)) {
+    let begin = records.len();
+    records.resize(begin + FRAME_BYTES, 0);
+    put(records);
+    if records.len() == begin + FRAME_BYTES {
+        return records.truncate(begin);
+    }
+    let (frame, payload) = records[begin..].split_at_mut(FRAME_BYTES);
     let length = u32::try_from(payload.len()).expect("a payload is at most PAYLOAD_MAX").to_le_bytes();
     let seq = first_seq.to_le_bytes();
-    let mut bytes = Vec::with_capacity(FRAME_BYTES + payload.len());
-    bytes.extend_from_slice(&length);
-    bytes.extend_from_slice(&checksum(&length, &seq, payload).to_le_bytes());
-    bytes.extend_from_slice(&seq);
-    bytes.extend_from_slice(payload);
-    bytes
+    frame[..4].copy_from_slice(&length);
+    frame[4..8].copy_from_slice(&checksum(&length, &seq, payload).to_le_bytes());
+    frame[8..].copy_from_slice(&seq);
 }
 
 fn checksum(length: &[u8], seq: &[u8], payload: &[u8]) -> u32 {
@@ -183,8 +208,11 @@ fn checksum(length: &[u8], seq: &[u8], payload: &[u8]) -> u32 {
 }
 
 fn put_count(payload: &mut Vec<u8>, count: usize) {
-    let count = u16::try_from(count).expect("a record has at most READINGS_MAX entries");
-    payload.extend_from_slice(&count.to_le_bytes());
+    payload.extend_from_slice(&count_bytes(count));
+}
+
+fn count_bytes(count: usize) -> [u8; 2] {
+    u16::try_from(count).expect("a record has at most READINGS_MAX entries").to_le_bytes()
 }
 
 fn put_text(payload: &mut Vec<u8>, text: &str) {
@@ -306,13 +334,15 @@ impl<'a> Rest<'a> {
     fn indexed(&mut self) -> Option<Vec<Indexed>> {
         let count = u16::from_le_bytes(self.take()?);
         let (mut time_us, mut sensor) = (i64::from_le_bytes(self.take()?), 0_i64);
-        let mut next = || {
+        // A reading takes ten bytes at least: a count that lies asks for no more memory than that.
+        let mut found = Vec::with_capacity(usize::from(count).min(self.0.len() / 10));
+        for _ in 0..count {
             sensor = sensor.checked_add(self.difference()?)?;
             time_us = time_us.wrapping_add(self.difference()?);
             let value = f64::from_bits(u64::from_le_bytes(self.take()?));
-            Some(Indexed { sensor: u16::try_from(sensor).ok()?, time_us, value })
-        };
-        (0..count).map(|_| next()).collect()
+            found.push(Indexed { sensor: u16::try_from(sensor).ok()?, time_us, value });
+        }
+        Some(found)
     }
 
     fn reading(&mut self) -> Option<Reading> {
@@ -328,11 +358,18 @@ impl<'a> Rest<'a> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use proptest::prelude::*;
     use tjern_readings::reading::Cause;
 
     use super::*;
+
+    /// What is known where a segment has this list.
+    pub(in crate::spool) fn listed(sensors: &[SensorId]) -> KnownSensors {
+        let mut known = KnownSensors::default();
+        known.list(sensors);
+        known
+    }
 
     fn reading() -> impl Strategy<Value = Reading> {
         let sensor = "[a-z0-9][a-z0-9_-]{0,30}(/[a-z0-9][a-z0-9_-]{0,30}){1,4}";
@@ -389,7 +426,8 @@ mod tests {
             (0..300).map(|number| format!("mast/number-{number}").parse().expect("valid")).collect();
         let at = |place: usize, time_us, value| Reading::of(names[place].clone(), time_us, value);
         let some = [at(299, i64::MIN, 1.5), at(0, i64::MAX, -0.0), at(1, 0, f64::MAX), at(1, -1, 5e-324)];
-        let (count, bytes) = encode_next(9, &some, &places(&names));
+        let mut bytes = Vec::new();
+        let count = encode_next(&mut bytes, 9, &some, &mut listed(&names));
         let Some(Record::Indexed(found)) = decode(&bytes).expect("whole").record else { panic!("by place") };
         let back: Vec<_> =
             found.iter().map(|reading| at(reading.sensor.into(), reading.time_us, reading.value)).collect();
@@ -412,10 +450,11 @@ mod tests {
             Reading::of("mast/other".parse().expect("valid"), 3, 1.0),
             plain,
         ];
-        let places = places(&[listed]);
-        let counts = [0, 1, 4].map(|from| encode_next(1, &some[from..], &places).0);
+        let mut known = self::listed(&[listed]);
+        let counts = [0, 1, 4].map(|from| encode_next(&mut Vec::new(), 1, &some[from..], &mut known));
         assert_eq!(counts, [1, 3, 1]);
-        let (_, bytes) = encode_next(2, &some[1..], &places);
+        let mut bytes = Vec::new();
+        encode_next(&mut bytes, 2, &some[1..], &mut known);
         assert_eq!(decode(&bytes).expect("whole").record, Some(Record::Readings(some[1..4].to_vec())));
     }
 

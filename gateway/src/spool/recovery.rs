@@ -19,7 +19,7 @@
 //! | sealed files of the epoch that was replaced | removed: their readings were renumbered |
 //! | sealed files of any other epoch | offered to the lake as they are, then the word that it is finished |
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,19 +28,20 @@ use tjern_readings::batch::SIZE_MAX;
 use tjern_readings::clock::Clock;
 use tjern_readings::keys::Bounds;
 use tjern_readings::reading::Reading;
-use tjern_readings::sensor::{Epoch, SensorId};
+use tjern_readings::sensor::Epoch;
 
-use super::SpoolSettings;
-use super::core::{Core, PENDING_MAX, Piece, Trouble, UNSEALED_MAX, count, note_newest};
+use super::core::{Core, PENDING_MAX, Piece, Trouble, UNSEALED_MAX, count};
 use super::disk::Disk;
+use super::fresh::Fresh;
 use super::kept;
 use super::log::{Log, OldSegment};
 use super::record::Record;
 use super::salvage::Salvaged;
 use super::sealed::{self, SealedKind, SealedObject};
-use super::segment::{Header, SEGMENT_BYTES};
+use super::segment::{Contents, Header, SEGMENT_BYTES};
 use super::shelf::Shelf;
 use super::survey::{self, Found};
+use super::{SpoolSettings, locked};
 
 /// A spool is never bounded to less: a few segments and batches must fit.
 pub(crate) const MAX_BYTES_LEAST: u64 = 1 << 20;
@@ -151,15 +152,19 @@ fn empty(
         epoch,
         replaced: newest_header.and_then(|header| header.replaced),
         generation: newest_header.map_or(0, |header| header.generation),
-        segment_bytes: (settings.max_bytes / 16).min(SEGMENT_BYTES),
+        segment_bytes: [(settings.max_bytes / 16).min(SEGMENT_BYTES), settings.max_bytes / 16],
         marked_to: 0,
         undecided: false,
         active: None,
-        places: HashMap::new(),
         old: Vec::new(),
     };
     Core {
-        shelf: Shelf { disk: Arc::clone(&disk), objects: VecDeque::new(), half_dropped: Vec::new() },
+        shelf: Shelf {
+            disk: Arc::clone(&disk),
+            objects: VecDeque::new(),
+            half_dropped: Vec::new(),
+            withdrawn: Vec::new(),
+        },
         disk,
         settings,
         clock,
@@ -172,7 +177,8 @@ fn empty(
         sealed_to: 0,
         batch_bytes: SIZE_MAX,
         attempted: None,
-        newest: HashMap::new(),
+        known: Arc::default(),
+        fresh: Fresh::default(),
         finish_due: false,
         damaged_segments: Vec::new(),
         takeover_due: false,
@@ -180,6 +186,8 @@ fn empty(
         sealing: Trouble::default(),
         dropped_readings: 0,
         dropped_batches: 0,
+        set_aside_objects: 0,
+        close_due: Vec::new(),
         torn_tails: 0,
         bad_records: 0,
     }
@@ -225,66 +233,94 @@ impl Core {
         self.shelf.objects.extend(objects.into_iter().filter(|object| object.kind != SealedKind::Closed));
     }
 
-    /// Takes what the segments of the newest one's epoch hold.
+    /// Takes what the segments of the newest one's epoch hold: first what they say is sealed, then what is past it.
     fn take_segments(&mut self, segments: Vec<(Header, Found)>) {
         let firsts: Vec<i64> = segments.iter().map(|(header, _)| header.first_seq).collect();
-        let mut records = Vec::new();
-        for (index, (header, found)) in segments.into_iter().enumerate() {
-            // Numbers from the next segment's first on were written anew there.
-            let end = firsts[index + 1..].iter().copied().min().unwrap_or(i64::MAX);
-            records.push((header.first_seq, Vec::new()));
-            self.sealed_to = self.sealed_to.max(header.sealed_to);
-            self.log.old.push(OldSegment { path: found.path.clone(), length: found.length, last_seq: end - 1 });
-            self.take_segment(found, end, &mut records);
+        // Numbers from the next segment's first on were written anew there.
+        let end = |index: usize| firsts[index + 1..].iter().copied().min().unwrap_or(i64::MAX);
+        for (index, (header, found)) in segments.iter().enumerate() {
+            let marks = found.contents.records.iter().filter_map(|(_, record)| match record {
+                Record::Sealed(sealed_to) if *sealed_to < end(index) => Some(*sealed_to),
+                _ => None,
+            });
+            self.sealed_to = marks.chain([header.sealed_to]).fold(self.sealed_to, i64::max);
+            let (path, length) = (found.path.clone(), found.length);
+            self.log.old.push(OldSegment { path, length, last_seq: end(index) - 1 });
+            self.bad_records += found.contents.bad_records;
+            self.torn_tails += u64::from(found.contents.torn_tail.is_some());
         }
         self.synced_seq = self.sealed_to;
-        self.take_records(records);
+        for (index, (header, found)) in segments.into_iter().enumerate() {
+            self.cover_to(header.first_seq - 1);
+            self.take_segment(found.contents, end(index));
+        }
         if let Some(newest) = self.log.old.last_mut() {
             newest.last_seq = self.synced_seq;
         }
     }
 
-    /// Takes one segment's readings with numbers below `end`.
-    fn take_segment(&mut self, found: Found, end: i64, records: &mut Vec<(i64, Vec<Reading>)>) {
-        self.bad_records += found.contents.bad_records;
-        self.torn_tails += u64::from(found.contents.torn_tail.is_some());
-        for (first_seq, record) in found.contents.records {
+    /// Takes one segment's readings with numbers below `end`. A sensor's newest time is looked for by its place in the
+    /// segment's list, and not by its name: names are compared once a segment, and not once a reading.
+    fn take_segment(&mut self, contents: Contents, end: i64) {
+        let Contents { records, sensors, .. } = contents;
+        let name =
+            |place: u16| sensors[usize::from(place)].clone().expect("a record whose names are missing is damaged");
+        let mut newest: Vec<Option<i64>> = vec![None; sensors.len()];
+        for (first_seq, record) in records {
+            let most = usize::try_from(end.saturating_sub(first_seq)).unwrap_or(0);
             match record {
-                // Left-overs of what was not synced here, and written anew in the next segment.
-                Record::Readings(_) if first_seq >= end => {}
+                // Left-overs of what was not synced here, and written anew in the next segment, are past `most`.
                 Record::Readings(mut readings) => {
-                    readings.truncate(usize::try_from(end.saturating_sub(first_seq)).unwrap_or(0));
-                    readings.iter().for_each(|reading| note_newest(&mut self.newest, reading));
-                    records.push((first_seq, readings));
+                    readings.truncate(most);
+                    let mut known = locked(&self.known);
+                    readings.iter().for_each(|reading| known.note_synced(&reading.sensor, reading.time_us));
+                    drop(known);
+                    self.take_readings(first_seq, readings.into_iter());
                 }
-                Record::Newest(entries) => entries.into_iter().for_each(|entry| self.note_snapshot(entry)),
-                Record::Sealed(sealed_to) if sealed_to < end => self.sealed_to = sealed_to.max(self.sealed_to),
-                // The records behind the list have the names already.
-                Record::Sealed(_) | Record::Sensors(..) | Record::Indexed(_) => {}
+                Record::Indexed(mut readings) => {
+                    readings.truncate(most);
+                    for reading in &readings {
+                        let newest = &mut newest[usize::from(reading.sensor)];
+                        *newest = (*newest).max(Some(reading.time_us));
+                    }
+                    self.take_readings(
+                        first_seq,
+                        readings.into_iter().map(|reading| reading.named(name(reading.sensor))),
+                    );
+                }
+                Record::Newest(entries) => {
+                    let mut known = locked(&self.known);
+                    entries.iter().for_each(|(sensor, time_us)| known.note_synced(sensor, *time_us));
+                }
+                Record::Sealed(_) | Record::Sensors(..) => {}
+            }
+        }
+        let mut known = locked(&self.known);
+        for (sensor, time_us) in sensors.iter().zip(newest) {
+            if let (Some(sensor), Some(time_us)) = (sensor, time_us) {
+                known.note_synced(sensor, time_us);
             }
         }
     }
 
-    fn note_snapshot(&mut self, (sensor, time_us): (SensorId, i64)) {
-        let newest = self.newest.entry(sensor).or_insert(time_us);
-        *newest = time_us.max(*newest);
-    }
-
-    /// Takes readings past what is sealed, in the order of their numbers; a hole becomes a gap.
-    fn take_records(&mut self, records: Vec<(i64, Vec<Reading>)>) {
-        for (first_seq, mut readings) in records {
-            self.cover_to(first_seq - 1);
-            let known = (self.synced_seq + 1).saturating_sub(first_seq);
-            readings.drain(..usize::try_from(known).unwrap_or(0).min(readings.len()));
-            if readings.is_empty() {
-                continue;
-            }
-            let first_seq = self.synced_seq + 1;
-            self.synced_seq += count(readings.len());
-            match self.unsealed.back_mut() {
-                Some(Piece::Readings { readings: before, .. }) => before.append(&mut readings),
-                _ => self.unsealed.push_back(Piece::Readings { first_seq, readings }),
-            }
+    /// Takes a record's readings past what is sealed, or known from another segment; a hole before them becomes a gap.
+    fn take_readings(&mut self, first_seq: i64, readings: impl ExactSizeIterator<Item = Reading>) {
+        if readings.len() == 0 {
+            return;
+        }
+        self.cover_to(first_seq - 1);
+        let known = usize::try_from((self.synced_seq + 1).saturating_sub(first_seq)).unwrap_or(0);
+        let taken = readings.len().saturating_sub(known);
+        if taken == 0 {
+            return;
+        }
+        let first_seq = self.synced_seq + 1;
+        self.synced_seq += count(taken);
+        if !matches!(self.unsealed.back(), Some(Piece::Readings { .. })) {
+            self.unsealed.push_back(Piece::Readings { first_seq, readings: Vec::new() });
+        }
+        if let Some(Piece::Readings { readings: before, .. }) = self.unsealed.back_mut() {
+            before.extend(readings.skip(known));
         }
     }
 
@@ -321,7 +357,9 @@ impl Core {
         former.retain(|epoch| *epoch != self.log.epoch);
         for epoch in former {
             if let Err(error) = self.close_epoch(epoch) {
-                tracing::warn!(%epoch, %error, "cannot write that an epoch is finished; the next start tries again");
+                tracing::warn!(%epoch, %error, "cannot write that an epoch is finished; this is tried again");
+                let last = self.shelf.last_of(epoch);
+                self.close_due.extend(last.map(|last| (epoch, last)));
             }
         }
     }
@@ -329,7 +367,8 @@ impl Core {
     /// Begins the segment that this run writes to. Where the disk refuses it, the spool starts without, and
     /// tries again. What waits for sealing is sealed later, so that polling begins at once.
     fn begin_after_recovery(&mut self) {
-        let fits = self.log.bytes() + self.log.segment_bytes <= self.settings.max_bytes;
+        let length = self.log.next_length(&locked(&self.known));
+        let fits = self.log.bytes() + length <= self.settings.max_bytes;
         if !fits || self.unsealed_rows() >= UNSEALED_MAX {
             self.seal_synced();
         }

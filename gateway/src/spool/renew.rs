@@ -24,6 +24,7 @@ use tjern_readings::reading::Reading;
 use tjern_readings::sensor::Epoch;
 
 use super::core::{Core, count, encode};
+use super::locked;
 use super::sealed::{self, SealedKind, SealedObject};
 
 impl Core {
@@ -56,7 +57,7 @@ impl Core {
             renewed.extend(self.renumber(object, (epoch, last + 1), &folder, landed)?);
         }
         let last = renewed.last().map_or(0, |object| object.bounds.last);
-        self.log.begin_epoch(epoch, Some(former), last, &self.newest)?;
+        self.log.begin_epoch(epoch, Some(former), last, &mut locked(&self.known))?;
         tracing::warn!(%former, %epoch, objects = renewed.len(), "the spool began a new epoch; what was not sent has new numbers");
         (self.synced_seq, self.sealed_to) = (last, last);
         self.takeover_due = true;
@@ -123,7 +124,7 @@ impl Core {
         self.seal_pieces()?;
         let former = self.log.epoch;
         self.close_epoch(former)?;
-        self.log.begin_epoch(Epoch::random(), None, 0, &self.newest)?;
+        self.log.begin_epoch(Epoch::random(), None, 0, &mut locked(&self.known))?;
         tracing::warn!(%former, epoch = %self.log.epoch, "the spool began a new epoch after damage");
         (self.synced_seq, self.sealed_to) = (0, 0);
         self.finish_due = false;
@@ -138,7 +139,7 @@ impl Core {
             return false;
         }
         let (former, last) = (self.log.epoch, self.sealed_to);
-        if let Err(error) = self.log.begin_epoch(Epoch::random(), None, 0, &self.newest) {
+        if let Err(error) = self.log.begin_epoch(Epoch::random(), None, 0, &mut locked(&self.known)) {
             self.sealing.begins(&error, "the spool cannot begin a new epoch");
             return false;
         }
@@ -147,19 +148,28 @@ impl Core {
         if last > 0
             && let Err(error) = self.close_epoch_at(former, last)
         {
-            tracing::warn!(epoch = %former, %error, "cannot write that an epoch is finished; the next start tries again");
+            tracing::warn!(epoch = %former, %error, "cannot write that an epoch is finished; this is tried again");
+            self.close_due.push((former, last));
         }
         true
     }
 
     /// Writes the word that an epoch is finished, where the shelf has anything of it.
     pub(crate) fn close_epoch(&mut self, epoch: Epoch) -> io::Result<()> {
-        let of_epoch = || self.shelf.objects.iter().filter(|object| object.epoch == epoch);
-        let Some(last) = of_epoch().map(|object| object.bounds.last).max() else { return Ok(()) };
-        if of_epoch().any(|object| object.kind == SealedKind::Closed) {
+        let Some(last) = self.shelf.last_of(epoch) else { return Ok(()) };
+        if self.shelf.of(epoch).any(|object| object.kind == SealedKind::Closed) {
             return Ok(());
         }
         self.close_epoch_at(epoch, last)
+    }
+
+    /// Writes the words that are still due; what was written is due no longer, also where a later one fails.
+    pub(crate) fn close_due_epochs(&mut self) -> io::Result<()> {
+        while let Some(&(epoch, last)) = self.close_due.first() {
+            self.close_epoch_at(epoch, last)?;
+            self.close_due.remove(0);
+        }
+        Ok(())
     }
 
     fn close_epoch_at(&mut self, epoch: Epoch, last: i64) -> io::Result<()> {

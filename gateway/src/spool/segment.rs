@@ -4,16 +4,14 @@
 //! a damaged record. [`Segment`] writes; it never writes at the same place twice, so that nothing that
 //! was synced is ever in the way of what comes. After an error a segment is left for good.
 
-use std::collections::HashMap;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use tjern_readings::reading::Reading;
 use tjern_readings::sensor::{Epoch, SensorId};
 
 use super::disk::{BLOCK_BYTES, Disk, DiskFile};
-use super::record::{self, Found, Indexed, Record};
+use super::record::{self, Found, Record};
 
 /// The version of the format that is written. Every version from 1 on is read.
 pub(crate) const FORMAT_VERSION: u32 = 1;
@@ -21,7 +19,7 @@ pub(crate) const FORMAT_VERSION: u32 = 1;
 /// Where records begin: a block of its own for the header, so that no later write touches it.
 pub(crate) const RECORDS_AT: usize = 4096;
 
-/// The length of a segment where the spool's bound leaves room for it.
+/// The length of a segment, where the spool's bound leaves room for it and few sensors are to be named in it.
 pub(crate) const SEGMENT_BYTES: u64 = 1 << 20;
 
 const MAGIC: &[u8; 8] = b"TJERNSPL";
@@ -96,6 +94,8 @@ pub(crate) fn file_name(first_seq: i64) -> String {
 pub(crate) struct Contents {
     /// The whole records, with their first numbers, in the order of the file.
     pub(crate) records: Vec<(i64, Record)>,
+    /// The segment's list of sensors, by their places: each place that a record tells of is there.
+    pub(crate) sensors: Vec<Option<SensorId>>,
     /// Damaged records that were stepped over, and whole ones of an unknown kind.
     pub(crate) bad_records: u64,
     /// Where they lie.
@@ -109,6 +109,35 @@ impl Contents {
         self.bad_records += 1;
         self.damaged.push(range);
     }
+
+    /// Takes a part of the list in. What stands at a place already stays: the list is written twice, alike.
+    fn list(&mut self, first: u16, names: &[SensorId]) {
+        let (first, end) = (usize::from(first), usize::from(first) + names.len());
+        self.sensors.resize(self.sensors.len().max(end), None);
+        for (place, name) in self.sensors[first..end].iter_mut().zip(names) {
+            place.get_or_insert_with(|| name.clone());
+        }
+    }
+
+    /// Whether a record can be understood: the list may have been damaged.
+    fn has_names_of(&self, record: &Record) -> bool {
+        let Record::Indexed(readings) = record else { return true };
+        readings.iter().all(|reading| self.sensors.get(usize::from(reading.sensor)).is_some_and(Option::is_some))
+    }
+
+    /// The records with the sensors' names in them instead of their places.
+    #[cfg(test)]
+    pub(crate) fn named(&self) -> Vec<(i64, Record)> {
+        let name = |place: u16| self.sensors[usize::from(place)].clone().expect("it was looked for");
+        let named = |record: &Record| match record {
+            Record::Indexed(readings) => {
+                let readings = readings.iter().map(|reading| reading.named(name(reading.sensor)));
+                Record::Readings(readings.collect())
+            }
+            other => other.clone(),
+        };
+        self.records.iter().map(|(first, record)| (*first, named(record))).collect()
+    }
 }
 
 /// Reads the records behind a valid header. What could not be read of the file is zeros in `bytes`, and
@@ -119,15 +148,17 @@ pub(crate) fn read(bytes: &[u8], unreadable: &[Range<usize>], first_seq: i64) ->
     let written = written_end(bytes);
     let end = unreadable.iter().map(|range| range.end).fold(written, usize::max);
     let (mut at, mut expected) = (RECORDS_AT, first_seq);
-    let mut sensors = HashMap::new();
     while let Some((offset, found)) = next_record(bytes, at..end, expected) {
         let is_padding = found.first_seq == expected && bytes[at..offset].iter().all(|byte| *byte == 0);
         if offset > at && !(is_padding && is_whole(unreadable, &(at..offset))) {
             contents.step_over(at..offset);
         }
         at = offset + found.length;
-        match found.record.and_then(|record| resolve(record, &mut sensors)) {
+        match found.record.filter(|record| contents.has_names_of(record)) {
             Some(record) => {
+                if let Record::Sensors(first, names) = &record {
+                    contents.list(*first, names);
+                }
                 expected = found.first_seq + record.count();
                 contents.records.push((found.first_seq, record));
             }
@@ -154,24 +185,6 @@ fn written_end(bytes: &[u8]) -> usize {
 
 fn is_whole(unreadable: &[Range<usize>], range: &Range<usize>) -> bool {
     unreadable.iter().all(|lost| lost.end <= range.start || lost.start >= range.end)
-}
-
-/// Puts the sensors' names into readings that have their places in the segment's list instead. `None` where a
-/// name is not known, because the list was damaged.
-fn resolve(record: Record, sensors: &mut HashMap<u16, SensorId>) -> Option<Record> {
-    match record {
-        Record::Sensors(first, names) => {
-            sensors.extend((first..).zip(names.iter().cloned()));
-            Some(Record::Sensors(first, names))
-        }
-        Record::Indexed(readings) => {
-            let named = |reading: Indexed| {
-                Some(Reading::of(sensors.get(&reading.sensor)?.clone(), reading.time_us, reading.value))
-            };
-            readings.into_iter().map(named).collect::<Option<_>>().map(Record::Readings)
-        }
-        other => Some(other),
-    }
 }
 
 /// The first whole record that begins within `range` and does not go back in the numbers.
@@ -228,12 +241,12 @@ impl Segment {
         self.at + if pads { room } else { 0 }
     }
 
-    /// Writes a record behind the last one.
-    pub(crate) fn write(&mut self, record: &[u8]) -> io::Result<()> {
-        self.at = self.place(record.len());
+    /// Writes records behind the last one.
+    pub(crate) fn write(&mut self, records: &[u8]) -> io::Result<()> {
+        self.at = self.place(records.len());
         self.is_synced = false;
-        self.file.write_at(record, self.at)?;
-        self.at += record.len() as u64;
+        self.file.write_at(records, self.at)?;
+        self.at += records.len() as u64;
         Ok(())
     }
 
@@ -248,6 +261,7 @@ impl Segment {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tjern_readings::reading::Reading;
 
     fn header() -> Header {
         Header {
@@ -340,17 +354,18 @@ mod tests {
     fn readings_by_place_need_one_list_of_their_sensors() {
         let sensors: Vec<SensorId> =
             ["mast/gust", "mast/wind_speed"].iter().map(|name| name.parse().expect("valid")).collect();
-        let places = record::places(&sensors);
+        let mut known = record::tests::listed(&sensors);
         let list = record::encode_sensors(41, 0, &sensors);
         let some = [Reading::of(sensors[1].clone(), 7, 1.5), Reading::of(sensors[0].clone(), 7, 2.5)];
-        let (count, indexed) = record::encode_next(41, &some, &places);
+        let mut indexed = Vec::new();
+        let count = record::encode_next(&mut indexed, 41, &some, &mut known);
         assert_eq!(count, 2);
         let whole = file(&[list.clone(), list.clone(), indexed]);
         for damaged in [vec![], vec![20], vec![list.len() + 20]] {
             let mut bytes = whole.clone();
             damaged.iter().for_each(|at| bytes[RECORDS_AT + at] ^= 1);
             let contents = read(&bytes, &[], 41);
-            assert_eq!(contents.records.last(), Some(&(41, Record::Readings(some.to_vec()))), "{damaged:?}");
+            assert_eq!(contents.named().last(), Some(&(41, Record::Readings(some.to_vec()))), "{damaged:?}");
         }
         let mut bytes = whole;
         bytes[RECORDS_AT + 20] ^= 1;

@@ -20,12 +20,14 @@ pub(crate) struct Shelf {
     pub(crate) objects: VecDeque<SealedObject>,
     /// Batches beside which a gap may lie that was not finished.
     pub(crate) half_dropped: Vec<SealedObject>,
+    /// Files for which the lake has no place, and `kept` neither: none of them is offered.
+    pub(crate) withdrawn: Vec<SealedObject>,
 }
 
 impl Shelf {
     /// The space that the files take.
     pub(crate) fn bytes(&self) -> u64 {
-        self.objects.iter().map(|object| object.length).sum()
+        self.objects.iter().chain(&self.withdrawn).map(|object| object.length).sum()
     }
 
     /// Writes a file, on disk when this returns.
@@ -33,6 +35,16 @@ impl Shelf {
         sealed::write(&*self.disk, &sealed::folder(epoch), &sealed::file_name(kind, bounds), bytes)?;
         self.objects.push_back(SealedObject { epoch, bounds, kind, length: bytes.len() as u64 });
         Ok(())
+    }
+
+    /// What waits of an epoch.
+    pub(crate) fn of(&self, epoch: Epoch) -> impl Iterator<Item = &SealedObject> {
+        self.objects.iter().filter(move |object| object.epoch == epoch)
+    }
+
+    /// The last number of an epoch that waits.
+    pub(crate) fn last_of(&self, epoch: Epoch) -> Option<i64> {
+        self.of(epoch).map(|object| object.bounds.last).max()
     }
 
     /// What may go to the lake, oldest first.
@@ -48,6 +60,20 @@ impl Shelf {
         if let Err(error) = self.forget_half_drop(object).and_then(|()| self.disk.remove(&object.path())) {
             tracing::warn!(path = %object.path().display(), %error, "cannot remove a sealed file that the lake has");
         }
+    }
+
+    /// Offers an object no longer, and leaves its file.
+    pub(crate) fn withdraw(&mut self, object: &SealedObject) {
+        if let Some(place) = self.objects.iter().position(|kept| kept == object) {
+            self.withdrawn.extend(self.objects.remove(place));
+        }
+    }
+
+    /// Removes the oldest file that is offered no longer; says which.
+    pub(crate) fn drop_withdrawn(&mut self) -> io::Result<Option<SealedObject>> {
+        let Some(oldest) = self.withdrawn.first() else { return Ok(None) };
+        self.disk.remove(&oldest.path())?;
+        Ok(Some(self.withdrawn.remove(0)))
     }
 
     /// The gap must be gone for good before its batch is: alone it would be sent at the next start.

@@ -159,18 +159,24 @@ fn a_lowered_bound_is_reached_and_stops_nothing() {
     let disk = Memory::new(Plan::Well);
     let mut core = open(&disk, 1 << 30).expect("opened");
     let mut random = fastrand::Rng::with_seed(11);
-    for round in 0..49 {
+    let long: tjern_readings::sensor::SensorId = ["a-site-with-a-very-long-name"; 4].join("/").parse().expect("valid");
+    // Fewer than are sealed without waiting, in more than a segment.
+    for round in 0..19 {
         let mut some = readings(round * 1_000, 1_000);
-        some.iter_mut().for_each(|reading| reading.time_us = random.i64(TIMES_US));
+        for reading in &mut some {
+            // With a lag a record has the whole name.
+            (reading.sensor, reading.lag_ms) = (long.clone(), Some(1));
+            reading.time_us = random.i64(TIMES_US);
+        }
         core.append(some);
         assert!(core.sync());
     }
     assert!(core.log.bytes() > 1 << 20);
     drop(core);
     let mut core = open(&disk, 1 << 20).expect("opened");
-    core.append(readings(49_000, 10));
+    core.append(readings(19_000, 10));
     assert!(core.seal(), "{:?}", core.status());
-    core.append(readings(49_010, 10));
+    core.append(readings(19_010, 10));
     assert!(core.seal(), "{:?}", core.status());
     let status = core.status();
     assert!(status.bytes <= 1 << 20, "{status:?}");
@@ -179,8 +185,8 @@ fn a_lowered_bound_is_reached_and_stops_nothing() {
     lake.check_cover().expect("covered");
     let (values, missing) = lake.values().expect("once");
     assert_eq!(missing as u64, status.dropped_readings);
-    assert_eq!(values.len() as u64 + status.dropped_readings, 49_020);
-    assert!(values.contains(&49_019));
+    assert_eq!(values.len() as u64 + status.dropped_readings, 19_020);
+    assert!(values.contains(&19_019));
 }
 
 /// Everything is sealed when the bound is lowered below what one segment takes: it could not begin the next one
@@ -352,11 +358,70 @@ fn the_newest_time_of_a_sensor_survives_its_readings() {
     let (disk, _) = with_records(&[7]);
     for _ in 0..3 {
         let mut core = open(&disk, 1 << 20).expect("opened");
-        assert_eq!(core.newest.get(&sensor(6)), Some(&6));
+        assert_eq!(super::locked(&core.known).newest_us(&sensor(6)), Some(6));
         let mut lake = Lake::default();
         assert!(core.seal());
         upload(&mut core, &mut lake, |_| false).expect("uploaded");
     }
+}
+
+/// The lake has other readings under a former epoch's numbers, and `kept` is full: the batch was offered again in every
+/// round, for ever, and each time an error was told.
+#[test]
+fn a_contested_batch_that_kept_has_no_room_for_is_offered_no_more_and_holds_up_nothing() {
+    let disk = Memory::new(Plan::Well);
+    let mut core = open(&disk, 1 << 20).expect("opened");
+    core.append(readings(0, 5));
+    assert!(core.seal());
+    core.append(readings(5, 5));
+    assert!(core.begin_live_epoch());
+    core.disk.create_folder(std::path::Path::new("kept")).expect("created");
+    let most = usize::try_from(super::kept::KEPT_BYTES_MAX).expect("fits");
+    core.disk.write(std::path::Path::new("kept/of-before"), &vec![7; most]).expect("written");
+    let contested = core.offered().remove(0);
+    let before = core.status();
+    core.set_aside(&contested);
+    core.set_aside(&contested);
+    let status = core.status();
+    assert_eq!((status.set_aside_objects, status.bytes), (1, before.bytes), "counted once, and still in the bound");
+    assert_eq!(core.offered().len() + 1, before.sealed_count, "everything else is offered as before");
+    assert!(!core.offered().contains(&contested));
+    assert!(core.disk.read(&contested.path()).is_ok(), "it is not lost");
+    // The next start tries again, and there is room by then.
+    drop(core);
+    disk.damage(&PathBuf::from("kept/of-before"), Vec::clear);
+    let mut core = open(&disk.image(&mut fastrand::Rng::with_seed(1), Plan::Well), 1 << 20).expect("opened");
+    assert_eq!(core.offered().first(), Some(&contested));
+    core.set_aside(&contested);
+    assert!(!core.offered().contains(&contested) && core.disk.read(&contested.path()).is_err());
+}
+
+/// What the lake has no place for goes before any batch that it would take.
+#[test]
+fn a_full_spool_drops_what_was_withdrawn_first() {
+    let disk = Memory::new(Plan::Well);
+    let mut core = open(&disk, 1 << 20).expect("opened");
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut appended = 0;
+    let mut fill = |core: &mut super::core::Core| {
+        let mut some = readings(appended, 500);
+        some.iter_mut().for_each(|reading| reading.time_us = random.i64(TIMES_US));
+        core.append(some);
+        appended += 500;
+        assert!(core.seal());
+    };
+    (0..20).for_each(|_| fill(&mut core));
+    let withdrawn = core.offered().split_off(8);
+    withdrawn.iter().for_each(|object| core.shelf.withdraw(object));
+    while core.status().dropped_batches == 0 {
+        fill(&mut core);
+        assert!(core.status().bytes <= 1 << 20, "{:?}", core.status());
+    }
+    let status = core.status();
+    assert_eq!(core.shelf.withdrawn.len() as u64 + status.dropped_batches, 12);
+    assert_eq!(status.dropped_readings, status.dropped_batches * 500);
+    assert!(core.disk.read(&withdrawn[0].path()).is_err() && core.disk.read(&withdrawn[11].path()).is_ok());
+    assert!(core.offered().iter().all(|object| object.kind == SealedKind::Batch), "no batch had to go");
 }
 
 /// A batch that turns out to be damaged is replaced by a gap; the rest goes on.
@@ -427,16 +492,18 @@ fn the_golden_segment_with_places_is_read() {
     let (first, second) = (vec![at(1, 0, 17.25), at(0, 0, -0.0), at(1, -3_600_000_000, 5e-324)], vec![at(0, 1, 1e300)]);
     let list = || (41, Record::Sensors(0, names.clone()));
     assert_eq!(
-        contents.records,
+        contents.named(),
         [list(), list(), (41, Record::Readings(first.clone())), (44, Record::Readings(second.clone()))]
     );
     assert_eq!((contents.bad_records, contents.torn_tail), (0, None));
-    let places = record::places(&names);
+    let mut known = record::tests::listed(&names);
     let list = record::encode_sensors(41, 0, &names);
-    let written = [list.clone(), list, record::encode_next(41, &first, &places).1].concat();
+    let mut written = [list.clone(), list].concat();
+    record::encode_next(&mut written, 41, &first, &mut known);
     assert_eq!(&bytes[4096..4096 + written.len()], written, "this is still what is written");
-    let second = record::encode_next(44, &second, &places).1;
-    assert_eq!(&bytes[8192..8192 + second.len()], second);
+    let mut written = Vec::new();
+    record::encode_next(&mut written, 44, &second, &mut known);
+    assert_eq!(&bytes[8192..8192 + written.len()], written);
 }
 
 fn golden_records() -> Vec<(i64, super::record::Record)> {

@@ -110,7 +110,7 @@ impl Undated {
 
     /// The newest time of each sensor among them.
     pub(crate) fn newest(&self) -> HashMap<SensorId, i64> {
-        super::locked(&self.held.newest).clone()
+        super::locked(&self.held.known).newest().map(|(sensor, time_us)| (sensor.clone(), time_us)).collect()
     }
 
     /// Whether the spool's numbers count how many of them moved: then nothing else may get one.
@@ -269,7 +269,7 @@ impl Spool {
     /// The newest time of any reading that this spool ever took, as far as it is known.
     #[must_use]
     pub fn newest_of_all_us(&self) -> Option<i64> {
-        super::locked(&self.newest).values().copied().max()
+        super::locked(&self.known).newest().map(|(_, time_us)| time_us).max()
     }
 }
 

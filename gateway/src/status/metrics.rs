@@ -106,6 +106,7 @@ fn spool(page: &mut Page<'_, '_>, status: &GatewayStatus) -> fmt::Result {
     page.gauge("spool_disk_refuses", "Whether the disk refuses readings", Some(trouble))?;
     page.counter("spool_dropped_readings", "Readings lost for want of room", spool.dropped_readings)?;
     page.counter("spool_dropped_batches", "Batches whose place a gap took", spool.dropped_batches)?;
+    page.counter("spool_set_aside_objects", "Objects for which the lake has no place", spool.set_aside_objects)?;
     page.counter("spool_torn_tails", "Segments found with a torn tail", spool.torn_tails)?;
     page.counter("spool_bad_records", "Damaged records and files found", spool.bad_records)
 }

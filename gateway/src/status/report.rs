@@ -95,6 +95,9 @@ pub struct SpoolReport {
     pub dropped_readings: u64,
     /// Batches whose place a gap took because the spool was full, since the start.
     pub dropped_batches: u64,
+    /// Sealed objects for which the lake has no place, since the start.
+    #[serde(default)]
+    pub set_aside_objects: u64,
     /// Segments with a torn tail, found at the start.
     pub torn_tails: u64,
     /// Damaged records and files that were found.
@@ -236,6 +239,7 @@ impl From<&SpoolStatus> for SpoolReport {
             unsynced_readings: status.unsynced_readings as u64,
             dropped_readings: status.dropped_readings,
             dropped_batches: status.dropped_batches,
+            set_aside_objects: status.set_aside_objects,
             torn_tails: status.torn_tails,
             bad_records: status.bad_records,
             in_trouble: status.in_trouble,
@@ -311,6 +315,10 @@ pub(super) fn health(status: &GatewayStatus, stuck: &[String]) -> Health {
     }
     if status.spool.dropped_batches > 0 {
         warnings.push(format!("the spool was full: {} batches were dropped", status.spool.dropped_batches));
+    }
+    if status.spool.set_aside_objects > 0 {
+        let count = status.spool.set_aside_objects;
+        warnings.push(format!("the lake has no place for {count} batches of this spool: see `kept` in its folder"));
     }
     for bus in &status.buses {
         for device in bus.devices.iter().filter(|device| device.state == "down") {

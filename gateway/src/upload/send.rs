@@ -90,7 +90,9 @@ impl Uploader {
             bytes => bytes?,
         };
         let mut newest_us = None;
-        if object.kind == SealedKind::Batch {
+        if let Some(times_us) = self.spool.sealed_times_us(object, &bytes) {
+            newest_us = Some(times_us.1);
+        } else if object.kind == SealedKind::Batch {
             match batch::decode(&bytes).and_then(|batch| batch.times_us()) {
                 Ok(times_us) => newest_us = times_us.map(|(_, newest_us)| newest_us),
                 Err(error) => return Ok(self.give_up(object, &error).await),
@@ -114,7 +116,7 @@ impl Uploader {
     }
 
     async fn leave_contested(&self, object: &SealedObject) {
-        tracing::error!(epoch = %object.epoch, bounds = %object.bounds, "the lake has other readings under numbers of a former epoch; ours are kept aside");
+        tracing::error!(epoch = %object.epoch, bounds = %object.bounds, "the lake has other readings under numbers of a former epoch; ours are kept aside; hint: look into `kept` in the spool's folder");
         self.spool.set_aside(object).await;
     }
 }

@@ -31,9 +31,13 @@ pub struct NotRepresentable(pub WrittenNumber);
 
 /// The numbers by which a device says that it has no value. Clones share them.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct NoValue {
-    bits: Arc<[u64]>,
-    numbers: Arc<[f64]>,
+pub struct NoValue(Option<Arc<Numbers>>);
+
+/// Apart from the points, most of which have none.
+#[derive(Debug, PartialEq, Default)]
+struct Numbers {
+    bits: Vec<u64>,
+    numbers: Vec<f64>,
     nan: bool,
 }
 
@@ -48,14 +52,18 @@ impl NoValue {
         let bits = |number: &WrittenNumber| number.bits_of(kind).ok_or(NotRepresentable(*number));
         let numbers = written.iter().filter(|number| !is_nan(number));
         let bits: Vec<u64> = numbers.map(bits).collect::<Result<_, _>>()?;
-        Ok(Self { bits: bits.into(), numbers: Arc::default(), nan: written.iter().any(|number| is_nan(&number)) })
+        Ok(Self::of(Numbers { bits, numbers: Vec::new(), nan: written.iter().any(|number| is_nan(&number)) }))
     }
 
     /// Those of a number in a text.
     #[must_use]
     pub fn of_text(written: &[WrittenNumber]) -> Self {
         let numbers = written.iter().map(|number| number.as_float()).collect();
-        Self { bits: Arc::default(), numbers, nan: false }
+        Self::of(Numbers { bits: Vec::new(), numbers, nan: false })
+    }
+
+    fn of(numbers: Numbers) -> Self {
+        Self((numbers != Numbers::default()).then(|| Arc::new(numbers)))
     }
 
     /// The raw number in registers, unless it is one of these.
@@ -64,11 +72,12 @@ impl NoValue {
     /// [`Cause::NotAvailable`] where it is; otherwise those of [`decode`](super::decode).
     pub fn decode(&self, kind: NumberType, order: Order, registers: &[u16]) -> Result<f64, Cause> {
         let bits = bits(kind, order, registers)?;
-        if self.bits.contains(&bits) {
+        let none = self.0.as_deref();
+        if none.is_some_and(|none| none.bits.contains(&bits)) {
             return Err(Cause::NotAvailable);
         }
         interpret(kind, bits).map_err(|cause| match cause {
-            Cause::NotANumber if self.nan => Cause::NotAvailable,
+            Cause::NotANumber if none.is_some_and(|none| none.nan) => Cause::NotAvailable,
             other => other,
         })
     }
@@ -78,7 +87,11 @@ impl NoValue {
     /// # Errors
     /// [`Cause::NotAvailable`] where it is.
     pub fn sift(&self, raw: f64) -> Result<f64, Cause> {
-        if self.numbers.contains(&raw) { Err(Cause::NotAvailable) } else { Ok(raw) }
+        if self.0.as_deref().is_some_and(|none| none.numbers.contains(&raw)) {
+            Err(Cause::NotAvailable)
+        } else {
+            Ok(raw)
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tjern_gateway::bus::state::BusStates;
-use tjern_gateway::bus::{self, BusContext, DeviceTimes, Newest};
+use tjern_gateway::bus::{self, BusContext, DeviceTimes, LeftBehind, Newest};
 use tjern_gateway::config::Config;
 use tjern_gateway::modbus::transport::Table;
 use tjern_gateway::simulate::{Faults, Signal, SimulatedRegister, SimulatedUnit, Simulation, Simulator};
@@ -103,6 +103,7 @@ impl Buses {
         let context = BusContext {
             clock: Clock::system(),
             readings,
+            left: LeftBehind::default(),
             newest,
             stop: stop.clone(),
             states: states.clone(),

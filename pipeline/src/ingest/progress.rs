@@ -21,7 +21,7 @@ use super::sequence::Progress;
 pub(super) const INGEST: &str = "ingest";
 
 /// What stands before open runs. No source has such a name.
-const OPEN: &str = ":open/";
+pub(super) const OPEN: &str = ":open/";
 
 /// What stands before finished epochs.
 const CLOSED: &str = ":closed/";

@@ -1,9 +1,11 @@
 //! All jobs. A new one is a file in `jobs/list/`, and an entry here.
 
+mod checkpoint;
 mod compact;
 mod ingest;
 mod publish;
 mod register;
+mod retention;
 mod rollup;
 mod vacuum;
 mod watch;
@@ -14,6 +16,7 @@ use super::job::Job;
 use super::schedule::Schedule;
 use super::settings::JobSettings;
 
+pub use compact::Compact;
 pub use vacuum::summary as vacuum_summary;
 
 /// The lines of jobs that run side by side. Within a line nothing overlaps.
@@ -55,8 +58,10 @@ pub fn entries(settings: &JobSettings) -> Vec<Entry> {
         entry("ingest", Line::Ingest, &when.ingest, Box::new(ingest::Ingest::new(settings.ingest))),
         entry("register", Line::Upkeep, &when.register, Box::new(register::Register::new(settings.register.clone()))),
         entry("rollup", Line::Upkeep, &when.rollup, Box::new(rollup::Rollup::new(timezone.clone()))),
-        entry("compact", Line::Upkeep, &when.compact, Box::new(compact::Compact)),
+        entry("compact", Line::Upkeep, &when.compact, Box::new(Compact::new(settings.compact.clone()))),
         entry("vacuum", Line::Upkeep, &when.vacuum, Box::new(vacuum::Vacuum(settings.retention))),
+        entry("checkpoint", Line::Upkeep, &when.checkpoint, Box::new(checkpoint::Checkpoint)),
+        entry("retention", Line::Upkeep, &when.retention, Box::new(retention::Retention(settings.keep))),
     ];
     entries.extend(settings.publish.iter().map(|section| {
         let name = format!("{PUBLISH}{}", section.dataset.as_str());

@@ -8,6 +8,7 @@ use jiff::tz::TimeZone;
 
 use super::cron::Cron;
 use super::schedule::Schedule;
+use crate::compact::CompactSettings;
 use crate::config::PublishSection;
 use crate::ingest::IngestSettings;
 use crate::register::RegisterFiles;
@@ -28,6 +29,10 @@ pub struct JobSettings {
     pub listen: Option<SocketAddr>,
     /// How ingest behaves.
     pub ingest: IngestSettings,
+    /// What merging files may take, and what it makes.
+    pub compact: CompactSettings,
+    /// How long readings stay, if not for ever.
+    pub keep: Option<Duration>,
     /// How long what nobody needs stays before it is removed.
     pub retention: Duration,
     /// The register's files.
@@ -55,4 +60,8 @@ pub struct Schedules {
     pub vacuum: Schedule,
     /// It is looked for what is wrong.
     pub watch: Schedule,
+    /// Logs get a checkpoint where theirs is old.
+    pub checkpoint: Schedule,
+    /// Readings that are too old are removed.
+    pub retention: Schedule,
 }

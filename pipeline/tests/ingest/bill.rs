@@ -9,7 +9,10 @@ use std::time::Duration;
 use crate::support::{HOUR_US, NOW_US, Place, SECOND_US, SETTINGS, source};
 use jiff::tz::TimeZone;
 use tjern_lake::{Lake, Table, TableName};
-use tjern_pipeline::config::{CompactSection, IngestSection, RollupSection, VacuumSection, default_publications};
+use tjern_pipeline::compact::CompactSettings;
+use tjern_pipeline::config::{
+    CompactSection, IngestSection, RetentionSection, RollupSection, VacuumSection, default_publications,
+};
 use tjern_pipeline::ingest::{Ingester, Polling, watermark};
 use tjern_pipeline::jobs::once::once;
 use tjern_pipeline::jobs::{Entry, JobSettings, Run, Schedule, Schedules, entries, record};
@@ -70,6 +73,8 @@ fn jobs(files: RegisterFiles, folder: &std::path::Path, lake: &Lake) -> Vec<Due>
             compact: every(CompactSection::default().every),
             vacuum: every(VacuumSection::default().every),
             watch: every(WatchSection::default().every),
+            checkpoint: Schedule::Every(Duration::from_secs(3_600)),
+            retention: every(RetentionSection::default().every),
         },
         cron: BTreeMap::new(),
         off: BTreeSet::new(),
@@ -77,6 +82,8 @@ fn jobs(files: RegisterFiles, folder: &std::path::Path, lake: &Lake) -> Vec<Due>
         listen: None,
         watch: WatchSection::default().settings(folder, lake.store().url(), &TimeZone::UTC).expect("no secrets"),
         ingest: SETTINGS,
+        compact: CompactSettings::default(),
+        keep: None,
         retention: Duration::from_secs(86_400),
         register: files,
         publish: default_publications(),
@@ -227,10 +234,10 @@ fn percentile(values: &mut [i64], hundredths: usize) -> i64 {
 /// By tokio's paused clock: nothing here is timed by the machine. A look is made every 2 s, as the daemon does.
 #[tokio::test(start_paused = true)]
 async fn what_a_source_sends_every_minute_is_queryable_within_five_seconds() {
-    for (latency_ms, sources) in [(0, 1), (50, 1), (50, 20)] {
+    for (latency_ms, sources, minutes) in [(0, 1, 40), (50, 1, 40), (50, 20, 12)] {
         let place = Place::new();
         place.store.take(Duration::from_millis(latency_ms));
-        let mut late_us = latencies(&place, sources, 60, 60).await;
+        let mut late_us = latencies(&place, sources, 60, minutes).await;
         let settled = &mut late_us[usize::try_from(sources).expect("small") * 3..];
         let (median, high) = (percentile(settled, 50), percentile(settled, 99));
         println!(

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue, Deserializer};
 
-use super::{ConfigText, Problem, nearest, suggestion};
+use super::{ConfigText, Problem, is_out_of_range, nearest, suggestion};
 
 /// Who has so many mistakes in a file wants to see the first of them.
 const PROBLEMS_MAX: usize = 100;
@@ -39,6 +39,11 @@ impl ConfigText {
             problems.truncate(PROBLEMS_MAX);
             return Shape { value: None, problems, complete: false };
         }
+        // Only where something does not fit is the tree needed again: of a long file it takes more than all the rest.
+        if let Ok(value) = T::deserialize(Deserializer::from(root)) {
+            return Shape { value: Some(value), problems: Vec::new(), complete: true };
+        }
+        (root, _) = DeTable::parse_recoverable(self.text());
         let own_span = root.span();
         let (mut problems, mut complete, mut taken) = (Vec::new(), true, Vec::new());
         let value = loop {
@@ -75,6 +80,9 @@ impl ConfigText {
         // Where one key was meant, the list of all of them is in the way.
         let is_meant = hint.as_ref().is_some_and(|hint| hint.starts_with("did you mean"));
         let message = message.split_once(", expected").filter(|_| is_meant).map_or(message, |(before, _)| before);
+        let too_large = is_out_of_range(message).then(|| message.split('`').nth(1)).flatten();
+        let message =
+            too_large.map_or_else(|| message.to_owned(), |number| format!("the number {number} is too large"));
         self.problem(error.span().unwrap_or(0..0), message, hint)
     }
 }

@@ -66,6 +66,28 @@ fn what_would_be_right_is_said() {
     }
 }
 
+/// "Write a whole number, without quotes" was said of one; "is not a duration" of one that is.
+#[test]
+fn a_number_that_is_too_large_is_told_as_that() {
+    #[derive(Debug, Deserialize)]
+    #[expect(dead_code, reason = "only its reading is tested")]
+    struct Numbers {
+        whole: toml::Spanned<i64>,
+    }
+    for number in ["99999999999999999999", "9223372036854775808", "18446744073709551616"] {
+        let shape: Shape<Numbers> = ConfigText::new("city.toml", format!("whole = {number}\n")).shape();
+        let [problem] = &shape.problems[..] else { panic!("{:?}", shape.problems) };
+        assert_eq!(problem.message, format!("the number {number} is too large"));
+        assert!(problem.hint.as_deref().is_some_and(|hint| hint.starts_with("write a smaller one")), "{problem}");
+    }
+    for text in ["99999999999999999999s", "99999999999999999d", "18446744073709551615 ms"] {
+        assert_eq!(parse_duration(text), Err(QuantityError::TooLong(text.to_owned())));
+    }
+    assert_eq!(parse_duration("53000000d").map(|long| long.as_secs()), Ok(53_000_000 * 86_400));
+    assert_eq!(parse_size("16777216TiB"), Err(QuantityError::TooLarge("16777216TiB".to_owned())));
+    assert!(parse_size("16777215TiB").is_ok());
+}
+
 #[test]
 fn a_guess_is_one_that_a_person_would_make() {
     let types = || ["bool", "u8", "u16", "i16", "u32", "f32", "f64", "bcd16"].into_iter();

@@ -9,10 +9,11 @@
 //! Files under way lie in the folder `.staged`, named `<process>#<number>`, which listings leave out.
 //! Those that a killed process left there are removed by whoever opens the lake a day later.
 
+mod disk;
 mod walk;
 
-use std::fs::{self, File};
-use std::io::{self, ErrorKind, Write};
+use std::fs;
+use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
@@ -29,6 +30,7 @@ use object_store::{
 };
 
 use crate::clock::{Clock, SECOND_US};
+use disk::{Disk, RealDisk};
 
 const NAME: &str = "SyncedFolder";
 
@@ -46,6 +48,7 @@ static STAGED: AtomicU64 = AtomicU64::new(0);
 pub struct SyncedFolder {
     root: PathBuf,
     objects: Arc<LocalFileSystem>,
+    disk: Arc<dyn Disk>,
 }
 
 impl SyncedFolder {
@@ -54,52 +57,59 @@ impl SyncedFolder {
     /// # Errors
     /// What the system says where that fails.
     pub fn create(root: &FilePath) -> io::Result<Self> {
-        create_folder(root)?;
+        Self::create_on(Arc::new(RealDisk), root)
+    }
+
+    fn create_on(disk: Arc<dyn Disk>, root: &FilePath) -> io::Result<Self> {
+        create_folder(&*disk, root)?;
         let root = root.canonicalize()?;
         sweep(&root.join(STAGED_FOLDER));
         let objects = LocalFileSystem::new_with_prefix(&root).map_err(io::Error::other)?;
-        Ok(Self { root, objects: Arc::new(objects) })
+        Ok(Self { root, objects: Arc::new(objects), disk })
     }
 
+    /// What `object_store` wrote under this name is on disk when this returns.
     async fn sync(&self, location: &Path) -> Result<()> {
-        let path = self.objects.path_to_filesystem(location)?;
-        blocking(move || {
-            File::open(&path).and_then(|file| file.sync_all()).and_then(|()| sync_parent(&path)).map_err(generic)
-        })
-        .await
+        let (path, disk) = (self.objects.path_to_filesystem(location)?, Arc::clone(&self.disk));
+        blocking(move || disk.sync_file(&path).and_then(|()| sync_parent(&*disk, &path)).map_err(generic)).await
+    }
+
+    /// The folder that an object is to lie in is on disk when this returns.
+    async fn make_room(&self, location: &Path) -> Result<()> {
+        let (path, disk) = (self.objects.path_to_filesystem(location)?, Arc::clone(&self.disk));
+        let Some(folder) = path.parent().map(FilePath::to_owned) else { return Ok(()) };
+        blocking(move || create_folder(&*disk, &folder).map_err(generic)).await
     }
 }
 
 /// Writes `payload` as `path`, on disk when this returns.
-fn put(root: &FilePath, path: &FilePath, payload: &PutPayload, create_only: bool) -> io::Result<()> {
+fn put(disk: &dyn Disk, root: &FilePath, path: &FilePath, payload: &PutPayload, create_only: bool) -> io::Result<()> {
     let folder = path.parent().ok_or_else(|| io::Error::other("an object needs a folder"))?;
-    create_folder(folder)?;
-    let staged = stage(&root.join(STAGED_FOLDER), payload)?;
-    let placed = if create_only { fs::hard_link(&staged, path) } else { fs::rename(&staged, path) };
+    create_folder(disk, folder)?;
+    let staged = stage(disk, &root.join(STAGED_FOLDER), payload)?;
+    let placed = if create_only { disk.link(&staged, path) } else { disk.rename(&staged, path) };
     if create_only || placed.is_err() {
         // What is left behind is left out of listings and does no harm.
         let _ = fs::remove_file(&staged);
     }
     placed?;
-    sync_folder(folder)
+    disk.sync_folder(folder)
 }
 
-fn stage(folder: &FilePath, payload: &PutPayload) -> io::Result<PathBuf> {
-    create_folder(folder)?;
-    let (mut file, staged) = loop {
+fn stage(disk: &dyn Disk, folder: &FilePath, payload: &PutPayload) -> io::Result<PathBuf> {
+    create_folder(disk, folder)?;
+    loop {
         let staged = folder.join(format!("{}#{}", std::process::id(), STAGED.fetch_add(1, Ordering::Relaxed)));
-        match File::create_new(&staged) {
-            Ok(file) => break (file, staged),
+        match disk.write_synced(&staged, payload) {
             // Left behind by a process that had our number.
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error),
+            Err(error) => {
+                let _ = fs::remove_file(&staged);
+                return Err(error);
+            }
+            Ok(()) => return Ok(staged),
         }
-    };
-    let written = payload.iter().try_for_each(|part| file.write_all(part)).and_then(|()| file.sync_all());
-    if written.is_err() {
-        let _ = fs::remove_file(&staged);
     }
-    written.map(|()| staged)
 }
 
 /// Removes what was left behind, as far as that can be done.
@@ -118,29 +128,25 @@ fn sweep(folder: &FilePath) {
 }
 
 /// Creates a folder and those above it; each new one is on disk when this returns.
-fn create_folder(folder: &FilePath) -> io::Result<()> {
+fn create_folder(disk: &dyn Disk, folder: &FilePath) -> io::Result<()> {
     if folder.is_dir() {
         return Ok(());
     }
     if let Some(parent) = folder.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        create_folder(parent)?;
+        create_folder(disk, parent)?;
     }
-    match fs::create_dir(folder) {
+    match disk.create_folder(folder) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(error),
-        Ok(()) => sync_parent(folder),
+        Ok(()) => sync_parent(disk, folder),
     }
 }
 
-fn sync_parent(path: &FilePath) -> io::Result<()> {
+fn sync_parent(disk: &dyn Disk, path: &FilePath) -> io::Result<()> {
     match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => sync_folder(parent),
-        _ => sync_folder(FilePath::new(".")),
+        Some(parent) if !parent.as_os_str().is_empty() => disk.sync_folder(parent),
+        _ => disk.sync_folder(FilePath::new(".")),
     }
-}
-
-fn sync_folder(folder: &FilePath) -> io::Result<()> {
-    File::open(folder)?.sync_all()
 }
 
 fn generic(source: io::Error) -> Error {
@@ -173,9 +179,9 @@ impl ObjectStore for SyncedFolder {
         };
         let path = self.objects.path_to_filesystem(location)?;
         let key = location.to_string();
-        let root = self.root.clone();
+        let (root, disk) = (self.root.clone(), Arc::clone(&self.disk));
         blocking(move || {
-            put(&root, &path, &payload, create_only).map_err(|source| match source.kind() {
+            put(&*disk, &root, &path, &payload, create_only).map_err(|source| match source.kind() {
                 ErrorKind::AlreadyExists => Error::AlreadyExists { path: key, source: Box::new(source) },
                 _ => generic(source),
             })
@@ -190,10 +196,7 @@ impl ObjectStore for SyncedFolder {
         location: &Path,
         options: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
-        let path = self.objects.path_to_filesystem(location)?;
-        if let Some(folder) = path.parent().map(FilePath::to_owned) {
-            blocking(move || create_folder(&folder).map_err(generic)).await?;
-        }
+        self.make_room(location).await?;
         let upload = self.objects.put_multipart_opts(location, options).await?;
         Ok(Box::new(SyncedUpload { folder: self.clone(), location: location.clone(), upload }))
     }
@@ -223,11 +226,13 @@ impl ObjectStore for SyncedFolder {
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.make_room(to).await?;
         self.objects.copy_opts(from, to, options).await?;
         self.sync(to).await
     }
 
     async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> Result<()> {
+        self.make_room(to).await?;
         self.objects.rename_opts(from, to, options).await?;
         self.sync(to).await
     }
@@ -258,3 +263,6 @@ impl MultipartUpload for SyncedUpload {
         self.upload.abort().await
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,61 +1,13 @@
-//! What a store must keep whatever is under it, and what a lake's URL may be.
+//! What a folder's store does besides what every store must (`tests/stores.rs`), and what a lake's URL may be.
 
 use futures::TryStreamExt;
 use object_store::path::Path;
-use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
+use object_store::{ObjectStore, PutMode, PutPayload};
 
 use super::*;
 
 fn put_payload(text: &'static str) -> PutPayload {
     PutPayload::from_static(text.as_bytes())
-}
-
-async fn text_at(objects: &dyn ObjectStore, key: &Path) -> String {
-    let result = objects.get_opts(key, object_store::GetOptions::default()).await.expect("it is there");
-    String::from_utf8(result.bytes().await.expect("readable").to_vec()).expect("text")
-}
-
-async fn conforms(store: &Store) {
-    let objects = store.objects();
-    let key = Path::from("landing/landfall-01/one.arrow");
-    objects.put_opts(&key, put_payload("first"), PutMode::Create.into()).await.expect("nothing is there yet");
-    let again = objects.put_opts(&key, put_payload("second"), PutMode::Create.into()).await;
-    assert!(matches!(again, Err(Error::AlreadyExists { .. })), "{again:?}");
-    assert_eq!(text_at(&objects, &key).await, "first");
-
-    objects.put(&key, put_payload("third")).await.expect("an overwrite");
-    assert_eq!(text_at(&objects, &key).await, "third");
-
-    let mut upload = objects.put_multipart(&Path::from("open/parts")).await.expect("started");
-    upload.put_part(put_payload("one, ")).await.expect("put");
-    upload.put_part(put_payload("two")).await.expect("put");
-    upload.complete().await.expect("completed");
-    assert_eq!(text_at(&objects, &Path::from("open/parts")).await, "one, two");
-
-    let keys: Vec<_> = objects.list(None).map_ok(|meta| meta.location.to_string()).try_collect().await.expect("listed");
-    assert_eq!(keys, ["landing/landfall-01/one.arrow", "open/parts"], "nothing under way is listed");
-    for number in (0..50).rev() {
-        objects.put(&Path::from(format!("log/{number:020}.json")), put_payload("x")).await.expect("put");
-    }
-    let offset = Path::from(format!("log/{:020}.json", 9));
-    let listed = objects.list_with_offset(Some(&Path::from("log")), &offset);
-    let keys: Vec<_> = listed.map_ok(|meta| meta.location.to_string()).try_collect().await.expect("listed");
-    assert_eq!(keys.len(), 40);
-    assert!(keys.is_sorted(), "a log is read in the order of its entries");
-    objects.delete(&key).await.expect("deleted");
-    assert!(matches!(objects.head(&key).await, Err(Error::NotFound { .. })));
-}
-
-#[tokio::test]
-async fn a_folder_conforms() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let url = LakeUrl::folder(&folder.path().join("not/there/yet")).expect("absolute");
-    conforms(&Store::open(&url).expect("opened")).await;
-}
-
-#[tokio::test]
-async fn memory_conforms() {
-    conforms(&Store::open(&"memory:///".parse().expect("a lake")).expect("opened")).await;
 }
 
 /// Two gateways with one name must not overwrite one another's batch: of many puts of one key at

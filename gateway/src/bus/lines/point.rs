@@ -62,7 +62,7 @@ impl LinePointState {
     pub(super) fn new(point: LinePoint, limits: Limits, context: &BusContext) -> Self {
         let sensor = point.common.sensor.clone();
         Self {
-            state: PointState::new(point.common, limits, context),
+            state: PointState::new(&point.common, limits, context),
             field: point.field,
             time: point.time,
             stored: context.device_times.take(&sensor),

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use super::*;
 use crate::bus::state::BusStates;
-use crate::bus::{DeviceTimes, Newest};
+use crate::bus::{DeviceTimes, LeftBehind, Newest};
 use crate::config::{Bus, BusKind, Config};
 use crate::modbus::transport::{ReadRequest, Table};
 use tjern_readings::clock::Clock;
@@ -69,6 +69,7 @@ fn poll(bus: &Bus, policy: Policy, line: &mut Line, until: Duration) -> (Vec<Rea
     let context = BusContext {
         clock,
         readings,
+        left: LeftBehind::default(),
         newest: Newest::from_fn(|_| None),
         stop: CancellationToken::new(),
         states: BusStates::new(),
@@ -80,7 +81,7 @@ fn poll(bus: &Bus, policy: Policy, line: &mut Line, until: Duration) -> (Vec<Rea
     };
     let limits = Limits { timeout: bus.timeout, down_report: bus.down_report };
     let setting = Setting { name: bus.name.clone(), kind: "simulated", wire: line.wire, limits, policy };
-    let mut polling = Polling::new(&setting, devices, BusMemory::new(), &context);
+    let mut polling = Polling::new(&setting, &devices, BusMemory::new(), &context);
     let (start, mut stored) = (Instant::now(), Vec::new());
     while line.now < until {
         let (now_us, now) = (START_US + us(line.now), start + line.now);
@@ -112,7 +113,7 @@ fn config(head: &str, devices: &str) -> Bus {
     let text = format!(
         "version = 1\ngateway = \"test\"\nlake = \"memory:///\"\n[spool]\ndir = \"unused\"\n[[bus]]\nname = \"north\"\n{head}\n{devices}"
     );
-    Config::parse(&ConfigText::new("test.toml", text)).expect("good").buses()[0].clone()
+    Bus::clone(&Config::parse(&ConfigText::new("test.toml", text)).expect("good").buses()[0])
 }
 
 fn device(unit_id: u8, registers: &[u16], every: &str) -> String {

@@ -2,11 +2,12 @@
 //! spool promises.
 //!
 //! A workload of [`STEPS`] steps (append, sync, seal, upload and remove with replies that get lost, a process that is
-//! killed, a power cut, a disk that refuses, a bound that is lowered, a takeover) runs on a disk that hands out its state
+//! killed, a power cut, a disk that refuses, a bound that is lowered, a takeover, a new epoch for what is new) runs on a disk that hands out its state
 //! before every write, sync, rename and unlink. Of each state [`CRASHES`] are images. On each, the spool
 //! must start, read each byte of the log at most once, have everything that was acknowledged, and have each
 //! number once: what the lake has, what is sealed and what is not cover each epoch from 1 on without a hole or an
-//! overlap, and what the lake has is never offered under other bounds.
+//! overlap, what the lake has is never offered under other bounds, and the word that an epoch is finished names its last
+//! number, and never that of the one that goes on.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -63,6 +64,8 @@ pub(super) struct Reached {
     pub(super) full_disk: AtomicU64,
     pub(super) ring: AtomicU64,
     pub(super) takeover: AtomicU64,
+    pub(super) live_epoch: AtomicU64,
+    pub(super) closed: AtomicU64,
     pub(super) lost_reply: AtomicU64,
     pub(super) bytes_read: AtomicU64,
 }
@@ -121,7 +124,8 @@ impl Reached {
     pub(super) fn all(&self) -> bool {
         let Self { torn_tail, bad_record, resync, unreadable_block, gap, full_spool, full_disk, ring, .. } = self;
         let rare = [torn_tail, bad_record, resync, unreadable_block, gap, full_spool, full_disk, ring];
-        let rare = rare.into_iter().chain([&self.takeover, &self.lost_reply, &self.bytes_read]);
+        let rare = rare.into_iter().chain([&self.takeover, &self.live_epoch, &self.closed]);
+        let rare = rare.chain([&self.lost_reply, &self.bytes_read]);
         rare.into_iter().all(|counter| counter.load(Ordering::Relaxed) > 0)
     }
 }
@@ -223,7 +227,8 @@ impl<'a> Workload<'a> {
                 self.restart(ROOMY)?;
             }
             89..93 => self.fill()?,
-            93..97 => self.refuse(),
+            93..96 => self.refuse(),
+            96..98 => self.turn(),
             _ => self.take_over()?,
         }
         Ok(())
@@ -236,9 +241,13 @@ impl<'a> Workload<'a> {
     }
 
     fn sync(&mut self) {
-        if !self.core.sync() {
-            return;
+        if self.core.sync() {
+            self.acknowledge();
         }
+    }
+
+    /// All that was appended is on disk.
+    fn acknowledge(&mut self) {
         // Where the ring overflowed, which of them went is not known here.
         if self.core.dropped_readings == self.dropped {
             self.checker.log.note(Event::Acknowledged(self.since..self.appended));
@@ -250,13 +259,15 @@ impl<'a> Workload<'a> {
     fn upload(&mut self, loses_replies: bool) -> Result<(), String> {
         for object in self.core.offered() {
             let Ok(bytes) = self.core.disk.read(&object.path()) else { continue };
-            if self.landed.insert((object.epoch, object.bounds.first, object.kind)) {
+            // An epoch has one word of its end, whatever number stands in it: the first one stays.
+            let first = if object.kind == SealedKind::Closed { 0 } else { object.bounds.first };
+            if self.landed.insert((object.epoch, first, object.kind)) {
                 self.checker.log.note(Event::Landed(object.clone(), Arc::new(bytes)));
             }
             if loses_replies && self.random.u8(..4) == 0 {
                 count(&self.checker.reached.lost_reply, 1);
             } else {
-                self.core.shelf.remove(&object);
+                self.core.remove(&object);
             }
         }
         Ok(())
@@ -300,6 +311,17 @@ impl<'a> Workload<'a> {
         count(&reached.ring, u64::from(self.core.dropped_readings > dropped));
     }
 
+    /// What waits drains under its epoch, and what is new has another. Mostly something waits.
+    fn turn(&mut self) {
+        if self.random.u8(..4) > 0 {
+            self.append();
+        }
+        if self.core.begin_live_epoch() {
+            self.acknowledge();
+            count(&self.checker.reached.live_epoch, 1);
+        }
+    }
+
     /// Another spool was found under these numbers.
     fn take_over(&mut self) -> Result<(), String> {
         self.upload(false)?;
@@ -327,6 +349,9 @@ struct Checker<'a> {
 struct Told {
     spans: BTreeMap<Epoch, Vec<Bounds>>,
     values: HashSet<u64>,
+    /// The last numbers of epochs that are said to be finished, in the lake and in the spool.
+    closed_in_lake: HashMap<Epoch, i64>,
+    closed_in_spool: HashMap<Epoch, i64>,
 }
 
 impl Told {
@@ -336,6 +361,19 @@ impl Told {
             Some(value) => Err(format!("reading {value} is there twice, the second time in {bounds} of {epoch}")),
             None => Ok(()),
         }
+    }
+
+    /// Whoever is told that an epoch is finished waits for nothing behind its last number, and for all before it.
+    fn check_closed(&self, current: Epoch) -> Result<(), String> {
+        for (epoch, last) in self.closed_in_lake.iter().chain(&self.closed_in_spool) {
+            let ends = self.spans.get(epoch).and_then(|spans| spans.last()).map_or(0, |bounds| bounds.last);
+            // A file that came back after a cut is closed behind itself: the lake has the true word already, and keeps it.
+            let is_known = self.closed_in_lake.get(epoch) == Some(&ends) && *last < ends;
+            if *epoch == current || (*last != ends && !is_known) {
+                return Err(format!("{epoch} is closed behind {last}, and ends with {ends}"));
+            }
+        }
+        Ok(())
     }
 
     /// Each epoch's numbers from 1 on, without a hole where it was not left to another, and without an overlap.
@@ -413,6 +451,8 @@ impl Checker<'_> {
         }
         self.tell_spool(&core, &mut told, &landed)?;
         told.check_cover(&left)?;
+        told.check_closed(core.log.epoch)?;
+        count(&self.reached.closed, told.closed_in_lake.len() as u64);
         let last = told.spans.get(&core.log.epoch).and_then(|spans| spans.last()).map_or(0, |bounds| bounds.last);
         if last != core.synced_seq {
             return Err(format!("the next number is {} behind {last}", core.synced_seq + 1));
@@ -461,13 +501,20 @@ impl Checker<'_> {
                     told.add(epoch, bounds, &[])
                 }
             }
-            SealedKind::Closed => Ok(()),
+            SealedKind::Closed => {
+                told.closed_in_lake.insert(epoch, bounds.last);
+                Ok(())
+            }
         }
     }
 
     /// What waits in the spool and is not in the lake. What is in both has to be the same.
     fn tell_spool(&self, core: &Core, told: &mut Told, landed: &InLake) -> Result<(), String> {
         for object in &core.shelf.objects {
+            if object.kind == SealedKind::Closed {
+                told.closed_in_spool.insert(object.epoch, object.bounds.last);
+                continue;
+            }
             let bytes =
                 core.disk.read(&object.path()).map_err(|error| format!("{}: {error}", object.path().display()))?;
             match landed.get(&(object.epoch, object.bounds.first, object.kind)) {

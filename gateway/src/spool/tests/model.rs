@@ -191,7 +191,8 @@ pub(super) fn settle(disk: &Memory, history: &mut History) -> Result<(), String>
 /// A slot that was acknowledged is known, or a restart within it would give it twice.
 fn check_newest(core: &Core, history: &History) -> Result<(), String> {
     for number in history.acknowledged.iter().rev().take(3) {
-        if core.newest.get(&sensor(*number)).is_none_or(|time_us| *time_us < *number as i64) {
+        if super::super::locked(&core.known).newest_us(&sensor(*number)).is_none_or(|time_us| time_us < *number as i64)
+        {
             return Err(format!("the slot of reading {number} is forgotten"));
         }
     }

@@ -118,6 +118,64 @@ fn an_error_while_a_new_epoch_begins_loses_nothing() {
     }
 }
 
+/// The word that an epoch is finished waited for the next start, at which nobody knew of the epoch any more if all of it
+/// had left meanwhile: the lake held it open for ever.
+#[test]
+fn a_word_that_the_disk_refused_is_written_while_the_spool_runs() {
+    // Where the calls of the word begin: behind those of everything else.
+    let calls_before_the_word = {
+        let disk = Memory::new(Plan::Well);
+        let mut core = open(&disk, 1 << 20).expect("opened");
+        core.append(readings(0, 10));
+        assert!(core.seal());
+        core.log
+            .begin_epoch(tjern_readings::sensor::Epoch::random(), None, 0, &mut super::super::locked(&core.known))
+            .expect("well");
+        disk.calls()
+    };
+    for refused in 1..12 {
+        let disk = Memory::new(Plan::FailFrom(calls_before_the_word, refused));
+        let mut core = open(&disk, 1 << 20).expect("opened");
+        let former = core.log.epoch;
+        core.append(readings(0, 10));
+        assert!(core.seal() && core.begin_live_epoch());
+        assert_eq!(core.close_due, [(former, 10)], "{refused} calls refused: the word is due");
+        let mut lake = Lake::default();
+        for _ in 0..20 {
+            for object in core.offered() {
+                let Ok(bytes) = core.disk.read(&object.path()) else { continue };
+                lake.put(&object, bytes).expect("taken");
+                core.remove(&object);
+            }
+            core.seal();
+        }
+        let word = lake.objects.get(&(former, 10, SealedKind::Closed)).expect("the word is in the lake");
+        assert_eq!((word.1.as_slice(), core.shelf.of(former).count()), (b"10\n".as_slice(), 0));
+    }
+}
+
+/// The same, and the process ends before the disk is well: the next start still knows of the epoch.
+#[test]
+fn an_epoch_whose_word_is_due_is_known_to_the_next_start() {
+    let disk = Memory::new(Plan::Well);
+    let mut core = open(&disk, 1 << 20).expect("opened");
+    let former = core.log.epoch;
+    core.append(readings(0, 10));
+    assert!(core.seal());
+    let last = core.shelf.last_of(former).expect("sealed");
+    core.log
+        .begin_epoch(tjern_readings::sensor::Epoch::random(), None, 0, &mut super::super::locked(&core.known))
+        .expect("well");
+    core.close_due.push((former, last));
+    disk.refuse(1_000, super::memory::EIO);
+    for object in core.offered() {
+        core.remove(&object);
+    }
+    drop(core);
+    let core = open(&disk.image(&mut fastrand::Rng::with_seed(1), Plan::Well), 1 << 20).expect("opened");
+    assert!(core.shelf.of(former).any(|object| object.kind == SealedKind::Closed), "{:?}", core.shelf.objects);
+}
+
 /// The gateway's own readings ride with others: they cost the disk no call of their own.
 #[test]
 fn readings_that_ride_with_others_cause_no_sync() {

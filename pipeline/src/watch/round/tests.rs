@@ -250,9 +250,9 @@ async fn a_mail_tells_in_local_time_what_began() {
         until: None,
     };
     let settings = WatchSettings { timezone: TimeZone::get("Europe/Oslo").expect("known"), ..city.settings };
-    let text = text(&[event.clone()], 0, &settings);
+    let text = text(std::slice::from_ref(&event), 0, &settings);
     assert!(text.starts_with("BEGUN 2026-07-01 08:00 CEST  tjern/ph is 9, over its limit of 8\n"), "{text}");
     assert!(text.contains("no safety alarm and no medical device"));
-    assert_eq!(subject(&[event.clone()]), "Tjern: limit: tjern/ph");
+    assert_eq!(subject(std::slice::from_ref(&event)), "Tjern: limit: tjern/ph");
     assert_eq!(subject(&[event.clone(), event]), "Tjern: 2 begun, 0 over");
 }

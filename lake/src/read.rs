@@ -1,0 +1,151 @@
+//! One data file of a table, read row group by row group: what rewrites and checks files, and does not ask SQL.
+//!
+//! Texts come as dictionaries, which is how the files hold them: a name that stands in a million rows is
+//! one value. Columns are found by their names and brought to the table's types, since other programs
+//! write files too; a column that may be null and is not there is null.
+//!
+//! Held in memory are the footer, the compressed row group under way, and one batch.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, new_null_array};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::{FutureExt, Stream, StreamExt, TryFutureExt};
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use parquet::arrow::ParquetRecordBatchStreamBuilder;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
+use parquet::arrow::async_reader::AsyncFileReader;
+use parquet::errors::{ParquetError, Result as ParquetResult};
+use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
+
+use crate::{DataFile, Lake, LakeError, TableName, schema};
+
+/// So much is read from the end of a file at first: its footer in one request, and a small file whole.
+const FOOTER_GUESS: usize = 64 << 10;
+
+/// An open data file, of which the footer has been read.
+#[derive(Debug)]
+pub struct FileReader {
+    table: TableName,
+    reader: ObjectReader,
+    metadata: ArrowReaderMetadata,
+}
+
+/// An object, read in ranges.
+#[derive(Debug, Clone)]
+struct ObjectReader {
+    objects: Arc<dyn ObjectStore>,
+    key: Path,
+    bytes: u64,
+}
+
+impl AsyncFileReader for ObjectReader {
+    fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, ParquetResult<Bytes>> {
+        let read = self.objects.get_range(&self.key, range);
+        read.map_err(|error| ParquetError::External(Box::new(error))).boxed()
+    }
+
+    fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, ParquetResult<Vec<Bytes>>> {
+        async move {
+            let read = self.objects.get_ranges(&self.key, &ranges).await;
+            read.map_err(|error| ParquetError::External(Box::new(error)))
+        }
+        .boxed()
+    }
+
+    fn get_metadata<'a>(
+        &'a mut self,
+        _options: Option<&'a ArrowReaderOptions>,
+    ) -> BoxFuture<'a, ParquetResult<Arc<ParquetMetaData>>> {
+        async move {
+            let bytes = self.bytes;
+            let reader = ParquetMetaDataReader::new().with_prefetch_hint(Some(FOOTER_GUESS));
+            Ok(Arc::new(reader.load_and_finish(self, bytes).await?))
+        }
+        .boxed()
+    }
+}
+
+/// A table's columns with texts as dictionaries.
+#[must_use]
+pub fn with_dictionaries(table: TableName) -> SchemaRef {
+    dictionaries_of(&schema::arrow(table))
+}
+
+fn dictionary() -> DataType {
+    DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8))
+}
+
+/// The same columns with texts as dictionaries.
+fn dictionaries_of(schema: &Schema) -> SchemaRef {
+    let field = |field: &Arc<Field>| match field.data_type() {
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => {
+            Arc::new(Field::new(field.name(), dictionary(), field.is_nullable()))
+        }
+        _ => Arc::clone(field),
+    };
+    Arc::new(Schema::new(schema.fields().iter().map(field).collect::<Vec<_>>()))
+}
+
+impl FileReader {
+    /// Opens a file and reads its footer.
+    ///
+    /// # Errors
+    /// [`LakeError::Unreadable`]: it is not there, is cut short, or is no Parquet.
+    pub async fn open(lake: &Lake, table: TableName, file: &DataFile) -> Result<Self, LakeError> {
+        let key = tjern_readings::keys::table(table.as_str()).join(file.path.as_str());
+        let refused = |source| LakeError::Unreadable { key: key.to_string(), source };
+        let bytes = u64::try_from(file.size).unwrap_or_default();
+        let mut reader = ObjectReader { objects: lake.objects(), key: key.clone(), bytes };
+        // What the writer thought of its columns is not asked: the table says what they are.
+        let options = || ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+        let plain = ArrowReaderMetadata::load_async(&mut reader, options()).await.map_err(refused)?;
+        let wanted = dictionaries_of(plain.schema());
+        let metadata = ArrowReaderMetadata::try_new(Arc::clone(plain.metadata()), options().with_schema(wanted))
+            .map_err(refused)?;
+        Ok(Self { table, reader, metadata })
+    }
+
+    /// What the footer says.
+    #[must_use]
+    pub fn metadata(&self) -> &ParquetMetaData {
+        self.metadata.metadata()
+    }
+
+    /// The rows, in the columns of [`with_dictionaries`], in batches of at most so many rows.
+    ///
+    /// # Errors
+    /// [`LakeError::Unreadable`], from here and from the stream.
+    pub fn rows(
+        self,
+        batch_rows: usize,
+    ) -> Result<impl Stream<Item = Result<RecordBatch, LakeError>> + Send + Unpin, LakeError> {
+        let Self { table, reader, metadata } = self;
+        let wanted = with_dictionaries(table);
+        let key = reader.key.to_string();
+        let refused = move |source| LakeError::Unreadable { key: key.clone(), source };
+        let stream = ParquetRecordBatchStreamBuilder::new_with_metadata(reader, metadata)
+            .with_batch_size(batch_rows)
+            .build()
+            .map_err(&refused)?;
+        Ok(stream.map(move |batch| batch.and_then(|batch| conform(&batch, &wanted)).map_err(&refused)))
+    }
+}
+
+fn conform(batch: &RecordBatch, wanted: &SchemaRef) -> Result<RecordBatch, ParquetError> {
+    let column = |field: &Arc<Field>| -> Result<ArrayRef, ParquetError> {
+        match batch.column_by_name(field.name()) {
+            Some(column) if column.data_type() == field.data_type() => Ok(Arc::clone(column)),
+            Some(column) => Ok(cast(column, field.data_type())?),
+            None if field.is_nullable() => Ok(new_null_array(field.data_type(), batch.num_rows())),
+            None => Err(ParquetError::General(format!("it has no column `{}`", field.name()))),
+        }
+    };
+    let columns = wanted.fields().iter().map(column).collect::<Result<Vec<_>, _>>()?;
+    Ok(RecordBatch::try_new(Arc::clone(wanted), columns)?)
+}

@@ -1,0 +1,68 @@
+//! What has landed and is not in the tables, and which numbers nobody has sent: for those who look, not for ingest.
+
+use std::collections::HashSet;
+
+use serde::Serialize;
+use tjern_lake::{Lake, LakeError, Table};
+
+use super::landing::{self, Known};
+use super::progress::{self, OPEN, Open};
+
+/// Numbers of a source that were passed and have not come.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Missing {
+    /// Who should have sent them.
+    pub source: String,
+    /// Of which epoch.
+    pub epoch: String,
+    /// The first number.
+    pub first: i64,
+    /// The last number.
+    pub last: i64,
+    /// Whether the gateway said that it had dropped them (a gap); nobody knows why a hole is one.
+    pub gap: bool,
+}
+
+/// What landed and was not taken.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Waiting {
+    /// How many batches.
+    pub batches: usize,
+    /// When the first of them landed, in microseconds since 1970.
+    pub since_us: Option<i64>,
+}
+
+/// The numbers that were passed and have not come, by source, epoch and number.
+#[must_use]
+pub fn missing(readings: &Table) -> Vec<Missing> {
+    let open = readings.transactions().iter().filter(|(_, kind)| **kind != Open::Closed as i64);
+    let mut missing: Vec<_> = open
+        .filter_map(|(app_id, kind)| {
+            let mut parts = app_id.strip_prefix(OPEN)?.split('/');
+            let (source, epoch, bounds) = (parts.next()?, parts.next()?, parts.next()?);
+            let (first, last) = bounds.split_once('-')?;
+            let (first, last) = (first.parse().ok()?, last.parse().ok()?);
+            let gap = *kind == Open::Gap as i64;
+            Some(Missing { source: source.to_owned(), epoch: epoch.to_owned(), first, last, gap })
+        })
+        .collect();
+    missing.sort();
+    missing
+}
+
+/// What landed after the last batch that was taken of its source.
+///
+/// # Errors
+/// [`LakeError::Store`].
+pub async fn waiting(lake: &Lake, readings: &Table) -> Result<Waiting, LakeError> {
+    let known = Known { progress: progress::read(readings.transactions()), finished: HashSet::new() };
+    let mut waiting = Waiting::default();
+    for (stream, landed) in landing::everywhere(lake, &known, 0).await?.0 {
+        let watermark = known.progress.get(&stream).map_or(0, |progress| progress.watermark);
+        for item in landed.items.iter().filter(|item| !item.gap && item.bounds.last > watermark) {
+            waiting.batches += 1;
+            waiting.since_us = Some(waiting.since_us.map_or(item.landed_us, |since| since.min(item.landed_us)));
+        }
+    }
+    Ok(waiting)
+}

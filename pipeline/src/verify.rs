@@ -1,0 +1,243 @@
+//! Whether the tables are what their logs say: every file is read, whole.
+//!
+//! Of each file that the newest version names: whether it is there and is Parquet; whether it has as many bytes and rows
+//! as the log says; whether its least and greatest text and time are what the log says, since queries leave files out
+//! by them; whether it is sorted, and its keys unique, where our tags claim so. And whether the log's versions are
+//! contiguous. Nothing is changed.
+//!
+//! One batch of one file is in memory at a time.
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::{Int32Type, TimestampMicrosecondType};
+use futures::StreamExt;
+use tjern_lake::{DataFile, FileReader, Lake, LakeError, Table, TableName};
+
+/// Rows that are looked at together.
+const BATCH_ROWS: usize = 8 << 10;
+
+/// Something that is not what the log says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The object.
+    pub key: String,
+    /// What is wrong with it.
+    pub what: String,
+}
+
+/// What was looked at, and what is wrong.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// Files that were read.
+    pub files: usize,
+    /// Rows that were read.
+    pub rows: i64,
+    /// Bytes that were read.
+    pub bytes: i64,
+    /// What is wrong.
+    pub problems: Vec<Problem>,
+}
+
+/// Reads every file of every table. `watcher` hears how many bytes were read, and how many there are.
+///
+/// # Errors
+/// [`LakeError`] where a log cannot be read, or the store fails; what is wrong with a file is in the verdict.
+pub async fn verify(lake: &Lake, watcher: &mut (dyn FnMut(u64, u64) + Send)) -> Result<Verdict, LakeError> {
+    let mut tables = Vec::new();
+    for name in TableName::ALL {
+        tables.extend(Table::open(lake, name).await?);
+    }
+    let files = || tables.iter().flat_map(|table| table.files().into_iter().map(move |file| (table, file)));
+    let bytes = |size: i64| u64::try_from(size).unwrap_or(0);
+    let total = files().map(|(_, file)| bytes(file.size)).sum();
+    let mut verdict = Verdict::default();
+    let mut done = 0;
+    for table in &tables {
+        let missing = table.missing_versions().await?;
+        let key = format!("tables/{}/_delta_log", table.name());
+        let what = |version| format!("version {version} is missing, and later ones are there");
+        verdict.problems.extend(missing.into_iter().map(|version| Problem { key: key.clone(), what: what(version) }));
+    }
+    for (table, file) in files() {
+        let found = read(table, &file).await;
+        verdict.files += 1;
+        verdict.bytes += file.size;
+        let problems = match found {
+            Ok(content) => {
+                verdict.rows += content.rows;
+                content.against(&file)
+            }
+            Err(error) => vec![error.to_string()],
+        };
+        let key = format!("tables/{}/{}", table.name(), file.path);
+        verdict.problems.extend(problems.into_iter().map(|what| Problem { key: key.clone(), what }));
+        done += bytes(file.size);
+        watcher(done, total);
+    }
+    Ok(verdict)
+}
+
+/// What is in a file.
+#[derive(Debug, Default)]
+struct Content {
+    rows: i64,
+    footer_rows: i64,
+    text: Option<(String, String)>,
+    time_us: Option<(i64, i64)>,
+    last: Option<(String, i64)>,
+    unsorted: bool,
+    doubled: bool,
+}
+
+async fn read(table: &Table, file: &DataFile) -> Result<Content, LakeError> {
+    let reader = FileReader::open(table.lake(), table.name(), file).await?;
+    let mut content = Content { footer_rows: reader.metadata().file_metadata().num_rows(), ..Content::default() };
+    let mut rows = reader.rows(BATCH_ROWS)?;
+    while let Some(batch) = rows.next().await {
+        content.take(&batch?, table.name());
+    }
+    Ok(content)
+}
+
+impl Content {
+    fn take(&mut self, batch: &RecordBatch, table: TableName) {
+        let [text, time] = table.sort_columns().map(|name| batch.column_by_name(name).expect("a column"));
+        let texts = text.as_dictionary::<Int32Type>();
+        let texts = texts.downcast_dict::<arrow::array::StringArray>().expect("texts");
+        let times = time.as_primitive::<TimestampMicrosecondType>();
+        self.rows += i64::try_from(batch.num_rows()).unwrap_or(i64::MAX);
+        for row in (0..batch.num_rows()).filter(|row| texts.is_valid(*row) && times.is_valid(*row)) {
+            self.step(arrow::array::ArrayAccessor::value(&texts, row), times.value(row));
+        }
+    }
+
+    fn step(&mut self, text: &str, time_us: i64) {
+        let (least_us, greatest_us) = self.time_us.get_or_insert((time_us, time_us));
+        (*least_us, *greatest_us) = (time_us.min(*least_us), time_us.max(*greatest_us));
+        match &mut self.last {
+            Some((last, last_us)) if last == text => {
+                self.unsorted |= *last_us > time_us;
+                self.doubled |= *last_us == time_us;
+                *last_us = time_us;
+                return;
+            }
+            last => {
+                self.unsorted |= last.as_ref().is_some_and(|(last, _)| last.as_str() > text);
+                *last = Some((text.to_owned(), time_us));
+            }
+        }
+        let (least, greatest) = self.text.get_or_insert_with(|| (text.to_owned(), text.to_owned()));
+        if text < least.as_str() {
+            text.clone_into(least);
+        }
+        if text > greatest.as_str() {
+            text.clone_into(greatest);
+        }
+    }
+
+    /// What the log says otherwise.
+    fn against(&self, file: &DataFile) -> Vec<String> {
+        let mut wrong = Vec::new();
+        if self.rows != self.footer_rows {
+            wrong.push(format!("it has {} rows, and its footer says {}", self.rows, self.footer_rows));
+        }
+        if let Some(rows) = file.rows.filter(|rows| *rows != self.rows) {
+            wrong.push(format!("it has {} rows, and the log says {rows}", self.rows));
+        }
+        if let Some(((least, greatest), (low, high))) = self.text.as_ref().zip(file.sensor.as_ref())
+            && (low > least || high < greatest)
+        {
+            wrong.push(format!("it holds `{least}` to `{greatest}`, and the log says `{low}` to `{high}`"));
+        }
+        if let Some(((least, greatest), (low, high))) = self.time_us.zip(file.time_us)
+            && (low > least || high < greatest)
+        {
+            let shown = |time_us| {
+                jiff::Timestamp::from_microsecond(time_us)
+                    .map_or_else(|_| format!("{time_us} us"), |time| time.to_string())
+            };
+            let (least, greatest, low, high) = (shown(least), shown(greatest), shown(low), shown(high));
+            wrong.push(format!("it holds {least} to {greatest}, and the log says {low} to {high}"));
+        }
+        if file.sorted && self.unsorted {
+            wrong.push("it is tagged as sorted, and is not".to_owned());
+        }
+        if file.unique && (self.doubled || self.unsorted) {
+            wrong.push("it is tagged as free of doubles, and is not".to_owned());
+        }
+        wrong
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{NOW_US, Place, Row, batch_of, commit};
+    use tjern_lake::{Operation, write_file};
+
+    async fn checked(place: &Place) -> Verdict {
+        verify(&place.lake, &mut |_, _| ()).await.expect("read")
+    }
+
+    async fn filled() -> Place {
+        let place = Place::new();
+        for round in 0..3 {
+            place.ingest(&[Row::new("sample", NOW_US + round, 1.0), Row::new("state", NOW_US + round, 2.0)]).await;
+        }
+        place
+    }
+
+    #[tokio::test]
+    async fn a_sound_lake_has_no_problem() {
+        let place = filled().await;
+        place.compact().await;
+        place.ingest(&[Row::new("sample", NOW_US + 9, 1.0)]).await;
+        let verdict = checked(&place).await;
+        assert_eq!((verdict.files, verdict.rows, verdict.problems), (2, 7, vec![]));
+    }
+
+    /// Every lie that a log can tell is a query's wrong answer one day.
+    #[tokio::test]
+    async fn what_the_log_says_wrongly_is_told() {
+        let rows = [Row::new("sample", NOW_US, 1.0), Row::new("sample", NOW_US, 1.0), Row::new("level", NOW_US, 1.0)];
+        for (lie, told) in [
+            (&(|file: &mut DataFile| file.rows = Some(4)) as &dyn Fn(&mut DataFile), "and the log says 4"),
+            (&|file| file.sorted = true, "tagged as sorted"),
+            (&|file| file.unique = true, "tagged as free of doubles"),
+            (&|file| file.sensor = Some(("tjern/n".into(), "tjern/z".into())), "`tjern/n`"),
+            (&|file| file.time_us = Some((NOW_US + 1, NOW_US + 1)), "06:00:00Z to"),
+        ] {
+            let place = filled().await;
+            let mut file = write_file(&place.lake, TableName::Readings, &[batch_of(&rows)]).await.expect("written");
+            assert!(!file.sorted && !file.unique);
+            lie(&mut file);
+            let mut table = Table::open(&place.lake, TableName::Readings).await.expect("opened").expect("there");
+            table.commit(commit(Operation::Ingest, vec![file], vec![])).await.expect("committed");
+            let problems = checked(&place).await.problems;
+            assert!(
+                !problems.is_empty() && problems.iter().any(|problem| problem.what.contains(told)),
+                "{told}: {problems:?}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_gone_cut_or_damaged_is_told() {
+        for damage in [
+            &(|path: &std::path::Path| std::fs::remove_file(path).expect("removed")) as &dyn Fn(&std::path::Path),
+            &|path| std::fs::write(path, b"PAR1").expect("cut"),
+            &|path| {
+                let mut bytes = std::fs::read(path).expect("read");
+                bytes[4..40].fill(0xFF);
+                std::fs::write(path, bytes).expect("written");
+            },
+        ] {
+            let place = filled().await;
+            let table = Table::open(&place.lake, TableName::Readings).await.expect("opened").expect("there");
+            let file = table.files().swap_remove(0);
+            damage(&place.folder.path().join("lake/tables/readings").join(&file.path));
+            let verdict = checked(&place).await;
+            assert_eq!((verdict.files, verdict.problems.len()), (3, 1), "{:?}", verdict.problems);
+            assert!(verdict.problems[0].key.ends_with(&file.path));
+        }
+    }
+}

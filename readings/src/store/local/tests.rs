@@ -1,0 +1,198 @@
+//! What of a folder a power cut leaves, reckoned from what was asked of the disk.
+//!
+//! The model: a file's bytes are on disk once it was synced, under whatever name; a name is there once its folder was
+//! synced after it came; and a folder is itself a name in the one above. What was made without us (by
+//! `object_store`, below the root) counts as made at that moment and as synced by nobody.
+
+use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt;
+use std::sync::Mutex;
+
+use object_store::{ObjectStoreExt, PutPayload};
+use proptest::prelude::*;
+
+use super::*;
+
+/// Which syncs a disk forgets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Forgets {
+    Nothing,
+    FoldersOfFiles,
+    FoldersOfFolders,
+    Files,
+}
+
+/// A real disk that takes down what was synced when.
+#[derive(Debug)]
+struct Watched {
+    real: RealDisk,
+    forgets: Forgets,
+    moments: Mutex<Moments>,
+}
+
+/// By the order of events.
+#[derive(Debug, Default)]
+struct Moments {
+    now: u64,
+    /// When a file's bytes were last synced, by its inode.
+    bytes: HashMap<u64, u64>,
+    /// When a folder's names were last synced.
+    names: HashMap<PathBuf, u64>,
+    /// When a name came that we gave.
+    named: HashMap<PathBuf, u64>,
+}
+
+impl Watched {
+    fn new(forgets: Forgets) -> Arc<Self> {
+        Arc::new(Self { real: RealDisk, forgets, moments: Mutex::default() })
+    }
+
+    fn note(&self, take_down: impl FnOnce(&mut Moments, u64)) {
+        let mut moments = self.moments.lock().expect("whole");
+        moments.now += 1;
+        let now = moments.now;
+        take_down(&mut moments, now);
+    }
+
+    /// Whether a power cut at this moment leaves the file with its bytes, below `root`, which was there before.
+    fn is_durable(&self, root: &FilePath, file: &FilePath) -> bool {
+        let moments = self.moments.lock().expect("whole");
+        let inode = fs::metadata(file).expect("there").ino();
+        let has_name = |path: &FilePath| {
+            let synced = path.parent().and_then(|folder| moments.names.get(folder));
+            let named = moments.named.get(path).copied().unwrap_or_default();
+            synced.is_some_and(|synced| *synced > named)
+        };
+        let above = file.ancestors().take_while(|path| *path != root);
+        moments.bytes.contains_key(&inode) && above.into_iter().all(has_name)
+    }
+}
+
+impl Disk for Watched {
+    fn create_folder(&self, folder: &FilePath) -> io::Result<()> {
+        self.real.create_folder(folder)?;
+        self.note(|moments, now| _ = moments.named.insert(folder.to_owned(), now));
+        Ok(())
+    }
+
+    fn write_synced(&self, file: &FilePath, payload: &PutPayload) -> io::Result<()> {
+        self.real.write_synced(file, payload)?;
+        let inode = fs::metadata(file)?.ino();
+        self.note(|moments, now| {
+            if self.forgets == Forgets::Files {
+                moments.bytes.remove(&inode);
+            } else {
+                moments.bytes.insert(inode, now);
+            }
+        });
+        Ok(())
+    }
+
+    fn link(&self, file: &FilePath, name: &FilePath) -> io::Result<()> {
+        self.real.link(file, name)?;
+        self.note(|moments, now| _ = moments.named.insert(name.to_owned(), now));
+        Ok(())
+    }
+
+    fn rename(&self, file: &FilePath, name: &FilePath) -> io::Result<()> {
+        self.real.rename(file, name)?;
+        self.note(|moments, now| _ = moments.named.insert(name.to_owned(), now));
+        Ok(())
+    }
+
+    fn sync_file(&self, file: &FilePath) -> io::Result<()> {
+        self.real.sync_file(file)?;
+        let inode = fs::metadata(file)?.ino();
+        if self.forgets != Forgets::Files {
+            self.note(|moments, now| _ = moments.bytes.insert(inode, now));
+        }
+        Ok(())
+    }
+
+    fn sync_folder(&self, folder: &FilePath) -> io::Result<()> {
+        self.real.sync_folder(folder)?;
+        let has_files = fs::read_dir(folder)?.flatten().any(|entry| entry.path().is_file());
+        let is_forgotten = match self.forgets {
+            Forgets::FoldersOfFiles => has_files,
+            Forgets::FoldersOfFolders => !has_files,
+            Forgets::Nothing | Forgets::Files => false,
+        };
+        if !is_forgotten {
+            self.note(|moments, now| _ = moments.names.insert(folder.to_owned(), now));
+        }
+        Ok(())
+    }
+}
+
+/// A way in which an object comes to be.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    Create,
+    Overwrite,
+    Copy,
+    Rename,
+    Parts,
+}
+
+const WAYS: [Way; 5] = [Way::Create, Way::Overwrite, Way::Copy, Way::Rename, Way::Parts];
+
+/// Makes an object, and says whether a power cut right after the store's word leaves it.
+async fn is_there_after_a_power_cut(forgets: Forgets, way: Way, keys: &[String]) -> bool {
+    let folder = tempfile::tempdir().expect("a folder");
+    let root = folder.path().canonicalize().expect("there");
+    let disk = Watched::new(forgets);
+    let store = SyncedFolder::create_on(Arc::clone(&disk) as Arc<dyn Disk>, &root).expect("opened");
+    let origin = Path::from("origin");
+    let mut all = true;
+    for key in keys {
+        let key = Path::from(key.as_str());
+        store.put(&origin, PutPayload::from_static(b"bytes")).await.expect("put");
+        match way {
+            Way::Create => {
+                let put = store.put_opts(&key, PutPayload::from_static(b"bytes"), PutMode::Create.into()).await;
+                assert!(matches!(put, Ok(_) | Err(Error::AlreadyExists { .. })), "{put:?}");
+            }
+            Way::Overwrite => drop(store.put(&key, PutPayload::from_static(b"bytes")).await.expect("put")),
+            Way::Copy => store.copy(&origin, &key).await.expect("copied"),
+            Way::Rename => store.rename(&origin, &key).await.expect("renamed"),
+            Way::Parts => {
+                let mut upload = store.put_multipart(&key).await.expect("begun");
+                upload.put_part(PutPayload::from_static(b"bytes")).await.expect("put");
+                upload.complete().await.expect("completed");
+            }
+        }
+        all &= disk.is_durable(&root, &root.join(key.as_ref()));
+    }
+    all
+}
+
+fn keys() -> impl Strategy<Value = Vec<String>> {
+    let key = prop::collection::vec("[a-c]", 1..4).prop_map(|parts| format!("{}.arrow", parts.join("/")));
+    prop::collection::vec(key, 1..5)
+}
+
+fn run<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(work)
+}
+
+proptest! {
+    /// A gateway drops its own copy on the word of a put, and a Delta log goes on from it: a power cut right
+    /// after it must find the object, its bytes, and every folder above it, however it came to be.
+    #[test]
+    fn what_a_store_says_is_done_survives_a_power_cut(way in prop::sample::select(&WAYS[..]), keys in keys()) {
+        prop_assert!(run(is_there_after_a_power_cut(Forgets::Nothing, way, &keys)), "{way:?} of {keys:?}");
+    }
+}
+
+/// The canary: a store that leaves out any one kind of sync is caught, whichever way an object comes.
+#[test]
+fn a_store_that_leaves_out_a_sync_is_caught() {
+    let keys = ["a/b/c.arrow".to_owned()];
+    for way in WAYS {
+        assert!(run(is_there_after_a_power_cut(Forgets::Nothing, way, &keys)), "{way:?}");
+        for forgets in [Forgets::Files, Forgets::FoldersOfFiles, Forgets::FoldersOfFolders] {
+            let is_there = run(is_there_after_a_power_cut(forgets, way, &keys));
+            assert!(!is_there, "{way:?}: nobody noticed that {forgets:?} are not synced");
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! `tjern pipeline status` and `verify`: looking at the lake, and changing nothing.
+
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+
+use serde_json::json;
+use tjern_lake::Lake;
+use tjern_pipeline::status::{Status, status as find};
+use tjern_pipeline::verify::verify as read_all;
+
+use super::job::JobArguments;
+use crate::config::City;
+use crate::failure::Failure;
+use crate::progress::Bar;
+
+async fn open(config: &Path) -> Result<(City, Lake), Failure> {
+    let city = City::load(config)?;
+    let lake = Lake::open(&city.lake).map_err(Failure::failed)?;
+    Ok((city, lake))
+}
+
+/// How the lake is: a table for people, one line of JSON for programs.
+pub(crate) async fn status(arguments: &JobArguments) -> Result<(), Failure> {
+    let (city, lake) = open(&arguments.config).await?;
+    let found = find(&lake, &city.jobs.compact).await.map_err(Failure::failed)?;
+    let text = if arguments.json { format!("{}\n", json!(found)) } else { shown(&found) };
+    std::io::stdout().write_all(text.as_bytes()).map_err(Failure::failed)
+}
+
+fn shown(status: &Status) -> String {
+    let mut lines = vec![format!(
+        "{:<9} {:>8} {:>7} {:>9} {:>13} {:>12} {:>12} {:>12}",
+        "table", "version", "files", "unsorted", "rows", "bytes", "smallest", "largest"
+    )];
+    let bytes = |bytes: Option<i64>| bytes.map_or_else(|| "-".to_owned(), |bytes| bytes.to_string());
+    lines.extend(status.tables.iter().map(|table| {
+        format!(
+            "{:<9} {:>8} {:>7} {:>9} {:>13} {:>12} {:>12} {:>12}",
+            table.table.as_str(),
+            table.version,
+            table.files,
+            table.unsorted_files,
+            table.rows,
+            table.bytes,
+            bytes(table.smallest_bytes),
+            bytes(table.largest_bytes)
+        )
+    }));
+    let since = |moment: &Option<_>| moment.as_ref().map(ToString::to_string);
+    let landed = since(&status.landed.since).map_or_else(String::new, |since| format!(", the first since {since}"));
+    lines.push(format!("landed: {} batches wait for ingest{landed}", status.landed.batches));
+    let compaction = &status.compaction;
+    lines.push(format!("compaction: {} merges of {} bytes wait", compaction.merges, compaction.bytes));
+    let unsealed = since(&compaction.oldest_unsealed).unwrap_or_else(|| "none".to_owned());
+    lines.push(format!("oldest unsealed window: {unsealed}"));
+    lines.push(format!("holes and gaps: {}", status.missing.len()));
+    lines.extend(status.missing.iter().map(|run| {
+        let kind = if run.gap { "gap" } else { "hole" };
+        format!("  {kind} {}/{} {}-{}", run.source, run.epoch, run.first, run.last)
+    }));
+    lines.push("jobs:".to_owned());
+    lines.extend(status.jobs.iter().map(|run| {
+        let said = run.error.as_deref().unwrap_or(&run.said);
+        format!("  {:<20} {} {:?}: {said}", run.job, run.ended, run.outcome)
+    }));
+    lines.push(String::new());
+    lines.join("\n")
+}
+
+/// Reads every file. A line a problem on stdout, or one line of JSON; status 1 where there is one.
+pub(crate) async fn verify(arguments: &JobArguments) -> Result<(), Failure> {
+    let (_, lake) = open(&arguments.config).await?;
+    let mut bar = std::io::stderr().is_terminal().then(Bar::new);
+    let mut watcher = |done, total| {
+        if let Some(bar) = &mut bar {
+            bar.show(done, total, "reading");
+        }
+    };
+    let verdict = read_all(&lake, &mut watcher).await.map_err(Failure::failed)?;
+    drop(bar);
+    let mut stdout = std::io::stdout().lock();
+    if arguments.json {
+        let problems: Vec<_> = verdict.problems.iter().map(|one| json!({"key": one.key, "what": one.what})).collect();
+        let line = json!({
+            "files": verdict.files, "rows": verdict.rows, "bytes": verdict.bytes, "problems": problems,
+        });
+        writeln!(stdout, "{line}").map_err(Failure::failed)?;
+    } else {
+        for problem in &verdict.problems {
+            writeln!(stdout, "{}: {}", problem.key, problem.what).map_err(Failure::failed)?;
+        }
+    }
+    let looked = format!("{} files, {} rows, {} bytes read", verdict.files, verdict.rows, verdict.bytes);
+    match verdict.problems.len() {
+        0 => {
+            eprintln!("verify: {looked}: all is as the logs say");
+            Ok(())
+        }
+        count => Err(Failure::failed(format!("verify: {looked}: {count} problems"))),
+    }
+}

@@ -1,0 +1,64 @@
+//! `tjern pipeline checkpoint` and `retention`: the jobs, or with `--dry-run` what they would do.
+
+use std::io::Write;
+
+use clap::Args;
+use tjern_lake::DataFile;
+use tjern_pipeline::maintain;
+
+use super::job::{self, JobArguments, Workplace};
+use crate::failure::Failure;
+
+/// What both are told.
+#[derive(Debug, Args)]
+pub(crate) struct DryRunArguments {
+    /// Only print what would be done, a line each
+    #[arg(long, conflicts_with = "json")]
+    dry_run: bool,
+    #[command(flatten)]
+    job: JobArguments,
+}
+
+/// A dry run writes a line a table: its name, the version, and that of the checkpoint before.
+pub(crate) async fn checkpoint(arguments: &DryRunArguments) -> Result<(), Failure> {
+    if !arguments.dry_run {
+        return job::execute("checkpoint", &arguments.job).await;
+    }
+    let place = Workplace::open(&arguments.job).await?;
+    let made = maintain::checkpoint(&place.lake, true).await.map_err(Failure::failed)?;
+    for table in &made {
+        let former = table.former.map_or_else(|| "none".to_owned(), |version| version.to_string());
+        say(&format!("{}\tversion {}\tformer {former}", table.table, table.version))?;
+    }
+    eprintln!("checkpoint: would write {} checkpoints", made.len());
+    Ok(())
+}
+
+/// A dry run writes a line a file: its key, its rows, and the times of its first and last reading.
+pub(crate) async fn retention(arguments: &DryRunArguments) -> Result<(), Failure> {
+    if !arguments.dry_run {
+        return job::execute("retention", &arguments.job).await;
+    }
+    let place = Workplace::open(&arguments.job).await?;
+    let Some(keep) = place.city.jobs.keep else {
+        eprintln!("retention: readings stay for ever: `[retention] readings` is not set");
+        return Ok(());
+    };
+    let gone = maintain::retain(&place.lake, keep, true).await.map_err(Failure::failed)?;
+    for DataFile { path, rows, time_us, .. } in &gone {
+        let rows = rows.map_or_else(|| "?".to_owned(), |rows| rows.to_string());
+        let (first, last) = time_us.map_or_else(Default::default, |(first, last)| (time(first), time(last)));
+        say(&format!("tables/readings/{path}\t{rows} rows\t{first}\t{last}"))?;
+    }
+    let rows: i64 = gone.iter().filter_map(|file| file.rows).sum();
+    eprintln!("retention: would remove {} files with {rows} readings", gone.len());
+    Ok(())
+}
+
+fn time(time_us: i64) -> String {
+    jiff::Timestamp::from_microsecond(time_us).map_or_else(|_| format!("{time_us} us"), |time| time.to_string())
+}
+
+fn say(line: &str) -> Result<(), Failure> {
+    writeln!(std::io::stdout(), "{line}").map_err(Failure::failed)
+}
