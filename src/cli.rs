@@ -83,7 +83,7 @@ pub(crate) struct ConfigArgument {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  tjern query \"SELECT * FROM latest\" --data tjern-data\n  \
     tjern query \"SELECT * FROM daily\" --config tjern.toml --format parquet > daily.parquet\n\n\
-    Tables: readings, observations, hourly, daily, latest, sites, sensors.")]
+    Tables: readings, observations, hourly, daily, latest, sites, sensors, installations, events.")]
 pub(crate) struct QueryArguments {
     /// One query
     #[arg(value_name = "SQL")]

@@ -9,8 +9,8 @@ use serde::Deserialize;
 use serde_spanned::Spanned;
 use tjern_gateway::config::Config as GatewayConfig;
 use tjern_pipeline::config::{
-    CompactSection, IngestSection, JobsSection, PublishSection, RegisterSection, RetentionSection, RollupSection,
-    VacuumSection, default_publications,
+    CompactSection, IngestSection, JobsSection, PublishSection, QualitySection, RegisterSection, RetentionSection,
+    RollupSection, VacuumSection, default_publications,
 };
 use tjern_pipeline::ingest::IngestSettings;
 use tjern_pipeline::jobs::{JobSettings, Schedules, entries};
@@ -31,7 +31,7 @@ pub(crate) const TIMEZONE: &str = "Europe/Oslo";
 const REGISTER_EVERY: Period = Period::from_seconds(60);
 
 /// How often it is looked whether a log needs a checkpoint.
-const CHECKPOINT_EVERY: Period = Period::from_seconds(60 * 60);
+const CHECKPOINT_EVERY: Period = Period::from_seconds(4 * 60 * 60);
 
 /// The file as it is written.
 #[derive(Debug, Deserialize)]
@@ -52,6 +52,8 @@ struct File {
     ingest: IngestSection,
     #[serde(default)]
     compact: CompactSection,
+    #[serde(default)]
+    quality: QualitySection,
     #[serde(default)]
     rollup: RollupSection,
     #[serde(default)]
@@ -117,6 +119,7 @@ impl City {
             when: Schedules {
                 ingest: file.ingest.every.into(),
                 register: REGISTER_EVERY.into(),
+                quality: file.quality.every.into(),
                 rollup: file.rollup.every.into(),
                 compact: file.compact.every.into(),
                 vacuum: file.vacuum.every.into(),
@@ -130,7 +133,7 @@ impl City {
             listen: file.jobs.listen,
             watch: file.watch.settings(&folder, &file.lake, &timezone).map_err(Failure::wrong)?,
             retention: file.vacuum.retention.duration(),
-            register: file.register.files(&folder),
+            register: file.register.files(&folder, &timezone),
             publish: file.publish.clone().unwrap_or_else(default_publications),
             timezone: timezone.clone(),
         };

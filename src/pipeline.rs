@@ -1,13 +1,18 @@
 //! `tjern pipeline`: each job once, to the end, or all of them on their schedules. A command is a file.
 
+mod change;
 mod compact;
+mod import;
 mod job;
 mod look;
 mod maintain;
 mod publish;
 mod quarantine;
+mod recompute;
+mod revise;
 mod run;
 mod vacuum;
+mod validate;
 
 use clap::Subcommand;
 use tjern_pipeline::register::RegisterError;
@@ -32,6 +37,8 @@ pub(crate) enum PipelineCommand {
         after_help = "Examples:\n  tjern pipeline ingest --config tjern.toml\n  tjern pipeline ingest --json --config tjern.toml | jq .did.rows"
     )]
     Ingest(JobArguments),
+    /// Readings through the tests of quality control: what came, and what it changes
+    Quality(JobArguments),
     /// Small files into big, sorted ones
     #[command(
         after_help = "Examples:\n  tjern pipeline compact --config tjern.toml\n  tjern pipeline compact --json --config tjern.toml"
@@ -65,6 +72,14 @@ pub(crate) enum PipelineCommand {
         after_help = "Examples:\n  tjern pipeline register --config tjern.toml\n  tjern pipeline register --json --config tjern.toml"
     )]
     Register(JobArguments),
+    /// History, and what people read off, from CSV and Parquet
+    Import(Box<import::ImportArguments>),
+    /// Computes readings again that a wrong scale, offset or order of bytes made
+    Recompute(recompute::RecomputeArguments),
+    /// Corrects readings by a file of better values or qualities
+    Revise(revise::ReviseArguments),
+    /// Says that somebody has looked at a sensor's readings and answers for them
+    Validate(validate::ValidateArguments),
     /// What could not be read: list it, look into it, try it again
     #[command(subcommand)]
     Quarantine(quarantine::QuarantineCommand),
@@ -83,6 +98,7 @@ pub(crate) async fn execute(command: PipelineCommand) -> Result<(), Failure> {
     match command {
         PipelineCommand::Ingest(arguments) => job::execute("ingest", &arguments).await,
         PipelineCommand::Compact(arguments) => compact::execute(&arguments).await,
+        PipelineCommand::Quality(arguments) => job::execute("quality", &arguments).await,
         PipelineCommand::Rollup(arguments) => job::execute("rollup", &arguments).await,
         PipelineCommand::Register(arguments) => job::execute("register", &arguments).await,
         PipelineCommand::Watch(arguments) => job::execute("watch", &arguments).await,
@@ -92,6 +108,10 @@ pub(crate) async fn execute(command: PipelineCommand) -> Result<(), Failure> {
         PipelineCommand::Status(arguments) => look::status(&arguments).await,
         PipelineCommand::Verify(arguments) => look::verify(&arguments).await,
         PipelineCommand::Publish(arguments) => publish::execute(&arguments).await,
+        PipelineCommand::Import(arguments) => import::execute(&arguments).await,
+        PipelineCommand::Recompute(arguments) => recompute::execute(&arguments).await,
+        PipelineCommand::Revise(arguments) => revise::execute(&arguments).await,
+        PipelineCommand::Validate(arguments) => validate::execute(&arguments).await,
         PipelineCommand::Quarantine(command) => quarantine::execute(command).await,
         PipelineCommand::Run(arguments) => run::execute(&arguments.config).await,
     }

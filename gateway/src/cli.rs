@@ -8,7 +8,7 @@ pub mod check;
 pub mod doctor;
 pub mod maintenance;
 pub mod plan;
-mod progress;
+pub mod progress;
 pub mod read;
 pub mod run;
 pub mod scan;

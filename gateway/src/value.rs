@@ -11,7 +11,7 @@
 //! A value is an `f64`: integers beyond 2⁵³ are not rounded but refused ([`Cause::Precision`]).
 
 mod no_value;
-mod scaling;
+mod recompute;
 
 use std::str::FromStr;
 
@@ -19,7 +19,8 @@ use tjern_readings::reading::{Cause, exact_i64, exact_u64};
 
 pub(crate) use no_value::WrittenNumbers;
 pub use no_value::{NoValue, NotRepresentable, WrittenNumber};
-pub use scaling::Scaling;
+pub use recompute::{Again, Change, Formula, FormulaError, NotRecoverable};
+pub use tjern_readings::scaling::Scaling;
 
 /// How a number lies in registers, or that it is a single bit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -58,6 +58,8 @@ pub enum Operation {
     Quality,
     /// Readings that were kept long enough leave.
     Retention,
+    /// Readings of a higher revision.
+    Correct,
 }
 
 impl Operation {
@@ -71,6 +73,7 @@ impl Operation {
             Self::Register => "register",
             Self::Quality => "quality",
             Self::Retention => "retention",
+            Self::Correct => "correct",
         }
     }
 }
@@ -203,7 +206,7 @@ fn delta_operation(commit: &Commit) -> DeltaOperation {
         Operation::Compact => DeltaOperation::Optimize { predicate: None, target_size: 0 },
         Operation::Quality => DeltaOperation::Update { predicate: None },
         Operation::Retention => DeltaOperation::Delete { predicate: None },
-        Operation::Ingest | Operation::Rollup | Operation::Register => {
+        Operation::Ingest | Operation::Rollup | Operation::Register | Operation::Correct => {
             DeltaOperation::Write { mode: SaveMode::Append, partition_by: None, predicate: None }
         }
     }

@@ -21,11 +21,26 @@ pub enum TableName {
     Sites,
     /// The register's sensors, with history.
     Sensors,
+    /// The register's installations: which instrument hung where, and when; with history.
+    Installations,
+    /// The register's events: when a sensor's readings were no measurements; with history.
+    Events,
+    /// The register's rules of quality control, with history.
+    QualityRules,
 }
 
 impl TableName {
     /// Every table.
-    pub const ALL: [Self; 5] = [Self::Readings, Self::Hourly, Self::Daily, Self::Sites, Self::Sensors];
+    pub const ALL: [Self; 8] = [
+        Self::Readings,
+        Self::Hourly,
+        Self::Daily,
+        Self::Sites,
+        Self::Sensors,
+        Self::Installations,
+        Self::Events,
+        Self::QualityRules,
+    ];
 
     /// The table's name in SQL, and its folder's.
     #[must_use]
@@ -36,6 +51,9 @@ impl TableName {
             Self::Daily => "daily",
             Self::Sites => "sites",
             Self::Sensors => "sensors",
+            Self::Installations => "installations",
+            Self::Events => "events",
+            Self::QualityRules => "quality_rules",
         }
     }
 
@@ -46,6 +64,8 @@ impl TableName {
             Self::Readings | Self::Hourly | Self::Daily => ["sensor", "time"],
             Self::Sites => ["site", "valid_from"],
             Self::Sensors => ["id", "valid_from"],
+            Self::Installations | Self::Events => ["sensor", "valid_from"],
+            Self::QualityRules => ["sensors", "valid_from"],
         }
     }
 }
@@ -130,10 +150,43 @@ fn fields(table: TableName) -> Vec<(&'static str, DataType, bool)> {
             ("valid_from", time(), SET),
             ("valid_to", time(), NULL),
         ],
+        TableName::Installations => vec![
+            ("sensor", Utf8, SET),
+            ("instrument", Utf8, NULL),
+            ("serial", Utf8, NULL),
+            ("depth_m", Float64, NULL),
+            ("calibrated", Utf8, NULL),
+            ("gain", Float64, NULL),
+            ("offset", Float64, NULL),
+            ("installed", time(), SET),
+            ("removed", time(), NULL),
+            ("note", Utf8, NULL),
+            ("valid_from", time(), SET),
+            ("valid_to", time(), NULL),
+        ],
+        TableName::Events => vec![
+            ("sensor", Utf8, SET),
+            ("kind", Utf8, SET),
+            ("quality", Int8, SET),
+            ("began", time(), SET),
+            ("ended", time(), NULL),
+            ("note", Utf8, NULL),
+            ("valid_from", time(), SET),
+            ("valid_to", time(), NULL),
+        ],
+        TableName::QualityRules => vec![
+            ("sensors", Utf8, SET),
+            ("unit", Utf8, NULL),
+            ("test", Utf8, SET),
+            ("months", Utf8, NULL),
+            ("parameters", Utf8, SET),
+            ("valid_from", time(), SET),
+            ("valid_to", time(), NULL),
+        ],
     }
 }
 
-static SCHEMAS: LazyLock<[SchemaRef; 5]> = LazyLock::new(|| {
+static SCHEMAS: LazyLock<[SchemaRef; 8]> = LazyLock::new(|| {
     TableName::ALL.map(|table| {
         let fields = fields(table).into_iter();
         Arc::new(Schema::new(fields.map(|(name, kind, null)| Field::new(name, kind, null)).collect::<Vec<_>>()))

@@ -86,6 +86,9 @@ pub async fn session_on(
     show(&tables, &shown, "observations", views::observations(&tables, public).await?)?;
     show(&tables, &shown, "latest", views::latest(&tables, public, lake.clock().now_us()).await?)?;
     if !public {
+        for name in [TableName::Installations, TableName::Events, TableName::QualityRules] {
+            show(&tables, &shown, name.as_str(), views::register(&tables, name, public).await?)?;
+        }
         let files = readings.map(Table::files).unwrap_or_default();
         shown.register_table("readings", Arc::new(LakeTable::new(TableName::Readings, files)))?;
     }

@@ -178,12 +178,20 @@ impl Table {
     /// # Errors
     /// [`LakeError`].
     pub async fn changes_since(&self, version: i64) -> Result<Changes, LakeError> {
+        self.changes_since_but(version, &[Operation::Compact]).await
+    }
+
+    /// What commits after `version` up to this one brought, without those of some operations.
+    ///
+    /// # Errors
+    /// [`LakeError`].
+    pub async fn changes_since_but(&self, version: i64, left_out: &[Operation]) -> Result<Changes, LakeError> {
         let Some(commits) = commits_after(&self.lake, self.name, version, self.version()).await? else {
             return Ok(Changes { added: self.files(), gone: Vec::new(), unclear: true });
         };
         let mut changes = Changes::default();
         for commit in commits {
-            if commit.operation.as_deref() == Some(Operation::Compact.word()) {
+            if left_out.iter().any(|operation| commit.operation.as_deref() == Some(operation.word())) {
                 continue;
             }
             for file in commit.added {

@@ -19,14 +19,15 @@ use crate::{DataFile, Table, TableName};
 
 /// The register's rows that hold now.
 pub(crate) async fn register(tables: &SessionContext, table: TableName, public: bool) -> Result<DataFrame> {
-    let sensors = "SELECT * FROM all_sensors WHERE valid_to IS NULL";
+    let valid = format!("SELECT * FROM all_{table} WHERE valid_to IS NULL");
     let sql = match (table, public) {
-        (TableName::Sensors, false) => sensors.to_owned(),
-        (TableName::Sensors, true) => format!("{sensors} AND class = 'public'"),
-        (_, false) => "SELECT * FROM all_sites WHERE valid_to IS NULL".to_owned(),
-        (_, true) => "SELECT * FROM all_sites WHERE valid_to IS NULL \
-                      AND site IN (SELECT site FROM all_sensors WHERE valid_to IS NULL AND class = 'public')"
-            .to_owned(),
+        (_, false) => valid,
+        (TableName::Sensors, true) => format!("{valid} AND class = 'public'"),
+        (TableName::Sites, true) => {
+            format!("{valid} AND site IN (SELECT site FROM all_sensors WHERE valid_to IS NULL AND class = 'public')")
+        }
+        // Instruments and vandalism are the city's own business.
+        (_, true) => format!("{valid} AND false"),
     };
     tables.sql(&sql).await
 }

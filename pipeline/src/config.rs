@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
 use serde::{Deserialize, Deserializer};
 use serde_spanned::Spanned;
 use tjern_readings::configuration::{Period, Size, Span};
@@ -17,10 +18,13 @@ use tjern_readings::sensor::{SensorId, is_part};
 use crate::compact::CompactSettings;
 use crate::jobs::{Cron, Schedule};
 use crate::publish::{Dataset, Licence};
-use crate::register::RegisterFiles;
+use crate::register::{OptionalFile, RegisterFiles};
 
 const SITES_FILE: &str = "sites.csv";
 const SENSORS_FILE: &str = "sensors.csv";
+const INSTALLATIONS_FILE: &str = "installations.csv";
+const EVENTS_FILE: &str = "events.csv";
+const RULES_FILE: &str = "quality.csv";
 
 /// `[register]`: where the city says what its sensors are.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -30,16 +34,31 @@ pub struct RegisterSection {
     pub sites: Option<PathBuf>,
     /// The file of sensors, relative to the folder of `tjern.toml`.
     pub sensors: Option<PathBuf>,
+    /// The file of installations, relative to the folder of `tjern.toml`.
+    pub installations: Option<PathBuf>,
+    /// The file of events, relative to the folder of `tjern.toml`.
+    pub events: Option<PathBuf>,
+    /// The file of rules of quality control, relative to the folder of `tjern.toml`.
+    pub quality: Option<PathBuf>,
 }
 
 impl RegisterSection {
-    /// The files meant, given the folder of `tjern.toml`. Files that nobody named may be absent.
+    /// The files meant, given the folder of `tjern.toml` and the city's time zone. Files that nobody
+    /// named may be absent.
     #[must_use]
-    pub fn files(&self, folder: &Path) -> RegisterFiles {
+    pub fn files(&self, folder: &Path, timezone: &TimeZone) -> RegisterFiles {
+        let optional = |named: Option<&Path>, name: &str| OptionalFile {
+            path: folder.join(named.unwrap_or(Path::new(name))),
+            required: named.is_some(),
+        };
         RegisterFiles {
             sites: folder.join(self.sites.as_deref().unwrap_or(Path::new(SITES_FILE))),
             sensors: folder.join(self.sensors.as_deref().unwrap_or(Path::new(SENSORS_FILE))),
             required: self.sites.is_some() || self.sensors.is_some(),
+            installations: optional(self.installations.as_deref(), INSTALLATIONS_FILE),
+            events: optional(self.events.as_deref(), EVENTS_FILE),
+            rules: optional(self.quality.as_deref(), RULES_FILE),
+            timezone: timezone.clone(),
         }
     }
 }
@@ -149,6 +168,20 @@ pub struct JobsSection {
     pub off: Vec<Spanned<String>>,
     /// Cron expressions in the city's time zone, which stand over a job's `every`.
     pub cron: BTreeMap<String, Spanned<Cron>>,
+}
+
+/// `[quality]`: what came through the tests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct QualitySection {
+    /// How often.
+    pub every: Period,
+}
+
+impl Default for QualitySection {
+    fn default() -> Self {
+        Self { every: Period::from_seconds(10 * 60) }
+    }
 }
 
 /// `[vacuum]`: what nobody needs any more leaves the tables' folders.
@@ -360,7 +393,7 @@ mod tests {
         assert_eq!(whole.rollup.every, "10min".parse().expect("valid"));
         assert_eq!(whole.vacuum.retention.duration().as_secs(), 86_400);
         assert_eq!(whole.publish[0].dataset.as_str(), "badetemperatur");
-        let files = whole.register.files(Path::new("city"));
+        let files = whole.register.files(Path::new("city"), &TimeZone::UTC);
         assert_eq!((files.sites, files.required), (PathBuf::from("city/sites.csv"), false));
     }
 
@@ -375,7 +408,7 @@ mod tests {
              sensors = [\"elva/level\"]\n",
         )
         .expect("valid");
-        let files = whole.register.files(Path::new("city"));
+        let files = whole.register.files(Path::new("city"), &TimeZone::UTC);
         assert_eq!((files.sensors, files.required), (PathBuf::from("city/t.csv"), true));
         assert_eq!(whole.ingest.hole_patience.0.as_secs(), 0);
         assert_eq!(whole.vacuum.retention.duration().as_secs(), 3_600);

@@ -12,6 +12,7 @@
 //! landing zone is listed from the watermarks on. Where nothing landed, no table is asked.
 
 mod clean;
+pub(crate) mod configurations;
 mod gathered;
 mod landed;
 mod landing;

@@ -5,12 +5,15 @@
 //! up, [`register`] says what the sensors are, [`publish`] makes open datasets, [`vacuum`] removes
 //! what nobody needs any more, [`watch`] tells what is wrong, [`maintain`] writes checkpoints and removes what was kept long enough, [`status`] says how
 //! the lake is and [`verify`] reads all of it. [`jobs`] runs them on
-//! their schedules. DataFusion moves data; Polars, behind [`frames`], does the mathematics.
+//! their schedules. What people do by hand: [`import`] history, [`correct`] and [`validate`] readings.
+//! DataFusion moves data; Polars, behind [`frames`], does the mathematics.
 #![deny(unsafe_code)]
 
 pub mod compact;
 pub mod config;
+pub mod correct;
 pub mod frames;
+pub mod import;
 pub mod ingest;
 pub mod jobs;
 pub mod maintain;
@@ -19,10 +22,13 @@ pub mod quality;
 pub mod quarantine;
 pub mod register;
 pub mod rollup;
+mod sheet;
 pub mod status;
 mod tables;
 #[cfg(test)]
 mod testing;
+pub mod times;
 pub mod vacuum;
+pub mod validate;
 pub mod verify;
 pub mod watch;

@@ -1,22 +1,33 @@
-//! The first quality step: is a value plausible at all?
+//! Quality control: QARTOD's tests by the register's rules, in two steps.
 //!
-//! Two tests, two bits each in `tests` (0 not evaluated, 1 good, 2 suspect, 3 fail):
+//! Ingest looks at each value by itself ([`evaluate`]), so that what is not plausible is never shown,
+//! not for a moment. The job [`control`] makes all tests, also those that look at neighbours, and brings
+//! rows from the level raw to provisional. Flags never delete: of a row only `quality`, `tests` and
+//! `level` are ever rewritten.
 //!
-//! | test | bits | what |
-//! |---|---|---|
-//! | 0 | 0–1 | plausible range: the register's `low` and `high`, ends included |
-//! | 1 | 2–3 | the flag that the reading came with, where it was 1, 3 or 4 |
+//! - [`flags`]: the bits of `tests`, and which quality follows from them.
+//! - [`rules`]: which rules hold for a sensor; `defaults.csv` has those that are built in.
+//! - [`series`], [`formulas`]: the tests on one series. No I/O; Polars computes.
+//! - [`scope`]: which readings are evaluated again when some came. [`walk`]: in order, in bounded
+//!   memory. [`pass`]: over files. [`control`]: the job.
 //!
-//! A reading's quality follows from the two, the worse one counts; without a value it is 9; where
-//! neither says anything it stays 2. Test 1 is what makes this repeatable: a flag that came from
-//! outside is never improved however often ranges change, and a flag of ours is taken back when it
-//! was the range that was wrong. Whether a row was looked at before is told by `tests` being there.
+//! **What a reading's flags are depends on the readings and the rules only**, not on the order in which
+//! they came nor on how they were cut into batches: whatever a test looks at lies within its sensor's
+//! margins, and everything within the margins of a change is evaluated again. The flag that a reading
+//! came with stays in `tests`, so a flag of ours is taken back when it was a rule that was wrong, and one
+//! from outside never is. What a person validated stays as it is.
 //!
 //! −327.68 °C is what a sensor without its probe says. It must never count as a temperature, also where
-//! it came before its sensor was registered: [`requalify`] goes over what lies in the tables when
-//! ranges change.
+//! it came before its sensor was registered.
 
-mod requalify;
+mod control;
+mod flags;
+mod formulas;
+mod pass;
+mod rules;
+mod scope;
+mod series;
+mod walk;
 
 use std::sync::Arc;
 
@@ -26,17 +37,12 @@ use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use tjern_readings::reading::Quality;
 
+use self::flags::{Bits, FAIL, GOOD, aggregate, came};
 use crate::frames::{FrameError, texts};
-use crate::register::{Register, SensorRow};
+use crate::register::{Register, Rule, SensorRow};
 
-pub use requalify::{RequalifyError, RequalifyOutcome, requalify};
-
-const GOOD: i32 = 1;
-const SUSPECT: i32 = 2;
-const FAIL: i32 = 3;
-const RANGE_BITS: i32 = 0b0011;
-const CAME_BITS: i32 = 0b1100;
-const CAME_SHIFT: i32 = 2;
+pub use control::{ControlError, ControlOutcome, LEASE, control};
+pub use rules::{RULES_VERSION, Rulebook};
 
 /// Why rows could not be evaluated.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +61,33 @@ pub enum QualityError {
     /// Arrow refused.
     #[error("arrow: {0}")]
     Arrow(#[from] ArrowError),
+}
+
+/// A series to try rules on, sorted by time, one reading a moment.
+#[derive(Debug, Clone, Default)]
+pub struct RawSeries {
+    /// When, in microseconds since 1970 UTC.
+    pub time_us: Vec<i64>,
+    /// What; none where no value was got.
+    pub value: Vec<Option<f64>>,
+}
+
+/// Quality and `tests` of a series of one sensor by these rules, without any table: to try rules out.
+///
+/// # Errors
+/// [`ControlError::Polars`].
+///
+/// # Panics
+/// If there are not as many times as values.
+pub fn try_rules(sensor: &SensorRow, rules: Vec<Rule>, series: &RawSeries) -> Result<Vec<(i8, i32)>, ControlError> {
+    let rows = series.time_us.len();
+    assert_eq!(rows, series.value.len(), "each reading has a time and a value");
+    let rules = Rulebook::new(Register::of([sensor.clone()]), rules).of(sensor.id.as_str()).unwrap_or_default();
+    let (time_us, value) = (series.time_us.clone(), series.value.clone());
+    let series = series::Series { time_us, value, came: vec![flags::NOT_EVALUATED; rows], counts: vec![true; rows] };
+    let tests = series::flags(&series, &rules)?;
+    let quality = |value: &Option<f64>, tests: i32| if value.is_some() { aggregate(tests) } else { Quality::Missing };
+    Ok(series.value.iter().zip(tests).map(|(value, tests)| (quality(value, tests).code(), tests)).collect())
 }
 
 /// The rows with `quality` and `tests` as the register says; every other column is handed on as it
@@ -104,29 +137,10 @@ fn replace(rows: &RecordBatch, name: &str, column: ArrayRef) -> Result<RecordBat
 
 /// One reading's quality and `tests`. Evaluating what was evaluated gives the same again.
 fn evaluate_one(value: Option<f64>, quality: i8, tests: Option<i32>, sensor: Option<&SensorRow>) -> (i8, Option<i32>) {
-    let Some(value) = value else {
-        return (Quality::Missing.code(), tests.map(|bits| bits & !(RANGE_BITS | CAME_BITS)).filter(|bits| *bits != 0));
-    };
-    let came = tests.map_or_else(|| came_with(quality), |bits| (bits & CAME_BITS) >> CAME_SHIFT);
-    let range = plausible(value, sensor);
-    let flag = match came.max(range) {
-        FAIL => Quality::Fail,
-        SUSPECT => Quality::Suspect,
-        GOOD => Quality::Good,
-        _ => Quality::NotEvaluated,
-    };
-    let bits = tests.unwrap_or(0) & !(RANGE_BITS | CAME_BITS) | range | came << CAME_SHIFT;
-    (flag.code(), (bits != 0).then_some(bits))
-}
-
-/// What a flag from outside says, in two bits. A flag that QARTOD does not know is none.
-fn came_with(quality: i8) -> i32 {
-    match Quality::from_code(quality) {
-        Some(Quality::Good) => GOOD,
-        Some(Quality::Suspect) => SUSPECT,
-        Some(Quality::Fail) => FAIL,
-        Some(Quality::NotEvaluated | Quality::Missing) | None => 0,
-    }
+    let Some(value) = value else { return (Quality::Missing.code(), None) };
+    let kept = tests.unwrap_or(0) & !(Bits::Range.put(0b11) | Bits::Came.put(0b11));
+    let bits = kept | Bits::Range.put(plausible(value, sensor)) | Bits::Came.put(came(quality, tests));
+    (aggregate(bits).code(), (bits != 0).then_some(bits))
 }
 
 /// The range test. What is no number is never plausible, whatever the range.

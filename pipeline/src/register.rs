@@ -1,18 +1,21 @@
-//! The register: what the city says of its sites and sensors, from two CSV files into two tables
-//! with history.
+//! The register: what the city says of its sites and sensors, of instruments, of what befell them, and by
+//! which rules readings are tested; from CSV files into tables with history.
 //!
-//! Either everything in the files is right or nothing is written: all problems of both files are
+//! Either everything in the files is right or nothing is written: all problems of all files are
 //! told at once, each with file, line and column. What was there before matters too: unit and kind of
 //! a sensor that has readings do not change (a rollup of metres and feet would be of neither), and
 //! what has readings in the common lake is not declared `personal` after the fact. The tables are
 //! tiny, so a change rewrites a table's files in one commit; without a change there is no commit.
 //!
-//! `sites` is written before `sensors`: a crash between them leaves a site without sensors, and the
-//! next run goes on.
+//! `sites` is written before `sensors`, and the others after them: a crash between them leaves a site
+//! without sensors, and the next run goes on.
 
+mod events;
 mod file;
 mod history;
+mod installations;
 mod rows;
+mod rules;
 mod table;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -22,23 +25,29 @@ use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use datafusion::error::DataFusionError;
 use datafusion::prelude::{col, lit};
+use jiff::tz::TimeZone;
 use tjern_lake::{Commit, CommitError, Lake, LakeError, Operation, Table, TableName, write_file};
 
+pub use events::{EventRow, Events, NotGood, at as not_good_at};
 pub use file::RegisterProblem;
 pub use history::Changes;
-pub use rows::{Class, Kind, SensorRow, SiteRow};
+pub use installations::InstallationRow;
+pub use rows::{Class, EventKind, Kind, SensorRow, SiteRow};
+pub use rules::{Ends, Limits, Months, Parameters, Rule, RuleRow, Target, Test, rules_of_text};
 
 use crate::tables::{ATTEMPTS_MAX, collect, engine};
 use file::Lined;
 use history::apply;
 pub(crate) use history::{Versioned, newest};
+pub(crate) use installations::Keyed;
+pub(crate) use rules::read_rules;
 pub(crate) use table::register_of;
 
 /// The application transaction of both tables: two first registrations at once would else both
 /// be let through, since neither removes a file.
 const TRANSACTION: &str = "register";
 
-/// The two files of the register.
+/// The files of the register.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RegisterFiles {
     /// `sites.csv`.
@@ -46,6 +55,23 @@ pub struct RegisterFiles {
     /// `sensors.csv`.
     pub sensors: PathBuf,
     /// Whether somebody named them: then they must be there. Else both may be absent.
+    pub required: bool,
+    /// `installations.csv`. Where it is absent its table stays as it is.
+    pub installations: OptionalFile,
+    /// `events.csv`. Where it is absent its table stays as it is.
+    pub events: OptionalFile,
+    /// `quality.csv`. Where it is absent its table stays as it is.
+    pub rules: OptionalFile,
+    /// The clock by which people write times in them: the city's.
+    pub timezone: TimeZone,
+}
+
+/// A file that a register may do without.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OptionalFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Whether somebody named it: then it must be there.
     pub required: bool,
 }
 
@@ -58,6 +84,12 @@ pub struct RegisterOutcome {
     pub sites: Changes,
     /// What changed in `sensors`.
     pub sensors: Changes,
+    /// What changed in `installations`.
+    pub installations: Changes,
+    /// What changed in `events`.
+    pub events: Changes,
+    /// What changed in `quality_rules`.
+    pub rules: Changes,
 }
 
 /// Why nothing was registered.
@@ -158,15 +190,43 @@ pub(crate) async fn sensors_history(lake: &Lake) -> Result<(i64, Vec<Versioned<S
     }
 }
 
-/// Brings the tables `sites` and `sensors` to what the files say. Missing tables are created.
+/// The events that hold now, and the version of their table; -1 where there is none.
+///
+/// # Errors
+/// [`RegisterError`], where the lake fails or the table makes no sense.
+pub async fn load_events(lake: &Lake) -> Result<(i64, Events), RegisterError> {
+    let (version, history) = events_history(lake).await?;
+    let now = history.into_iter().filter(|row| row.valid_to_us.is_none());
+    Ok((version, Events::of(now.map(|row| row.row.row))))
+}
+
+/// The table `events` with its history, and its version; -1 where there is none.
+pub(crate) async fn events_history(lake: &Lake) -> Result<(i64, Vec<Versioned<Keyed<EventRow>>>), RegisterError> {
+    match Table::open(lake, TableName::Events).await? {
+        None => Ok((-1, Vec::new())),
+        Some(table) => Ok((table.version(), history_of(lake, &table, table::events_of).await?)),
+    }
+}
+
+/// The table `quality_rules` with its history, and its version; -1 where there is none.
+pub(crate) async fn rules_history(lake: &Lake) -> Result<(i64, Vec<Versioned<RuleRow>>), RegisterError> {
+    match Table::open(lake, TableName::QualityRules).await? {
+        None => Ok((-1, Vec::new())),
+        Some(table) => Ok((table.version(), history_of(lake, &table, table::rules_of).await?)),
+    }
+}
+
+/// Brings the register's tables to what the files say. Missing tables are created.
 ///
 /// # Errors
 /// [`RegisterError::Wrong`] with everything that is wrong with the files; nothing is written then.
 pub async fn register(lake: &Lake, files: &RegisterFiles) -> Result<RegisterOutcome, RegisterError> {
     let sites_table = Table::open_or_create(lake, TableName::Sites).await?;
     let sensors_table = Table::open_or_create(lake, TableName::Sensors).await?;
-    let Some((sites, sensors)) = read_files(files).await? else { return Ok(RegisterOutcome::default()) };
+    let Some(read) = read_files(files).await? else { return Ok(RegisterOutcome::default()) };
+    let FileRows { sites, sensors, installations, events, rules } = read;
     let history = history_of(lake, &sensors_table, table::sensors_of).await?;
+    refuse_unknown_sensors(files, &history, &sensors, installations.as_deref(), events.as_deref())?;
     refuse_what_readings_forbid(lake, &files.sensors, &history, &sensors).await?;
     let sites = Replacement {
         rows: sites.into_iter().map(|line| line.row).collect(),
@@ -182,12 +242,45 @@ pub async fn register(lake: &Lake, files: &RegisterFiles) -> Result<RegisterOutc
         write: table::sensors_batch,
     };
     let sensors = sensors.commit(lake, sensors_table).await?;
-    Ok(RegisterOutcome { found: true, sites, sensors })
+    let installations =
+        replace(lake, TableName::Installations, installations, table::installations_of, table::installations_batch);
+    let installations = installations.await?;
+    let events = replace(lake, TableName::Events, events, table::events_of, table::events_batch).await?;
+    let rules = match rules {
+        Some(lines) => {
+            let rows = lines.into_iter().map(|line| line.row).collect();
+            let rules = Replacement { rows, key: RuleRow::key, read: table::rules_of, write: table::rules_batch };
+            rules.commit(lake, Table::open_or_create(lake, TableName::QualityRules).await?).await?
+        }
+        None => Changes::default(),
+    };
+    Ok(RegisterOutcome { found: true, sites, sensors, installations, events, rules })
 }
 
-type FileRows = (Vec<Lined<SiteRow>>, Vec<Lined<SensorRow>>);
+/// Brings one of the optional tables to what its file says, where there is a file.
+async fn replace<T: Clone + PartialEq>(
+    lake: &Lake,
+    name: TableName,
+    lines: Option<Vec<Lined<Keyed<T>>>>,
+    read: Read<Keyed<T>>,
+    write: fn(&[Versioned<Keyed<T>>]) -> Result<RecordBatch, ArrowError>,
+) -> Result<Changes, RegisterError> {
+    let Some(lines) = lines else { return Ok(Changes::default()) };
+    let rows = lines.into_iter().map(|line| line.row).collect();
+    let replacement = Replacement { rows, key: |row: &Keyed<T>| row.key.as_str(), read, write };
+    replacement.commit(lake, Table::open_or_create(lake, name).await?).await
+}
 
-/// Both files' rows; `None` where neither is there and nobody asked for them.
+/// The rows of all files.
+struct FileRows {
+    sites: Vec<Lined<SiteRow>>,
+    sensors: Vec<Lined<SensorRow>>,
+    installations: Option<Vec<Lined<Keyed<InstallationRow>>>>,
+    events: Option<Vec<Lined<Keyed<EventRow>>>>,
+    rules: Option<Vec<Lined<RuleRow>>>,
+}
+
+/// All files' rows; `None` where neither is there and nobody asked for them.
 async fn read_files(files: &RegisterFiles) -> Result<Option<FileRows>, RegisterError> {
     let absent = |read: &Result<_, std::io::Error>| {
         read.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
@@ -197,9 +290,21 @@ async fn read_files(files: &RegisterFiles) -> Result<Option<FileRows>, RegisterE
     if !files.required && absent(&sites) && absent(&sensors) {
         return Ok(None);
     }
-    let sites = text_of(&files.sites, sites)?;
-    let sensors = text_of(&files.sensors, sensors)?;
-    parse(files, &sites, &sensors).map(Some).map_err(RegisterError::Wrong)
+    let texts = Texts {
+        sites: text_of(&files.sites, sites)?,
+        sensors: text_of(&files.sensors, sensors)?,
+        installations: optional_text(&files.installations).await?,
+        events: optional_text(&files.events).await?,
+        rules: optional_text(&files.rules).await?,
+    };
+    texts.parse(files).map(Some).map_err(RegisterError::Wrong)
+}
+
+async fn optional_text(file: &OptionalFile) -> Result<Option<String>, RegisterError> {
+    match tokio::fs::read(&file.path).await {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !file.required => Ok(None),
+        read => text_of(&file.path, read).map(Some),
+    }
 }
 
 fn text_of(path: &Path, read: Result<Vec<u8>, std::io::Error>) -> Result<String, RegisterError> {
@@ -217,15 +322,68 @@ fn text_of(path: &Path, read: Result<Vec<u8>, std::io::Error>) -> Result<String,
     })
 }
 
-fn parse(files: &RegisterFiles, sites: &str, sensors: &str) -> Result<FileRows, Vec<RegisterProblem>> {
-    let sites = rows::read_sites(&files.sites, sites);
-    let known =
-        sites.as_ref().ok().map(|sites| sites.iter().map(|line| line.row.site.as_str()).collect::<BTreeSet<_>>());
-    let sensors = rows::read_sensors(&files.sensors, sensors, known.as_ref());
-    match (sites, sensors) {
-        (Ok(sites), Ok(sensors)) => Ok((sites, sensors)),
-        (sites, sensors) => Err([sites.err(), sensors.err()].into_iter().flatten().flatten().collect()),
+/// The texts of all files.
+struct Texts {
+    sites: String,
+    sensors: String,
+    installations: Option<String>,
+    events: Option<String>,
+    rules: Option<String>,
+}
+
+impl Texts {
+    fn parse(&self, files: &RegisterFiles) -> Result<FileRows, Vec<RegisterProblem>> {
+        let sites = rows::read_sites(&files.sites, &self.sites);
+        let known =
+            sites.as_ref().ok().map(|sites| sites.iter().map(|line| line.row.site.as_str()).collect::<BTreeSet<_>>());
+        let sensors = rows::read_sensors(&files.sensors, &self.sensors, known.as_ref());
+        let zone = &files.timezone;
+        let installations = self.installations.as_ref();
+        let installations =
+            installations.map(|text| installations::read_installations(&files.installations.path, text, zone));
+        let events = self.events.as_ref().map(|text| events::read_events(&files.events.path, text, zone));
+        let rules = self.rules.as_ref().map(|text| rules::read_rules(&files.rules.path, text));
+        match (sites, sensors, installations.transpose(), events.transpose(), rules.transpose()) {
+            (Ok(sites), Ok(sensors), Ok(installations), Ok(events), Ok(rules)) => {
+                Ok(FileRows { sites, sensors, installations, events, rules })
+            }
+            (sites, sensors, installations, events, rules) => {
+                let problems = [sites.err(), sensors.err(), installations.err(), events.err(), rules.err()];
+                Err(problems.into_iter().flatten().flatten().collect())
+            }
+        }
     }
+}
+
+/// A misspelt sensor would else be an event that holds for nobody. Sensors of the past are known too.
+fn refuse_unknown_sensors(
+    files: &RegisterFiles,
+    history: &[Versioned<SensorRow>],
+    sensors: &[Lined<SensorRow>],
+    installations: Option<&[Lined<Keyed<InstallationRow>>]>,
+    events: Option<&[Lined<Keyed<EventRow>>]>,
+) -> Result<(), RegisterError> {
+    let known = history.iter().map(|row| &row.row.id).chain(sensors.iter().map(|line| &line.row.id));
+    let known: BTreeSet<&str> = known.map(|id| id.as_str()).collect();
+    let is_known = |name: &str| match name.strip_suffix('*') {
+        Some(place) => known.iter().any(|id| id.starts_with(place)),
+        None => known.contains(name),
+    };
+    let installed = installations.unwrap_or_default().iter();
+    let installed = installed.map(|line| (&files.installations, line.line, line.row.row.sensor.as_str()));
+    let befell =
+        events.unwrap_or_default().iter().map(|line| (&files.events, line.line, line.row.row.sensors.as_str()));
+    let unknown = installed.chain(befell).filter(|(_, _, name)| !is_known(name));
+    let problems: Vec<_> = unknown
+        .map(|(file, line, name)| RegisterProblem {
+            path: file.path.clone(),
+            line,
+            column: Some("sensor".to_owned()),
+            message: format!("there is no sensor `{name}`"),
+            hint: "add a line for it to the file of sensors".to_owned(),
+        })
+        .collect();
+    if problems.is_empty() { Ok(()) } else { Err(RegisterError::Wrong(problems)) }
 }
 
 /// What the readings that are in the lake already do not allow.

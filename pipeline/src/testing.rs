@@ -17,7 +17,7 @@ use tjern_lake::{Commit, Lake, Operation, Table, TableName, schema, write_file};
 use tjern_readings::clock::Clock;
 use tjern_readings::store::{LakeUrl, Store};
 
-use crate::register::{Register, RegisterFiles, load, register};
+use crate::register::{OptionalFile, Register, RegisterFiles, load, register};
 use crate::tables::{collect, conform, engine};
 
 /// 2026-07-01T06:00:00Z.
@@ -47,7 +47,16 @@ impl Place {
         let path = |name: &str| self.folder.path().join(name);
         std::fs::write(path("sites.csv"), sites).expect("written");
         std::fs::write(path("sensors.csv"), sensors).expect("written");
-        RegisterFiles { sites: path("sites.csv"), sensors: path("sensors.csv"), required: true }
+        let optional = |name: &str| OptionalFile { path: path(name), required: false };
+        RegisterFiles {
+            sites: path("sites.csv"),
+            sensors: path("sensors.csv"),
+            required: true,
+            installations: optional("installations.csv"),
+            events: optional("events.csv"),
+            rules: optional("quality.csv"),
+            timezone: jiff::tz::TimeZone::get("Europe/Oslo").expect("known"),
+        }
     }
 
     /// Registers sensors at one site, given as lines `id-without-site,unit,kind,class,low,high`.

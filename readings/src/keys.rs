@@ -12,6 +12,7 @@
 //! jobs/<job>.json                                         the lease of a job
 //! jobs/create-only                                        what the pipeline creates twice
 //! jobs/runs/<job>.json                                    how a job ran last
+//! corrections/<id>.json                                   who corrected or validated what, when and why
 //! jobs/watch/state.json                                   what the watch found wrong, and has to tell
 //! ```
 //!
@@ -36,6 +37,8 @@ pub const JOBS: &str = "jobs";
 
 /// The name of what is created twice.
 const PROOF: &str = "create-only";
+/// The folder of the records of what people changed.
+pub const CORRECTIONS: &str = "corrections";
 
 /// A run of numbers of one epoch, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -233,6 +236,12 @@ pub fn job_runs() -> Path {
 #[must_use]
 pub fn job_run(job: &str) -> Path {
     Path::from(format!("{JOBS}/runs/{job}.json"))
+}
+
+/// The record of a correction.
+#[must_use]
+pub fn correction(id: &str) -> Path {
+    Path::from(format!("{CORRECTIONS}/{id}.json"))
 }
 
 /// What the watch found wrong, and has to tell.

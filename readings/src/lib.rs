@@ -11,5 +11,6 @@ pub mod clock;
 pub mod configuration;
 pub mod keys;
 pub mod reading;
+pub mod scaling;
 pub mod sensor;
 pub mod store;

@@ -127,6 +127,12 @@ causes! {
 }
 
 impl Cause {
+    /// Whether the device answered, and it was the words of its answer that were no value.
+    #[must_use]
+    pub const fn is_of_words(self) -> bool {
+        matches!(self, Self::NotANumber | Self::Precision | Self::NotAvailable)
+    }
+
     /// The cause for a Modbus exception code.
     #[must_use]
     pub const fn exception(code: u8) -> Self {

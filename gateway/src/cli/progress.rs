@@ -7,7 +7,7 @@ const BAR: usize = 24;
 
 /// How far something is.
 #[derive(Debug)]
-pub(super) struct Progress {
+pub struct Progress {
     total: u64,
     begun: Instant,
     is_shown: bool,
@@ -15,12 +15,13 @@ pub(super) struct Progress {
 
 impl Progress {
     /// So many steps are to come.
-    pub(super) fn new(total: u64) -> Self {
+    #[must_use]
+    pub fn new(total: u64) -> Self {
         Self { total, begun: Instant::now(), is_shown: std::io::stderr().is_terminal() }
     }
 
     /// So many are done; this is under way.
-    pub(super) fn show(&self, done: u64, what: &str) {
+    pub fn show(&self, done: u64, what: &str) {
         if self.is_shown {
             let line = line(done, self.total, self.begun.elapsed(), what);
             // A bar that cannot be drawn stops nothing.
@@ -29,7 +30,7 @@ impl Progress {
     }
 
     /// Takes the bar away, for a line of data or for good.
-    pub(super) fn clear(&self) {
+    pub fn clear(&self) {
         if self.is_shown {
             let _ = write!(std::io::stderr(), "\r\x1b[K");
         }
@@ -47,7 +48,8 @@ fn line(done: u64, total: u64, elapsed: Duration, what: &str) -> String {
 }
 
 /// Minutes and seconds.
-pub(super) fn duration(duration: Duration) -> String {
+#[must_use]
+pub fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs_f64().ceil();
     if seconds < 60.0 {
         return format!("{seconds:.0} s");

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use arrow::compute::concat_batches;
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
-use tjern_lake::{TableName, schema};
+use tjern_lake::{Table, TableName, schema};
 use tjern_readings::keys::Bounds;
 
+use super::configurations::Configurations;
 use super::landing::Stream;
 use super::progress::{self, Open};
 use super::rows::Rows;
@@ -19,6 +20,7 @@ use crate::tables::sorted;
 pub(super) struct Gathered {
     rows: Vec<RecordBatch>,
     pub(super) transactions: BTreeMap<String, i64>,
+    configurations: Configurations,
     pub(super) batches: usize,
     pub(super) row_count: usize,
     pub(super) passed: usize,
@@ -45,6 +47,12 @@ impl Gathered {
     pub(super) fn take(&mut self, stream: &Stream, bounds: Bounds, rows: Rows) {
         self.add(rows);
         self.transactions.insert(progress::watermark(stream), bounds.last);
+    }
+
+    /// Under which configuration these numbers were measured; `late` where numbers after them were taken before.
+    pub(super) fn remember(&mut self, table: &Table, stream: &Stream, bounds: Bounds, named: Option<&str>, late: bool) {
+        let steps = self.configurations.of(stream, table.transactions());
+        self.transactions.extend(steps.set(stream, bounds, named, late));
     }
 
     pub(super) fn pass(&mut self, stream: &Stream, bounds: Bounds, open: Open) {

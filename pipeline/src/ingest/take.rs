@@ -249,6 +249,7 @@ impl Ingester {
             (Step::Take(bounds), Some(Decoded::Good(batch))) => {
                 let rows = self.rows(&batch, register).await?;
                 gathered.take(&stream, bounds, rows);
+                gathered.remember(&self.table, &stream, bounds, batch.header.configuration.as_deref(), false);
             }
             (Step::Take(bounds), Some(Decoded::Bad(reason))) => {
                 self.refuse(&stream, bounds, &reason, gathered).await?;
@@ -257,6 +258,7 @@ impl Ingester {
             }
             (Step::Fill(bounds, open), Some(Decoded::Good(batch))) => {
                 gathered.add(self.rows(&batch, register).await?);
+                gathered.remember(&self.table, &stream, bounds, batch.header.configuration.as_deref(), true);
                 let kind = self.table.transaction(&progress::open(&stream, open)).unwrap_or(Open::Hole as i64);
                 gathered.fill(&stream, bounds, open, kind);
                 // The numbers around it changed: another filling waits for the next round.

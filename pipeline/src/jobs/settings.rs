@@ -52,6 +52,8 @@ pub struct Schedules {
     pub ingest: Schedule,
     /// The register's files are looked at.
     pub register: Schedule,
+    /// What came is tested.
+    pub quality: Schedule,
     /// Hours and days are summed up.
     pub rollup: Schedule,
     /// Files are merged.

@@ -1,4 +1,4 @@
-//! Reading `sites.csv` and `sensors.csv`: text in, rows or a list of everything that is wrong out.
+//! Reading the register's files: text in, rows or a list of everything that is wrong out.
 //!
 //! A header line is required; the order of columns is free, columns that need not be filled may be
 //! left out, unknown ones are refused (a misspelt `hgih` would else be a range that is never
@@ -9,6 +9,9 @@ use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use csv::StringRecord;
+use jiff::tz::TimeZone;
+
+use crate::times::moment;
 
 /// One thing that is wrong at one place of a register's file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -188,6 +191,20 @@ impl Fields<'_> {
                 None
             }
         }
+    }
+
+    /// A time from one column to another, in microseconds since 1970; the second may be empty.
+    pub(crate) fn period(&mut self, from: &str, to: &str, zone: &TimeZone) -> Option<(i64, Option<i64>)> {
+        const HINT: &str = "write a time like 2026-07-01T08:00 in the city's clock, or with its offset";
+        self.required(from, HINT)?;
+        let from_us = self.parsed(from, HINT, |text| moment(text, zone));
+        let to_us = self.parsed(to, HINT, |text| moment(text, zone));
+        let (from_us, to_us) = (from_us??, to_us?);
+        if to_us.is_some_and(|to_us| to_us <= from_us) {
+            self.problem(Some(to), format!("it is not after `{from}`"), "leave it empty while it goes on");
+            return None;
+        }
+        Some((from_us, to_us))
     }
 
     /// A number within a range.

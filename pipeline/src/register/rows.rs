@@ -1,7 +1,6 @@
 //! The rows of the register: a site, a sensor; how a line of a file becomes one.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -29,13 +28,13 @@ macro_rules! words {
             }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Display for $name {
+            fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 formatter.write_str(self.word())
             }
         }
 
-        impl FromStr for $name {
+        impl std::str::FromStr for $name {
             type Err = String;
 
             fn from_str(word: &str) -> Result<Self, String> {
@@ -47,6 +46,8 @@ macro_rules! words {
         }
     };
 }
+
+pub(super) use words;
 
 words! {
     /// What a sensor's values are: how they may be put together.
@@ -74,6 +75,21 @@ words! {
     Internal = "internal",
     /// They say something about a person: never in the common lake.
     Personal = "personal",
+}
+
+words! {
+    /// Why a sensor's readings were no measurements for a while.
+    EventKind,
+    /// Somebody worked on it.
+    Maintenance = "maintenance",
+    /// It was in ice.
+    Ice = "ice",
+    /// It hung in the air.
+    OutOfWater = "out_of_water",
+    /// Somebody did it harm.
+    Vandalism = "vandalism",
+    /// Something else, which the note tells.
+    Other = "other",
 }
 
 impl Kind {
@@ -235,7 +251,7 @@ fn read_id(fields: &mut Fields<'_>, sites: Option<&BTreeSet<&str>>) -> Option<Se
     Some(id)
 }
 
-fn required_word<T: FromStr<Err = String>>(fields: &mut Fields<'_>, column: &str, hint: &str) -> Option<T> {
+pub(crate) fn required_word<T: FromStr<Err = String>>(fields: &mut Fields<'_>, column: &str, hint: &str) -> Option<T> {
     fields.required(column, hint)?;
     fields.parsed(column, hint, str::parse)?
 }

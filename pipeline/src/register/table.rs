@@ -1,15 +1,19 @@
-//! The register's rows as columns of the tables `sites` and `sensors`, and back.
+//! The register's rows as columns of the tables `sites`, `sensors` and `quality_rules`, and back.
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Float64Array, StringArray, TimestampMicrosecondArray};
-use arrow::datatypes::{Float64Type, TimestampMicrosecondType};
+use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int8Array, StringArray, TimestampMicrosecondArray};
+use arrow::datatypes::{Float64Type, Int8Type, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use tjern_lake::{TableName, schema};
+use tjern_readings::reading::Quality;
 
+use super::events::EventRow;
 use super::history::Versioned;
+use super::installations::{InstallationRow, Keyed};
 use super::rows::{SensorRow, SiteRow};
+use super::rules::RuleRow;
 use super::{Register, RegisterError};
 use crate::frames::texts;
 
@@ -50,6 +54,64 @@ pub(crate) fn sensors_batch(history: &[Versioned<SensorRow>]) -> Result<RecordBa
     ];
     columns.extend(validity(history));
     RecordBatch::try_new(schema::arrow(TableName::Sensors), columns)
+}
+
+pub(crate) fn rules_batch(history: &[Versioned<RuleRow>]) -> Result<RecordBatch, ArrowError> {
+    let text = |get: fn(&RuleRow) -> Option<&str>| text_column(history, get);
+    let mut columns = vec![
+        text(|row| Some(&row.sensors)),
+        text(|row| row.unit.as_deref()),
+        text(|row| Some(row.test.word())),
+        text(|row| row.months.as_deref()),
+        text(|row| Some(&row.parameters)),
+    ];
+    columns.extend(validity(history));
+    RecordBatch::try_new(schema::arrow(TableName::QualityRules), columns)
+}
+
+pub(crate) fn installations_batch(history: &[Versioned<Keyed<InstallationRow>>]) -> Result<RecordBatch, ArrowError> {
+    let text = |get: fn(&InstallationRow) -> Option<&str>| {
+        Arc::new(history.iter().map(|row| get(&row.row.row)).collect::<StringArray>()) as ArrayRef
+    };
+    let number = |get: fn(&InstallationRow) -> Option<f64>| {
+        Arc::new(history.iter().map(|row| get(&row.row.row)).collect::<Float64Array>()) as ArrayRef
+    };
+    let mut columns = vec![
+        text(|row| Some(row.sensor.as_str())),
+        text(|row| row.instrument.as_deref()),
+        text(|row| row.serial.as_deref()),
+        number(|row| row.depth_m),
+        text(|row| row.calibrated.as_deref()),
+        number(|row| row.gain),
+        number(|row| row.offset),
+        time_column(history, |row| Some(row.installed_us)),
+        time_column(history, |row| row.removed_us),
+        text(|row| row.note.as_deref()),
+    ];
+    columns.extend(validity(history));
+    RecordBatch::try_new(schema::arrow(TableName::Installations), columns)
+}
+
+pub(crate) fn events_batch(history: &[Versioned<Keyed<EventRow>>]) -> Result<RecordBatch, ArrowError> {
+    let text = |get: fn(&EventRow) -> Option<&str>| {
+        Arc::new(history.iter().map(|row| get(&row.row.row)).collect::<StringArray>()) as ArrayRef
+    };
+    let qualities: Int8Array = history.iter().map(|row| Some(row.row.row.quality.code())).collect();
+    let mut columns = vec![
+        text(|row| Some(&row.sensors)),
+        text(|row| Some(row.kind.word())),
+        Arc::new(qualities) as ArrayRef,
+        time_column(history, |row| Some(row.began_us)),
+        time_column(history, |row| row.ended_us),
+        text(|row| row.note.as_deref()),
+    ];
+    columns.extend(validity(history));
+    RecordBatch::try_new(schema::arrow(TableName::Events), columns)
+}
+
+fn time_column<T>(history: &[Versioned<Keyed<T>>], get: fn(&T) -> Option<i64>) -> ArrayRef {
+    let times: TimestampMicrosecondArray = history.iter().map(|row| get(&row.row.row)).collect();
+    Arc::new(times.with_timezone("UTC"))
 }
 
 fn text_column<T>(history: &[Versioned<T>], get: fn(&T) -> Option<&str>) -> ArrayRef {
@@ -150,6 +212,78 @@ pub(crate) fn sensors_of(batch: &RecordBatch) -> Result<Vec<Versioned<SensorRow>
                 high: high(row),
                 sources: sources.get(row),
             },
+            valid_from_us: from(row).unwrap_or_default(),
+            valid_to_us: to(row),
+        })
+    };
+    (0..batch.num_rows()).map(row).collect::<Result<_, _>>().map_err(RegisterError::damaged)
+}
+
+pub(crate) fn rules_of(batch: &RecordBatch) -> Result<Vec<Versioned<RuleRow>>, RegisterError> {
+    let columns = Columns(batch);
+    let (sensors, unit, test) = (columns.text("sensors")?, columns.text("unit")?, columns.text("test")?);
+    let (months, parameters) = (columns.text("months")?, columns.text("parameters")?);
+    let (from, to) = (columns.time("valid_from")?, columns.time("valid_to")?);
+    let row = |row: usize| -> Result<_, String> {
+        let test = test.set(row).parse()?;
+        Ok(Versioned {
+            row: RuleRow::new(sensors.set(row), unit.get(row), test, months.get(row), parameters.set(row)),
+            valid_from_us: from(row).unwrap_or_default(),
+            valid_to_us: to(row),
+        })
+    };
+    (0..batch.num_rows()).map(row).collect::<Result<_, _>>().map_err(RegisterError::damaged)
+}
+
+pub(crate) fn installations_of(batch: &RecordBatch) -> Result<Vec<Versioned<Keyed<InstallationRow>>>, RegisterError> {
+    let columns = Columns(batch);
+    let sensor = columns.text("sensor")?;
+    let (instrument, serial) = (columns.text("instrument")?, columns.text("serial")?);
+    let (calibrated, note) = (columns.text("calibrated")?, columns.text("note")?);
+    let (depth_m, gain, offset) = (columns.number("depth_m")?, columns.number("gain")?, columns.number("offset")?);
+    let (installed, removed) = (columns.time("installed")?, columns.time("removed")?);
+    let (from, to) = (columns.time("valid_from")?, columns.time("valid_to")?);
+    let row = |row: usize| -> Result<_, String> {
+        Ok(Versioned {
+            row: InstallationRow {
+                sensor: sensor.set(row).parse().map_err(|error| format!("{error}"))?,
+                instrument: instrument.get(row),
+                serial: serial.get(row),
+                depth_m: depth_m(row),
+                calibrated: calibrated.get(row),
+                gain: gain(row),
+                offset: offset(row),
+                installed_us: installed(row).unwrap_or_default(),
+                removed_us: removed(row),
+                note: note.get(row),
+            }
+            .keyed(),
+            valid_from_us: from(row).unwrap_or_default(),
+            valid_to_us: to(row),
+        })
+    };
+    (0..batch.num_rows()).map(row).collect::<Result<_, _>>().map_err(RegisterError::damaged)
+}
+
+pub(crate) fn events_of(batch: &RecordBatch) -> Result<Vec<Versioned<Keyed<EventRow>>>, RegisterError> {
+    let columns = Columns(batch);
+    let (sensors, kind, note) = (columns.text("sensor")?, columns.text("kind")?, columns.text("note")?);
+    let quality = columns.column("quality")?.as_primitive_opt::<Int8Type>().cloned();
+    let quality = quality.ok_or_else(|| RegisterError::damaged("`quality` is no small number"))?;
+    let (began, ended) = (columns.time("began")?, columns.time("ended")?);
+    let (from, to) = (columns.time("valid_from")?, columns.time("valid_to")?);
+    let row = |row: usize| -> Result<_, String> {
+        let code = quality.value(row);
+        Ok(Versioned {
+            row: EventRow {
+                sensors: sensors.set(row),
+                kind: kind.set(row).parse()?,
+                quality: Quality::from_code(code).ok_or_else(|| format!("`{code}` is no quality"))?,
+                began_us: began(row).unwrap_or_default(),
+                ended_us: ended(row),
+                note: note.get(row),
+            }
+            .keyed(),
             valid_from_us: from(row).unwrap_or_default(),
             valid_to_us: to(row),
         })

@@ -196,7 +196,8 @@ async fn what_has_readings_in_the_common_lake_does_not_become_personal() {
 #[tokio::test]
 async fn without_files_there_is_nothing_to_do_unless_they_were_named() {
     let place = Place::new();
-    let mut files = RegisterFiles { sites: "no/sites.csv".into(), sensors: "no/sensors.csv".into(), required: false };
+    let mut files = place.files(SITES, SENSORS);
+    (files.sites, files.sensors, files.required) = ("no/sites.csv".into(), "no/sensors.csv".into(), false);
     assert!(!register(&place.lake, &files).await.expect("nothing to do").found);
     assert!(place.version(TableName::Sensors).await.is_some(), "missing tables are created");
     files.required = true;
@@ -222,4 +223,88 @@ async fn history_reads_back_as_it_was_written() {
     let rows = table::sites_of(&batch).expect("read");
     assert_eq!(table::sites_batch(&rows).expect("written"), batch);
     assert!(batch.column_by_name("valid_to").expect("a column").is_null(0));
+}
+
+const INSTALLATIONS: &str = "sensor,instrument,serial,depth_m,calibrated,gain,offset,installed,removed,note\n\
+    landfalltjern/water_temperature,Aanderaa 4080,12-3,0.5,2026-04-01,1.002,-0.05,2026-04-15T10:00,2026-10-01,\n\
+    landfalltjern/water_temperature,Aanderaa 4080,12-4,0.5,,,,2026-10-01,,the spare one\n";
+const EVENTS: &str = "sensor,kind,quality,began,ended,note\n\
+    landfalltjern/*,ice,3,2026-01-05,2026-03-20,\n\
+    landfalltjern/water_temperature,out_of_water,,2026-06-01T08:00,2026-06-01T12:00,low water\n\
+    landfalltjern/water_temperature,vandalism,4,2026-06-20T22:15:00+02:00,,\n";
+
+fn write_more(place: &Place, installations: &str, events: &str) -> RegisterFiles {
+    let files = place.files(SITES, SENSORS);
+    std::fs::write(&files.installations.path, installations).expect("written");
+    std::fs::write(&files.events.path, events).expect("written");
+    files
+}
+
+#[tokio::test]
+async fn instruments_and_events_have_tables_with_history() {
+    let place = Place::new();
+    let files = write_more(&place, INSTALLATIONS, EVENTS);
+    let outcome = register(&place.lake, &files).await.expect("registered");
+    assert_eq!((outcome.installations.added, outcome.events.added), (2, 3));
+    assert_eq!(place.rows(TableName::Installations).await.num_rows(), 2);
+    let again = register(&place.lake, &files).await.expect("registered");
+    assert!(again.installations.is_empty() && again.events.is_empty());
+    // The vandals were found out to be gone: the event has an end now, and what was said before stays.
+    let ended = EVENTS.replace("22:15:00+02:00,,", "22:15:00+02:00,2026-06-21T09:00,");
+    let outcome = register(&place.lake, &write_more(&place, INSTALLATIONS, &ended)).await.expect("registered");
+    assert_eq!(outcome.events, Changes { added: 0, changed: 1, closed: 0 });
+    assert_eq!(place.rows(TableName::Events).await.num_rows(), 4);
+    // A file that is not there says nothing.
+    std::fs::remove_file(&files.events.path).expect("removed");
+    let outcome = register(&place.lake, &files).await.expect("registered");
+    assert!(outcome.events.is_empty());
+}
+
+#[tokio::test]
+async fn events_say_when_readings_are_not_good() {
+    let place = Place::new();
+    register(&place.lake, &write_more(&place, INSTALLATIONS, EVENTS)).await.expect("registered");
+    let (version, events) = load_events(&place.lake).await.expect("loaded");
+    assert!(version > 0 && !events.is_empty());
+    let at = |text: &str| {
+        let time_us = crate::times::moment(text, &TimeZone::get("Europe/Oslo").expect("known")).expect("a time");
+        not_good_at(&events.of_sensor("landfalltjern/water_temperature"), time_us)
+    };
+    use tjern_readings::reading::Quality::{Fail, Suspect};
+    assert_eq!(at("2026-01-04T23:59"), None);
+    assert_eq!(at("2026-01-05"), Some(Suspect), "all of the place");
+    assert_eq!(at("2026-03-20"), None, "the end does not belong to it");
+    assert_eq!(at("2026-06-01T08:00"), Some(Fail), "what says nothing else fails");
+    assert_eq!(at("2026-06-01T12:00"), None);
+    assert_eq!(at("2030-01-01"), Some(Fail), "it goes on");
+    assert_eq!(events.of_sensor("elva/level"), []);
+    assert_eq!(events.of_sensor("landfalltjern/depth-2m/water_temperature").len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_instruments_and_events_is_told_with_its_line() {
+    let place = Place::new();
+    for (installations, events, part) in [
+        (
+            INSTALLATIONS.replace("12-4,0.5,,,,2026-10-01", "12-4,0.5,,,,2026-09-01"),
+            EVENTS.to_owned(),
+            "another instrument then",
+        ),
+        (INSTALLATIONS.replace("1.002", "0"), EVENTS.to_owned(), "it is zero"),
+        (INSTALLATIONS.replace("2026-04-01,1", "April,1"), EVENTS.to_owned(), "installations.csv:2"),
+        (
+            INSTALLATIONS.replace("water_temperature,Aanderaa 4080,12-4", "x,Aanderaa 4080,12-4"),
+            EVENTS.to_owned(),
+            "no sensor `landfalltjern/x`",
+        ),
+        (INSTALLATIONS.to_owned(), EVENTS.replace("ice,3", "ice,1"), "neither 3 nor 4"),
+        (INSTALLATIONS.to_owned(), EVENTS.replace("ice", "snow"), "is none of maintenance"),
+        (INSTALLATIONS.to_owned(), EVENTS.replace("landfalltjern/*", "klopptjern/*"), "no sensor `klopptjern/*`"),
+        (INSTALLATIONS.to_owned(), EVENTS.replace("2026-06-01T12:00", "2026-06-01T07:00"), "is not after `began`"),
+        (INSTALLATIONS.to_owned(), EVENTS.replace("2026-01-05", "2026-03-29T02:30"), "put forward"),
+    ] {
+        let found = problems(register(&place.lake, &write_more(&place, &installations, &events)).await);
+        assert!(found.iter().any(|problem| problem.to_string().contains(part)), "{found:?} does not say {part:?}");
+    }
+    assert_eq!(place.version(TableName::Events).await, None, "nothing was written");
 }

@@ -1,5 +1,7 @@
 //! What speaks against a reading is told with it, and the rest of its batch is untouched.
 
+use jiff::tz::TimeZone;
+use tjern_pipeline::config::RegisterSection;
 use tjern_pipeline::ingest::{Ingester, ingest};
 use tjern_pipeline::register::{RegisterFiles, register};
 use tjern_readings::keys::Landed;
@@ -19,11 +21,7 @@ const CONFIGURATION: &str = "[[bus.device.point]]\nsensor = \"tarn/water_tempera
 
 async fn registered(place: &Place) -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a folder");
-    let files = RegisterFiles {
-        sites: folder.path().join("sites.csv"),
-        sensors: folder.path().join("sensors.csv"),
-        required: true,
-    };
+    let files = RegisterFiles { required: true, ..RegisterSection::default().files(folder.path(), &TimeZone::UTC) };
     std::fs::write(&files.sites, "site,name_nb\ntarn,Tjernet\n").expect("written");
     std::fs::write(&files.sensors, SENSORS).expect("written");
     register(&place.lake(), &files).await.expect("registered");

@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use object_store::path::Path;
 use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 use tjern_lake::{Lake, Table};
-use tjern_pipeline::compact::{LEASE, compact};
+use tjern_pipeline::compact::{CompactError, CompactOutcome, CompactSettings, LEASE, compact};
 use tjern_pipeline::ingest::{IngestSettings, Ingester};
 use tjern_pipeline::rollup::rollup;
 use tjern_pipeline::vacuum::vacuum;
@@ -161,7 +161,7 @@ impl Life {
             4..=6 => self.ingest(0).await,
             7..=8 => self.ingest(1).await,
             9 => self.ingesters[self.random.usize(..2)] = None,
-            10 => drop(compact(&self.lake, &CancellationToken::new()).await),
+            10 => drop(merged(&self.lake).await),
             11 => drop(rollup(&self.lake, &TimeZone::UTC).await),
             12 => drop(vacuum(&self.lake, DAY / 48, false).await),
             13 => self.all_at_once().await,
@@ -183,8 +183,8 @@ impl Life {
             None => *ingester = Ingester::open(&self.lake, SETTINGS).await.ok(),
         };
         let [one, other] = &mut self.ingesters;
-        let (stop, utc) = (CancellationToken::new(), TimeZone::UTC);
-        let (compacting, rolling) = (Box::pin(compact(&self.lake, &stop)), Box::pin(rollup(&self.lake, &utc)));
+        let utc = TimeZone::UTC;
+        let (compacting, rolling) = (Box::pin(merged(&self.lake)), Box::pin(rollup(&self.lake, &utc)));
         let _ = tokio::join!(Box::pin(run(one)), Box::pin(run(other)), compacting, rolling);
     }
 
@@ -265,7 +265,7 @@ impl Life {
             ingester.run().await.map_err(|error| failed(&error))?;
         }
         oracle::holds_each_once(&self.truth, &self.readings).await?;
-        compact(&self.lake, &CancellationToken::new()).await.map_err(|error| failed(&error))?;
+        merged(&self.lake).await.map_err(|error| failed(&error))?;
         rollup(&self.lake, &TimeZone::UTC).await.map_err(|error| failed(&error))?;
         oracle::holds_each_once(&self.truth, &self.readings).await?;
         oracle::sums_up(&self.truth, &self.readings).await?;
@@ -286,4 +286,9 @@ fn reading(place: usize, number: i64) -> Reading {
         return Reading::missing(sensor, time_us, Cause::Timeout);
     }
     Reading::of(sensor, time_us, (number * 7 % 40) as f64 / 8.0)
+}
+
+/// A compaction as the daemon makes it, without anybody who watches.
+async fn merged(lake: &Lake) -> Result<CompactOutcome, CompactError> {
+    compact(lake, &CompactSettings::default(), &CancellationToken::new(), &mut |_| ()).await
 }

@@ -1,4 +1,4 @@
-//! `register`: the city's files into the register, and the flags of readings where it says something new.
+//! `register`: the city's files into the register.
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
@@ -7,24 +7,32 @@ use tokio_util::sync::CancellationToken;
 
 use crate::jobs::job::{Done, Job, JobError};
 use crate::jobs::unchanged::Unchanged;
-use crate::quality::requalify;
 use crate::register::{Changes, RegisterError, RegisterFiles, register};
 
 /// With the city's files, and what was in them when they were last registered.
 #[derive(Debug)]
 pub(super) struct Register {
     files: RegisterFiles,
-    seen: Unchanged<[Option<Vec<u8>>; 2]>,
+    seen: Unchanged<Texts>,
 }
 
 impl Register {
     pub(super) fn new(files: RegisterFiles) -> Self {
         Self { files, seen: Unchanged::default() }
     }
+}
 
-    async fn texts(&self) -> [Option<Vec<u8>>; 2] {
-        [tokio::fs::read(&self.files.sites).await.ok(), tokio::fs::read(&self.files.sensors).await.ok()]
+/// What is in the register's files.
+pub(super) type Texts = [Option<Vec<u8>>; 5];
+
+pub(super) async fn texts(files: &RegisterFiles) -> Texts {
+    let RegisterFiles { sites, sensors, installations, events, rules, .. } = files;
+    let paths = [sites, sensors, &installations.path, &events.path, &rules.path];
+    let mut texts = [const { None }; 5];
+    for (text, path) in texts.iter_mut().zip(paths) {
+        *text = tokio::fs::read(path).await.ok();
     }
+    texts
 }
 
 #[async_trait]
@@ -34,26 +42,29 @@ impl Job for Register {
     }
 
     async fn run(&mut self, lake: &Lake, _stop: &CancellationToken) -> Result<Done, JobError> {
-        let texts = self.texts().await;
+        let texts = texts(&self.files).await;
         if self.seen.since(&texts, lake.clock().now_us()) {
-            return Ok(Done::new("sites.csv and sensors.csv are as they were").worked(false));
+            return Ok(Done::new("the register's files are as they were").worked(false));
         }
         let done = register(lake, &self.files).await.map_err(failure)?;
-        let flags = requalify(lake).await.map_err(JobError::failed)?;
         self.seen.done(texts, lake.clock().now_us());
         let said = if done.found {
             format!(
-                "sites {}; sensors {}; {} readings got another flag",
+                "sites {}; sensors {}; installations {}; events {}; rules {}",
                 text(done.sites),
                 text(done.sensors),
-                flags.rows_changed
+                text(done.installations),
+                text(done.events),
+                text(done.rules)
             )
         } else {
             "there is no sites.csv and no sensors.csv".to_owned()
         };
-        let changes = count(done.sites) + count(done.sensors) + flags.rows_changed;
-        let done = Done::new(said).with("sites", value(done.sites)).with("sensors", value(done.sensors));
-        Ok(done.with("readings_flagged", flags.rows_changed).worked(changes > 0))
+        let tables = [done.sites, done.sensors, done.installations, done.events, done.rules];
+        let changes = tables.into_iter().map(count).sum::<usize>();
+        let said = Done::new(said).with("sites", value(done.sites)).with("sensors", value(done.sensors));
+        let said = said.with("installations", value(done.installations)).with("events", value(done.events));
+        Ok(said.with("rules", value(done.rules)).worked(changes > 0))
     }
 }
 

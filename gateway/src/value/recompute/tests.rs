@@ -1,0 +1,115 @@
+//! A wrong scale or order, found after months: what comes out is what the right configuration would have
+//! stored from the same registers, or it is left.
+
+use super::*;
+use proptest::prelude::*;
+
+fn configuration(kind: &str, words: &str) -> String {
+    format!(
+        "version = 1\ngateway = \"landfall-01\"\nlake = \"file:///lake\"\n[spool]\ndir = \"/spool\"\n[[bus]]\nname = \"b\"\n\
+         kind = \"modbus-tcp\"\naddress = \"localhost:502\"\n[[bus.device]]\nname = \"d\"\nunit_id = 1\n\
+         [[bus.device.point]]\nsensor = \"tjern/t\"\nregister = \"input:0\"\ntype = \"{kind}\"\nevery = \"1h\"\n{words}\n"
+    )
+}
+
+fn sensor() -> SensorId {
+    "tjern/t".parse().expect("valid")
+}
+
+fn formula(kind: &str, words: &str, change: Change) -> Result<Formula, FormulaError> {
+    change.formula(&configuration(kind, words), &sensor())
+}
+
+fn scale(scale: f64) -> Change {
+    Change { scale: Some(scale), ..Change::default() }
+}
+
+fn order(order: Order) -> Change {
+    Change { order: Some(order), ..Change::default() }
+}
+
+#[test]
+fn a_wrong_scale_is_undone() {
+    let formula = formula("i16", "scale = 0.1", scale(0.01)).expect("a formula");
+    assert_eq!(formula.again(Ok(-12.5)), Ok(Again::Value(-1.25)));
+    assert_eq!(formula.again(Err(Cause::Timeout)), Ok(Again::AsItIs));
+    assert_eq!(formula.again(Ok(0.123)), Err(NotRecoverable::Raw), "it did not come from this configuration");
+}
+
+#[test]
+fn a_wrong_order_is_undone_where_the_words_are_known() {
+    let water = encode(NumberType::F32, Order::Abcd, 18.5);
+    let stored = decode(NumberType::F32, Order::Cdab, &water).expect("a number, though not the right one");
+    let formula = formula("f32", "order = \"cdab\"", order(Order::Abcd)).expect("a formula");
+    assert_eq!(formula.again(Ok(stored)), Ok(Again::Value(18.5)));
+    assert_eq!(formula.again(Err(Cause::NotANumber)), Err(NotRecoverable::NoValue(Cause::NotANumber)));
+    assert_eq!(formula.again(Err(Cause::Timeout)), Ok(Again::AsItIs));
+}
+
+#[test]
+fn what_is_not_stored_whole_has_no_formula() {
+    let found = |kind, words, change| formula(kind, words, change).expect_err("no formula");
+    assert_eq!(found("u8", "half = \"high\"", order(Order::Badc)), FormulaError::PartOfRegister);
+    assert_eq!(found("i16", "", order(Order::Efghabcd)), FormulaError::Order);
+    assert_eq!(
+        scale(2.0).formula("version = 7", &sensor()).err().map(|error| error.to_string().is_empty()),
+        Some(false)
+    );
+    let other = "tjern/other".parse().expect("valid");
+    assert_eq!(scale(2.0).formula(&configuration("i16", ""), &other).err(), Some(FormulaError::NoPoint));
+}
+
+#[test]
+fn no_value_is_known_in_the_right_order_too() {
+    // 0x8000 in the right order is this device's "no value".
+    let formula = formula("i16", "order = \"badc\"\nnot_available = -32768", order(Order::Abcd)).expect("a formula");
+    assert_eq!(formula.again(Ok(128.0)), Ok(Again::Missing(Cause::NotAvailable)));
+}
+
+const KINDS: [(&str, NumberType); 8] = [
+    ("i16", NumberType::I16),
+    ("u16", NumberType::U16),
+    ("i32", NumberType::I32),
+    ("u32", NumberType::U32),
+    ("f32", NumberType::F32),
+    ("u48", NumberType::U48),
+    ("bcd32", NumberType::Bcd32),
+    ("f64", NumberType::F64),
+];
+
+proptest! {
+    /// Whatever a device held, and however wrong the configuration was: the corrected value is the one
+    /// that the right configuration reads from the same registers, or none is given.
+    #[test]
+    fn what_comes_out_is_what_the_right_configuration_reads(
+        kind in prop::sample::select(KINDS.to_vec()),
+        registers in prop::collection::vec(any::<u16>(), 4),
+        wrong in prop::sample::select(Order::ALL.to_vec()),
+        right in prop::sample::select(Order::ALL.to_vec()),
+        scales in prop::sample::select(vec![(1.0, 1.0), (0.1, 1.0), (1.0, 0.1), (0.1, 0.01), (10.0, 0.5)]),
+        reorder in any::<bool>(),
+    ) {
+        let (name, kind) = kind;
+        let registers = &registers[..usize::from(kind.width())];
+        let right = if reorder { right } else { wrong };
+        let (before, after) = (Scaling::new(scales.0, 0.0), Scaling::new(scales.1, 0.0));
+        let stored = decode(kind, wrong.1, registers).map(|raw| before.apply(raw));
+        let wanted = decode(kind, right.1, registers).map(|raw| after.apply(raw));
+        let words = format!("order = \"{}\"\nscale = {:?}", wrong.0, scales.0);
+        let change = Change { scale: Some(scales.1), order: Some(right.1), ..Change::default() };
+        let formula = formula(name, &words, change).expect("a formula");
+        // A stored infinity does not exist: such a reading is missing.
+        let stored = stored.and_then(|value| if value.is_finite() { Ok(value) } else { Err(Cause::NotANumber) });
+        match formula.again(stored) {
+            Ok(Again::Value(value)) => {
+                let wanted = wanted.expect("it has a value");
+                // The sign of zero is not kept, and of a float of 64 bits a neighbour may have given the value.
+                let near = (value - wanted).abs() <= wanted.abs() * f64::EPSILON;
+                prop_assert!(value == wanted || kind == NumberType::F64 && near, "{} for {}", value, wanted);
+            }
+            Ok(Again::Missing(_)) => prop_assert!(!matches!(wanted, Ok(value) if value.is_finite())),
+            Ok(Again::AsItIs) => prop_assert!(stored.is_err()),
+            Err(_) => {}
+        }
+    }
+}

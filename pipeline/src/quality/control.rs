@@ -1,0 +1,360 @@
+//! The job: what changed in `readings` is tested, and whatever else changes its flags by it.
+//!
+//! A commit of its own rewrites the files in which a flag differs; every other column of every row is
+//! the same, which is counted and hashed before it commits. Five transactions say how far this has
+//! come: the version of `readings` whose changes were seen, the newest words of the register's sensors,
+//! rules and events, and the version of the tests themselves. While these stand still only what came
+//! since is looked at, and around it: work is bounded by what came and not by what lies there.
+//!
+//! Files that came since are written into one; an older one in which a flag changes is rewritten by
+//! itself, so that what compaction has sealed stays sealed. A commit that somebody else was before is
+//! repeated while its files are still there: readings that came meanwhile are new to the next run, and
+//! what they change is found then. One process works at a time (a lease); the fence, not the lease,
+//! keeps the data right.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use arrow::error::ArrowError;
+use datafusion::error::DataFusionError;
+use tjern_lake::{Commit, CommitError, DataFile, Lake, LakeError, Lease, Operation, Table, TableName};
+
+use super::pass::{Pass, Rewritten};
+use super::rules::{Margins, RULES_VERSION, Rulebook, SensorRules};
+use super::scope::{Scope, Sensors, Span};
+use crate::frames::FrameError;
+use crate::register::{
+    EventRow, Events, Keyed, RegisterError, RuleRow, SensorRow, Target, Versioned, events_history, register_of,
+    rules_history, sensors_history,
+};
+use crate::tables::ATTEMPTS_MAX;
+
+/// The version of `readings` up to which changes were seen.
+const SEEN: &str = "quality";
+/// The newest word of the register's sensors that was applied, in microseconds.
+const REGISTER: &str = "quality/register";
+/// The newest word of the register's rules that was applied, in microseconds.
+const RULES: &str = "quality/rules";
+/// The newest word of the register's events that was applied, in microseconds.
+const EVENTS: &str = "quality/events";
+/// The version of the tests.
+const VERSION: &str = "quality/version";
+
+/// Under this key a commit says by which rules.
+const NOTE: &str = "tjern.quality";
+
+/// The lease's name.
+const JOB: &str = "quality";
+
+/// How long a lease is held by a process that was killed at it.
+pub const LEASE: Duration = Duration::from_secs(5 * 60);
+
+/// Where nothing was found wrong the seen version is moved only when looking again would cost this many files.
+const SEEN_FILES_MAX: usize = 64;
+
+/// So many rows, files and bytes are looked at together: what a commit holds in memory follows from it.
+const GROUP_ROWS_MAX: i64 = 2_000_000;
+const GROUP_FILES_MAX: usize = 64;
+const GROUP_BYTES_MAX: i64 = 256 << 20;
+
+/// What a run did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ControlOutcome {
+    /// How many files were looked at for what had to change.
+    pub files_seen: usize,
+    /// How many of them were rewritten.
+    pub files_rewritten: usize,
+    /// How many rows got another flag, other tests or another level.
+    pub rows_changed: usize,
+    /// Whether another process holds the lease.
+    pub held_elsewhere: bool,
+    /// Whether somebody else replaced files meanwhile, so that the next run has to look at them.
+    pub unfinished: bool,
+}
+
+/// Why flags were not brought up to date.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ControlError {
+    /// The lake failed.
+    #[error(transparent)]
+    Lake(#[from] LakeError),
+    /// A commit failed.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    /// The register could not be read.
+    #[error(transparent)]
+    Register(#[from] RegisterError),
+    /// A rule in the lake makes no sense.
+    #[error("a rule of `quality_rules` for `{sensors}`, column `{column}`: {what}; hint: register `quality.csv` again")]
+    Rule {
+        /// Whose rule.
+        sensors: String,
+        /// Which column.
+        column: &'static str,
+        /// What is wrong.
+        what: String,
+    },
+    /// Columns could not pass.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// The query engine failed.
+    #[error("the query engine failed: {0}")]
+    Engine(#[from] DataFusionError),
+    /// Polars refused.
+    #[error("polars: {0}")]
+    Polars(#[from] polars::error::PolarsError),
+    /// Polars panicked.
+    #[error("the tests panicked: {what}; nothing was committed; hint: report it with the log")]
+    Panicked {
+        /// What it said.
+        what: String,
+    },
+    /// Arrow refused.
+    #[error("arrow: {0}")]
+    Arrow(#[from] ArrowError),
+    /// What was written is not what was read. Nothing was committed.
+    #[error(
+        "quality control read {read} rows and wrote {written}, or changed one: nothing was committed; hint: run it again, and report it with the log"
+    )]
+    Changed {
+        /// Rows read.
+        read: i64,
+        /// Rows written.
+        written: i64,
+    },
+}
+
+/// By what a run judges, and how far the last ones came by it.
+struct Basis {
+    rulebook: Rulebook,
+    /// The newest words of sensors and rules.
+    sensors_us: i64,
+    rules_us: i64,
+    events_us: i64,
+    /// The sensors whose every reading is judged anew.
+    anew: BTreeSet<String>,
+}
+
+/// Brings the flags of all readings to what the register and the rules say now. With nothing to do it
+/// commits nothing.
+///
+/// # Errors
+/// [`ControlError`]; what was not done is done by the next run.
+pub async fn control(lake: &Lake) -> Result<ControlOutcome, ControlError> {
+    control_within(lake, SensorRules::margins).await
+}
+
+/// The same with other margins, so that a test can see what happens with too narrow ones.
+pub(super) async fn control_within(
+    lake: &Lake,
+    margins: fn(&SensorRules) -> Margins,
+) -> Result<ControlOutcome, ControlError> {
+    let Some(mut table) = Table::open(lake, TableName::Readings).await? else { return Ok(ControlOutcome::default()) };
+    let basis = basis(lake, &table).await?;
+    let mut sensors = Sensors::new(&basis.rulebook, margins);
+    let pass = Pass::new(lake)?;
+    let seen = table.transaction(SEEN).unwrap_or(0);
+    let changes = table.changes_since_but(seen, &[Operation::Compact, Operation::Quality]).await?;
+    let mut scope = Scope::default();
+    for sensor in basis.rulebook.register().iter().map(|row| row.id.as_str()) {
+        if (changes.unclear || basis.anew.contains(sensor))
+            && let Some(known) = sensors.get(sensor)
+        {
+            scope.touch(sensor, Span::ALL, known.margins);
+        }
+    }
+    let looked_at = changes.added.iter().chain(&changes.gone);
+    if !changes.unclear {
+        for file in looked_at {
+            pass.touched(&table, file, &mut sensors, &mut scope).await?;
+        }
+    }
+    scope.settle();
+    let transactions = vec![
+        (SEEN.to_owned(), table.version()),
+        (REGISTER.to_owned(), basis.sensors_us),
+        (RULES.to_owned(), basis.rules_us),
+        (EVENTS.to_owned(), basis.events_us),
+        (VERSION.to_owned(), RULES_VERSION),
+    ];
+    let moved = !basis.anew.is_empty() || changes.added.len() > SEEN_FILES_MAX;
+    if scope.is_empty() && !moved {
+        return Ok(ControlOutcome { files_seen: changes.added.len(), ..ControlOutcome::default() });
+    }
+    let Some(lease) = Lease::take(lake, JOB, LEASE).await? else {
+        return Ok(ControlOutcome { held_elsewhere: true, ..ControlOutcome::default() });
+    };
+    let new: BTreeSet<String> =
+        if changes.unclear { BTreeSet::new() } else { changes.added.iter().map(|file| file.path.clone()).collect() };
+    let work =
+        Work { pass, sensors, scope, new, transactions, moved, pending: None, outcome: ControlOutcome::default() };
+    let result = work.all(&mut table).await;
+    lease.give_back().await?;
+    result
+}
+
+/// What the register and the rules say, held against what was applied.
+async fn basis(lake: &Lake, table: &Table) -> Result<Basis, ControlError> {
+    let (_, sensors) = sensors_history(lake).await?;
+    let (_, rules) = rules_history(lake).await?;
+    let (_, events) = events_history(lake).await?;
+    let register = register_of(&sensors);
+    let now = rules.iter().filter(|row| row.valid_to_us.is_none());
+    let read = now.map(|row| {
+        let wrong = |(column, what)| ControlError::Rule { sensors: row.row.sensors.clone(), column, what };
+        row.row.rule().map_err(wrong)
+    });
+    let held = events.iter().filter(|row| row.valid_to_us.is_none()).map(|row| row.row.row.clone());
+    let rulebook = Rulebook::new(register, read.collect::<Result<_, _>>()?).with_events(Events::of(held));
+    let applied = |name: &str| table.transaction(name).unwrap_or(i64::MIN);
+    let all = applied(VERSION) != RULES_VERSION;
+    let mut anew: BTreeSet<String> =
+        changed(&sensors, applied(REGISTER)).map(|row: &SensorRow| row.id.to_string()).collect();
+    let targets: Vec<Target> =
+        changed(&rules, applied(RULES)).filter_map(|row: &RuleRow| row.sensors.parse().ok()).collect();
+    let befallen = Events::of(changed(&events, applied(EVENTS)).map(|row: &Keyed<EventRow>| row.row.clone()));
+    for row in rulebook.register().iter() {
+        if all || !befallen.of_sensor(row.id.as_str()).is_empty() || targets.iter().any(|target| meets(target, row)) {
+            anew.insert(row.id.to_string());
+        }
+    }
+    let (sensors_us, rules_us, events_us) = (newest_us(&sensors), newest_us(&rules), newest_us(&events));
+    Ok(Basis { rulebook, sensors_us, rules_us, events_us, anew })
+}
+
+fn meets(target: &Target, row: &SensorRow) -> bool {
+    match target {
+        Target::All => true,
+        Target::Quantity(quantity) => row.id.quantity() == quantity,
+        Target::Sensor(sensor) => row.id.as_str() == sensor,
+    }
+}
+
+/// The rows that began or ended after a moment.
+fn changed<T>(history: &[Versioned<T>], after_us: i64) -> impl Iterator<Item = &T> {
+    let newer = move |row: &&Versioned<T>| row.valid_from_us.max(row.valid_to_us.unwrap_or(i64::MIN)) > after_us;
+    history.iter().filter(newer).map(|row| &row.row)
+}
+
+fn newest_us<T>(history: &[Versioned<T>]) -> i64 {
+    history.iter().map(|row| row.valid_from_us.max(row.valid_to_us.unwrap_or(i64::MIN))).max().unwrap_or(0)
+}
+
+/// A run under way.
+struct Work<'a> {
+    pass: Pass,
+    sensors: Sensors<'a>,
+    scope: Scope,
+    new: BTreeSet<String>,
+    transactions: Vec<(String, i64)>,
+    /// Whether the transactions are to be moved though nothing was found.
+    moved: bool,
+    /// What was written and is not committed: the last commit carries the transactions.
+    pending: Option<Rewritten>,
+    outcome: ControlOutcome,
+}
+
+impl Work<'_> {
+    async fn all(mut self, table: &mut Table) -> Result<ControlOutcome, ControlError> {
+        let (new, old): (Vec<_>, Vec<_>) = table.files().into_iter().partition(|file| self.new.contains(&file.path));
+        for files in groups(new) {
+            let files = self.still_there(table, files);
+            self.outcome.files_seen += files.len();
+            let rewritten = self.pass.rewrite(table, &[files], &mut self.sensors, &self.scope).await?;
+            self.take(table, rewritten).await?;
+        }
+        let near: Vec<_> = old.into_iter().filter(|file| self.scope.may_touch(file)).collect();
+        for files in groups(near) {
+            let files = self.still_there(table, files);
+            self.outcome.files_seen += files.len();
+            let wrong = self.pass.survey(table, files, &mut self.sensors, &self.scope).await?;
+            let alone: Vec<Vec<DataFile>> = wrong.into_iter().map(|file| vec![file]).collect();
+            let rewritten = self.pass.rewrite(table, &alone, &mut self.sensors, &self.scope).await?;
+            self.take(table, rewritten).await?;
+        }
+        let last = self.pending.take();
+        if !self.outcome.unfinished && (last.is_some() || self.moved) {
+            let transactions = std::mem::take(&mut self.transactions);
+            self.commit(table, last.unwrap_or_default(), transactions).await?;
+        } else if let Some(last) = last {
+            self.commit(table, last, Vec::new()).await?;
+        }
+        Ok(self.outcome)
+    }
+
+    /// The files that nobody replaced since the run began.
+    fn still_there(&mut self, table: &Table, mut files: Vec<DataFile>) -> Vec<DataFile> {
+        let before = files.len();
+        files.retain(|file| table.is_active(file));
+        self.outcome.unfinished |= files.len() < before;
+        files
+    }
+
+    /// Takes what was written; what was before it is committed.
+    async fn take(&mut self, table: &mut Table, rewritten: Rewritten) -> Result<(), ControlError> {
+        if rewritten.add.is_empty() {
+            return Ok(());
+        }
+        match self.pending.replace(rewritten) {
+            Some(before) => self.commit(table, before, Vec::new()).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn commit(
+        &mut self,
+        table: &mut Table,
+        rewritten: Rewritten,
+        transactions: Vec<(String, i64)>,
+    ) -> Result<(), ControlError> {
+        let Rewritten { add, remove, rows_changed } = rewritten;
+        for _ in 0..ATTEMPTS_MAX {
+            if !remove.iter().all(|file| table.is_active(file)) {
+                break;
+            }
+            let notes = BTreeMap::from([(NOTE.to_owned(), format!("rules {RULES_VERSION}").into())]);
+            let commit = Commit {
+                operation: Operation::Quality,
+                add: add.clone(),
+                remove: remove.clone(),
+                transactions: transactions.clone(),
+                notes,
+            };
+            match table.commit(commit).await {
+                Ok(_) => {
+                    self.outcome.files_rewritten += remove.len();
+                    self.outcome.rows_changed += rows_changed;
+                    return Ok(());
+                }
+                Err(CommitError::Conflict { .. }) => _ = table.refresh().await?,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        // Somebody replaced them, or commits faster than we do: the next run looks again.
+        self.outcome.unfinished = true;
+        Ok(())
+    }
+}
+
+/// Files in the order of their times, few enough together.
+fn groups(mut files: Vec<DataFile>) -> Vec<Vec<DataFile>> {
+    files.sort_by_key(|file| file.time_us);
+    let mut groups: Vec<Vec<DataFile>> = Vec::new();
+    let (mut rows, mut bytes) = (0_i64, 0_i64);
+    for file in files {
+        rows += file.rows.unwrap_or(GROUP_ROWS_MAX);
+        bytes += file.size;
+        let fits = |group: &&mut Vec<DataFile>| {
+            group.len() < GROUP_FILES_MAX && rows <= GROUP_ROWS_MAX && bytes <= GROUP_BYTES_MAX
+        };
+        match groups.last_mut().filter(fits) {
+            Some(group) => group.push(file),
+            None => {
+                (rows, bytes) = (file.rows.unwrap_or(GROUP_ROWS_MAX), file.size);
+                groups.push(vec![file]);
+            }
+        }
+    }
+    groups
+}

@@ -1,0 +1,115 @@
+//! The job over tables: what it changes, and what it leaves alone.
+
+use super::*;
+use tjern_lake::{Table, TableName};
+
+/// Helsinki's −327.68 °C, on the day before somebody registered the sensor.
+#[tokio::test]
+async fn what_came_before_its_sensor_was_registered_fails_afterwards() {
+    let place = Place::new();
+    let rows = [Row::new("t", NOW_US, -327.68), Row::new("t", NOW_US + HOUR_US, 18.5), Row::new("u", NOW_US, -327.68)];
+    place.ingest(&rows).await;
+    assert_eq!(control(&place.lake).await.expect("done").rows_changed, 0);
+    place.register(&["t,Cel,sample,public,-2,40"]).await;
+    let outcome = control(&place.lake).await.expect("done");
+    assert_eq!((outcome.files_rewritten, outcome.rows_changed), (1, 2));
+    let mut after = place.readings().await;
+    after.sort_by_key(|row| (row.sensor.clone(), row.time_us));
+    let qualities: Vec<_> = after.iter().map(|row| row.quality).collect();
+    assert_eq!(qualities, [4, 1, 2]);
+    let unflagged = |row: Row| Row { quality: 2, tests: None, ..row };
+    assert_eq!(after.into_iter().map(unflagged).collect::<Vec<_>>(), rows);
+    let version = place.version(TableName::Readings).await;
+    assert_eq!(control(&place.lake).await.expect("done").files_rewritten, 0);
+    assert_eq!(place.version(TableName::Readings).await, version, "nothing to do, and a commit");
+}
+
+#[tokio::test]
+async fn a_corrected_range_takes_its_own_flags_back_and_no_others() {
+    let place = Place::new();
+    let register = place.register(&["t,Cel,sample,public,0,10"]).await;
+    let came = [Row::new("t", NOW_US, 15.0), Row::new("t", NOW_US + HOUR_US, 5.0).quality(4)];
+    let evaluated = evaluate(&batch_of(&came), &register).expect("evaluated");
+    assert_eq!(rows_of(&evaluated).iter().map(|row| row.quality).collect::<Vec<_>>(), [4, 4]);
+    place.ingest(&rows_of(&evaluated)).await;
+    place.register(&["t,Cel,sample,public,0,20"]).await;
+    control(&place.lake).await.expect("done");
+    assert_eq!(place.readings().await.iter().map(|row| row.quality).collect::<Vec<_>>(), [1, 4]);
+}
+
+/// Ingest may have evaluated a batch by the register of a minute ago.
+#[tokio::test]
+async fn what_came_in_by_an_older_register_is_found_later() {
+    let place = Place::new();
+    place.register(&["t,Cel,sample,public,-2,40"]).await;
+    place.ingest(&[Row::new("t", NOW_US, 10.0).quality(1)]).await;
+    control(&place.lake).await.expect("done");
+    place.ingest(&[Row::new("t", NOW_US + HOUR_US, 99.0)]).await;
+    let outcome = control(&place.lake).await.expect("done");
+    assert_eq!((outcome.files_rewritten, outcome.rows_changed), (1, 1));
+}
+
+#[tokio::test]
+async fn without_tables_there_is_nothing_to_do() {
+    let place = Place::new();
+    assert_eq!(control(&place.lake).await.expect("done"), ControlOutcome::default());
+    Table::open_or_create(&place.lake, TableName::Readings).await.expect("created");
+    assert_eq!(control(&place.lake).await.expect("done"), ControlOutcome::default());
+}
+
+/// Ice, maintenance: what the register says of a time holds for its readings, and is taken back with it.
+#[tokio::test]
+async fn readings_in_an_event_are_not_good() {
+    let place = Place::new();
+    place.register(&["t,Cel,sample,public,-2,40"]).await;
+    let rows: Vec<Row> = (0..4).map(|hour| Row::new("t", NOW_US + hour * HOUR_US, 10.0)).collect();
+    place.ingest(&rows).await;
+    control(&place.lake).await.expect("done");
+    let events = place.folder.path().join("events.csv");
+    let said = "sensor,kind,began,ended,quality\n\
+        tjern/t,maintenance,2026-07-01T07:00:00Z,2026-07-01T08:00:00Z,\ntjern/*,ice,2026-07-01T08:00:00Z,2026-07-01T09:00:00Z,3\n";
+    std::fs::write(&events, said).expect("written");
+    place.register(&["t,Cel,sample,public,-2,40"]).await;
+    control(&place.lake).await.expect("done");
+    let qualities = |rows: &[Row]| {
+        let mut rows = rows.to_vec();
+        rows.sort_by_key(|row| row.time_us);
+        rows.iter().map(|row| row.quality).collect::<Vec<_>>()
+    };
+    assert_eq!(qualities(&place.readings().await), [1, 4, 3, 1]);
+    std::fs::write(&events, "sensor,kind,began\n").expect("written");
+    place.register(&["t,Cel,sample,public,-2,40"]).await;
+    control(&place.lake).await.expect("done");
+    assert_eq!(qualities(&place.readings().await), [1, 1, 1, 1]);
+}
+
+/// The commit says by which rules, and rewrites nothing else.
+#[tokio::test]
+async fn a_commit_names_the_version_of_the_rules() {
+    let place = Place::new();
+    place.register(&["t,Cel,sample,public,-2,40"]).await;
+    place.ingest(&[Row::new("t", NOW_US, 10.0)]).await;
+    control(&place.lake).await.expect("done");
+    let version = place.version(TableName::Readings).await.expect("a version");
+    let log = place.folder.path().join(format!("lake/tables/readings/_delta_log/{version:020}.json"));
+    let commit = std::fs::read_to_string(log).expect("the commit");
+    assert!(commit.contains(&format!("\"tjern.quality\":\"rules {RULES_VERSION}\"")), "{commit}");
+}
+
+/// A rule that changes is applied to what lies there, of its own sensors.
+#[tokio::test]
+async fn a_changed_rule_is_applied_to_what_lies_there() {
+    let place = Place::new();
+    let sensors = ["t,Cel,sample,public,-2,40", "u,Cel,sample,public,-2,40"];
+    place.register(&sensors).await;
+    place.ingest(&[Row::new("t", NOW_US, 10.0)]).await;
+    place.ingest(&[Row::new("u", NOW_US, 10.0)]).await;
+    control(&place.lake).await.expect("done");
+    let rule = "sensors,test,months,parameters\ntjern/t,climatology,7,suspect=12..25\n";
+    std::fs::write(place.folder.path().join("quality.csv"), rule).expect("written");
+    place.register(&sensors).await;
+    assert_eq!(control(&place.lake).await.expect("done").rows_changed, 1);
+    let mut rows = place.readings().await;
+    rows.sort_by(|one, other| one.sensor.cmp(&other.sensor));
+    assert_eq!(rows.iter().map(|row| row.quality).collect::<Vec<_>>(), [3, 1]);
+}

@@ -1,0 +1,257 @@
+//! Tables of text as spreadsheets and loggers write them: separators, decimal commas, old encodings,
+//! compressed or not. One line at a time.
+//!
+//! Numbers are read strictly: a point where commas are decimal is refused and never taken for a
+//! separator of thousands, since 12.5 would become 125.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use csv::ByteRecord;
+use flate2::bufread::MultiGzDecoder;
+use serde::{Deserialize, Serialize};
+
+/// How a file is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Layout {
+    pub(crate) separator: u8,
+    pub(crate) decimal: Decimal,
+    pub(crate) encoding: Encoding,
+    /// How many lines stand before the one that names the columns.
+    pub(crate) skip_lines: u64,
+}
+
+impl Default for Layout {
+    fn default() -> Self {
+        Self { separator: b',', decimal: Decimal::Point, encoding: Encoding::Utf8, skip_lines: 0 }
+    }
+}
+
+/// What stands before the decimals of a number.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Decimal {
+    /// `12.5`.
+    #[default]
+    Point,
+    /// `12,5`.
+    Comma,
+}
+
+/// How letters are written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Encoding {
+    /// UTF-8.
+    #[default]
+    #[serde(rename = "utf-8")]
+    Utf8,
+    /// ISO 8859-1.
+    #[serde(rename = "iso-8859-1")]
+    Latin1,
+}
+
+/// How far a file has been read, in its own bytes.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct BytesRead(Arc<AtomicU64>);
+
+impl BytesRead {
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+struct Counted<R> {
+    inner: R,
+    read: BytesRead,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(into)?;
+        self.read.0.fetch_add(read as u64, Ordering::Relaxed);
+        Ok(read)
+    }
+}
+
+/// The bytes of a file, unpacked where it is compressed with gzip.
+pub(crate) fn open(path: &Path) -> io::Result<(Box<dyn BufRead + Send>, BytesRead)> {
+    let read = BytesRead::default();
+    let mut file = BufReader::new(Counted { inner: File::open(path)?, read: read.clone() });
+    let is_packed = file.fill_buf()?.starts_with(&[0x1f, 0x8b]);
+    if is_packed {
+        return Ok((Box::new(BufReader::new(MultiGzDecoder::new(file))), read));
+    }
+    Ok((Box::new(file), read))
+}
+
+/// A table of text that is being read.
+pub(crate) struct Sheet {
+    records: csv::ByteRecordsIntoIter<Box<dyn BufRead + Send>>,
+    header: Vec<String>,
+    layout: Layout,
+}
+
+/// A line of it, from 1 for the file's first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Line {
+    pub(crate) number: u64,
+    /// The fields, trimmed; or what is wrong with the whole line.
+    pub(crate) fields: Result<Vec<String>, String>,
+}
+
+impl Sheet {
+    /// Reads up to the names of the columns.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub(crate) fn new(mut bytes: Box<dyn BufRead + Send>, layout: Layout) -> Result<Self, String> {
+        for _ in 0..layout.skip_lines {
+            let mut line = Vec::new();
+            bytes.read_until(b'\n', &mut line).map_err(|error| error.to_string())?;
+        }
+        let mut reader = csv::ReaderBuilder::new()
+            .delimiter(layout.separator)
+            .flexible(true)
+            .trim(csv::Trim::All)
+            .from_reader(bytes);
+        let header = reader.byte_headers().map_err(|error| error.to_string())?.clone();
+        let mut header = fields_of(&header, layout.encoding)?;
+        if let Some(first) = header.first_mut() {
+            // Spreadsheets write a byte order mark, and it may stand before a quote.
+            let plain = first.strip_prefix('\u{feff}').map(|rest| rest.trim_matches('"').to_owned());
+            *first = plain.unwrap_or_else(|| std::mem::take(first));
+        }
+        if header.iter().all(String::is_empty) {
+            return Err("it has no line that names its columns".to_owned());
+        }
+        Ok(Self { records: reader.into_byte_records(), header, layout })
+    }
+
+    /// The names of the columns.
+    #[cfg(test)]
+    fn header(&self) -> &[String] {
+        &self.header
+    }
+
+    /// Where a column stands.
+    ///
+    /// # Errors
+    /// That it is not there, or more than once; and which there are.
+    pub(crate) fn place(&self, column: &str) -> Result<usize, String> {
+        let mut places = self.header.iter().enumerate().filter(|(_, name)| *name == column).map(|(place, _)| place);
+        match (places.next(), places.next()) {
+            (Some(place), None) => Ok(place),
+            (Some(_), Some(_)) => Err(format!("there are two columns `{column}`; hint: give them names of their own")),
+            (None, _) => {
+                let names: Vec<_> = self.header.iter().map(|name| format!("`{name}`")).collect();
+                let many = names.len() == 1 && self.header[0].contains([';', '\t', ',']);
+                let hint = if many { "; hint: is the separator right?" } else { "" };
+                Err(format!("there is no column `{column}`, there are {}{hint}", names.join(", ")))
+            }
+        }
+    }
+
+    /// The next line; `None` at the end.
+    ///
+    /// # Errors
+    /// That the file cannot be read on.
+    pub(crate) fn next(&mut self) -> Result<Option<Line>, String> {
+        let Some(record) = self.records.next() else { return Ok(None) };
+        let record = record.map_err(|error| error.to_string())?;
+        let number = record.position().map_or(0, csv::Position::line) + self.layout.skip_lines;
+        let fields = if record.len() == self.header.len() {
+            fields_of(&record, self.layout.encoding)
+        } else {
+            Err(format!("it has {} fields, and there are {} columns", record.len(), self.header.len()))
+        };
+        Ok(Some(Line { number, fields }))
+    }
+}
+
+fn fields_of(record: &ByteRecord, encoding: Encoding) -> Result<Vec<String>, String> {
+    let fields = record.iter().map(|field| match encoding {
+        Encoding::Latin1 => Ok(field.iter().map(|byte| char::from(*byte)).collect()),
+        Encoding::Utf8 => {
+            let text = std::str::from_utf8(field);
+            text.map(str::to_owned).map_err(|_| "a character in it is not UTF-8; hint: is it ISO 8859-1?".to_owned())
+        }
+    });
+    fields.collect()
+}
+
+/// A number as it is written.
+///
+/// # Errors
+/// That it is none.
+pub(crate) fn number(text: &str, decimal: Decimal) -> Result<f64, String> {
+    let refused = || format!("`{text}` is not a number");
+    let plain = text.replace('\u{2212}', "-");
+    let plain = match decimal {
+        Decimal::Point => plain,
+        Decimal::Comma if plain.contains('.') => {
+            return Err(format!("`{text}` has a point, and commas are decimal here"));
+        }
+        Decimal::Comma => plain.replacen(',', ".", 1),
+    };
+    let is_plain = plain.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E'));
+    let number: f64 = plain.parse().ok().filter(|_| is_plain).ok_or_else(refused)?;
+    if number.is_finite() { Ok(number) } else { Err(format!("`{text}` is more than a number can be")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sheet(bytes: &[u8], layout: Layout) -> Sheet {
+        Sheet::new(Box::new(io::Cursor::new(bytes.to_vec())), layout).expect("a header")
+    }
+
+    fn lines(mut sheet: Sheet) -> Vec<(u64, Result<Vec<String>, String>)> {
+        std::iter::from_fn(|| sheet.next().expect("readable")).map(|line| (line.number, line.fields)).collect()
+    }
+
+    #[test]
+    fn lines_are_read_as_spreadsheets_write_them() {
+        let layout = Layout { separator: b';', encoding: Encoding::Latin1, skip_lines: 2, ..Layout::default() };
+        let sheet = sheet(b"Export\nfrom a logger\ntid;m\xe5lt\n2026-07-01 ;\"1,5\"\n2026-07-02\n", layout);
+        assert_eq!(sheet.header(), ["tid", "målt"]);
+        let found = lines(sheet);
+        assert_eq!(found[0], (4, Ok(vec!["2026-07-01".to_owned(), "1,5".to_owned()])));
+        assert_eq!((found[1].0, found[1].1.is_err()), (5, true), "{found:?}");
+    }
+
+    #[test]
+    fn a_wrong_column_says_which_there_are() {
+        let sheet = sheet("\u{feff}\"tid\",a,a\n".as_bytes(), Layout::default());
+        assert_eq!(sheet.place("tid"), Ok(0));
+        assert!(sheet.place("a").is_err_and(|error| error.contains("two columns")));
+        assert!(sheet.place("b").is_err_and(|error| error.contains("`tid`, `a`")));
+        let one = super::tests::sheet(b"tid;a\n", Layout::default());
+        assert!(one.place("tid").is_err_and(|error| error.contains("separator")));
+    }
+
+    #[test]
+    fn numbers_are_read_strictly() {
+        assert_eq!(number("12.5", Decimal::Point), Ok(12.5));
+        assert_eq!(number("-12,5", Decimal::Comma), Ok(-12.5));
+        assert_eq!(number("\u{2212}0,5", Decimal::Comma), Ok(-0.5));
+        assert_eq!(number("1e3", Decimal::Point), Ok(1000.0));
+        for (text, decimal) in [
+            ("12,5", Decimal::Point),
+            ("12.5", Decimal::Comma),
+            ("1.234,5", Decimal::Comma),
+            ("1,2,3", Decimal::Comma),
+            ("nan", Decimal::Point),
+            ("inf", Decimal::Point),
+            ("1e999", Decimal::Point),
+            ("0x10", Decimal::Point),
+            ("", Decimal::Point),
+            ("12 m", Decimal::Point),
+        ] {
+            assert!(number(text, decimal).is_err(), "{text:?} was read as {:?}", number(text, decimal));
+        }
+    }
+}

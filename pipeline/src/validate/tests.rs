@@ -1,0 +1,114 @@
+//! A person's word on readings, against real tables.
+
+use super::*;
+use crate::compact::CompactSettings;
+use crate::correct::revise::{ReviseLayout, revise};
+use crate::correct::utc;
+use crate::sheet::Decimal;
+use crate::testing::{NOW_US, Place, Row};
+
+const HOUR_US: i64 = 3_600_000_000;
+
+fn author() -> Author {
+    Author { by: "the bathing water office".to_owned(), reason: None }
+}
+
+fn period(from: i64, to: i64) -> Period {
+    Period { sensor: "tjern/t".parse().expect("valid"), from_us: at(from), to_us: at(to) }
+}
+
+fn at(hour: i64) -> i64 {
+    NOW_US + hour * HOUR_US
+}
+
+fn row(hour: i64, value: f64) -> Row {
+    Row { seq: hour + 1, ..Row::new("t", at(hour), value) }
+}
+
+async fn levels(place: &Place) -> Vec<(i64, i16, i8)> {
+    let rows = place.rows(TableName::Readings).await;
+    let times = rows.column(1).as_primitive::<TimestampMicrosecondType>();
+    let revisions = rows.column(9).as_primitive::<Int16Type>();
+    let levels = rows.column(LEVEL).as_primitive::<Int8Type>();
+    let row = |row: usize| ((times.value(row) - NOW_US) / HOUR_US, revisions.value(row), levels.value(row));
+    let mut levels: Vec<_> = (0..rows.num_rows()).map(row).collect();
+    levels.sort_unstable();
+    levels
+}
+
+#[tokio::test]
+async fn the_newest_words_of_a_period_are_validated_and_nothing_else_changes() {
+    let place = Place::new();
+    place.ingest(&[row(0, 1.0), row(1, 2.0), row(2, 3.0), Row { seq: 9, ..Row::new("other", at(1), 5.0) }]).await;
+    place.ingest(&[row(1, 2.5).revision(1)]).await;
+    let before = place.readings().await;
+    let outcome = validate(&place.lake, &period(1, 3), &author(), false).await.expect("validated");
+    assert_eq!(outcome, ValidateOutcome { readings: 2, changed: 2, failed: 0 });
+    assert_eq!(levels(&place).await, [(0, 0, 0), (1, 0, 0), (1, 0, 0), (1, 1, 2), (2, 0, 2)]);
+    let sorted = |mut rows: Vec<Row>| {
+        rows.sort_by(|one, other| {
+            (&one.sensor, one.time_us, one.revision).cmp(&(&other.sensor, other.time_us, other.revision))
+        });
+        rows
+    };
+    assert_eq!(sorted(place.readings().await), sorted(before));
+    // It is done once, and survives a compaction.
+    let version = place.version(TableName::Readings).await;
+    assert_eq!(validate(&place.lake, &period(1, 3), &author(), false).await.expect("the same").changed, 0);
+    assert_eq!(place.version(TableName::Readings).await, version);
+    place.compact().await;
+    assert_eq!(levels(&place).await, [(0, 0, 0), (1, 0, 0), (1, 0, 0), (1, 1, 2), (2, 0, 2)]);
+    let undone = validate(&place.lake, &period(2, 3), &author(), true).await.expect("taken back");
+    assert_eq!((undone.changed, levels(&place).await[4]), (1, (2, 0, 1)));
+}
+
+/// Who, when and why stands in the commit.
+#[tokio::test]
+async fn the_commit_says_who() {
+    let place = Place::new();
+    place.ingest(&[row(0, 1.0)]).await;
+    validate(&place.lake, &period(0, 1), &author(), false).await.expect("validated");
+    let version = place.version(TableName::Readings).await.expect("there");
+    let log = place.folder.path().join(format!("lake/tables/readings/_delta_log/{version:020}.json"));
+    let text = std::fs::read_to_string(log).expect("the commit");
+    for part in [
+        "\"tjern.by\":\"the bathing water office\"",
+        "\"tjern.at\":\"2026-07-01T06:00:00Z\"",
+        "\"tjern.from\":",
+        ":validation/",
+    ] {
+        assert!(text.contains(part), "{part} is not in {text}");
+    }
+}
+
+/// A correction of what was validated is raw again: nobody has answered for it.
+#[tokio::test]
+async fn a_correction_is_raw_again() {
+    let place = Place::new();
+    place.ingest(&[row(0, 1.0)]).await;
+    validate(&place.lake, &period(0, 1), &author(), false).await.expect("validated");
+    let path = place.folder.path().join("revised.csv");
+    std::fs::write(&path, format!("sensor,time,value\ntjern/t,{},2\n", utc(at(0)))).expect("written");
+    let layout = ReviseLayout { separator: b',', decimal: Decimal::Point, zone: jiff::tz::TimeZone::UTC };
+    revise(&place.lake, &path, &layout, &author(), false).await.expect("revised");
+    assert_eq!(levels(&place).await, [(0, 0, 2), (0, 1, 0)]);
+}
+
+/// Somebody compacts in between: the files that were read are gone, and it is looked at again.
+#[tokio::test]
+async fn a_compaction_in_between_loses_no_word() {
+    let place = Place::new();
+    for hour in 0..8 {
+        place.ingest(&[row(hour, 1.0)]).await;
+    }
+    let (period, author) = (period(0, 8), author());
+    let validation = validate(&place.lake, &period, &author, false);
+    let compaction = async {
+        tokio::task::yield_now().await;
+        let stop = tokio_util::sync::CancellationToken::new();
+        crate::compact::compact(&place.lake, &CompactSettings::default(), &stop, &mut |_| ()).await.expect("compacted");
+    };
+    let (outcome, ()) = tokio::join!(validation, compaction);
+    assert_eq!(outcome.expect("validated").changed, 8);
+    assert_eq!(levels(&place).await, (0..8).map(|hour| (hour, 0, 2)).collect::<Vec<_>>());
+}
