@@ -31,7 +31,7 @@ pub(crate) const TIMEZONE: &str = "Europe/Oslo";
 const REGISTER_EVERY: Period = Period::from_seconds(60);
 
 /// How often it is looked whether a log needs a checkpoint.
-const CHECKPOINT_EVERY: Period = Period::from_seconds(60 * 60);
+const CHECKPOINT_EVERY: Period = Period::from_seconds(4 * 60 * 60);
 
 /// The file as it is written.
 #[derive(Debug, Deserialize)]

@@ -5,7 +5,7 @@
 //! read once can be kept; a file that this process removes is forgotten at once. What is kept is bounded by
 //! [`KEPT_BYTES_MAX`]; what came first goes first. The log is never kept: it is what says which files count.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,7 +24,10 @@ use object_store::{
 const KEPT_BYTES_MAX: usize = 32 << 20;
 
 /// The largest file that is kept: as much as the engine reads of a file's end at once.
-const FILE_BYTES_MAX: u64 = 512 << 10;
+pub(crate) const FILE_BYTES_MAX: u64 = 512 << 10;
+
+/// How many large files are remembered as such.
+const LARGE_MAX: usize = 10_000;
 
 /// A store that remembers small data files.
 #[derive(Debug)]
@@ -38,6 +41,8 @@ struct Files {
     kept: HashMap<Path, (ObjectMeta, Bytes)>,
     order: VecDeque<Path>,
     bytes: usize,
+    /// Files that are too large, so that nobody tries again; begun anew at [`LARGE_MAX`].
+    large: HashSet<Path>,
 }
 
 impl Files {
@@ -72,6 +77,30 @@ impl Recent {
 
     fn kept(&self, key: &Path) -> Option<(ObjectMeta, Bytes)> {
         self.files().kept.get(key).cloned()
+    }
+
+    /// The whole of a small file, read with one request the first time; `None` where it is large or no data file.
+    async fn whole(&self, key: &Path) -> Result<Option<(ObjectMeta, Bytes)>> {
+        if !is_data_file(key) || self.files().large.contains(key) {
+            return Ok(None);
+        }
+        if let Some(kept) = self.kept(key) {
+            return Ok(Some(kept));
+        }
+        let head = GetOptions { range: Some(GetRange::Bounded(0..FILE_BYTES_MAX)), ..GetOptions::default() };
+        let got = self.objects.get_opts(key, head).await?;
+        if got.range != (0..got.meta.size) {
+            let mut files = self.files();
+            if files.large.len() >= LARGE_MAX {
+                files.large.clear();
+            }
+            files.large.insert(key.clone());
+            return Ok(None);
+        }
+        let meta = got.meta.clone();
+        let bytes = got.bytes().await?;
+        self.files().keep(meta.clone(), bytes.clone());
+        Ok(Some((meta, bytes)))
     }
 }
 
@@ -134,27 +163,18 @@ impl ObjectStore for Recent {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        if !is_data_file(location) || !is_plain(&options) {
-            return self.objects.get_opts(location, options).await;
-        }
-        if let Some((meta, bytes)) = self.kept(location)
+        if is_plain(&options)
+            && let Some((meta, bytes)) = self.whole(location).await?
             && let Some(range) = part(options.range.as_ref(), meta.size)
             && let Some(bytes) = cut(&bytes, &range)
         {
             return Ok(result(meta, range, bytes));
         }
-        let got = self.objects.get_opts(location, options).await?;
-        if got.range != (0..got.meta.size) || got.meta.size > FILE_BYTES_MAX {
-            return Ok(got);
-        }
-        let (meta, range) = (got.meta.clone(), got.range.clone());
-        let bytes = got.bytes().await?;
-        self.files().keep(meta.clone(), bytes.clone());
-        Ok(result(meta, range, bytes))
+        self.objects.get_opts(location, options).await
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        if let Some((_, bytes)) = self.kept(location)
+        if let Some((_, bytes)) = self.whole(location).await?
             && let Some(parts) = ranges.iter().map(|range| cut(&bytes, range)).collect()
         {
             return Ok(parts);
@@ -225,7 +245,6 @@ mod tests {
                 let bytes: Vec<u8> = (0..u8::try_from(size).expect("small")).collect();
                 plain.put(&key, bytes.clone().into()).await.expect("put");
                 kept.put(&key, bytes.into()).await.expect("put");
-                kept.get(&key).await.expect("kept");
                 for (kind, start, length) in asked {
                     let range = match kind {
                         0 => None,
@@ -253,12 +272,28 @@ mod tests {
         let key = Path::from("tables/readings/x.parquet");
         store.put(&key, vec![7_u8; 1_000].into()).await.expect("put");
         for _ in 0..3 {
-            store.get_range(&key, 0..1_000).await.expect("got");
             store.get_ranges(&key, &[0..10, 20..30]).await.expect("got");
+            store.get_range(&key, 990..1_000).await.expect("got");
         }
         assert_eq!(requests.counts().gets, 1);
         store.delete(&key).await.expect("deleted");
         assert!(store.get(&key).await.is_err(), "a removed file is still handed out");
+    }
+
+    /// A large file costs a request in vain, once.
+    #[tokio::test]
+    async fn a_large_file_is_read_in_parts() {
+        let (store, requests) = store();
+        let key = Path::from("tables/readings/x.parquet");
+        let bytes: Vec<u8> = (0..=255).cycle().take((600 << 10) + 1).collect();
+        store.put(&key, bytes.clone().into()).await.expect("put");
+        for start in [0, 100, 614_000] {
+            assert_eq!(
+                store.get_range(&key, start..start + 200).await.expect("got"),
+                bytes[usize::try_from(start).expect("small")..][..200]
+            );
+        }
+        assert_eq!(requests.counts().gets, 4);
     }
 
     /// What says which files count is asked for each time, and memory has a bound.

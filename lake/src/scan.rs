@@ -30,6 +30,7 @@ use datafusion::physical_plan::empty::EmptyExec;
 use object_store::ObjectMeta;
 use std::collections::HashSet;
 
+use crate::recent::FILE_BYTES_MAX;
 use crate::{DataFile, TableName, schema};
 
 /// The scheme under which a session knows its lake's store, and no other.
@@ -146,7 +147,9 @@ impl TableProvider for LakeTable {
                 projection.map_or_else(|| Ok(Arc::clone(&schema)), |some| schema.project(some).map(Arc::new))?;
             return Ok(Arc::new(EmptyExec::new(projected)));
         }
-        let mut source = ParquetSource::new(Arc::clone(&schema));
+        // One request for a file's end, and for a small file the only one.
+        let hint = usize::try_from(FILE_BYTES_MAX).unwrap_or(usize::MAX);
+        let mut source = ParquetSource::new(Arc::clone(&schema)).with_metadata_size_hint(hint);
         if let Some(predicate) = predicate {
             source = source.with_predicate(predicate);
         }

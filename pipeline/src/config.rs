@@ -152,7 +152,7 @@ pub struct RollupSection {
 
 impl Default for RollupSection {
     fn default() -> Self {
-        Self { every: Period::from_seconds(5 * 60) }
+        Self { every: Period::from_seconds(10 * 60) }
     }
 }
 
@@ -180,7 +180,7 @@ pub struct QualitySection {
 
 impl Default for QualitySection {
     fn default() -> Self {
-        Self { every: Period::from_seconds(60) }
+        Self { every: Period::from_seconds(10 * 60) }
     }
 }
 
@@ -390,7 +390,7 @@ mod tests {
         assert_eq!(whole.retention.keep(), None, "readings stay for ever");
         let compact = whole.compact.settings(Path::new("city"));
         assert_eq!((compact.memory_bytes, compact.file_bytes()), (512_000_000, 128_000_000));
-        assert_eq!(whole.rollup.every, "5min".parse().expect("valid"));
+        assert_eq!(whole.rollup.every, "10min".parse().expect("valid"));
         assert_eq!(whole.vacuum.retention.duration().as_secs(), 86_400);
         assert_eq!(whole.publish[0].dataset.as_str(), "badetemperatur");
         let files = whole.register.files(Path::new("city"), &TimeZone::UTC);

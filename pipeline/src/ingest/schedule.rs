@@ -32,10 +32,10 @@ pub struct Polling {
 
 impl Polling {
     /// A cloud bills each request: what is looked at because it may be due is looked at every 2 s, all the rest
-    /// every 55 s. A folder of this machine costs nothing: every 2 s and every 5 s.
+    /// every 57 s. A folder of this machine costs nothing: every 2 s and every 5 s.
     #[must_use]
     pub fn of(lake: &LakeUrl) -> Self {
-        let idle_us = if lake.local_folder().is_some() { 5 } else { 55 } * SECOND_US;
+        let idle_us = if lake.local_folder().is_some() { 5 } else { 57 } * SECOND_US;
         Self { every_us: 2 * SECOND_US, idle_us }
     }
 }

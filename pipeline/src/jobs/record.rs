@@ -20,7 +20,7 @@ use tjern_readings::keys;
 use super::states::FAILURES_MAX;
 
 /// How long a run that went as the one before it is not written down.
-pub const UNCHANGED_EVERY: Duration = Duration::from_secs(15 * 60);
+pub const UNCHANGED_EVERY: Duration = Duration::from_secs(40 * 60);
 
 /// The version of the record's shape.
 const FORMAT: u32 = 1;

@@ -13,23 +13,26 @@ use crate::register::{Changes, RegisterError, RegisterFiles, register};
 #[derive(Debug)]
 pub(super) struct Register {
     files: RegisterFiles,
-    seen: Unchanged<[Option<Vec<u8>>; 5]>,
+    seen: Unchanged<Texts>,
 }
 
 impl Register {
     pub(super) fn new(files: RegisterFiles) -> Self {
         Self { files, seen: Unchanged::default() }
     }
+}
 
-    async fn texts(&self) -> [Option<Vec<u8>>; 5] {
-        let RegisterFiles { sites, sensors, installations, events, rules, .. } = &self.files;
-        let paths = [sites, sensors, &installations.path, &events.path, &rules.path];
-        let mut texts = [const { None }; 5];
-        for (text, path) in texts.iter_mut().zip(paths) {
-            *text = tokio::fs::read(path).await.ok();
-        }
-        texts
+/// What is in the register's files.
+pub(super) type Texts = [Option<Vec<u8>>; 5];
+
+pub(super) async fn texts(files: &RegisterFiles) -> Texts {
+    let RegisterFiles { sites, sensors, installations, events, rules, .. } = files;
+    let paths = [sites, sensors, &installations.path, &events.path, &rules.path];
+    let mut texts = [const { None }; 5];
+    for (text, path) in texts.iter_mut().zip(paths) {
+        *text = tokio::fs::read(path).await.ok();
     }
+    texts
 }
 
 #[async_trait]
@@ -39,7 +42,7 @@ impl Job for Register {
     }
 
     async fn run(&mut self, lake: &Lake, _stop: &CancellationToken) -> Result<Done, JobError> {
-        let texts = self.texts().await;
+        let texts = texts(&self.files).await;
         if self.seen.since(&texts, lake.clock().now_us()) {
             return Ok(Done::new("the register's files are as they were").worked(false));
         }
