@@ -59,7 +59,7 @@ fn config(kind: &str) -> Config {
 }
 
 fn actor(config: &Config, dial: Dial, context: BusContext) -> Actor {
-    let bus = config.buses()[0].clone();
+    let bus = std::sync::Arc::clone(&config.buses()[0]);
     let limits = Limits { timeout: bus.timeout, down_report: bus.down_report };
     let (wire, kind) = (Wire::of(&bus.kind), bus.kind.word());
     let mut master = Master::of(&bus.kind, bus.timeout).expect("a Modbus bus");

@@ -589,7 +589,7 @@ async fn a_bus_polls_while_the_clock_is_not_known() {
         learned: None,
         device_times: DeviceTimes::default(),
     };
-    let bus = tokio::spawn(bus::run(config.buses()[0].clone(), context));
+    let bus = tokio::spawn(bus::run(std::sync::Arc::clone(&config.buses()[0]), context));
 
     let (stream, _) = listener.accept().await.expect("the gateway connects");
     let mut stream = BufReader::new(stream);

@@ -112,7 +112,7 @@ impl Buses {
         };
         let mut actors = JoinSet::new();
         for bus in config.buses() {
-            actors.spawn(bus::run(bus.clone(), context.clone()));
+            actors.spawn(bus::run(std::sync::Arc::clone(bus), context.clone()));
         }
         Self { received, stop, actors, waiting: Vec::new(), states }
     }

@@ -47,7 +47,7 @@ impl Place {
 
     /// The lake as a new process finds it: with nothing known. It bills as a cloud does.
     pub(crate) fn lake(&self) -> Lake {
-        let objects: Arc<dyn ObjectStore> = self.store.clone();
+        let objects: Arc<dyn ObjectStore> = Arc::<Simulated>::clone(&self.store);
         Lake::over(Store::over(objects, "s3://city/lake".parse().expect("a lake"))).with_clock(self.clock.clone())
     }
 
