@@ -31,7 +31,7 @@ pub(crate) const TIMEZONE: &str = "Europe/Oslo";
 const REGISTER_EVERY: Period = Period::from_seconds(60);
 
 /// How often it is looked whether a log needs a checkpoint.
-const CHECKPOINT_EVERY: Period = Period::from_seconds(4 * 60 * 60);
+const CHECKPOINT_EVERY: Period = Period::from_seconds(6 * 60 * 60);
 
 /// The file as it is written.
 #[derive(Debug, Deserialize)]
@@ -39,9 +39,8 @@ const CHECKPOINT_EVERY: Period = Period::from_seconds(4 * 60 * 60);
 struct File {
     version: Spanned<i64>,
     lake: LakeUrl,
-    #[expect(dead_code, reason = "its place is kept: personal readings have a root of their own")]
     #[serde(default)]
-    personal_lake: Option<LakeUrl>,
+    personal_lake: Option<Spanned<LakeUrl>>,
     #[serde(default)]
     timezone: Option<Spanned<String>>,
     #[serde(default)]
@@ -156,6 +155,12 @@ fn check(text: &ConfigText, file: &File) -> Vec<Problem> {
         let message = format!("`{}` is no time zone", name.get_ref());
         let hint = "write a name of the time zone data base, like \"Europe/Oslo\"".to_owned();
         problems.push(text.problem(name.span(), message, Some(hint)));
+    }
+    if let Some(personal) = &file.personal_lake {
+        // Whoever sets it would believe that personal readings are kept apart.
+        let message = "a lake of personal readings is not served yet".to_owned();
+        let hint = "leave it out, and have no gateway read what is personal".to_owned();
+        problems.push(text.problem(personal.span(), message, Some(hint)));
     }
     problems
 }

@@ -102,7 +102,7 @@ pub struct CompactSection {
 
 impl Default for CompactSection {
     fn default() -> Self {
-        let every = Period::from_seconds(10 * 60);
+        let every = Period::from_seconds(20 * 60);
         Self { every, memory: Memory(512_000_000), target_size: Size(128 << 20), spill: None }
     }
 }
@@ -152,7 +152,7 @@ pub struct RollupSection {
 
 impl Default for RollupSection {
     fn default() -> Self {
-        Self { every: Period::from_seconds(10 * 60) }
+        Self { every: Period::from_seconds(20 * 60) }
     }
 }
 
@@ -180,7 +180,7 @@ pub struct QualitySection {
 
 impl Default for QualitySection {
     fn default() -> Self {
-        Self { every: Period::from_seconds(10 * 60) }
+        Self { every: Period::from_seconds(20 * 60) }
     }
 }
 
@@ -196,7 +196,7 @@ pub struct VacuumSection {
 
 impl Default for VacuumSection {
     fn default() -> Self {
-        Self { every: Period::from_seconds(6 * 60 * 60), retention: Retention(Retention::LONGEST) }
+        Self { every: Period::from_seconds(12 * 60 * 60), retention: Retention(Retention::LONGEST) }
     }
 }
 

@@ -162,7 +162,10 @@ impl Sheet {
         let Some(record) = self.records.next() else { return Ok(None) };
         let record = record.map_err(|error| error.to_string())?;
         let number = record.position().map_or(0, csv::Position::line) + self.layout.skip_lines;
-        let fields = if record.len() == self.header.len() {
+        // A quote that is not closed takes the lines after it for its field, to the next quote or the end of the file.
+        let fields = if record.iter().any(|field| field.contains(&b'\n')) {
+            Err("a quote in it is not closed on this line, and the lines up to the next quote were taken for its text; hint: write a quote in a text twice".to_owned())
+        } else if record.len() == self.header.len() {
             fields_of(&record, self.layout.encoding)
         } else {
             Err(format!("it has {} fields, and there are {} columns", record.len(), self.header.len()))
@@ -221,6 +224,14 @@ mod tests {
         let found = lines(sheet);
         assert_eq!(found[0], (4, Ok(vec!["2026-07-01".to_owned(), "1,5".to_owned()])));
         assert_eq!((found[1].0, found[1].1.is_err()), (5, true), "{found:?}");
+    }
+
+    /// One stray quote took all lines after it for a text, and nobody was told.
+    #[test]
+    fn a_quote_that_is_not_closed_is_told() {
+        let found =
+            lines(sheet(b"time,value,note\n2026-07-01,5,\"hm\n2026-07-02,6,\n2026-07-03,7,\n", Layout::default()));
+        assert!(found[0].1.as_ref().is_err_and(|error| error.contains("quote")), "{found:?}");
     }
 
     #[test]

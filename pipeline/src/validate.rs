@@ -13,7 +13,7 @@ use arrow::array::{ArrayRef, AsArray, Int8Array, RecordBatch};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{Int8Type, Int16Type, Int64Type, TimestampMicrosecondType};
 use datafusion::execution::context::SessionContext;
-use tjern_lake::{Commit, CommitError, DataFile, Lake, Operation, Table, TableName, schema, write_file};
+use tjern_lake::{Commit, CommitError, DataFile, FileWriter, Lake, Operation, Table, TableName, schema};
 
 use crate::correct::recompute::Period;
 use crate::correct::{Author, CorrectError, Moments, Record};
@@ -113,7 +113,9 @@ async fn rewrite(
         let (after, count) = leveled(&rows, period, newest, undo)?;
         if count > 0 {
             changed += count;
-            add.push(write_file(table.lake(), TableName::Readings, &[after]).await?);
+            let mut writer = FileWriter::sealed(TableName::Readings)?;
+            writer.write(&after)?;
+            add.push(writer.finish(table.lake()).await?);
             remove.push(file);
         }
     }

@@ -344,7 +344,7 @@ impl Core {
         if !self.make_room(length, freed)? && self.log.marked_to == self.sealed_to {
             return Err(io::Error::new(io::ErrorKind::StorageFull, "the spool has reached its `max_bytes`"));
         }
-        self.log.begin_segment(self.synced_seq + 1, self.sealed_to, &mut locked(&self.known))?;
+        self.log.begin_segment(self.synced_seq + 1, self.sealed_to, &self.known)?;
         self.log.remove_sealed();
         Ok(())
     }

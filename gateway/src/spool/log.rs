@@ -9,12 +9,13 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use tjern_readings::sensor::{Epoch, SensorId};
 
 use super::disk::Disk;
 use super::known_sensors::KnownSensors;
+use super::locked;
 use super::record::{self, SENSORS_MAX, SNAPSHOT_MAX};
 use super::segment::{Header, Segment};
 
@@ -92,18 +93,27 @@ impl Log {
         }
     }
 
-    /// Begins the next segment of the epoch. Everything written before must be synced.
-    pub(crate) fn begin_segment(&mut self, first_seq: i64, sealed_to: i64, known: &mut KnownSensors) -> io::Result<()> {
+    /// Begins the next segment of the epoch. Everything written before must be synced. `known` is locked before and after
+    /// the disk is at work, and not meanwhile: buses ask for it.
+    pub(crate) fn begin_segment(
+        &mut self,
+        first_seq: i64,
+        sealed_to: i64,
+        known: &Mutex<KnownSensors>,
+    ) -> io::Result<()> {
         self.leave(first_seq - 1);
         self.generation += 1;
         let Self { epoch, generation, replaced, .. } = *self;
         let header = Header { epoch, first_seq, generation, sealed_to, replaced };
-        let (length, (records, sensors)) = (self.next_length(known), snapshot(first_seq, known));
+        let (length, (records, sensors)) = {
+            let known = locked(known);
+            (self.next_length(&known), snapshot(first_seq, &known))
+        };
         let segment = Segment::create(&*self.disk, &header, &records, length)?;
         // One of this name held nothing that was acknowledged, and has just been replaced.
         self.old.retain(|old| old.path != segment.path);
         self.active = Some(segment);
-        known.list(&sensors);
+        locked(known).list(&sensors);
         self.marked_to = sealed_to;
         self.undecided = false;
         Ok(())
@@ -115,7 +125,7 @@ impl Log {
         epoch: Epoch,
         replaced: Option<Epoch>,
         sealed_to: i64,
-        known: &mut KnownSensors,
+        known: &Mutex<KnownSensors>,
     ) -> io::Result<()> {
         let former = (self.epoch, self.replaced);
         (self.epoch, self.replaced) = (epoch, replaced);

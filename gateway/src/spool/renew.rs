@@ -24,7 +24,6 @@ use tjern_readings::reading::Reading;
 use tjern_readings::sensor::Epoch;
 
 use super::core::{Core, count, encode};
-use super::locked;
 use super::sealed::{self, SealedKind, SealedObject};
 
 impl Core {
@@ -57,7 +56,7 @@ impl Core {
             renewed.extend(self.renumber(object, (epoch, last + 1), &folder, landed)?);
         }
         let last = renewed.last().map_or(0, |object| object.bounds.last);
-        self.log.begin_epoch(epoch, Some(former), last, &mut locked(&self.known))?;
+        self.log.begin_epoch(epoch, Some(former), last, &self.known)?;
         tracing::warn!(%former, %epoch, objects = renewed.len(), "the spool began a new epoch; what was not sent has new numbers");
         (self.synced_seq, self.sealed_to) = (last, last);
         self.takeover_due = true;
@@ -124,7 +123,7 @@ impl Core {
         self.seal_pieces()?;
         let former = self.log.epoch;
         self.close_epoch(former)?;
-        self.log.begin_epoch(Epoch::random(), None, 0, &mut locked(&self.known))?;
+        self.log.begin_epoch(Epoch::random(), None, 0, &self.known)?;
         tracing::warn!(%former, epoch = %self.log.epoch, "the spool began a new epoch after damage");
         (self.synced_seq, self.sealed_to) = (0, 0);
         self.finish_due = false;
@@ -139,7 +138,7 @@ impl Core {
             return false;
         }
         let (former, last) = (self.log.epoch, self.sealed_to);
-        if let Err(error) = self.log.begin_epoch(Epoch::random(), None, 0, &mut locked(&self.known)) {
+        if let Err(error) = self.log.begin_epoch(Epoch::random(), None, 0, &self.known) {
             self.sealing.begins(&error, "the spool cannot begin a new epoch");
             return false;
         }

@@ -1,9 +1,13 @@
 //! One run of one job: what came of it is told, counted and written down.
 
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
+
+use futures::FutureExt;
 use tjern_lake::Lake;
 use tokio_util::sync::CancellationToken;
 
-use super::job::{Job, JobError};
+use super::job::{Done, Job, JobError};
 use super::record::{self, Outcome, Run};
 
 /// A run, and why it failed where it did.
@@ -26,10 +30,14 @@ pub async fn once(
     stop: &CancellationToken,
 ) -> Finished {
     let began_us = lake.clock().now_us();
-    let result = if job.heeds_stop() {
-        job.run(lake, stop).await
-    } else {
-        stop.run_until_cancelled(job.run(lake, stop)).await.unwrap_or(Err(JobError::Interrupted))
+    let heeds_stop = job.heeds_stop();
+    // One job's defect is that job's trouble: the others, and who runs beside them, go on.
+    let running = AssertUnwindSafe(job.run(lake, stop)).catch_unwind();
+    let ended = if heeds_stop { Some(running.await) } else { stop.run_until_cancelled(running).await };
+    let result = match ended {
+        Some(Ok(result)) => result,
+        Some(Err(payload)) => panicked(payload.as_ref()),
+        None => Err(JobError::Interrupted),
     };
     let ended_us = lake.clock().now_us();
     let run = |outcome| Run::new(name, began_us, ended_us, outcome).after(before);
@@ -47,6 +55,12 @@ pub async fn once(
             Finished { run, worked: false, error: Some(error) }
         }
     }
+}
+
+fn panicked(payload: &(dyn Any + Send)) -> Result<Done, JobError> {
+    let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_default();
+    Err(JobError::failed(format!("it panicked: {text}; hint: this is a defect of the software, please report it")))
 }
 
 /// Runs a job once, as a command does: how it ran last is read before and written after.

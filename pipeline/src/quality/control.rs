@@ -185,6 +185,7 @@ pub(super) async fn control_within(
     let Some(lease) = Lease::take(lake, JOB, LEASE).await? else {
         return Ok(ControlOutcome { held_elsewhere: true, ..ControlOutcome::default() });
     };
+    let lease = lease.keep();
     let new: BTreeSet<String> =
         if changes.unclear { BTreeSet::new() } else { changes.added.iter().map(|file| file.path.clone()).collect() };
     let work =

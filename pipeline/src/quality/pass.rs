@@ -258,7 +258,8 @@ struct Writing {
 
 impl Writing {
     fn new() -> Result<Self, ControlError> {
-        let writer = FileWriter::new(TableName::Readings)?;
+        // What is rewritten may have been sealed, and compaction has no reason to write it again.
+        let writer = FileWriter::sealed(TableName::Readings)?;
         Ok(Self { writer, written: Rows::default(), rows_changed: 0 })
     }
 

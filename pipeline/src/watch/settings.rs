@@ -40,7 +40,7 @@ pub struct WatchSection {
 impl Default for WatchSection {
     fn default() -> Self {
         Self {
-            every: Period::from_seconds(10 * 60),
+            every: Period::from_seconds(20 * 60),
             source_silent: Period::from_seconds(3 * 60 * 60),
             disk_free: Size(1 << 30),
             disks: Vec::new(),

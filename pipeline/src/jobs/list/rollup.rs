@@ -25,7 +25,7 @@ impl Rollup {
 #[async_trait]
 impl Job for Rollup {
     fn undone(&self) -> &'static str {
-        "hours and days are computed by the queries that ask for them, which takes longer"
+        "hours and days are those of the last run: what came since is not in them"
     }
 
     async fn run(&mut self, lake: &Lake, _stop: &CancellationToken) -> Result<Done, JobError> {
