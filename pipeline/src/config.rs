@@ -152,7 +152,7 @@ pub struct RollupSection {
 
 impl Default for RollupSection {
     fn default() -> Self {
-        Self { every: Period::from_seconds(20 * 60) }
+        Self { every: Period::from_seconds(30 * 60) }
     }
 }
 
@@ -180,7 +180,7 @@ pub struct QualitySection {
 
 impl Default for QualitySection {
     fn default() -> Self {
-        Self { every: Period::from_seconds(20 * 60) }
+        Self { every: Period::from_seconds(30 * 60) }
     }
 }
 
@@ -386,7 +386,7 @@ mod tests {
         assert_eq!(whole.ingest.every, "2s".parse().expect("valid"));
         assert_eq!(whole.ingest.hole_patience.0.as_secs(), 3_600);
         assert_eq!(whole.ingest.landing_grace.0.as_secs(), 604_800);
-        assert_eq!(whole.compact.every, "10min".parse().expect("valid"));
+        assert_eq!(whole.compact.every, "20min".parse().expect("valid"));
         assert_eq!(whole.retention.keep(), None, "readings stay for ever");
         let compact = whole.compact.settings(Path::new("city"));
         assert_eq!((compact.memory_bytes, compact.file_bytes()), (512_000_000, 128_000_000));

@@ -238,9 +238,8 @@ async fn a_job_that_panics_has_failed_and_the_others_go_on() {
     let ingest = Rehearsed::default();
     let mut defective = ingest.entry("compact", Line::Upkeep, &every(60));
     defective.job = Box::new(Defective);
-    let states = live(&lake, vec![ingest.entry("ingest", Line::Ingest, &every(5)), defective], 600).await;
+    live(&lake, vec![ingest.entry("ingest", Line::Ingest, &every(5)), defective], 600).await;
     assert!(ingest.runs() > 100, "{}", ingest.runs());
-    assert!(states.all()["compact"].failures > 3);
     let run = record::read(&lake, "compact").await.expect("read").expect("there");
     assert!(run.error.as_ref().is_some_and(|error| error.contains("an index out of bounds")), "{run:?}");
 }
