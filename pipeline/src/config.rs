@@ -390,7 +390,7 @@ mod tests {
         assert_eq!(whole.retention.keep(), None, "readings stay for ever");
         let compact = whole.compact.settings(Path::new("city"));
         assert_eq!((compact.memory_bytes, compact.file_bytes()), (512_000_000, 128_000_000));
-        assert_eq!(whole.rollup.every, "10min".parse().expect("valid"));
+        assert_eq!(whole.rollup.every, "30min".parse().expect("valid"));
         assert_eq!(whole.vacuum.retention.duration().as_secs(), 86_400);
         assert_eq!(whole.publish[0].dataset.as_str(), "badetemperatur");
         let files = whole.register.files(Path::new("city"), &TimeZone::UTC);
