@@ -90,9 +90,16 @@ impl Ingester {
             }
             let key = Landed::Closed(stream.1).key(&stream.0);
             let found = match self.lake.objects().get(&key).await {
-                Ok(found) => found.bytes().await.map_err(|source| LakeError::store(&key, source))?,
+                Ok(found) => found.bytes().await,
                 Err(Error::NotFound { .. }) => continue,
-                Err(source) => return Err(LakeError::store(&key, source).into()),
+                Err(source) => Err(source),
+            };
+            let found = match found {
+                Ok(found) => found,
+                Err(error) => {
+                    tracing::warn!(%key, %error, "the end of an epoch cannot be read; its batches are taken, and it is asked again");
+                    continue;
+                }
             };
             // Without a number nothing is missing that is not missing anyway.
             let last = std::str::from_utf8(&found).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
@@ -211,7 +218,16 @@ impl Ingester {
             && let Some(one) = prepared.next().await
         {
             let stream = one.0.clone();
-            if !stopped.contains(&stream) && !self.step(one, register, gathered).await? {
+            if stopped.contains(&stream) {
+                continue;
+            }
+            // What the store refuses of one source (a configuration, a place in quarantine) keeps that source only.
+            let goes_on = self.step(one, register, gathered).await.unwrap_or_else(|error| {
+                tracing::warn!(source = %stream.0, %error, "a batch cannot be taken; the other sources are");
+                gathered.failure = Some(error);
+                false
+            });
+            if !goes_on {
                 stopped.insert(stream);
             }
         }

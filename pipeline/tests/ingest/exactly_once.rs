@@ -168,6 +168,23 @@ async fn one_sources_trouble_with_the_store_fails_nobody_else() {
     assert_eq!(place.numbers().await, ALL);
 }
 
+/// The end of an epoch that cannot be read, or a quarantine that takes nothing, stopped the commits of every source.
+#[tokio::test]
+async fn what_else_the_store_refuses_of_one_source_fails_nobody_else() {
+    for (withheld, numbers) in [("closed", ALL), (".reason.json", "31 31 ")] {
+        let place = landed().await;
+        place.store.fail(Fault::Withheld(withheld));
+        // What could not be done is told where readings wait for it.
+        let told = ingest(&place.lake(), &SETTINGS).await.is_err();
+        assert_eq!(told, withheld != "closed", "{withheld}");
+        let found = place.numbers().await;
+        assert!(found.starts_with(numbers), "{withheld}: {found}");
+        place.store.fail(Fault::None);
+        ingest(&place.lake(), &SETTINGS).await.expect("ingested");
+        assert_eq!(place.numbers().await, ALL, "{withheld}");
+    }
+}
+
 /// The batch's bytes with another word in its metadata.
 async fn altered(place: &Place, key: &Path, name: &str, word: &str) -> Vec<u8> {
     let bytes = place.store.inner().get(key).await.expect("there").bytes().await.expect("read");
