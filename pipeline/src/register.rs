@@ -190,16 +190,6 @@ pub(crate) async fn sensors_history(lake: &Lake) -> Result<(i64, Vec<Versioned<S
     }
 }
 
-/// The events that hold now, and the version of their table; -1 where there is none.
-///
-/// # Errors
-/// [`RegisterError`], where the lake fails or the table makes no sense.
-pub async fn load_events(lake: &Lake) -> Result<(i64, Events), RegisterError> {
-    let (version, history) = events_history(lake).await?;
-    let now = history.into_iter().filter(|row| row.valid_to_us.is_none());
-    Ok((version, Events::of(now.map(|row| row.row.row))))
-}
-
 /// The table `events` with its history, and its version; -1 where there is none.
 pub(crate) async fn events_history(lake: &Lake) -> Result<(i64, Vec<Versioned<Keyed<EventRow>>>), RegisterError> {
     match Table::open(lake, TableName::Events).await? {

@@ -5,8 +5,8 @@
 //! windows' start, and only those that a touched window may be in are rewritten, so the work follows what
 //! is new and not what is there.
 //!
-//! The commit carries `txn("rollup", version of readings)`: a query that is pinned at a later version
-//! computes the windows touched since by itself. The number never goes back: who finds it at or
+//! The commit carries `txn("rollup", version of readings)`, the version that its windows are of: what came later
+//! is not in them until the next run. The number never goes back: who finds it at or
 //! beyond its own version has been overtaken and does nothing. Two further numbers tell when what is there
 //! was computed under other assumptions: the newest row of the register that was taken into account, and
 //! the time zone of the days.

@@ -163,16 +163,21 @@ fn families(scale: f64) -> Vec<(&'static str, Columns)> {
     ]
 }
 
+fn usage() -> ! {
+    eprintln!("usage: tjern-layout [--csv FILE]... [--scale NUMBER] [--write FOLDER]");
+    std::process::exit(2)
+}
+
 fn main() {
     let (mut files, mut folder, mut scale) = (Vec::new(), None, 1.0);
     let mut arguments = std::env::args().skip(1);
     while let Some(flag) = arguments.next() {
-        let value = arguments.next().expect("every flag has a value");
+        let Some(value) = arguments.next() else { usage() };
         match flag.as_str() {
             "--csv" => files.push(value),
             "--write" => folder = Some(value),
-            "--scale" => scale = value.parse().expect("a number"),
-            other => panic!("{other} is no flag: --csv FILE, --write FOLDER, --scale NUMBER"),
+            "--scale" => scale = value.parse().unwrap_or_else(|_| usage()),
+            _ => usage(),
         }
     }
     let real = files.iter().map(|path| {

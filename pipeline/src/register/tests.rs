@@ -264,7 +264,8 @@ async fn instruments_and_events_have_tables_with_history() {
 async fn events_say_when_readings_are_not_good() {
     let place = Place::new();
     register(&place.lake, &write_more(&place, INSTALLATIONS, EVENTS)).await.expect("registered");
-    let (version, events) = load_events(&place.lake).await.expect("loaded");
+    let (version, history) = events_history(&place.lake).await.expect("loaded");
+    let events = Events::of(history.into_iter().filter(|row| row.valid_to_us.is_none()).map(|row| row.row.row));
     assert!(version > 0 && !events.is_empty());
     let at = |text: &str| {
         let time_us = crate::times::moment(text, &TimeZone::get("Europe/Oslo").expect("known")).expect("a time");
