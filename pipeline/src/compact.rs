@@ -190,7 +190,25 @@ async fn merge_all(
 ) -> Result<(), CompactError> {
     // Others may have committed while the lease was waited for.
     table.refresh().await?;
-    let merges = planned(table, settings);
+    let mut merges = planned(table, settings);
+    if merges.iter().any(Merge::reaches_over_a_border) {
+        // What is cut is merged with what lies in its windows by the same run.
+        merges.retain(Merge::reaches_over_a_border);
+        merge_each(table, merges, settings, watcher, outcome).await?;
+        table.refresh().await?;
+        merges = planned(table, settings);
+        merges.retain(|merge| !merge.reaches_over_a_border());
+    }
+    merge_each(table, merges, settings, watcher, outcome).await
+}
+
+async fn merge_each(
+    table: &mut Table,
+    merges: Vec<Merge>,
+    settings: &CompactSettings,
+    watcher: Watcher<'_>,
+    outcome: &mut CompactOutcome,
+) -> Result<(), CompactError> {
     let count = merges.len();
     let total = merges.iter().map(|merge| 2 * merge.bytes()).sum();
     let mut before = 0;

@@ -7,9 +7,10 @@
 //! years moves nothing: the newest reading is at most a day ahead of the clock here. A file without
 //! statistics, which only others write, is left alone.
 //!
-//! All files that share a window are merged together and cut at its borders, so that sealed files never overlap. A
-//! window is worth it when it has more files than its bytes need, files that overlap, one that is not sorted, or one
-//! that reaches over a border. The newest window will have more files all the time, and so has a big one to which late
+//! Files that reach over a border are cut at it first, and only they: one reading of long ago beside those of today
+//! is one file of two readings' windows, and no reason to write anew what lies between. Then
+//! all files of a window are merged together, so that sealed files never overlap. A window is worth it when it has
+//! more files than its bytes need, files that overlap, or one that is not sorted. The newest window will have more files all the time, and so has a big one to which late
 //! rows still come: there only the smallest are merged, those that are not much bigger than what is smaller
 //! than they, so that a row is written anew a number of times that grows with the logarithm of the window's size.
 
@@ -74,6 +75,11 @@ impl Merge {
         self.files.iter().map(|file| u64::try_from(file.size).unwrap_or(0)).sum()
     }
 
+    /// Whether its files are to be cut before they are merged with others.
+    pub(super) fn reaches_over_a_border(&self) -> bool {
+        self.windows.len() > 1
+    }
+
     /// How many rows its files have, where the log says so.
     pub(super) fn rows(&self) -> u64 {
         self.files.iter().filter_map(|file| u64::try_from(file.rows?).ok()).sum()
@@ -91,7 +97,7 @@ pub(super) fn plan(files: &[DataFile], file_bytes: u64, now_us: i64) -> Vec<Merg
 /// The oldest window that is not one sorted file, or as few as its bytes need: its start, in microseconds.
 pub(super) fn oldest_unsealed_us(files: &[DataFile], file_bytes: u64, now_us: i64) -> Option<i64> {
     let layout = Layout::of(files, file_bytes, now_us)?;
-    let unsealed = |merge: &Merge| merge.windows.len() > 1 || !layout.is_sealed(merge);
+    let unsealed = |merge: &Merge| merge.reaches_over_a_border() || !layout.is_sealed(merge);
     layout
         .merges()
         .iter()
@@ -118,27 +124,23 @@ impl<'a> Layout<'a> {
         Some(Self { files, newest_us, file_bytes, known: RefCell::default() })
     }
 
-    /// Files with the windows that they lie in; those that share a window are together.
+    /// Files with the windows that they lie in, oldest first. Those of one window are together; so are those that
+    /// reach over a border and share a window, apart from the others: what they bring is cut before it is merged.
     fn merges(&self) -> Vec<Merge> {
-        let mut merges: Vec<Merge> = Vec::new();
-        for (file, (first, last)) in &self.files {
-            let windows = self.windows_between(*first, *last);
-            // Files come in the order of their beginnings, so only the last merges can share a window with this one.
-            let mut new = Merge { files: vec![(*file).clone()], windows };
-            while let Some(former) = merges.pop_if(|former| former.windows.last() >= new.windows.first()) {
-                new.files.extend(former.files);
-                new.windows.extend(former.windows);
-            }
-            new.windows.sort_unstable();
-            new.windows.dedup();
-            merges.push(new);
-        }
+        let alone = self.files.iter().map(|(file, (first, last))| Merge {
+            files: vec![(*file).clone()],
+            windows: self.windows_between(*first, *last),
+        });
+        let (wide, narrow): (Vec<_>, Vec<_>) = alone.partition(Merge::reaches_over_a_border);
+        let mut merges = sharing(wide);
+        merges.extend(sharing(narrow));
+        merges.sort_by_key(|merge| merge.windows.first().copied());
         merges
     }
 
     /// Whether a merge is worth its work. What of it is not is taken out.
     fn is_worth_it(&self, merge: &mut Merge, now_us: i64) -> bool {
-        if merge.files.iter().any(|file| !file.sorted) || merge.windows.len() > 1 {
+        if merge.files.iter().any(|file| !file.sorted) || merge.reaches_over_a_border() {
             return true;
         }
         if self.is_sealed(merge) {
@@ -225,6 +227,22 @@ impl<'a> Layout<'a> {
         let target = self.file_bytes as f64;
         bytes > target * files_max
     }
+}
+
+/// Puts together what shares a window. What comes is in the order of its beginning.
+fn sharing(ordered: Vec<Merge>) -> Vec<Merge> {
+    let mut merges: Vec<Merge> = Vec::new();
+    for mut new in ordered {
+        // Only the last ones can share a window with this one.
+        while let Some(former) = merges.pop_if(|former| former.windows.last() >= new.windows.first()) {
+            new.files.extend(former.files);
+            new.windows.extend(former.windows);
+        }
+        new.windows.sort_unstable();
+        new.windows.dedup();
+        merges.push(new);
+    }
+    merges
 }
 
 /// What share of the time from `first` to `last` lies in a window.
@@ -347,6 +365,25 @@ mod tests {
         assert_eq!(plan(&files[..2], 1_000, now_us()), [], "each is alone in its window");
     }
 
+    /// A gateway that drains an outage of three weeks, or a device that believes in 1970, sends one file that reaches
+    /// from then to now. Writing anew all that lies between would let one source stop the upkeep of the whole lake.
+    #[test]
+    fn a_late_reading_does_not_cost_the_years_between() {
+        let sealed: Vec<_> = (1..67)
+            .map(|age| {
+                let day = now_us() - age * DAY_US;
+                DataFile { size: 90, ..file(&format!("day-{age}"), day, day + HOUR_US) }
+            })
+            .collect();
+        assert_eq!(plan(&sealed, 100, now_us()), []);
+        for age_days in [21, 56 * 365] {
+            let late = DataFile { size: 2, sorted: false, ..file("late", now_us() - age_days * DAY_US, now_us()) };
+            let files: Vec<_> = sealed.iter().cloned().chain([late.clone()]).collect();
+            let merges = plan(&files, 100, now_us());
+            assert_eq!(merges.iter().map(|merge| merge.files.clone()).collect::<Vec<_>>(), [vec![late]]);
+        }
+    }
+
     #[test]
     fn a_sealed_window_is_left_alone() {
         let yesterday = now_us() - DAY_US;
@@ -355,11 +392,14 @@ mod tests {
     }
 
     #[test]
-    fn a_file_over_a_border_and_small_files_of_one_day_are_merged() {
+    fn a_file_over_a_border_is_cut_and_small_files_of_one_day_are_merged() {
         let yesterday = now_us() - DAY_US;
         let files = [file("a", yesterday, yesterday), file("b", yesterday, now_us()), file("c", now_us(), now_us())];
         let merges = plan(&files, 1_000, now_us());
-        assert_eq!((merges.len(), merges[0].files.len(), merges[0].windows.len()), (1, 3, 2));
+        assert_eq!((merges.len(), merges[0].files.len(), merges[0].windows.len()), (1, 1, 2));
+        let cut = [&files[0], &file("b-0", yesterday, yesterday), &files[2], &file("b-1", now_us(), now_us())];
+        let merges = plan(&cut.map(Clone::clone), 1_000, now_us());
+        assert_eq!((merges.len(), merges[0].files.len(), merges[0].windows.len()), (1, 2, 1));
         let files: Vec<_> =
             (0..4).map(|hour| file("x", now_us() - hour * HOUR_US, now_us() - hour * HOUR_US)).collect();
         assert_eq!(plan(&files, 1_000, now_us()).len(), 1);
