@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError};
 
 use serde_json::json;
 use tjern_gateway::cli::stop_on_signals;
+use tjern_lake::metrics::StoreMetrics;
 use tjern_lake::{Lake, Table, TableName};
 use tjern_pipeline::jobs::States;
 use tjern_pipeline::jobs::door::report;
@@ -20,15 +21,20 @@ use crate::failure::Failure;
 pub(crate) async fn bind(city: &City, lake: &Lake, jobs: Option<&States>) -> Result<Server, Failure> {
     let mut settings = ServerSettings::new(lake.clone(), city.timezone.clone(), &city.serve, city.tokens.clone());
     settings.simulated = city.simulated;
+    register_metrics(&settings, lake, jobs);
     if let Some(states) = jobs {
-        let metrics = JobMetrics::new(states.clone(), lake.clock().clone());
-        let mut registry = settings.metrics.lock().unwrap_or_else(PoisonError::into_inner);
-        registry.register_collector(Box::new(metrics));
-        drop(registry);
         let (states, clock) = (states.clone(), lake.clock().clone());
         settings.status = Some(Arc::new(move || json!({ "jobs": report(&states, clock.now_us()).1 })));
     }
     Server::bind(settings).await.map_err(Failure::failed)
+}
+
+fn register_metrics(settings: &ServerSettings, lake: &Lake, jobs: Option<&States>) {
+    let mut registry = settings.metrics.lock().unwrap_or_else(PoisonError::into_inner);
+    registry.register_collector(Box::new(StoreMetrics::new(lake)));
+    if let Some(states) = jobs {
+        registry.register_collector(Box::new(JobMetrics::new(states.clone(), lake.clock().clone())));
+    }
 }
 
 /// Serves until SIGINT or SIGTERM.

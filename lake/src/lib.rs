@@ -14,6 +14,7 @@ pub mod file;
 pub mod functions;
 pub mod lease;
 pub mod log;
+pub mod metrics;
 pub mod read;
 mod recent;
 pub mod scan;

@@ -5,7 +5,6 @@ use std::path::Path;
 use tjern_gateway::cli::stop_on_signals;
 use tjern_lake::{Lake, Table};
 use tjern_pipeline::jobs::{self, Door, States};
-use tjern_readings::clock::Clock;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::City;
@@ -26,7 +25,7 @@ pub(crate) async fn execute(config: &Path) -> Result<(), Failure> {
     Table::create_all(&lake).await.map_err(Failure::failed)?;
     let telling = door.map(|door| {
         tracing::info!("the jobs: http://{}/health and /metrics", door.address());
-        tokio::spawn(door.run(states.clone(), Clock::system(), stop.clone()))
+        tokio::spawn(door.run(states.clone(), lake.clone(), stop.clone()))
     });
     Box::pin(jobs::run(lake, city.jobs, states, stop)).await;
     if let Some(telling) = telling {

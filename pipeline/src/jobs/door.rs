@@ -13,7 +13,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::{Value, json};
-use tjern_readings::clock::Clock;
+use tjern_lake::Lake;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -59,13 +59,13 @@ impl Door {
     }
 
     /// Answers until `stop` is cancelled.
-    pub async fn run(self, states: States, clock: Clock, stop: CancellationToken) {
+    pub async fn run(self, states: States, lake: Lake, stop: CancellationToken) {
         let routes = Router::new()
             .route("/health", get(health))
             .route("/health/{job}", get(job_health))
             .route("/metrics", get(metrics))
             .fallback(|| async { (StatusCode::NOT_FOUND, "there are /health, /health/<job> and /metrics\n") })
-            .with_state(Arc::new((states, clock)));
+            .with_state(Arc::new((states, lake)));
         let served = axum::serve(self.listener, routes).with_graceful_shutdown(stop.cancelled_owned()).await;
         if let Err(error) = served {
             tracing::error!(%error, "nothing tells of the jobs any more");
@@ -73,7 +73,7 @@ impl Door {
     }
 }
 
-type Told = State<Arc<(States, Clock)>>;
+type Told = State<Arc<(States, Lake)>>;
 
 /// What `/health` says of all jobs.
 #[must_use]
@@ -83,12 +83,12 @@ pub fn report(states: &States, now_us: i64) -> (bool, Value) {
 }
 
 async fn health(State(told): Told) -> Response {
-    let (well, report) = report(&told.0, told.1.now_us());
+    let (well, report) = report(&told.0, told.1.clock().now_us());
     answer(well, &report)
 }
 
 async fn job_health(State(told): Told, Path(job): Path<String>) -> Response {
-    let now_us = told.1.now_us();
+    let now_us = told.1.clock().now_us();
     match told.0.all().get(&job) {
         Some(state) => {
             let health = state.health(now_us);

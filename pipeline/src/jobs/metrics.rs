@@ -9,6 +9,8 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
+use tjern_lake::Lake;
+use tjern_lake::metrics::StoreMetrics;
 use tjern_readings::clock::Clock;
 
 use super::states::{Condition, JobState, States};
@@ -30,13 +32,14 @@ impl JobMetrics {
     }
 }
 
-/// The text of `/metrics`.
+/// The text of `/metrics`: the jobs, and what is asked of the lake's store.
 ///
 /// # Errors
 /// None in practice: it is written to memory.
-pub fn text(states: &States, clock: &Clock) -> Result<String, fmt::Error> {
+pub fn text(states: &States, lake: &Lake) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(JobMetrics::new(states.clone(), clock.clone())));
+    registry.register_collector(Box::new(JobMetrics::new(states.clone(), lake.clock().clone())));
+    registry.register_collector(Box::new(StoreMetrics::new(lake)));
     let mut text = String::new();
     text::encode(&mut text, &registry)?;
     Ok(text)

@@ -194,15 +194,17 @@ fn a_job_is_late_when_it_is_at_work_or_waits_for_too_long() {
     assert!(states.health(NOON_US + 4 * hour_us).0);
 }
 
-#[test]
-fn metrics_have_every_job_and_what_it_did() {
+#[tokio::test]
+async fn metrics_have_every_job_and_what_it_did() {
     let states = States::default();
     states.add("ingest", "every 5s".to_owned(), None, NOON_US);
     let mut run = Run::new("ingest", NOON_US, NOON_US + 3 * SECOND_US / 2, Outcome::Done);
     run.did.insert("rows".to_owned(), 360.into());
     states.ended(&run, NOON_US + 5 * SECOND_US);
     states.ended(&run, NOON_US + 5 * SECOND_US);
-    let text = super::super::metrics::text(&states, &Clock::manual(NOON_US)).expect("text");
+    let (lake, ..) = lake(NOON_US);
+    record::read(&lake, "ingest").await.expect("asked");
+    let text = super::super::metrics::text(&states, &lake).expect("text");
     for line in [
         "tjern_job_runs_total{job=\"ingest\",outcome=\"done\"} 2",
         "tjern_job_runs_total{job=\"ingest\",outcome=\"failed\"} 0",
@@ -210,6 +212,8 @@ fn metrics_have_every_job_and_what_it_did() {
         "tjern_job_busy_seconds_total{job=\"ingest\"} 3.0",
         "tjern_job_healthy{job=\"ingest\"} 1.0",
         "tjern_job_last_success_timestamp_seconds{job=\"ingest\"} 1795348800.0",
+        "tjern_store_requests_total{kind=\"get\"} 1",
+        "tjern_store_requests_total{kind=\"put\"} 0",
     ] {
         assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
     }
