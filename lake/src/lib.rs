@@ -15,6 +15,7 @@ pub mod functions;
 pub mod lease;
 pub mod log;
 pub mod metrics;
+pub mod newest;
 pub mod read;
 mod recent;
 pub mod scan;

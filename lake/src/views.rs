@@ -1,7 +1,7 @@
 //! The views of a session, from the tables of one version each.
 //!
-//! `observations` is what people and tools should use: one row per `(sensor, time)`, the highest
-//! revision (among equals the latest received, then the highest source, epoch and number), of quality
+//! `observations` is what people and tools should use: one row per `(sensor, time)`, the one that counts
+//! ([`crate::newest`]), of quality
 //! 1 to 3 and within what the register calls plausible, with the names of its place and sensor. The
 //! second guard matters where a range was registered after its readings came: a value that fails is
 //! never shown as one.
@@ -46,10 +46,11 @@ pub(crate) async fn newest_revisions(tables: &SessionContext, readings: Option<&
     tables.register_table("settled_readings", Arc::new(provider(settled)) as Arc<dyn TableProvider>)?;
     tables.register_table("open_readings", Arc::new(provider(open)) as Arc<dyn TableProvider>)?;
     let columns = "sensor, time, value, quality, cause, lag_ms, source, epoch, seq, revision, level, tests, received";
+    let newest_first = crate::newest::first_in_sql();
     let sql = format!(
         "SELECT {columns} FROM settled_readings UNION ALL \
          SELECT {columns} FROM (SELECT {columns}, row_number() OVER (PARTITION BY sensor, time \
-             ORDER BY revision DESC, received DESC, source DESC, epoch DESC, seq DESC) AS place \
+             ORDER BY {newest_first}) AS place \
              FROM open_readings) WHERE place = 1"
     );
     tables.sql(&sql).await

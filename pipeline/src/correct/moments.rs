@@ -11,7 +11,7 @@ use datafusion::execution::SendableRecordBatchStream;
 use datafusion::prelude::{col, lit};
 use datafusion::scalar::ScalarValue;
 use futures::TryStreamExt;
-use tjern_lake::{Table, TableName, schema};
+use tjern_lake::{Table, TableName, newest, schema};
 
 use super::CorrectError;
 use crate::tables::{conform, engine};
@@ -33,8 +33,7 @@ pub(crate) struct Stored {
     pub(crate) received_us: i64,
 }
 
-/// All rows of one sensor at one time, the newest word first: the highest revision, among equals the latest
-/// received, then the highest source, epoch and number.
+/// All rows of one sensor at one time, the one that counts first ([`tjern_lake::newest`]).
 #[derive(Debug)]
 pub(crate) struct Moment {
     rows: Vec<Stored>,
@@ -73,8 +72,7 @@ impl Moments {
         let at = |time_us| lit(ScalarValue::TimestampMicrosecond(Some(time_us), Some("UTC".into())));
         let sensors = wanted.sensors.iter().map(|sensor| lit(*sensor)).collect();
         let mut order = vec![col("sensor").sort(true, false), col("time").sort(true, false)];
-        let newest = ["revision", "received", "source", "epoch", "seq"];
-        order.extend(newest.map(|name| col(name).sort(false, false)));
+        order.extend(newest::first());
         let rows = engine(table.lake())?
             .read_table(table.provider())?
             .filter(col("sensor").in_list(sensors, false))?

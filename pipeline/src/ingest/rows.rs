@@ -98,14 +98,12 @@ fn judge(
     let mut found: BTreeMap<Against, usize> = BTreeMap::new();
     let judged = (0..batch.rows.num_rows()).map(|row| {
         let came = (qualities.value(row), causes.is_valid(row).then(|| causes.value(row)));
-        match against(row).filter(|_| values.is_valid(row)) {
-            Some(cause) => {
-                let against = Against { sensor: sensors.value(row).to_owned(), cause };
-                *found.entry(against).or_default() += 1;
-                (Quality::Fail.code(), Some(cause.word()))
-            }
-            None => came,
-        }
+        // A reading without a value says of its time and unit nothing that could be wrong; who sent it may be.
+        let Some(cause) = against(row).filter(|cause| values.is_valid(row) || *cause == Cause::NotAssigned) else {
+            return came;
+        };
+        *found.entry(Against { sensor: sensors.value(row).to_owned(), cause }).or_default() += 1;
+        (if values.is_valid(row) { Quality::Fail.code() } else { came.0 }, Some(cause.word()))
     });
     let (quality, cause): (Vec<i8>, Vec<Option<&str>>) = judged.unzip();
     Ok((Arc::new(Int8Array::from(quality)), Arc::new(StringArray::from(cause)), found))

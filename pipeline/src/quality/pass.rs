@@ -14,7 +14,7 @@ use datafusion::execution::context::SessionContext;
 use datafusion::prelude::{DataFrame, Expr, col, lit};
 use datafusion::scalar::ScalarValue;
 use futures::TryStreamExt;
-use tjern_lake::{DataFile, FileWriter, Lake, Table, TableName, schema};
+use tjern_lake::{DataFile, FileWriter, Lake, Table, TableName, newest, schema};
 
 use super::control::ControlError;
 use super::scope::{Scope, Sensors, Span, times_of};
@@ -32,9 +32,8 @@ const LISTED_SENSORS_MAX: usize = 256;
 const OURS: [&str; 3] = ["quality", "tests", "level"];
 
 /// What flags follow from, and the order in which the walk wants rows.
-const NEEDED: [&str; 11] =
-    ["sensor", "time", "value", "quality", "tests", "level", "revision", "received", "source", "epoch", "seq"];
-const ORDER: [&str; 7] = ["sensor", "time", "revision", "received", "source", "epoch", "seq"];
+const NEEDED: [&str; 12] =
+    ["sensor", "time", "value", "quality", "cause", "tests", "level", "revision", "received", "source", "epoch", "seq"];
 
 /// What a pass wrote, to be committed.
 #[derive(Debug, Default)]
@@ -214,7 +213,9 @@ impl Pass {
         for part in parts {
             rows = rows.union(part)?;
         }
-        Ok(rows.sort(ORDER.map(|name| col(name).sort(true, true)).to_vec())?)
+        let mut order = vec![col("sensor").sort(true, true), col("time").sort(true, true)];
+        order.extend(newest::last());
+        Ok(rows.sort(order)?)
     }
 }
 

@@ -187,7 +187,7 @@ fn judge(
                 VALIDATED => came_with(quality.value(*row)),
                 _ => came(quality.value(*row), stored_tests(*row)),
             });
-            // Sorted by revision and what comes after it: the last row of a moment is its newest word.
+            // Sorted by what counts: the last row of a moment is its newest word.
             series.counts.push(times.get(row + 1).is_none_or(|next| *next != times[*row]));
         }
         let found = flags(&series, rules)?;

@@ -4,6 +4,7 @@ use jiff::tz::TimeZone;
 use tjern_pipeline::config::RegisterSection;
 use tjern_pipeline::ingest::{Ingester, ingest};
 use tjern_pipeline::register::{RegisterFiles, register};
+use tjern_pipeline::rollup::rollup;
 use tjern_readings::keys::Landed;
 use tjern_readings::reading::{Cause, Reading};
 
@@ -71,6 +72,32 @@ async fn a_source_that_is_not_named_fails_for_that_sensor_only() {
     );
     let public = place.ask("SELECT sensor, count(*) FROM observations GROUP BY sensor ORDER BY sensor").await;
     assert_eq!(public, "tarn/level 2; tarn/water_temperature 1; tarn/wind 2", "what failed is shown to nobody");
+}
+
+/// What a stray gateway says of a slot comes later than the word of the one that measures there, with a value or
+/// without: it must not take the good value out of the city's sight.
+#[tokio::test]
+async fn a_refused_reading_never_stands_before_an_accepted_one() {
+    let place = Place::new();
+    let _folder = registered(&place).await;
+    let sensor = "tarn/water_temperature";
+    let slots = [NOW_US - HOUR_US, NOW_US - 2 * HOUR_US];
+    let good = slots.map(|time_us| of(sensor, time_us, 4.0));
+    place.land_readings("landfall-01", 1, &good, None).await;
+    ingest(&place.lake(), &SETTINGS).await.expect("ingested");
+    place.ahead(MINUTE_US);
+    let missing = Reading::missing(sensor.parse().expect("valid"), slots[1], Cause::Timeout);
+    place.land_readings("stray-01", 1, &[of(sensor, slots[0], 39.0), missing], None).await;
+    ingest(&place.lake(), &SETTINGS).await.expect("ingested");
+    assert_eq!(
+        place.ask("SELECT value, quality, cause FROM readings WHERE source = 'stray-01' ORDER BY seq").await,
+        "39.0 4 not_assigned;  9 not_assigned"
+    );
+    let shown = "SELECT value, source FROM observations ORDER BY time";
+    assert_eq!(place.ask(shown).await, "4.0 landfall-01; 4.0 landfall-01");
+    assert_eq!(place.ask("SELECT value, heard_quality FROM latest WHERE value IS NOT NULL").await, "4.0 2");
+    rollup(&place.lake(), &TimeZone::UTC).await.expect("rolled up");
+    assert_eq!(place.ask("SELECT quality, sum(count), sum(sum) FROM daily GROUP BY quality").await, "2 2 8.0");
 }
 
 /// A level in centimetres under a register that says metres is a hundred times too high, and plausible.
