@@ -1,9 +1,11 @@
 //! Whether the rows of a batch are in the table as they came.
 
 use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::compute::sort_to_indices;
 use arrow::datatypes::{Float64Type, Int64Type, TimestampMicrosecondType};
 use datafusion::error::DataFusionError;
-use datafusion::prelude::{col, lit};
+use datafusion::prelude::{Expr, col, lit};
+use datafusion::scalar::ScalarValue;
 use tjern_lake::{Table, TableName, schema};
 use tjern_readings::keys::Bounds;
 
@@ -18,9 +20,14 @@ pub(super) async fn are_stored(
     bounds: Bounds,
     rows: &RecordBatch,
 ) -> Result<bool, IngestError> {
+    if rows.num_rows() == 0 {
+        return Ok(true);
+    }
     let context = engine(table.lake())?;
     let stored = context
         .read_table(table.provider())?
+        // Files are left out by sensor and time, and by nothing else: without these all of history would be opened.
+        .filter(within(rows, 0)?.and(within(rows, 1)?))?
         .filter(col("source").eq(lit(source.as_str())).and(col("epoch").eq(lit(epoch.to_string()))))?
         .filter(col("seq").between(lit(bounds.first), lit(bounds.last)).and(col("revision").eq(lit(0_i16))))?
         .sort(vec![col("seq").sort(true, false)])?
@@ -31,6 +38,16 @@ pub(super) async fn are_stored(
     let conformed = conformed.map_err(|error| DataFusionError::ArrowError(Box::new(error), None))?;
     let found = conformed.iter().flat_map(identities);
     Ok(found.eq(identities(rows)))
+}
+
+/// Where a column's least and greatest value lie.
+fn within(rows: &RecordBatch, column: usize) -> Result<Expr, DataFusionError> {
+    let values = rows.column(column);
+    let order = sort_to_indices(values, None, None)?;
+    let ends = [0, order.len().saturating_sub(1)];
+    let [least, greatest] =
+        ends.map(|end| ScalarValue::try_from_array(values, usize::try_from(order.value(end)).unwrap_or_default()));
+    Ok(col(rows.schema().field(column).name()).between(lit(least?), lit(greatest?)))
 }
 
 type Identity = (i64, String, i64, Option<u64>);
