@@ -185,6 +185,9 @@ fn fields_of(record: &ByteRecord, encoding: Encoding) -> Result<Vec<String>, Str
     fields.collect()
 }
 
+/// The greatest whole number up to which a 64-bit float has every one.
+const WHOLE_MAX: i128 = 1 << 53;
+
 /// A number as it is written.
 ///
 /// # Errors
@@ -201,7 +204,16 @@ pub(crate) fn number(text: &str, decimal: Decimal) -> Result<f64, String> {
     };
     let is_plain = plain.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E'));
     let number: f64 = plain.parse().ok().filter(|_| is_plain).ok_or_else(refused)?;
-    if number.is_finite() { Ok(number) } else { Err(format!("`{text}` is more than a number can be")) }
+    if !number.is_finite() {
+        return Err(format!("`{text}` is more than a number can be"));
+    }
+    let is_whole = plain.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'+' | b'-'));
+    if is_whole && plain.parse::<i128>().map_or(true, |whole| whole.abs() > WHOLE_MAX) {
+        return Err(format!(
+            "`{text}` is a whole number beyond 2^53, which a reading cannot hold exactly; hint: scale it to a larger unit first"
+        ));
+    }
+    Ok(number)
 }
 
 #[cfg(test)]
@@ -250,6 +262,8 @@ mod tests {
         assert_eq!(number("-12,5", Decimal::Comma), Ok(-12.5));
         assert_eq!(number("\u{2212}0,5", Decimal::Comma), Ok(-0.5));
         assert_eq!(number("1e3", Decimal::Point), Ok(1000.0));
+        assert_eq!(number("9007199254740991", Decimal::Point), Ok(9_007_199_254_740_991.0));
+        assert_eq!(number("9007199254740992", Decimal::Point), Ok(9_007_199_254_740_992.0));
         for (text, decimal) in [
             ("12,5", Decimal::Point),
             ("12.5", Decimal::Comma),
@@ -261,6 +275,8 @@ mod tests {
             ("0x10", Decimal::Point),
             ("", Decimal::Point),
             ("12 m", Decimal::Point),
+            ("9007199254740993", Decimal::Point),
+            ("-18446744073709551615", Decimal::Comma),
         ] {
             assert!(number(text, decimal).is_err(), "{text:?} was read as {:?}", number(text, decimal));
         }

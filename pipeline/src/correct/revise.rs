@@ -199,7 +199,9 @@ impl Prepare for Revising<'_> {
                     Ok(None) => outcome.already += 1,
                     Ok(Some(row)) => {
                         outcome.revised += 1;
-                        corrected.add(newest, row).await?;
+                        if !self.dry_run {
+                            corrected.add(newest, row).await?;
+                        }
                     }
                 }
             }
@@ -211,8 +213,11 @@ impl Prepare for Revising<'_> {
         missing.sort();
         let is_wrong = !missing.is_empty();
         (self.outcome, self.missing) = (outcome, missing);
-        let prepared = corrected.finish().await?;
-        Ok(if is_wrong || self.dry_run { Prepared { files: Vec::new(), rows: 0 } } else { prepared })
+        if is_wrong {
+            // Nothing of what was gathered is written.
+            return Ok(Prepared { files: Vec::new(), rows: 0 });
+        }
+        corrected.finish().await
     }
 }
 

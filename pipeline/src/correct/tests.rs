@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use arrow::array::AsArray;
 use arrow::datatypes::{Float64Type, Int64Type};
+use futures::TryStreamExt;
 use jiff::tz::TimeZone;
-use object_store::ObjectStoreExt;
+use object_store::{ObjectStore, ObjectStoreExt};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use tjern_lake::{Access, SessionSettings, session};
@@ -324,4 +325,26 @@ async fn a_dry_run_changes_nothing() {
     assert_eq!((outcome.corrected, outcome.would_change.len()), (2, 2));
     assert_eq!(outcome.would_change[0].after, Some(20.0));
     assert_eq!(place.version(TableName::Readings).await, version);
+}
+
+/// Neither a dry run nor a file that is refused leaves anything behind in the lake, not even a file that nobody names.
+#[tokio::test]
+async fn what_is_not_revised_is_not_written() {
+    let place = Place::new();
+    three(&place).await;
+    let before = objects(&place).await;
+    let path = place.folder.path().join("revised.csv");
+    let good = format!("sensor,time,value\n{SENSOR},{},12\n", utc(at(1)));
+    std::fs::write(&path, &good).expect("written");
+    let outcome = revise(&place.lake, &path, &layout(), &author(), true).await.expect("looked");
+    assert_eq!(outcome, ReviseOutcome { revised: 1, already: 0 });
+    revise_text(&place, &format!("{good}{SENSOR},{},5\n", utc(at(77)))).await.expect_err("no such reading");
+    assert_eq!(objects(&place).await, before);
+}
+
+async fn objects(place: &Place) -> Vec<String> {
+    let listed = place.lake.objects().list(None).try_collect::<Vec<_>>().await.expect("listed");
+    let mut keys: Vec<String> = listed.into_iter().map(|meta| meta.location.to_string()).collect();
+    keys.sort();
+    keys
 }

@@ -136,6 +136,15 @@ fn cells_of(batch: &RecordBatch, place: usize) -> Result<Vec<Cell>, ArrowError> 
     match column.data_type() {
         DataType::Timestamp(_, Some(_)) => time(Cell::Moment),
         DataType::Timestamp(_, None) | DataType::Date32 | DataType::Date64 => time(Cell::Civil),
+        // A whole number may be one that a 64-bit float does not have: whoever reads it decides.
+        kind if kind.is_integer() => {
+            let texts = cast(column, &DataType::Utf8)?;
+            let cell = |text: &str| match text.parse::<i32>() {
+                Ok(number) => Cell::Number(f64::from(number)),
+                Err(_) => Cell::Text(text.to_owned()),
+            };
+            Ok(texts.as_string::<i32>().iter().map(|text| text.map_or(Cell::Empty, cell)).collect())
+        }
         kind if kind.is_numeric() => {
             let numbers = cast(column, &DataType::Float64)?;
             let numbers = numbers.as_primitive::<Float64Type>();

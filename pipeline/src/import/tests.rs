@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::{
-    ArrayRef, AsArray, Float64Array, RecordBatch, StringArray, TimestampMicrosecondArray, TimestampMillisecondArray,
+    ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+    TimestampMillisecondArray,
 };
 use arrow::datatypes::TimestampMicrosecondType;
 use futures::TryStreamExt;
@@ -221,6 +222,25 @@ async fn parquet_gives_the_same_readings() {
     let map = wide("b").check("UTC").expect("a map");
     let error = import(&place.lake, &path, &map, false, &mut Heard::default()).await.expect_err("no such column");
     assert!(error.to_string().contains("no column `time`"), "{error}");
+}
+
+/// A counter beyond 2⁵³ would be rounded to its neighbour, and nobody would know.
+#[tokio::test]
+async fn a_whole_number_that_a_float_has_not_is_a_bad_line() {
+    let place = Place::new();
+    let path = place.folder.path().join("import.parquet");
+    let texts: ArrayRef = Arc::new(StringArray::from(vec!["2025-07-01 08:00", "2025-07-01 09:00", "2025-07-01 10:00"]));
+    let values: ArrayRef = Arc::new(Int64Array::from(vec![4_000_000_000, 1 << 53, (1 << 53) + 1]));
+    let rows = RecordBatch::try_from_iter([("text", texts), ("a", values)]).expect("columns");
+    let mut writer = parquet::arrow::ArrowWriter::try_new(File::create(&path).expect("a file"), rows.schema(), None)
+        .expect("a writer");
+    writer.write(&rows).expect("written");
+    writer.close().expect("closed");
+    let map = ImportMap { time: "text".to_owned(), ..wide("a") }.check("UTC").expect("a map");
+    let mut heard = Heard::default();
+    let outcome = import(&place.lake, &path, &map, false, &mut heard).await.expect("imported");
+    assert_eq!((outcome.readings, outcome.bad), (2, 1), "{:?}", heard.bad);
+    assert!(heard.bad[0].line == 3 && heard.bad[0].reason.contains("2^53"), "{:?}", heard.bad);
 }
 
 /// The register's rules hold for imports as for gateways.
