@@ -16,6 +16,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Lake, LakeError};
 
+/// How far another holder's clock may be ahead of ours. One that is further ahead would keep everybody waiting for
+/// as long, so its lease counts as run out.
+const SKEW_MAX_US: i64 = 10 * 60 * 1_000_000;
+
 /// A lease that is held. Give it back with [`Lease::give_back`]; one that is not runs out by itself.
 #[derive(Debug)]
 pub struct Lease {
@@ -53,7 +57,12 @@ impl Lease {
             return Ok(Some(lease));
         }
         match lease.held().await? {
-            Some(other) if other.until_us > now_us && other.until_us <= now_us.saturating_add(lasts_us) => Ok(None),
+            Some(other)
+                if other.until_us > now_us
+                    && other.until_us <= now_us.saturating_add(lasts_us).saturating_add(SKEW_MAX_US) =>
+            {
+                Ok(None)
+            }
             // Run out, or from a clock that was far ahead.
             Some(_) => {
                 lease.delete().await?;
@@ -204,6 +213,25 @@ mod tests {
         );
         second.give_back().await.expect("given back");
         assert!(Lease::take(&lake, "compact", minute).await.expect("asked").is_some());
+    }
+
+    /// Two servers whose clocks differ by seconds must not both believe to be alone; one whose clock is years ahead
+    /// must not hold a job for years.
+    #[tokio::test]
+    async fn a_clock_that_is_ahead_keeps_its_lease_unless_it_is_far_ahead() {
+        let store = Store::open(&"memory:///".parse().expect("a lake")).expect("opened");
+        let minute = Duration::from_secs(60);
+        let ours = Lake::over(store.clone()).with_clock(Clock::manual(0));
+        for (ahead_us, is_held) in [(1, true), (20_000_000, true), (SKEW_MAX_US, true), (SKEW_MAX_US + 1, false)] {
+            let ahead = Lake::over(store.clone()).with_clock(Clock::manual(ahead_us));
+            let theirs = Lease::take(&ahead, "compact", minute).await.expect("asked").expect("free");
+            let other = Lease::take(&ours, "compact", minute).await.expect("asked");
+            assert_eq!(other.is_none(), is_held, "{ahead_us} µs ahead");
+            theirs.give_back().await.expect("given back");
+            if let Some(other) = other {
+                other.give_back().await.expect("given back");
+            }
+        }
     }
 
     /// A job that works longer than its lease lasts keeps it, and who was killed at it blocks nobody for longer
