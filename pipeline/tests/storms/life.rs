@@ -7,9 +7,14 @@ use fastrand::Rng;
 use jiff::tz::TimeZone;
 use object_store::path::Path;
 use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
+use tempfile::TempDir;
 use tjern_lake::{Lake, Table};
 use tjern_pipeline::compact::{CompactError, CompactOutcome, CompactSettings, LEASE, compact};
+use tjern_pipeline::config::RegisterSection;
 use tjern_pipeline::ingest::{IngestSettings, Ingester};
+use tjern_pipeline::maintain::checkpoint;
+use tjern_pipeline::quality::control;
+use tjern_pipeline::register::{RegisterError, RegisterFiles, register};
 use tjern_pipeline::rollup::rollup;
 use tjern_pipeline::vacuum::vacuum;
 use tjern_readings::batch::encode;
@@ -60,6 +65,8 @@ pub(crate) struct Life {
     lake: Lake,
     /// The lake as it is.
     truth: Lake,
+    /// The register's files.
+    folder: TempDir,
     to_land: Vec<Landing>,
     landed: Vec<Landing>,
     readings: Readings,
@@ -75,6 +82,7 @@ impl Life {
     pub(crate) async fn live(seed: u64, sky: Sky, ingesting: Ingesting) -> Result<Tally, String> {
         let mut life = Self::new(seed, sky, ingesting);
         while Table::create_all(&life.lake).await.is_err() {}
+        while ingesting == Ingesting::Real && life.register(40).await.is_err() {}
         life.plan();
         let steps = life.random.usize(18..30);
         for _ in 0..steps {
@@ -95,6 +103,7 @@ impl Life {
             sky,
             lake,
             truth,
+            folder: tempfile::tempdir().expect("a folder"),
             to_land: Vec::new(),
             landed: Vec::new(),
             readings: Readings::new(),
@@ -156,7 +165,7 @@ impl Life {
 
     /// Something happens. What fails says so, and is tried again another time.
     async fn step(&mut self) {
-        match self.random.u8(..16) {
+        match self.random.u8(..20) {
             0..=3 => self.land().await,
             4..=6 => self.ingest(0).await,
             7..=8 => self.ingest(1).await,
@@ -165,12 +174,37 @@ impl Life {
             11 => drop(rollup(&self.lake, &TimeZone::UTC).await),
             12 => drop(vacuum(&self.lake, DAY / 48, false).await),
             13 => self.all_at_once().await,
-            14 => {
+            14 => drop(control(&self.lake).await),
+            15 => drop(checkpoint(&self.lake, false).await),
+            16 if self.ingesting == Ingesting::Real => {
+                let high = self.random.u8(2..6);
+                drop(self.register(high).await);
+            }
+            17 => {
                 let minutes = self.random.i64(1..300);
                 self.pass(minutes * MINUTE_US);
             }
             _ => self.land_again().await,
         }
+    }
+
+    /// Says what the sensors are, and up to which value they are plausible: quality control has something to do then.
+    async fn register(&self, high: u8) -> Result<(), RegisterError> {
+        let section = RegisterSection::default();
+        let files = RegisterFiles { required: true, ..section.files(self.folder.path(), &TimeZone::UTC) };
+        let mut sensors = "id,site,quantity,unit,kind,class,low,high\n".to_owned();
+        let mut sites = "site,name_nb\n".to_owned();
+        for place in 0..SOURCES.len() {
+            sites.push_str(&format!("site-{place},Sted {place}\n"));
+            for (quantity, unit) in [("water_temperature", "Cel"), ("water_level", "m")] {
+                sensors.push_str(&format!(
+                    "site-{place}/{quantity},site-{place},{quantity},{unit},sample,public,-1,{high}\n"
+                ));
+            }
+        }
+        std::fs::write(&files.sites, sites).expect("written");
+        std::fs::write(&files.sensors, sensors).expect("written");
+        register(&self.lake, &files).await.map(drop)
     }
 
     /// Two pipelines and the maintenance of a third, between whose requests others' come.
@@ -185,7 +219,8 @@ impl Life {
         let [one, other] = &mut self.ingesters;
         let utc = TimeZone::UTC;
         let (compacting, rolling) = (Box::pin(merged(&self.lake)), Box::pin(rollup(&self.lake, &utc)));
-        let _ = tokio::join!(Box::pin(run(one)), Box::pin(run(other)), compacting, rolling);
+        let flagging = Box::pin(control(&self.lake));
+        let _ = tokio::join!(Box::pin(run(one)), Box::pin(run(other)), compacting, rolling, flagging);
     }
 
     fn pass(&self, time_us: i64) {
@@ -266,6 +301,7 @@ impl Life {
         }
         oracle::holds_each_once(&self.truth, &self.readings).await?;
         merged(&self.lake).await.map_err(|error| failed(&error))?;
+        control(&self.lake).await.map_err(|error| failed(&error))?;
         rollup(&self.lake, &TimeZone::UTC).await.map_err(|error| failed(&error))?;
         oracle::holds_each_once(&self.truth, &self.readings).await?;
         oracle::sums_up(&self.truth, &self.readings).await?;

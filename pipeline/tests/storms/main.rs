@@ -1,5 +1,5 @@
-//! Ingest, compaction, rollups and vacuum over a store that fails, a life a seed: nothing is lost, nothing
-//! is there twice, and neither memory nor requests grow without bound.
+//! Ingest, register, quality control, compaction, rollups, checkpoints and vacuum over a store that fails, a life a
+//! seed: nothing is lost, nothing is there twice, and neither memory nor requests grow without bound.
 //!
 //! The fault model stands in `tjern_testing::faults`; a life is told in `life.rs`, what must be true of it in
 //! `oracle.rs`. Of each life the seed is the whole input; what it prints when it fails plays it again:
