@@ -21,14 +21,14 @@ use tjern_readings::clock::Clock;
 use tokio::time::Instant;
 
 use crate::bus::cost::Wire;
-use crate::bus::state::BusStates;
+use crate::bus::state::{BusStates, LineState};
 use crate::config::{Bus, BusKind, Config};
 use crate::modbus::transport::{REGISTERS_MAX, ReadRequest, Table};
 use crate::spool::SpoolProbe;
 use crate::upload::UploadState;
 use report::{
-    BusReport, ConfigurationReport, DeviceReport, GatewayStatus, Health, PointReport, Refusal, SpoolReport,
-    UploadReport, WireReport,
+    BusReport, ConfigurationReport, DeviceReport, GatewayStatus, Health, LinesReport, PointReport, Refusal,
+    SpoolReport, UploadReport, WireReport,
 };
 
 /// A bus comes round at least once a second, or when a transaction ends. So much is granted to a machine that
@@ -201,7 +201,13 @@ impl StatusSource {
                 kind: bus.kind.clone(),
                 incarnation: place.incarnation,
                 turns: bus.turns,
+                line_up: bus.line.as_ref().map(|line| *line == LineState::Up),
+                line_error: bus.line.as_ref().and_then(|line| match line {
+                    LineState::Up => None,
+                    LineState::Missing(why) => Some(why.clone()),
+                }),
                 wire: bus.wire.as_ref().map(WireReport::from),
+                lines: bus.lines.as_ref().map(LinesReport::from),
                 devices: devices.collect(),
             })
         };

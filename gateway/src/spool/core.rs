@@ -112,6 +112,8 @@ pub(crate) struct Core {
     pub(crate) writing: Trouble,
     pub(crate) sealing: Trouble,
     pub(crate) dropped_readings: u64,
+    /// Of these, how many went from memory since that began; it is over once everything is on disk again.
+    pub(crate) dropped_from_memory: u64,
     pub(crate) dropped_batches: u64,
     /// Objects for which the lake has no place.
     pub(crate) set_aside_objects: u64,
@@ -147,6 +149,13 @@ impl Core {
         let synced = self.try_writing() && self.try_committing();
         if synced {
             self.writing.ends("the spool writes again");
+            match std::mem::take(&mut self.dropped_from_memory) {
+                0 => {}
+                count => tracing::error!(
+                    count,
+                    "readings were lost from memory while the disk refused them; they have no numbers, and no gap"
+                ),
+            }
         }
         if self.unsealed_rows() >= SEAL_ROWS || self.log.bytes() > self.settings.max_bytes / 4 {
             self.seal_synced();
@@ -374,8 +383,16 @@ impl Core {
     fn forget_oldest(&mut self) {
         let surplus = (self.pending.len() - self.written).saturating_sub(self.pending_max);
         if surplus > 0 {
+            if self.dropped_from_memory == 0 {
+                let max = self.pending_max;
+                tracing::error!(
+                    max,
+                    "memory is full too while the disk refuses readings: the oldest are lost from now on; hint: free the disk, or replace it"
+                );
+            }
             self.pending.drain(self.written..self.written + surplus);
             self.dropped_readings += surplus as u64;
+            self.dropped_from_memory += surplus as u64;
         }
     }
 

@@ -185,6 +185,7 @@ fn empty(
         writing: Trouble::default(),
         sealing: Trouble::default(),
         dropped_readings: 0,
+        dropped_from_memory: 0,
         dropped_batches: 0,
         set_aside_objects: 0,
         close_due: Vec::new(),
