@@ -249,6 +249,10 @@ impl Uploader {
 
     async fn round_over(&mut self, line: &Line<'_>, until: Option<Instant>) -> Result<Round, UploadError> {
         self.send_configurations(line).await;
+        if self.spool.status().is_unread {
+            // Its epoch is not known yet, nor what waits.
+            return Ok(Round::Drained);
+        }
         let live_is_due = self.live_is_due().await;
         if !self.contacted || live_is_due {
             if contact::is_contested(&self.spool, &self.settings.source, line).await? {

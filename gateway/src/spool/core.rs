@@ -102,6 +102,8 @@ pub(crate) struct Core {
     pub(crate) known: Arc<Mutex<KnownSensors>>,
     /// What was sealed lately.
     pub(crate) fresh: Fresh,
+    /// The folder could not be read so far, in so many attempts.
+    pub(crate) recovery_due: Option<u32>,
     /// The epoch must be finished before anything is written; these segments are the reason.
     pub(crate) finish_due: bool,
     /// Former epochs of which the disk refused the word that they are finished, with their last numbers.
@@ -257,6 +259,7 @@ impl Core {
             torn_tails: self.torn_tails,
             bad_records: self.bad_records,
             in_trouble: self.in_trouble(),
+            is_unread: self.recovery_due.is_some(),
             written: self.disk.written(),
         }
     }
@@ -282,6 +285,7 @@ impl Core {
     }
 
     fn write_pending(&mut self) -> io::Result<()> {
+        self.recover_if_due()?;
         if self.finish_due {
             self.finish_epoch()?;
         }
@@ -397,6 +401,9 @@ impl Core {
     }
 
     pub(crate) fn seal_synced(&mut self) -> bool {
+        if self.recovery_due.is_some() {
+            return false;
+        }
         let result = self.complete_renewal().and_then(|()| self.seal_pieces()).and_then(|()| self.mark());
         let result = result.and_then(|()| self.close_due_epochs());
         match &result {
