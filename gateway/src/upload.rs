@@ -30,6 +30,7 @@ mod settings;
 mod state;
 mod unsent;
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,6 +55,9 @@ pub use unsent::Unsent;
 /// How long a gateway that stops goes on uploading.
 pub const FINAL_PATIENCE: Duration = Duration::from_secs(10);
 
+/// A few requests without bytes show what a store does; a link that is slow takes a while for them.
+const PROOF_PATIENCE: Duration = Duration::from_secs(90);
+
 /// How often it tries at the end, where the lake was there until then.
 const FINAL_ATTEMPTS: u32 = 3;
 
@@ -74,6 +78,8 @@ enum UploadError {
     List { key: object_store::path::Path, source: object_store::Error },
     #[error(transparent)]
     Spool(#[from] SpoolError),
+    #[error("the lake does not answer within {} s", PROOF_PATIENCE.as_secs())]
+    Silent,
     #[error("the spool could not begin a new epoch")]
     Renewal,
     #[error("opening the lake was cut off: {0}")]
@@ -110,6 +116,25 @@ pub async fn run(spool: Spool, settings: UploadSettings, stop: CancellationToken
     tokio::select! {
         () = uploader.until(&stop) => {}
         () = patience => {}
+    }
+}
+
+/// Waits for a round, and seals at its times: a connection that hangs holds up what is sent, and not that readings
+/// are sealed by their age.
+async fn sealing_meanwhile<T>(
+    spool: &Spool,
+    (seal_at, every): (&mut Instant, Duration),
+    mut round: impl Future<Output = T> + Unpin,
+) -> T {
+    loop {
+        tokio::select! {
+            biased;
+            result = &mut round => return result,
+            () = tokio::time::sleep_until(*seal_at) => {
+                *seal_at = Instant::now() + every;
+                spool.seal().await;
+            }
+        }
     }
 }
 
@@ -164,7 +189,9 @@ impl Uploader {
             }
             let taken = self.settings.state.snapshot().uploaded_batches;
             // What is left at the end has all the time there is.
-            let result = Box::pin(self.round((!is_last).then_some(seal_at))).await;
+            let (spool, every) = (self.spool.clone(), self.settings.every);
+            let round = Box::pin(self.round((!is_last).then_some(seal_at)));
+            let result = sealing_meanwhile(&spool, (&mut seal_at, every), round).await;
             self.observe().await;
             let answered = self.reachable == Some(true) || attempts_left < FINAL_ATTEMPTS;
             self.note(&result, taken);
@@ -318,7 +345,8 @@ impl Uploader {
     async fn prove(&mut self, store: &Store) -> Result<(), UploadError> {
         if !self.proven {
             let key = keys::source_proof(&self.settings.source);
-            let puts = store.prove_create_only(&key).await.map_err(|error| match error {
+            let proof = tokio::time::timeout(PROOF_PATIENCE, store.prove_create_only(&key));
+            let puts = proof.await.map_err(|_| UploadError::Silent)?.map_err(|error| match error {
                 ProofError::Open { key, source, .. } => UploadError::Put { key, source: *source },
                 careless => Box::new(careless).into(),
             })?;
