@@ -162,9 +162,9 @@ impl Running {
         let upload =
             UploadShare { store, clock: clock.clone(), state: UploadState::default(), unsent: Unsent::default() };
         let uploads = Uploads::start(spool.clone(), upload.settings(&config));
-        // How far the clock is off nobody says: once it is synchronised, hardly at all.
-        let system = SystemReadings::new(config.gateway(), clock.clone(), upload.state.clone(), || None);
-        let newest = Newest::from_fn(dater.newest_of());
+        let offset = clock_offset_ms(clock.clone());
+        let system = SystemReadings::new(config.gateway(), clock.clone(), upload.state.clone(), offset);
+        let (newest, maintenance) = (Newest::from_fn(dater.newest_of()), dater.maintenance_trouble());
         let (appender, readings, left) = Appender::start(dater.with_system(system.ok()));
         let bus_stop = stop.child_token();
         let states = BusStates::new();
@@ -181,7 +181,8 @@ impl Running {
         };
         let mut buses = Buses::new(context);
         buses.begin_missing(&config);
-        let status = StatusSource::new(clock, (spool.probe(), states, upload.state.clone()), &config, buses.places());
+        let status = StatusSource::new(clock, (spool.probe(), states, upload.state.clone()), &config, buses.places())
+            .with_maintenance(maintenance);
         let listener = listen(&config, &status);
         let watchdog = AbortOnDropHandle::new(tokio::spawn(watchdog::run(status.clone(), notifier.clone())));
         notifier.ready(&polls(&config));

@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use crate::bus::cost::Wire;
 use crate::bus::state::{BusStates, LineState};
 use crate::config::{Bus, BusKind, Config};
+use crate::maintenance::MaintenanceTrouble;
 use crate::modbus::transport::{REGISTERS_MAX, ReadRequest, Table};
 use crate::spool::SpoolProbe;
 use crate::upload::UploadState;
@@ -74,6 +75,7 @@ struct Inner {
     spool: SpoolProbe,
     buses: BusStates,
     upload: UploadState,
+    maintenance: MaintenanceTrouble,
     now: Mutex<Now>,
 }
 
@@ -124,7 +126,15 @@ impl StatusSource {
         };
         let now = Now { configuration, places, units: units(config), stuck: Vec::new() };
         let gateway = config.gateway().as_str().to_owned();
-        Self(Arc::new(Inner { clock, started: Instant::now(), gateway, spool, buses, upload, now: Mutex::new(now) }))
+        let (started, maintenance, now) = (Instant::now(), MaintenanceTrouble::default(), Mutex::new(now));
+        Self(Arc::new(Inner { clock, started, gateway, spool, buses, upload, maintenance, now }))
+    }
+
+    /// The same, which tells as well why what is under maintenance is not known.
+    pub(crate) fn with_maintenance(self, maintenance: MaintenanceTrouble) -> Self {
+        // Whoever has the only handle gets it back as it was.
+        let inner = Arc::into_inner(self.0).expect("nobody has another handle while it is made");
+        Self(Arc::new(Inner { maintenance, ..inner }))
     }
 
     /// A reload took a configuration over.
@@ -183,7 +193,7 @@ impl StatusSource {
             upload: UploadReport::from(inner.upload.snapshot()),
             buses,
         };
-        status.health = report::health(&status, &now.stuck);
+        status.health = report::health(&status, &now.stuck, inner.maintenance.get());
         status
     }
 

@@ -195,6 +195,9 @@ impl Uploader {
             self.observe().await;
             let answered = self.reachable == Some(true) || attempts_left < FINAL_ATTEMPTS;
             self.note(&result, taken);
+            if let Err(error) = &result {
+                self.consider_credentials(error).await;
+            }
             if is_last {
                 attempts_left -= 1;
                 if result.is_ok() || attempts_left == 0 || !answered {
@@ -238,9 +241,6 @@ impl Uploader {
         }
         self.reachable = Some(result.is_ok());
         self.settings.state.round(self.settings.clock.now_us(), text);
-        if let Err(error) = result {
-            self.consider_credentials(error);
-        }
     }
 
     /// An error as a person may read it: with what to do, and without secrets.
@@ -254,9 +254,10 @@ impl Uploader {
     }
 
     /// After a refusal, or where the file has another text, the lake is opened with what it says now.
-    fn consider_credentials(&mut self, error: &UploadError) {
+    async fn consider_credentials(&mut self, error: &UploadError) {
         let refused = error.of_store().is_some_and(store::is_refusal);
-        let changed = self.credentials.have_changed();
+        let credentials = self.credentials.clone();
+        let changed = tokio::task::spawn_blocking(move || credentials.have_changed()).await.unwrap_or(false);
         if self.settings.store.is_none() && (refused || changed) {
             self.store = None;
             if changed {
@@ -331,7 +332,15 @@ impl Uploader {
             return Ok(store.clone());
         }
         let lake = self.settings.lake.clone();
-        let access = self.credentials.read(&lake)?.with_timeout(self.settings.limits.request_timeout());
+        let (mut credentials, for_lake) = (self.credentials.clone(), lake.clone());
+        // A file may lie on a disk that does not answer.
+        let reading = tokio::task::spawn_blocking(move || {
+            let access = credentials.read(&for_lake);
+            (credentials, access)
+        });
+        let (credentials, access) = reading.await?;
+        self.credentials = credentials;
+        let access = access?.with_timeout(self.settings.limits.request_timeout());
         // A folder is created and synced: work that blocks.
         let opening = tokio::task::spawn_blocking(move || Store::open_with(&lake, &access).map_err(Box::new));
         let store = opening.await??;

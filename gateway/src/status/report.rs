@@ -363,7 +363,7 @@ fn state_name(state: DeviceState) -> &'static str {
 
 /// How well a gateway is, as its status has it. A device that is down and a lake that is away are not the
 /// gateway's failures: a new start would not help.
-pub(super) fn health(status: &GatewayStatus, stuck: &[String]) -> Health {
+pub(super) fn health(status: &GatewayStatus, stuck: &[String], maintenance: Option<String>) -> Health {
     let mut failing: Vec<String> = stuck.to_vec();
     if status.spool.in_trouble {
         failing.push("the disk refuses readings: they are held in memory".to_owned());
@@ -371,6 +371,9 @@ pub(super) fn health(status: &GatewayStatus, stuck: &[String]) -> Health {
     let mut warnings = Vec::new();
     if let Some(refused) = &status.configuration.refused {
         warnings.push(format!("the new configuration was refused, the old one stays: {}", refused.reason));
+    }
+    if let Some(trouble) = maintenance {
+        warnings.push(format!("what is under maintenance stays as it was: {trouble}"));
     }
     if let Some(error) = &status.upload.last_error {
         warnings.push(format!("nothing can be uploaded: {error}"));
