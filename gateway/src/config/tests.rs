@@ -1,5 +1,6 @@
 //! What a technician gets wrong, and what the gateway says to it.
 
+use super::check::BUSES_MAX;
 use super::*;
 
 const GOOD: &str = r#"
