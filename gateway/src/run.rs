@@ -207,7 +207,7 @@ impl Running {
         let refusal = match read.map(|read| read.map_err(|failure| failure.to_string())) {
             Ok(Ok(Ok(config))) if config.text() == self.config.text() => {
                 info!("the configuration is the same; nothing changes");
-                self.status.taken_over(&config, self.buses.places());
+                self.status.unchanged();
                 self.notifier.ready(&polls(&config));
                 return self;
             }

@@ -122,6 +122,7 @@ impl StatusSource {
             sha256: config.sha256(),
             reloads: 0,
             refusals: 0,
+            unchanged: 0,
             refused: None,
         };
         let now = Now { configuration, places, units: units(config), stuck: Vec::new() };
@@ -144,6 +145,13 @@ impl StatusSource {
         now.configuration.reloads += 1;
         now.configuration.refused = None;
         (now.places, now.units) = (places, units(config));
+    }
+
+    /// A reload found the configuration as it is.
+    pub(crate) fn unchanged(&self) {
+        let mut now = self.now();
+        now.configuration.unchanged += 1;
+        now.configuration.refused = None;
     }
 
     /// A reload changed nothing.

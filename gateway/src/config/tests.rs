@@ -126,7 +126,7 @@ error: `inputs:0` is no register
 20 | register = \"inputs:0\"
    |            ^^^^^^^^^^
    |
-   = hint: write table:address, like \"input:0\"; the tables are `coil`, `discrete`, `input`, `holding`";
+   = hint: did you mean `input:0`?";
     assert_eq!(error.to_string(), expected);
 }
 
@@ -166,6 +166,7 @@ fn what_cannot_be_is_refused() {
         ("mast/air_temperature", "_system/spool_age", "\"_system/spool_age\"", "the product's own"),
         ("input:0", "input:65535", "\"input:65535\"", "ends past the last register"),
         ("input:0", "input:+1", "\"input:+1\"", "is no register"),
+        ("input:0", "imput:0", "\"imput:0\"", "is no register"),
         ("\"f32\"", "\"bool\"", "\"bool\"", "no single bit"),
         ("input:0", "coil:0", "\"f32\"", "single bit"),
         ("\"1min\"", "\"10min\"", "\"10min\"", "not shorter than"),

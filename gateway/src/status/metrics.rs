@@ -89,7 +89,8 @@ fn gateway(page: &mut Page<'_, '_>, status: &GatewayStatus) -> fmt::Result {
     page.gauge("healthy", "Whether the gateway does its work", Some(flag(healthy)))?;
     let refused = flag(configuration.refused.is_some());
     page.gauge("configuration_refused", "Whether the configuration's file was refused last", Some(refused))?;
-    let reloads = [("applied", configuration.reloads), ("refused", configuration.refusals)];
+    let (applied, refused, unchanged) = (configuration.reloads, configuration.refusals, configuration.unchanged);
+    let reloads = [("applied", applied), ("refused", refused), ("unchanged", unchanged)];
     let reloads = reloads.map(|(result, count)| (vec![("result", result.to_owned())], count));
     page.counters("reloads", "Reloads of the configuration", reloads)
 }

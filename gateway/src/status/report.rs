@@ -66,6 +66,9 @@ pub struct ConfigurationReport {
     pub reloads: u64,
     /// Reloads that were refused since the start.
     pub refusals: u64,
+    /// Reloads since the start that found the configuration as it was.
+    #[serde(default)]
+    pub unchanged: u64,
     /// Why the last reload changed nothing, if it was refused.
     pub refused: Option<Refusal>,
 }
