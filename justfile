@@ -78,7 +78,6 @@ faults:
 storms:
     cargo test --workspace --test storms --test stores -- --nocapture
 
-# 10,000 points a second: memory and CPU beside libmodbus and pymodbus (needs libmodbus-dev; --lake for a bucket)
 # 10,000 points a second: memory and CPU beside libmodbus and pymodbus (needs libmodbus-dev, and the peers' pymodbus and moto)
 bench-gateway *arguments: _release-gateway
     python3 -B benches/gateway/tcp.py --gateway "${CARGO_TARGET_DIR:-target}/release/tjern-gateway" --python "${CARGO_TARGET_DIR:-target}/peers-venv/bin/python" --s3-python "${CARGO_TARGET_DIR:-target}/peers-s3-venv/bin/python" {{ arguments }}

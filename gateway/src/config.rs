@@ -179,6 +179,10 @@ pub struct Rs485 {
     pub rts_delay_before: Duration,
     /// Between the last bit and turning it off.
     pub rts_delay_after: Duration,
+    /// The driver is on while RTS is low.
+    pub rts_inverted: bool,
+    /// What is sent is heard: the receiver stays on.
+    pub rx_during_tx: bool,
 }
 
 /// How a TCP connection is kept.

@@ -25,7 +25,7 @@ use tracing::{error, info, warn};
 use crate::clock::{Witness, known_us, working};
 use crate::config::{Bus, BusKind, Config};
 use crate::grid::Grid;
-use crate::maintenance::Maintenance;
+use crate::maintenance::{Maintenance, MaintenanceTrouble};
 use crate::spool::{Spool, SpoolSettings, Undated};
 use crate::system::SystemReadings;
 
@@ -199,6 +199,11 @@ impl Dater {
         self
     }
 
+    /// Why what is under maintenance is not known, if it is not.
+    pub(crate) fn maintenance_trouble(&self) -> MaintenanceTrouble {
+        self.maintenance.trouble()
+    }
+
     /// After a reload: what the sensors are from now on.
     pub(crate) fn set_sensors(&mut self, sensors: Sensors) {
         self.sensors = sensors;
@@ -217,6 +222,7 @@ impl Dater {
 
     /// Takes readings, in the order in which they were made.
     pub(crate) async fn take(&mut self, mut readings: Vec<Reading>) {
+        self.maintenance.look_if_due().await;
         self.look().await;
         let came = readings.len();
         // No batch may hold such a time, and one would keep all others of its batch out of the lake.
@@ -270,19 +276,11 @@ impl Dater {
         if readings.is_empty() {
             return;
         }
-        if matches!(self.hold, Hold::Empty) && Undated::is_there(&self.spool) {
-            // How those are dated may be decided: nothing can join them.
-            warn!("an earlier run's readings without a certain time are still there: those of this one are marked");
-            self.hold = Hold::Over;
-        }
         if matches!(self.hold, Hold::Empty) {
-            self.hold = match Undated::open(&self.spool, &self.settings, self.clock.clone()) {
-                Ok(undated) => Hold::Held(undated),
-                Err(error) => {
-                    error!("readings without a certain time cannot be held, and are marked: {error}");
-                    Hold::Over
-                }
-            };
+            let (spool, settings, clock) = (self.spool.clone(), self.settings.clone(), self.clock.clone());
+            // It makes folders and reads them: not on a thread that the buses wait for.
+            let opening = tokio::task::spawn_blocking(move || begin_hold(&spool, &settings, clock));
+            self.hold = opening.await.unwrap_or(Hold::Over);
         }
         match &self.hold {
             Hold::Held(undated) => {
@@ -336,6 +334,7 @@ impl Dater {
 
     /// Tries to move what shall leave. What waited behind it follows.
     async fn release(&mut self) {
+        self.maintenance.look_if_due().await;
         let Some((mut undated, offset_us)) = self.leaving.take() else { return };
         let Self { spool, sensors, redated, maintenance, .. } = self;
         let mut date = |offset_us: Option<i64>, reading: Reading| {
@@ -374,6 +373,22 @@ impl Dater {
         };
         for undated in self.leaving.into_iter().map(|(undated, _)| undated).chain(held) {
             undated.close().await;
+        }
+    }
+}
+
+/// Begins to hold readings, where none of an earlier run are still there.
+fn begin_hold(spool: &Spool, settings: &SpoolSettings, clock: Clock) -> Hold {
+    if Undated::is_there(spool) {
+        // How those are dated may be decided: nothing can join them.
+        warn!("an earlier run's readings without a certain time are still there: those of this one are marked");
+        return Hold::Over;
+    }
+    match Undated::open(spool, settings, clock) {
+        Ok(undated) => Hold::Held(undated),
+        Err(error) => {
+            error!("readings without a certain time cannot be held, and are marked: {error}");
+            Hold::Over
         }
     }
 }

@@ -33,8 +33,19 @@ pub fn text_lines(bytes: &[u8]) {
 }
 
 /// A batch file: it is refused, or is what encoding its readings gives again.
+///
+/// # Panics
+/// Where it is not.
 pub fn batch_file(bytes: &[u8]) {
-    let _ = batch::decode(bytes);
+    let Ok(batch) = batch::decode(bytes) else { return };
+    let Ok(readings) = batch.readings() else { return };
+    let header = &batch.header;
+    let configuration = header.configuration.as_deref();
+    let again = batch::encode(&header.source, header.epoch, header.bounds.first, &readings, configuration);
+    let (bytes, _) = again.expect("what was read can be written");
+    let again = batch::decode(&bytes).expect("what was written can be read");
+    assert_eq!((again.header.bounds, &again.header.checksum), (header.bounds, &header.checksum));
+    assert_eq!(again.readings().expect("readings"), readings);
 }
 
 /// A configuration: it makes sense, or all that is wrong with it can be told.

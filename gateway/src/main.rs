@@ -17,6 +17,10 @@ struct Arguments {
     command: GatewayCommand,
 }
 
+/// So many threads for what blocks: the disk, names that are looked up. The unit's `TasksMax` has room for them, and for
+/// a thread for each bus.
+const BLOCKING_MAX: usize = 128;
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     // More than one provider may be linked: the choice is made before anything uses TLS. An error
@@ -25,7 +29,7 @@ fn main() -> ExitCode {
     start_log();
     // One thread for all that waits: a task that wakes another then costs no switch between threads. What takes
     // long (the disk, sealing) has threads of its own.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(BLOCKING_MAX).enable_all().build();
     match runtime {
         Ok(runtime) => {
             let status = runtime.block_on(execute(arguments.command));

@@ -14,9 +14,10 @@
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -31,6 +32,9 @@ pub const FILE: &str = "maintenance.toml";
 
 /// How long a change of the file may go unseen.
 pub const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Everybody may read the file.
+const FILE_MODE: u32 = 0o644;
 
 /// So many names stand in a line of the log.
 const LISTED_MAX: usize = 5;
@@ -185,6 +189,12 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let unfinished = path.with_extension(format!("toml.{}.new", std::process::id()));
     let written = (|| {
         let mut file = File::create(&unfinished)?;
+        // Root writes it, under a narrow umask perhaps, and the gateway's own user reads it. It has no secrets.
+        file.set_permissions(fs::Permissions::from_mode(FILE_MODE))?;
+        if let Ok(owner) = fs::metadata(folder) {
+            // Only root may, and only then is it needed.
+            let _ = chown(&unfinished, Some(owner.uid()), Some(owner.gid()));
+        }
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&unfinished, path)?;
@@ -222,23 +232,58 @@ pub fn end(windows: &mut Vec<Window>, sensors: Option<&SensorPattern>, now_us: i
 pub(crate) struct Maintenance {
     spool_dir: PathBuf,
     windows: Vec<Window>,
-    /// What the file looked like: when it was changed, its number on the disk, its length.
-    seen: Option<(i64, i64, u64, u64)>,
+    /// What the file looked like.
+    seen: Option<Seen>,
     looked: Option<Instant>,
+    trouble: MaintenanceTrouble,
+}
+
+/// Why the file cannot be gone by, for whoever tells it. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct MaintenanceTrouble(Arc<Mutex<Option<String>>>);
+
+impl MaintenanceTrouble {
+    /// Why; `None` where all is well.
+    pub(crate) fn get(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Says whether that is news.
+    fn set(&self, trouble: Option<String>) -> bool {
+        let mut before = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_news = *before != trouble;
+        *before = trouble;
+        is_news
+    }
 }
 
 impl Maintenance {
     /// What the file in this folder says, from the first readings on.
-    pub(crate) const fn of(spool_dir: PathBuf) -> Self {
-        Self { spool_dir, windows: Vec::new(), seen: None, looked: None }
+    pub(crate) fn of(spool_dir: PathBuf) -> Self {
+        let trouble = MaintenanceTrouble::default();
+        Self { spool_dir, windows: Vec::new(), seen: None, looked: None, trouble }
     }
 
-    /// Marks those that were measured during maintenance.
-    pub(crate) fn mark(&mut self, readings: &mut [Reading]) {
-        if self.looked.is_none_or(|looked| looked.elapsed() >= LOOK_EVERY) {
-            self.looked = Some(Instant::now());
-            self.look();
+    /// Why the file cannot be gone by.
+    pub(crate) fn trouble(&self) -> MaintenanceTrouble {
+        self.trouble.clone()
+    }
+
+    /// Looks at the file, if it is time to, on a thread that nobody else waits for.
+    pub(crate) async fn look_if_due(&mut self) {
+        if self.looked.is_some_and(|looked| looked.elapsed() < LOOK_EVERY) {
+            return;
         }
+        self.looked = Some(Instant::now());
+        let (dir, seen) = (self.spool_dir.clone(), self.seen);
+        // The task fails only where the runtime ends.
+        if let Ok(Some((seen, read))) = tokio::task::spawn_blocking(move || look(&dir, seen)).await {
+            self.take(seen, read);
+        }
+    }
+
+    /// Marks those that were measured during maintenance, by what the file said when it was last looked at.
+    pub(crate) fn mark(&self, readings: &mut [Reading]) {
         for reading in readings.iter_mut().filter(|reading| reading.value.is_some()) {
             if self.windows.iter().any(|window| window.holds(reading)) {
                 (reading.quality, reading.cause) = (Quality::Fail, Some(Cause::Maintenance));
@@ -246,15 +291,11 @@ impl Maintenance {
         }
     }
 
-    fn look(&mut self) {
-        let found = fs::metadata(self.spool_dir.join(FILE)).ok();
-        let found = found.map(|file| (file.mtime(), file.mtime_nsec(), file.ino(), file.len()));
-        if found == self.seen {
-            return;
-        }
-        self.seen = found;
-        match read(&self.spool_dir) {
+    fn take(&mut self, seen: Option<Seen>, read: Result<Vec<Window>, MaintenanceError>) {
+        self.seen = seen;
+        match read {
             Ok(windows) => {
+                self.trouble.set(None);
                 if windows.is_empty() {
                     info!("maintenance: nothing is marked any more");
                 } else {
@@ -271,10 +312,22 @@ impl Maintenance {
                 if matches!(error, MaintenanceError::Unreadable { .. }) {
                     self.seen = None;
                 }
-                warn!("what is under maintenance stays as it was: {error}");
+                if self.trouble.set(Some(error.to_string())) {
+                    warn!("what is under maintenance stays as it was: {error}");
+                }
             }
         }
     }
+}
+
+/// What a file looks like: when it was changed, its number on the disk, its length.
+type Seen = (i64, i64, u64, u64);
+
+/// Reads the file of a folder, if it looks other than before.
+fn look(dir: &Path, seen: Option<Seen>) -> Option<(Option<Seen>, Result<Vec<Window>, MaintenanceError>)> {
+    let found = fs::metadata(dir.join(FILE)).ok();
+    let found = found.map(|file| (file.mtime(), file.mtime_nsec(), file.ino(), file.len()));
+    (found != seen).then(|| (found, read(dir)))
 }
 
 /// Whose windows these are, as a line of the log has room for it.
@@ -304,8 +357,9 @@ mod tests {
         Reading::of(sensor.parse().expect("a sensor"), time_us, 4.0)
     }
 
-    fn marked(maintenance: &mut Maintenance, reading: Reading) -> bool {
+    async fn marked(maintenance: &mut Maintenance, reading: Reading) -> bool {
         let mut readings = [reading];
+        maintenance.look_if_due().await;
         maintenance.mark(&mut readings);
         let [reading] = readings;
         assert_eq!(reading.value, Some(4.0), "the value stays");
@@ -317,22 +371,22 @@ mod tests {
     async fn what_a_technician_measures_by_hand_is_not_weather() {
         let spool = tempfile::tempdir().expect("a folder");
         let mut maintenance = Maintenance::of(spool.path().to_owned());
-        assert!(!marked(&mut maintenance, reading("tarn/water_temperature", NOW_US)));
+        assert!(!marked(&mut maintenance, reading("tarn/water_temperature", NOW_US)).await);
         let mut windows = Vec::new();
         begin(&mut windows, pattern("tarn/*"), NOW_US, NOW_US + HOUR_US);
         write(spool.path(), &windows, NOW_US).expect("written");
         tokio::time::advance(LOOK_EVERY).await;
-        assert!(marked(&mut maintenance, reading("tarn/water_temperature", NOW_US)));
-        assert!(marked(&mut maintenance, reading("tarn/depth-2m/water_temperature", NOW_US + HOUR_US - 1)));
+        assert!(marked(&mut maintenance, reading("tarn/water_temperature", NOW_US)).await);
+        assert!(marked(&mut maintenance, reading("tarn/depth-2m/water_temperature", NOW_US + HOUR_US - 1)).await);
         for other in [
             reading("tarn/water_temperature", NOW_US - 1),
             reading("tarn/water_temperature", NOW_US + HOUR_US),
             reading("tarnet/water_temperature", NOW_US),
         ] {
-            assert!(!marked(&mut maintenance, other.clone()), "{other:?}");
+            assert!(!marked(&mut maintenance, other.clone()).await, "{other:?}");
         }
         let mut again = Maintenance::of(spool.path().to_owned());
-        assert!(marked(&mut again, reading("tarn/water_temperature", NOW_US)), "a restart forgets nothing");
+        assert!(marked(&mut again, reading("tarn/water_temperature", NOW_US)).await, "a restart forgets nothing");
     }
 
     #[tokio::test(start_paused = true)]
@@ -342,7 +396,9 @@ mod tests {
         write(spool.path(), &[window], 0).expect("written");
         let missing = Reading::missing("a/b".parse().expect("a sensor"), 1, Cause::Timeout);
         let mut readings = [missing.clone()];
-        Maintenance::of(spool.path().to_owned()).mark(&mut readings);
+        let mut maintenance = Maintenance::of(spool.path().to_owned());
+        maintenance.look_if_due().await;
+        maintenance.mark(&mut readings);
         assert_eq!(readings, [missing]);
     }
 
@@ -352,13 +408,45 @@ mod tests {
         let window = Window { sensors: pattern("a/b"), from_us: 0, until_us: NOW_US };
         write(spool.path(), &[window], 0).expect("written");
         let mut maintenance = Maintenance::of(spool.path().to_owned());
-        assert!(marked(&mut maintenance, reading("a/b", 1)));
+        assert!(marked(&mut maintenance, reading("a/b", 1)).await);
         fs::write(spool.path().join(FILE), "version = 1\n[[maintenance]]\nsensor = 5\n").expect("written");
         tokio::time::advance(LOOK_EVERY).await;
-        assert!(marked(&mut maintenance, reading("a/b", 1)));
+        assert!(marked(&mut maintenance, reading("a/b", 1)).await);
         fs::remove_file(spool.path().join(FILE)).expect("removed");
         tokio::time::advance(LOOK_EVERY).await;
-        assert!(!marked(&mut maintenance, reading("a/b", 1)));
+        assert!(!marked(&mut maintenance, reading("a/b", 1)).await);
+    }
+
+    /// Root writes it under a umask of 077, and the gateway's user could not read it: nothing was marked, the log had
+    /// a line a second, and the command had said that it was done.
+    #[test]
+    fn the_gateways_own_user_can_read_what_root_wrote() {
+        let spool = tempfile::tempdir().expect("a folder");
+        // As a narrow umask makes it: a file that is there keeps its mode.
+        let unfinished = spool.path().join(FILE).with_extension(format!("toml.{}.new", std::process::id()));
+        fs::write(&unfinished, "").expect("written");
+        fs::set_permissions(&unfinished, fs::Permissions::from_mode(0o600)).expect("set");
+        write(spool.path(), &[], NOW_US).expect("written");
+        let mode = fs::metadata(spool.path().join(FILE)).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, FILE_MODE);
+    }
+
+    /// A folder in the file's place cannot be read as one.
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_cannot_be_read_is_told_once_and_in_the_health() {
+        let spool = tempfile::tempdir().expect("a folder");
+        fs::create_dir(spool.path().join(FILE)).expect("created");
+        let mut maintenance = Maintenance::of(spool.path().to_owned());
+        let trouble = maintenance.trouble();
+        maintenance.look_if_due().await;
+        assert!(trouble.get().is_some_and(|trouble| trouble.contains(FILE)));
+        let again = trouble.get();
+        assert!(!maintenance.trouble.set(again), "the same is no news");
+        fs::remove_dir(spool.path().join(FILE)).expect("removed");
+        write(spool.path(), &[], NOW_US).expect("written");
+        tokio::time::advance(LOOK_EVERY).await;
+        maintenance.look_if_due().await;
+        assert_eq!(trouble.get(), None);
     }
 
     #[test]

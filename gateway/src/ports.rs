@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 /// What names of serial ports begin with under `/dev`: adapters, modems, and what sits on boards.
 const PREFIXES: [&str; 5] = ["ttyUSB", "ttyACM", "ttyAMA", "ttymxc", "ttyS"];
 
+/// Where names are that say which adapter it is.
+const BY_ID: &str = "/dev/serial/by-id/";
+
 /// The ports there are, the names that stay the same when an adapter is plugged in elsewhere first. `root`
 /// is where the file system begins.
 pub(crate) fn present(root: &Path) -> Vec<String> {
@@ -21,6 +24,15 @@ pub(crate) fn present(root: &Path) -> Vec<String> {
         Path::new("/").join(path).display().to_string()
     };
     by_id.iter().cloned().chain(others).map(shown).collect()
+}
+
+/// The name of a port that stays when adapters change places, where there is one; otherwise the one that was given.
+pub(crate) fn lasting(root: &Path, port: &str) -> String {
+    let within = |path: &str| root.join(path.trim_start_matches('/'));
+    let Ok(place) = fs::canonicalize(within(port)) else { return port.to_owned() };
+    let is_same = |name: &String| fs::canonicalize(within(name)).is_ok_and(|other| other == place);
+    let by_id = present(root).into_iter().filter(|name| name.starts_with(BY_ID));
+    by_id.into_iter().find(is_same).unwrap_or_else(|| port.to_owned())
 }
 
 fn sorted(folder: &Path, is_one: impl Fn(&str) -> bool) -> Vec<PathBuf> {
@@ -54,5 +66,13 @@ mod tests {
         fs::write(path("sys/class/tty/ttyS1/type"), "4\n").expect("written");
         std::os::unix::fs::symlink(path("dev/ttyUSB1"), path("dev/serial/by-id/usb-FTDI-A5")).expect("linked");
         assert_eq!(present(root.path()), ["/dev/serial/by-id/usb-FTDI-A5", "/dev/ttyS1", "/dev/ttyUSB0"]);
+        for (port, name) in [
+            ("/dev/ttyUSB1", "/dev/serial/by-id/usb-FTDI-A5"),
+            ("/dev/serial/by-id/usb-FTDI-A5", "/dev/serial/by-id/usb-FTDI-A5"),
+            ("/dev/ttyUSB0", "/dev/ttyUSB0"),
+            ("/dev/none", "/dev/none"),
+        ] {
+            assert_eq!(lasting(root.path(), port), name);
+        }
     }
 }

@@ -18,6 +18,7 @@ mod buses;
 mod uploads;
 mod watchdog;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tjern_readings::clock::Clock;
@@ -40,6 +41,7 @@ use crate::status::{self, StatusSource};
 use crate::system::SystemReadings;
 use crate::upload::{Unsent, UploadSettings, UploadState};
 pub(crate) use appender::Appender;
+use appender::DISK_PATIENCE;
 use buses::Buses;
 use uploads::Uploads;
 
@@ -162,9 +164,9 @@ impl Running {
         let upload =
             UploadShare { store, clock: clock.clone(), state: UploadState::default(), unsent: Unsent::default() };
         let uploads = Uploads::start(spool.clone(), upload.settings(&config));
-        // How far the clock is off nobody says: once it is synchronised, hardly at all.
-        let system = SystemReadings::new(config.gateway(), clock.clone(), upload.state.clone(), || None);
-        let newest = Newest::from_fn(dater.newest_of());
+        let offset = clock_offset_ms(clock.clone());
+        let system = SystemReadings::new(config.gateway(), clock.clone(), upload.state.clone(), offset);
+        let (newest, maintenance) = (Newest::from_fn(dater.newest_of()), dater.maintenance_trouble());
         let (appender, readings, left) = Appender::start(dater.with_system(system.ok()));
         let bus_stop = stop.child_token();
         let states = BusStates::new();
@@ -181,7 +183,8 @@ impl Running {
         };
         let mut buses = Buses::new(context);
         buses.begin_missing(&config);
-        let status = StatusSource::new(clock, (spool.probe(), states, upload.state.clone()), &config, buses.places());
+        let status = StatusSource::new(clock, (spool.probe(), states, upload.state.clone()), &config, buses.places())
+            .with_maintenance(maintenance);
         let listener = listen(&config, &status);
         let watchdog = AbortOnDropHandle::new(tokio::spawn(watchdog::run(status.clone(), notifier.clone())));
         notifier.ready(&polls(&config));
@@ -195,11 +198,16 @@ impl Running {
         info!(file = %path.display(), "reading the configuration again");
         // The file may lie on a disk that is slow, or does not answer.
         let reading = tokio::task::spawn_blocking(move || Config::load(&path));
-        let read = timeout(READ_PATIENCE, reading).await;
+        let read = tokio::select! {
+            biased;
+            // It ends: what the file says does not matter any more.
+            () = self.bus_stop.cancelled() => return self,
+            read = timeout(READ_PATIENCE, reading) => read,
+        };
         let refusal = match read.map(|read| read.map_err(|failure| failure.to_string())) {
             Ok(Ok(Ok(config))) if config.text() == self.config.text() => {
                 info!("the configuration is the same; nothing changes");
-                self.status.taken_over(&config, self.buses.places());
+                self.status.unchanged();
                 self.notifier.ready(&polls(&config));
                 return self;
             }
@@ -230,7 +238,12 @@ impl Running {
         // A sensor that moves to another bus is not stored twice for a slot: what its old bus read is in the
         // spool before its new one begins.
         self.appender.flush(Sensors::of(&config), &self.bus_stop).await;
-        self.spool.set_configuration(config.sha256()).await;
+        let configured = unless(&self.bus_stop, self.spool.set_configuration(config.sha256())).await;
+        if configured.is_none() && !self.bus_stop.is_cancelled() {
+            error!(
+                "the spool does not answer within {DISK_PATIENCE:?}; the reload goes on; hint: is the disk failing?"
+            );
+        }
         self.buses.begin_missing(&config);
         self.uploads = self.uploads.replace(self.upload.settings(&config));
         if config.status_listen() != self.config.status_listen() {
@@ -261,14 +274,34 @@ impl Running {
         if !self.appender.finish().await {
             error!("the task that fills the spool failed, or did not end in time");
         }
-        if !self.spool.sync().await {
+        if !timeout(DISK_PATIENCE, self.spool.sync()).await.unwrap_or(false) {
             let lost = self.spool.status().unsynced_readings;
             error!(readings = lost, "the disk did not take the last readings: they are lost");
         }
         self.uploads.finish().await;
         drop(self.listener);
-        self.spool.close().await;
-        info!("stopped");
+        match timeout(DISK_PATIENCE, self.spool.close()).await {
+            Ok(()) => info!("stopped"),
+            Err(_) => error!("the disk does not let go of the spool within {DISK_PATIENCE:?}: stopped all the same"),
+        }
+    }
+}
+
+/// How far the clock was ahead of the true time: told once, when it came, since after that it is hardly off at all.
+/// What the kernel knows besides (`adjtimex`) the unit's `ProtectClock` keeps from us.
+fn clock_offset_ms(clock: Clock) -> impl Fn() -> Option<i64> + Send + 'static {
+    let told = AtomicBool::new(false);
+    move || {
+        let offset_us = clock.offset_us()?;
+        (!told.swap(true, Ordering::Relaxed)).then(|| -offset_us / 1_000)
+    }
+}
+
+/// What comes of work on the disk, unless the gateway ends first, or the disk does not answer.
+async fn unless<T>(stop: &CancellationToken, work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        () = stop.cancelled() => None,
+        done = timeout(DISK_PATIENCE, work) => done.ok(),
     }
 }
 
@@ -372,7 +405,11 @@ fn announce(config: &Config, spool: &Spool) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::notify::tests::Manager;
+    use crate::spool::tests::hanging::{Gate, Hanging};
+    use std::sync::Arc;
     use tjern_readings::configuration::ConfigText;
+    use tjern_readings::reading::Reading;
 
     const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -403,6 +440,55 @@ mod tests {
         let running = tokio::spawn(run(config(folder.path()), options));
         stop.cancel();
         timeout(PATIENCE, running).await.expect("it ends").expect("it does not panic").expect("it does not fail");
+    }
+
+    /// Lets what does not hang come to its end: the time stands still meanwhile.
+    async fn others_work() {
+        for _ in 0..50 {
+            tokio::task::spawn_blocking(std::thread::yield_now).await.expect("no panic");
+        }
+    }
+
+    /// The unit killed it after a minute, in the middle of what it could still have brought to safety; and it was not
+    /// looked at whether the disk of the configuration or that of the spool was the one that hung.
+    #[tokio::test(start_paused = true)]
+    async fn a_disk_that_hangs_does_not_keep_a_gateway_from_ending() {
+        let (folder, gate) = (tempfile::tempdir().expect("a folder"), Gate::default());
+        let config = config(folder.path());
+        let disk = Arc::new(Hanging::at(folder.path(), gate.clone()));
+        let spool = Spool::over(disk, spool_settings(&config), Clock::manual(0));
+        let stop = CancellationToken::new();
+        let options = RunOptions { clock: Clock::system(), stop: stop.clone(), store: None };
+        let (manager, notifier) = Manager::new(None);
+        let running = tokio::spawn(run_over(spool.clone(), config, options, Service { reloads: None, notifier }));
+        while !manager.heard().iter().any(|heard| heard.starts_with("READY=1")) {
+            others_work().await;
+        }
+        assert!(spool.sync().await, "it runs");
+        gate.set_closed(true);
+        spool.append(vec![Reading::of("tarn/level".parse().expect("a sensor"), 1, 4.0)]).await;
+        stop.cancel();
+        let mut seconds = 0;
+        while !running.is_finished() && seconds < 60 {
+            tokio::time::advance(Duration::from_secs(1)).await;
+            others_work().await;
+            seconds += 1;
+        }
+        gate.set_closed(false);
+        assert!(seconds < 60, "the unit would have killed it");
+        running.await.expect("it does not panic").expect("it does not fail");
+    }
+
+    /// `_system/<gateway>/clock_offset_ms` was never written.
+    #[test]
+    fn how_far_the_clock_was_off_is_told_once_when_it_came() {
+        let wall = Clock::manual(1_000_000_000);
+        let clock = wall.estimating_from(900_000_000);
+        let offset_ms = clock_offset_ms(clock.clone());
+        assert_eq!(offset_ms(), None, "nobody knows");
+        clock.settle();
+        assert_eq!((offset_ms(), offset_ms()), (Some(-100_000), None));
+        assert_eq!(clock_offset_ms(wall)(), None, "it was believed from the start");
     }
 
     #[tokio::test]

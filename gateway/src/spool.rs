@@ -15,7 +15,7 @@
 //! ledger beside the data: what is sealed, and the newest time of each sensor, are records of the log.
 //!
 //! Invariants: a number of an epoch is used once; batches and gaps of an epoch cover its numbers without
-//! a hole or an overlap; opening fails only where the folder cannot be had, or another process has it;
+//! a hole or an overlap; opening fails only where the folder is not ours to have, or another process has it;
 //! an error of the disk ends nothing; one module (`disk`) touches files, one task (`actor`) owns them.
 //! Limits: `actor::QUEUE_MAX` commands wait, `core::PENDING_MAX` readings are held in memory while the
 //! disk refuses, `core::SEAL_ROWS` rows make a batch.
@@ -118,6 +118,8 @@ pub struct SpoolStatus {
     pub bad_records: u64,
     /// Whether the disk refuses readings at present.
     pub in_trouble: bool,
+    /// Whether the folder could not be read so far: what waits in it is not known, nor its epoch.
+    pub is_unread: bool,
     /// What was written to the disk since the start.
     pub written: Written,
 }
@@ -166,28 +168,30 @@ impl Spool {
     ///
     /// # Errors
     /// [`SpoolError::Locked`] where another process has it, [`SpoolError::Folder`] where the folder cannot
-    /// be had. Never because of what is in its files.
+    /// be had: it is another's, or no folder. Never because of what is in its files, nor for a disk that is full,
+    /// read only or failing: readings wait in memory then, and the folder is tried again.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn open(settings: SpoolSettings, clock: Clock) -> Result<Self, SpoolError> {
         let path = settings.dir.clone();
-        let folder = Folder::take(&path).map_err(|error| match error {
+        let folder = Folder::take_or_wait(&path).map_err(|error| match error {
             TakeError::Locked => SpoolError::Locked { path: path.clone() },
             TakeError::Io(source) => SpoolError::Folder { path: path.clone(), source },
         })?;
-        Self::over(Arc::new(folder), settings, clock).map_err(|source| SpoolError::Folder { path, source })
+        Ok(Self::over(Arc::new(folder), settings, clock))
     }
 
-    fn over(disk: Arc<dyn Disk>, mut settings: SpoolSettings, clock: Clock) -> std::io::Result<Self> {
+    /// The spool on a disk, with what is on it.
+    pub(crate) fn over(disk: Arc<dyn Disk>, mut settings: SpoolSettings, clock: Clock) -> Self {
         settings.max_bytes = settings.max_bytes.max(recovery::MAX_BYTES_LEAST);
-        let core = recovery::recover(Arc::clone(&disk), settings, clock)?;
+        let core = recovery::recover(Arc::clone(&disk), settings, clock);
         let known = Arc::clone(&core.known);
         let fresh = core.fresh.clone();
         let status = Arc::new(Mutex::new(core.status()));
         let (commands, queue) = mpsc::channel(actor::QUEUE_MAX);
         tokio::spawn(actor::run(core, queue, Arc::clone(&status)));
-        Ok(Self { commands, disk, known, fresh, status })
+        Self { commands, disk, known, fresh, status }
     }
 
     /// Takes readings, which are numbered in the order of the calls. Waits while `actor::QUEUE_MAX`
@@ -355,4 +359,4 @@ pub fn fuzz_segment(bytes: &[u8]) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

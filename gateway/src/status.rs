@@ -21,14 +21,15 @@ use tjern_readings::clock::Clock;
 use tokio::time::Instant;
 
 use crate::bus::cost::Wire;
-use crate::bus::state::BusStates;
+use crate::bus::state::{BusStates, LineState};
 use crate::config::{Bus, BusKind, Config};
+use crate::maintenance::MaintenanceTrouble;
 use crate::modbus::transport::{REGISTERS_MAX, ReadRequest, Table};
 use crate::spool::SpoolProbe;
 use crate::upload::UploadState;
 use report::{
-    BusReport, ConfigurationReport, DeviceReport, GatewayStatus, Health, PointReport, Refusal, SpoolReport,
-    UploadReport, WireReport,
+    BusReport, ConfigurationReport, DeviceReport, GatewayStatus, Health, LinesReport, PointReport, Refusal,
+    SpoolReport, UploadReport, WireReport,
 };
 
 /// A bus comes round at least once a second, or when a transaction ends. So much is granted to a machine that
@@ -74,6 +75,7 @@ struct Inner {
     spool: SpoolProbe,
     buses: BusStates,
     upload: UploadState,
+    maintenance: MaintenanceTrouble,
     now: Mutex<Now>,
 }
 
@@ -120,11 +122,20 @@ impl StatusSource {
             sha256: config.sha256(),
             reloads: 0,
             refusals: 0,
+            unchanged: 0,
             refused: None,
         };
         let now = Now { configuration, places, units: units(config), stuck: Vec::new() };
         let gateway = config.gateway().as_str().to_owned();
-        Self(Arc::new(Inner { clock, started: Instant::now(), gateway, spool, buses, upload, now: Mutex::new(now) }))
+        let (started, maintenance, now) = (Instant::now(), MaintenanceTrouble::default(), Mutex::new(now));
+        Self(Arc::new(Inner { clock, started, gateway, spool, buses, upload, maintenance, now }))
+    }
+
+    /// The same, which tells as well why what is under maintenance is not known.
+    pub(crate) fn with_maintenance(self, maintenance: MaintenanceTrouble) -> Self {
+        // Whoever has the only handle gets it back as it was.
+        let inner = Arc::into_inner(self.0).expect("nobody has another handle while it is made");
+        Self(Arc::new(Inner { maintenance, ..inner }))
     }
 
     /// A reload took a configuration over.
@@ -134,6 +145,13 @@ impl StatusSource {
         now.configuration.reloads += 1;
         now.configuration.refused = None;
         (now.places, now.units) = (places, units(config));
+    }
+
+    /// A reload found the configuration as it is.
+    pub(crate) fn unchanged(&self) {
+        let mut now = self.now();
+        now.configuration.unchanged += 1;
+        now.configuration.refused = None;
     }
 
     /// A reload changed nothing.
@@ -183,7 +201,7 @@ impl StatusSource {
             upload: UploadReport::from(inner.upload.snapshot()),
             buses,
         };
-        status.health = report::health(&status, &now.stuck);
+        status.health = report::health(&status, &now.stuck, inner.maintenance.get());
         status
     }
 
@@ -201,7 +219,13 @@ impl StatusSource {
                 kind: bus.kind.clone(),
                 incarnation: place.incarnation,
                 turns: bus.turns,
+                line_up: bus.line.as_ref().map(|line| *line == LineState::Up),
+                line_error: bus.line.as_ref().and_then(|line| match line {
+                    LineState::Up => None,
+                    LineState::Missing(why) => Some(why.clone()),
+                }),
                 wire: bus.wire.as_ref().map(WireReport::from),
+                lines: bus.lines.as_ref().map(LinesReport::from),
                 devices: devices.collect(),
             })
         };

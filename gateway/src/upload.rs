@@ -30,6 +30,7 @@ mod settings;
 mod state;
 mod unsent;
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,6 +55,9 @@ pub use unsent::Unsent;
 /// How long a gateway that stops goes on uploading.
 pub const FINAL_PATIENCE: Duration = Duration::from_secs(10);
 
+/// A few requests without bytes show what a store does; a link that is slow takes a while for them.
+const PROOF_PATIENCE: Duration = Duration::from_secs(90);
+
 /// How often it tries at the end, where the lake was there until then.
 const FINAL_ATTEMPTS: u32 = 3;
 
@@ -74,6 +78,8 @@ enum UploadError {
     List { key: object_store::path::Path, source: object_store::Error },
     #[error(transparent)]
     Spool(#[from] SpoolError),
+    #[error("the lake does not answer within {} s", PROOF_PATIENCE.as_secs())]
+    Silent,
     #[error("the spool could not begin a new epoch")]
     Renewal,
     #[error("opening the lake was cut off: {0}")]
@@ -110,6 +116,25 @@ pub async fn run(spool: Spool, settings: UploadSettings, stop: CancellationToken
     tokio::select! {
         () = uploader.until(&stop) => {}
         () = patience => {}
+    }
+}
+
+/// Waits for a round, and seals at its times: a connection that hangs holds up what is sent, and not that readings
+/// are sealed by their age.
+async fn sealing_meanwhile<T>(
+    spool: &Spool,
+    (seal_at, every): (&mut Instant, Duration),
+    mut round: impl Future<Output = T> + Unpin,
+) -> T {
+    loop {
+        tokio::select! {
+            biased;
+            result = &mut round => return result,
+            () = tokio::time::sleep_until(*seal_at) => {
+                *seal_at = Instant::now() + every;
+                spool.seal().await;
+            }
+        }
     }
 }
 
@@ -164,10 +189,15 @@ impl Uploader {
             }
             let taken = self.settings.state.snapshot().uploaded_batches;
             // What is left at the end has all the time there is.
-            let result = Box::pin(self.round((!is_last).then_some(seal_at))).await;
+            let (spool, every) = (self.spool.clone(), self.settings.every);
+            let round = Box::pin(self.round((!is_last).then_some(seal_at)));
+            let result = sealing_meanwhile(&spool, (&mut seal_at, every), round).await;
             self.observe().await;
             let answered = self.reachable == Some(true) || attempts_left < FINAL_ATTEMPTS;
             self.note(&result, taken);
+            if let Err(error) = &result {
+                self.consider_credentials(error).await;
+            }
             if is_last {
                 attempts_left -= 1;
                 if result.is_ok() || attempts_left == 0 || !answered {
@@ -211,9 +241,6 @@ impl Uploader {
         }
         self.reachable = Some(result.is_ok());
         self.settings.state.round(self.settings.clock.now_us(), text);
-        if let Err(error) = result {
-            self.consider_credentials(error);
-        }
     }
 
     /// An error as a person may read it: with what to do, and without secrets.
@@ -227,9 +254,10 @@ impl Uploader {
     }
 
     /// After a refusal, or where the file has another text, the lake is opened with what it says now.
-    fn consider_credentials(&mut self, error: &UploadError) {
+    async fn consider_credentials(&mut self, error: &UploadError) {
         let refused = error.of_store().is_some_and(store::is_refusal);
-        let changed = self.credentials.have_changed();
+        let credentials = self.credentials.clone();
+        let changed = tokio::task::spawn_blocking(move || credentials.have_changed()).await.unwrap_or(false);
         if self.settings.store.is_none() && (refused || changed) {
             self.store = None;
             if changed {
@@ -249,6 +277,10 @@ impl Uploader {
 
     async fn round_over(&mut self, line: &Line<'_>, until: Option<Instant>) -> Result<Round, UploadError> {
         self.send_configurations(line).await;
+        if self.spool.status().is_unread {
+            // Its epoch is not known yet, nor what waits.
+            return Ok(Round::Drained);
+        }
         let live_is_due = self.live_is_due().await;
         if !self.contacted || live_is_due {
             if contact::is_contested(&self.spool, &self.settings.source, line).await? {
@@ -300,7 +332,15 @@ impl Uploader {
             return Ok(store.clone());
         }
         let lake = self.settings.lake.clone();
-        let access = self.credentials.read(&lake)?.with_timeout(self.settings.limits.request_timeout());
+        let (mut credentials, for_lake) = (self.credentials.clone(), lake.clone());
+        // A file may lie on a disk that does not answer.
+        let reading = tokio::task::spawn_blocking(move || {
+            let access = credentials.read(&for_lake);
+            (credentials, access)
+        });
+        let (credentials, access) = reading.await?;
+        self.credentials = credentials;
+        let access = access?.with_timeout(self.settings.limits.request_timeout());
         // A folder is created and synced: work that blocks.
         let opening = tokio::task::spawn_blocking(move || Store::open_with(&lake, &access).map_err(Box::new));
         let store = opening.await??;
@@ -314,7 +354,8 @@ impl Uploader {
     async fn prove(&mut self, store: &Store) -> Result<(), UploadError> {
         if !self.proven {
             let key = keys::source_proof(&self.settings.source);
-            let puts = store.prove_create_only(&key).await.map_err(|error| match error {
+            let proof = tokio::time::timeout(PROOF_PATIENCE, store.prove_create_only(&key));
+            let puts = proof.await.map_err(|_| UploadError::Silent)?.map_err(|error| match error {
                 ProofError::Open { key, source, .. } => UploadError::Put { key, source: *source },
                 careless => Box::new(careless).into(),
             })?;

@@ -68,6 +68,11 @@ fn head(status: &GatewayStatus, zone: &TimeZone) -> Vec<String> {
             upload.last_success_us.map_or_else(|| "never".to_owned(), |time_us| local(time_us, zone)),
         ),
     ];
+    for (bus, counts) in status.buses.iter().filter_map(|bus| Some((bus, bus.lines?))) {
+        let wrong = counts.kinds().into_iter().filter(|(_, count)| *count > 0);
+        let wrong: String = wrong.map(|(kind, count)| format!("  {count} {}", kind.replace('_', " "))).collect();
+        lines.push(format!("lines on {}: {}{wrong}", plain(&bus.name), counts.lines));
+    }
     if status.health.state != HealthState::Ok {
         lines.extend(status.health.details.iter().map(|detail| format!("! {}", plain(detail))));
     }

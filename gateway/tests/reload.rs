@@ -68,7 +68,10 @@ impl Site {
 
     /// Changes the file, and has it read.
     async fn reload(&self, lake: &str, buses: &str) -> GatewayStatus {
-        let count = |status: &GatewayStatus| status.configuration.reloads + status.configuration.refusals;
+        let count = |status: &GatewayStatus| {
+            let configuration = &status.configuration;
+            configuration.reloads + configuration.refusals + configuration.unchanged
+        };
         let before = count(&self.until("a status", |_| true).await);
         write(self.folder.path(), lake, buses);
         self.reloads.send(()).await.expect("it runs");

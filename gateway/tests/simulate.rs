@@ -39,14 +39,19 @@ fn start(folder: &std::path::Path, faults: &str) -> (Simulate, Vec<String>) {
     let head = "version = 1\ngateway = \"test\"\nlake = \"memory:///\"\n[spool]\ndir = \"unused\"\n";
     let text = format!("{head}{}", buses(&["192.0.2.1:502".to_owned(), link]));
     std::fs::write(&file, text).expect("written");
+    started(&file, &["--faults", faults, "--seed", "7"], 2)
+}
+
+/// The same with this file, which has so many buses.
+fn started(file: &std::path::Path, more: &[&str], buses: usize) -> (Simulate, Vec<String>) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_tjern-gateway"))
         .args(["simulate", "--config"])
-        .arg(&file)
-        .args(["--faults", faults, "--seed", "7"])
+        .arg(file)
+        .args(more)
         .stdout(Stdio::piped())
         .spawn()
         .expect("it starts");
-    let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines().take(2);
+    let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines().take(buses);
     let places = lines.map(|line| line.expect("text").split('\t').nth(2).expect("a place").to_owned()).collect();
     (Simulate(child), places)
 }
@@ -67,6 +72,43 @@ async fn simulated_devices_answer_and_their_faults_make_no_wrong_value() {
             // Over TCP a corrupted header is refused; what is in a frame is not touched.
             assert!(PLAUSIBLE.contains(&value), "{reading:?}");
         }
+    }
+    buses.end().await;
+}
+
+/// The lines of a logger with a time of its own, asked by a poll, ended by a word or by their length: what `simulate`
+/// printed instead nobody's configuration could read.
+#[tokio::test]
+async fn a_logger_is_played_as_the_configuration_has_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let bus = |name: &str, address: &str, framing: &str, device: &str, separator: &str| {
+        format!(
+            "[[bus]]\nname = \"{name}\"\nkind = \"text-lines\"\naddress = \"{address}\"\n{framing}\n[[bus.device]]\nname = \"l\"\n{device}\n{}",
+            point(&format!("{name}/level"), &format!("column = 2\nseparator = \"{separator}\"\nevery = \"1s\""))
+        )
+    };
+    let dated = "time_column = 1\ntime_format = \"%d.%m.%Y %H:%M:%S\"\ntime_zone = \"+01:00\"";
+    let buses = |places: [&str; 3]| {
+        [
+            bus("polled", places[0], "poll = \"DUMP\\r\\n\"\nterminator = \"#\"", dated, ";"),
+            bus("fixed", places[1], "length = 40", "time_column = 1\ntime_format = \"unix\"", ","),
+            bus("plain", places[2], "", "time_column = 1\ntime_format = \"rfc3339\"", ";"),
+        ]
+        .concat()
+    };
+    let head = "version = 1\ngateway = \"test\"\nlake = \"memory:///\"\n[spool]\ndir = \"unused\"\n";
+    let file = folder.path().join("site.toml");
+    std::fs::write(&file, format!("{head}{}", buses(["192.0.2.1:1"; 3]))).expect("written");
+    let (_simulate, places) = started(&file, &[], 3);
+    let mut buses = Buses::start(&config(&buses([&places[0], &places[1], &places[2]])));
+    for name in ["polled", "fixed", "plain"] {
+        let sensor = format!("{name}/level");
+        let reading = buses.first(name, |got| got.sensor.as_str() == sensor && got.value.is_some()).await;
+        assert_eq!(reading.cause, None, "its time is believed: {reading:?}");
+        assert!(
+            PLAUSIBLE.contains(&reading.value.expect("a value")) && reading.time_us % 1_000_000 == 0,
+            "{reading:?}"
+        );
     }
     buses.end().await;
 }

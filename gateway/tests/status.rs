@@ -12,10 +12,12 @@ use tjern_gateway::run::{RunOptions, run};
 use tjern_gateway::simulate::Simulation;
 use tjern_gateway::status::client::{ClientError, StatusAddress, get, status};
 use tjern_gateway::status::http::{CONNECTIONS_MAX, HEAD_MAX};
+use tjern_gateway::status::report::HealthState;
+use tjern_gateway::watch::Size;
 use tjern_readings::clock::Clock;
 use tjern_readings::configuration::ConfigText;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 
@@ -25,19 +27,14 @@ async fn listening() -> (SocketAddr, CancellationToken, tempfile::TempDir) {
     let (unit, _) = unit(1, vec![word(0, 11)]);
     let device_address =
         Box::leak(Box::new(simulator(Simulation::ModbusTcp(vec![unit])).await)).address().expect("TCP");
-    // The port is free when this listener has gone.
-    let free = TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("an address");
+    let free = free_address().await;
     let body = "register = \"input:0\"\ntype = \"u16\"\nevery = \"100ms\"";
-    let text = format!(
-        "version = 1\ngateway = \"site-01\"\nlake = \"memory:///\"\n[spool]\ndir = \"{}/spool\"\n[upload]\nevery = \"200ms\"\n\
-        [status]\nlisten = \"{free}\"\n[[bus]]\nname = 'a \"bus\"'\nkind = \"modbus-tcp\"\naddress = \"{device_address}\"\n{}{}",
-        folder.path().display(),
+    let bus = format!(
+        "[[bus]]\nname = 'a \"bus\"'\nkind = \"modbus-tcp\"\naddress = \"{device_address}\"\n{}{}",
         device(1),
         point("tarn/level", body)
     );
-    let config = Config::parse(&ConfigText::new("test.toml", text)).unwrap_or_else(|error| panic!("{error}"));
-    let stop = CancellationToken::new();
-    tokio::spawn(run(config, RunOptions { clock: Clock::system(), stop: stop.clone(), store: None }));
+    let stop = gateway(&folder, free, &bus);
     let address = StatusAddress::Http(free.to_string());
     soon("a value", async {
         let mut looks = interval(Duration::from_millis(20));
@@ -138,6 +135,122 @@ async fn where_no_gateway_runs_that_is_said_with_what_to_do() {
         matches!(error, ClientError::Silent { .. }) && error.to_string().contains("hint: is it running?"),
         "{error}"
     );
+}
+
+/// A meter that is switched off, a box that swallows packets, an adapter that is unplugged: each was `unknown` for
+/// ever, with `/health` ok and no counter that grew.
+#[tokio::test]
+async fn what_cannot_be_reached_is_told() {
+    let refused = TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("an address");
+    // A server that accepts nobody, with its queue full: a connection to it waits for ever.
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
+    let deaf = socket.listen(1).expect("it listens");
+    let silent = deaf.local_addr().expect("an address");
+    let _full: Vec<_> = (0..8).map(|_| tokio::spawn(TcpStream::connect(silent))).collect();
+    let register = "register = \"input:0\"\ntype = \"u16\"\nevery = \"100ms\"";
+    let modbus = |name: &str, kind: &str| {
+        let sensor = format!("{name}/level");
+        format!("[[bus]]\nname = \"{name}\"\n{kind}\n{}{}", device(1), point(&sensor, register))
+    };
+    let lines = format!(
+        "[[bus]]\nname = \"lines\"\nkind = \"text-lines\"\naddress = \"{refused}\"\n[[bus.device]]\nname = \"device-1\"\n{}",
+        point("lines/level", "column = 1\nevery = \"100ms\"")
+    );
+    let buses = [
+        modbus("off", &format!("kind = \"modbus-tcp\"\naddress = \"{refused}\"")),
+        modbus("silent", &format!("kind = \"modbus-tcp\"\naddress = \"{silent}\"\ntimeout = \"100ms\"")),
+        modbus("unplugged", "kind = \"modbus-rtu\"\nport = \"/dev/serial/by-id/not-there\"\nbaud = 9600"),
+        modbus("converter", &format!("kind = \"modbus-rtu-tcp\"\naddress = \"{refused}\"\nbaud = 9600")),
+        lines,
+    ];
+    let (folder, free) = (tempfile::tempdir().expect("a folder"), free_address().await);
+    let stop = gateway(&folder, free, &buses.concat());
+    let address = StatusAddress::Http(free.to_string());
+    let names = ["off", "silent", "unplugged", "converter", "lines"];
+    let told = soon("every bus is told", async {
+        let mut looks = interval(Duration::from_millis(20));
+        loop {
+            looks.tick().await;
+            let Ok(status) = status(&address).await else { continue };
+            if status.buses.iter().all(|bus| bus.devices[0].state == "down") {
+                return status;
+            }
+        }
+    })
+    .await;
+    for (name, bus) in names.iter().zip(&told.buses) {
+        assert_eq!((bus.name.as_str(), bus.line_up), (*name, Some(false)));
+        assert!(bus.devices[0].unreachable > 0, "{bus:?}");
+        let warning = format!("bus `{name}` is not reachable: ");
+        assert!(told.health.details.iter().any(|detail| detail.starts_with(&warning)), "{:?}", told.health);
+    }
+    assert_eq!((told.health.state, told.health.details.len()), (HealthState::Warning, names.len()));
+    let body = get(&address, "/metrics").await.expect("it answers");
+    let samples = read_metrics(&String::from_utf8(body).expect("text"));
+    for name in names {
+        assert_eq!(samples[&format!("tjern_gateway_line_up{{bus=\"{name}\"}}")], 0.0);
+        let labels = format!("{{bus=\"{name}\",device=\"device-1\"}}");
+        assert!(samples[&format!("tjern_gateway_device_unreachable_total{labels}")] > 0.0, "{name}");
+    }
+    stop.cancel();
+}
+
+/// A wire that damages lines, or a device that writes others than it did: it was counted and shown nowhere.
+#[tokio::test]
+async fn what_is_wrong_with_text_lines_is_told() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let place = listener.local_addr().expect("an address");
+    let text = format!(
+        "[[bus]]\nname = \"mast\"\nkind = \"text-lines\"\naddress = \"{place}\"\n[[bus.device]]\nname = \"mast\"\n{}",
+        point("mast/wind", "sentence = \"MWV\"\nfield = 3\nevery = \"100ms\"")
+    );
+    let (folder, free) = (tempfile::tempdir().expect("a folder"), free_address().await);
+    let stop = gateway(&folder, free, &text);
+    let (mut logger, _) = soon("the gateway connects", listener.accept()).await.expect("a connection");
+    let lines = b"$WIMWV,214.8,R,4.5,M,A*00\r\n$WIXDR,C,1,C,x*5A\r\nnonsense\r\n";
+    logger.write_all(lines).await.expect("it listens");
+    let address = StatusAddress::Http(free.to_string());
+    let counts = soon("three lines", async {
+        let mut looks = interval(Duration::from_millis(20));
+        loop {
+            looks.tick().await;
+            let Ok(status) = status(&address).await else { continue };
+            if let Some(lines) = status.buses[0].lines.filter(|lines| lines.lines == 3) {
+                assert!(
+                    tjern_gateway::watch::table(&status, Size::UNBOUNDED).contains("lines on mast: 3  1 bad checksum")
+                );
+                return lines;
+            }
+        }
+    })
+    .await;
+    assert_eq!((counts.bad_checksums, counts.unwanted), (1, 2), "{counts:?}");
+    let body = get(&address, "/metrics").await.expect("it answers");
+    let samples = read_metrics(&String::from_utf8(body).expect("text"));
+    for (kind, count) in [("whole", 3.0), ("bad_checksum", 1.0), ("unwanted", 2.0), ("dropped", 0.0)] {
+        assert_eq!(samples[&format!("tjern_gateway_lines_total{{bus=\"mast\",kind=\"{kind}\"}}")], count, "{kind}");
+    }
+    assert_eq!(samples["tjern_gateway_line_up{bus=\"mast\"}"], 1.0);
+    stop.cancel();
+}
+
+async fn free_address() -> SocketAddr {
+    // The port is free when this listener has gone.
+    TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("an address")
+}
+
+/// A gateway with these buses that tells how it is at an address; what ends it.
+fn gateway(folder: &tempfile::TempDir, listen: SocketAddr, buses: &str) -> CancellationToken {
+    let text = format!(
+        "version = 1\ngateway = \"site-01\"\nlake = \"memory:///\"\n[spool]\ndir = \"{}/spool\"\n[upload]\nevery = \"200ms\"\n\
+        [status]\nlisten = \"{listen}\"\n{buses}",
+        folder.path().display(),
+    );
+    let config = Config::parse(&ConfigText::new("test.toml", text)).unwrap_or_else(|error| panic!("{error}"));
+    let stop = CancellationToken::new();
+    tokio::spawn(run(config, RunOptions { clock: Clock::system(), stop: stop.clone(), store: None }));
+    stop
 }
 
 /// Reads OpenMetrics text as strictly as its specification has it, as far as gauges and counters go.

@@ -2,6 +2,7 @@
 //! reading arrives once, whatever became of the replies.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::path::Path as FilePath;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -23,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tjern_gateway::config::Config;
 use tjern_gateway::run::{RunError, RunOptions, run};
 use tjern_gateway::spool::{Spool, SpoolSettings};
-use tjern_gateway::upload::{self, UploadSettings};
+use tjern_gateway::upload::{self, UploadLimits, UploadSettings};
 use tjern_readings::batch;
 use tjern_readings::clock::Clock;
 use tjern_readings::configuration::ConfigText;
@@ -45,6 +46,8 @@ enum Fault {
     BeforeAsExisting,
     /// A defect in the code below.
     Panic,
+    /// It is neither applied nor answered: one half of the connection is gone.
+    Silence,
 }
 
 /// A store in memory that fails.
@@ -105,6 +108,7 @@ impl ObjectStore for Faulty {
             Some(Fault::Before) => Err(error()),
             Some(Fault::BeforeAsExisting) => Err(existing()),
             Some(Fault::Panic) => panic!("on purpose"),
+            Some(Fault::Silence) => std::future::pending().await,
             Some(fault) => {
                 self.objects.put_opts(location, payload, options).await?;
                 Err(if fault == Fault::After { error() } else { existing() })
@@ -302,6 +306,39 @@ async fn a_lake_that_comes_back_gets_everything() {
     let key = Landed::Configuration("ab".repeat(32)).key(&source());
     until(async || spool.sealed().await.is_empty() && store.objects.get(&key).await.is_ok()).await;
     assert_eq!(landed(&store).await.0, (0..30).collect());
+    stop.cancel();
+    running.await.expect("ended");
+}
+
+/// A mobile connection of which one half is gone stalled uploads and seals for as long as the largest batch would take
+/// at the link's rate: two and a quarter hours at 2 KiB/s.
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_hangs_is_given_up_and_readings_are_sealed_meanwhile() {
+    let place = tempfile::tempdir().expect("a folder");
+    let (spool, store) = (spool_in(place.path()), Faulty::new([(1, Fault::Silence)]));
+    fill(&spool, 0..1).await;
+    let limits = UploadLimits { bytes_per_s: NonZeroU64::new(2 << 10), ..UploadLimits::default() };
+    let settings = UploadSettings { limits, every: Duration::from_secs(10), ..settings(&store) };
+    let state = settings.state.clone();
+    let (stop, began) = (CancellationToken::new(), tokio::time::Instant::now());
+    let running = tokio::spawn(upload::run(spool.clone(), settings, stop.clone()));
+    let mut sealed_at = None;
+    while state.snapshot().last_error.is_none() {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        if began.elapsed() == Duration::from_secs(2) {
+            spool.append(readings(10..20)).await;
+        }
+        if sealed_at.is_none() && spool.status().sealed_count == 2 {
+            sealed_at = Some(began.elapsed());
+        }
+        assert!(began.elapsed() < Duration::from_secs(120), "nobody is told that nothing is sent");
+    }
+    assert!(sealed_at.is_some_and(|at| at < Duration::from_secs(15)), "sealed at {sealed_at:?}");
+    while !spool.sealed().await.is_empty() {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(began.elapsed() < Duration::from_secs(300));
+    }
+    assert_eq!(landed(&store).await.0, (0..20).collect());
     stop.cancel();
     running.await.expect("ended");
 }

@@ -7,6 +7,7 @@
 //! readings when they come (`point`).
 
 pub(super) mod point;
+mod rejected;
 mod stream;
 
 use std::io;
@@ -20,13 +21,14 @@ use tracing::{debug, info, warn};
 
 use super::BusContext;
 use super::point::Limits;
-use super::state::{BusState, DeviceCell};
+use super::state::{BusState, DeviceCell, LineState};
 use crate::config::{LinePlace, LinePoint};
 use crate::grid::{LOOK_AGAIN, wait};
 use crate::lines::counters::{LineCounters, LineFate};
 use crate::lines::{Framing, LineSplitter};
 use crate::modbus::Retry;
 use point::LinePointState;
+use rejected::RejectedLines;
 use stream::{Place, Stream, open, receive};
 
 /// How far a device's clock may be ahead of ours while ours is not known: the box may have been off so long.
@@ -44,6 +46,7 @@ pub(super) struct Actor {
     points: Vec<LinePointState>,
     limits: Limits,
     counters: Arc<LineCounters>,
+    rejected: RejectedLines,
     context: BusContext,
     state: Arc<BusState>,
 }
@@ -91,6 +94,7 @@ impl Actor {
             points,
             limits,
             counters,
+            rejected: RejectedLines::default(),
             context,
             state,
         }
@@ -140,12 +144,18 @@ impl Actor {
 
     fn note_line(&mut self, error: Option<&io::Error>) {
         let changed = self.line_is_there.replace(error.is_none()) != Some(error.is_none());
+        if !changed {
+            return;
+        }
         match error {
-            Some(error) if changed => {
-                warn!(bus = self.name, place = %Place(&self.place), "not reachable, trying again: {error}")
+            Some(error) => {
+                self.state.set_line(LineState::Missing(format!("{}: {error}", Place(&self.place))));
+                warn!(bus = self.name, place = %Place(&self.place), "not reachable, trying again: {error}");
             }
-            None if changed => info!(bus = self.name, place = %Place(&self.place), "reachable"),
-            _ => {}
+            None => {
+                self.state.set_line(LineState::Up);
+                info!(bus = self.name, place = %Place(&self.place), "reachable");
+            }
         }
     }
 
@@ -210,6 +220,7 @@ impl Actor {
             let name = &self.name;
             readings.extend(self.points.iter_mut().filter_map(|point| point.take(name, &line, now_us, &mut fate)));
             self.counters.note(fate);
+            self.rejected.note(&self.name, &line, fate);
         }
         self.counters.set_dropped(self.splitter.dropped());
         readings

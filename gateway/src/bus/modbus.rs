@@ -13,7 +13,7 @@ use super::BusContext;
 use super::device::{Device, Timing};
 use super::learned::{BusMemory, Keeper};
 use super::poll::{Polling, Setting};
-use super::state::BusState;
+use super::state::{BusState, LineState};
 use crate::config::ModbusDevice;
 use crate::modbus::Master;
 use crate::modbus::transport::Failure;
@@ -168,8 +168,14 @@ impl Actor {
             return;
         }
         match failure {
-            Some(failure) if !is_there => warn!(bus = self.name, "not reachable, trying again: {}", failure.detail),
-            _ => info!(bus = self.name, "reachable"),
+            Some(failure) if !is_there => {
+                self.state.set_line(LineState::Missing(failure.detail.clone()));
+                warn!(bus = self.name, "not reachable, trying again: {}", failure.detail);
+            }
+            _ => {
+                self.state.set_line(LineState::Up);
+                info!(bus = self.name, "reachable");
+            }
         }
         self.line_is_there = Some(is_there);
     }

@@ -64,6 +64,11 @@ impl PointState {
         Arc::clone(&self.cell)
     }
 
+    /// A slot ended without a line, on a bus where no request of its own stands behind a slot.
+    pub(super) fn note_without_line(&self, cause: Cause) {
+        self.cell.note_without_line(cause);
+    }
+
     /// Looks at the clock: slots that passed unpolled since the last look are missed.
     pub(super) fn look(&mut self, now_us: i64) {
         let before = self.schedule.missed();

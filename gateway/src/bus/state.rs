@@ -5,7 +5,7 @@
 //! at zero when an actor begins, `turns` excepted, which goes on for as long as the process lives: the watchdog
 //! asks whether it grows. Nothing here is on disk.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tjern_readings::reading::Cause;
@@ -31,6 +31,8 @@ pub struct BusSnapshot {
     pub kind: String,
     /// Its devices, in the order of the configuration. Those on a bus of text lines are as their points are.
     pub devices: Vec<DeviceSnapshot>,
+    /// Whether its line or its server was there when it was last needed; `None` before that.
+    pub line: Option<LineState>,
     /// What was counted on its wire, on a Modbus RTU bus: errors of the port's hardware among it.
     pub wire: Option<WireCounts>,
     /// What was counted of its lines, on a bus of text lines.
@@ -38,6 +40,15 @@ pub struct BusSnapshot {
     /// How often its actor came round: it grows at least once a second while the actor lives and no
     /// transaction takes longer.
     pub turns: u64,
+}
+
+/// Whether a bus's line, or the server that it is reached through, is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LineState {
+    /// It is.
+    Up,
+    /// It is not: why, in the words of whoever tried.
+    Missing(String),
 }
 
 /// A device.
@@ -51,8 +62,11 @@ pub struct DeviceSnapshot {
     pub state: DeviceState,
     /// How long its last answer took, the wire included.
     pub round_trip_us: Option<u64>,
-    /// Requests without an answer in time.
+    /// Requests without an answer in time; on a bus of text lines, slots without a line in time.
     pub timeouts: u64,
+    /// Requests that nothing could be sent for, since its line or its server is missing; on a bus of text lines,
+    /// slots.
+    pub unreachable: u64,
     /// Answers that were exceptions.
     pub exceptions: u64,
     /// Answers with a wrong checksum, or that made no sense.
@@ -64,13 +78,13 @@ pub struct DeviceSnapshot {
 /// Whether a device answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DeviceState {
-    /// It was not asked yet, or its line is missing.
+    /// It was not asked yet, or its line is missing and it has not missed three slots by that.
     Unknown,
     /// Its last answer was one.
     Healthy,
     /// It missed an answer lately.
     Suspect,
-    /// It does not answer, and is asked after pauses only.
+    /// It does not answer, and is asked after pauses only; or its line is missing.
     Down,
 }
 
@@ -143,6 +157,7 @@ impl BusStates {
             kind,
             devices,
             turns,
+            line: Mutex::new(None),
             wire: OnceLock::new(),
             lines: OnceLock::new(),
         });
@@ -161,6 +176,7 @@ pub(crate) struct BusState {
     kind: &'static str,
     devices: Vec<Arc<DeviceCell>>,
     turns: AtomicU64,
+    line: Mutex<Option<LineState>>,
     wire: OnceLock<WireStats>,
     lines: OnceLock<Arc<LineCounters>>,
 }
@@ -177,6 +193,11 @@ impl BusState {
         self.turns.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Its line or its server was found there, or missing.
+    pub(crate) fn set_line(&self, line: LineState) {
+        *locked(&self.line) = Some(line);
+    }
+
     /// Shows what is counted of its lines.
     pub(crate) fn count_lines(&self, counters: &Arc<LineCounters>) {
         // It is called once, by the actor that began this state.
@@ -188,6 +209,7 @@ impl BusState {
             bus: self.bus.clone(),
             kind: self.kind.to_owned(),
             devices: self.devices.iter().map(|device| device.snapshot()).collect(),
+            line: locked(&self.line).clone(),
             wire: self.wire.get().map(WireStats::counts),
             lines: self.lines.get().map(|lines| lines.counts()),
             turns: self.turns.load(Ordering::Relaxed),
@@ -203,6 +225,7 @@ pub(crate) struct DeviceCell {
     state: AtomicU8,
     round_trip_us: AtomicU64,
     timeouts: AtomicU64,
+    unreachable: AtomicU64,
     exceptions: AtomicU64,
     broken_frames: AtomicU64,
     points: Vec<Arc<PointCell>>,
@@ -217,6 +240,7 @@ impl DeviceCell {
             state: AtomicU8::new(DeviceState::Unknown.code()),
             round_trip_us: AtomicU64::new(NONE),
             timeouts: AtomicU64::new(0),
+            unreachable: AtomicU64::new(0),
             exceptions: AtomicU64::new(0),
             broken_frames: AtomicU64::new(0),
             points,
@@ -233,6 +257,7 @@ impl DeviceCell {
             None => return self.round_trip_us.store(round_trip_us, Ordering::Relaxed),
             Some((_, true)) => &self.exceptions,
             Some((Cause::Timeout, _)) => &self.timeouts,
+            Some((Cause::Unreachable, _)) => &self.unreachable,
             Some((Cause::Crc | Cause::Malformed, _)) => &self.broken_frames,
             Some(_) => return,
         };
@@ -242,15 +267,23 @@ impl DeviceCell {
     fn snapshot(&self) -> DeviceSnapshot {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let states = || self.points.iter().map(|point| point.state());
+        let of_points = |count: fn(&PointCell) -> u64| self.points.iter().map(|point| count(point)).sum::<u64>();
         DeviceSnapshot {
             device: self.device.clone(),
             unit_id: self.unit_id,
             state: match self.unit_id {
-                Some(_) => DeviceState::of_code(self.state.load(Ordering::Relaxed)),
+                Some(_) => match DeviceState::of_code(self.state.load(Ordering::Relaxed)) {
+                    // Not its own fault, as far as one knows; but nobody gets values from it either.
+                    DeviceState::Unknown if self.points.iter().any(|point| point.is_out_of_reach()) => {
+                        DeviceState::Down
+                    }
+                    state => state,
+                },
                 None => states().min_by_key(|state| state.code().wrapping_sub(1)).unwrap_or(DeviceState::Unknown),
             },
             round_trip_us: Some(count(&self.round_trip_us)).filter(|time_us| *time_us != NONE),
-            timeouts: count(&self.timeouts),
+            timeouts: count(&self.timeouts) + of_points(PointCell::timeouts),
+            unreachable: count(&self.unreachable) + of_points(PointCell::unreachable),
             exceptions: count(&self.exceptions),
             broken_frames: count(&self.broken_frames),
             points: self.points.iter().map(|point| point.snapshot()).collect(),
@@ -264,6 +297,9 @@ pub(crate) struct PointCell {
     sensor: SensorId,
     every_us: i64,
     latest: Mutex<Latest>,
+    /// Counted here where no request of its own stands behind a slot: on a bus of text lines.
+    timeouts: AtomicU32,
+    unreachable: AtomicU32,
 }
 
 /// How a point's last slot ended.
@@ -281,12 +317,37 @@ pub(crate) struct Latest {
 
 impl PointCell {
     pub(crate) fn new(sensor: SensorId, every_us: i64) -> Arc<Self> {
-        Arc::new(Self { sensor, every_us, latest: Mutex::default() })
+        let (timeouts, unreachable) = (AtomicU32::new(0), AtomicU32::new(0));
+        Arc::new(Self { sensor, every_us, latest: Mutex::default(), timeouts, unreachable })
     }
 
     /// A slot ended.
     pub(crate) fn set(&self, latest: Latest) {
         *locked(&self.latest) = latest;
+    }
+
+    /// A slot that no request of its own stood behind ended without a line.
+    pub(crate) fn note_without_line(&self, cause: Cause) {
+        let counter = match cause {
+            Cause::Timeout => &self.timeouts,
+            Cause::Unreachable => &self.unreachable,
+            _ => return,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn timeouts(&self) -> u64 {
+        self.timeouts.load(Ordering::Relaxed).into()
+    }
+
+    fn unreachable(&self) -> u64 {
+        self.unreachable.load(Ordering::Relaxed).into()
+    }
+
+    /// Whether its line has been missing for as many slots as make a device down.
+    fn is_out_of_reach(&self) -> bool {
+        let latest = locked(&self.latest);
+        latest.failures >= FAILURES_TO_DOWN && latest.cause == Some(Cause::Unreachable)
     }
 
     /// Slots passed without a poll.

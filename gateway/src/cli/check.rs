@@ -34,6 +34,7 @@ pub(super) fn execute(arguments: &CheckArguments) -> ExitCode {
     };
     let mut problems = config.warnings().to_vec();
     problems.extend(missing_ports(&config, &ports::present(Path::new("/"))));
+    problems.extend(passing_names(&config, Path::new("/")));
     problems.extend(overloads(&config, Clock::system().now_us()));
     problems.sort_by_key(|problem| (problem.line, problem.column));
     problems.iter().for_each(|problem| eprintln!("{}", shown(problem)));
@@ -70,6 +71,18 @@ fn missing_ports(config: &Config, present: &[String]) -> Vec<Problem> {
         config.port_problem(port, Severity::Warning, format!("the port `{port}` does not exist here"), hint)
     };
     missing.map(problem).collect()
+}
+
+/// A port under a name that another adapter may have after the next start.
+fn passing_names(config: &Config, root: &Path) -> Vec<Problem> {
+    let named: BTreeSet<&str> = config.ports().collect();
+    let problem = |port: &str| {
+        let lasting = ports::lasting(root, port);
+        let hint = format!("write `{lasting}`: that name stays when adapters change places");
+        let message = format!("the port `{port}` has a name that may change");
+        (lasting != port).then(|| config.port_problem(port, Severity::Warning, message, hint))
+    };
+    named.into_iter().filter_map(problem).collect()
 }
 
 /// Buses that are asked for more than their wires can carry, or nearly so: as `plan` reckons it, from a
@@ -110,5 +123,24 @@ mod tests {
         assert_eq!((problem.line, problem.severity), (9, Severity::Warning));
         assert_eq!(problem.hint.as_deref(), Some("there are `/dev/serial/by-id/usb-FTDI-0`"));
         assert_eq!(summary(&config, 1), "ok: 1 bus, 1 device, 1 point, 1 warning");
+        assert!(passing_names(&config, Path::new("/")).is_empty(), "of what is not there nothing is known");
+    }
+
+    /// Two adapters changed places at a start, and each bus asked the other's devices.
+    #[test]
+    fn a_name_that_may_change_is_told_with_one_that_stays() {
+        let root = tempfile::tempdir().expect("a folder");
+        std::fs::create_dir_all(root.path().join("dev/serial/by-id")).expect("created");
+        std::fs::write(root.path().join("dev/ttyUSB1"), "").expect("written");
+        let by_id = root.path().join("dev/serial/by-id/usb-FTDI-A5");
+        std::os::unix::fs::symlink(root.path().join("dev/ttyUSB1"), by_id).expect("linked");
+        let text = "version = 1\ngateway = \"g\"\nlake = \"memory:///\"\n[spool]\ndir = \"s\"\n[[bus]]\nname = \"b\"\nkind = \"modbus-rtu\"\nport = \"/dev/ttyUSB1\"\n[[bus.device]]\nname = \"d\"\nunit_id = 1\n[[bus.device.point]]\nsensor = \"a/b\"\nregister = \"input:0\"\ntype = \"u16\"\nevery = \"1h\"\n";
+        let config = Config::parse(&ConfigText::new("g.toml", text)).expect("good");
+        let [problem] = &passing_names(&config, root.path())[..] else { panic!("one problem") };
+        assert_eq!((problem.line, problem.severity), (9, Severity::Warning));
+        assert!(
+            problem.hint.as_deref().is_some_and(|hint| hint.contains("/dev/serial/by-id/usb-FTDI-A5")),
+            "{problem:?}"
+        );
     }
 }

@@ -24,8 +24,10 @@ use crate::upload::{Probe, probe};
 /// What `doctor` is told.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  tjern-gateway doctor --config landfall-01.toml\n  sudo -u tjern tjern-gateway doctor --config landfall-01.toml --format json\n\n\
-    Run it as the gateway's user: permissions are those of whoever asks.\n\
+    after_help = "Examples:\n  tjern-gateway doctor --config landfall-01.toml\n  tjern-gateway doctor --config landfall-01.toml --format json\n\n\
+    Run it as the gateway's user: permissions are those of whoever asks, and root may do everything. As the packaged unit's:\n  \
+    systemd-run --pipe --wait -p DynamicUser=yes -p User=tjern-gateway -p StateDirectory=tjern -p SupplementaryGroups=dialout \\\n    \
+    tjern-gateway doctor --config /etc/tjern/gateway.toml\n\
     Exit status: 0 when nothing fails, 1 when something does, 2 for a wrong configuration."
 )]
 pub struct DoctorArguments {
@@ -105,7 +107,8 @@ pub(super) async fn execute(arguments: DoctorArguments) -> ExitCode {
 async fn examine(config: &Config) -> Vec<Finding> {
     let root = Path::new("/");
     let present = ports::present(root);
-    let mut findings: Vec<Finding> = config.ports().map(|name| port::examine(root, name, &present)).collect();
+    let mut findings: Vec<Finding> = machine::asker(root).into_iter().collect();
+    findings.extend(config.ports().map(|name| port::examine(root, name, &present)));
     findings.push(machine::clock(root, Clock::system().now_us()));
     findings.push(disk::examine(config.spool()));
     findings.push(disk::spool(root, &config.spool().dir));

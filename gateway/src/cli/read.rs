@@ -81,9 +81,16 @@ struct Cell {
     is_number: bool,
 }
 
+/// The orders that only numbers of four registers have.
+fn orders_of_four() -> impl Iterator<Item = &'static (&'static str, Order)> {
+    let is_new = |(_, order): &&(&str, Order)| !Order::ALL.iter().any(|(_, known)| known == order);
+    Order::OF_FOUR_REGISTERS.iter().filter(is_new)
+}
+
 /// The orders that make a difference for a type: one register has two, by its bytes.
-fn orders(width: u16) -> impl Iterator<Item = &'static (&'static str, Order)> {
-    Order::ALL.iter().filter(move |(_, order)| width > 1 || matches!(order, Order::Abcd | Order::Badc))
+fn orders(kind: NumberType) -> impl Iterator<Item = &'static (&'static str, Order)> {
+    let is_other = move |order: Order| kind.width() > 1 || matches!(order, Order::Abcd | Order::Badc);
+    Order::ALL.iter().chain(orders_of_four()).filter(move |(_, order)| order.fits(kind) && is_other(*order))
 }
 
 fn cells(first: u16, registers: &[u16]) -> Vec<Cell> {
@@ -91,7 +98,7 @@ fn cells(first: u16, registers: &[u16]) -> Vec<Cell> {
     for (index, address) in (0..registers.len()).zip(first..=u16::MAX) {
         for (kind_word, kind) in NumberType::ALL.iter().filter(|(_, kind)| *kind != NumberType::Bool) {
             let Some(own) = registers.get(index..index + usize::from(kind.width())) else { continue };
-            for (order_word, order) in orders(kind.width()) {
+            for (order_word, order) in orders(*kind) {
                 let value = value::decode(*kind, *order, own);
                 cells.push(Cell {
                     address,
@@ -122,7 +129,11 @@ fn render(format: Format, unit: u8, request: ReadRequest, answer: &Answer, took:
     match (format, answer) {
         (Format::Table, Answer::Registers(registers)) => {
             let head = head(unit, request, took);
-            format!("{head}\n{}\n{}", plain_table(request, registers), number_table(request, registers))
+            let (plain, numbers) = (plain_table(request, registers), number_table(request, registers, Order::ALL));
+            let four: Vec<_> = orders_of_four().copied().collect();
+            let of_four = number_table(request, registers, &four);
+            let of_four = if of_four.is_empty() { of_four } else { format!("\n{of_four}") };
+            format!("{head}\n{plain}\n{numbers}{of_four}")
         }
         (Format::Table, Answer::Bits(bits)) => {
             let mut text = head(unit, request, took);
@@ -172,22 +183,23 @@ fn plain_table(request: ReadRequest, registers: &[u16]) -> String {
     aligned(&rows)
 }
 
-/// Every type at every address, its orders side by side.
-fn number_table(request: ReadRequest, registers: &[u16]) -> String {
-    let head = ["address", "type"].into_iter().chain(Order::ALL.iter().map(|(word, _)| *word));
+/// Every type at every address that has one of these orders, the orders side by side. Empty where none has.
+fn number_table(request: ReadRequest, registers: &[u16], orders: &[(&str, Order)]) -> String {
+    let head = ["address", "type"].into_iter().chain(orders.iter().map(|(word, _)| *word));
     let mut rows = vec![head.map(String::from).collect::<Vec<_>>()];
-    for cell in cells(request.address(), registers) {
+    let has_place = |cell: &Cell| orders.iter().any(|(word, _)| *word == cell.order);
+    for cell in cells(request.address(), registers).into_iter().filter(has_place) {
         let place = format!("{}:{}", word(request.table()), cell.address);
         let is_same = rows.last().is_some_and(|row| row[0] == place && row[1] == cell.kind);
         if !is_same {
-            rows.push([vec![place, cell.kind.to_owned()], vec![String::new(); Order::ALL.len()]].concat());
+            rows.push([vec![place, cell.kind.to_owned()], vec![String::new(); orders.len()]].concat());
         }
-        let column = Order::ALL.iter().position(|(word, _)| *word == cell.order);
+        let column = orders.iter().position(|(word, _)| *word == cell.order);
         if let (Some(row), Some(column)) = (rows.last_mut(), column) {
             row[column + 2] = cell.shown;
         }
     }
-    aligned(&rows)
+    if rows.len() == 1 { String::new() } else { aligned(&rows) }
 }
 
 /// Columns as wide as their widest text.
@@ -254,6 +266,26 @@ mod tests {
         }
         assert_eq!(types, NumberType::ALL.len() - 1, "{text}");
         assert!(text.lines().all(|line| line.len() < 140 && line.trim_end() == line), "{text}");
+    }
+
+    /// A meter whose energy lies with its halves exchanged was shown in no column, and its order not found.
+    #[test]
+    fn whatever_a_point_may_say_is_in_a_cell() {
+        let registers = [0x4144, 0x1122, 0x5470, 0x7fc0];
+        let cells = cells(0, &registers);
+        for (kind_word, kind) in NumberType::ALL.iter().filter(|(_, kind)| *kind != NumberType::Bool) {
+            for (order_word, order) in Order::OF_FOUR_REGISTERS.iter().filter(|(_, order)| order.fits(*kind)) {
+                let own = &registers[..usize::from(kind.width())];
+                let value = value::decode(*kind, *order, own);
+                let expected = value.map_or_else(|cause| cause.to_string(), |value| number(*kind, value));
+                let has = |cell: &&Cell| cell.address == 0 && cell.kind == *kind_word && cell.shown == expected;
+                assert!(cells.iter().any(|cell| has(&cell)), "no {kind_word} {order_word}");
+            }
+        }
+        let text = shown(Format::Table);
+        for (word, _) in Order::ALL.iter().chain(&Order::OF_FOUR_REGISTERS[4..]) {
+            assert!(text.split_whitespace().any(|shown| shown == *word), "{word}: {text}");
+        }
     }
 
     #[test]

@@ -4,8 +4,11 @@
 //! port's path is free, a pseudo terminal under that name; otherwise any. So the same file mostly serves `simulate` and
 //! `run` at once. Each place is printed on stdout: bus, kind, place, parted by tabs.
 //!
-//! Limits: values swing around 15 whatever a sensor measures; a point that is found by a pattern cannot be
-//! played, and is told.
+//! Lines of text are as the configuration has them: their ends or their length, the device's own time, printed
+//! each second or, where the bus has a `poll`, when they are asked for.
+//!
+//! Limits: values swing around 15 whatever a sensor measures; a point or a time that is found by a pattern cannot be
+//! played, and is told, as is a line that is longer than its bus allows.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,6 +20,7 @@ use std::time::Duration;
 
 use tjern_readings::clock::Clock;
 use tjern_readings::sensor::SensorId;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -24,8 +28,10 @@ use tracing::warn;
 
 use super::{FAILED, WRONG, stop_on_signals, tell};
 use crate::config::{Bus, BusKind, Config, LineField, LinePlace, LinePoint, ModbusDevice};
+use crate::lines;
 use crate::lines::nmea::checksum;
-use crate::simulate::bad_devices::{BadDevices, Lines, print_lines, serve_each};
+use crate::lines::time::TimePlace;
+use crate::simulate::bad_devices::{BadDevices, Lines, answer_lines, print_lines, serve_each};
 use crate::simulate::bad_line::{BadLine, Framing, LineFaults};
 use crate::simulate::{Signal, SimulatedRegister, SimulatedUnit, Terminal};
 
@@ -117,7 +123,11 @@ impl Played {
                     self.tasks.spawn(serve);
                     self.link(&bus.name, &serial.port, port)
                 }
-                BusKind::TextLines { place, points, .. } => self.print((&bus.name, place), points, seed).await?,
+                BusKind::TextLines { place, poll, framing, points } => {
+                    let logger =
+                        Logger { poll: poll.clone(), lines: lines_of(points, framing), clock: Clock::system() };
+                    self.print((&bus.name, place), logger, seed).await?
+                }
             };
             tell(&format!("{}\t{}\t{place}\n", bus.name, bus.kind.word()))?;
         }
@@ -136,16 +146,15 @@ impl Played {
         Ok(place)
     }
 
-    async fn print(&mut self, (bus, place): (&str, &LinePlace), points: &[LinePoint], seed: u64) -> io::Result<String> {
-        let (lines, clock) = (Arc::new(lines_of(points)), Clock::system());
-        let faults = self.faults;
+    async fn print(&mut self, (bus, place): (&str, &LinePlace), logger: Logger, seed: u64) -> io::Result<String> {
+        let (logger, faults) = (Arc::new(logger), self.faults);
         match place {
             LinePlace::Serial(serial) => {
                 let Terminal { mut ours, theirs, port } = Terminal::open()?;
                 let mut line = BadLine::new(faults, Framing::Lines, seed);
                 self.tasks.spawn(async move {
                     // Told to disconnect, it goes on: there is nothing to unplug.
-                    while print_lines(&mut ours, &mut line, (LINES_EVERY, &lines), &clock).await.is_ok() {}
+                    while logger.serve(&mut ours, &mut line).await.is_ok() {}
                     drop(theirs);
                 });
                 Ok(self.link(bus, &serial.port, port))
@@ -155,10 +164,10 @@ impl Played {
                 let place = listener.local_addr()?.to_string();
                 self.tasks.spawn(async move {
                     serve_each(&listener, (faults, Framing::Lines, seed), |mut stream, mut line| {
-                        let (lines, clock) = (Arc::clone(&lines), clock.clone());
+                        let logger = Arc::clone(&logger);
                         async move {
                             // It ended, one way or the other.
-                            let _ = print_lines(&mut stream, &mut line, (LINES_EVERY, &*lines), &clock).await;
+                            let _ = logger.serve(&mut stream, &mut line).await;
                         }
                     })
                     .await;
@@ -218,8 +227,37 @@ fn signal(sensor: &SensorId) -> Signal {
     Signal { mean: 15.0, yearly_amplitude: 8.0, daily_amplitude: 2.0, noise: 0.5, seed }
 }
 
+/// A logger as a bus wants it.
+struct Logger {
+    /// It prints when it is asked this, or by itself.
+    poll: Option<String>,
+    lines: Lines,
+    clock: Clock,
+}
+
+impl Logger {
+    async fn serve<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: &mut S, line: &mut BadLine) -> io::Result<()> {
+        match &self.poll {
+            Some(question) => answer_lines(stream, line, (question, &self.lines), &self.clock).await,
+            None => print_lines(stream, line, (LINES_EVERY, &self.lines), &self.clock).await,
+        }
+    }
+}
+
+/// A line with its end, or as long as it has to be; `None` where it is longer.
+fn framed(line: String, framing: &lines::Framing) -> Option<String> {
+    match framing {
+        lines::Framing::Terminator { max, .. } if line.len() > *max => None,
+        // A carriage return before it is no part of the line.
+        lines::Framing::Terminator { text, .. } if text == "\n" => Some(line + "\r\n"),
+        lines::Framing::Terminator { text, .. } => Some(line + text),
+        lines::Framing::Length(length) => (line.len() <= *length).then(|| format!("{line:<length$}")),
+    }
+}
+
 /// The lines of a logger whose fields these points want: one a sentence, one a separator.
-fn lines_of(points: &[LinePoint]) -> Lines {
+fn lines_of(points: &[LinePoint], framing: &lines::Framing) -> Lines {
+    let framing = framing.clone();
     let (mut sentences, mut rows): (BTreeMap<String, Fields>, BTreeMap<String, Fields>) = Default::default();
     for point in points {
         let (signal, scaling) = (signal(&point.common.sensor), point.common.scaling);
@@ -232,19 +270,37 @@ fn lines_of(points: &[LinePoint]) -> Lines {
             }
         };
         fields.insert(place, Box::new(move |now_us| format!("{:.2}", scaling.undo(signal.at(now_us)))));
+        let Some(time) = point.time.clone() else { continue };
+        match time.place {
+            TimePlace::Field(place) | TimePlace::Column { column: place, .. } => {
+                fields.insert(place, Box::new(move |now_us| time.write(now_us)));
+            }
+            TimePlace::Pattern(_) => {
+                warn!(sensor = point.common.sensor.as_str(), "a time that is found by a pattern cannot be played");
+            }
+        }
     }
     Box::new(move |now_us| {
         let sentence = |(name, fields): (&String, &Fields)| {
             // Three letters are those of any talker: ours is an integrated instrument's.
             let talker = if name.len() == 3 { "II" } else { "" };
             let body = format!("{talker}{name},{}", joined(fields, ",", now_us, ""));
-            format!("${body}*{:02X}\r\n", checksum(&body))
+            format!("${body}*{:02X}", checksum(&body))
         };
         let row = |(separator, fields): (&String, &Fields)| {
             let separator = if separator == "whitespace" { " " } else { separator };
-            format!("{}\r\n", joined(fields, separator, now_us, "0"))
+            joined(fields, separator, now_us, "0")
         };
-        sentences.iter().map(sentence).chain(rows.iter().map(row)).collect()
+        let lines = sentences.iter().map(sentence).chain(rows.iter().map(row));
+        let framed = |line: String| {
+            let told = line.clone();
+            let framed = framed(line, &framing);
+            if framed.is_none() {
+                warn!(line = told, "longer than a line of its bus may be: it is not played");
+            }
+            framed
+        };
+        lines.filter_map(framed).collect()
     })
 }
 

@@ -1,6 +1,6 @@
 //! Which line a command is to read: a bus of a configuration, or one that is named on the command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use super::{FAILED, WRONG};
 use crate::config::{Bus, BusKind, Config};
 use crate::modbus::Master;
 use crate::modbus::transport::{Failure, Table};
+use crate::ports;
 
 /// Which line.
 #[derive(Debug, Clone, clap::Args)]
@@ -206,6 +207,15 @@ fn of_config(path: &std::path::Path, name: &str) -> Result<Target, Ending> {
 }
 
 impl Target {
+    /// The same, its port under the name that stays when adapters change places: for a configuration that is written
+    /// from it.
+    pub(super) fn under_a_lasting_name(mut self) -> Self {
+        if let BusKind::ModbusRtu { serial, .. } = &mut self.kind {
+            serial.port = ports::lasting(Path::new("/"), &serial.port);
+        }
+        self
+    }
+
     fn of(bus: &Bus) -> Self {
         Self { kind: bus.kind.clone(), timeout: bus.timeout }
     }

@@ -49,6 +49,7 @@ pub(super) fn config(text: &ConfigText, shape: Shape<ConfigFile>) -> Result<Conf
     let down_report = checker.period(file.down_report.as_ref(), DOWN_REPORT_DEFAULT);
     checker.names("profile", "", file.profile.iter().map(|profile| &profile.name));
     checker.names("bus", "", file.bus.iter().map(|bus| &bus.name));
+    check_count(&mut checker, &file.bus);
     check_places(&mut checker, &file.bus);
     let status_listen = file.status.listen.as_ref().and_then(|text| checker.parse(text));
     let buses: Vec<_> = file.bus.iter().map(|file| bus(&mut checker, file, down_report)).collect();
@@ -107,6 +108,16 @@ fn spool_size(text: &str) -> Result<u64, String> {
         return Err(format!("`{text}` is no room for a spool; hint: it needs at least {least}MiB"));
     }
     Ok(max_bytes.max(MAX_BYTES_LEAST))
+}
+
+/// Each bus may have a thread of its own, and the unit's `TasksMax` has room for so many.
+pub(super) const BUSES_MAX: usize = 256;
+
+fn check_count(checker: &mut Checker<'_>, buses: &[BusFile]) {
+    if let Some(surplus) = buses.get(BUSES_MAX) {
+        let message = format!("there are {} buses, and a gateway has at most {BUSES_MAX}", buses.len());
+        checker.note(surplus.name.span(), message, "put devices of one wire under one bus, or run a second gateway");
+    }
 }
 
 /// Two buses on one wire would take each other's answers. An address is no wire: a server may well

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use tjern_readings::configuration::Period;
+use tjern_readings::configuration::{Period, nearest};
 use toml::Spanned;
 
 use super::checker::{Checker, refuse_keys};
@@ -177,10 +177,16 @@ fn modbus_point(checker: &mut Checker<'_>, file: &PointFile, base: i64) -> Optio
 fn read_register(text: &str) -> Result<(Table, i64), String> {
     let refused = || format!("`{text}` is no register; hint: {FORM}");
     let (table, address) = text.split_once(':').ok_or_else(refused)?;
-    let table = Table::ALL.iter().find(|(word, _)| *word == table).ok_or_else(refused)?.1;
+    let Some((_, table)) = Table::ALL.iter().find(|(word, _)| *word == table) else {
+        let words = Table::ALL.iter().map(|(word, _)| *word);
+        return Err(match nearest(table, words) {
+            Some(meant) => format!("`{text}` is no register; hint: did you mean `{meant}:{address}`?"),
+            None => refused(),
+        });
+    };
     let digits = !address.is_empty() && address.bytes().all(|byte| byte.is_ascii_digit());
     let address = address.parse().ok().filter(|_| digits).ok_or_else(refused)?;
-    Ok((table, address))
+    Ok((*table, address))
 }
 
 fn wire_address(

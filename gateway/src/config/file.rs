@@ -90,6 +90,8 @@ pub(super) struct BusFile {
     pub(super) rs485: Option<Spanned<bool>>,
     pub(super) rts_delay_before: Option<Spanned<String>>,
     pub(super) rts_delay_after: Option<Spanned<String>>,
+    pub(super) rts: Option<Spanned<String>>,
+    pub(super) rx_during_tx: Option<Spanned<bool>>,
     pub(super) connect_pause: Option<Spanned<String>>,
     pub(super) idle_close: Option<Spanned<String>>,
     pub(super) timeout: Option<Spanned<String>>,

@@ -1,5 +1,6 @@
 //! What a technician gets wrong, and what the gateway says to it.
 
+use super::check::BUSES_MAX;
 use super::*;
 
 const GOOD: &str = r#"
@@ -125,7 +126,7 @@ error: `inputs:0` is no register
 20 | register = \"inputs:0\"
    |            ^^^^^^^^^^
    |
-   = hint: write table:address, like \"input:0\"; the tables are `coil`, `discrete`, `input`, `holding`";
+   = hint: did you mean `input:0`?";
     assert_eq!(error.to_string(), expected);
 }
 
@@ -165,6 +166,7 @@ fn what_cannot_be_is_refused() {
         ("mast/air_temperature", "_system/spool_age", "\"_system/spool_age\"", "the product's own"),
         ("input:0", "input:65535", "\"input:65535\"", "ends past the last register"),
         ("input:0", "input:+1", "\"input:+1\"", "is no register"),
+        ("input:0", "imput:0", "\"imput:0\"", "is no register"),
         ("\"f32\"", "\"bool\"", "\"bool\"", "no single bit"),
         ("input:0", "coil:0", "\"f32\"", "single bit"),
         ("\"1min\"", "\"10min\"", "\"10min\"", "not shorter than"),
@@ -237,6 +239,24 @@ fn a_spool_has_room_for_something() {
         1_f64.to_bits()
     );
     assert_eq!(parse(GOOD).expect("good").spool().max_disk_share.to_bits(), 0.5_f64.to_bits());
+}
+
+/// The unit's `TasksMax` was reached at the 60th serial line, and the bus that came last was never read.
+#[test]
+fn more_buses_than_there_are_threads_for_are_refused() {
+    let bus = |number: usize| {
+        format!(
+            "[[bus]]\nname = \"b{number}\"\nkind = \"modbus-tcp\"\naddress = \"h:1\"\n[[bus.device]]\nname = \"d\"\nunit_id = 1\n\
+            [[bus.device.point]]\nsensor = \"s/q{number}\"\nregister = \"input:0\"\ntype = \"u16\"\nevery = \"1h\"\n"
+        )
+    };
+    let text = |buses: usize| {
+        let buses: String = (0..buses).map(bus).collect();
+        format!("version = 1\ngateway = \"g\"\nlake = \"memory:///\"\n[spool]\ndir = \"s\"\n{buses}")
+    };
+    assert!(parse(&text(BUSES_MAX)).is_ok());
+    let [(place, message, _)] = &problems_of(&text(BUSES_MAX + 1))[..] else { panic!("one problem") };
+    assert!(place.starts_with(&format!("\"b{BUSES_MAX}\"")) && message.contains("257 buses"), "{place}: {message}");
 }
 
 #[test]
@@ -403,9 +423,12 @@ fn a_wire_says_how_it_wants_to_be_treated() {
     let more = "\ngap = \"20ms\"\necho = true\nrs485 = true\nrts_delay_before = \"1ms\"\nrts_delay_after = \"2ms\"";
     let BusKind::ModbusRtu { serial, echo, devices } = of(tcp, &format!("{rtu}{more}")) else { panic!("RTU") };
     let milliseconds = Duration::from_millis;
-    let rs485 = Rs485 { rts_delay_before: milliseconds(1), rts_delay_after: milliseconds(2) };
+    let rs485 = Rs485 { rts_delay_before: milliseconds(1), rts_delay_after: milliseconds(2), ..Rs485::default() };
     assert_eq!((serial.rs485, echo, devices[0].gap), (Some(rs485), true, milliseconds(20)));
     assert_eq!(serial.line().bits_per_char, 11);
+    let more = "\nrs485 = true\nrts = \"inverted\"\nrx_during_tx = true";
+    let BusKind::ModbusRtu { serial, .. } = of(tcp, &format!("{rtu}{more}")) else { panic!("RTU") };
+    assert!(serial.rs485.is_some_and(|rs485| rs485.rts_inverted && rs485.rx_during_tx), "{serial:?}");
     let far = format!("{}\nconnect_pause = \"500ms\"\nidle_close = \"3s\"", tcp.replace("-tcp", "-rtu-tcp"));
     let BusKind::ModbusRtuTcp { baud, connection, .. } = of(tcp, &far) else { panic!("RTU over TCP") };
     assert_eq!((baud, connection.pause, connection.idle_close), (9_600, milliseconds(500), Some(milliseconds(3_000))));
@@ -418,6 +441,8 @@ fn a_wire_says_how_it_wants_to_be_treated() {
         (format!("{tcp}\necho = true"), "true", "no meaning here"),
         (format!("{rtu}\nconnect_pause = \"1s\""), "\"1s\"", "no meaning here"),
         (format!("{rtu}\nrts_delay_before = \"1ms\""), "\"1ms\"", "no meaning here"),
+        (format!("{rtu}\nrts = \"inverted\""), "\"inverted\"", "no meaning here"),
+        (format!("{rtu}\nrs485 = true\nrts = \"inverse\""), "\"inverse\"", "no polarity"),
         (format!("{rtu}\ngap = \"11s\""), "\"11s\"", "longer than"),
         (far.replace("\"3s\"", "\"0s\""), "\"0s\"", "no time at all"),
         (format!("{far}\nparity = \"even\""), "\"even\"", "no meaning here"),

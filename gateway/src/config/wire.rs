@@ -5,7 +5,7 @@ use std::time::Duration;
 use tjern_readings::configuration::Period;
 use toml::Spanned;
 
-use super::checker::{Checker, refuse_keys};
+use super::checker::{Checker, one_of, refuse_keys};
 use super::file::BusFile;
 use super::{Connection, Rs485};
 
@@ -33,13 +33,21 @@ pub(super) fn echo(file: &BusFile) -> bool {
 pub(super) fn rs485(checker: &mut Checker<'_>, file: &BusFile) -> Option<Rs485> {
     let is_on = file.rs485.as_ref().is_some_and(|rs485| *rs485.get_ref());
     if !is_on {
-        let why = "it is a delay of `rs485 = true`";
-        refuse_keys!(checker, file, why, [rts_delay_before, rts_delay_after]);
+        let why = "it belongs to `rs485 = true`";
+        refuse_keys!(checker, file, why, [rts_delay_before, rts_delay_after, rts, rx_during_tx]);
         return None;
     }
     let rts_delay_before = wait(checker, file.rts_delay_before.as_ref(), "rts_delay_before");
     let rts_delay_after = wait(checker, file.rts_delay_after.as_ref(), "rts_delay_after");
-    Some(Rs485 { rts_delay_before, rts_delay_after })
+    let rts_inverted = file.rts.as_ref().and_then(|word| {
+        checker.read(word, |word| match word {
+            "normal" => Ok(false),
+            "inverted" => Ok(true),
+            other => Err(format!("`{other}` is no polarity; hint: {}", one_of(other, &["normal", "inverted"]))),
+        })
+    });
+    let rx_during_tx = file.rx_during_tx.as_ref().is_some_and(|heard| *heard.get_ref());
+    Some(Rs485 { rts_delay_before, rts_delay_after, rts_inverted: rts_inverted.unwrap_or(false), rx_during_tx })
 }
 
 pub(super) fn connection(checker: &mut Checker<'_>, file: &BusFile) -> Connection {
@@ -65,5 +73,5 @@ pub(super) fn refuse_modbus(checker: &mut Checker<'_>, file: &BusFile) {
 
 /// What only a serial port of our own has.
 pub(super) fn refuse_rs485(checker: &mut Checker<'_>, file: &BusFile, why: &str) {
-    refuse_keys!(checker, file, why, [rs485, rts_delay_before, rts_delay_after]);
+    refuse_keys!(checker, file, why, [rs485, rts_delay_before, rts_delay_after, rts, rx_during_tx]);
 }

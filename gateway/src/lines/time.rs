@@ -90,6 +90,21 @@ impl TimeFormat {
         }
     }
 
+    /// A time as a device writes it that writes whole seconds.
+    fn write(&self, time_us: i64, zone: &TimeZone) -> String {
+        let seconds = time_us.div_euclid(1_000_000);
+        let time = Timestamp::from_second(seconds).unwrap_or_default();
+        match self {
+            Self::Unix => seconds.to_string(),
+            Self::UnixMillis => (seconds * 1_000).to_string(),
+            Self::Rfc3339 => time.to_string(),
+            // It was tried when the configuration was read.
+            Self::Strptime(format) => {
+                jiff::fmt::strtime::format(format, &time.to_zoned(zone.clone())).unwrap_or_default()
+            }
+        }
+    }
+
     fn read(&self, text: &str, zone: &TimeZone) -> Option<Moments> {
         match self {
             Self::Unix => unix(text),
@@ -129,6 +144,12 @@ pub fn read_zone(text: &str) -> Result<TimeZone, String> {
 }
 
 impl DeviceTime {
+    /// A time as it stands in a line of a device that writes whole seconds.
+    #[must_use]
+    pub fn write(&self, time_us: i64) -> String {
+        self.format.write(time_us, &self.zone)
+    }
+
     /// What time a line says it is; `None` where it says none that can be read.
     #[must_use]
     pub fn read(&self, line: &str) -> Option<Moments> {

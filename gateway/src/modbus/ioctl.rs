@@ -16,6 +16,8 @@ use std::time::Duration;
 use rustix::ioctl::{Getter, Opcode, Setter, Updater, ioctl};
 use tokio_serial::SerialStream;
 
+use crate::config::Rs485;
+
 const TIOCGSERIAL: Opcode = 0x541E;
 const TIOCSSERIAL: Opcode = 0x541F;
 const TIOCSRS485: Opcode = 0x542F;
@@ -25,6 +27,8 @@ const ASYNC_LOW_LATENCY: i32 = 1 << 13;
 
 const SER_RS485_ENABLED: u32 = 1;
 const SER_RS485_RTS_ON_SEND: u32 = 1 << 1;
+const SER_RS485_RTS_AFTER_SEND: u32 = 1 << 2;
+const SER_RS485_RX_DURING_TX: u32 = 1 << 4;
 
 /// `struct serial_rs485`.
 #[repr(C)]
@@ -116,16 +120,25 @@ pub(super) fn duplicate(stream: &SerialStream) -> io::Result<OwnedFd> {
     borrow(stream).try_clone_to_owned()
 }
 
+impl From<&Rs485> for SerialRs485 {
+    fn from(rs485: &Rs485) -> Self {
+        let milliseconds = |delay: Duration| u32::try_from(delay.as_millis()).unwrap_or(u32::MAX);
+        // RTS is high while it sends, or while it does not.
+        let polarity = if rs485.rts_inverted { SER_RS485_RTS_AFTER_SEND } else { SER_RS485_RTS_ON_SEND };
+        let hears = if rs485.rx_during_tx { SER_RS485_RX_DURING_TX } else { 0 };
+        Self {
+            flags: SER_RS485_ENABLED | polarity | hears,
+            delay_rts_before_send_ms: milliseconds(rs485.rts_delay_before),
+            delay_rts_after_send_ms: milliseconds(rs485.rts_delay_after),
+            padding: [0; 5],
+        }
+    }
+}
+
 /// Lets the port turn its RS-485 driver on before it sends and off after.
-pub(super) fn set_rs485(stream: &SerialStream, before: Duration, after: Duration) -> io::Result<()> {
+pub(super) fn set_rs485(stream: &SerialStream, rs485: &Rs485) -> io::Result<()> {
     known_here()?;
-    let milliseconds = |delay: Duration| u32::try_from(delay.as_millis()).unwrap_or(u32::MAX);
-    let settings = SerialRs485 {
-        flags: SER_RS485_ENABLED | SER_RS485_RTS_ON_SEND,
-        delay_rts_before_send_ms: milliseconds(before),
-        delay_rts_after_send_ms: milliseconds(after),
-        padding: [0; 5],
-    };
+    let settings = SerialRs485::from(rs485);
     // SAFETY: TIOCSRS485 reads a `struct serial_rs485`, and on success writes it back into the same
     // place, which the updater borrows mutably.
     unsafe {
@@ -187,10 +200,19 @@ mod tests {
         assert_eq!(ours, sizes);
     }
 
+    /// As `linux/serial.h` has them: a driver that is on while RTS is low, on a board that was wired so, never sent.
+    #[test]
+    fn what_is_configured_is_what_the_kernel_is_told() {
+        let flags = |rts_inverted, rx_during_tx| {
+            SerialRs485::from(&Rs485 { rts_inverted, rx_during_tx, ..Rs485::default() }).flags
+        };
+        assert_eq!([flags(false, false), flags(true, false), flags(true, true)], [0b0_0011, 0b0_0101, 0b1_0101]);
+    }
+
     #[tokio::test]
     async fn a_port_without_such_hardware_says_so() {
         let (stream, _other) = SerialStream::pair().expect("a pseudo terminal");
-        assert!(set_rs485(&stream, Duration::ZERO, Duration::ZERO).is_err());
+        assert!(set_rs485(&stream, &Rs485::default()).is_err());
         assert!(line_errors(&stream).is_err());
         assert!(set_low_latency(&stream).is_err());
         assert!(duplicate(&stream).is_ok());

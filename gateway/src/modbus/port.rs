@@ -35,7 +35,7 @@ fn tune(serial: &Serial, stream: &SerialStream) {
         debug!(port = serial.port, "the driver has no low latency: {error}");
     }
     let Some(rs485) = &serial.rs485 else { return };
-    match ioctl::set_rs485(stream, rs485.rts_delay_before, rs485.rts_delay_after) {
+    match ioctl::set_rs485(stream, rs485) {
         Ok(()) => info!(port = serial.port, "the port switches its RS-485 driver"),
         Err(error) => warn!(
             port = serial.port,

@@ -240,6 +240,10 @@ impl RtuMaster {
         };
         self.last_unit = Some(unit);
         self.note_passed(line.wire.progress());
+        // Noise that harmed no answer yet is told too.
+        if let Some(errors) = line.wire.line_errors() {
+            self.stats.set_hardware(errors);
+        }
         match &result {
             Err(failure) if failure.cause == Cause::Unreachable => {
                 // The line is closed at once, so that an adapter that is plugged in again gets its old name.
@@ -252,9 +256,6 @@ impl RtuMaster {
             Err(failure) if !failure.is_exception() => {
                 self.owe(unit, request);
                 self.quiet_until = now() + self.drain(request);
-                if let Some(errors) = line.wire.line_errors() {
-                    self.stats.set_hardware(errors);
-                }
             }
             _ => self.retry.succeeded(),
         }

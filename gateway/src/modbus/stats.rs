@@ -1,7 +1,7 @@
 //! What happened on a line, for whoever shows it: counters that only grow.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::frame::Passed;
 use super::ioctl::LineErrors;
@@ -21,6 +21,8 @@ struct Counters {
     parity: AtomicU64,
     line_break: AtomicU64,
     buffer_overrun: AtomicU64,
+    /// What the hardware said last: an adapter that is plugged in again begins at 0.
+    hardware: Mutex<LineErrors>,
 }
 
 /// The counters at one moment.
@@ -49,12 +51,26 @@ impl WireStats {
         self.0.noise.fetch_add(passed.noise, Ordering::Relaxed);
     }
 
+    /// The hardware says this: what came since it said something last counts, and all of it where it began anew.
     pub(super) fn set_hardware(&self, errors: LineErrors) {
-        self.0.frame.store(errors.frame, Ordering::Relaxed);
-        self.0.overrun.store(errors.overrun, Ordering::Relaxed);
-        self.0.parity.store(errors.parity, Ordering::Relaxed);
-        self.0.line_break.store(errors.line_break, Ordering::Relaxed);
-        self.0.buffer_overrun.store(errors.buffer_overrun, Ordering::Relaxed);
+        let mut last = self.0.hardware.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *last, errors);
+        let began_anew = [
+            (errors.frame, before.frame),
+            (errors.overrun, before.overrun),
+            (errors.parity, before.parity),
+            (errors.line_break, before.line_break),
+            (errors.buffer_overrun, before.buffer_overrun),
+        ]
+        .iter()
+        .any(|(now, before)| now < before);
+        let before = if began_anew { LineErrors::default() } else { before };
+        let add = |counter: &AtomicU64, now: u64, before: u64| counter.fetch_add(now - before, Ordering::Relaxed);
+        add(&self.0.frame, errors.frame, before.frame);
+        add(&self.0.overrun, errors.overrun, before.overrun);
+        add(&self.0.parity, errors.parity, before.parity);
+        add(&self.0.line_break, errors.line_break, before.line_break);
+        add(&self.0.buffer_overrun, errors.buffer_overrun, before.buffer_overrun);
     }
 
     /// The counters now.
@@ -74,5 +90,24 @@ impl WireStats {
                 buffer_overrun: get(&self.0.buffer_overrun),
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An adapter that was plugged in again made the counters go back, which Prometheus takes for a new start.
+    #[test]
+    fn a_counter_never_decreases() {
+        let stats = WireStats::default();
+        let errors = |frame, parity| LineErrors { frame, parity, ..LineErrors::default() };
+        let mut seen = Vec::new();
+        for said in [errors(5, 1), errors(5, 1), errors(7, 1), errors(1, 0), errors(1, 2)] {
+            stats.set_hardware(said);
+            let counts = stats.counts().hardware;
+            seen.push((counts.frame, counts.parity));
+        }
+        assert_eq!(seen, [(5, 1), (5, 1), (7, 1), (8, 1), (8, 3)]);
     }
 }

@@ -17,7 +17,7 @@ use crate::grid::LOOK_AGAIN;
 const FLUSH_QUEUE: usize = 1;
 
 /// A disk that does not answer must not keep a gateway from ending, or from taking over a configuration.
-const DISK_PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const DISK_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The task that fills the spool.
 #[derive(Debug)]

@@ -53,7 +53,8 @@ impl Uploads {
             warn!("the lake does not answer; what is in the spool goes there after the next start");
             return;
         }
-        let waiting = self.spool.sealed().await.len();
+        // Not asked of the spool's task: the disk may keep that from answering.
+        let waiting = self.spool.status().sealed_count;
         if waiting > 0 {
             warn!(waiting, "not everything is uploaded; it stays in the spool for the next start");
         }

@@ -216,6 +216,40 @@ pub async fn print_lines<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
+/// Answers with lines when it is asked, for ever or until it is told to disconnect.
+///
+/// # Errors
+/// Where nobody asks any more.
+pub async fn answer_lines<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut S,
+    line: &mut BadLine,
+    (question, lines): (&str, &Lines),
+    clock: &Clock,
+) -> io::Result<()> {
+    let (question, mut heard, mut bytes) = (question.as_bytes(), Vec::new(), [0_u8; 64]);
+    loop {
+        let count = stream.read(&mut bytes).await?;
+        if count == 0 {
+            return Ok(());
+        }
+        for byte in &bytes[..count] {
+            heard.push(*byte);
+            if !heard.ends_with(question) {
+                // What may be the beginning of a question stays.
+                let surplus = (heard.len() + 1).saturating_sub(question.len());
+                heard.drain(..surplus);
+                continue;
+            }
+            heard.clear();
+            for text in lines(clock.now_us()) {
+                if !perform(line.answer(text.into_bytes()), stream).await? {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
 /// Does what the line does; whether the connection is still to be used.
 async fn perform<S: AsyncWrite + Unpin>(acts: Vec<Act>, stream: &mut S) -> io::Result<bool> {
     for act in acts {

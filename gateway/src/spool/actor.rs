@@ -98,7 +98,7 @@ pub(crate) async fn run(mut core: Core, mut commands: mpsc::Receiver<Command>, s
             count = commands.recv_many(&mut gathered.commands, QUEUE_MAX) => if count == 0 {
                 gathered.commands.push(Command::Close(oneshot::channel().0));
             },
-            () = tokio::time::sleep_until(wake_at), if waits || core.has_unsynced() => {}
+            () = tokio::time::sleep_until(wake_at), if waits || core.has_unsynced() || core.recovery_due.is_some() => {}
         }
         if gathered.may_wait(due_at) {
             continue;
@@ -140,7 +140,8 @@ fn work(core: &mut Core, batch: Vec<Command>, is_due: bool, status: &Mutex<Spool
         carry_out(core, command, status, &mut done);
     }
     let close = done.closed.is_some();
-    if core.has_unsynced() && (is_due || close) {
+    // A spool that waits for its disk has something to do for those that wait for it.
+    if (core.has_unsynced() || core.recovery_due.is_some()) && (is_due || close) {
         core.sync();
         done.synced = true;
     }

@@ -102,6 +102,8 @@ pub(crate) struct Core {
     pub(crate) known: Arc<Mutex<KnownSensors>>,
     /// What was sealed lately.
     pub(crate) fresh: Fresh,
+    /// The folder could not be read so far, in so many attempts.
+    pub(crate) recovery_due: Option<u32>,
     /// The epoch must be finished before anything is written; these segments are the reason.
     pub(crate) finish_due: bool,
     /// Former epochs of which the disk refused the word that they are finished, with their last numbers.
@@ -112,6 +114,8 @@ pub(crate) struct Core {
     pub(crate) writing: Trouble,
     pub(crate) sealing: Trouble,
     pub(crate) dropped_readings: u64,
+    /// Of these, how many went from memory since that began; it is over once everything is on disk again.
+    pub(crate) dropped_from_memory: u64,
     pub(crate) dropped_batches: u64,
     /// Objects for which the lake has no place.
     pub(crate) set_aside_objects: u64,
@@ -147,6 +151,13 @@ impl Core {
         let synced = self.try_writing() && self.try_committing();
         if synced {
             self.writing.ends("the spool writes again");
+            match std::mem::take(&mut self.dropped_from_memory) {
+                0 => {}
+                count => tracing::error!(
+                    count,
+                    "readings were lost from memory while the disk refused them; they have no numbers, and no gap"
+                ),
+            }
         }
         if self.unsealed_rows() >= SEAL_ROWS || self.log.bytes() > self.settings.max_bytes / 4 {
             self.seal_synced();
@@ -248,6 +259,7 @@ impl Core {
             torn_tails: self.torn_tails,
             bad_records: self.bad_records,
             in_trouble: self.in_trouble(),
+            is_unread: self.recovery_due.is_some(),
             written: self.disk.written(),
         }
     }
@@ -273,6 +285,7 @@ impl Core {
     }
 
     fn write_pending(&mut self) -> io::Result<()> {
+        self.recover_if_due()?;
         if self.finish_due {
             self.finish_epoch()?;
         }
@@ -374,12 +387,23 @@ impl Core {
     fn forget_oldest(&mut self) {
         let surplus = (self.pending.len() - self.written).saturating_sub(self.pending_max);
         if surplus > 0 {
+            if self.dropped_from_memory == 0 {
+                let max = self.pending_max;
+                tracing::error!(
+                    max,
+                    "memory is full too while the disk refuses readings: the oldest are lost from now on; hint: free the disk, or replace it"
+                );
+            }
             self.pending.drain(self.written..self.written + surplus);
             self.dropped_readings += surplus as u64;
+            self.dropped_from_memory += surplus as u64;
         }
     }
 
     pub(crate) fn seal_synced(&mut self) -> bool {
+        if self.recovery_due.is_some() {
+            return false;
+        }
         let result = self.complete_renewal().and_then(|()| self.seal_pieces()).and_then(|()| self.mark());
         let result = result.and_then(|()| self.close_due_epochs());
         match &result {

@@ -13,7 +13,7 @@ use std::io::{self, ErrorKind, Write};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::UNIX_EPOCH;
 
 pub(crate) use onlooker::Onlooker;
@@ -30,6 +30,8 @@ pub(crate) struct Entry {
     pub(crate) is_folder: bool,
     /// A file's length in bytes.
     pub(crate) length: u64,
+    /// There is such a name, and the disk does not say what stands behind it.
+    pub(crate) is_unreadable: bool,
     /// When it was last written, in µs since 1970 UTC, where the file system says so.
     pub(crate) modified_us: Option<i64>,
 }
@@ -48,6 +50,10 @@ pub struct Written {
 
 /// Where a spool's files lie. Paths are relative to the spool's folder; `""` is that folder.
 pub(crate) trait Disk: Debug + Send + Sync {
+    /// Makes the folder ours, where it is not yet.
+    fn take(&self) -> io::Result<()> {
+        Ok(())
+    }
     /// Creates a folder where it is missing, its name on disk when this returns.
     fn create_folder(&self, path: &Path) -> io::Result<()>;
     /// What a folder holds, in no order. A folder that is missing holds nothing.
@@ -82,12 +88,12 @@ pub(crate) trait DiskFile: Debug + Send {
     fn sync(&mut self) -> io::Result<()>;
 }
 
-/// A folder of this machine, locked for as long as this value lives.
+/// A folder of this machine, locked for as long as this value lives, once it could be.
 #[derive(Debug)]
 pub(crate) struct Folder {
     root: PathBuf,
     written: Arc<Mutex<Written>>,
-    _lock: File,
+    lock: OnceLock<File>,
 }
 
 /// Why a folder could not be taken.
@@ -101,7 +107,32 @@ pub(crate) enum TakeError {
 
 impl Folder {
     /// Creates the folder where it is missing, and locks it.
+    #[cfg(test)]
     pub(crate) fn take(root: &Path) -> Result<Self, TakeError> {
+        let folder = Self::untaken(root);
+        folder.take_lock().map(|()| folder)
+    }
+
+    /// The same, but that a disk which is full, read only or failing is no reason to refuse: the folder is taken
+    /// later then, by [`Disk::take`].
+    pub(crate) fn take_or_wait(root: &Path) -> Result<Self, TakeError> {
+        let folder = Self::untaken(root);
+        match folder.take_lock() {
+            Err(TakeError::Io(error)) if !is_of_the_disk(&error) => Err(TakeError::Io(error)),
+            Err(TakeError::Locked) => Err(TakeError::Locked),
+            Ok(()) | Err(TakeError::Io(_)) => Ok(folder),
+        }
+    }
+
+    fn untaken(root: &Path) -> Self {
+        Self { root: root.to_owned(), written: Arc::default(), lock: OnceLock::new() }
+    }
+
+    fn take_lock(&self) -> Result<(), TakeError> {
+        if self.lock.get().is_some() {
+            return Ok(());
+        }
+        let root = &self.root;
         fs::create_dir_all(root).map_err(TakeError::Io)?;
         if let Some(parent) = root.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             // A parent that cannot be read can still hold a folder that we may write.
@@ -110,7 +141,11 @@ impl Folder {
         let lock = OpenOptions::new().create(true).truncate(false).write(true).open(root.join("lock"));
         let lock = lock.map_err(TakeError::Io)?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { root: root.to_owned(), written: Arc::default(), _lock: lock }),
+            Ok(()) => {
+                // One task has the spool, and asks once at a time.
+                let _ = self.lock.set(lock);
+                Ok(())
+            }
             Err(TryLockError::WouldBlock) => Err(TakeError::Locked),
             Err(TryLockError::Error(error)) => Err(TakeError::Io(error)),
         }
@@ -122,7 +157,21 @@ impl Folder {
     }
 }
 
+/// Whether an error tells of a disk that may get well, and not of a folder that is no folder or not ours.
+fn is_of_the_disk(error: &io::Error) -> bool {
+    use ErrorKind::{AlreadyExists, InvalidFilename, InvalidInput, NotADirectory, NotFound, PermissionDenied};
+    let is_wrong = [AlreadyExists, InvalidFilename, InvalidInput, NotADirectory, NotFound, PermissionDenied];
+    !is_wrong.contains(&error.kind())
+}
+
 impl Disk for Folder {
+    fn take(&self) -> io::Result<()> {
+        self.take_lock().map_err(|error| match error {
+            TakeError::Locked => io::Error::new(ErrorKind::WouldBlock, "another process has the spool"),
+            TakeError::Io(error) => error,
+        })
+    }
+
     fn create_folder(&self, path: &Path) -> io::Result<()> {
         let folder = self.at(path);
         if folder.is_dir() {
@@ -227,10 +276,12 @@ fn list(folder: &Path) -> io::Result<Vec<Entry>> {
     };
     let mut found = Vec::new();
     for entry in entries {
-        match entry.and_then(|entry| describe(&entry)) {
+        let entry = entry?;
+        match describe(&entry) {
             // It left while the folder was listed.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
-            entry => found.push(entry?),
+            Err(error) => found.push(unreadable(&entry, &error)),
+            Ok(entry) => found.push(entry),
         }
     }
     Ok(found)
@@ -264,7 +315,19 @@ fn describe(entry: &fs::DirEntry) -> io::Result<Entry> {
     let name = entry.file_name().to_string_lossy().into_owned();
     let age = metadata.modified().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
     let modified_us = age.and_then(|age| i64::try_from(age.as_micros()).ok());
-    Ok(Entry { name, is_folder: metadata.is_dir(), length: metadata.len(), modified_us })
+    Ok(Entry { name, is_folder: metadata.is_dir(), length: metadata.len(), is_unreadable: false, modified_us })
+}
+
+/// A name whose inode is damaged: what a folder says of it by itself.
+fn unreadable(entry: &fs::DirEntry, error: &io::Error) -> Entry {
+    tracing::error!(path = %entry.path().display(), %error, "the disk does not say what this is; hint: check the file system");
+    Entry {
+        name: entry.file_name().to_string_lossy().into_owned(),
+        is_folder: entry.file_type().is_ok_and(|kind| kind.is_dir()),
+        length: 0,
+        is_unreadable: true,
+        modified_us: None,
+    }
 }
 
 fn missing_is_fine(result: io::Result<()>) -> io::Result<()> {
@@ -336,6 +399,23 @@ mod tests {
         assert!(crate::spool::bounded(&absent, u64::MAX, 0.5).abs_diff(capacity / 2) <= 1);
         assert_eq!(crate::spool::bounded(&absent, 2 << 20, 1.0), 2 << 20);
         assert_eq!(crate::spool::bounded(&absent, u64::MAX, 1e-30), 1 << 20, "a few segments must fit");
+    }
+
+    /// A folder of another, or a file in its place, is to be told at once; a disk that is full or read only may get
+    /// well.
+    #[test]
+    fn a_disk_that_may_get_well_is_waited_for() {
+        use rustix::io::Errno;
+        let error = |errno: Errno| io::Error::from_raw_os_error(errno.raw_os_error());
+        for errno in [Errno::ROFS, Errno::NOSPC, Errno::DQUOT, Errno::IO, Errno::UCLEAN] {
+            assert!(is_of_the_disk(&error(errno)), "{errno}");
+        }
+        for errno in [Errno::ACCESS, Errno::PERM, Errno::NOTDIR, Errno::NAMETOOLONG, Errno::EXIST] {
+            assert!(!is_of_the_disk(&error(errno)), "{errno}");
+        }
+        let place = tempfile::tempdir().expect("a folder");
+        fs::write(place.path().join("file"), b"").expect("written");
+        assert!(matches!(Folder::take_or_wait(&place.path().join("file")), Err(TakeError::Io(_))));
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! What a spool's folder holds after anything: a clean end, a power cut, a damaged disk, a copy.
 //!
-//! Recovery never refuses for what it finds in the files. It reads each segment once, and ends with a
+//! Recovery never refuses for what it finds in the files. Where the disk does not let it look (a folder that cannot
+//! be listed, a lock that cannot be written) it is *due*: readings wait in memory, and it is tried again with each
+//! sync. It reads each segment once, and ends with a
 //! state in which:
 //! - every record that was synced counts, and each number once: in a sealed file, in `unsealed`, or in a
 //!   gap where its record was damaged;
@@ -15,6 +17,8 @@
 //! | a bad record followed by whole ones | stepped over, its numbers covered by a gap |
 //! | a bad record at the end of a segment | the end |
 //! | a block that cannot be read | as a bad record |
+//! | a segment whose inode is damaged | as one without a valid header; it stays where it is |
+//! | a folder of sealed files that cannot be listed, [`ATTEMPTS_MAX`] times | moved aside, counted |
 //! | segments of another epoch than the newest segment's | removed: their readings were sealed or renumbered |
 //! | sealed files of the epoch that was replaced | removed: their readings were renumbered |
 //! | sealed files of any other epoch | offered to the lake as they are, then the word that it is finished |
@@ -46,15 +50,36 @@ use super::{SpoolSettings, locked};
 /// A spool is never bounded to less: a few segments and batches must fit.
 pub(crate) const MAX_BYTES_LEAST: u64 = 1 << 20;
 
-/// Reads the folder behind `disk` and makes it ready for the next reading.
-pub(crate) fn recover(disk: Arc<dyn Disk>, settings: SpoolSettings, clock: Clock) -> io::Result<Core> {
+/// A folder that cannot be listed in so many attempts never will be: the spool goes on without it.
+pub(crate) const ATTEMPTS_MAX: u32 = 12;
+
+/// Reads the folder behind `disk` and makes it ready for the next reading. Where the disk does not let it, that is
+/// due, and readings wait in memory until then.
+pub(crate) fn recover(disk: Arc<dyn Disk>, settings: SpoolSettings, clock: Clock) -> Core {
+    match try_recover(Arc::clone(&disk), settings.clone(), clock.clone(), false) {
+        Ok(core) => core,
+        Err(error) => {
+            let mut core = empty(disk, settings, clock, Epoch::random(), None);
+            core.recovery_due = Some(1);
+            core.writing.begins(&error, "the spool cannot be had; readings wait in memory");
+            core
+        }
+    }
+}
+
+/// The same, once. `without_unlisted` is whether folders of sealed files that cannot be listed are left out: they
+/// are moved aside, and what is in them waits for a person.
+fn try_recover(disk: Arc<dyn Disk>, settings: SpoolSettings, clock: Clock, without_unlisted: bool) -> io::Result<Core> {
+    disk.take()?;
     let mut segments = Segments::default();
     let unfinished = survey::segments(&*disk, |found, salvaged| segments.take(&*disk, &clock, found, salvaged))?;
     for path in unfinished {
         // Nothing was ever written to it.
         drop(disk.remove(&path));
     }
+    let moved = if without_unlisted { move_unlisted(&*disk, &clock)? } else { 0 };
     let (mut core, foreign) = recall(disk, settings, clock, segments)?;
+    core.bad_records += moved;
     core.close_former_epochs();
     if !core.finish_due {
         for path in foreign {
@@ -77,6 +102,22 @@ pub(crate) fn recall_only(
         segments.sort_in(found, false);
     }
     Ok(recall(disk, settings, clock, segments)?.0)
+}
+
+/// Gives folders of sealed files that cannot be listed another name, and says how many that were. A folder's name
+/// lies in the folder above, which can be read.
+fn move_unlisted(disk: &dyn Disk, clock: &Clock) -> io::Result<u64> {
+    let sealed = PathBuf::from(sealed::SEALED);
+    let within = disk.list(&sealed).unwrap_or_default();
+    let folders = within.iter().filter(|entry| entry.is_folder).map(|entry| sealed.join(&entry.name));
+    let unlisted: Vec<PathBuf> = folders.chain([sealed.clone()]).filter(|path| disk.list(path).is_err()).collect();
+    for path in &unlisted {
+        let aside = PathBuf::from(format!("{}.unreadable-{}", path.display(), clock.now_us()));
+        tracing::error!(path = %path.display(), aside = %aside.display(), "a folder of the spool cannot be listed: it is moved aside, and the spool goes on without it; hint: check the file system, and give it its name again while the gateway stands still");
+        disk.rename(path, &aside)?;
+        disk.sync_folder(path.parent().unwrap_or(Path::new("")))?;
+    }
+    Ok(unlisted.len() as u64)
 }
 
 /// The state that the folder's files tell, and the segments that are no part of it.
@@ -124,6 +165,7 @@ impl Segments {
                 let copy = format!("{}-{name}-at-{}", header.epoch, range.start);
                 kept::keep(disk, &copy, &salvaged.bytes[range.clone()])
             }),
+            None if salvaged.is_lost => Err(io::Error::other("nothing of it can be read")),
             None => kept::keep(disk, &format!("{}-{name}", clock.now_us()), &salvaged.bytes),
         };
         if let Err(error) = &kept {
@@ -180,11 +222,13 @@ fn empty(
         known: Arc::default(),
         fresh: Fresh::default(),
         finish_due: false,
+        recovery_due: None,
         damaged_segments: Vec::new(),
         takeover_due: false,
         writing: Trouble::default(),
         sealing: Trouble::default(),
         dropped_readings: 0,
+        dropped_from_memory: 0,
         dropped_batches: 0,
         set_aside_objects: 0,
         close_due: Vec::new(),
@@ -201,6 +245,33 @@ fn forget(disk: &dyn Disk, folder: &Path) {
 }
 
 impl Core {
+    /// Reads the folder, where the disk has not let it so far, and takes what waits in memory along.
+    pub(crate) fn recover_if_due(&mut self) -> io::Result<()> {
+        let Some(attempts) = self.recovery_due else { return Ok(()) };
+        self.recovery_due = Some(attempts.saturating_add(1));
+        let (disk, settings, clock) = (Arc::clone(&self.disk), self.settings.clone(), self.clock.clone());
+        let mut found = try_recover(disk, settings, clock, attempts >= ATTEMPTS_MAX)?;
+        {
+            let mut known = locked(&self.known);
+            let recalled = std::mem::take(&mut *locked(&found.known));
+            let taken = std::mem::replace(&mut *known, recalled);
+            // The slot that was read before a restart was read again after it.
+            self.pending.retain(|reading| known.newest_us(&reading.sensor) != Some(reading.time_us));
+            taken.newest().for_each(|(sensor, time_us)| known.note_taken(sensor, time_us));
+        }
+        found.known = Arc::clone(&self.known);
+        found.fresh = self.fresh.clone();
+        found.pending = std::mem::take(&mut self.pending);
+        (found.pending_max, found.batch_bytes) = (self.pending_max, self.batch_bytes);
+        (found.dropped_readings, found.dropped_from_memory) = (self.dropped_readings, self.dropped_from_memory);
+        if !found.in_trouble() {
+            found.writing = std::mem::take(&mut self.writing);
+        }
+        tracing::info!(epoch = %found.log.epoch, waiting = found.pending.len(), "the spool's folder is there, and was read");
+        *self = found;
+        Ok(())
+    }
+
     /// Finds the sealed files, and ends a takeover that was cut off.
     fn place_sealed_files(&mut self, epoch: Epoch, replaced: Option<Epoch>) -> io::Result<()> {
         let disk = Arc::clone(&self.disk);

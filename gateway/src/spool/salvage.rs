@@ -16,6 +16,8 @@ pub(crate) struct Salvaged {
     pub(crate) bytes: Vec<u8>,
     /// Those places.
     pub(crate) unreadable: Vec<Range<usize>>,
+    /// Nothing could be read, not even its length.
+    pub(crate) is_lost: bool,
 }
 
 /// Reads a file of this length.
@@ -25,7 +27,7 @@ pub(crate) struct Salvaged {
 pub(crate) fn read(disk: &dyn Disk, path: &Path, length: u64) -> io::Result<Salvaged> {
     let length = usize::try_from(length).map_err(io::Error::other)?;
     match disk.read_part(path, 0, length) {
-        Ok(bytes) => Ok(Salvaged { bytes, unreadable: Vec::new() }),
+        Ok(bytes) => Ok(Salvaged { bytes, ..Salvaged::default() }),
         Err(error) if error.kind() == ErrorKind::NotFound => Err(error),
         Err(error) => {
             tracing::error!(path = %path.display(), %error, "a segment cannot be read as a whole: it is read block by block");
@@ -34,9 +36,24 @@ pub(crate) fn read(disk: &dyn Disk, path: &Path, length: u64) -> io::Result<Salv
     }
 }
 
+/// Reads a file whose length the disk does not say: in one go, or not at all.
+///
+/// # Errors
+/// Where it is not there.
+pub(crate) fn read_unknown(disk: &dyn Disk, path: &Path) -> io::Result<Salvaged> {
+    match disk.read(path) {
+        Ok(bytes) => Ok(Salvaged { bytes, ..Salvaged::default() }),
+        Err(error) if error.kind() == ErrorKind::NotFound => Err(error),
+        Err(error) => {
+            tracing::error!(path = %path.display(), %error, "a segment cannot be read at all: it stays where it is");
+            Ok(Salvaged { is_lost: true, ..Salvaged::default() })
+        }
+    }
+}
+
 fn blocks(disk: &dyn Disk, path: &Path, length: usize) -> Salvaged {
     let block_bytes = BLOCK_BYTES as usize;
-    let mut salvaged = Salvaged { bytes: vec![0; length], unreadable: Vec::new() };
+    let mut salvaged = Salvaged { bytes: vec![0; length], ..Salvaged::default() };
     for start in (0..length).step_by(block_bytes) {
         let end = length.min(start + block_bytes);
         match disk.read_part(path, start as u64, end - start) {

@@ -35,7 +35,11 @@ pub(crate) fn segments(disk: &dyn Disk, mut look: impl FnMut(Found, &Salvaged)) 
         let Some(named_seq) = entry.name.strip_suffix(".segment").and_then(|digits| digits.parse().ok()) else {
             continue;
         };
-        let salvaged = match salvage::read(disk, &path, entry.length) {
+        let read = match entry.is_unreadable {
+            true => salvage::read_unknown(disk, &path),
+            false => salvage::read(disk, &path, entry.length),
+        };
+        let salvaged = match read {
             // It left while the folder was looked at.
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
             salvaged => salvaged?,

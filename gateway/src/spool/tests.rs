@@ -1,23 +1,29 @@
 //! Stories of loss that must not happen, on a disk that forgets, tears, reorders and fails.
 
 mod campaign;
+pub(crate) mod hanging;
 mod memory;
 mod model;
 mod turning;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use tjern_readings::batch;
+use tjern_readings::clock::Clock;
 use tjern_readings::keys::Bounds;
 use tjern_readings::reading::TIMES_US;
 
 use super::core::PENDING_MAX;
+use super::recovery::ATTEMPTS_MAX;
 use super::sealed::SealedKind;
 use super::segment;
+use super::{Spool, SpoolSettings};
 use campaign::{Reached, Variant};
 use memory::{EIO, ENOSPC, Lie, Memory, Plan};
-use model::{History, Lake, live, open, readings, sensor, settle, upload};
+use model::{History, Lake, live, open, readings, sensor, settings, settle, upload};
 
 /// Lives of one spool, each ended by a cut at a random call, then a last one in which all is counted.
 fn lives(seed: u64, first: Memory) -> Result<(), String> {
@@ -99,12 +105,118 @@ fn an_error_at_any_call_ends_nothing_and_loses_nothing() {
     }
 }
 
+/// A folder that cannot be listed ended the gateway, and a watchdog started it again and again: nothing was polled.
+#[test]
+fn a_folder_that_cannot_be_listed_is_read_later_and_polling_goes_on() {
+    let (disk, _) = with_records(&[3, 2]);
+    disk.make_unlistable(Path::new(""));
+    let mut core = open(&disk, 1 << 20);
+    assert!(core.in_trouble() && core.status().is_unread);
+    // The slot that was read before the restart is read again after it.
+    core.append(readings(4, 6));
+    assert!(!core.sync() && !core.seal() && core.offered().is_empty());
+    disk.heal();
+    assert!(core.sync(), "{:?}", core.status());
+    assert!(!core.status().is_unread && core.status().next_seq == 11);
+    drop(core);
+    let (values, missing, status) = all_of(&disk);
+    assert_eq!((values, missing, status.bad_records), ((0..10).collect(), 0, 0));
+}
+
+/// It can never be listed again: what is in it waits for a person, and everything else goes on under numbers past it.
+#[test]
+fn a_folder_of_sealed_files_that_can_never_be_listed_is_moved_aside() {
+    let disk = Memory::new(Plan::Well);
+    let mut core = open(&disk, 1 << 20);
+    core.append(readings(0, 10));
+    assert!(core.seal());
+    core.append(readings(10, 5));
+    assert!(core.sync());
+    let (epoch, folder) = (core.log.epoch, super::sealed::folder(core.log.epoch));
+    drop(core);
+    disk.make_unlistable(&folder);
+    let mut core = open(&disk, 1 << 20);
+    core.append(readings(15, 5));
+    let tries = (0..ATTEMPTS_MAX + 2).take_while(|_| !core.sync()).count();
+    assert_eq!(tries as u32, ATTEMPTS_MAX - 1, "a disk that is away for a moment is waited for");
+    assert!(core.seal(), "{:?}", core.status());
+    let status = core.status();
+    assert_eq!((status.epoch, status.bad_records, status.next_seq), (epoch, 1, 21));
+    let offered: Vec<Bounds> = core.offered().iter().map(|object| object.bounds).collect();
+    assert_eq!(offered, [Bounds { first: 11, last: 20 }]);
+    let aside = format!("{}.unreadable-", folder.display());
+    let kept = disk.files().into_iter().filter(|file| file.display().to_string().starts_with(&aside)).count();
+    assert_eq!(kept, 1, "{:?}", disk.files());
+}
+
+/// The newest segment's inode is damaged: which numbers it gave out nobody knows, so none of them is given again,
+/// and the file stays for a person.
+#[test]
+fn a_segment_whose_inode_is_damaged_ends_the_epoch_and_stays() {
+    let (disk, path) = with_records(&[3, 2]);
+    let mut core = open(&disk, 1 << 20);
+    core.append(readings(5, 4));
+    assert!(core.sync());
+    let (epoch, newest) = (core.log.epoch, core.log.active.as_ref().expect("written").path.clone());
+    assert_ne!(path, newest);
+    drop(core);
+    disk.damage_inode(&newest);
+    let mut core = open(&disk, 1 << 20);
+    core.append(readings(9, 1));
+    assert!(core.seal(), "{:?}", core.status());
+    assert_ne!(core.log.epoch, epoch, "a number would be given twice");
+    assert_eq!(core.status().bad_records, 1);
+    assert!(disk.files().contains(&newest), "{:?}", disk.files());
+}
+
+/// One file of which the disk does not say what it is holds up no other.
+#[test]
+fn a_sealed_file_whose_inode_is_damaged_becomes_a_gap() {
+    let disk = Memory::new(Plan::Well);
+    let mut core = open(&disk, 1 << 20);
+    for from in [0, 10, 20] {
+        core.append(readings(from, 10));
+        assert!(core.seal());
+    }
+    let damaged = core.offered()[1].clone();
+    drop(core);
+    disk.damage_inode(&damaged.path());
+    let mut core = open(&disk, 1 << 20);
+    let offered = core.offered();
+    assert_eq!(offered.len(), 3);
+    core.give_up(&offered[1]);
+    let mut lake = Lake::default();
+    upload(&mut core, &mut lake, |_| false).expect("uploaded");
+    lake.check_cover().expect("covered");
+    let (values, missing) = lake.values().expect("once");
+    assert_eq!((values.len(), missing), (20, 10));
+}
+
+/// A card that is read only, or full before the spool was ever there: the gateway polls, and what it read is written
+/// once the disk lets it.
+#[tokio::test]
+async fn a_disk_that_lets_nothing_be_written_is_waited_for() {
+    const EROFS: i32 = 30;
+    let disk = Memory::new(Plan::FailWith(0, 40, EROFS));
+    let settings = SpoolSettings { sync_every: Duration::from_millis(5), ..settings(1 << 20) };
+    let spool = Spool::over(Arc::new(disk), settings, Clock::manual(0));
+    assert!(spool.status().in_trouble);
+    spool.append(readings(0, 10)).await;
+    let written = async {
+        while !spool.sync().await {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), written).await.expect("the disk is well again");
+    assert_eq!((spool.status().synced_seq, spool.status().in_trouble), (10, false));
+}
+
 /// A full disk: polling goes on into memory, the oldest go first, and are counted; once there is room
 /// again everything else is written.
 #[test]
 fn a_full_disk_keeps_the_newest_readings_in_memory() {
     let disk = Memory::new(Plan::FailFrom(31, 400));
-    let mut core = open(&disk, 1 << 26).expect("opened");
+    let mut core = open(&disk, 1 << 26);
     let mut appended = 0;
     while disk.calls() < 431 {
         core.append(readings(appended, 1_000));
@@ -129,7 +241,7 @@ fn a_full_disk_keeps_the_newest_readings_in_memory() {
 #[test]
 fn a_full_spool_drops_its_oldest_batches_and_says_which() {
     let disk = Memory::new(Plan::Well);
-    let mut core = open(&disk, 1 << 20).expect("opened");
+    let mut core = open(&disk, 1 << 20);
     let mut lake = Lake::default();
     let mut random = fastrand::Rng::with_seed(7);
     let mut appended = 0;
@@ -144,7 +256,7 @@ fn a_full_spool_drops_its_oldest_batches_and_says_which() {
     let dropped = core.status().dropped_readings;
     drop(core);
     // The gaps are on disk: they survive a cut at once.
-    let mut core = open(&disk.image(&mut random, Plan::Well), 1 << 20).expect("opened");
+    let mut core = open(&disk.image(&mut random, Plan::Well), 1 << 20);
     upload(&mut core, &mut lake, |_| false).expect("uploaded");
     lake.check_cover().expect("covered");
     let (values, missing) = lake.values().expect("once");
@@ -157,7 +269,7 @@ fn a_full_spool_drops_its_oldest_batches_and_says_which() {
 #[test]
 fn a_lowered_bound_is_reached_and_stops_nothing() {
     let disk = Memory::new(Plan::Well);
-    let mut core = open(&disk, 1 << 30).expect("opened");
+    let mut core = open(&disk, 1 << 30);
     let mut random = fastrand::Rng::with_seed(11);
     let long: tjern_readings::sensor::SensorId = ["a-site-with-a-very-long-name"; 4].join("/").parse().expect("valid");
     // Fewer than are sealed without waiting, in more than a segment.
@@ -173,7 +285,7 @@ fn a_lowered_bound_is_reached_and_stops_nothing() {
     }
     assert!(core.log.bytes() > 1 << 20);
     drop(core);
-    let mut core = open(&disk, 1 << 20).expect("opened");
+    let mut core = open(&disk, 1 << 20);
     core.append(readings(19_000, 10));
     assert!(core.seal(), "{:?}", core.status());
     core.append(readings(19_010, 10));
@@ -194,11 +306,11 @@ fn a_lowered_bound_is_reached_and_stops_nothing() {
 #[test]
 fn a_bound_below_one_segment_stops_nothing() {
     let disk = Memory::new(Plan::Well);
-    let mut core = open(&disk, 1 << 30).expect("opened");
+    let mut core = open(&disk, 1 << 30);
     core.append(readings(0, 10));
     assert!(core.seal());
     drop(core);
-    let mut core = open(&disk, 1 << 20).expect("opened");
+    let mut core = open(&disk, 1 << 20);
     core.append(readings(10, 10));
     assert!(core.seal(), "{:?}", core.status());
     let status = core.status();
@@ -208,7 +320,7 @@ fn a_bound_below_one_segment_stops_nothing() {
 /// Puts some records on disk, and gives the disk and the segment that holds them.
 fn with_records(counts: &[u64]) -> (Memory, PathBuf) {
     let disk = Memory::new(Plan::Well);
-    let mut core = open(&disk, 1 << 20).expect("opened");
+    let mut core = open(&disk, 1 << 20);
     let mut from = 0;
     for count in counts {
         core.append(readings(from, *count));
@@ -219,7 +331,7 @@ fn with_records(counts: &[u64]) -> (Memory, PathBuf) {
 }
 
 fn all_of(disk: &Memory) -> (Vec<u64>, i64, super::SpoolStatus) {
-    let mut core = open(disk, 1 << 20).expect("opened");
+    let mut core = open(disk, 1 << 20);
     let status = core.status();
     let mut lake = Lake::default();
     assert!(core.seal());
@@ -246,7 +358,7 @@ fn a_bad_record_is_stepped_over_and_its_numbers_are_covered_by_a_gap() {
 #[test]
 fn an_unreadable_block_costs_its_own_readings_only() {
     let disk = Memory::new(Plan::Well);
-    let mut core = open(&disk, 1 << 20).expect("opened");
+    let mut core = open(&disk, 1 << 20);
     for from in (0..1_000).step_by(10) {
         core.append(readings(from, 10));
         assert!(core.sync());
@@ -296,7 +408,7 @@ fn a_torn_tail_with_anything_behind_it_is_cut() {
 #[test]
 fn records_behind_the_end_of_a_left_segment_do_not_count() {
     let disk = Memory::new(Plan::Well);
-    let mut core = open(&disk, 1 << 26).expect("opened");
+    let mut core = open(&disk, 1 << 26);
     core.append(readings(0, 5));
     assert!(core.sync());
     let path = core.log.active.as_ref().expect("written").path.clone();
@@ -319,17 +431,17 @@ fn records_behind_the_end_of_a_left_segment_do_not_count() {
 #[test]
 fn a_damaged_newest_header_ends_the_epoch() {
     let disk = Memory::new(Plan::Well);
-    let mut core = open(&disk, 1 << 26).expect("opened");
+    let mut core = open(&disk, 1 << 26);
     core.append(readings(0, 5));
     assert!(core.sync());
     drop(core);
-    let mut core = open(&disk, 1 << 26).expect("opened");
+    let mut core = open(&disk, 1 << 26);
     core.append(readings(5, 5));
     assert!(core.sync());
     let (former, path) = (core.log.epoch, core.log.active.as_ref().expect("written").path.clone());
     drop(core);
     disk.damage(&path, |bytes| bytes[40] ^= 1);
-    let mut core = open(&disk, 1 << 26).expect("opened");
+    let mut core = open(&disk, 1 << 26);
     assert_ne!(core.log.epoch, former);
     core.append(readings(10, 5));
     let mut lake = Lake::default();
@@ -357,7 +469,7 @@ fn a_folder_full_of_garbage_starts_a_new_epoch() {
 fn the_newest_time_of_a_sensor_survives_its_readings() {
     let (disk, _) = with_records(&[7]);
     for _ in 0..3 {
-        let mut core = open(&disk, 1 << 20).expect("opened");
+        let mut core = open(&disk, 1 << 20);
         assert_eq!(super::locked(&core.known).newest_us(&sensor(6)), Some(6));
         let mut lake = Lake::default();
         assert!(core.seal());
@@ -370,7 +482,7 @@ fn the_newest_time_of_a_sensor_survives_its_readings() {
 #[test]
 fn a_contested_batch_that_kept_has_no_room_for_is_offered_no_more_and_holds_up_nothing() {
     let disk = Memory::new(Plan::Well);
-    let mut core = open(&disk, 1 << 20).expect("opened");
+    let mut core = open(&disk, 1 << 20);
     core.append(readings(0, 5));
     assert!(core.seal());
     core.append(readings(5, 5));
@@ -390,7 +502,7 @@ fn a_contested_batch_that_kept_has_no_room_for_is_offered_no_more_and_holds_up_n
     // The next start tries again, and there is room by then.
     drop(core);
     disk.damage(&PathBuf::from("kept/of-before"), Vec::clear);
-    let mut core = open(&disk.image(&mut fastrand::Rng::with_seed(1), Plan::Well), 1 << 20).expect("opened");
+    let mut core = open(&disk.image(&mut fastrand::Rng::with_seed(1), Plan::Well), 1 << 20);
     assert_eq!(core.offered().first(), Some(&contested));
     core.set_aside(&contested);
     assert!(!core.offered().contains(&contested) && core.disk.read(&contested.path()).is_err());
@@ -400,7 +512,7 @@ fn a_contested_batch_that_kept_has_no_room_for_is_offered_no_more_and_holds_up_n
 #[test]
 fn a_full_spool_drops_what_was_withdrawn_first() {
     let disk = Memory::new(Plan::Well);
-    let mut core = open(&disk, 1 << 20).expect("opened");
+    let mut core = open(&disk, 1 << 20);
     let mut random = fastrand::Rng::with_seed(7);
     let mut appended = 0;
     let mut fill = |core: &mut super::core::Core| {
@@ -428,7 +540,7 @@ fn a_full_spool_drops_what_was_withdrawn_first() {
 #[test]
 fn a_damaged_batch_becomes_a_gap() {
     let disk = Memory::new(Plan::Well);
-    let mut core = open(&disk, 1 << 20).expect("opened");
+    let mut core = open(&disk, 1 << 20);
     core.append(readings(0, 5));
     assert!(core.seal());
     let object = core.offered().remove(0);
@@ -443,7 +555,7 @@ fn a_damaged_batch_becomes_a_gap() {
 #[test]
 fn a_batch_with_an_unreadable_block_becomes_a_gap() {
     let disk = Memory::new(Plan::Well);
-    let mut core = open(&disk, 1 << 20).expect("opened");
+    let mut core = open(&disk, 1 << 20);
     core.append(readings(0, 5));
     assert!(core.seal());
     let object = core.offered().remove(0);
@@ -453,7 +565,7 @@ fn a_batch_with_an_unreadable_block_becomes_a_gap() {
     // A disk that failed for a moment: the batch is well when it is looked at again.
     let well = disk.image(&mut fastrand::Rng::with_seed(1), Plan::Well);
     well.heal();
-    let mut spared = open(&well, 1 << 20).expect("opened");
+    let mut spared = open(&well, 1 << 20);
     spared.give_up(&object);
     assert_eq!(spared.offered()[0].kind, SealedKind::Batch);
     core.give_up(&object);

@@ -143,7 +143,7 @@ impl Undated {
         synced(spool).await?;
         let mut moving = match self.moving {
             Some(moving) => moving,
-            None => Move::begin(self.decide(spool, offset_us)?, spool),
+            None => Move::begin(self.decide(spool, offset_us).await?, spool),
         };
         let moved = self.go_on(&mut moving, spool, date).await;
         self.moving = Some(moving);
@@ -185,21 +185,27 @@ impl Undated {
     pub(crate) async fn leave(self) {
         let whole = self.moving.is_none_or(|moving| moving.whole);
         self.held.close().await;
-        if let Err(error) = leave(&*self.disk, whole) {
+        let disk = Arc::clone(&self.disk);
+        if let Err(error) = blocking(move || leave(&*disk, whole)).await {
             tracing::warn!(%error, "cannot remove `{FOLDER}` from the spool; the next start will");
         }
     }
 
     /// The decision of an earlier run or try, or this one, on disk when this returns.
-    fn decide(&mut self, spool: &Spool, offset_us: Option<i64>) -> io::Result<Decision> {
+    async fn decide(&mut self, spool: &Spool, offset_us: Option<i64>) -> io::Result<Decision> {
+        let disk = Arc::clone(&self.disk);
         if let Some(decision) = self.decision {
-            self.disk.sync_folder(Path::new(FOLDER))?;
-            return Ok(decision);
+            return blocking(move || disk.sync_folder(Path::new(FOLDER)).map(|()| decision)).await;
         }
         let decision = Decision { epoch: spool.epoch(), after_seq: spool.status().synced_seq, offset_us };
-        let written = decision.write(&*self.disk);
-        // After an error it may be there all the same, and the next start would go by it.
-        self.decision = if written.is_ok() { Some(decision) } else { Decision::find(&*self.disk) };
+        let (written, there) = blocking(move || {
+            let written = decision.write(&*disk);
+            // After an error it may be there all the same, and the next start would go by it.
+            let there = if written.is_ok() { Some(decision) } else { Decision::find(&*disk) };
+            Ok((written, there))
+        })
+        .await?;
+        self.decision = there;
         written.map(|()| decision)
     }
 
@@ -247,6 +253,11 @@ impl Decision {
         let offset_us = if offset == "none" { None } else { Some(offset.parse().ok()?) };
         Some(Self { epoch: epoch.parse().ok()?, after_seq: after_seq.parse().ok()?, offset_us })
     }
+}
+
+/// Work on the disk, on a thread that nobody else waits for.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }
 
 /// Takes the emptied folder out of the next start's sight, for good; one that is damaged is kept.

@@ -89,7 +89,8 @@ fn gateway(page: &mut Page<'_, '_>, status: &GatewayStatus) -> fmt::Result {
     page.gauge("healthy", "Whether the gateway does its work", Some(flag(healthy)))?;
     let refused = flag(configuration.refused.is_some());
     page.gauge("configuration_refused", "Whether the configuration's file was refused last", Some(refused))?;
-    let reloads = [("applied", configuration.reloads), ("refused", configuration.refusals)];
+    let (applied, refused, unchanged) = (configuration.reloads, configuration.refusals, configuration.unchanged);
+    let reloads = [("applied", applied), ("refused", refused), ("unchanged", unchanged)];
     let reloads = reloads.map(|(result, count)| (vec![("result", result.to_owned())], count));
     page.counters("reloads", "Reloads of the configuration", reloads)
 }
@@ -129,6 +130,7 @@ fn buses(page: &mut Page<'_, '_>, status: &GatewayStatus) -> fmt::Result {
     let turns = status.buses.iter().map(|bus| (vec![("bus", bus.name.clone())], bus.turns));
     page.counters("bus_turns", "How often a bus came round", turns)?;
     wires(page, status)?;
+    lines(page, status)?;
     let states = devices(status).flat_map(|(bus, device)| {
         DeviceState::ALL.iter().map(|(name, _)| {
             let mut labels = labels(bus, device);
@@ -142,9 +144,18 @@ fn buses(page: &mut Page<'_, '_>, status: &GatewayStatus) -> fmt::Result {
         Some((labels(bus, device), seconds(time_us)))
     });
     page.gauges("device_round_trip_seconds", "How long a device's last answer took", trips)?;
+    device_counts(page, status)
+}
+
+fn device_counts(page: &mut Page<'_, '_>, status: &GatewayStatus) -> fmt::Result {
     type Count = fn(&DeviceReport) -> u64;
-    let counts: [(&str, &str, Count); 4] = [
+    let counts: [(&str, &str, Count); 5] = [
         ("device_timeouts", "Requests without an answer in time", |device| device.timeouts),
+        (
+            "device_unreachable",
+            "Requests that nothing could be sent for: the line or the server is missing",
+            |device| device.unreachable,
+        ),
         ("device_exceptions", "Answers that were exceptions", |device| device.exceptions),
         ("device_broken_frames", "Answers that made no sense", |device| device.broken_frames),
         ("device_missed_slots", "Slots of a device's points that passed without a poll", |device| {
@@ -155,6 +166,17 @@ fn buses(page: &mut Page<'_, '_>, status: &GatewayStatus) -> fmt::Result {
         page.counters(name, help, devices(status).map(|(bus, device)| (labels(bus, device), count(device))))?;
     }
     Ok(())
+}
+
+fn lines(page: &mut Page<'_, '_>, status: &GatewayStatus) -> fmt::Result {
+    let up = status.buses.iter().filter_map(|bus| Some((vec![("bus", bus.name.clone())], flag(bus.line_up?))));
+    page.gauges("line_up", "Whether a bus's line or server was there when it was last needed", up)?;
+    let counts = status.buses.iter().filter_map(|bus| Some((&bus.name, bus.lines?))).flat_map(|(bus, lines)| {
+        let labels = move |kind: &str| vec![("bus", bus.clone()), ("kind", kind.to_owned())];
+        let all = std::iter::once((labels("whole"), lines.lines));
+        all.chain(lines.kinds().map(move |(kind, count)| (labels(kind), count)))
+    });
+    page.counters("lines", "Text lines: those that came whole, and what was wrong with lines", counts)
 }
 
 fn wires(page: &mut Page<'_, '_>, status: &GatewayStatus) -> fmt::Result {

@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::bus::state::{DeviceSnapshot, DeviceState, PointSnapshot};
+use crate::lines::counters::LineCounts;
 use crate::modbus::stats::WireCounts;
 use crate::spool::SpoolStatus;
 use crate::upload::UploadSnapshot;
@@ -65,6 +66,9 @@ pub struct ConfigurationReport {
     pub reloads: u64,
     /// Reloads that were refused since the start.
     pub refusals: u64,
+    /// Reloads since the start that found the configuration as it was.
+    #[serde(default)]
+    pub unchanged: u64,
     /// Why the last reload changed nothing, if it was refused.
     pub refused: Option<Refusal>,
 }
@@ -140,8 +144,17 @@ pub struct BusReport {
     pub incarnation: u64,
     /// How often it has come round.
     pub turns: u64,
+    /// Whether its line or its server was there when it was last needed; nothing before that.
+    #[serde(default)]
+    pub line_up: Option<bool>,
+    /// Why it is not there.
+    #[serde(default)]
+    pub line_error: Option<String>,
     /// What was counted on its wire, where anything is.
     pub wire: Option<WireReport>,
+    /// What was counted of its lines, on a bus of text lines.
+    #[serde(default)]
+    pub lines: Option<LinesReport>,
     /// Its devices.
     pub devices: Vec<DeviceReport>,
 }
@@ -185,6 +198,54 @@ impl From<&WireCounts> for WireReport {
     }
 }
 
+/// What was counted of text lines since their bus began. A line may be in several counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinesReport {
+    /// Whole lines that came.
+    pub lines: u64,
+    /// Lines that were too long, or ended before their length.
+    pub dropped: u64,
+    /// Sentences with a wrong checksum, or without one where the device sent one before.
+    pub bad_checksums: u64,
+    /// Lines in which a point found its place, and no number there.
+    pub unparsed: u64,
+    /// Lines that were for no point.
+    pub unwanted: u64,
+    /// Lines whose time could not be read or believed.
+    pub bad_times: u64,
+    /// Values of a time that was stored already.
+    pub repeated: u64,
+}
+
+impl LinesReport {
+    /// Every count that tells of damage or of a wrong configuration, with its word.
+    #[must_use]
+    pub const fn kinds(&self) -> [(&'static str, u64); 6] {
+        [
+            ("dropped", self.dropped),
+            ("bad_checksum", self.bad_checksums),
+            ("unparsed", self.unparsed),
+            ("unwanted", self.unwanted),
+            ("bad_time", self.bad_times),
+            ("repeated", self.repeated),
+        ]
+    }
+}
+
+impl From<&LineCounts> for LinesReport {
+    fn from(counts: &LineCounts) -> Self {
+        Self {
+            lines: counts.lines,
+            dropped: counts.dropped,
+            bad_checksums: counts.bad_checksums,
+            unparsed: counts.unparsed,
+            unwanted: counts.unwanted,
+            bad_times: counts.bad_times,
+            repeated: counts.repeated,
+        }
+    }
+}
+
 /// A device.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DeviceReport {
@@ -198,6 +259,9 @@ pub struct DeviceReport {
     pub round_trip_us: Option<u64>,
     /// Requests without an answer in time.
     pub timeouts: u64,
+    /// Requests that nothing could be sent for, since its line or its server is missing.
+    #[serde(default)]
+    pub unreachable: u64,
     /// Answers that were exceptions.
     pub exceptions: u64,
     /// Answers that made no sense.
@@ -271,6 +335,7 @@ impl DeviceReport {
             state: state_name(device.state).to_owned(),
             round_trip_us: device.round_trip_us,
             timeouts: device.timeouts,
+            unreachable: device.unreachable,
             exceptions: device.exceptions,
             broken_frames: device.broken_frames,
             points,
@@ -301,7 +366,7 @@ fn state_name(state: DeviceState) -> &'static str {
 
 /// How well a gateway is, as its status has it. A device that is down and a lake that is away are not the
 /// gateway's failures: a new start would not help.
-pub(super) fn health(status: &GatewayStatus, stuck: &[String]) -> Health {
+pub(super) fn health(status: &GatewayStatus, stuck: &[String], maintenance: Option<String>) -> Health {
     let mut failing: Vec<String> = stuck.to_vec();
     if status.spool.in_trouble {
         failing.push("the disk refuses readings: they are held in memory".to_owned());
@@ -310,17 +375,33 @@ pub(super) fn health(status: &GatewayStatus, stuck: &[String]) -> Health {
     if let Some(refused) = &status.configuration.refused {
         warnings.push(format!("the new configuration was refused, the old one stays: {}", refused.reason));
     }
+    if let Some(trouble) = maintenance {
+        warnings.push(format!("what is under maintenance stays as it was: {trouble}"));
+    }
     if let Some(error) = &status.upload.last_error {
         warnings.push(format!("nothing can be uploaded: {error}"));
     }
     if status.spool.dropped_batches > 0 {
         warnings.push(format!("the spool was full: {} batches were dropped", status.spool.dropped_batches));
     }
+    if status.spool.dropped_readings > 0 {
+        let count = status.spool.dropped_readings;
+        warnings.push(format!("{count} readings were lost for want of room, in memory or in the spool"));
+    }
+    if status.spool.bad_records > 0 {
+        let count = status.spool.bad_records;
+        warnings.push(format!("the disk damaged {count} records or files of the spool: see `kept` in its folder"));
+    }
     if status.spool.set_aside_objects > 0 {
         let count = status.spool.set_aside_objects;
         warnings.push(format!("the lake has no place for {count} batches of this spool: see `kept` in its folder"));
     }
     for bus in &status.buses {
+        // A line a bus, and not one for each device behind it.
+        if let Some(why) = &bus.line_error {
+            warnings.push(format!("bus `{}` is not reachable: {why}", bus.name));
+            continue;
+        }
         for device in bus.devices.iter().filter(|device| device.state == "down") {
             warnings.push(format!("device `{}` on bus `{}` is down", device.name, bus.name));
         }

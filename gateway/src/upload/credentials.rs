@@ -36,7 +36,7 @@ pub(super) enum CredentialsError {
 }
 
 /// Where the credentials come from, and what they were when they were last read.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Credentials {
     file: Option<PathBuf>,
     /// The file belongs to systemd, which sees to its permissions.

@@ -4,7 +4,11 @@
 //! The limit is kept between objects: one goes out whole, and the next waits until the time of its bytes
 //! is over. Nothing is saved up while the link is quiet, so that over any time no more has passed than
 //! the rate allows and one object. What a put compares with (a read back) counts too.
+//!
+//! On such a link a request has its own limit of time, from its own length: a mobile connection of which one half is
+//! gone says nothing for hours, and whoever waits for it sends nothing else.
 
+use std::future::Future;
 use std::num::NonZeroU64;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -13,9 +17,16 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{Error, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, PutResult};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
+use super::settings::REQUEST_TIMEOUT;
 use super::state::UploadState;
+
+/// A page of a listing is at most about so long.
+const PAGE_BYTES: u64 = 512 << 10;
+
+/// A link may be so much slower than its limit, for a while.
+const SLOWER: u32 = 4;
 
 /// The requests that an uploader makes.
 pub(super) struct Line<'store> {
@@ -30,14 +41,17 @@ impl Line<'_> {
         self.pace.wait(bytes.len()).await;
         self.state.count_request();
         let payload = PutPayload::from_bytes(bytes.clone());
-        self.store.put_opts(key, payload, PutOptions::from(PutMode::Create)).await
+        let put = self.store.put_opts(key, payload, PutOptions::from(PutMode::Create));
+        self.pace.within(bytes.len() as u64, put).await
     }
 
     /// An object's bytes.
     pub(super) async fn read(&self, key: &Path) -> Result<Bytes, Error> {
         self.pace.wait(0).await;
         self.state.count_request();
-        let bytes = self.store.get(key).await?.bytes().await?;
+        let found = self.pace.within(0, self.store.get(key)).await?;
+        let length = found.meta.size;
+        let bytes = self.pace.within(length, found.bytes()).await?;
         self.pace.spend(bytes.len());
         Ok(bytes)
     }
@@ -45,7 +59,12 @@ impl Line<'_> {
     /// What lies in a folder past a key.
     pub(super) async fn list(&self, folder: &Path, offset: &Path) -> Result<Vec<ObjectMeta>, Error> {
         self.state.count_request();
-        self.store.list_with_offset(Some(folder), offset).try_collect().await
+        let mut listing = self.store.list_with_offset(Some(folder), offset);
+        let mut objects = Vec::new();
+        while let Some(object) = self.pace.within(PAGE_BYTES, listing.try_next()).await? {
+            objects.push(object);
+        }
+        Ok(objects)
     }
 }
 
@@ -64,6 +83,23 @@ impl Pace {
 
     pub(super) const fn is_limited(&self) -> bool {
         self.bytes_per_s.is_some()
+    }
+
+    /// What comes of a request with so many bytes, unless that takes so long that nobody is there any more.
+    pub(super) async fn within<T>(
+        &self,
+        bytes: u64,
+        request: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let Some(bytes_per_s) = self.bytes_per_s else { return request.await };
+        let limit = REQUEST_TIMEOUT.saturating_add(duration_of(bytes, bytes_per_s).saturating_mul(SLOWER));
+        match timeout(limit, request).await {
+            Ok(result) => result,
+            Err(_) => {
+                let source = format!("no answer within {} s for {bytes} bytes", limit.as_secs());
+                Err(Error::Generic { store: "lake", source: source.into() })
+            }
+        }
     }
 
     /// Waits until so many bytes may go out.

@@ -23,7 +23,7 @@ const BATCH_DURATION: Duration = Duration::from_secs(15);
 pub(crate) const BATCH_BYTES_LEAST: u64 = 64 << 10;
 
 /// How long a request may take beside what its bytes need.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Where readings go, and how often.
 #[derive(Debug, Clone)]
@@ -101,7 +101,8 @@ impl UploadLimits {
         if self.bytes_per_s.is_some() { 1 } else { self.in_flight.max(1) }
     }
 
-    /// The link may well be no faster than its limit, and the spool have larger batches from before.
+    /// What the client below allows: the link may well be no faster than its limit, and the spool have larger batches
+    /// from before. What a request of a known length may take is [`super::line::Pace`]'s to say.
     pub(super) fn request_timeout(&self) -> Duration {
         let whole = self.bytes_per_s.map_or(Duration::ZERO, |rate| duration_of(batch::SIZE_MAX, rate));
         REQUEST_TIMEOUT + whole * 2

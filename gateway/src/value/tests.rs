@@ -132,9 +132,10 @@ proptest! {
 
     #[test]
     fn what_a_simulated_device_encodes_is_decoded(
-        (kind, order) in (prop::sample::select(&NumberType::ALL[1..]), prop::sample::select(Order::ALL)),
+        (kind, order) in (prop::sample::select(&NumberType::ALL[1..]), prop::sample::select(Order::OF_FOUR_REGISTERS)),
         raw in 0_u16..=i16::MAX.cast_unsigned(),
     ) {
+        prop_assume!(order.1.fits(kind.1));
         let raw = if kind.1.bits() == 8 { raw % 128 } else if kind.1 == NumberType::Bcd16 { raw % 10_000 } else { raw };
         let registers = encode(kind.1, order.1, f64::from(raw));
         prop_assert_eq!(decode(kind.1, order.1, &registers), Ok(f64::from(raw)));
@@ -161,7 +162,7 @@ proptest! {
     #[test]
     fn no_registers_make_the_decoder_panic(registers: Vec<u16>) {
         for (_, kind) in NumberType::ALL {
-            for (_, order) in Order::ALL {
+            for (_, order) in Order::OF_FOUR_REGISTERS {
                 if let Ok(value) = decode(*kind, *order, &registers) {
                     prop_assert!(value.is_finite());
                 }

@@ -4,7 +4,7 @@
 //! name can stand there with nothing in it, which for a batch is a lost batch and for an entry of a
 //! Delta log is a table that no longer opens. Here a put writes a file beside the target, syncs it,
 //! links (create) or renames (overwrite) it, and syncs the folder, and each folder it had to make in
-//! its parent; only then has it succeeded. Listings are in the order of the keys, as a cloud's are.
+//! its parent; only then has it succeeded. What is there already is synced too before that is said. Listings are in the order of the keys, as a cloud's are.
 //!
 //! Files under way lie in the folder `.staged`, named `<process>#<number>`, which listings leave out.
 //! Those that a killed process left there are removed by whoever opens the lake a day later.
@@ -92,8 +92,21 @@ fn put(disk: &dyn Disk, root: &FilePath, path: &FilePath, payload: &PutPayload, 
         // What is left behind is left out of listings and does no harm.
         let _ = fs::remove_file(&staged);
     }
-    placed?;
+    if let Err(error) = placed {
+        if error.kind() == ErrorKind::AlreadyExists {
+            // Whoever reads it and finds what it wanted to write goes by that. The put that made it may have failed
+            // at its last sync.
+            disk.sync_file(path)?;
+            sync_to(disk, root, folder)?;
+        }
+        return Err(error);
+    }
     disk.sync_folder(folder)
+}
+
+/// Syncs a folder, and those above it up to the root.
+fn sync_to(disk: &dyn Disk, root: &FilePath, folder: &FilePath) -> io::Result<()> {
+    folder.ancestors().take_while(|folder| folder.starts_with(root)).try_for_each(|folder| disk.sync_folder(folder))
 }
 
 fn stage(disk: &dyn Disk, folder: &FilePath, payload: &PutPayload) -> io::Result<PathBuf> {

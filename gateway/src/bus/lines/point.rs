@@ -154,6 +154,7 @@ impl LinePointState {
         };
         self.waiting = None;
         let failed_before = self.state.failures();
+        result.err().into_iter().for_each(|cause| self.state.note_without_line(cause));
         let mut reading = self.state.conclude(due, result, asked_us, now_us);
         if let Some(reading) = reading.as_mut().filter(|reading| misdated && reading.value.is_some()) {
             reading.cause = Some(Cause::ClockEstimated);

@@ -14,6 +14,7 @@ const FREE_LEAST: u64 = 16 << 20;
 const MIB: u64 = 1 << 20;
 
 pub(super) fn examine(spool: &SpoolConfig) -> Finding {
+    let max_bytes = crate::spool::bounded(&spool.dir, spool.max_bytes, spool.max_disk_share);
     let place = existing(&spool.dir);
     let what = format!("disk of {}", spool.dir.display());
     let system = match statvfs(&place) {
@@ -41,10 +42,10 @@ pub(super) fn examine(spool: &SpoolConfig) -> Finding {
             "this is a network's: without the network nothing can be kept; put `[spool] dir` on a disk",
         ),
         "vfat" | "exfat" | "msdos" => Finding::warn(what, says, "this kind loses files at a power cut; use ext4"),
-        _ if free < spool.max_bytes => {
+        _ if free < max_bytes => {
             let hint = format!(
-                "`[spool] max_bytes` is {} MiB: the disk will be full before the spool is",
-                spool.max_bytes / MIB
+                "the spool may take {} MiB (`max_bytes`, `max_disk_share`): the disk will be full before the spool is",
+                max_bytes / MIB
             );
             Finding::warn(what, says, hint)
         }
@@ -151,5 +152,19 @@ mod tests {
             sync_every: tjern_readings::configuration::Period::from_seconds(5),
         };
         assert!(examine(&config).says.contains("MiB free"));
+    }
+
+    /// A spool that may have a tenth of its disk was said to find no room, since `max_bytes` is more than is free.
+    #[test]
+    fn a_spool_that_its_share_bounds_fits() {
+        let place = tempfile::tempdir().expect("a folder");
+        let config = |max_disk_share| SpoolConfig {
+            dir: place.path().to_owned(),
+            max_bytes: u64::MAX,
+            max_disk_share,
+            sync_every: tjern_readings::configuration::Period::from_seconds(5),
+        };
+        let hint = |share| examine(&config(share)).hint.unwrap_or_default();
+        assert!(!hint(1e-9).contains("the disk will be full"), "{}", hint(1e-9));
     }
 }

@@ -1,6 +1,7 @@
 //! The clock, and the certificates by which a cloud is trusted.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::super::utc;
@@ -23,6 +24,18 @@ const TRUST_STORES: [&str; 6] = [
     "etc/ssl/cert.pem",
     "usr/local/share/certs/ca-root-nss.crt",
 ];
+
+/// What it means that root asks: nothing of what follows says what the gateway's own user may do.
+pub(super) fn asker(root: &Path) -> Option<Finding> {
+    let is_root = fs::metadata(root.join("proc/self")).is_ok_and(|process| process.uid() == 0);
+    is_root.then(|| {
+        Finding::warn(
+            "user",
+            "root asks, who may use every port and write everywhere: whether the gateway's user may is not known",
+            "ask as that user: `tjern-gateway doctor --help` has the command for the packaged unit",
+        )
+    })
+}
 
 pub(super) fn clock(root: &Path, now_us: i64) -> Finding {
     let set = "set it, or give the machine a time server: readings of a wrong time are of no use";
@@ -71,6 +84,16 @@ mod tests {
     use super::*;
 
     const NOW_US: i64 = 1_790_000_000_000_000;
+
+    /// As root every check of permissions passes, and a gateway that may use no port was said to be well.
+    #[test]
+    fn root_is_told_that_its_word_is_no_proof() {
+        let root = tempfile::tempdir().expect("a folder");
+        assert_eq!(asker(root.path()), None, "nobody knows");
+        fs::create_dir_all(root.path().join("proc/self")).expect("created");
+        let is_root = fs::metadata(root.path()).expect("there").uid() == 0;
+        assert_eq!(asker(root.path()).map(|finding| finding.state), is_root.then_some(State::Warn));
+    }
 
     #[test]
     fn a_clock_of_1970_fails_and_an_unknown_one_is_told() {

@@ -69,6 +69,8 @@ fn line(kind: &BusKind) -> String {
                     "rs485 = true\nrts_delay_before = \"{}ms\"\nrts_delay_after = \"{}ms\"\n",
                     delays.0, delays.1
                 );
+                text += if rs485.rts_inverted { "rts = \"inverted\"\n" } else { "" };
+                text += if rs485.rx_during_tx { "rx_during_tx = true\n" } else { "" };
             }
         }
         BusKind::TextLines { .. } => {}
@@ -127,7 +129,7 @@ mod tests {
     #[test]
     fn what_is_found_is_a_configuration() {
         let connection = Connection { pause: Duration::from_millis(500), idle_close: Some(Duration::from_secs(3)) };
-        let rs485 = Some(Rs485 { rts_delay_before: Duration::from_millis(1), ..Rs485::default() });
+        let rs485 = Some(Rs485 { rts_delay_before: Duration::from_millis(1), rts_inverted: true, ..Rs485::default() });
         let port = "/dev/serial/by-id/usb \"x\"".to_owned();
         let serial = Serial { port, baud: 9_600, data_bits: 8, parity: Parity::None, stop_bits: 2, rs485 };
         let (address, devices) = ("10.0.3.7:502".to_owned(), Vec::new);

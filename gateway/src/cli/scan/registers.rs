@@ -30,7 +30,7 @@ pub(super) struct RegistersArguments {
 }
 
 pub(super) async fn scan(arguments: RegistersArguments) -> Result<(), Ending> {
-    let target = arguments.line.target()?;
+    let target = arguments.line.target()?.under_a_lasting_name();
     let mut master = target.master()?;
     let (unit, Addresses { table, first, last }) = (arguments.unit_id, arguments.registers);
     let progress = Progress::new(u64::from(last - first) + 1);

@@ -56,7 +56,7 @@ struct Line {
 }
 
 pub(super) async fn scan(arguments: UnitsArguments) -> Result<(), Ending> {
-    let mut target = arguments.line.target()?;
+    let mut target = arguments.line.target()?.under_a_lasting_name();
     if !arguments.line.has_timeout() {
         target.timeout = TIMEOUT;
     }

@@ -164,7 +164,10 @@ fn one(seed: u64, variant: Variant, reached: &Reached) -> Result<(), String> {
 }
 
 fn start(disk: &Memory, max_bytes: u64, variant: Variant) -> Result<Core, String> {
-    let mut core = open(disk, max_bytes).map_err(|error| format!("the spool did not start: {error}"))?;
+    let mut core = open(disk, max_bytes);
+    if core.recovery_due.is_some() {
+        return Err("the spool did not start: its folder was not read".to_owned());
+    }
     core.pending_max = RING;
     if variant.reuses_numbers && core.synced_seq > core.sealed_to {
         core.synced_seq -= 1;

@@ -90,6 +90,9 @@ pub(super) struct State {
     durable_folders: BTreeSet<PathBuf>,
     calls: u64,
     cut: bool,
+    /// Folders that cannot be listed, and names whose inodes are damaged.
+    unlistable: BTreeSet<PathBuf>,
+    damaged_inodes: BTreeSet<PathBuf>,
     /// Calls fail with this error until so many were made.
     refuses: Option<(u64, i32)>,
     /// Bytes that were read, by file.
@@ -183,9 +186,21 @@ impl Memory {
         Arc::make_mut(&mut state.inodes[inode]).bad.insert(offset);
     }
 
+    /// From now on a folder cannot be listed.
+    pub(super) fn make_unlistable(&self, path: &Path) {
+        self.state().unlistable.insert(path.to_owned());
+    }
+
+    /// From now on a folder says that there is this name, and nobody what it is.
+    pub(super) fn damage_inode(&self, path: &Path) {
+        self.state().damaged_inodes.insert(path.to_owned());
+    }
+
     /// Everything can be read again.
     pub(super) fn heal(&self) {
         let mut state = self.state();
+        state.unlistable.clear();
+        state.damaged_inodes.clear();
         state.inodes.iter_mut().for_each(|inode| Arc::make_mut(inode).bad.clear());
     }
 
@@ -394,6 +409,9 @@ impl State {
     /// Reads from a file, if nothing of that is bad.
     fn read(&mut self, path: &Path, offset: usize, length: usize) -> io::Result<Vec<u8>> {
         let inode = *self.names.get(path).ok_or(io::ErrorKind::NotFound)?;
+        if self.damaged_inodes.contains(path) {
+            return Err(io::Error::from_raw_os_error(EIO));
+        }
         let inode = Arc::clone(&self.inodes[inode]);
         let end = inode.current.len().min(offset.saturating_add(length));
         if inode.bad.range(offset..end.max(offset)).next().is_some() {
@@ -421,10 +439,14 @@ impl Disk for Memory {
 
     fn list(&self, path: &Path) -> io::Result<Vec<Entry>> {
         let state = self.call()?;
+        if state.unlistable.contains(path) {
+            return Err(io::Error::from_raw_os_error(EIO));
+        }
         let files = state.names.iter().filter(|(name, _)| folder_of(name) == path).map(|(name, inode)| Entry {
             name: name.file_name().expect("a name").to_string_lossy().into_owned(),
             is_folder: false,
-            length: state.inodes[*inode].current.len() as u64,
+            length: if state.damaged_inodes.contains(name) { 0 } else { state.inodes[*inode].current.len() as u64 },
+            is_unreadable: state.damaged_inodes.contains(name),
             modified_us: None,
         });
         let within = |folder: &&PathBuf| !folder.as_os_str().is_empty() && folder_of(folder) == path;
@@ -432,6 +454,7 @@ impl Disk for Memory {
             name: folder.file_name().expect("a name").to_string_lossy().into_owned(),
             is_folder: true,
             length: 0,
+            is_unreadable: false,
             modified_us: None,
         });
         Ok(files.chain(folders).collect())
@@ -475,6 +498,9 @@ impl Disk for Memory {
             Some(inode) => NameOp::Rename(from.to_owned(), to.to_owned(), inode),
             None if state.folders.remove(from) => {
                 state.folders.insert(to.to_owned());
+                if state.unlistable.remove(from) {
+                    state.unlistable.insert(to.to_owned());
+                }
                 NameOp::RenameFolder(from.to_owned(), to.to_owned())
             }
             None => return Err(io::ErrorKind::NotFound.into()),

@@ -27,7 +27,7 @@ pub(super) fn settings(max_bytes: u64) -> SpoolSettings {
     }
 }
 
-pub(super) fn open(disk: &Memory, max_bytes: u64) -> std::io::Result<Core> {
+pub(super) fn open(disk: &Memory, max_bytes: u64) -> Core {
     recover(Arc::new(disk.clone()), settings(max_bytes), Clock::manual(0))
 }
 
@@ -124,17 +124,10 @@ pub(super) struct History {
 /// A life of a spool: random steps until they are done or the power is cut. What was not acknowledged may
 /// be lost, as a process loses what it had in memory.
 pub(super) fn live(disk: &Memory, steps: u64, random: &mut fastrand::Rng, history: &mut History) -> Result<(), String> {
-    // A folder that cannot be listed is no spool yet: whoever watches the gateway starts it again.
-    let mut attempts = (0..10).map(|_| open(disk, 1 << 20));
-    let core = attempts.find(Result::is_ok).unwrap_or_else(|| open(disk, 1 << 20));
-    if let Err(error) = &core
-        && !disk.is_cut()
-    {
-        return Err(format!("the spool did not start: {error}"));
-    }
-    // A cut while it starts is a crash like any other.
-    let Ok(mut core) = core else { return Ok(()) };
-    if !disk.is_cut() {
+    let mut core = open(disk, 1 << 20);
+    // What the disk did not let it read it reads later, and begins with what came meanwhile.
+    let mut is_read = core.recovery_due.is_none();
+    if is_read && !disk.is_cut() {
         check_newest(&core, history)?;
     }
     let mut since = history.appended;
@@ -150,6 +143,9 @@ pub(super) fn live(disk: &Memory, steps: u64, random: &mut fastrand::Rng, histor
             }
             20..30 => {
                 if core.sync() {
+                    if !std::mem::replace(&mut is_read, true) {
+                        check_newest(&core, history)?;
+                    }
                     history.acknowledged.extend(since..history.appended);
                     since = history.appended;
                 }
@@ -174,7 +170,10 @@ pub(super) fn live(disk: &Memory, steps: u64, random: &mut fastrand::Rng, histor
 
 /// The last life: everything goes out, and is counted.
 pub(super) fn settle(disk: &Memory, history: &mut History) -> Result<(), String> {
-    let mut core = open(disk, 1 << 20).map_err(|error| format!("the spool did not start: {error}"))?;
+    let mut core = open(disk, 1 << 20);
+    if core.recovery_due.is_some() {
+        return Err("a disk that is well was not read at once".to_owned());
+    }
     check_newest(&core, history)?;
     if !core.seal() {
         return Err("the spool did not seal".to_owned());

@@ -27,6 +27,8 @@ enum Forgets {
 struct Watched {
     real: RealDisk,
     forgets: Forgets,
+    /// So many syncs of folders fail.
+    failing_syncs: AtomicU64,
     moments: Mutex<Moments>,
 }
 
@@ -44,7 +46,8 @@ struct Moments {
 
 impl Watched {
     fn new(forgets: Forgets) -> Arc<Self> {
-        Arc::new(Self { real: RealDisk, forgets, moments: Mutex::default() })
+        let failing_syncs = AtomicU64::new(0);
+        Arc::new(Self { real: RealDisk, forgets, failing_syncs, moments: Mutex::default() })
     }
 
     fn note(&self, take_down: impl FnOnce(&mut Moments, u64)) {
@@ -110,6 +113,10 @@ impl Disk for Watched {
     }
 
     fn sync_folder(&self, folder: &FilePath) -> io::Result<()> {
+        let fails = self.failing_syncs.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        if fails.is_ok() {
+            return Err(io::Error::other("the disk failed"));
+        }
         self.real.sync_folder(folder)?;
         let has_files = fs::read_dir(folder)?.flatten().any(|entry| entry.path().is_file());
         let is_forgotten = match self.forgets {
@@ -182,6 +189,34 @@ proptest! {
     fn what_a_store_says_is_done_survives_a_power_cut(way in prop::sample::select(&WAYS[..]), keys in keys()) {
         prop_assert!(run(is_there_after_a_power_cut(Forgets::Nothing, way, &keys)), "{way:?} of {keys:?}");
     }
+}
+
+/// A put whose last sync failed left its file. The next one found it, read it back as its own, and the gateway dropped
+/// its copy of a batch that was not on disk.
+#[test]
+fn what_exists_already_is_on_disk_once_that_is_said() {
+    run(async {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = folder.path().canonicalize().expect("there");
+        let disk = Watched::new(Forgets::Nothing);
+        let store = SyncedFolder::create_on(Arc::clone(&disk) as Arc<dyn Disk>, &root).expect("opened");
+        // The folders are there.
+        store.put(&Path::from("a/first.arrow"), PutPayload::from_static(b"bytes")).await.expect("put");
+        let key = Path::from("a/b.arrow");
+        disk.failing_syncs.store(1, Ordering::Relaxed);
+        let put = async || store.put_opts(&key, PutPayload::from_static(b"bytes"), PutMode::Create.into()).await;
+        put().await.expect_err("its folder was not synced");
+        assert!(!disk.is_durable(&root, &root.join("a/b.arrow")));
+        let again = put().await;
+        assert!(matches!(again, Err(Error::AlreadyExists { .. })), "{again:?}");
+        assert!(disk.is_durable(&root, &root.join("a/b.arrow")), "a power cut now takes it away");
+        disk.failing_syncs.store(1, Ordering::Relaxed);
+        let third = put().await;
+        assert!(
+            matches!(third, Err(Error::Generic { .. })),
+            "what cannot be synced is not said to be there: {third:?}"
+        );
+    });
 }
 
 /// The canary: a store that leaves out any one kind of sync is caught, whichever way an object comes.
