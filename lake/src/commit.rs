@@ -6,6 +6,11 @@
 //! looks again. A commit that only adds may be rebased by delta-rs, whose conflict checks then
 //! refuse it if one of its transactions was moved by somebody else.
 //!
+//! Files that no commit names yet are vacuum's once they are old enough. Before it removes any, it commits how old
+//! that is ([`Table::cut_off`]); a file written before what the table says then is not committed any more, since it
+//! may be gone. A commit that removes files is refused if vacuum's came in between; one that only adds is not rebased
+//! once its files are [`REBASED_US`] old.
+//!
 //! After any error other than a conflict it is open whether the commit took place: the maker
 //! refreshes the table and looks at its own transaction before it repeats anything.
 
@@ -40,6 +45,12 @@ const COMMITS_PER_HANDLE: u32 = COMMITS_PER_CHECKPOINT;
 /// How often delta-rs may rebase a commit that only adds.
 const REBASES_MAX: usize = 15;
 
+/// A commit that only adds files older than this is not rebased: it looks at what was committed meanwhile itself.
+const REBASED_US: i64 = 10 * 60 * 1_000_000;
+
+/// The transaction that says before when vacuum may have taken what was not committed, in milliseconds since 1970.
+const CUT_OFF: &str = "vacuum";
+
 /// The key under which a commit says what it was for.
 const OPERATION_KEY: &str = "tjern.operation";
 
@@ -60,6 +71,10 @@ pub enum Operation {
     Retention,
     /// Readings of a higher revision.
     Correct,
+    /// The same readings with a person's word on them.
+    Validate,
+    /// No rows: how old a file must be that vacuum may take.
+    Vacuum,
 }
 
 impl Operation {
@@ -74,6 +89,8 @@ impl Operation {
             Self::Quality => "quality",
             Self::Retention => "retention",
             Self::Correct => "correct",
+            Self::Validate => "validate",
+            Self::Vacuum => "vacuum",
         }
     }
 }
@@ -105,6 +122,16 @@ pub enum CommitError {
         /// The version that the commit was built on.
         version: i64,
     },
+    /// A file was written so long ago that vacuum may have taken it. Nothing was committed: it has to be written again.
+    #[error(
+        "a file of table `{table}` was written so long before its commit that vacuum may have taken it: `{path}`; nothing was committed; hint: the next run writes it again; `[vacuum] retention` says how long that takes"
+    )]
+    Stale {
+        /// Which table.
+        table: TableName,
+        /// Which file, in the table's folder.
+        path: String,
+    },
     /// Something failed; the commit may have taken place all the same.
     #[error(transparent)]
     Failed(#[from] LakeError),
@@ -115,7 +142,8 @@ impl Table {
     /// the table has moved on.
     ///
     /// # Errors
-    /// [`CommitError::Conflict`] if the commit was refused, [`CommitError::Failed`] if that is open.
+    /// [`CommitError::Conflict`] if the commit was refused, [`CommitError::Stale`] if vacuum may have taken one of its
+    /// files, [`CommitError::Failed`] if it is open whether it took place.
     ///
     /// # Panics
     /// If a removed file does not belong to the pinned version: its maker read something else.
@@ -125,12 +153,16 @@ impl Table {
         }
         let table = self.name();
         let version = self.version();
+        if let Some(file) = commit.add.iter().find(|file| Some(file.modified_ms) < self.cut_off_ms()) {
+            return Err(CommitError::Stale { table, path: file.path.clone() });
+        }
         let handle = self.handle_at_version().await?;
+        let now_us = self.lake.clock().now_us();
         let delta = &handle.delta;
         let snapshot = delta.snapshot().map_err(|source| failed(table, source))?;
-        let prepared = properties(&commit, self.transaction(&fence(table)), table);
+        let prepared = properties(&commit, self.transaction(&fence(table)), table, now_us);
         let committed = CommitBuilder::from(prepared)
-            .with_actions(actions(&commit, table, self.lake.clock().now_us() / 1_000))
+            .with_actions(actions(&commit, table, now_us / 1_000))
             .build(Some(snapshot), delta.log_store(), delta_operation(&commit))
             .await;
         if let Err(error) = committed {
@@ -145,6 +177,21 @@ impl Table {
         Ok(self.version())
     }
 
+    /// Says in the log that vacuum may take what was written before this moment and is not committed.
+    ///
+    /// # Errors
+    /// As [`Table::commit`]; nothing may be taken then.
+    pub async fn cut_off(&mut self, before_us: i64) -> Result<(), CommitError> {
+        let before_ms = self.cut_off_ms().map_or(before_us / 1_000, |known_ms| known_ms.max(before_us / 1_000));
+        let transactions = vec![(CUT_OFF.to_owned(), before_ms)];
+        let (operation, add, remove, notes) = (Operation::Vacuum, Vec::new(), Vec::new(), BTreeMap::new());
+        self.commit(Commit { operation, add, remove, transactions, notes }).await.map(drop)
+    }
+
+    fn cut_off_ms(&self) -> Option<i64> {
+        self.transaction(CUT_OFF)
+    }
+
     /// Writes a checkpoint of the version that the table is pinned at.
     ///
     /// # Errors
@@ -153,7 +200,7 @@ impl Table {
         let table = self.name();
         let handle = self.handle_at_version().await.map_err(|error| match error {
             CommitError::Failed(error) => error,
-            CommitError::Conflict { .. } => unreachable!("nothing is committed"),
+            CommitError::Conflict { .. } | CommitError::Stale { .. } => unreachable!("nothing is committed"),
         })?;
         let written = deltalake_core::checkpoints::create_checkpoint(&handle.delta, None).await;
         written.map_err(|source| LakeError::Delta { table, source: Box::new(source) })
@@ -178,17 +225,19 @@ fn fence(table: TableName) -> String {
     format!("fence/{table}")
 }
 
-fn properties(commit: &Commit, fenced: Option<i64>, table: TableName) -> CommitProperties {
+fn properties(commit: &Commit, fenced: Option<i64>, table: TableName, now_us: i64) -> CommitProperties {
     let mut transactions: Vec<_> =
         commit.transactions.iter().map(|(app_id, number)| Transaction::new(app_id, *number)).collect();
     let removes = !commit.remove.is_empty();
     if removes {
         transactions.push(Transaction::new(fence(table), fenced.unwrap_or(0) + 1));
     }
+    let is_old = |file: &DataFile| now_us.saturating_sub(file.modified_ms.saturating_mul(1_000)) > REBASED_US;
+    let is_rebased = !removes && !commit.add.iter().any(is_old);
     let operation = (OPERATION_KEY.to_owned(), Value::from(commit.operation.word()));
     CommitProperties::default()
         .with_application_transactions(transactions)
-        .with_max_retries(if removes { 0 } else { REBASES_MAX })
+        .with_max_retries(if is_rebased { REBASES_MAX } else { 0 })
         // Cleaning lists the whole log: a job's work and not every commit's.
         .with_cleanup_expired_logs(Some(false))
         .with_metadata(commit.notes.clone().into_iter().chain([operation]))
@@ -204,8 +253,13 @@ fn actions(commit: &Commit, table: TableName, now_ms: i64) -> Vec<Action> {
 fn delta_operation(commit: &Commit) -> DeltaOperation {
     match commit.operation {
         Operation::Compact => DeltaOperation::Optimize { predicate: None, target_size: 0 },
-        Operation::Quality => DeltaOperation::Update { predicate: None },
+        Operation::Quality | Operation::Validate => DeltaOperation::Update { predicate: None },
         Operation::Retention => DeltaOperation::Delete { predicate: None },
+        Operation::Vacuum => DeltaOperation::VacuumStart {
+            retention_check_enabled: true,
+            specified_retention_millis: None,
+            default_retention_millis: 24 * 3_600 * 1_000,
+        },
         Operation::Ingest | Operation::Rollup | Operation::Register | Operation::Correct => {
             DeltaOperation::Write { mode: SaveMode::Append, partition_by: None, predicate: None }
         }

@@ -4,6 +4,9 @@
 //! renews it ([`Lease::keep`]), so that it can be short: a holder that was killed stands in nobody's way for long. It
 //! saves work and does not guard data: two that both believe to hold it (a clock that jumped, a
 //! pause longer than the lease) are kept apart by the fence of the commit itself.
+//!
+//! A lease says since when its holder is at work: what was written since then may be about to be committed, so vacuum
+//! leaves it however old it is ([`Lease::oldest_since_us`]).
 
 use std::time::Duration;
 
@@ -40,9 +43,49 @@ pub struct KeptLease {
 struct Record {
     holder: String,
     until_us: i64,
+    /// Since when its holder is at work; earlier versions did not say it.
+    #[serde(default = "long_ago")]
+    since_us: i64,
+}
+
+const fn long_ago() -> i64 {
+    i64::MIN
+}
+
+impl Record {
+    /// A lease that cannot be read is one that has run out.
+    fn read(bytes: &[u8]) -> Self {
+        let unreadable = Self { holder: String::new(), until_us: i64::MIN, since_us: i64::MIN };
+        serde_json::from_slice(bytes).unwrap_or(unreadable)
+    }
 }
 
 impl Lease {
+    /// Since when the one is at work who works longest of those that hold a lease now; `None` where nobody does.
+    ///
+    /// # Errors
+    /// [`LakeError::Store`].
+    pub async fn oldest_since_us(lake: &Lake) -> Result<Option<i64>, LakeError> {
+        let folder = Path::from(tjern_readings::keys::JOBS);
+        let objects = lake.objects();
+        let listed = objects.list_with_delimiter(Some(&folder)).await;
+        let listed = listed.map_err(|source| LakeError::store(&folder, source))?;
+        let mut oldest_us: Option<i64> = None;
+        for meta in listed.objects.into_iter().filter(|meta| meta.location.extension() == Some("json")) {
+            let failed = |source| LakeError::store(&meta.location, source);
+            let record = match objects.get(&meta.location).await {
+                Ok(found) => Record::read(&found.bytes().await.map_err(failed)?),
+                // Given back meanwhile.
+                Err(Error::NotFound { .. }) => continue,
+                Err(source) => return Err(failed(source)),
+            };
+            if record.until_us > lake.clock().now_us() {
+                oldest_us = Some(oldest_us.map_or(record.since_us, |oldest_us| oldest_us.min(record.since_us)));
+            }
+        }
+        Ok(oldest_us)
+    }
+
     /// Takes the lease of a job; `None` where somebody else holds it.
     ///
     /// # Errors
@@ -51,7 +94,8 @@ impl Lease {
         let key = tjern_readings::keys::lease(job);
         let now_us = lake.clock().now_us();
         let lasts_us = i64::try_from(time_to_live.as_micros()).unwrap_or(i64::MAX);
-        let record = Record { holder: uuid::Uuid::new_v4().to_string(), until_us: now_us.saturating_add(lasts_us) };
+        let (holder, until_us) = (uuid::Uuid::new_v4().to_string(), now_us.saturating_add(lasts_us));
+        let record = Record { holder, until_us, since_us: now_us };
         let lease = Self { lake: lake.clone(), key, record, lasts_us };
         if lease.create().await? {
             return Ok(Some(lease));
@@ -149,8 +193,7 @@ impl Lease {
         match self.lake.objects().get(&self.key).await {
             Ok(found) => {
                 let bytes = found.bytes().await.map_err(|source| self.failed(source))?;
-                let unreadable = Record { holder: String::new(), until_us: i64::MIN };
-                Ok(Some(serde_json::from_slice(&bytes).unwrap_or(unreadable)))
+                Ok(Some(Record::read(&bytes)))
             }
             Err(Error::NotFound { .. }) => Ok(None),
             Err(source) => Err(self.failed(source)),
@@ -232,6 +275,29 @@ mod tests {
                 other.give_back().await.expect("given back");
             }
         }
+    }
+
+    /// Vacuum has to know since when somebody is at work, also after the lease was renewed, and of earlier versions' too.
+    #[tokio::test]
+    async fn a_lease_says_since_when_its_holder_is_at_work() {
+        let clock = Clock::manual(1_000_000);
+        let store = Store::open(&"memory:///".parse().expect("a lake")).expect("opened");
+        let lake = Lake::over(store).with_clock(clock.clone());
+        let minute = Duration::from_secs(60);
+        assert_eq!(Lease::oldest_since_us(&lake).await.expect("asked"), None);
+        let mut first = Lease::take(&lake, "compact", minute).await.expect("asked").expect("free");
+        clock.set_us(50_000_000);
+        assert!(first.renew().await.expect("renewed"));
+        let _second = Lease::take(&lake, "quality", minute).await.expect("asked").expect("free");
+        clock.set_us(90_000_000);
+        assert_eq!(Lease::oldest_since_us(&lake).await.expect("asked"), Some(1_000_000));
+        first.give_back().await.expect("given back");
+        assert_eq!(Lease::oldest_since_us(&lake).await.expect("asked"), Some(50_000_000));
+        let earlier = PutPayload::from_static(br#"{"holder":"x","until_us":200000000}"#);
+        lake.objects().put(&Path::from("jobs/compact.json"), earlier).await.expect("put");
+        assert_eq!(Lease::oldest_since_us(&lake).await.expect("asked"), Some(i64::MIN));
+        clock.set_us(300_000_000);
+        assert_eq!(Lease::oldest_since_us(&lake).await.expect("asked"), None, "those have run out");
     }
 
     /// A job that works longer than its lease lasts keeps it, and who was killed at it blocks nobody for longer

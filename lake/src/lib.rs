@@ -27,6 +27,7 @@ pub mod views;
 pub mod write;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use deltalake_core::logstore::{LogStoreRef, StorageConfig, logstore_with};
 use log::LogState;
@@ -189,6 +190,20 @@ impl Lake {
     /// The newest state of a table, read from where the last look at it left off.
     pub(crate) async fn newest_state(&self, table: TableName) -> Result<Option<Arc<LogState>>, LakeError> {
         self.states.newest(self, table).await
+    }
+
+    /// The state of a table that a look found that is at most so old, or that was seen since.
+    pub(crate) async fn state_within(
+        &self,
+        table: TableName,
+        age: Duration,
+    ) -> Result<Option<Arc<LogState>>, LakeError> {
+        self.states.within(self, table, age).await
+    }
+
+    /// Lets everybody know what a look found that began at a moment.
+    pub(crate) fn saw_state(&self, table: TableName, state: &Arc<LogState>, looked_us: i64) {
+        self.states.note(self, table, Some(Arc::clone(state)), looked_us, true);
     }
 
     /// Delta's view of a table, kept from the last commit on it.

@@ -8,7 +8,8 @@
 //!
 //! A refresh costs one listing and one get per new commit, however long the history. The listing begins
 //! with the commit that is known: where that is another one by now, the table was made anew, and is read
-//! from the beginning.
+//! from the beginning. A probe costs a get, and one per new commit; it sees neither that a table was made anew nor
+//! that commits were cleaned away, so it is for who lists from time to time too (`states`).
 
 mod checkpoint;
 pub(crate) mod expired;
@@ -26,6 +27,9 @@ use crate::{Lake, LakeError, TableName};
 
 /// How many commits are read at once.
 const READ_AT_ONCE: usize = 16;
+
+/// So many commits are asked for one after the other before a listing is the better way.
+const PROBES_MAX: i64 = 16;
 
 /// The state of a table at one version.
 #[derive(Debug, Clone)]
@@ -120,6 +124,35 @@ impl LogState {
         Ok(true)
     }
 
+    /// Carries the state forward by asking for the next commit, and the one after it, until there is none. Returns
+    /// whether the end was reached; where it was not, the state is as it was.
+    ///
+    /// # Errors
+    /// As [`LogState::read`]; the state is then as it was.
+    pub(crate) async fn probe(state: &mut Arc<Self>, lake: &Lake) -> Result<bool, LakeError> {
+        let (table, first) = (state.table, state.version + 1);
+        let (mut commits, mut tip) = (Vec::new(), None);
+        for version in first..first + PROBES_MAX {
+            let key = log_folder(table).join(format!("{version:020}.json"));
+            let found = match lake.objects().get(&key).await {
+                Ok(found) => found,
+                Err(object_store::Error::NotFound { .. }) => {
+                    if let Some(tip) = tip {
+                        Arc::make_mut(state).follow(commits, tip);
+                    }
+                    return Ok(true);
+                }
+                // Some stores say so of what is not there, where rights to list are bound to a prefix.
+                Err(source) if tjern_readings::store::is_refusal(&source) => return Ok(false),
+                Err(source) => return Err(LakeError::store(&key, source)),
+            };
+            tip = Some(Tip::from(&found.meta));
+            let bytes = found.bytes().await.map_err(|source| LakeError::store(&key, source))?;
+            commits.push(entries_of(&bytes, table, &key)?);
+        }
+        Ok(false)
+    }
+
     async fn news(&self, lake: &Lake) -> Result<News, LakeError> {
         let listing = Listing::of(lake, self.table, Some(self.version - 1)).await?;
         let known = listing.commits.get(&self.version).map(Tip::from);
@@ -147,6 +180,12 @@ impl LogState {
     #[must_use]
     pub const fn version(&self) -> i64 {
         self.version
+    }
+
+    /// When the newest commit was made, by the store's clock, in microseconds since 1970; `None` where it was not seen.
+    #[must_use]
+    pub fn moved_us(&self) -> Option<i64> {
+        self.tip.map(|tip| tip.modified_us)
     }
 
     /// The active files.
@@ -358,6 +397,10 @@ struct CommitInfoEntry {
 async fn read_commit(lake: &Lake, table: TableName, key: &Path) -> Result<CommitEntries, LakeError> {
     let failed = |source| LakeError::store(key, source);
     let bytes = lake.objects().get(key).await.map_err(failed)?.bytes().await.map_err(failed)?;
+    entries_of(&bytes, table, key)
+}
+
+fn entries_of(bytes: &[u8], table: TableName, key: &Path) -> Result<CommitEntries, LakeError> {
     let damaged = |what: String| LakeError::Log { table, place: key.to_string(), what };
     let mut entries = CommitEntries::default();
     for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty()) {

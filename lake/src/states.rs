@@ -5,23 +5,50 @@
 //! somebody believes to have committed; whoever opens a table carries it forward first. It is as big as
 //! the list of the table's active files.
 //!
+//! Who need not have the very newest version says how old a look may be ([`KnownStates::within`]): what was looked at
+//! not longer ago costs no request, and what somebody else of this process committed or saw counts as a look. Older
+//! than that, the log is probed with one get, and listed at least every [`LISTED`]: only a listing sees that a table was
+//! made anew, or that commits were cleaned away.
+//!
 //! Delta's own handle of a table, which commits are made on, is kept in the same way: a new one reads up to fifty
 //! commits, and a job that commits once an hour would do so each time. One commit uses it at a time; another one
 //! at the same time opens its own.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use deltalake_core::DeltaTable;
 
 use crate::log::LogState;
 use crate::{Lake, LakeError, TableName};
 
+/// So long after a listing a log may be probed. No commit is cleaned away within this time.
+const LISTED: Duration = Duration::from_secs(10 * 60);
+
 /// What was read last, by table.
 #[derive(Debug, Default)]
 pub(crate) struct KnownStates {
-    states: Mutex<HashMap<TableName, Arc<LogState>>>,
+    states: Mutex<HashMap<TableName, Known>>,
     handles: Mutex<HashMap<TableName, Handle>>,
+}
+
+/// What the last look at a table found.
+#[derive(Debug, Clone)]
+struct Known {
+    /// None: there was no table.
+    state: Option<Arc<LogState>>,
+    /// When that look began.
+    looked_us: i64,
+    /// When the last one began that listed.
+    listed_us: i64,
+}
+
+impl Known {
+    /// Whether a moment is not longer ago. One that lies ahead was told by a clock that was set back since.
+    fn is_within(now_us: i64, then_us: i64, age: Duration) -> bool {
+        u128::try_from(now_us.saturating_sub(then_us)).is_ok_and(|age_us| age_us < age.as_micros())
+    }
 }
 
 /// Delta's view of a table.
@@ -35,7 +62,8 @@ pub(crate) struct Handle {
 impl KnownStates {
     /// The newest state; `None` where there is no table.
     pub(crate) async fn newest(&self, lake: &Lake, table: TableName) -> Result<Option<Arc<LogState>>, LakeError> {
-        let known = self.lock().get(&table).cloned();
+        let looked_us = lake.clock().now_us();
+        let known = self.lock().get(&table).and_then(|known| known.state.clone());
         let known_version = known.as_ref().map_or(-1, |state| state.version());
         let newest = match known {
             Some(mut state) => match LogState::refresh(&mut state, lake).await {
@@ -50,11 +78,52 @@ impl KnownStates {
             // The table is gone, or was made anew.
             self.take_handle(table);
         }
-        match &newest {
-            Some(state) => drop(self.lock().insert(table, Arc::clone(state))),
-            None => drop(self.lock().remove(&table)),
-        }
+        self.note(lake, table, newest.clone(), looked_us, true);
         Ok(newest)
+    }
+
+    /// The state that a look found that is at most so old, or that somebody has seen since.
+    pub(crate) async fn within(
+        &self,
+        lake: &Lake,
+        table: TableName,
+        age: Duration,
+    ) -> Result<Option<Arc<LogState>>, LakeError> {
+        let now_us = lake.clock().now_us();
+        let Some(known) = self.lock().get(&table).cloned() else { return self.newest(lake, table).await };
+        if Known::is_within(now_us, known.looked_us, age) {
+            return Ok(known.state);
+        }
+        if let Some(mut state) = known.state
+            && Known::is_within(now_us, known.listed_us, LISTED)
+            && LogState::probe(&mut state, lake).await?
+        {
+            self.note(lake, table, Some(Arc::clone(&state)), now_us, false);
+            return Ok(Some(state));
+        }
+        self.newest(lake, table).await
+    }
+
+    /// Takes note of what a look found that began at a moment.
+    pub(crate) fn note(
+        &self,
+        lake: &Lake,
+        table: TableName,
+        state: Option<Arc<LogState>>,
+        looked_us: i64,
+        listed: bool,
+    ) {
+        let version = |state: &Option<Arc<LogState>>| state.as_ref().map_or(-1, |state| state.version());
+        let now_us = lake.clock().now_us();
+        let mut states = self.lock();
+        // What was looked at in the future was so by a clock that was set back.
+        let known = states.get(&table).filter(|known| known.looked_us <= now_us);
+        // Another look may have begun later, or at the same moment and seen more.
+        if known.is_some_and(|known| (known.looked_us, version(&known.state)) > (looked_us, version(&state))) {
+            return;
+        }
+        let listed_us = known.filter(|_| !listed).map_or(looked_us, |known| known.listed_us);
+        states.insert(table, Known { state, looked_us, listed_us });
     }
 
     /// The handle of a table, for one commit.
@@ -67,7 +136,7 @@ impl KnownStates {
         self.handles.lock().unwrap_or_else(PoisonError::into_inner).insert(table, handle);
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<TableName, Arc<LogState>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<TableName, Known>> {
         self.states.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -48,6 +48,17 @@ impl Table {
         Ok(state.map(|state| Self { lake: lake.clone(), name, state }))
     }
 
+    /// Opens the version that a look found that is at most so old, or that anything else of this process that shares the
+    /// lake has seen since; `None` where there was no table. It costs nothing, or, where the last look is older, mostly
+    /// one get. For who reads, or wants to know whether there is anything to do; not for who commits.
+    ///
+    /// # Errors
+    /// [`LakeError`], where the log cannot be read.
+    pub async fn open_within(lake: &Lake, name: TableName, age: Duration) -> Result<Option<Self>, LakeError> {
+        let state = lake.state_within(name, age).await?;
+        Ok(state.map(|state| Self { lake: lake.clone(), name, state }))
+    }
+
     /// Opens the newest version of a table, and creates it where it is not there yet.
     ///
     /// # Errors
@@ -91,7 +102,10 @@ impl Table {
     /// # Errors
     /// [`LakeError`]; the table is then pinned where it was.
     pub async fn refresh(&mut self) -> Result<bool, LakeError> {
-        LogState::refresh(&mut self.state, &self.lake).await
+        let looked_us = self.lake.clock().now_us();
+        let moved = LogState::refresh(&mut self.state, &self.lake).await?;
+        self.lake.saw_state(self.name, &self.state, looked_us);
+        Ok(moved)
     }
 
     /// Which table.
@@ -110,6 +124,13 @@ impl Table {
     #[must_use]
     pub fn version(&self) -> i64 {
         self.state.version()
+    }
+
+    /// How long ago its newest commit was made, by the store's clock; nothing where that is not known.
+    #[must_use]
+    pub fn rests_for(&self) -> Duration {
+        let rests_us = self.state.moved_us().map_or(0, |moved_us| self.lake.clock().now_us().saturating_sub(moved_us));
+        Duration::from_micros(u64::try_from(rests_us).unwrap_or(0))
     }
 
     /// The files of this version, in the order of their paths.
@@ -148,12 +169,13 @@ impl Table {
         Arc::new(LakeTable::new(self.name, files))
     }
 
-    /// What of the table's folder nobody needs any more who reads a version of the last `retention`.
+    /// What of the table's folder nobody needs any more who reads a version that was the newest at `before_us` or later.
+    /// Of its files only those may be removed that are found again after [`Table::cut_off`].
     ///
     /// # Errors
     /// [`LakeError`].
-    pub async fn expired(&self, retention: Duration) -> Result<Expired, LakeError> {
-        expired::find(&self.lake, self.name, retention).await
+    pub async fn expired(&self, before_us: i64) -> Result<Expired, LakeError> {
+        expired::find(&self.lake, self.name, before_us).await
     }
 
     /// The version of the newest whole checkpoint of its log.

@@ -10,7 +10,8 @@
 //!
 //! Lines of which no reading can be made are told, each with its reason, and the others are taken. Empty
 //! fields are counted. The numbers count the readings that were made, in the order of the file: whatever changes
-//! what is made of a file has to raise [`RULES_VERSION`].
+//! what is made of a file has to raise [`RULES_VERSION`]. They follow from the file and its map alone, never from the
+//! register, which may say something else tomorrow: a file with a sensor that may not be in this lake is refused whole.
 
 mod input;
 mod map;
@@ -30,13 +31,17 @@ use tjern_readings::reading::Reading;
 use tjern_readings::sensor::{Epoch, SensorId, SourceName};
 
 use crate::ingest::watermark;
-use crate::register::{RegisterError, load};
+use crate::register::{Register, RegisterError, load};
 use input::Input;
 pub use map::{CheckedMap, ColumnMap, ImportMap, MapError};
 pub use read::BadLine;
 use read::{Reader, columns};
 
 pub use crate::sheet::{Decimal, Encoding};
+
+/// Why a file is refused.
+const KEPT_OUT: &str =
+    "it is registered as `personal`, and this is the common lake; hint: import a file without its lines";
 
 /// What is made of a file: it stands in the epoch.
 const RULES_VERSION: &str = "tjern import 1";
@@ -147,13 +152,17 @@ pub async fn import(
     let register = load(lake).await?;
     for sensor in map.sensors() {
         let refused = |what| ImportError::Refused { sensor: sensor.clone(), what };
-        read::may_be_imported(sensor, &register).map_err(refused)?;
+        read::may_be_imported(sensor).map_err(refused)?;
+        if read::is_kept_out(sensor, &register) {
+            return Err(refused(KEPT_OUT.to_owned()));
+        }
     }
+    refuse_what_is_kept_out(path, map, &register)?;
     let (epoch, total_bytes) = epoch_of(path, map).await?;
     let mut input = Input::open(path, map.layout, &columns(map)).map_err(unreadable)?;
     let total_rows = total_rows(&input, path)?;
     let mut landing = Landing::open(lake, map, epoch, dry_run).await?;
-    let mut reader = Reader::new(map, &register);
+    let mut reader = Reader::new(map);
     while let Some(line) = input.next().map_err(unreadable)? {
         let made = reader.read(line);
         made.bad.iter().for_each(|line| listener.bad(line));
@@ -171,6 +180,21 @@ pub async fn import(
         return Err(ImportError::Changing { path: path.to_owned() });
     }
     landing.finish().await
+}
+
+/// Refuses a long file that names a sensor whose readings may not be in this lake, before anything of it lands.
+fn refuse_what_is_kept_out(path: &Path, map: &CheckedMap, register: &Register) -> Result<(), ImportError> {
+    if !register.iter().any(|row| read::is_kept_out(&row.id, register)) {
+        return Ok(());
+    }
+    let unreadable = |what: String| ImportError::Unreadable { path: path.to_owned(), what };
+    let mut input = Input::open(path, map.layout, &columns(map)).map_err(unreadable)?;
+    while let Some(line) = input.next().map_err(unreadable)? {
+        if let Some(sensor) = read::sensor_of(&line, map).filter(|sensor| read::is_kept_out(sensor, register)) {
+            return Err(ImportError::Refused { sensor, what: format!("line {}: {KEPT_OUT}", line.number) });
+        }
+    }
+    Ok(())
 }
 
 /// How many rows a file of Parquet has; of text that is not known before it is read.

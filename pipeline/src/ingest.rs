@@ -5,8 +5,9 @@
 //! which moves the watermarks with it (`take`). If the commit is refused or its reply is lost, the round begins
 //! again with the watermarks that the table has then: what took place is seen, what did not is done.
 //!
-//! A batch that cannot be read goes to quarantine and leaves a hole; it never fails the others, nor does one that
-//! the store will not hand out. What one commit takes is bounded by [`COMMIT_BATCHES_MAX`] and [`COMMIT_ROWS_MAX`].
+//! A batch that cannot be read goes to quarantine and leaves a hole; it never fails the others. What the store will not
+//! hand out, or list, holds back its own source (`held`); all others are taken and cleaned up behind, and it is told.
+//! What one commit takes is bounded by [`COMMIT_BATCHES_MAX`] and [`COMMIT_ROWS_MAX`].
 //!
 //! What a run costs does not grow with history: what is known of the table is kept and carried forward, and the
 //! landing zone is listed from the watermarks on. Where nothing landed, no table is asked.
@@ -14,6 +15,7 @@
 mod clean;
 pub(crate) mod configurations;
 mod gathered;
+mod held;
 mod landed;
 mod landing;
 mod progress;
@@ -24,7 +26,7 @@ mod stored;
 mod take;
 mod waiting;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,9 +36,10 @@ use tjern_readings::keys::Bounds;
 use tjern_readings::sensor::{Epoch, SourceName};
 
 use crate::quality::QualityError;
-use crate::register::{Register, RegisterError};
+use crate::register::{RegisterError, Said};
 use crate::tables::ATTEMPTS_MAX;
-use landing::{Known, Stream, Sweep};
+use held::HeldBack;
+use landing::{Known, Seen, Stream, Sweep};
 use rows::{Against, Units};
 use schedule::{Due, Schedule};
 use sequence::Closed;
@@ -63,6 +66,9 @@ const SWEEP_PAGES: (u64, u64) = (4, 20);
 
 /// So many looks a whole sweep may take, as far as the most pages allow it.
 const SWEEP_LOOKS: u64 = 72;
+
+/// So often a stream's batch may fail to be read before one that looks again and again calls that a failure.
+const HICCUPS: u32 = 2;
 
 /// How ingest behaves.
 #[derive(Debug, Clone, Copy)]
@@ -111,6 +117,16 @@ pub enum IngestError {
         "ingest was overtaken {ATTEMPTS_MAX} times in a row; hint: is another `tjern pipeline run` at work on this lake?"
     )]
     Overtaken,
+    /// Something of one or more sources cannot be read. All others were taken; whoever asked may go on.
+    #[error("{count} source{} held back, all others were taken: {why}", if *.count == 1 { " is" } else { "s are" })]
+    HeldBack {
+        /// What was done.
+        outcome: IngestOutcome,
+        /// How many: sources, by their epochs and folders.
+        count: usize,
+        /// Why the first of them is.
+        why: String,
+    },
 }
 
 /// The last number of a stream that was taken or passed; `None` where nothing of it was.
@@ -163,9 +179,10 @@ pub struct Ingester {
     /// Landed batches whose rows were compared and are stored.
     compared: BTreeSet<Path>,
     units: HashMap<Path, Units>,
-    /// The register, and the version of its table.
-    register: Option<(i64, Arc<Register>)>,
+    /// What the register says, and the versions of its tables of sensors and of events.
+    said: Option<([i64; 2], Arc<Said>)>,
     has_run: bool,
+    held: HeldBack,
     /// What was said of readings that something speaks against.
     told: HashSet<(SourceName, Against)>,
 }
@@ -190,8 +207,9 @@ impl Ingester {
             closed: HashMap::new(),
             compared: BTreeSet::new(),
             units: HashMap::new(),
-            register: None,
+            said: None,
             has_run: false,
+            held: HeldBack::default(),
             told: HashSet::new(),
         };
         ingester.learn();
@@ -209,66 +227,94 @@ impl Ingester {
     /// time. Where nothing is due, the store is not asked for anything.
     ///
     /// # Errors
-    /// [`IngestError`]; the ingester must not be used again then.
+    /// [`IngestError`]; but for [`IngestError::HeldBack`] the ingester must not be used again then.
     pub async fn run(&mut self) -> Result<IngestOutcome, IngestError> {
         if !std::mem::replace(&mut self.has_run, true) {
             return self.run_everything().await;
         }
         let mut outcome = IngestOutcome::default();
         let now_us = self.lake.clock().now_us();
-        let due = self.schedule.due(now_us);
-        let is_everywhere = due == Due::Everywhere;
-        let zone = match due {
-            Due::Nothing => return Ok(outcome),
-            Due::Streams(streams) => landing::of_streams(&self.lake, &self.known, streams).await?,
-            Due::Everywhere => {
-                let (zone, requests) = landing::everywhere(&self.lake, &self.known, self.requests).await?;
-                self.requests = requests;
-                self.schedule.looked_everywhere(now_us);
-                zone
+        match self.due(now_us) {
+            Due::Nothing => {}
+            Due::Streams(streams) => {
+                let Seen { zone, unreadable } = landing::of_streams(&self.lake, &self.known, streams).await?;
+                self.held.also_unreadable(unreadable);
+                self.schedule.saw(&zone, now_us);
+                self.take(zone, &mut outcome, false).await?;
             }
+            Due::Everywhere => self.look_everywhere(now_us, &mut outcome).await?,
+        }
+        self.ended(outcome, HICCUPS)
+    }
+
+    /// What is due, of what is held back what has rested.
+    fn due(&self, now_us: i64) -> Due {
+        let streams = match self.schedule.due(now_us) {
+            Due::Everywhere => return Due::Everywhere,
+            Due::Streams(streams) => streams,
+            Due::Nothing => Vec::new(),
         };
+        let mut due: BTreeSet<Stream> = streams.into_iter().filter(|stream| !self.held.rests(stream, now_us)).collect();
+        due.extend(self.held.due(now_us).cloned());
+        if due.is_empty() { Due::Nothing } else { Due::Streams(due.into_iter().collect()) }
+    }
+
+    async fn look_everywhere(&mut self, now_us: i64, outcome: &mut IngestOutcome) -> Result<(), IngestError> {
+        let (Seen { zone, unreadable }, requests) = landing::everywhere(&self.lake, &self.known, self.requests).await?;
+        self.requests = requests;
+        self.held.unreadable(unreadable);
+        self.schedule.looked_everywhere(now_us);
         self.schedule.saw(&zone, now_us);
-        let is_whole = is_everywhere && zone.values().all(|seen| !seen.partial);
-        self.take(zone, &mut outcome).await?;
+        let is_whole = zone.values().all(|seen| !seen.partial);
+        self.take(zone, outcome, false).await?;
         if is_whole {
             // It all fitted into what was looked at anyway.
             (self.sweep, self.sweep_due_us) = (Sweep::default(), now_us.saturating_add(SWEEP_EVERY_US));
-        } else if is_everywhere && now_us >= self.sweep_due_us {
-            self.sweep_on(now_us, &mut outcome).await?;
+        } else if now_us >= self.sweep_due_us {
+            self.sweep_on(now_us, outcome).await?;
         }
-        Ok(outcome)
+        Ok(())
     }
 
     /// Looks at everything there is, due or not, and takes it to the end.
     ///
     /// # Errors
-    /// [`IngestError`].
+    /// As [`Ingester::run`].
     pub async fn run_everything(&mut self) -> Result<IngestOutcome, IngestError> {
         let mut outcome = IngestOutcome::default();
         let now_us = self.lake.clock().now_us();
         let mut sweep = Sweep::default();
+        self.held.unreadable(BTreeMap::new());
         loop {
-            let (zone, is_end) = sweep.portion(&self.lake, SWEEP_PAGES.1).await?;
+            let (Seen { zone, unreadable }, is_end) = sweep.portion(&self.lake, SWEEP_PAGES.1).await?;
+            self.held.also_unreadable(unreadable);
             self.schedule.saw(&zone, now_us);
-            self.take(zone, &mut outcome).await?;
+            self.take(zone, &mut outcome, true).await?;
             if is_end {
                 break;
             }
         }
         self.schedule.looked_everywhere(now_us);
         (self.sweep, self.sweep_due_us) = (sweep, now_us.saturating_add(SWEEP_EVERY_US));
-        Ok(outcome)
+        self.ended(outcome, 0)
     }
 
     async fn sweep_on(&mut self, now_us: i64, outcome: &mut IngestOutcome) -> Result<(), IngestError> {
         let (least, most) = SWEEP_PAGES;
         let pages = self.sweep.size.div_ceil(SWEEP_LOOKS).clamp(least, most);
-        let (zone, is_end) = self.sweep.portion(&self.lake, pages).await?;
+        let (Seen { zone, unreadable }, is_end) = self.sweep.portion(&self.lake, pages).await?;
+        self.held.also_unreadable(unreadable);
         if is_end {
             self.sweep_due_us = now_us.saturating_add(SWEEP_EVERY_US);
         }
-        self.take(zone, outcome).await
+        self.take(zone, outcome, false).await
+    }
+
+    fn ended(&self, outcome: IngestOutcome, hiccups: u32) -> Result<IngestOutcome, IngestError> {
+        match self.held.told(hiccups) {
+            None => Ok(outcome),
+            Some((count, why)) => Err(IngestError::HeldBack { outcome, count, why }),
+        }
     }
 
     /// Brings what is known to what the table says.

@@ -1,7 +1,7 @@
 //! Quality control: QARTOD's tests by the register's rules, in two steps.
 //!
-//! Ingest looks at each value by itself ([`evaluate`]), so that what is not plausible is never shown,
-//! not for a moment. The job [`control`] makes all tests, also those that look at neighbours, and brings
+//! Ingest looks at each value by itself ([`evaluate`]), so that what is not plausible, or was taken while the register
+//! says that the sensor did not measure, is never shown, not for a moment. The job [`control`] makes all tests, also those that look at neighbours, and brings
 //! rows from the level raw to provisional. Flags never delete: of a row only `quality`, `tests` and
 //! `level` are ever rewritten.
 //!
@@ -32,14 +32,14 @@ mod walk;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int8Array, Int32Array};
-use arrow::datatypes::{DataType, Float64Type, Int8Type, Int32Type};
+use arrow::datatypes::{DataType, Float64Type, Int8Type, Int32Type, TimeUnit, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use tjern_readings::reading::Quality;
 
 use self::flags::{Bits, FAIL, GOOD, aggregate, came};
 use crate::frames::{FrameError, texts};
-use crate::register::{Register, Rule, SensorRow};
+use crate::register::{NotGood, Register, Rule, Said, SensorRow};
 
 pub use control::{ControlError, ControlOutcome, LEASE, control};
 pub use rules::{RULES_VERSION, Rulebook};
@@ -90,13 +90,16 @@ pub fn try_rules(sensor: &SensorRow, rules: Vec<Rule>, series: &RawSeries) -> Re
     Ok(series.value.iter().zip(tests).map(|(value, tests)| (quality(value, tests).code(), tests)).collect())
 }
 
-/// The rows with `quality` and `tests` as the register says; every other column is handed on as it
+/// The rows with `quality` and `tests` as the register and its events say; every other column is handed on as it
 /// is. Columns are found by name: those of the table `readings`.
 ///
 /// # Errors
 /// [`QualityError::Column`] where a column is missing.
-pub fn evaluate(rows: &RecordBatch, register: &Register) -> Result<RecordBatch, QualityError> {
+pub fn evaluate(rows: &RecordBatch, said: &Said) -> Result<RecordBatch, QualityError> {
     let sensors = texts(column(rows, "sensor", &DataType::Utf8)?)?;
+    let time_type = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+    let times = column(rows, "time", &time_type)?.as_primitive_opt::<TimestampMicrosecondType>();
+    let times = times.ok_or(QualityError::Column { column: "time", wanted: time_type })?;
     let values = column(rows, "value", &DataType::Float64)?.as_primitive_opt::<Float64Type>();
     let values = values.ok_or(QualityError::Column { column: "value", wanted: DataType::Float64 })?;
     let qualities = column(rows, "quality", &DataType::Int8)?.as_primitive_opt::<Int8Type>();
@@ -106,17 +109,17 @@ pub fn evaluate(rows: &RecordBatch, register: &Register) -> Result<RecordBatch, 
     let mut new_qualities = Vec::with_capacity(rows.num_rows());
     let mut new_tests = Vec::with_capacity(rows.num_rows());
     // Neighbours are most often of one sensor: look it up only where it changes.
-    let mut last: Option<(&str, Option<&SensorRow>)> = None;
+    let mut last: Option<(&str, Asked<'_>)> = None;
     for row in 0..rows.num_rows() {
         let name = sensors.value(row);
-        let sensor = match last {
-            Some((same, sensor)) if same == name => sensor,
-            _ => register.get(name),
+        let asked = match last.take() {
+            Some((same, asked)) if same == name => asked,
+            _ => Asked::of(name, said),
         };
-        last = Some((name, sensor));
         let value = values.is_valid(row).then(|| values.value(row));
         let before = tests.is_valid(row).then(|| tests.value(row));
-        let (quality, bits) = evaluate_one(value, qualities.value(row), before, sensor);
+        let (quality, bits) = evaluate_one(value, times.value(row), qualities.value(row), before, &asked);
+        last = Some((name, asked));
         new_qualities.push(quality);
         new_tests.push(bits);
     }
@@ -135,11 +138,35 @@ fn replace(rows: &RecordBatch, name: &str, column: ArrayRef) -> Result<RecordBat
     RecordBatch::try_new(rows.schema(), columns)
 }
 
+/// What is asked about each reading of one sensor by itself.
+struct Asked<'a> {
+    sensor: Option<&'a SensorRow>,
+    not_good: Vec<NotGood>,
+}
+
+impl<'a> Asked<'a> {
+    fn of(name: &str, said: &'a Said) -> Self {
+        let sensor = said.register.get(name);
+        // Of a sensor that nobody registered nothing is known, its place's events neither.
+        let not_good = sensor.map(|_| said.events.of_sensor(name)).unwrap_or_default();
+        Self { sensor, not_good }
+    }
+}
+
 /// One reading's quality and `tests`. Evaluating what was evaluated gives the same again.
-fn evaluate_one(value: Option<f64>, quality: i8, tests: Option<i32>, sensor: Option<&SensorRow>) -> (i8, Option<i32>) {
+fn evaluate_one(
+    value: Option<f64>,
+    time_us: i64,
+    quality: i8,
+    tests: Option<i32>,
+    asked: &Asked<'_>,
+) -> (i8, Option<i32>) {
     let Some(value) = value else { return (Quality::Missing.code(), None) };
-    let kept = tests.unwrap_or(0) & !(Bits::Range.put(0b11) | Bits::Came.put(0b11));
-    let bits = kept | Bits::Range.put(plausible(value, sensor)) | Bits::Came.put(came(quality, tests));
+    let ours = Bits::Range.put(0b11) | Bits::Came.put(0b11) | Bits::Event.put(0b11);
+    let bits = tests.unwrap_or(0) & !ours
+        | Bits::Range.put(plausible(value, asked.sensor))
+        | Bits::Came.put(came(quality, tests))
+        | Bits::Event.put(series::event(time_us, &asked.not_good));
     (aggregate(bits).code(), (bits != 0).then_some(bits))
 }
 

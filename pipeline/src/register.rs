@@ -20,6 +20,7 @@ mod table;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
@@ -46,6 +47,9 @@ pub(crate) use table::register_of;
 /// The application transaction of both tables: two first registrations at once would else both
 /// be let through, since neither removes a file.
 const TRANSACTION: &str = "register";
+
+/// How old a look at a table may be by which others go. What this process registers is known at once.
+const LOOK: Duration = Duration::from_secs(60);
 
 /// The files of the register.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -174,6 +178,33 @@ impl Register {
     }
 }
 
+/// What the register says now of each sensor, and of what befell it: what a reading can be judged by alone.
+#[derive(Debug, Clone, Default)]
+pub struct Said {
+    /// The sensors.
+    pub register: Register,
+    /// The events that hold.
+    pub events: Events,
+}
+
+impl Said {
+    /// What the tables say; nothing where they are not there.
+    ///
+    /// # Errors
+    /// As [`load`].
+    pub async fn load(lake: &Lake) -> Result<Self, RegisterError> {
+        let (_, events) = events_history(lake).await?;
+        let events = events.into_iter().filter(|row| row.valid_to_us.is_none()).map(|row| row.row.row);
+        Ok(Self { register: load(lake).await?, events: Events::of(events) })
+    }
+}
+
+impl From<Register> for Said {
+    fn from(register: Register) -> Self {
+        Self { register, events: Events::default() }
+    }
+}
+
 /// The register that is valid now; an empty one where there is no table.
 ///
 /// # Errors
@@ -184,7 +215,7 @@ pub async fn load(lake: &Lake) -> Result<Register, RegisterError> {
 
 /// The table `sensors` with its history, and its version; -1 where there is none.
 pub(crate) async fn sensors_history(lake: &Lake) -> Result<(i64, Vec<Versioned<SensorRow>>), RegisterError> {
-    match Table::open(lake, TableName::Sensors).await? {
+    match Table::open_within(lake, TableName::Sensors, LOOK).await? {
         None => Ok((-1, Vec::new())),
         Some(table) => Ok((table.version(), history_of(lake, &table, table::sensors_of).await?)),
     }
@@ -192,7 +223,7 @@ pub(crate) async fn sensors_history(lake: &Lake) -> Result<(i64, Vec<Versioned<S
 
 /// The table `events` with its history, and its version; -1 where there is none.
 pub(crate) async fn events_history(lake: &Lake) -> Result<(i64, Vec<Versioned<Keyed<EventRow>>>), RegisterError> {
-    match Table::open(lake, TableName::Events).await? {
+    match Table::open_within(lake, TableName::Events, LOOK).await? {
         None => Ok((-1, Vec::new())),
         Some(table) => Ok((table.version(), history_of(lake, &table, table::events_of).await?)),
     }
@@ -200,7 +231,7 @@ pub(crate) async fn events_history(lake: &Lake) -> Result<(i64, Vec<Versioned<Ke
 
 /// The table `quality_rules` with its history, and its version; -1 where there is none.
 pub(crate) async fn rules_history(lake: &Lake) -> Result<(i64, Vec<Versioned<RuleRow>>), RegisterError> {
-    match Table::open(lake, TableName::QualityRules).await? {
+    match Table::open_within(lake, TableName::QualityRules, LOOK).await? {
         None => Ok((-1, Vec::new())),
         Some(table) => Ok((table.version(), history_of(lake, &table, table::rules_of).await?)),
     }

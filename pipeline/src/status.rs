@@ -51,12 +51,15 @@ pub struct TableStatus {
 }
 
 /// Batches that landed and were not taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Landed {
     /// How many.
     pub batches: usize,
     /// When the first of them landed.
     pub since: Option<Moment>,
+    /// Folders of sources that cannot be read: what waits there is not counted.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unreadable: Vec<String>,
 }
 
 /// What compaction would do now.
@@ -94,7 +97,8 @@ pub async fn status(lake: &Lake, settings: &CompactSettings) -> Result<Status, L
             compaction = Backlog { merges, bytes, oldest_unsealed };
         }
     }
-    let landed = Landed { batches: landed.batches, since: landed.since_us.map(Moment) };
+    let Waiting { batches, since_us, unreadable } = landed;
+    let landed = Landed { batches, since: since_us.map(Moment), unreadable };
     Ok(Status { tables, landed, compaction, missing: holes, jobs: record::read_all(lake).await? })
 }
 

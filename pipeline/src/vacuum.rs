@@ -5,6 +5,11 @@
 //! which those are). It takes no lease: two at once remove the same objects, and what is gone is gone.
 //! A dry run finds the same and removes nothing.
 //!
+//! What was written and is not committed yet is somebody's work, or was left behind by one that was killed. Whoever
+//! holds a lease is at work: nothing that was written since is taken, however long a merge lasts. And before anything
+//! is removed, how old it is stands in the table's log ([`Table::cut_off`]): a writer that comes with an older file
+//! after all (one that held no lease, or lost it while its machine slept) is refused, and writes it again.
+//!
 //! Limits: the listing of a table's folder is held in memory.
 
 use std::time::Duration;
@@ -12,7 +17,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use object_store::path::Path;
 use object_store::{Error, ObjectMeta, ObjectStore};
-use tjern_lake::{Lake, LakeError, Table, TableName};
+use tjern_lake::{CommitError, Lake, LakeError, Lease, Table, TableName};
 
 /// What became of one table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,16 +32,36 @@ pub struct TableVacuum {
     pub bytes: u64,
 }
 
+/// Why not everything was removed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum VacuumError {
+    /// The lake failed.
+    #[error(transparent)]
+    Lake(#[from] LakeError),
+    /// It could not be said in a table's log what may go.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+}
+
 /// Removes what nobody needs any more who reads a version of the last `retention`, from every table.
 /// `dry_run` only says what that is.
 ///
 /// # Errors
-/// [`LakeError`]. What was removed before stays so, and the rest is removed by the next run.
-pub async fn vacuum(lake: &Lake, retention: Duration, dry_run: bool) -> Result<Vec<TableVacuum>, LakeError> {
+/// [`VacuumError`]. What was removed before stays so, and the rest is removed by the next run.
+pub async fn vacuum(lake: &Lake, retention: Duration, dry_run: bool) -> Result<Vec<TableVacuum>, VacuumError> {
+    let retention_us = i64::try_from(retention.as_micros()).unwrap_or(i64::MAX);
+    let retained_us = lake.clock().now_us().saturating_sub(retention_us);
+    let before_us = Lease::oldest_since_us(lake).await?.map_or(retained_us, |since_us| since_us.min(retained_us));
     let mut outcomes = Vec::new();
     for name in TableName::ALL {
-        let Some(table) = Table::open(lake, name).await? else { continue };
-        let expired = table.expired(retention).await?;
+        let Some(mut table) = Table::open(lake, name).await? else { continue };
+        let mut expired = table.expired(before_us).await?;
+        if !dry_run && !expired.files.is_empty() {
+            table.cut_off(before_us).await?;
+            // Who committed before that has what it committed.
+            expired = table.expired(before_us).await?;
+        }
         let bytes = expired.files.iter().chain(&expired.log).map(|meta| meta.size).sum();
         let keys = |metas: Vec<ObjectMeta>| metas.into_iter().map(|meta| meta.location).collect::<Vec<_>>();
         let outcome = TableVacuum { table: name, files: keys(expired.files), log: keys(expired.log), bytes };
@@ -67,7 +92,8 @@ async fn remove(lake: &Lake, keys: Vec<Path>) -> Result<(), LakeError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Place, Row};
+    use crate::testing::{Place, Row, batch_of, commit};
+    use tjern_lake::{DataFile, Operation, write_file};
     use tjern_readings::clock::Clock;
 
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -152,5 +178,66 @@ mod tests {
         place.clock.set_us(compacted);
         ahead(&place, DAY + Duration::from_secs(60));
         assert_eq!(of_readings(&place, true).await.files.len(), 60 + 55 + 1);
+    }
+
+    async fn written(place: &Place) -> DataFile {
+        let rows = batch_of(&[Row::new("sample", place.clock.now_us(), 7.0)]);
+        write_file(&place.lake, TableName::Readings, &[rows]).await.expect("written")
+    }
+
+    async fn readings(place: &Place) -> Table {
+        Table::open(&place.lake, TableName::Readings).await.expect("opened").expect("there")
+    }
+
+    /// A merge of years takes longer than a day. Its first files are days old when it commits, and vacuum came by.
+    #[tokio::test]
+    async fn what_the_holder_of_a_lease_has_written_is_left_however_long_it_works() {
+        let place = lived_in().await;
+        let mut lease = Lease::take(&place.lake, "compact", DAY).await.expect("asked").expect("free");
+        let file = written(&place).await;
+        for _ in 0..4 {
+            ahead(&place, DAY / 2);
+            assert!(lease.renew().await.expect("renewed"));
+            assert_eq!(of_readings(&place, false).await.files.len(), 0);
+        }
+        let mut table = readings(&place).await;
+        table.commit(commit(Operation::Correct, vec![file], vec![])).await.expect("committed");
+        lease.give_back().await.expect("given back");
+        ahead(&place, DAY);
+        assert_eq!(of_readings(&place, false).await.files.len(), 60);
+        assert_eq!(place.readings().await.len(), 61, "all rows can be read");
+    }
+
+    /// A machine that slept for days between writing a file and committing it made a table that names a file that is
+    /// gone: no query of it was answered any more.
+    #[tokio::test]
+    async fn a_file_that_vacuum_may_have_taken_is_never_committed() {
+        for knows_of_vacuum in [true, false] {
+            let place = lived_in().await;
+            let file = written(&place).await;
+            let mut table = readings(&place).await;
+            ahead(&place, DAY + Duration::from_secs(3_600));
+            assert_eq!(
+                of_readings(&place, false).await.files.len(),
+                60 + 1,
+                "those of the merge, and the one nobody named"
+            );
+            if knows_of_vacuum {
+                table.refresh().await.expect("refreshed");
+            }
+            let late = commit(Operation::Correct, vec![file], vec![]);
+            let refused = table.commit(late.clone()).await;
+            if knows_of_vacuum {
+                assert!(matches!(refused, Err(CommitError::Stale { .. })), "{refused:?}");
+            } else {
+                assert!(matches!(refused, Err(CommitError::Conflict { .. })), "it is not rebased: {refused:?}");
+                table.refresh().await.expect("refreshed");
+                let refused = table.commit(late).await;
+                assert!(matches!(refused, Err(CommitError::Stale { .. })), "{refused:?}");
+            }
+            let again = written(&place).await;
+            table.commit(commit(Operation::Correct, vec![again], vec![])).await.expect("written again");
+            assert_eq!(place.readings().await.len(), 61);
+        }
     }
 }

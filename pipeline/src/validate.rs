@@ -3,8 +3,12 @@
 //!
 //! Of each time the newest word is validated: a correction that comes later is a row of its own, and raw again. The commit
 //! says who, when and why, and so does a record that stays (see [`correct`](crate::correct)). It removes
-//! files, so it is made on the version whose files were read and never rebased. `:validation/<id>` says which took
+//! files, so it is made on the version whose files were read and never rebased; where somebody else was first it is made
+//! again as long as those files are there. `:validation/<id>` says which took
 //! place, so that a lost reply repeats nothing; doing it again changes nothing.
+//!
+//! Quality control looks at what was validated, or taken back, as at readings that came: tests of the neighbours go by
+//! a validated reading as it is, and one whose word was taken back gets the flags of the rules of its day.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -27,6 +31,19 @@ const PROVISIONAL: i8 = 1;
 
 /// Before the id of one that took place. No source has such a name.
 const VALIDATION: &str = ":validation/";
+
+/// How often a commit is tried on files that are still there: others commit every few seconds, and none of them keeps
+/// from it for long.
+const COMMITS_MAX: u32 = 50;
+
+/// The files of a period with the new levels.
+struct Rewritten {
+    add: Vec<DataFile>,
+    /// Those that they replace.
+    remove: Vec<DataFile>,
+    /// How many rows changed.
+    changed: usize,
+}
 
 /// What a run did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -53,31 +70,42 @@ pub async fn validate(
     let kind = if undo { "validate --undo" } else { "validate" };
     for _ in 0..ATTEMPTS_MAX {
         let (newest, mut outcome) = newest(&table, period).await?;
-        let (add, remove, changed) = rewrite(&table, period, &newest, undo).await?;
-        outcome.changed = changed;
-        if changed == 0 {
+        let rewritten = rewrite(&table, period, &newest, undo).await?;
+        outcome.changed = rewritten.changed;
+        if rewritten.changed == 0 {
             return Ok(outcome);
         }
-        let record = Record::new(lake, kind, author, period.words()).with_rows(changed);
+        let record = Record::new(lake, kind, author, period.words()).with_rows(rewritten.changed);
         record.write(lake).await?;
-        let own = format!("{VALIDATION}{}", record.id());
-        let commit = Commit {
-            operation: Operation::Quality,
-            add,
-            remove,
-            transactions: vec![(own.clone(), 1)],
-            notes: record.notes(),
-        };
-        match table.commit(commit).await {
-            Ok(_) => return Ok(outcome),
+        if commit(&mut table, &record, &rewritten).await? {
+            return Ok(outcome);
+        }
+    }
+    Err(CorrectError::Contended)
+}
+
+/// Commits the files, again and again while those that they replace are there: what came meanwhile came after this
+/// person's word. False where somebody replaced one.
+async fn commit(table: &mut Table, record: &Record, rewritten: &Rewritten) -> Result<bool, CorrectError> {
+    let own = format!("{VALIDATION}{}", record.id());
+    let commit = Commit {
+        operation: Operation::Validate,
+        add: rewritten.add.clone(),
+        remove: rewritten.remove.clone(),
+        transactions: vec![(own.clone(), 1)],
+        notes: record.notes(),
+    };
+    for _ in 0..COMMITS_MAX {
+        match table.commit(commit.clone()).await {
+            Ok(_) => return Ok(true),
             Err(CommitError::Conflict { .. }) => _ = table.refresh().await?,
             Err(error) => {
                 table.refresh().await?;
-                if table.transaction(&own).is_none() {
-                    return Err(error.into());
-                }
-                return Ok(outcome);
+                return if table.transaction(&own).is_some() { Ok(true) } else { Err(error.into()) };
             }
+        }
+        if !rewritten.remove.iter().all(|file| table.is_active(file)) {
+            return Ok(false);
         }
     }
     Err(CorrectError::Contended)
@@ -99,13 +127,13 @@ async fn newest(table: &Table, period: &Period) -> Result<(BTreeSet<Identity>, V
     Ok((newest, outcome))
 }
 
-/// The files of the period with the new levels, those that they replace, and how many rows changed.
+/// The files of the period, written with the new levels.
 async fn rewrite(
     table: &Table,
     period: &Period,
     newest: &BTreeSet<Identity>,
     undo: bool,
-) -> Result<(Vec<DataFile>, Vec<DataFile>, usize), CorrectError> {
+) -> Result<Rewritten, CorrectError> {
     let context = engine(table.lake())?;
     let (mut add, mut remove, mut changed) = (Vec::new(), Vec::new(), 0);
     for file in table.files().into_iter().filter(|file| may_hold(file, period)) {
@@ -119,7 +147,7 @@ async fn rewrite(
             remove.push(file);
         }
     }
-    Ok((add, remove, changed))
+    Ok(Rewritten { add, remove, changed })
 }
 
 fn may_hold(file: &DataFile, period: &Period) -> bool {

@@ -49,6 +49,7 @@ fn shown(status: &Status) -> String {
     let since = |moment: &Option<_>| moment.as_ref().map(ToString::to_string);
     let landed = since(&status.landed.since).map_or_else(String::new, |since| format!(", the first since {since}"));
     lines.push(format!("landed: {} batches wait for ingest{landed}", status.landed.batches));
+    lines.extend(status.landed.unreadable.iter().map(|folder| format!("cannot be read, and is not counted: {folder}")));
     let compaction = &status.compaction;
     lines.push(format!("compaction: {} merges of {} bytes wait", compaction.merges, compaction.bytes));
     let unsealed = since(&compaction.oldest_unsealed).unwrap_or_else(|| "none".to_owned());

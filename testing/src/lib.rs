@@ -1,5 +1,5 @@
 //! What the tests of several rooms share, in no program: what every store must do ([`conformance`]), a store
-//! that fails ([`faults`]), and an S3 server in the test's own process that fails as servers and lines do ([`s3`]).
+//! that fails ([`faults`]), one in memory that dates, delays and dies as it is told ([`simulated`]), and an S3 server in the test's own process that fails as servers and lines do ([`s3`]).
 //!
 //! What is random comes from a seed, and whoever finds a fault prints it.
 #![forbid(unsafe_code)]
@@ -7,3 +7,4 @@
 pub mod conformance;
 pub mod faults;
 pub mod s3;
+pub mod simulated;

@@ -3,20 +3,23 @@
 //!
 //! Follows the Delta protocol, "Vacuum" and "Metadata Cleanup". A data file may go if the newest version does
 //! not name it, if no remove of the last `retention` does (a reader may be pinned at a version before
-//! it), and if it is itself older than that (a writer may be about to commit it). Of the log everything may
+//! it), and if it is itself older than that, by [`CLOCKS_US`] (a writer may be about to commit it: the table's cut-off
+//! keeps it from that, see `commit`). Of the log everything may
 //! go that lies before a whole checkpoint and is, like that checkpoint, older than `retention`: every version of that
 //! time can still be read. Folders that start with `_` or `.` are others' and stay.
 //!
 //! Only reads; two listings and the newest checkpoint, however long the history.
 
 use std::collections::HashSet;
-use std::time::Duration;
 
 use futures::TryStreamExt;
 use object_store::{ObjectMeta, ObjectStore};
 
 use super::{Listing, LogState, checkpoint, read_commit};
 use crate::{Lake, LakeError, TableName};
+
+/// So far the clock by which a writer dates its files and the store's, by which they are listed, may differ.
+const CLOCKS_US: i64 = 10 * 60 * 1_000_000;
 
 /// What may be removed from a table's folder.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,13 +30,11 @@ pub struct Expired {
     pub log: Vec<ObjectMeta>,
 }
 
-/// Finds what may go. The table may move on meanwhile.
+/// Finds what may go of what was written and removed before a moment. The table may move on meanwhile.
 ///
 /// # Errors
 /// [`LakeError`]; nothing was found then.
-pub(crate) async fn find(lake: &Lake, table: TableName, retention: Duration) -> Result<Expired, LakeError> {
-    let retention_us = i64::try_from(retention.as_micros()).unwrap_or(i64::MAX);
-    let before_us = lake.clock().now_us().saturating_sub(retention_us);
+pub(crate) async fn find(lake: &Lake, table: TableName, before_us: i64) -> Result<Expired, LakeError> {
     // First what is there, then who needs it: what is committed in between is in the log that is read after.
     let present = data_files(lake, table).await?;
     let listing = Listing::of(lake, table, None).await?;
@@ -43,7 +44,8 @@ pub(crate) async fn find(lake: &Lake, table: TableName, retention: Duration) -> 
         let Some(parts) = meta.location.prefix_match(&folder) else { return true };
         needed.contains(&parts.map(|part| part.as_ref().to_owned()).collect::<Vec<_>>().join("/"))
     };
-    let files = present.into_iter().filter(|meta| is_older(meta, before_us) && !is_needed(meta)).collect();
+    let written_before_us = before_us.saturating_sub(CLOCKS_US);
+    let files = present.into_iter().filter(|meta| is_older(meta, written_before_us) && !is_needed(meta)).collect();
     Ok(Expired { files, log: expired_log(&listing, before_us) })
 }
 

@@ -17,7 +17,7 @@ use super::moments::{Moment, Moments, Stored, Wanted};
 use super::origin::Origins;
 use super::write::Corrected;
 use super::{Author, CorrectError, Prepare, Prepared, Record, correct, utc};
-use crate::register::{Register, load};
+use crate::register::Said;
 
 /// How values are made under a configuration, and how they should have been.
 pub trait Formulas: Send + Sync {
@@ -117,8 +117,8 @@ pub async fn recompute(
     author: &Author,
     dry_run: bool,
 ) -> Result<RecomputeOutcome, CorrectError> {
-    let register = load(lake).await?;
-    let mut recomputing = Recomputing { period, formulas, register, dry_run, outcome: RecomputeOutcome::default() };
+    let said = Said::load(lake).await?;
+    let mut recomputing = Recomputing { period, formulas, said, dry_run, outcome: RecomputeOutcome::default() };
     if dry_run {
         if let Some(table) = Table::open(lake, tjern_lake::TableName::Readings).await? {
             recomputing.prepare(&table).await?;
@@ -137,7 +137,7 @@ pub async fn recompute(
 struct Recomputing<'a> {
     period: &'a Period,
     formulas: &'a dyn Formulas,
-    register: Register,
+    said: Said,
     dry_run: bool,
     outcome: RecomputeOutcome,
 }
@@ -148,7 +148,7 @@ impl Prepare for Recomputing<'_> {
         let mut known =
             Known { period: self.period, formulas: self.formulas, origins: Origins::new(table), made: HashMap::new() };
         let mut moments = Moments::open(table, &self.period.wanted()).await?;
-        let mut corrected = Corrected::new(table.lake(), &self.register);
+        let mut corrected = Corrected::new(table.lake(), &self.said);
         while let Some(moment) = moments.next().await? {
             outcome.readings += 1;
             let newest = moment.newest();

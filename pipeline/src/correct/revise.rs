@@ -20,7 +20,7 @@ use super::moments::{Moment, Moments, Stored, Wanted};
 use super::recompute::{is_same, with_value};
 use super::write::Corrected;
 use super::{Author, CorrectError, Prepare, Prepared, Record, correct, utc};
-use crate::register::{Register, load};
+use crate::register::Said;
 use crate::sheet::{self, Decimal, Layout, Sheet};
 use crate::times::moment;
 
@@ -100,9 +100,9 @@ pub async fn revise(
     let unreadable = |what: String| ReviseError::Unreadable { path: path.to_owned(), what };
     let bytes = tokio::fs::read(path).await.map_err(|error| unreadable(error.to_string()))?;
     let words = read(path, layout)?;
-    let register = load(lake).await.map_err(CorrectError::from)?;
+    let said = Said::load(lake).await.map_err(CorrectError::from)?;
     let outcome = ReviseOutcome::default();
-    let mut revising = Revising { words: &words, register, dry_run, outcome, missing: Vec::new() };
+    let mut revising = Revising { words: &words, said, dry_run, outcome, missing: Vec::new() };
     let sha256: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
     let record = Record::new(lake, "revise", author, json!({ "file": name, "sha256": sha256 }));
@@ -177,7 +177,7 @@ fn quality(text: &str) -> Result<Quality, String> {
 
 struct Revising<'a> {
     words: &'a Words,
-    register: Register,
+    said: Said,
     dry_run: bool,
     outcome: ReviseOutcome,
     /// What no reading is stored for.
@@ -187,7 +187,7 @@ struct Revising<'a> {
 impl Prepare for Revising<'_> {
     async fn prepare(&mut self, table: &Table) -> Result<Prepared, CorrectError> {
         let (mut outcome, mut open) = (ReviseOutcome::default(), self.words.clone());
-        let mut corrected = Corrected::new(table.lake(), &self.register);
+        let mut corrected = Corrected::new(table.lake(), &self.said);
         let mut missing = Vec::new();
         if let Some(wanted) = wanted(self.words) {
             let mut moments = Moments::open(table, &wanted).await?;

@@ -12,7 +12,7 @@ use tjern_lake::{FileWriter, Lake, TableName, schema};
 use super::moments::Stored;
 use super::{CorrectError, Prepared, utc};
 use crate::quality::evaluate;
-use crate::register::Register;
+use crate::register::Said;
 
 /// A file that reaches this size is finished: compaction makes its own of it anyway.
 const FILE_BYTES_MAX: u64 = 128 << 20;
@@ -23,16 +23,16 @@ const GATHERED_ROWS: usize = 64 << 10;
 /// Writes corrected rows; they come in the order of a table's files.
 pub(crate) struct Corrected<'a> {
     lake: &'a Lake,
-    register: &'a Register,
+    said: &'a Said,
     gathered: Vec<Stored>,
     writer: Option<FileWriter>,
     prepared: Prepared,
 }
 
 impl<'a> Corrected<'a> {
-    pub(crate) fn new(lake: &'a Lake, register: &'a Register) -> Self {
+    pub(crate) fn new(lake: &'a Lake, said: &'a Said) -> Self {
         let prepared = Prepared { files: Vec::new(), rows: 0 };
-        Self { lake, register, gathered: Vec::new(), writer: None, prepared }
+        Self { lake, said, gathered: Vec::new(), writer: None, prepared }
     }
 
     /// Adds the newest word on a reading: the revision after the one before.
@@ -50,7 +50,7 @@ impl<'a> Corrected<'a> {
         if self.gathered.is_empty() {
             return Ok(());
         }
-        let rows = evaluate(&batch_of(&self.gathered)?, self.register)?;
+        let rows = evaluate(&batch_of(&self.gathered)?, self.said)?;
         self.prepared.rows += rows.num_rows();
         self.gathered.clear();
         let mut writer = match self.writer.take() {

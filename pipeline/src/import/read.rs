@@ -44,21 +44,28 @@ pub(super) fn columns(map: &CheckedMap) -> Vec<&str> {
     columns
 }
 
-/// Whether a sensor's readings may land here at all.
-pub(super) fn may_be_imported(sensor: &SensorId, register: &Register) -> Result<(), String> {
-    if sensor.is_system() {
-        return Err("only the product itself writes it".to_owned());
+/// Whether a sensor is one that people measure, whatever the register says: numbers go by what this lets through.
+pub(super) fn may_be_imported(sensor: &SensorId) -> Result<(), String> {
+    if sensor.is_system() { Err("only the product itself writes it".to_owned()) } else { Ok(()) }
+}
+
+/// Whether the register keeps a sensor's readings out of this lake. A file that has some is refused whole: with its
+/// other lines alone the numbers would be others once the sensor is registered as something else.
+pub(super) fn is_kept_out(sensor: &SensorId, register: &Register) -> bool {
+    register.get(sensor.as_str()).is_some_and(|row| row.class == Class::Personal)
+}
+
+/// The sensor that a line of a long file names, where it names one.
+pub(super) fn sensor_of(line: &InputLine, map: &CheckedMap) -> Option<SensorId> {
+    match (&map.shape, line.cells.as_ref().ok()?.get(1)?) {
+        (Shape::Long { .. }, Cell::Text(name)) => name.parse().ok(),
+        _ => None,
     }
-    if register.get(sensor.as_str()).is_some_and(|row| row.class == Class::Personal) {
-        return Err("it is registered as `personal`, and this is the common lake".to_owned());
-    }
-    Ok(())
 }
 
 /// Makes readings of lines, one after the other.
 pub(super) struct Reader<'a> {
     map: &'a CheckedMap,
-    register: &'a Register,
     sensors: HashMap<String, Result<SensorId, String>>,
     /// By the sensor that a line names (of wide files all at once): the time before, and which way times go.
     before: HashMap<String, Before>,
@@ -71,8 +78,8 @@ struct Before {
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(map: &'a CheckedMap, register: &'a Register) -> Self {
-        Self { map, register, sensors: HashMap::new(), before: HashMap::new() }
+    pub(super) fn new(map: &'a CheckedMap) -> Self {
+        Self { map, sensors: HashMap::new(), before: HashMap::new() }
     }
 
     /// What a line gives.
@@ -120,10 +127,9 @@ impl<'a> Reader<'a> {
             Cell::Empty => return Err("it names no sensor".to_owned()),
             other => return Err(format!("{} is no sensor's id", shown(other))),
         };
-        let register = self.register;
         let known = self.sensors.entry(name.clone()).or_insert_with_key(|name| {
             let sensor: SensorId = name.parse().map_err(|error: NameError| error.to_string())?;
-            may_be_imported(&sensor, register).map(|()| sensor)
+            may_be_imported(&sensor).map(|()| sensor)
         });
         let sensor = known.clone()?;
         let time_us = self.time(&cells[0], &name)?;

@@ -254,10 +254,10 @@ async fn the_registers_rules_hold() {
     );
     crate::register::register(&place.lake, &files).await.expect("registered");
     import_text(&place, "time,a\n2025-07-01,1\n", wide("a")).await;
-    let long = "time,sensor,value\n2025-07-01,tjern/own,2\n2025-07-01,tjern/home,3\n2025-07-01,_system/x/y,4\n";
+    let long = "time,sensor,value\n2025-07-01,tjern/own,2\n2025-07-01,_system/x/y,4\n";
     let (outcome, bad) = import_text(&place, long, ImportMap::of("import:history")).await;
-    assert_eq!((outcome.readings, bad.len()), (1, 2));
-    assert!(bad[0].reason.contains("personal") && bad[1].reason.contains("product"), "{bad:?}");
+    assert_eq!((outcome.readings, bad.len()), (1, 1));
+    assert!(bad[0].reason.contains("product"), "{bad:?}");
     take(&place).await;
     let rows = place.rows(TableName::Readings).await;
     let mut causes: Vec<_> = rows.column(4).as_string::<i32>().iter().map(|cause| cause.map(str::to_owned)).collect();
@@ -267,6 +267,35 @@ async fn the_registers_rules_hold() {
     map.column[0].sensor = "tjern/home".to_owned();
     let (refused, _) = try_import(&place, b"time,a\n2025-07-01,1\n", map).await;
     assert!(matches!(refused, Err(ImportError::Refused { .. })), "{refused:?}");
+}
+
+/// A sensor became `personal` between two runs of one import: its lines were left out then, and all readings after them
+/// got other numbers, which the landing zone refused, or took for others once its batches were gone.
+#[tokio::test]
+async fn numbers_do_not_depend_on_the_register() {
+    let place = Place::new();
+    let class = async |class: &str| {
+        let files = place.files(
+            "site,name_nb\ntjern,Tjernet\n",
+            &format!("id,site,quantity,unit,kind,class\ntjern/t,tjern,t,Cel,sample,public\ntjern/home,tjern,home,Cel,sample,{class}\n"),
+        );
+        crate::register::register(&place.lake, &files).await.expect("registered");
+    };
+    let long = "time,sensor,value\n2025-07-01,tjern/t,2\n2025-07-01,tjern/home,3\n2025-07-02,tjern/t,4\n";
+    class("personal").await;
+    let (refused, _) = try_import(&place, long.as_bytes(), ImportMap::of("import:history")).await;
+    let Err(ImportError::Refused { sensor, what }) = refused else { panic!("{refused:?}") };
+    assert_eq!(sensor.as_str(), "tjern/home");
+    assert!(what.starts_with("line 3: it is registered as `personal`"), "{what}");
+    let listed = place.lake.objects().list(Some(&object_store::path::Path::from("landing")));
+    let objects: Vec<_> = listed.try_collect().await.expect("listed");
+    assert_eq!(objects.len(), 0, "nothing of it landed");
+    class("internal").await;
+    let (outcome, _) = import_text(&place, long, ImportMap::of("import:history")).await;
+    assert_eq!((outcome.readings, outcome.landed), (3, 1));
+    take(&place).await;
+    let (again, _) = import_text(&place, long, ImportMap::of("import:history")).await;
+    assert_eq!((again.epoch, again.readings, again.landed), (outcome.epoch, 3, 0));
 }
 
 /// What a lifeguard read off is a reading like others, under a source of its own.
@@ -325,8 +354,7 @@ proptest! {
         ], 1..30),
     ) {
         let map = wide("a").check("UTC").expect("a map");
-        let register = crate::register::Register::default();
-        let mut reader = Reader::new(&map, &register);
+        let mut reader = Reader::new(&map);
         let (mut readings, mut empty, mut bad) = (0, 0, 0);
         for (number, field) in (2..).zip(&fields) {
             let time = input::Cell::Text(format!("2025-07-01 08:{:02}", number % 60));

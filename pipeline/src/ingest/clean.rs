@@ -14,13 +14,14 @@ use tjern_readings::keys::{LANDING, Landed};
 use super::landing::{LandedEpoch, Stream, Zone};
 use super::sequence::{Item, Progress};
 
-/// Removes what may go of the streams that were seen as a whole. Returns how many objects went.
+/// Removes what may go of the streams that were seen as a whole. Returns how many objects went, and why one did not
+/// where the store refused: the others go all the same.
 pub(super) async fn clean(
     lake: &Lake,
     zone: &Zone,
     known: &HashMap<Stream, Progress>,
     grace: Duration,
-) -> Result<usize, LakeError> {
+) -> (usize, Option<LakeError>) {
     let grace_us = i64::try_from(grace.as_micros()).unwrap_or(i64::MAX);
     let before_us = lake.clock().now_us().saturating_sub(grace_us);
     let whole = zone.iter().filter(|(_, seen)| !seen.partial);
@@ -33,14 +34,14 @@ pub(super) async fn clean(
     });
     let keys: Vec<_> = keys.map(Ok).collect();
     let mut removed = lake.objects().delete_stream(futures::stream::iter(keys).boxed());
-    let mut cleaned = 0;
+    let (mut cleaned, mut refused) = (0, None);
     while let Some(result) = removed.next().await {
         match result {
             Ok(_) | Err(Error::NotFound { .. }) => cleaned += 1,
-            Err(source) => return Err(LakeError::store(LANDING, source)),
+            Err(source) => refused = refused.or(Some(LakeError::store(LANDING, source))),
         }
     }
-    Ok(cleaned)
+    (cleaned, refused)
 }
 
 fn may_go<'a>(landed: &'a LandedEpoch, progress: &'a Progress, before_us: i64) -> impl Iterator<Item = &'a Item> {

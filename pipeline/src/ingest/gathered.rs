@@ -13,7 +13,7 @@ use super::landing::Stream;
 use super::progress::{self, Open};
 use super::rows::Rows;
 use super::sequence::shrink;
-use super::{COMMIT_BATCHES_MAX, COMMIT_ROWS_MAX, IngestError};
+use super::{COMMIT_BATCHES_MAX, COMMIT_ROWS_MAX};
 use crate::tables::sorted;
 
 #[derive(Debug, Default)]
@@ -28,8 +28,6 @@ pub(super) struct Gathered {
     pub(super) quarantined: Vec<(Stream, Bounds)>,
     /// Whether something was found to be known.
     pub(super) compared: bool,
-    /// Why a stream did not get on, where the store failed.
-    pub(super) failure: Option<IngestError>,
 }
 
 impl Gathered {

@@ -8,7 +8,8 @@
 //! - [`Sweep`]: everything, a portion at a time, for late fillings, foreign batches below a watermark, and what may
 //!   be removed.
 //!
-//! A listing is in the order of its keys on every store (`readings::store`).
+//! A listing is in the order of its keys on every store (`readings::store`). A folder of one source that cannot be read
+//! is noted ([`Seen::unreadable`]) and what lies behind it is listed; of what lies in it nothing is concluded.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -20,7 +21,9 @@ use tjern_lake::{Lake, LakeError};
 use tjern_readings::keys::{self, Bounds, LANDING, Landed};
 use tjern_readings::sensor::{Epoch, SourceName};
 use tjern_readings::store::counted::LISTING_PAGE;
+use tjern_readings::store::local::Unreadable;
 
+use super::held::is_of_one_source;
 use super::sequence::{Item, Progress};
 
 /// How many listings are under way at once.
@@ -34,6 +37,14 @@ pub(super) type Stream = (SourceName, Epoch);
 
 /// What was seen, by stream.
 pub(super) type Zone = BTreeMap<Stream, LandedEpoch>;
+
+/// What was seen, and what was not.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    pub(super) zone: Zone,
+    /// Folders and objects of sources that could not be read, and why.
+    pub(super) unreadable: BTreeMap<String, String>,
+}
 
 /// What was seen of one stream.
 #[derive(Debug, Clone, Default)]
@@ -81,6 +92,25 @@ fn failed(source: object_store::Error) -> LakeError {
     LakeError::store(LANDING, source)
 }
 
+impl Seen {
+    /// Notes an object, or that one source's cannot be read. Returns the object's key and, where it is ours, whose it is.
+    fn note(&mut self, listed: object_store::Result<ObjectMeta>) -> Result<Option<(Path, Option<Stream>)>, LakeError> {
+        match listed {
+            Ok(meta) => {
+                let stream = note(&mut self.zone, &meta);
+                Ok(Some((meta.location, stream)))
+            }
+            Err(error) => match Unreadable::of(&error).filter(|key| is_of_one_source(key)) {
+                Some(key) => {
+                    self.unreadable.insert(key.to_owned(), error.to_string());
+                    Ok(None)
+                }
+                None => Err(failed(error)),
+            },
+        }
+    }
+}
+
 /// Notes an object. What is not ours is left alone.
 fn note(zone: &mut Zone, meta: &ObjectMeta) -> Option<Stream> {
     let (source, landed) = Landed::parse(&meta.location)?;
@@ -103,49 +133,52 @@ fn note(zone: &mut Zone, meta: &ObjectMeta) -> Option<Stream> {
 }
 
 /// What follows the watermarks of these streams.
-pub(super) async fn of_streams(lake: &Lake, known: &Known, streams: Vec<Stream>) -> Result<Zone, LakeError> {
+pub(super) async fn of_streams(lake: &Lake, known: &Known, streams: Vec<Stream>) -> Result<Seen, LakeError> {
     let looks = streams.into_iter().map(|stream| {
         let (objects, offset) = (lake.objects(), known.known_up_to(&stream));
         async move {
-            let mut zone = Zone::new();
+            let mut seen = Seen::default();
             let folder = keys::epoch_folder(&stream.0, stream.1);
             let mut metas = objects.list_with_offset(Some(&folder), &offset);
-            while let Some(meta) = metas.try_next().await.map_err(failed)? {
-                note(&mut zone, &meta);
+            while let Some(listed) = metas.next().await {
+                seen.note(listed)?;
             }
-            zone.entry(stream).or_default().partial = true;
-            Ok(zone)
+            seen.zone.entry(stream).or_default().partial = true;
+            Ok(seen)
         }
     });
     gathered(looks).await
 }
 
 async fn gathered(
-    looks: impl Iterator<Item = impl Future<Output = Result<Zone, LakeError>>>,
-) -> Result<Zone, LakeError> {
-    let zones: Vec<Zone> = futures::stream::iter(looks).buffer_unordered(AT_ONCE).try_collect().await?;
-    let mut all = Zone::new();
+    looks: impl Iterator<Item = impl Future<Output = Result<Seen, LakeError>>>,
+) -> Result<Seen, LakeError> {
+    let looked: Vec<Seen> = futures::stream::iter(looks).buffer_unordered(AT_ONCE).try_collect().await?;
+    let mut all = Seen::default();
     // No two looks see the same object, but a stream may begin in one part and go on in another.
-    for (stream, seen) in zones.into_iter().flatten() {
-        let there = all.entry(stream).or_default();
-        there.items.extend(seen.items);
-        there.partial |= seen.partial;
-        there.closed_us = there.closed_us.or(seen.closed_us);
+    for Seen { zone, unreadable } in looked {
+        all.unreadable.extend(unreadable);
+        for (stream, seen) in zone {
+            let there = all.zone.entry(stream).or_default();
+            there.items.extend(seen.items);
+            there.partial |= seen.partial;
+            there.closed_us = there.closed_us.or(seen.closed_us);
+        }
     }
     Ok(all)
 }
 
 /// Everything that may be new. Also returns how many requests it took.
-pub(super) async fn everywhere(lake: &Lake, known: &Known, last_requests: u64) -> Result<(Zone, u64), LakeError> {
+pub(super) async fn everywhere(lake: &Lake, known: &Known, last_requests: u64) -> Result<(Seen, u64), LakeError> {
     let ranges = divided(known, last_requests.div_ceil(IN_A_ROW));
     let requests = std::sync::atomic::AtomicU64::new(0);
     let looks = ranges.into_iter().map(|range| async {
-        let (zone, spent) = walk(lake, known, range).await?;
+        let (seen, spent) = walk(lake, known, range).await?;
         requests.fetch_add(spent, std::sync::atomic::Ordering::Relaxed);
-        Ok(zone)
+        Ok(seen)
     });
-    let zone = gathered(looks).await?;
-    Ok((zone, requests.into_inner()))
+    let seen = gathered(looks).await?;
+    Ok((seen, requests.into_inner()))
 }
 
 /// A part of the zone: after the first key, before the second.
@@ -179,31 +212,33 @@ fn listing(lake: &Lake, after: Option<&Path>) -> BoxStream<'static, object_store
     }
 }
 
-async fn walk(lake: &Lake, known: &Known, range: Range) -> Result<(Zone, u64), LakeError> {
-    let (mut zone, mut requests) = (Zone::new(), 1);
+async fn walk(lake: &Lake, known: &Known, range: Range) -> Result<(Seen, u64), LakeError> {
+    let (mut seen, mut requests) = (Seen::default(), 1);
     let mut after = range.after;
     'pages: loop {
         if let Some((stream, _)) = &after {
-            zone.entry(stream.clone()).or_default().partial = true;
+            seen.zone.entry(stream.clone()).or_default().partial = true;
         }
         let mut metas = listing(lake, after.as_ref().map(|(_, key)| key));
         let mut keys_of_page = 0;
-        while let Some(meta) = metas.try_next().await.map_err(failed)? {
-            if range.until.as_ref().is_some_and(|until| meta.location >= *until) {
-                return Ok((zone, requests));
+        while let Some(listed) = metas.next().await {
+            if let (Ok(meta), Some(until)) = (&listed, &range.until)
+                && meta.location >= *until
+            {
+                return Ok((seen, requests));
             }
-            note(&mut zone, &meta);
+            let Some((key, _)) = seen.note(listed)? else { continue };
             keys_of_page += 1;
             if keys_of_page == LISTING_PAGE {
                 // The next page is a request in any case, so it may as well begin further on.
                 (keys_of_page, requests) = (0, requests + 1);
-                if let Some(jump) = known.jump(&meta.location) {
+                if let Some(jump) = known.jump(&key) {
                     after = Some(jump);
                     continue 'pages;
                 }
             }
         }
-        return Ok((zone, requests));
+        return Ok((seen, requests));
     }
 }
 
@@ -220,24 +255,26 @@ pub(super) struct Sweep {
 
 impl Sweep {
     /// The next portion: the streams that were seen to their end, and whether the end of the zone was reached.
-    pub(super) async fn portion(&mut self, lake: &Lake, pages: u64) -> Result<(Zone, bool), LakeError> {
-        let mut zone = Zone::new();
-        zone.extend(self.pending.take());
-        let mut metas =
-            listing(lake, self.cursor.as_ref()).take(usize::try_from(pages * LISTING_PAGE).unwrap_or(usize::MAX));
-        let (mut seen, mut last) = (0_u64, None);
-        while let Some(meta) = metas.try_next().await.map_err(failed)? {
-            last = note(&mut zone, &meta).or(last);
-            self.cursor = Some(meta.location);
-            seen += 1;
+    pub(super) async fn portion(&mut self, lake: &Lake, pages: u64) -> Result<(Seen, bool), LakeError> {
+        let mut seen = Seen::default();
+        seen.zone.extend(self.pending.take());
+        let mut metas = listing(lake, self.cursor.as_ref());
+        let (mut keys, mut last) = (0_u64, None);
+        while keys < pages * LISTING_PAGE
+            && let Some(listed) = metas.next().await
+        {
+            let Some((key, stream)) = seen.note(listed)? else { continue };
+            last = stream.or(last);
+            self.cursor = Some(key);
+            keys += 1;
         }
-        self.pages += seen.div_ceil(LISTING_PAGE).max(1);
-        if seen < pages * LISTING_PAGE {
+        self.pages += keys.div_ceil(LISTING_PAGE).max(1);
+        if keys < pages * LISTING_PAGE {
             *self = Self { size: self.pages, ..Self::default() };
-            return Ok((zone, true));
+            return Ok((seen, true));
         }
         // The stream that the cursor is in may go on.
-        self.pending = last.and_then(|stream| zone.remove_entry(&stream));
-        Ok((zone, false))
+        self.pending = last.and_then(|stream| seen.zone.remove_entry(&stream));
+        Ok((seen, false))
     }
 }

@@ -19,7 +19,7 @@ use tjern_readings::batch::Batch;
 use tjern_readings::reading::{Cause, Quality};
 
 use crate::quality::{QualityError, evaluate};
-use crate::register::Register;
+use crate::register::{Register, Said};
 
 /// How far ahead a reading may be before it fails.
 const FUTURE_US: i64 = 10 * 60 * 1_000_000;
@@ -42,11 +42,11 @@ pub(super) struct Rows {
 }
 
 /// The rows of `batch` for the table, evaluated.
-pub(super) fn rows(batch: &Batch, register: &Register, units: &Units, received_us: i64) -> Result<Rows, QualityError> {
+pub(super) fn rows(batch: &Batch, said: &Said, units: &Units, received_us: i64) -> Result<Rows, QualityError> {
     let count = batch.rows.num_rows();
     let column = |index: usize, kind: &DataType| cast(batch.rows.column(index), kind);
     let sensors = column(0, &DataType::Utf8)?;
-    let (quality, cause, against) = judge(batch, &sensors, register, units, received_us)?;
+    let (quality, cause, against) = judge(batch, &sensors, &said.register, units, received_us)?;
     let same_text =
         |text: String| -> ArrayRef { Arc::new(StringArray::from_iter_values(std::iter::repeat_n(text, count))) };
     let columns: Vec<ArrayRef> = vec![
@@ -64,7 +64,8 @@ pub(super) fn rows(batch: &Batch, register: &Register, units: &Units, received_u
         Arc::new(Int32Array::new_null(count)),
         Arc::new(TimestampMicrosecondArray::from(vec![received_us; count]).with_timezone("UTC")),
     ];
-    let batch = evaluate(&RecordBatch::try_new(schema::arrow(TableName::Readings), columns)?, register)?;
+    let batch = RecordBatch::try_new(schema::arrow(TableName::Readings), columns)?;
+    let batch = evaluate(&batch, said)?;
     Ok(Rows { batch, against })
 }
 

@@ -19,7 +19,7 @@ use super::sequence::{self, Closed, Item, Plan, Progress, Step};
 use super::{IngestError, IngestOutcome, Ingester, clean, stored};
 use crate::quality::QualityError;
 use crate::quarantine::quarantine;
-use crate::register::{Register, load};
+use crate::register::Said;
 use crate::tables::ATTEMPTS_MAX;
 
 /// How many batches are read at once.
@@ -45,16 +45,26 @@ impl From<IngestError> for CommitFailure {
     }
 }
 
+/// Streams whose steps could not be done in this run, and why.
+type Failed = BTreeMap<Stream, String>;
+
 /// A step, and what was read for it.
 type Prepared = (Stream, Step, Option<Result<Decoded, LakeError>>);
 
 impl Ingester {
-    /// Takes what was seen, to the end, and removes what may go.
-    pub(super) async fn take(&mut self, mut zone: Zone, outcome: &mut IngestOutcome) -> Result<(), IngestError> {
-        self.read_closed(&zone).await?;
+    /// Takes what was seen, to the end, and removes what may go. What is held back rests, unless `tries_all`.
+    pub(super) async fn take(
+        &mut self,
+        mut zone: Zone,
+        outcome: &mut IngestOutcome,
+        tries_all: bool,
+    ) -> Result<(), IngestError> {
+        self.held.sift(&mut zone, self.lake.clock().now_us(), tries_all);
+        let mut failed = Failed::default();
+        self.read_closed(&zone).await;
         let (mut is_current, mut overtaken) = (false, 0);
         loop {
-            let (steps, waiting) = self.steps(&zone);
+            let (steps, waiting) = self.steps(&zone, &failed);
             outcome.waiting = outcome.waiting.max(waiting);
             if steps.is_empty() {
                 break;
@@ -66,7 +76,7 @@ impl Ingester {
                 is_current = true;
                 continue;
             }
-            match Box::pin(self.round(&mut zone, steps, outcome)).await {
+            match Box::pin(self.round(&mut zone, steps, outcome, &mut failed)).await {
                 Ok(true) => overtaken = 0,
                 Ok(false) => break,
                 Err(CommitFailure::Refused) if overtaken < ATTEMPTS_MAX => {
@@ -77,12 +87,20 @@ impl Ingester {
                 Err(CommitFailure::Failed(error)) => return Err(error),
             }
         }
-        outcome.cleaned += clean::clean(&self.lake, &zone, &self.known.progress, self.settings.landing_grace).await?;
+        let now_us = self.lake.clock().now_us();
+        self.held.release(zone.keys(), |stream| failed.contains_key(stream));
+        for (stream, why) in failed {
+            self.held.add(&stream, why, now_us);
+        }
+        let (cleaned, refused) =
+            clean::clean(&self.lake, &zone, &self.known.progress, self.settings.landing_grace).await;
+        outcome.cleaned += cleaned;
+        self.held.remains(refused.map(|error| error.to_string()));
         Ok(())
     }
 
     /// What finished epochs say of their end.
-    async fn read_closed(&mut self, zone: &Zone) -> Result<(), IngestError> {
+    async fn read_closed(&mut self, zone: &Zone) {
         for (stream, seen) in zone {
             let Some(landed_us) = seen.closed_us else { continue };
             if self.known.finished.contains(stream) || self.closed.contains_key(stream) {
@@ -105,15 +123,14 @@ impl Ingester {
             let last = std::str::from_utf8(&found).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
             self.closed.insert(stream.clone(), Closed { last, landed_us });
         }
-        Ok(())
     }
 
     /// Everything that can be done now, of all streams in turn, so that one with much to give keeps nobody
     /// waiting; and how many streams wait for something.
-    fn steps(&self, zone: &Zone) -> (Vec<(Stream, Step)>, usize) {
+    fn steps(&self, zone: &Zone, failed: &Failed) -> (Vec<(Stream, Step)>, usize) {
         let mut steps = Vec::new();
         let mut waiting = 0;
-        for (stream, seen) in zone {
+        for (stream, seen) in zone.iter().filter(|(stream, _)| !failed.contains_key(*stream)) {
             let plan = self.plan(stream, seen);
             waiting += usize::from(plan.waiting.is_some());
             let of_stream = plan.steps.into_iter().filter(|step| !self.is_done(stream, *step));
@@ -152,10 +169,11 @@ impl Ingester {
         zone: &mut Zone,
         steps: Vec<(Stream, Step)>,
         outcome: &mut IngestOutcome,
+        failed: &mut Failed,
     ) -> Result<bool, CommitFailure> {
-        let register = self.register().await?;
+        let said = self.said().await?;
         let mut gathered = Gathered::default();
-        self.gather(steps, &register, &mut gathered).await?;
+        self.gather(steps, &said, &mut gathered, failed).await;
         outcome.quarantined += gathered.quarantined.len();
         for (stream, bounds) in &gathered.quarantined {
             if let Some(seen) = zone.get_mut(stream) {
@@ -163,10 +181,7 @@ impl Ingester {
             }
         }
         if gathered.transactions.is_empty() {
-            return match gathered.failure {
-                Some(error) => Err(error.into()),
-                None => Ok(gathered.compared || !gathered.quarantined.is_empty()),
-            };
+            return Ok(gathered.compared || !gathered.quarantined.is_empty());
         }
         let (batches, rows, passed) = (gathered.batches, gathered.row_count, gathered.passed);
         self.commit(gathered).await?;
@@ -177,26 +192,24 @@ impl Ingester {
         Ok(true)
     }
 
-    /// The register, read again where its table moved on.
-    async fn register(&mut self) -> Result<Arc<Register>, IngestError> {
-        let version = Table::open(&self.lake, TableName::Sensors).await?.map_or(-1, |table| table.version());
-        if let Some((known, register)) = &self.register
-            && *known == version
-        {
-            return Ok(Arc::clone(register));
+    /// What the register says, read again where its tables moved on.
+    async fn said(&mut self) -> Result<Arc<Said>, IngestError> {
+        let mut versions = [-1; 2];
+        for (version, name) in versions.iter_mut().zip([TableName::Sensors, TableName::Events]) {
+            *version = Table::open(&self.lake, name).await?.map_or(-1, |table| table.version());
         }
-        let register = Arc::new(load(&self.lake).await?);
-        self.register = Some((version, Arc::clone(&register)));
-        Ok(register)
+        if let Some((known, said)) = &self.said
+            && *known == versions
+        {
+            return Ok(Arc::clone(said));
+        }
+        let said = Arc::new(Said::load(&self.lake).await?);
+        self.said = Some((versions, Arc::clone(&said)));
+        Ok(said)
     }
 
     /// Does steps as far as this commit has room. Batches are read ahead, several at once.
-    async fn gather(
-        &mut self,
-        steps: Vec<(Stream, Step)>,
-        register: &Register,
-        gathered: &mut Gathered,
-    ) -> Result<(), IngestError> {
+    async fn gather(&mut self, steps: Vec<(Stream, Step)>, said: &Said, gathered: &mut Gathered, failed: &mut Failed) {
         let lake = self.lake.clone();
         let mut prepared = futures::stream::iter(steps)
             .map(|(stream, step)| {
@@ -221,35 +234,26 @@ impl Ingester {
             if stopped.contains(&stream) {
                 continue;
             }
-            // What the store refuses of one source (a configuration, a place in quarantine) keeps that source only.
-            let goes_on = self.step(one, register, gathered).await.unwrap_or_else(|error| {
-                tracing::warn!(source = %stream.0, %error, "a batch cannot be taken; the other sources are");
-                gathered.failure = Some(error);
+            // What the store refuses of one source (a batch, a configuration, a place in quarantine) keeps that
+            // source only.
+            let goes_on = self.step(one, said, gathered).await.unwrap_or_else(|error| {
+                failed.insert(stream.clone(), error.to_string());
                 false
             });
             if !goes_on {
                 stopped.insert(stream);
             }
         }
-        Ok(())
     }
 
     /// Does a step. Returns whether its stream's next one may follow.
     async fn step(
         &mut self,
         (stream, step, read): Prepared,
-        register: &Register,
+        said: &Said,
         gathered: &mut Gathered,
     ) -> Result<bool, IngestError> {
-        let decoded = match read.transpose() {
-            Ok(decoded) => decoded,
-            Err(error) => {
-                tracing::warn!(source = %stream.0, %error, "a batch cannot be read; the other sources are taken");
-                gathered.failure = Some(error.into());
-                return Ok(false);
-            }
-        };
-        match (step, decoded) {
+        match (step, read.transpose()?) {
             (Step::PassHole(hole), _) => gathered.pass(&stream, hole, Open::Hole),
             (Step::PassGap(gap), _) => gathered.pass(&stream, gap, Open::Gap),
             (Step::Finish(last), _) => {
@@ -263,7 +267,7 @@ impl Ingester {
                 self.refuse(&stream, bounds, reason, gathered).await?;
             }
             (Step::Take(bounds), Some(Decoded::Good(batch))) => {
-                let rows = self.rows(&batch, register).await?;
+                let rows = self.rows(&batch, said).await?;
                 gathered.take(&stream, bounds, rows);
                 gathered.remember(&self.table, &stream, bounds, batch.header.configuration.as_deref(), false);
             }
@@ -273,7 +277,7 @@ impl Ingester {
                 gathered.pass(&stream, bounds, Open::Hole);
             }
             (Step::Fill(bounds, open), Some(Decoded::Good(batch))) => {
-                gathered.add(self.rows(&batch, register).await?);
+                gathered.add(self.rows(&batch, said).await?);
                 gathered.remember(&self.table, &stream, bounds, batch.header.configuration.as_deref(), true);
                 let kind = self.table.transaction(&progress::open(&stream, open)).unwrap_or(Open::Hole as i64);
                 gathered.fill(&stream, bounds, open, kind);
@@ -281,7 +285,7 @@ impl Ingester {
                 return Ok(false);
             }
             (Step::Compare(bounds), Some(Decoded::Good(batch))) => {
-                self.compare(&stream, bounds, &batch, register, gathered).await?;
+                self.compare(&stream, bounds, &batch, said, gathered).await?;
             }
             (Step::Fill(bounds, _) | Step::Compare(bounds), Some(Decoded::Bad(reason))) => {
                 self.refuse(&stream, bounds, &reason, gathered).await?;
@@ -293,9 +297,9 @@ impl Ingester {
         Ok(true)
     }
 
-    async fn rows(&mut self, batch: &Batch, register: &Register) -> Result<Rows, IngestError> {
+    async fn rows(&mut self, batch: &Batch, said: &Said) -> Result<Rows, IngestError> {
         let units = self.units_of(batch).await?;
-        let rows = rows::rows(batch, register, &units, self.lake.clock().now_us())?;
+        let rows = rows::rows(batch, said, &units, self.lake.clock().now_us())?;
         for (against, readings) in &rows.against {
             if self.told.insert((batch.header.source.clone(), against.clone())) {
                 let (sensor, cause) = (&against.sensor, against.cause.word());
@@ -312,10 +316,10 @@ impl Ingester {
         stream: &Stream,
         bounds: Bounds,
         batch: &Batch,
-        register: &Register,
+        said: &Said,
         gathered: &mut Gathered,
     ) -> Result<(), IngestError> {
-        let rows = rows::rows(batch, register, &Units::new(), self.lake.clock().now_us())?;
+        let rows = rows::rows(batch, said, &Units::new(), self.lake.clock().now_us())?;
         if stored::are_stored(&self.table, stream, bounds, &rows.batch).await? {
             self.compared.insert(Landed::Batch(stream.1, bounds).key(&stream.0));
             gathered.compared = true;

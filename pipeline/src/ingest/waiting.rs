@@ -24,12 +24,14 @@ pub struct Missing {
 }
 
 /// What landed and was not taken.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Waiting {
     /// How many batches.
     pub batches: usize,
     /// When the first of them landed, in microseconds since 1970.
     pub since_us: Option<i64>,
+    /// Folders of sources that could not be read: what waits there is not counted.
+    pub unreadable: Vec<String>,
 }
 
 /// The numbers that were passed and have not come, by source, epoch and number.
@@ -56,8 +58,9 @@ pub fn missing(readings: &Table) -> Vec<Missing> {
 /// [`LakeError::Store`].
 pub async fn waiting(lake: &Lake, readings: &Table) -> Result<Waiting, LakeError> {
     let known = Known { progress: progress::read(readings.transactions()), finished: HashSet::new() };
-    let mut waiting = Waiting::default();
-    for (stream, landed) in landing::everywhere(lake, &known, 0).await?.0 {
+    let seen = landing::everywhere(lake, &known, 0).await?.0;
+    let mut waiting = Waiting { unreadable: seen.unreadable.into_keys().collect(), ..Waiting::default() };
+    for (stream, landed) in seen.zone {
         let watermark = known.progress.get(&stream).map_or(0, |progress| progress.watermark);
         for item in landed.items.iter().filter(|item| !item.gap && item.bounds.last > watermark) {
             waiting.batches += 1;

@@ -108,7 +108,11 @@ async fn run_once(lake: &Lake, waiting: &mut Waiting, states: &States, stop: &Ca
     let next_us = waiting.turn.next_us(now_us);
     // Known before it is told: who reads the log and asks then shall not hear of the run before.
     states.ended(&finished.run, next_us);
-    tell(name, &finished, next_us.saturating_sub(now_us));
+    // What a part of the work waits for is told once, and not every few seconds.
+    let is_told = finished.run.partly && waiting.last.as_ref().is_some_and(|last| last.error == finished.run.error);
+    if !is_told {
+        tell(name, &finished, next_us.saturating_sub(now_us));
+    }
     let run = finished.run;
     if run.is_news(waiting.written.as_ref()) {
         match record::write(lake, &run).await {
@@ -123,6 +127,9 @@ fn tell(name: &str, finished: &Finished, pause_us: i64) {
     let Finished { run, worked, error } = finished;
     match error {
         Some(JobError::Interrupted) => {}
+        Some(JobError::Partly { error, done }) => {
+            tracing::error!(job = name, "partly failed: {error}; done: {}", done.said);
+        }
         Some(error) => {
             let not_done = run.not_done.as_deref().unwrap_or_default();
             let seconds = pause_us / 1_000_000;

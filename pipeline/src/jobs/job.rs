@@ -64,11 +64,19 @@ impl Done {
 }
 
 /// Why a run failed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum JobError {
     /// The lake, or another machine, did not do what it was asked. The next run tries again.
     #[error("{0}")]
     Failed(String),
+    /// A part could not be done, and all the rest was: the next run is due as if it had gone well.
+    #[error("{error}")]
+    Partly {
+        /// Why the part could not be done.
+        error: String,
+        /// What was done.
+        done: Box<Done>,
+    },
     /// The city's own files are wrong, and stay so until somebody mends them.
     #[error("{0}")]
     Wrong(String),

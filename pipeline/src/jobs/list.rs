@@ -58,7 +58,7 @@ pub fn entries(settings: &JobSettings) -> Vec<Entry> {
     let mut entries = vec![
         entry("ingest", Line::Ingest, &when.ingest, Box::new(ingest::Ingest::new(settings.ingest))),
         entry("register", Line::Upkeep, &when.register, Box::new(register::Register::new(settings.register.clone()))),
-        entry("quality", Line::Upkeep, &when.quality, Box::new(quality::Quality::new(settings.register.clone()))),
+        entry("quality", Line::Upkeep, &when.quality, Box::new(quality::Quality::new())),
         entry("rollup", Line::Upkeep, &when.rollup, Box::new(rollup::Rollup::new(timezone.clone()))),
         entry("compact", Line::Upkeep, &when.compact, Box::new(Compact::new(settings.compact.clone()))),
         entry("vacuum", Line::Upkeep, &when.vacuum, Box::new(vacuum::Vacuum(settings.retention))),

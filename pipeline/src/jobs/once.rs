@@ -48,10 +48,15 @@ pub async fn once(
             Finished { run, worked: done.worked, error: None }
         }
         Err(error) => {
+            let (said, did) = match &error {
+                JobError::Partly { done, .. } => (done.said.clone(), done.did.clone()),
+                _ => Default::default(),
+            };
+            let partly = matches!(error, JobError::Partly { .. });
             let interrupted = matches!(error, JobError::Interrupted);
             let outcome = if interrupted { Outcome::Interrupted } else { Outcome::Failed };
             let not_done = Some(job.undone().to_owned());
-            let run = Run { error: Some(error.to_string()), not_done, ..run(outcome) };
+            let run = Run { said, did, partly, error: Some(error.to_string()), not_done, ..run(outcome) };
             Finished { run, worked: false, error: Some(error) }
         }
     }

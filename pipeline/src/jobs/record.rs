@@ -63,6 +63,9 @@ pub struct Run {
     /// What is left undone because it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_done: Option<String>,
+    /// Whether only a part failed and the rest was done.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub partly: bool,
     /// How many runs failed in a row, this one included; 0 where it did not.
     #[serde(default)]
     pub failures: u32,
@@ -85,6 +88,7 @@ impl Run {
             did: Map::new(),
             error: None,
             not_done: None,
+            partly: false,
             failures: u32::from(outcome == Outcome::Failed),
             succeeded: (outcome == Outcome::Done).then_some(Moment(began_us)),
         }

@@ -128,7 +128,7 @@ impl Turn {
 
     /// Goes on after a run.
     pub(super) fn ran(&mut self, run: &Run, now_us: i64) {
-        if run.outcome == Outcome::Failed {
+        if run.outcome == Outcome::Failed && !run.partly {
             self.decided_us = now_us;
             self.next_us = now_us.saturating_add(micros(self.schedule.pause(run.failures)));
         } else {

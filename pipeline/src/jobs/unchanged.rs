@@ -6,6 +6,10 @@
 
 use std::time::Duration;
 
+/// How old a look at a table may be by which a job finds out whether there is anything to do. What this process
+/// commits is known at once; this is for what others do.
+pub(super) const LOOK: Duration = Duration::from_secs(10 * 60);
+
 /// However little changes, a job is done this often.
 const EVERY: Duration = Duration::from_secs(6 * 60 * 60);
 

@@ -49,8 +49,10 @@ const JOB: &str = "quality";
 /// How long a lease is held by a process that was killed at it.
 pub const LEASE: Duration = Duration::from_secs(5 * 60);
 
-/// Where nothing was found wrong the seen version is moved only when looking again would cost this many files.
+/// Where nothing was found wrong the seen version is moved only when looking again would cost this many files, or
+/// commits: those of sensors that nobody registered are never wrong, and compaction puts their files away.
 const SEEN_FILES_MAX: usize = 64;
+const SEEN_VERSIONS_MAX: i64 = 64;
 
 /// So many rows, files and bytes are looked at together: what a commit holds in memory follows from it.
 const GROUP_ROWS_MAX: i64 = 2_000_000;
@@ -70,6 +72,8 @@ pub struct ControlOutcome {
     pub held_elsewhere: bool,
     /// Whether somebody else replaced files meanwhile, so that the next run has to look at them.
     pub unfinished: bool,
+    /// The version of `readings` after its own commits, where nobody else committed meanwhile.
+    pub version: Option<i64>,
 }
 
 /// Why flags were not brought up to date.
@@ -178,7 +182,9 @@ pub(super) async fn control_within(
         (EVENTS.to_owned(), basis.events_us),
         (VERSION.to_owned(), RULES_VERSION),
     ];
-    let moved = !basis.anew.is_empty() || changes.added.len() > SEEN_FILES_MAX;
+    let moved = !basis.anew.is_empty()
+        || changes.added.len() + changes.gone.len() > SEEN_FILES_MAX
+        || table.version() - seen > SEEN_VERSIONS_MAX;
     if scope.is_empty() && !moved {
         return Ok(ControlOutcome { files_seen: changes.added.len(), ..ControlOutcome::default() });
     }
@@ -188,11 +194,23 @@ pub(super) async fn control_within(
     let lease = lease.keep();
     let new: BTreeSet<String> =
         if changes.unclear { BTreeSet::new() } else { changes.added.iter().map(|file| file.path.clone()).collect() };
-    let work =
-        Work { pass, sensors, scope, new, transactions, moved, pending: None, outcome: ControlOutcome::default() };
+    let began = table.version();
+    let work = Work {
+        pass,
+        sensors,
+        scope,
+        new,
+        transactions,
+        moved,
+        pending: None,
+        commits: 0,
+        outcome: ControlOutcome::default(),
+    };
     let result = work.all(&mut table).await;
     lease.give_back().await?;
-    result
+    let (mut outcome, commits) = result?;
+    outcome.version = (table.version() == began + commits).then_some(began + commits);
+    Ok(outcome)
 }
 
 /// What the register and the rules say, held against what was applied.
@@ -253,11 +271,14 @@ struct Work<'a> {
     moved: bool,
     /// What was written and is not committed: the last commit carries the transactions.
     pending: Option<Rewritten>,
+    /// How many commits it made.
+    commits: i64,
     outcome: ControlOutcome,
 }
 
 impl Work<'_> {
-    async fn all(mut self, table: &mut Table) -> Result<ControlOutcome, ControlError> {
+    /// Returns what was done, in how many commits.
+    async fn all(mut self, table: &mut Table) -> Result<(ControlOutcome, i64), ControlError> {
         let (new, old): (Vec<_>, Vec<_>) = table.files().into_iter().partition(|file| self.new.contains(&file.path));
         for files in groups(new) {
             let files = self.still_there(table, files);
@@ -281,7 +302,7 @@ impl Work<'_> {
         } else if let Some(last) = last {
             self.commit(table, last, Vec::new()).await?;
         }
-        Ok(self.outcome)
+        Ok((self.outcome, self.commits))
     }
 
     /// The files that nobody replaced since the run began.
@@ -326,6 +347,7 @@ impl Work<'_> {
                 Ok(_) => {
                     self.outcome.files_rewritten += remove.len();
                     self.outcome.rows_changed += rows_changed;
+                    self.commits += 1;
                     return Ok(());
                 }
                 Err(CommitError::Conflict { .. }) => _ = table.refresh().await?,

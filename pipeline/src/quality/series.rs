@@ -14,7 +14,7 @@ use polars::prelude::*;
 use super::flags::{Bits, FAIL, SUSPECT};
 use super::formulas;
 use super::rules::SensorRules;
-use crate::register::{Test, not_good_at};
+use crate::register::{NotGood, Test, not_good_at};
 use tjern_readings::reading::Quality;
 
 /// Readings of one sensor, sorted by time. Of several of one moment at most one counts.
@@ -37,7 +37,7 @@ pub(crate) struct Series {
 pub(crate) fn flags(series: &Series, rules: &SensorRules) -> PolarsResult<Vec<i32>> {
     let mut tests: Vec<i32> = series.came.iter().map(|came| Bits::Came.put(*came)).collect();
     for (row, tests) in tests.iter_mut().enumerate() {
-        *tests |= Bits::Event.put(event(series.time_us[row], rules));
+        *tests |= Bits::Event.put(event(series.time_us[row], &rules.not_good));
     }
     let valued = Part::of(series, |row| series.value[row].is_some());
     valued.apply(formulas::of_a_point(rules), &mut tests)?;
@@ -69,8 +69,9 @@ const fn failed(tests: i32) -> bool {
     false
 }
 
-fn event(time_us: i64, rules: &SensorRules) -> i32 {
-    match not_good_at(&rules.not_good, time_us) {
+/// What events say of a moment.
+pub(super) fn event(time_us: i64, not_good: &[NotGood]) -> i32 {
+    match not_good_at(not_good, time_us) {
         None => 0,
         Some(Quality::Suspect) => SUSPECT,
         Some(_) => FAIL,

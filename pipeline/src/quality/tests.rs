@@ -38,7 +38,7 @@ fn sensor(low: Option<f64>, high: Option<f64>) -> SensorRow {
 }
 
 fn flag(row: Row, low: Option<f64>, high: Option<f64>) -> (i8, Option<i32>) {
-    let evaluated = evaluate(&batch_of(&[row]), &Register::of([sensor(low, high)])).expect("evaluated");
+    let evaluated = evaluate(&batch_of(&[row]), &Register::of([sensor(low, high)]).into()).expect("evaluated");
     let row = &rows_of(&evaluated)[0];
     (row.quality, row.tests)
 }
@@ -75,7 +75,7 @@ fn a_flag_that_came_is_never_improved() {
 #[test]
 fn rows_without_the_columns_are_refused() {
     let rows = batch_of(&[Row::new("t", 0, 1.0)]).project(&[0, 1, 2, 3]).expect("columns");
-    assert!(matches!(evaluate(&rows, &Register::default()), Err(QualityError::Column { column: "tests", .. })));
+    assert!(matches!(evaluate(&rows, &Said::default()), Err(QualityError::Column { column: "tests", .. })));
 }
 
 fn range() -> impl Strategy<Value = (Option<f64>, Option<f64>)> {
@@ -97,7 +97,7 @@ proptest! {
         let direct = flag(row.clone(), last.0, last.1);
         let mut rows = batch_of(std::slice::from_ref(&row));
         for (low, high) in before.into_iter().chain([last, last]) {
-            rows = evaluate(&rows, &Register::of([sensor(low, high)])).expect("evaluated");
+            rows = evaluate(&rows, &Register::of([sensor(low, high)]).into()).expect("evaluated");
         }
         let after = &rows_of(&rows)[0];
         // Whether it was looked at may be remembered as "nothing found".

@@ -35,7 +35,11 @@ pub async fn retry(
         tried.push((kept, refused));
     }
     if tried.iter().any(|(_, refused)| refused.is_none()) {
-        ingest(lake, settings).await?;
+        match ingest(lake, settings).await {
+            // Its own source may be among those: then it is back in the landing zone, and waits there.
+            Ok(_) | Err(IngestError::HeldBack { .. }) => {}
+            Err(error) => return Err(error),
+        }
     }
     let mut done = Vec::new();
     for (kept, refused) in tried {

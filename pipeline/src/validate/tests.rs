@@ -4,6 +4,7 @@ use super::*;
 use crate::compact::CompactSettings;
 use crate::correct::revise::{ReviseLayout, revise};
 use crate::correct::utc;
+use crate::quality::control;
 use crate::sheet::Decimal;
 use crate::testing::{NOW_US, Place, Row};
 
@@ -111,4 +112,51 @@ async fn a_compaction_in_between_loses_no_word() {
     let (outcome, ()) = tokio::join!(validation, compaction);
     assert_eq!(outcome.expect("validated").changed, 8);
     assert_eq!(levels(&place).await, (0..8).map(|hour| (hour, 0, 2)).collect::<Vec<_>>());
+}
+
+/// While a person's word stood on a reading the rules changed. Once it is taken back the reading's flags are those of the
+/// rules of its day, and so are those of its neighbours.
+#[tokio::test]
+async fn what_is_taken_back_is_judged_by_the_rules_of_its_day() {
+    let place = Place::new();
+    let sensors = ["t,Cel,sample,public,-2,40"];
+    place.register(&sensors).await;
+    place.ingest(&[row(0, 10.0), row(1, 10.1)]).await;
+    control(&place.lake).await.expect("done");
+    validate(&place.lake, &period(0, 1), &author(), false).await.expect("validated");
+    let rule = "sensors,test,months,parameters\ntjern/t,climatology,7,suspect=12..25\n";
+    std::fs::write(place.folder.path().join("quality.csv"), rule).expect("written");
+    place.register(&sensors).await;
+    control(&place.lake).await.expect("done");
+    let qualities = async || {
+        let mut rows = place.readings().await;
+        rows.sort_by_key(|row| row.time_us);
+        rows.iter().map(|row| row.quality).collect::<Vec<_>>()
+    };
+    assert_eq!(qualities().await, [1, 3], "a person's word stands");
+    validate(&place.lake, &period(0, 1), &author(), true).await.expect("taken back");
+    control(&place.lake).await.expect("done");
+    assert_eq!(qualities().await, [3, 3]);
+}
+
+/// On a busy lake somebody else commits every second: what was read and written is not read and written again for that.
+#[tokio::test]
+async fn a_busy_lake_costs_a_validation_commits_and_not_all_its_work() {
+    let place = Place::new();
+    place.ingest(&[row(0, 1.0)]).await;
+    let mut table = Table::open(&place.lake, TableName::Readings).await.expect("opened").expect("there");
+    let (newest, _) = newest(&table, &period(0, 1)).await.expect("read");
+    let rewritten = rewrite(&table, &period(0, 1), &newest, false).await.expect("written");
+    let record = Record::new(&place.lake, "validate", &author(), period(0, 1).words()).with_rows(1);
+    for hour in 1..4 {
+        place.ingest(&[row(hour, 1.0)]).await;
+    }
+    assert!(commit(&mut table, &record, &rewritten).await.expect("committed"), "the same files");
+    assert_eq!(levels(&place).await, [(0, 0, 2), (1, 0, 0), (2, 0, 0), (3, 0, 0)]);
+    // Where somebody replaced a file, all is read again.
+    let mut table = Table::open(&place.lake, TableName::Readings).await.expect("opened").expect("there");
+    let rewritten = rewrite(&table, &period(0, 1), &newest, true).await.expect("written");
+    let record = Record::new(&place.lake, "validate", &author(), period(0, 1).words()).with_rows(1);
+    place.compact().await;
+    assert!(!commit(&mut table, &record, &rewritten).await.expect("refused"));
 }

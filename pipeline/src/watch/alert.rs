@@ -64,7 +64,13 @@ impl Condition {
     /// What makes it the same one again.
     #[must_use]
     pub fn key(&self) -> String {
-        format!("{}:{}", self.kind.as_str(), self.subject)
+        Self::key_of(self.kind, &self.subject)
+    }
+
+    /// What makes one of this kind, with this, the same one again.
+    #[must_use]
+    pub fn key_of(kind: Kind, subject: &str) -> String {
+        format!("{}:{subject}", kind.as_str())
     }
 }
 

@@ -18,7 +18,7 @@ use super::alert::{Change, Condition, Event};
 use super::look::{self, Seen, disks, holes, jobs, readings, tokens};
 use super::mail::{message, smtp};
 use super::settings::WatchSettings;
-use super::state::{Queue, State};
+use super::state::{Alert, Queue, State};
 use super::webhook;
 use crate::ingest;
 use crate::jobs::record::{self, Run};
@@ -30,6 +30,9 @@ pub(super) const LEASE: Duration = Duration::from_secs(5 * 60);
 
 /// The most events in one message.
 pub(super) const MESSAGE_MAX: usize = 200;
+
+/// How old a look at the readings may be; what this process commits is known at once.
+const LOOK: Duration = Duration::from_secs(60);
 
 /// How long the register is believed before it is read again.
 const REGISTER_US: i64 = 10 * 60 * 1_000_000;
@@ -77,7 +80,6 @@ pub struct WatchOutcome {
 pub struct Watcher {
     settings: WatchSettings,
     schedules: BTreeMap<String, Schedule>,
-    table: Option<Table>,
     register: Option<(i64, Register)>,
     runs: HashMap<Path, (i64, Option<Run>)>,
 }
@@ -86,7 +88,7 @@ impl Watcher {
     /// A watch that has looked at nothing yet. `schedules` are those of the jobs.
     #[must_use]
     pub fn new(settings: WatchSettings, schedules: BTreeMap<String, Schedule>) -> Self {
-        Self { settings, schedules, table: None, register: None, runs: HashMap::new() }
+        Self { settings, schedules, register: None, runs: HashMap::new() }
     }
 
     /// Looks, and tells what is new.
@@ -128,13 +130,7 @@ impl Watcher {
     /// All that is wrong now.
     async fn look(&mut self, lake: &Lake, state: &State, now_us: i64) -> Result<(Seen, Vec<Condition>), WatchError> {
         let register = self.register(lake, now_us).await?;
-        let table = match self.table.take() {
-            Some(mut table) => {
-                table.refresh().await?;
-                Some(table)
-            }
-            None => Table::open(lake, TableName::Readings).await?,
-        };
+        let table = Table::open_within(lake, TableName::Readings, LOOK).await?;
         let settings = &self.settings;
         let zone = &settings.timezone;
         let paths: Vec<_> = settings.lake.local_folder().into_iter().chain(settings.disks.clone()).collect();
@@ -144,7 +140,6 @@ impl Watcher {
         if let Some(table) = table {
             seen = readings::look(lake, &table, &register, settings.source_silent).await?;
             conditions.extend(holes::holes(&ingest::open_runs(&table)));
-            self.table = Some(table);
         }
         let mut heard = state.clone();
         heard.heard(seen.sources.clone(), now_us);
@@ -248,7 +243,11 @@ fn log(before: &State, after: &State) {
         tracing::warn!(alert = key, "begun: {}", alert.text);
     }
     for (key, alert) in before.alerts.iter().filter(|(key, _)| !after.alerts.contains_key(*key)) {
-        tracing::info!(alert = key, "over: {}", alert.text);
+        if after.has_forgotten(alert) {
+            tracing::info!(alert = key, "forgotten: {}", alert.text);
+        } else {
+            tracing::info!(alert = key, "over: {}", alert.text);
+        }
     }
 }
 
@@ -256,7 +255,8 @@ fn log(before: &State, after: &State) {
 fn changes(before: &State, after: &State) -> (usize, usize) {
     let is_in = |state: &State, key: &String, since| state.alerts.get(key).is_some_and(|alert| alert.since == since);
     let begun = after.alerts.iter().filter(|(key, alert)| !is_in(before, key, alert.since)).count();
-    let ended = before.alerts.iter().filter(|(key, alert)| !is_in(after, key, alert.since)).count();
+    let is_over = |(key, alert): &(&String, &Alert)| !is_in(after, key, alert.since) && !after.has_forgotten(alert);
+    let ended = before.alerts.iter().filter(is_over).count();
     (begun, ended)
 }
 

@@ -121,7 +121,18 @@ impl State {
                 *known = Moment(heard_us);
             }
         }
-        self.sources.retain(|_, heard| now_us.saturating_sub(heard.0) < SOURCE_FORGOTTEN_US);
+        let is_forgotten = |heard: &Moment| now_us.saturating_sub(heard.0) >= SOURCE_FORGOTTEN_US;
+        for (source, _) in self.sources.iter().filter(|(_, heard)| is_forgotten(heard)) {
+            // It is no source any more; that it is silent is not over, and nobody shall be told so.
+            self.alerts.remove(&Condition::key_of(Kind::SourceSilent, source));
+        }
+        self.sources.retain(|_, heard| !is_forgotten(heard));
+    }
+
+    /// Whether an alert is about a source that was forgotten.
+    #[must_use]
+    pub fn has_forgotten(&self, alert: &Alert) -> bool {
+        alert.kind == Kind::SourceSilent && !self.sources.contains_key(&alert.subject)
     }
 
     fn tell(&mut self, alert: &Alert, change: Change, ways: &[&str], until_us: i64) {

@@ -128,3 +128,34 @@ async fn a_running_ingester_takes_the_register_of_its_day() {
     ingester.run().await.expect("ingested");
     assert_eq!(place.ask("SELECT seq, quality, cause FROM readings ORDER BY seq").await, "1 2 ; 2 4 not_assigned");
 }
+
+/// A probe was taken out of the water, and the register says so. Its readings were "not evaluated" until quality
+/// control came by, and the residents' page had the temperature of the air.
+#[tokio::test]
+async fn what_is_read_out_of_the_water_is_never_shown() {
+    let place = Place::new();
+    let folder = registered(&place).await;
+    let files = RegisterFiles { required: true, ..RegisterSection::default().files(folder.path(), &TimeZone::UTC) };
+    let at = |hours: i64| jiff::Timestamp::from_microsecond(NOW_US + hours * HOUR_US).expect("a time");
+    let events = format!(
+        "sensor,kind,began,ended,quality\ntarn/water_temperature,out_of_water,{},,\ntarn/level,maintenance,{},{},3\n",
+        at(-2),
+        at(-3),
+        at(-1)
+    );
+    std::fs::write(&files.events.path, events).expect("written");
+    register(&place.lake(), &files).await.expect("registered");
+    let hours = [-3, -2, -1].into_iter().flat_map(|hour| {
+        ["tarn/water_temperature", "tarn/level"].map(|sensor| of(sensor, NOW_US + hour * HOUR_US, 4.0))
+    });
+    place.land_readings("landfall-01", 1, &hours.collect::<Vec<_>>(), None).await;
+    ingest(&place.lake(), &SETTINGS).await.expect("ingested");
+    let asked = "SELECT sensor, quality FROM readings ORDER BY sensor, time";
+    assert_eq!(
+        place.ask(asked).await,
+        "tarn/level 3; tarn/level 3; tarn/level 2; tarn/water_temperature 2; tarn/water_temperature 4; \
+         tarn/water_temperature 4"
+    );
+    let shown = place.ask("SELECT sensor, quality, heard_quality FROM latest ORDER BY sensor").await;
+    assert_eq!(shown, "tarn/level 2 2; tarn/water_temperature 2 4", "the last that was measured in water");
+}

@@ -8,7 +8,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::support::store::Fault;
 use crate::support::{EPOCH, HOUR_US, NOW_US, Place, SECOND_US, SETTINGS, bounds, source};
 use arrow::array::{ArrayRef, Int8Array, Int16Array, Int32Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::compute::cast;
@@ -21,6 +20,7 @@ use tjern_lake::{Commit, Lake, Operation, Table, TableName, schema, write_file};
 use tjern_pipeline::ingest::{IngestOutcome, Ingester, Polling, ingest};
 use tjern_readings::batch::{BatchError, decode};
 use tjern_readings::keys::Landed;
+use tjern_testing::simulated::Fault;
 
 /// What the landing zone of [`landed`] holds once, in the words of [`Place::numbers`].
 const ALL: &str = "41 41 535";
@@ -57,7 +57,7 @@ async fn careless(lake: &Lake) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-fn plain_rows(batch: &tjern_readings::batch::Batch) -> Result<RecordBatch, arrow::error::ArrowError> {
+pub(crate) fn plain_rows(batch: &tjern_readings::batch::Batch) -> Result<RecordBatch, arrow::error::ArrowError> {
     let wanted = schema::arrow(TableName::Readings);
     let count = batch.rows.num_rows();
     let taken = |index: usize, column: usize| cast(batch.rows.column(index), wanted.field(column).data_type());

@@ -1,7 +1,8 @@
-//! Ingest over a store that is slow, dies, loses replies, and is billed; what it says of readings, and what it sets aside.
+//! Ingest over a store that is slow, dies and loses replies; what it says of readings, and what it sets aside.
 
-mod bill;
 mod causes;
 mod exactly_once;
+mod held;
 mod quarantine;
+mod soon;
 mod support;

@@ -4,8 +4,8 @@ use object_store::ObjectStoreExt;
 use tjern_pipeline::ingest::{IngestOutcome, ingest};
 use tjern_pipeline::quarantine::{Retried, find, list, look, retry};
 use tjern_readings::keys::{self, Landed};
+use tjern_testing::simulated::Fault;
 
-use crate::support::store::Fault;
 use crate::support::{EPOCH, Place, SETTINGS, bounds, source};
 
 /// A batch that this software can read lies in quarantine, as after an update that reads tomorrow's format.

@@ -31,6 +31,7 @@ use object_store::{
 
 use crate::clock::{Clock, SECOND_US};
 use disk::{Disk, RealDisk};
+pub use walk::Unreadable;
 
 const NAME: &str = "SyncedFolder";
 
@@ -227,11 +228,11 @@ impl ObjectStore for SyncedFolder {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        walk::list(&self.root, prefix, None)
+        walk::list(&self.disk, &self.root, prefix, None)
     }
 
     fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
-        walk::list(&self.root, prefix, Some(offset))
+        walk::list(&self.disk, &self.root, prefix, Some(offset))
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {

@@ -4,10 +4,11 @@ use async_trait::async_trait;
 use tjern_lake::Lake;
 use tokio_util::sync::CancellationToken;
 
-use crate::ingest::{IngestOutcome, IngestSettings, Ingester, ingest};
+use crate::ingest::{IngestError, IngestOutcome, IngestSettings, Ingester, ingest};
 use crate::jobs::job::{Done, Job, JobError};
 
-/// It keeps what it knows of the table between its runs, and forgets it after an error.
+/// It keeps what it knows of the table between its runs, and forgets it after an error; but for one that held back
+/// a source only.
 #[derive(Debug)]
 pub(super) struct Ingest {
     settings: IngestSettings,
@@ -19,20 +20,27 @@ impl Ingest {
         Self { settings, ingester: None }
     }
 
-    async fn once(&mut self, lake: &Lake) -> Result<IngestOutcome, JobError> {
+    async fn once(&mut self, lake: &Lake) -> Result<IngestOutcome, IngestError> {
         let mut ingester = match self.ingester.take() {
             Some(open) => open,
-            None => Ingester::open(lake, self.settings).await.map_err(JobError::failed)?,
+            None => Ingester::open(lake, self.settings).await?,
         };
-        let outcome = ingester.run().await.map_err(JobError::failed)?;
-        self.ingester = Some(ingester);
-        Ok(outcome)
+        let result = ingester.run().await;
+        if matches!(result, Ok(_) | Err(IngestError::HeldBack { .. })) {
+            self.ingester = Some(ingester);
+        }
+        result
     }
+}
 
-    /// What was uploaded at the very end, due or not.
-    async fn last(&self, lake: &Lake) -> Result<IngestOutcome, JobError> {
-        ingest(lake, &self.settings).await.map_err(JobError::failed)
-    }
+fn done(outcome: IngestOutcome) -> Done {
+    let IngestOutcome { batches, rows, passed, waiting, quarantined, cleaned } = outcome;
+    let said = format!(
+        "{rows} rows of {batches} batches; {passed} holes or gaps passed, {waiting} waited for, {quarantined} batches in quarantine"
+    );
+    let done = Done::new(said).with("rows", rows).with("batches", batches).with("passed", passed);
+    let done = done.with("waiting", waiting).with("quarantined", quarantined).with("cleaned", cleaned);
+    done.worked(batches + passed + quarantined > 0)
 }
 
 #[async_trait]
@@ -46,17 +54,18 @@ impl Job for Ingest {
     }
 
     async fn run(&mut self, lake: &Lake, stop: &CancellationToken) -> Result<Done, JobError> {
-        let outcome = if stop.is_cancelled() {
-            self.last(lake).await?
+        let result = if stop.is_cancelled() {
+            // What was uploaded at the very end, due or not.
+            ingest(lake, &self.settings).await
         } else {
-            stop.run_until_cancelled(self.once(lake)).await.ok_or(JobError::Interrupted)??
+            stop.run_until_cancelled(self.once(lake)).await.ok_or(JobError::Interrupted)?
         };
-        let IngestOutcome { batches, rows, passed, waiting, quarantined, cleaned } = outcome;
-        let said = format!(
-            "{rows} rows of {batches} batches; {passed} holes or gaps passed, {waiting} waited for, {quarantined} batches in quarantine"
-        );
-        let done = Done::new(said).with("rows", rows).with("batches", batches).with("passed", passed);
-        let done = done.with("waiting", waiting).with("quarantined", quarantined).with("cleaned", cleaned);
-        Ok(done.worked(batches + passed + quarantined > 0))
+        match result {
+            Ok(outcome) => Ok(done(outcome)),
+            Err(error @ IngestError::HeldBack { outcome, .. }) => {
+                Err(JobError::Partly { error: error.to_string(), done: Box::new(done(outcome)) })
+            }
+            Err(error) => Err(JobError::failed(error)),
+        }
     }
 }

@@ -23,9 +23,9 @@ impl Register {
 }
 
 /// What is in the register's files.
-pub(super) type Texts = [Option<Vec<u8>>; 5];
+type Texts = [Option<Vec<u8>>; 5];
 
-pub(super) async fn texts(files: &RegisterFiles) -> Texts {
+async fn texts(files: &RegisterFiles) -> Texts {
     let RegisterFiles { sites, sensors, installations, events, rules, .. } = files;
     let paths = [sites, sensors, &installations.path, &events.path, &rules.path];
     let mut texts = [const { None }; 5];

@@ -71,6 +71,15 @@ fn a_failure_is_repeated_after_pauses_that_double_and_end() {
     assert_eq!(Schedule::Every(Duration::from_secs(5)).pause(20), PAUSE_SHORT);
 }
 
+/// One source that cannot be read must not make the readings of all others a minute late.
+#[test]
+fn a_part_that_failed_does_not_put_off_the_rest() {
+    let mut turn = turn(&hourly(), None, NOON_US);
+    let run = Run { partly: true, ..ran(NOON_US, Outcome::Failed) };
+    turn.ran(&run, NOON_US);
+    assert_eq!(turn.next_us(NOON_US), NOON_US + HOUR_US);
+}
+
 #[test]
 fn what_failed_before_a_restart_is_repeated_at_once() {
     let success = ran(NOON_US - 24 * HOUR_US, Outcome::Done);

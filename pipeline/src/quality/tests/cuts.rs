@@ -47,11 +47,28 @@ fn rows() -> impl Strategy<Value = Vec<Row>> {
     })
 }
 
+/// What befell the sensor while the readings were taken.
+const EVENTS: &str = "sensor,kind,began,ended,quality\n\
+    tjern/t,out_of_water,2026-06-28T18:00:00Z,2026-06-29T06:00:00Z,\ntjern/*,ice,2026-06-30T00:00:00Z,,3\n";
+
 async fn city() -> Place {
     let place = Place::new();
     std::fs::write(place.folder.path().join("quality.csv"), RULES).expect("written");
     place.register(&SENSORS).await;
     place
+}
+
+/// Somebody writes down what befell.
+async fn befallen(place: &Place) {
+    std::fs::write(place.folder.path().join("events.csv"), EVENTS).expect("written");
+    place.register(&SENSORS).await;
+}
+
+/// Commits rows as ingest does: judged, each by itself, by what the register says then.
+async fn ingested(place: &Place, rows: &[Row]) {
+    let said = crate::register::Said::load(&place.lake).await.expect("loaded");
+    let rows = rows_of(&evaluate(&batch_of(rows), &said).expect("evaluated"));
+    place.ingest(&rows).await;
 }
 
 /// The flags of all rows, by what they are rows of.
@@ -73,14 +90,17 @@ async fn told(place: &Place) -> Vec<(Row, i8)> {
 /// All at once into one file, and tested once.
 async fn whole(rows: &[Row]) -> Vec<(Row, i8)> {
     let place = city().await;
+    befallen(&place).await;
     place.ingest(rows).await;
     control(&place.lake).await.expect("done");
     told(&place).await
 }
 
-/// Cut at these shares of the rows, the pieces in some order; after each the job may run, or a compaction.
+/// Cut at these shares of the rows, the pieces in some order; after each the job may run, or a compaction. What befell is
+/// written down before one of them, or after all.
 async fn in_pieces(rows: &[Row], cuts: &[usize], order: &[usize], between: &[u8]) -> Vec<(Row, i8)> {
     let place = city().await;
+    let befalls = order.last().map_or(0, |at| at % 7);
     let mut ends: Vec<usize> = cuts.iter().map(|cut| cut % rows.len()).chain([0, rows.len()]).collect();
     ends.sort_unstable();
     ends.dedup();
@@ -88,13 +108,19 @@ async fn in_pieces(rows: &[Row], cuts: &[usize], order: &[usize], between: &[u8]
     let mut turn = 0;
     while !pieces.is_empty() {
         let piece = pieces.remove(order.get(turn).copied().unwrap_or(0) % pieces.len());
-        place.ingest(piece).await;
+        if turn == befalls {
+            befallen(&place).await;
+        }
+        ingested(&place, piece).await;
         match between.get(turn).copied().unwrap_or(0) {
             0 | 1 => _ = control(&place.lake).await.expect("done"),
             2 => place.compact().await,
             _ => {}
         }
         turn += 1;
+    }
+    if turn <= befalls {
+        befallen(&place).await;
     }
     control(&place.lake).await.expect("done");
     told(&place).await

@@ -29,7 +29,7 @@ async fn a_corrected_range_takes_its_own_flags_back_and_no_others() {
     let place = Place::new();
     let register = place.register(&["t,Cel,sample,public,0,10"]).await;
     let came = [Row::new("t", NOW_US, 15.0), Row::new("t", NOW_US + HOUR_US, 5.0).quality(4)];
-    let evaluated = evaluate(&batch_of(&came), &register).expect("evaluated");
+    let evaluated = evaluate(&batch_of(&came), &register.into()).expect("evaluated");
     assert_eq!(rows_of(&evaluated).iter().map(|row| row.quality).collect::<Vec<_>>(), [4, 4]);
     place.ingest(&rows_of(&evaluated)).await;
     place.register(&["t,Cel,sample,public,0,20"]).await;
@@ -112,4 +112,24 @@ async fn a_changed_rule_is_applied_to_what_lies_there() {
     let mut rows = place.readings().await;
     rows.sort_by(|one, other| one.sensor.cmp(&other.sensor));
     assert_eq!(rows.iter().map(|row| row.quality).collect::<Vec<_>>(), [3, 1]);
+}
+
+/// A lake to which only sensors write that nobody registered: each run looked at all commits since the beginning.
+#[tokio::test]
+async fn where_nobody_registered_anything_the_log_to_look_at_does_not_grow() {
+    let place = Place::new();
+    place.register(&["t,Cel,sample,public,-2,40"]).await;
+    place.ingest(&[Row::new("t", NOW_US, 10.0)]).await;
+    control(&place.lake).await.expect("done");
+    let mut furthest = 0;
+    for round in 0..150 {
+        place.ingest(&[Row::new("unregistered", NOW_US + round * HOUR_US, 10.0)]).await;
+        if round % 10 == 9 {
+            place.compact().await;
+            control(&place.lake).await.expect("done");
+            let table = Table::open(&place.lake, TableName::Readings).await.expect("opened").expect("there");
+            furthest = furthest.max(table.version() - table.transaction("quality").unwrap_or(0));
+        }
+    }
+    assert!(furthest <= 80, "{furthest} commits to be looked at");
 }

@@ -80,6 +80,29 @@ fn sources_are_remembered_to_the_hour_and_forgotten_after_a_month() {
     assert!(state.sources.is_empty());
 }
 
+/// A gateway that was taken down a month ago is no source any more. That it "sends again" would be a lie.
+#[test]
+fn a_source_that_is_forgotten_is_not_said_to_be_back() {
+    let mut state = State::new(0);
+    let silent = Condition {
+        kind: Kind::SourceSilent,
+        subject: "landfall-01".to_owned(),
+        text: "landfall-01 has sent nothing".to_owned(),
+    };
+    state.heard([("landfall-01".to_owned(), 0)], 0);
+    state.update(&[silent, hot("a")], &["mail"], 60 * MINUTE_US);
+    let alert = state.alerts["source_silent:landfall-01"].clone();
+    assert!(!state.has_forgotten(&alert));
+    for minute in 0..30 {
+        let now_us = SOURCE_FORGOTTEN_US + minute * MINUTE_US;
+        state.heard([], now_us);
+        state.update(&[], &["mail"], now_us);
+    }
+    assert!(state.has_forgotten(&alert) && state.alerts.is_empty());
+    let ended: Vec<_> = told(&state, "mail").into_iter().filter(|(change, _)| *change == Change::Ended).collect();
+    assert_eq!(ended, [(Change::Ended, "a".to_owned())], "the other one is over");
+}
+
 proptest! {
     /// Whatever begins and ends, and whenever the process is restarted: the events of a subject take turns,
     /// begun first, and a state that was written down goes on as one that was not.

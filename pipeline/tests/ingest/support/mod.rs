@@ -1,7 +1,6 @@
 //! What the tests of ingest share: a store with a clock of its own, latency and faults, and batches to land in it.
 
-pub(crate) mod store;
-
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use jiff::tz::TimeZone;
 use object_store::path::Path;
 use object_store::{ObjectStore, PutMode};
 use tjern_lake::session::MEMORY_BYTES;
-use tjern_lake::{Access, Lake, SessionSettings, session};
+use tjern_lake::{Access, Commit, Lake, Operation, SessionSettings, Table, TableName, session};
 use tjern_pipeline::ingest::IngestSettings;
 use tjern_readings::batch::encode;
 use tjern_readings::clock::Clock;
@@ -18,8 +17,7 @@ use tjern_readings::keys::{Bounds, Landed};
 use tjern_readings::reading::Reading;
 use tjern_readings::sensor::{Epoch, SourceName};
 use tjern_readings::store::Store;
-
-use store::Simulated;
+use tjern_testing::simulated::Simulated;
 
 pub(crate) const SECOND_US: i64 = 1_000_000;
 pub(crate) const HOUR_US: i64 = 3_600 * SECOND_US;
@@ -117,4 +115,21 @@ pub(crate) fn bounds(first: i64, last: i64) -> Bounds {
 
 pub(crate) fn source(name: &str) -> SourceName {
     name.parse().expect("valid")
+}
+
+/// Hourly batches of each source that are in the table, as far as it says, and are listed and never read
+/// again: their bytes do not matter.
+pub(crate) async fn taken_long_ago(place: &Place, sources: Vec<String>, hours: i64) {
+    for hour in 0..hours {
+        place.clock.set_us(NOW_US + (hour - hours) * HOUR_US);
+        for name in &sources {
+            let numbers = Landed::Batch(EPOCH, bounds(hour * 6 + 1, hour * 6 + 6));
+            place.put(&numbers.key(&source(name)), vec![0]).await;
+        }
+    }
+    let mut table = Table::open_or_create(&place.lake(), TableName::Readings).await.expect("created");
+    let transactions = sources.iter().map(|name| (format!("{name}/{EPOCH}"), hours * 6)).collect();
+    let (operation, notes) = (Operation::Ingest, BTreeMap::new());
+    let commit = Commit { operation, add: Vec::new(), remove: Vec::new(), transactions, notes };
+    table.commit(commit).await.expect("committed");
 }

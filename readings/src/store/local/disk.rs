@@ -22,6 +22,8 @@ pub(super) trait Disk: fmt::Debug + Send + Sync {
     fn sync_file(&self, file: &Path) -> io::Result<()>;
     /// Syncs the names in a folder.
     fn sync_folder(&self, folder: &Path) -> io::Result<()>;
+    /// The names in a folder.
+    fn read_folder(&self, folder: &Path) -> io::Result<fs::ReadDir>;
 }
 
 /// The machine's.
@@ -53,5 +55,9 @@ impl Disk for RealDisk {
 
     fn sync_folder(&self, folder: &Path) -> io::Result<()> {
         File::open(folder)?.sync_all()
+    }
+
+    fn read_folder(&self, folder: &Path) -> io::Result<fs::ReadDir> {
+        fs::read_dir(folder)
     }
 }

@@ -129,6 +129,10 @@ impl Disk for Watched {
         }
         Ok(())
     }
+
+    fn read_folder(&self, folder: &FilePath) -> io::Result<fs::ReadDir> {
+        self.real.read_folder(folder)
+    }
 }
 
 /// A way in which an object comes to be.

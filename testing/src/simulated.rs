@@ -21,11 +21,12 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use tjern_readings::clock::Clock;
+use tjern_readings::store::local::Unreadable;
 use tokio::time::Instant;
 
 /// What goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub enum Fault {
     /// Nothing.
     None,
     /// The reply of this put (from 1) is lost.
@@ -36,10 +37,13 @@ pub(crate) enum Fault {
     DeadAfter(u64),
     /// Objects whose key ends so are not handed out.
     Withheld(&'static str),
+    /// What lies in this folder (its key ends with `/`) is neither listed nor handed out: a folder without rights.
+    Locked(&'static str),
 }
 
+/// The store. Clones of its objects ([`Simulated::inner`]) are the test's own hands, without faults.
 #[derive(Debug)]
-pub(crate) struct Simulated {
+pub struct Simulated {
     inner: Arc<InMemory>,
     shared: Arc<Shared>,
 }
@@ -61,7 +65,9 @@ fn lost(what: &str) -> Error {
 }
 
 impl Simulated {
-    pub(crate) fn new(clock: Clock) -> Self {
+    /// An empty one, that dates by this clock.
+    #[must_use]
+    pub fn new(clock: Clock) -> Self {
         let shared = Shared {
             clock,
             dates_us: Mutex::default(),
@@ -75,12 +81,13 @@ impl Simulated {
     }
 
     /// The objects without faults, for a test's own hands.
-    pub(crate) fn inner(&self) -> Arc<InMemory> {
+    #[must_use]
+    pub fn inner(&self) -> Arc<InMemory> {
         Arc::clone(&self.inner)
     }
 
     /// From now on this goes wrong; calls are counted from here.
-    pub(crate) fn fail(&self, fault: Fault) {
+    pub fn fail(&self, fault: Fault) {
         *self.shared.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
         self.shared.calls.store(0, Ordering::SeqCst);
         self.shared.puts.store(0, Ordering::SeqCst);
@@ -88,27 +95,33 @@ impl Simulated {
     }
 
     /// How many calls and puts there were since.
-    pub(crate) fn counted(&self) -> (u64, u64) {
+    #[must_use]
+    pub fn counted(&self) -> (u64, u64) {
         (self.shared.calls.load(Ordering::SeqCst), self.shared.puts.load(Ordering::SeqCst))
     }
 
     /// From now on each request takes so long, and the test's clock goes with tokio's.
-    pub(crate) fn take(&self, latency: Duration) {
+    pub fn take(&self, latency: Duration) {
         let now = (latency, Instant::now(), self.shared.clock.now_us());
         *self.shared.latency.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
     }
 
     /// Brings the test's clock to where tokio's is.
-    pub(crate) fn tick(&self) {
+    pub fn tick(&self) {
         self.shared.tick();
     }
 
     /// An object was changed just now.
-    pub(crate) fn date(&self, key: &Path) {
+    pub fn date(&self, key: &Path) {
         self.shared.date(key);
     }
 
-    pub(crate) fn keys(&self) -> Vec<String> {
+    /// The keys of all objects.
+    ///
+    /// # Panics
+    /// Where memory fails.
+    #[must_use]
+    pub fn keys(&self) -> Vec<String> {
         let listed = self.inner.list(None).map_ok(|meta| meta.location.to_string()).try_collect::<Vec<_>>();
         listed.now_or_never().expect("memory does not wait").expect("listed")
     }
@@ -152,8 +165,27 @@ impl Shared {
             }
             Fault::DeadAfter(at) if at == call => Ok(true),
             Fault::Withheld(end) if key.is_some_and(|key| key.as_ref().ends_with(end)) => Err(lost("withheld")),
+            Fault::Locked(folder) if key.is_some_and(|key| key.as_ref().starts_with(folder)) => Err(lost("locked")),
             _ => Ok(false),
         }
+    }
+
+    /// A listing as far as its folders can be read: of one that cannot, an error stands for all that lies in it.
+    fn readable(&self, metas: Vec<Result<ObjectMeta>>) -> Vec<Result<ObjectMeta>> {
+        let Fault::Locked(folder) = *self.fault.lock().unwrap_or_else(PoisonError::into_inner) else { return metas };
+        let is_locked =
+            |meta: &Result<ObjectMeta>| meta.as_ref().is_ok_and(|meta| meta.location.as_ref().starts_with(folder));
+        let mut readable = Vec::new();
+        let mut is_told = false;
+        for meta in metas {
+            if !is_locked(&meta) {
+                readable.push(meta);
+            } else if !std::mem::replace(&mut is_told, true) {
+                let denied = std::io::ErrorKind::PermissionDenied.into();
+                readable.push(Err(Unreadable::new(folder.to_owned(), denied).into()));
+            }
+        }
+        readable
     }
 
     fn leave(&self, dies: bool) -> Result<()> {
@@ -180,6 +212,9 @@ impl fmt::Display for Simulated {
 impl Simulated {
     fn listing(&self, metas: BoxStream<'static, Result<ObjectMeta>>) -> BoxStream<'static, Result<ObjectMeta>> {
         let (first, each) = (Arc::clone(&self.shared), Arc::clone(&self.shared));
+        let shared = Arc::clone(&self.shared);
+        let metas = futures::stream::once(metas.collect::<Vec<_>>());
+        let metas = metas.flat_map(move |metas| futures::stream::iter(shared.readable(metas)));
         let request = async move { first.enter(None).await.and_then(|dies| first.leave(dies)) };
         let rest = metas.map_ok(move |meta| each.dated(meta));
         futures::stream::once(request)
