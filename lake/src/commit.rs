@@ -60,6 +60,8 @@ pub enum Operation {
     Retention,
     /// Readings of a higher revision.
     Correct,
+    /// Readings leave for good.
+    Erase,
 }
 
 impl Operation {
@@ -74,6 +76,7 @@ impl Operation {
             Self::Quality => "quality",
             Self::Retention => "retention",
             Self::Correct => "correct",
+            Self::Erase => "erase",
         }
     }
 }
@@ -163,12 +166,15 @@ impl Table {
         let table = self.name();
         let version = u64::try_from(self.version()).unwrap_or_default();
         let known = self.lake.take_handle(table).filter(|handle| handle.commits < COMMITS_PER_HANDLE);
-        let mut handle = match known {
-            Some(handle) => handle,
-            None => Handle { delta: DeltaTable::new(self.lake.log_store(table)?), commits: 0 },
-        };
+        if let Some(mut handle) = known {
+            // Where the commits between were removed it cannot be carried forward, and begins anew.
+            if handle.delta.load_version(version).await.is_ok() {
+                handle.commits += 1;
+                return Ok(handle);
+            }
+        }
+        let mut handle = Handle { delta: DeltaTable::new(self.lake.log_store(table)?), commits: 1 };
         handle.delta.load_version(version).await.map_err(|source| failed(table, source))?;
-        handle.commits += 1;
         Ok(handle)
     }
 }
@@ -205,7 +211,7 @@ fn delta_operation(commit: &Commit) -> DeltaOperation {
     match commit.operation {
         Operation::Compact => DeltaOperation::Optimize { predicate: None, target_size: 0 },
         Operation::Quality => DeltaOperation::Update { predicate: None },
-        Operation::Retention => DeltaOperation::Delete { predicate: None },
+        Operation::Retention | Operation::Erase => DeltaOperation::Delete { predicate: None },
         Operation::Ingest | Operation::Rollup | Operation::Register | Operation::Correct => {
             DeltaOperation::Write { mode: SaveMode::Append, partition_by: None, predicate: None }
         }

@@ -11,8 +11,8 @@ use jiff::tz::TimeZone;
 use tjern_lake::{Commit, Lake, Operation, Table, TableName};
 use tjern_pipeline::compact::CompactSettings;
 use tjern_pipeline::config::{
-    CompactSection, IngestSection, QualitySection, RegisterSection, RetentionSection, RollupSection, VacuumSection,
-    default_publications,
+    CompactSection, EraseSection, IngestSection, QualitySection, RegisterSection, RetentionSection, RollupSection,
+    VacuumSection, default_publications,
 };
 use tjern_pipeline::ingest::{Ingester, Polling, watermark};
 use tjern_pipeline::jobs::once::once;
@@ -74,6 +74,7 @@ fn jobs(files: RegisterFiles, folder: &std::path::Path, lake: &Lake) -> Vec<Due>
             quality: every(QualitySection::default().every),
             rollup: every(RollupSection::default().every),
             compact: every(CompactSection::default().every),
+            erase: every(EraseSection::default().every),
             vacuum: every(VacuumSection::default().every),
             watch: every(WatchSection::default().every),
             checkpoint: Schedule::Every(Duration::from_secs(6 * 3_600)),

@@ -51,12 +51,17 @@ impl Job for Ingest {
         } else {
             stop.run_until_cancelled(self.once(lake)).await.ok_or(JobError::Interrupted)??
         };
-        let IngestOutcome { batches, rows, passed, waiting, quarantined, cleaned } = outcome;
+        let IngestOutcome { batches, rows, erased, passed, waiting, quarantined, cleaned } = outcome;
+        let left_out = if erased == 0 { String::new() } else { format!(", {erased} left out since they were erased") };
         let said = format!(
-            "{rows} rows of {batches} batches; {passed} holes or gaps passed, {waiting} waited for, {quarantined} batches in quarantine"
+            "{rows} rows of {batches} batches{left_out}; {passed} holes or gaps passed, {waiting} waited for, {quarantined} batches in quarantine"
         );
         let done = Done::new(said).with("rows", rows).with("batches", batches).with("passed", passed);
-        let done = done.with("waiting", waiting).with("quarantined", quarantined).with("cleaned", cleaned);
+        let done = done
+            .with("waiting", waiting)
+            .with("quarantined", quarantined)
+            .with("cleaned", cleaned)
+            .with("erased", erased);
         Ok(done.worked(batches + passed + quarantined > 0))
     }
 }
