@@ -9,8 +9,8 @@ use serde::Deserialize;
 use serde_spanned::Spanned;
 use tjern_gateway::config::Config as GatewayConfig;
 use tjern_pipeline::config::{
-    CompactSection, IngestSection, JobsSection, PublishSection, QualitySection, RegisterSection, RetentionSection,
-    RollupSection, VacuumSection, default_publications,
+    CompactSection, EraseSection, IngestSection, JobsSection, PublishSection, QualitySection, RegisterSection,
+    RetentionSection, RollupSection, VacuumSection, default_publications,
 };
 use tjern_pipeline::ingest::IngestSettings;
 use tjern_pipeline::jobs::{JobSettings, Schedules, entries};
@@ -55,6 +55,8 @@ struct File {
     quality: QualitySection,
     #[serde(default)]
     rollup: RollupSection,
+    #[serde(default)]
+    erase: EraseSection,
     #[serde(default)]
     vacuum: VacuumSection,
     #[serde(default)]
@@ -121,6 +123,7 @@ impl City {
                 quality: file.quality.every.into(),
                 rollup: file.rollup.every.into(),
                 compact: file.compact.every.into(),
+                erase: file.erase.every.into(),
                 vacuum: file.vacuum.every.into(),
                 watch: file.watch.every.into(),
                 checkpoint: CHECKPOINT_EVERY.into(),

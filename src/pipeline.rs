@@ -2,6 +2,7 @@
 
 mod change;
 mod compact;
+mod erase;
 mod import;
 mod job;
 mod look;
@@ -80,6 +81,8 @@ pub(crate) enum PipelineCommand {
     Revise(revise::ReviseArguments),
     /// Says that somebody has looked at a sensor's readings and answers for them
     Validate(validate::ValidateArguments),
+    /// Removes a sensor's readings of a period for good, wherever they are, and keeps them from coming back
+    Erase(erase::EraseArguments),
     /// What could not be read: list it, look into it, try it again
     #[command(subcommand)]
     Quarantine(quarantine::QuarantineCommand),
@@ -112,6 +115,7 @@ pub(crate) async fn execute(command: PipelineCommand) -> Result<(), Failure> {
         PipelineCommand::Recompute(arguments) => recompute::execute(&arguments).await,
         PipelineCommand::Revise(arguments) => revise::execute(&arguments).await,
         PipelineCommand::Validate(arguments) => validate::execute(&arguments).await,
+        PipelineCommand::Erase(arguments) => Box::pin(erase::execute(&arguments)).await,
         PipelineCommand::Quarantine(command) => quarantine::execute(command).await,
         PipelineCommand::Run(arguments) => run::execute(&arguments.config).await,
     }

@@ -75,6 +75,8 @@ pub enum Operation {
     Validate,
     /// No rows: how old a file must be that vacuum may take.
     Vacuum,
+    /// Readings leave for good.
+    Erase,
 }
 
 impl Operation {
@@ -91,6 +93,7 @@ impl Operation {
             Self::Correct => "correct",
             Self::Validate => "validate",
             Self::Vacuum => "vacuum",
+            Self::Erase => "erase",
         }
     }
 }
@@ -210,12 +213,15 @@ impl Table {
         let table = self.name();
         let version = u64::try_from(self.version()).unwrap_or_default();
         let known = self.lake.take_handle(table).filter(|handle| handle.commits < COMMITS_PER_HANDLE);
-        let mut handle = match known {
-            Some(handle) => handle,
-            None => Handle { delta: DeltaTable::new(self.lake.log_store(table)?), commits: 0 },
-        };
+        if let Some(mut handle) = known {
+            // Where the commits between were removed it cannot be carried forward, and begins anew.
+            if handle.delta.load_version(version).await.is_ok() {
+                handle.commits += 1;
+                return Ok(handle);
+            }
+        }
+        let mut handle = Handle { delta: DeltaTable::new(self.lake.log_store(table)?), commits: 1 };
         handle.delta.load_version(version).await.map_err(|source| failed(table, source))?;
-        handle.commits += 1;
         Ok(handle)
     }
 }
@@ -254,7 +260,7 @@ fn delta_operation(commit: &Commit) -> DeltaOperation {
     match commit.operation {
         Operation::Compact => DeltaOperation::Optimize { predicate: None, target_size: 0 },
         Operation::Quality | Operation::Validate => DeltaOperation::Update { predicate: None },
-        Operation::Retention => DeltaOperation::Delete { predicate: None },
+        Operation::Retention | Operation::Erase => DeltaOperation::Delete { predicate: None },
         Operation::Vacuum => DeltaOperation::VacuumStart {
             retention_check_enabled: true,
             specified_retention_millis: None,

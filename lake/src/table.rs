@@ -10,6 +10,7 @@ use std::time::Duration;
 use datafusion::catalog::TableProvider;
 use deltalake_core::operations::create::CreateBuilder;
 use deltalake_core::protocol::SaveMode;
+use object_store::ObjectMeta;
 
 use crate::commit::create_properties;
 use crate::log::expired::{self, Expired};
@@ -176,6 +177,42 @@ impl Table {
     /// [`LakeError`].
     pub async fn expired(&self, before_us: i64) -> Result<Expired, LakeError> {
         expired::find(&self.lake, self.name, before_us).await
+    }
+
+    /// The files in the table's folder that its newest version, to which it moves on, does not name: what was
+    /// removed, and what nobody has committed. Of their rows nothing is known.
+    ///
+    /// # Errors
+    /// [`LakeError`].
+    pub async fn idle_files(&mut self) -> Result<Vec<DataFile>, LakeError> {
+        let folder = tjern_readings::keys::table(self.name.as_str());
+        let present = expired::data_files(&self.lake, self.name).await?;
+        self.refresh().await?;
+        let files = present.into_iter().filter_map(|meta| {
+            let parts: Vec<String> =
+                meta.location.prefix_match(&folder)?.map(|part| part.as_ref().to_owned()).collect();
+            let path = parts.join("/");
+            (!self.state.is_active(&path)).then(|| DataFile {
+                path,
+                size: i64::try_from(meta.size).unwrap_or(i64::MAX),
+                modified_ms: meta.last_modified.timestamp_millis(),
+                rows: None,
+                sensor: None,
+                time_us: None,
+                sorted: false,
+                unique: false,
+            })
+        });
+        Ok(files.collect())
+    }
+
+    /// What of the log lies before the version that the table is pinned at, oldest first; nothing where that has no
+    /// checkpoint. Who removes it takes every earlier version from its readers.
+    ///
+    /// # Errors
+    /// [`LakeError`].
+    pub async fn log_before(&self) -> Result<Vec<ObjectMeta>, LakeError> {
+        expired::log_before(&self.lake, self.name, self.version()).await
     }
 
     /// The version of the newest whole checkpoint of its log.

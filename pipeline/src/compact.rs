@@ -31,6 +31,8 @@ use crate::tables::ATTEMPTS_MAX;
 use rewrite::{Rewritten, rewrite};
 use windows::Merge;
 
+pub(crate) use multiset::Multiset;
+
 /// The lease's name.
 pub const JOB: &str = "compact";
 

@@ -200,6 +200,20 @@ impl Default for VacuumSection {
     }
 }
 
+/// `[erase]`: what is left of erased readings goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EraseSection {
+    /// How often it is looked for what has to go.
+    pub every: Period,
+}
+
+impl Default for EraseSection {
+    fn default() -> Self {
+        Self { every: Period::from_seconds(60 * 60) }
+    }
+}
+
 /// `[retention]`: how long readings stay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]

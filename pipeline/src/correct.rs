@@ -23,6 +23,7 @@ use std::time::Duration;
 use datafusion::error::DataFusionError;
 use tjern_lake::{Commit, CommitError, DataFile, Lake, LakeError, Operation, Table, TableName};
 
+use crate::erase::ErasuresError;
 use crate::quality::QualityError;
 use crate::register::RegisterError;
 use crate::tables::ATTEMPTS_MAX;
@@ -32,7 +33,7 @@ pub use record::Author;
 pub(crate) use record::Record;
 
 /// Counts the corrections of `readings`.
-const CORRECTIONS: &str = "corrections";
+pub(crate) const CORRECTIONS: &str = "corrections";
 
 /// Before the id of one that took place. No source has such a name.
 const CORRECTION: &str = ":correction/";
@@ -56,6 +57,9 @@ pub enum CorrectError {
     /// Rows could not be evaluated.
     #[error(transparent)]
     Quality(#[from] QualityError),
+    /// It is not known what was erased.
+    #[error(transparent)]
+    Erasures(#[from] ErasuresError),
     /// The query engine failed.
     #[error("the query engine failed: {0}")]
     Engine(#[from] DataFusionError),

@@ -5,6 +5,9 @@
 //! which moves the watermarks with it (`take`). If the commit is refused or its reply is lost, the round begins
 //! again with the watermarks that the table has then: what took place is seen, what did not is done.
 //!
+//! Readings that were erased ([`crate::erase`]) are left out, however they come: the batch's numbers are taken, its other
+//! readings too, and the batch is remembered as one that has to leave the landing zone.
+//!
 //! A batch that cannot be read goes to quarantine and leaves a hole; it never fails the others. What the store will not
 //! hand out, or list, holds back its own source (`held`); all others are taken and cleaned up behind, and it is told.
 //! What one commit takes is bounded by [`COMMIT_BATCHES_MAX`] and [`COMMIT_ROWS_MAX`].
@@ -35,16 +38,19 @@ use tjern_lake::{Lake, LakeError, Table, TableName};
 use tjern_readings::keys::Bounds;
 use tjern_readings::sensor::{Epoch, SourceName};
 
+use crate::erase::{Erasures, ErasuresError};
 use crate::quality::QualityError;
 use crate::register::{RegisterError, Said};
 use crate::tables::ATTEMPTS_MAX;
 use held::HeldBack;
-use landing::{Known, Seen, Stream, Sweep};
+use landing::{Known, Seen, Sweep};
 use rows::{Against, Units};
 use schedule::{Due, Schedule};
 use sequence::Closed;
 
 pub(crate) use landed::{Decoded, decode};
+pub(crate) use landing::Stream;
+pub(crate) use progress::INGEST;
 pub use schedule::Polling;
 
 pub use waiting::{Missing, Waiting, missing, waiting};
@@ -86,6 +92,8 @@ pub struct IngestOutcome {
     pub batches: usize,
     /// Rows that were added.
     pub rows: usize,
+    /// Rows that were left out, since they were erased.
+    pub erased: usize,
     /// Holes and gaps that were passed.
     pub passed: usize,
     /// Holes that are waited for.
@@ -109,6 +117,9 @@ pub enum IngestError {
     /// Rows could not be evaluated.
     #[error(transparent)]
     Quality(#[from] QualityError),
+    /// It is not known what was erased.
+    #[error(transparent)]
+    Erasures(#[from] ErasuresError),
     /// The engine failed while it compared rows.
     #[error("cannot compare landed rows with stored ones: {0}")]
     Engine(#[from] datafusion::error::DataFusionError),
@@ -179,6 +190,8 @@ pub struct Ingester {
     /// Landed batches whose rows were compared and are stored.
     compared: BTreeSet<Path>,
     units: HashMap<Path, Units>,
+    /// What was erased, and how many erasures the table knew of when that was loaded; none before that.
+    erasures: Option<(Option<i64>, Erasures)>,
     /// What the register says, and the versions of its tables of sensors and of events.
     said: Option<([i64; 2], Arc<Said>)>,
     has_run: bool,
@@ -207,6 +220,7 @@ impl Ingester {
             closed: HashMap::new(),
             compared: BTreeSet::new(),
             units: HashMap::new(),
+            erasures: None,
             said: None,
             has_run: false,
             held: HeldBack::default(),

@@ -5,13 +5,14 @@
 //! up, [`register`] says what the sensors are, [`publish`] makes open datasets, [`vacuum`] removes
 //! what nobody needs any more, [`watch`] tells what is wrong, [`maintain`] writes checkpoints and removes what was kept long enough, [`status`] says how
 //! the lake is and [`verify`] reads all of it. [`jobs`] runs them on
-//! their schedules. What people do by hand: [`import`] history, [`correct`] and [`validate`] readings.
+//! their schedules. What people do by hand: [`import`] history, [`correct`], [`validate`] and [`erase`] readings.
 //! DataFusion moves data; Polars, behind [`frames`], does the mathematics.
 #![deny(unsafe_code)]
 
 pub mod compact;
 pub mod config;
 pub mod correct;
+pub mod erase;
 pub mod frames;
 pub mod import;
 pub mod ingest;

@@ -3,7 +3,8 @@
 //! A release is a folder that never changes: `open/<dataset>/<version>/` with the readings as CSV and
 //! as Parquet, and `datapackage.json` that describes both. `open/<dataset>/latest.json` names the
 //! newest one. The order is the promise: data, description, and only then the name, so that a crash
-//! leaves the release before in place; a folder that no `latest.json` has named is not a release.
+//! leaves the release before in place; a folder that no `latest.json` has named is not a release. One that holds readings
+//! which were erased is withdrawn ([`crate::erase`]): then `withdrawn.json` lies there and nothing else.
 //!
 //! Only sensors of class `public` exist in the session that is asked, and a value that failed
 //! quality control never leaves: the view leaves it out, and what is written is looked at once more.
@@ -20,13 +21,15 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 use parquet::errors::ParquetError;
 use serde::{Deserialize, Serialize};
-use tjern_lake::{Lake, LakeError};
+use tjern_lake::{Lake, LakeError, Table, TableName};
 use tjern_readings::keys;
 use tjern_readings::sensor::SensorId;
 
 pub use description::Licence;
 use description::describe;
-use rows::{Rows, read_rows};
+use rows::{Readings, Rows, read_rows};
+
+use crate::erase::Erasures;
 
 /// A dataset to publish.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -131,6 +134,12 @@ pub enum PublishError {
         /// Which object.
         key: Path,
     },
+    /// Readings were erased while they were written down.
+    #[error("readings were erased while dataset `{dataset}` was written; nothing was named; hint: run it again")]
+    Erased {
+        /// Which dataset.
+        dataset: String,
+    },
     /// The store failed.
     #[error("the lake's store failed at `{key}`: {source}")]
     Store {
@@ -146,7 +155,7 @@ pub enum PublishError {
 /// # Errors
 /// [`PublishError`]. `latest.json` then names what it named before.
 pub async fn publish(lake: &Lake, dataset: &Dataset, timezone: &TimeZone) -> Result<PublishOutcome, PublishError> {
-    let (readings_version, rows) = read_rows(lake, dataset, timezone).await?;
+    let Readings { version: readings_version, erasures, rows } = read_rows(lake, dataset, timezone).await?;
     if rows.count() == 0 {
         return Ok(PublishOutcome::Empty);
     }
@@ -158,6 +167,14 @@ pub async fn publish(lake: &Lake, dataset: &Dataset, timezone: &TimeZone) -> Res
     }
     let created = second_of(lake.clock().now_us());
     let release = write_release(lake, dataset, created, readings_version, &rows, (csv_file, csv)).await?;
+    // What was read may have been erased since: erasing looks at what lies there, and this came after it.
+    let readings = Table::open(lake, TableName::Readings).await?;
+    if readings.and_then(|table| Erasures::count_in(&table)) != erasures {
+        let key = |file: &ReleasedFile| keys::release_file(&dataset.name, &release.version, &file.path);
+        crate::vacuum::remove(lake, release.files.iter().map(key).collect()).await?;
+        return Err(PublishError::Erased { dataset: dataset.name.clone() });
+    }
+    name_newest(lake, &release).await?;
     Ok(PublishOutcome::Published(release))
 }
 
@@ -201,12 +218,16 @@ async fn write_release(
     for (file, bytes) in release.files.iter().zip([csv, parquet, description]) {
         create(lake, keys::release_file(&dataset.name, &release.version, &file.path), bytes).await?;
     }
-    let key = keys::latest_release(&dataset.name);
-    let mut latest = serde_json::to_vec_pretty(&release).unwrap_or_default();
+    Ok(release)
+}
+
+/// Names the newest release.
+async fn name_newest(lake: &Lake, release: &Release) -> Result<(), PublishError> {
+    let key = keys::latest_release(&release.dataset);
+    let mut latest = serde_json::to_vec_pretty(release).unwrap_or_default();
     latest.push(b'\n');
     let put = lake.objects().put(&key, PutPayload::from(latest)).await;
-    put.map_err(|source| PublishError::Store { key, source })?;
-    Ok(release)
+    put.map(drop).map_err(|source| PublishError::Store { key, source })
 }
 
 fn describe_file(path: String, bytes: &[u8], rows: Option<usize>) -> ReleasedFile {
@@ -239,7 +260,7 @@ async fn create(lake: &Lake, key: Path, bytes: Vec<u8>) -> Result<(), PublishErr
 }
 
 /// The newest release of a dataset, if there is one whose name can be read.
-async fn newest_release(lake: &Lake, dataset: &str) -> Result<Option<Release>, PublishError> {
+pub(crate) async fn newest_release(lake: &Lake, dataset: &str) -> Result<Option<Release>, PublishError> {
     let key = keys::latest_release(dataset);
     let found = match lake.objects().get(&key).await {
         Ok(found) => found.bytes().await,

@@ -41,6 +41,7 @@ use self::flags::{Bits, FAIL, GOOD, aggregate, came};
 use crate::frames::{FrameError, texts};
 use crate::register::{NotGood, Register, Rule, Said, SensorRow};
 
+pub(crate) use control::JOB;
 pub use control::{ControlError, ControlOutcome, LEASE, control};
 pub use rules::{RULES_VERSION, Rulebook};
 

@@ -36,6 +36,7 @@ pub use installations::InstallationRow;
 pub use rows::{Class, EventKind, Kind, SensorRow, SiteRow};
 pub use rules::{Ends, Limits, Months, Parameters, Rule, RuleRow, Target, Test, rules_of_text};
 
+use crate::erase::{Erasures, ErasuresError};
 use crate::tables::{ATTEMPTS_MAX, collect, engine};
 use file::Lined;
 use history::apply;
@@ -122,6 +123,9 @@ pub enum RegisterError {
     /// A commit failed.
     #[error(transparent)]
     Commit(#[from] CommitError),
+    /// It is not known what was erased.
+    #[error(transparent)]
+    Erasures(#[from] ErasuresError),
     /// Others changed the table each time.
     #[error("table `{table}` was changed by others {ATTEMPTS_MAX} times in a row; hint: run one `register` at a time")]
     Contended {
@@ -427,10 +431,29 @@ async fn refuse_what_readings_forbid(
         return Ok(());
     }
     let with_readings = with_readings(lake, objections.iter().map(|(sensor, _)| *sensor)).await?;
-    let problems = objections.into_iter().filter(|(sensor, _)| with_readings.contains(*sensor));
-    let problems: Vec<_> = problems.map(|(_, problem)| problem).collect();
+    // What is being erased may still lie somewhere, though no row is left.
+    let erasures = if objections.iter().any(|(_, problem)| problem.column.as_deref() == Some(CLASS)) {
+        Erasures::load(lake).await?
+    } else {
+        Erasures::default()
+    };
+    let problems = objections.into_iter().filter_map(|(sensor, mut problem)| {
+        if with_readings.contains(sensor) {
+            return Some(problem);
+        }
+        (problem.column.as_deref() == Some(CLASS) && erasures.is_open_for(sensor)).then(|| {
+            problem.message =
+                format!("the readings of `{sensor}` are still being erased, so it cannot become `personal` yet");
+            problem.hint = "`tjern pipeline erase --continue` says what it waits for".to_owned();
+            problem
+        })
+    });
+    let problems: Vec<_> = problems.collect();
     if problems.is_empty() { Ok(()) } else { Err(RegisterError::Wrong(problems)) }
 }
+
+/// The column that makes a sensor's readings personal.
+const CLASS: &str = "class";
 
 /// What would be wrong with a line if its sensor had readings.
 fn objection(path: &Path, line: &Lined<SensorRow>, before: Option<&SensorRow>) -> Option<RegisterProblem> {
@@ -444,8 +467,11 @@ fn objection(path: &Path, line: &Lined<SensorRow>, before: Option<&SensorRow>) -
     };
     if sensor.class == Class::Personal {
         let message = format!("`{}` has readings in the common lake, so it cannot become `personal`", sensor.id);
-        let hint = "erase its readings first, then register it; from then on its gateway writes to the `personal_lake`";
-        return Some(problem("class", message, hint.to_owned()));
+        let hint = format!(
+            "erase its readings first (`tjern pipeline erase --sensor {} --from … --to … --reason …`), then register it; from then on its gateway writes to the `personal_lake`",
+            sensor.id
+        );
+        return Some(problem(CLASS, message, hint));
     }
     let before = before?;
     let changed = if before.unit != sensor.unit {

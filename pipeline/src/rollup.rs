@@ -12,9 +12,10 @@
 //! the time zone of the days.
 //!
 //! Limits: a month's readings of the touched sensors are held in memory, and so are the rollup rows of
-//! the files that are rewritten for it. Readings that are erased leave their windows as they
-//! were: erasure has to name them.
+//! the files that are rewritten for it. Readings that are erased leave no trace in what came, so erasure
+//! names their windows itself ([`again`]), and its commits are left out of what touches windows.
 
+mod again;
 mod compute;
 mod files;
 mod read;
@@ -35,10 +36,12 @@ use tjern_readings::keys;
 use crate::frames::{FrameError, SensorKeys};
 use crate::register::{RegisterError, sensors_history};
 use crate::tables::{ATTEMPTS_MAX, engine};
+use again::windows_of_spans;
+pub(crate) use again::{Again, rows_of_spans};
 use compute::roll_up;
 use files::Rewrite;
 use read::{Source, Wanted};
-use scope::{Natures, Scope, Windows, touched};
+use scope::{Natures, Scope, Windows, and_windows, touched};
 use windows::{Grid, Window, month};
 
 /// The version of `readings` that a rollup is of.
@@ -118,17 +121,40 @@ impl From<polars::error::PolarsError> for RollupError {
 /// # Errors
 /// [`RollupError`]. A table that was committed before the error stays as it is now.
 pub async fn rollup(lake: &Lake, timezone: &TimeZone) -> Result<RollupOutcome, RollupError> {
-    let hourly = Box::pin(bring_up(lake, TableName::Hourly, Grid::Hours)).await?;
-    let daily = Box::pin(bring_up(lake, TableName::Daily, Grid::Days(timezone.clone()))).await?;
+    rollup_with(lake, timezone, None).await
+}
+
+/// The same, and computes the windows of these spans again; tables that are not there stay so.
+pub(crate) async fn rollup_again(
+    lake: &Lake,
+    timezone: &TimeZone,
+    again: &Again,
+) -> Result<RollupOutcome, RollupError> {
+    rollup_with(lake, timezone, Some(again)).await
+}
+
+async fn rollup_with(lake: &Lake, timezone: &TimeZone, again: Option<&Again>) -> Result<RollupOutcome, RollupError> {
+    let hourly = Box::pin(bring_up(lake, TableName::Hourly, Grid::Hours, again)).await?;
+    let daily = Box::pin(bring_up(lake, TableName::Daily, Grid::Days(timezone.clone()), again)).await?;
     Ok(RollupOutcome { hourly, daily })
 }
 
-async fn bring_up(lake: &Lake, name: TableName, grid: Grid) -> Result<TableOutcome, RollupError> {
-    let mut table = Table::open_or_create(lake, name).await?;
+async fn bring_up(
+    lake: &Lake,
+    name: TableName,
+    grid: Grid,
+    again: Option<&Again>,
+) -> Result<TableOutcome, RollupError> {
+    let there = match again {
+        None => Some(Table::open_or_create(lake, name).await?),
+        Some(_) => Table::open(lake, name).await?,
+    };
+    let Some(mut table) = there else { return Ok(TableOutcome::default()) };
     for _ in 0..ATTEMPTS_MAX {
         let Some(readings) = Table::open(lake, TableName::Readings).await? else { return Ok(TableOutcome::default()) };
         let natures = Natures::of(&sensors_history(lake).await?.1);
-        let run = Run { lake, table: &table, grid: &grid, natures, source: Source::new(engine(lake)?, readings) };
+        let source = Source::new(engine(lake)?, readings);
+        let run = Run { lake, table: &table, grid: &grid, natures, source, again };
         let Some((commit, outcome)) = run.prepare().await? else {
             let readings_version = table.transaction(VERSION_TRANSACTION);
             return Ok(TableOutcome { readings_version, ..TableOutcome::default() });
@@ -149,6 +175,7 @@ struct Run<'a> {
     grid: &'a Grid,
     natures: Natures,
     source: Source,
+    again: Option<&'a Again>,
 }
 
 impl Run<'_> {
@@ -156,12 +183,16 @@ impl Run<'_> {
     async fn prepare(&self) -> Result<Option<(Commit, TableOutcome)>, RollupError> {
         let version = self.source.table().version();
         let done = self.table.transaction(VERSION_TRANSACTION);
-        if done.is_some_and(|done| done > version) {
+        let is_ahead = done.is_some_and(|done| done > version);
+        if is_ahead && self.again.is_none() {
             return Ok(None);
         }
+        // Whoever names windows has to have them: `readings` was built anew, and its versions began anew.
+        let done = done.filter(|_| !is_ahead);
         let scope = self.scope(done).await?;
         if let Scope::Touched(months) = &scope
             && months.is_empty()
+            && self.again.is_none()
             && done.is_some_and(|done| version - done < VERSIONS_BEHIND_MAX)
             && !self.natures_are_new()
         {
@@ -191,6 +222,7 @@ impl Run<'_> {
         let mut transactions =
             vec![(VERSION_TRANSACTION.to_owned(), version), (REGISTER_TRANSACTION.to_owned(), self.natures.newest_us)];
         transactions.extend(timezone_number(self.grid).map(|number| (TIMEZONE_TRANSACTION.to_owned(), number)));
+        transactions.extend(self.again.into_iter().flat_map(|again| again.marks.iter().cloned()));
         transactions
     }
 
@@ -205,7 +237,9 @@ impl Run<'_> {
     async fn scope(&self, done: Option<i64>) -> Result<Scope, RollupError> {
         let same_days = self.table.transaction(TIMEZONE_TRANSACTION) == timezone_number(self.grid);
         let Some(done) = done.filter(|_| same_days) else { return Ok(Scope::Everything) };
-        let changes = self.source.table().changes_since(done).await?;
+        // Neither of them brings a row.
+        let left_out = [Operation::Compact, Operation::Erase];
+        let changes = self.source.table().changes_since_but(done, &left_out).await?;
         if changes.unclear {
             return Ok(Scope::Everything);
         }
@@ -214,8 +248,16 @@ impl Run<'_> {
         match touched(&self.source, files, &self.natures, self.register_seen_us(), self.grid).await {
             // Vacuum was faster: what they held can no longer be told apart.
             Err(_) if self.any_missing(&gone).await? => Ok(Scope::Everything),
-            scope => scope,
+            Ok(scope) => self.with_named(scope).await,
+            Err(error) => Err(error),
         }
+    }
+
+    /// What is touched, and the windows that somebody names.
+    async fn with_named(&self, scope: Scope) -> Result<Scope, RollupError> {
+        let (Some(again), Scope::Touched(_)) = (self.again, &scope) else { return Ok(scope) };
+        let windows = windows_of_spans(self.table, &again.spans, self.grid).await?;
+        and_windows(scope, &self.source, windows, &self.natures, self.grid).await
     }
 
     /// Whether one of these files of `readings` is not there. The engine's error tells it as text only.

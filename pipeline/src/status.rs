@@ -7,6 +7,7 @@ use serde::{Serialize, Serializer};
 use tjern_lake::{DataFile, Lake, LakeError, Table, TableName};
 
 use crate::compact::{self, CompactSettings};
+use crate::erase::{Erasure, Erasures, ErasuresError};
 use crate::ingest::{Missing, Waiting, missing, waiting};
 use crate::jobs::Run;
 use crate::jobs::record::{self, Moment};
@@ -22,6 +23,8 @@ pub struct Status {
     pub compaction: Backlog,
     /// Numbers that were passed and have not come.
     pub missing: Vec<Missing>,
+    /// Erasures of which something is left.
+    pub erasures: Vec<Erasure>,
     /// How each job ran last.
     pub jobs: Vec<Run>,
 }
@@ -80,8 +83,8 @@ fn name<S: Serializer>(table: &TableName, serializer: S) -> Result<S::Ok, S::Err
 /// Finds out how the lake is.
 ///
 /// # Errors
-/// [`LakeError`].
-pub async fn status(lake: &Lake, settings: &CompactSettings) -> Result<Status, LakeError> {
+/// [`ErasuresError`].
+pub async fn status(lake: &Lake, settings: &CompactSettings) -> Result<Status, ErasuresError> {
     let mut tables = Vec::new();
     let mut landed = Waiting::default();
     let mut compaction = Backlog { merges: 0, bytes: 0, oldest_unsealed: None };
@@ -99,7 +102,9 @@ pub async fn status(lake: &Lake, settings: &CompactSettings) -> Result<Status, L
     }
     let Waiting { batches, since_us, unreadable } = landed;
     let landed = Landed { batches, since: since_us.map(Moment), unreadable };
-    Ok(Status { tables, landed, compaction, missing: holes, jobs: record::read_all(lake).await? })
+    let known = Erasures::load(lake).await?;
+    let erasures = known.all().iter().filter(|erasure| !known.is_done(erasure)).cloned().collect();
+    Ok(Status { tables, landed, compaction, missing: holes, erasures, jobs: record::read_all(lake).await? })
 }
 
 async fn of_table(table: &Table) -> Result<TableStatus, LakeError> {

@@ -77,7 +77,8 @@ pub async fn vacuum(lake: &Lake, retention: Duration, dry_run: bool) -> Result<V
     Ok(outcomes)
 }
 
-async fn remove(lake: &Lake, keys: Vec<Path>) -> Result<(), LakeError> {
+/// Removes objects; those that are gone are gone.
+pub(crate) async fn remove(lake: &Lake, keys: Vec<Path>) -> Result<(), LakeError> {
     let locations = futures::stream::iter(keys.into_iter().map(Ok)).boxed();
     let mut removed = lake.objects().delete_stream(locations);
     while let Some(result) = removed.next().await {

@@ -22,5 +22,6 @@ pub mod webhook;
 
 mod round;
 
+pub(crate) use round::{JOB, LEASE};
 pub use round::{WatchError, WatchOutcome, Watcher};
 pub use settings::{WatchSection, WatchSettings};

@@ -14,6 +14,10 @@
 //! jobs/runs/<job>.json                                    how a job ran last
 //! corrections/<id>.json                                   who corrected or validated what, when and why
 //! jobs/watch/state.json                                   what the watch found wrong, and has to tell
+//! erasures/<id>.json                                      which readings were erased, and may never come back
+//! erasures/<id>.done.json                                 that nothing of them is left
+//! erasures/landed/<id>.json                               landed batches that hold such readings
+//! open/<dataset>/<version>/withdrawn.json                 that a release was withdrawn
 //! ```
 //!
 //! Numbers are padded to 20 digits, so that keys sort as numbers do.
@@ -35,10 +39,18 @@ pub const OPEN: &str = "open";
 /// The folder of the jobs' leases, and of what is known of their runs.
 pub const JOBS: &str = "jobs";
 
+/// The name of the object that says that a release was withdrawn.
+pub const WITHDRAWN: &str = "withdrawn.json";
+
 /// The name of what is created twice.
 const PROOF: &str = "create-only";
 /// The folder of the records of what people changed.
 pub const CORRECTIONS: &str = "corrections";
+/// The folder of what was erased: for as long as the lake, and kept apart from what a backup brings back.
+pub const ERASURES: &str = "erasures";
+
+/// The folder, below [`ERASURES`], of landed batches that hold erased readings.
+const ERASED_BATCHES: &str = "landed";
 
 /// A run of numbers of one epoch, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -244,6 +256,49 @@ pub fn correction(id: &str) -> Path {
     Path::from(format!("{CORRECTIONS}/{id}.json"))
 }
 
+/// What stands in the place of a release that was withdrawn.
+#[must_use]
+pub fn withdrawn_release(dataset: &str, version: &str) -> Path {
+    release_file(dataset, version, WITHDRAWN)
+}
+
+/// What an object in the folder of erasures is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ErasureKey {
+    /// Which readings are erased.
+    Record(String),
+    /// That nothing of them is left.
+    Done(String),
+    /// Landed batches that hold such readings.
+    Landed(String),
+}
+
+impl ErasureKey {
+    /// The key.
+    #[must_use]
+    pub fn key(&self) -> Path {
+        Path::from(match self {
+            Self::Record(id) => format!("{ERASURES}/{id}.json"),
+            Self::Done(id) => format!("{ERASURES}/{id}.done.json"),
+            Self::Landed(id) => format!("{ERASURES}/{ERASED_BATCHES}/{id}.json"),
+        })
+    }
+
+    /// Reads a key; `None` where it is not one of ours.
+    #[must_use]
+    pub fn parse(key: &Path) -> Option<Self> {
+        let name = key.as_ref().strip_prefix(ERASURES)?.strip_prefix('/')?.strip_suffix(".json")?;
+        match name.split_once('/') {
+            Some((ERASED_BATCHES, id)) if !id.contains('/') => Some(Self::Landed(id.to_owned())),
+            Some(_) => None,
+            None => Some(match name.strip_suffix(".done") {
+                Some(id) => Self::Done(id.to_owned()),
+                None => Self::Record(name.to_owned()),
+            }),
+        }
+    }
+}
+
 /// What the watch found wrong, and has to tell.
 #[must_use]
 pub fn watch_state() -> Path {
@@ -311,6 +366,17 @@ mod tests {
             "landing/Landfall/config/x".to_owned(),
         ] {
             assert_eq!(Landed::parse(&Path::from(key.as_str())), None, "{key}");
+        }
+    }
+
+    #[test]
+    fn a_key_of_an_erasure_names_what_it_was_made_of() {
+        let id = || "ab".repeat(16);
+        for key in [ErasureKey::Record(id()), ErasureKey::Done(id()), ErasureKey::Landed(id())] {
+            assert_eq!(ErasureKey::parse(&key.key()), Some(key));
+        }
+        for key in ["erasures/x", "erasures/other/x.json", "erasures/landed/x/y.json", "corrections/x.json"] {
+            assert_eq!(ErasureKey::parse(&Path::from(key)), None, "{key}");
         }
     }
 

@@ -31,6 +31,11 @@ pub(crate) struct PeriodArguments {
 }
 
 impl PeriodArguments {
+    /// As if they had been given.
+    pub(crate) const fn new(sensor: SensorId, from: String, to: String) -> Self {
+        Self { sensor, from, to }
+    }
+
     pub(crate) fn period(&self, zone: &TimeZone) -> Result<Period, Failure> {
         let read =
             |flag: &str, text: &str| moment(text, zone).map_err(|error| Failure::wrong(format!("{flag}: {error}")));
@@ -54,6 +59,11 @@ pub(crate) struct AuthorArguments {
 }
 
 impl AuthorArguments {
+    /// As if they had been given.
+    pub(crate) const fn new(by: Option<String>, reason: Option<String>) -> Self {
+        Self { by, reason }
+    }
+
     pub(crate) fn author(&self) -> Result<Author, Failure> {
         let user = || ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok());
         let by = self.by.clone().or_else(user).filter(|by| !by.trim().is_empty());

@@ -59,6 +59,12 @@ fn shown(status: &Status) -> String {
         let kind = if run.gap { "gap" } else { "hole" };
         format!("  {kind} {}/{} {}-{}", run.source, run.epoch, run.first, run.last)
     }));
+    if !status.erasures.is_empty() {
+        lines.push(format!("erasures that are not complete: {}", status.erasures.len()));
+        lines.extend(status.erasures.iter().map(|erasure| {
+            format!("  {} {} {} to {}, since {}", erasure.id, erasure.sensor, erasure.from, erasure.to, erasure.at)
+        }));
+    }
     lines.push("jobs:".to_owned());
     lines.extend(status.jobs.iter().map(|run| {
         let said = run.error.as_deref().unwrap_or(&run.said);

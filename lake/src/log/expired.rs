@@ -49,11 +49,24 @@ pub(crate) async fn find(lake: &Lake, table: TableName, before_us: i64) -> Resul
     Ok(Expired { files, log: expired_log(&listing, before_us) })
 }
 
+/// What of the log lies before a version; nothing where that has no whole checkpoint, so that it is still needed.
+///
+/// # Errors
+/// [`LakeError`].
+pub(crate) async fn log_before(lake: &Lake, table: TableName, version: i64) -> Result<Vec<ObjectMeta>, LakeError> {
+    let listing = Listing::of(lake, table, None).await?;
+    if listing.newest_checkpoint_where(|one| one == version).is_none() {
+        return Ok(Vec::new());
+    }
+    Ok(listing.versioned.into_iter().filter(|(one, _)| *one < version).map(|(_, meta)| meta).collect())
+}
+
 fn is_older(meta: &ObjectMeta, before_us: i64) -> bool {
     meta.last_modified.timestamp_micros() < before_us
 }
 
-async fn data_files(lake: &Lake, table: TableName) -> Result<Vec<ObjectMeta>, LakeError> {
+/// The data files in a table's folder, whoever names them.
+pub(crate) async fn data_files(lake: &Lake, table: TableName) -> Result<Vec<ObjectMeta>, LakeError> {
     let folder = tjern_readings::keys::table(table.as_str());
     let metas: Vec<ObjectMeta> =
         lake.objects().list(Some(&folder)).try_collect().await.map_err(|source| LakeError::store(&folder, source))?;

@@ -9,6 +9,8 @@ use arrow::datatypes::{
     DataType, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, TimestampMicrosecondType, UInt32Type,
 };
 
+use super::texts::hash;
+
 /// What a null counts as.
 const NULL: u64 = 0x9E6C_63D0_876A_68EE;
 /// An odd number without a pattern: it spreads bits over the word.
@@ -16,7 +18,7 @@ const SPREAD: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// Rows without their order.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Multiset {
+pub(crate) struct Multiset {
     pub(super) rows: i64,
     hashes: u64,
 }
@@ -30,6 +32,26 @@ impl Multiset {
         }
         self.rows += i64::try_from(rows.num_rows()).unwrap_or(i64::MAX);
         self.hashes = hashes.into_iter().fold(self.hashes, |sum, hash| sum.wrapping_add(finish(hash)));
+    }
+}
+
+impl Multiset {
+    /// Adds rows whose texts are in dictionaries.
+    pub(crate) fn add_dictionaries(&mut self, rows: &RecordBatch) {
+        let hashes = |column: &ArrayRef| -> Vec<u64> {
+            if !matches!(column.data_type(), DataType::Dictionary(..)) {
+                return Vec::new();
+            }
+            let values = column.as_dictionary::<Int32Type>().values().as_string::<i32>();
+            values.iter().map(|text| hash(text.unwrap_or_default())).collect()
+        };
+        let hashes: Vec<Vec<u64>> = rows.columns().iter().map(hashes).collect();
+        self.add(rows, |column| hashes[column].as_slice());
+    }
+
+    /// How many rows there are.
+    pub(crate) const fn rows(&self) -> i64 {
+        self.rows
     }
 }
 

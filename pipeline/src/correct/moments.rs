@@ -14,6 +14,7 @@ use futures::TryStreamExt;
 use tjern_lake::{Table, TableName, newest, schema};
 
 use super::CorrectError;
+use crate::erase::Erasures;
 use crate::tables::{conform, engine};
 
 /// A row of `readings`.
@@ -61,8 +62,10 @@ pub(crate) struct Wanted<'a> {
     pub(crate) to_us: i64,
 }
 
-/// The moments of a version, one by one.
+/// The moments of a version, one by one, without those that were erased: while a table is being written anew it
+/// still has them, and nobody may write them again.
 pub(crate) struct Moments {
+    erasures: Erasures,
     batches: SendableRecordBatchStream,
     rows: VecDeque<Stored>,
 }
@@ -78,7 +81,8 @@ impl Moments {
             .filter(col("sensor").in_list(sensors, false))?
             .filter(col("time").gt_eq(at(wanted.from_us)).and(col("time").lt(at(wanted.to_us))))?
             .sort(order)?;
-        Ok(Self { batches: rows.execute_stream().await?, rows: VecDeque::new() })
+        let erasures = Erasures::load(table.lake()).await?;
+        Ok(Self { erasures, batches: rows.execute_stream().await?, rows: VecDeque::new() })
     }
 
     /// The next moment.
@@ -93,7 +97,7 @@ impl Moments {
                 }
             }
             match self.batches.try_next().await? {
-                Some(batch) => self.rows.extend(rows_of(&batch)?),
+                Some(batch) => self.rows.extend(rows_of(&batch, &self.erasures)?),
                 None if self.rows.is_empty() => return Ok(None),
                 None => return Ok(Some(Moment { rows: self.rows.drain(..).collect() })),
             }
@@ -101,8 +105,8 @@ impl Moments {
     }
 }
 
-fn rows_of(batch: &RecordBatch) -> Result<Vec<Stored>, CorrectError> {
-    let batch = conform(batch, &schema::arrow(TableName::Readings))?;
+fn rows_of(batch: &RecordBatch, erasures: &Erasures) -> Result<Vec<Stored>, CorrectError> {
+    let (batch, _) = erasures.without(&conform(batch, &schema::arrow(TableName::Readings))?)?;
     let text = |index: usize| batch.column(index).as_string::<i32>();
     let times = |index: usize| batch.column(index).as_primitive::<TimestampMicrosecondType>();
     let (sensors, causes, sources, epochs) = (text(0), text(4), text(6), text(7));

@@ -6,7 +6,7 @@
 //! line. The quality is 1, 3 or 4, and stays with the reading as one that came with it: ranges never improve it.
 //! What is so already is not written again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use jiff::tz::TimeZone;
@@ -105,7 +105,13 @@ pub async fn revise(
     let mut revising = Revising { words: &words, said, dry_run, outcome, missing: Vec::new() };
     let sha256: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
-    let record = Record::new(lake, "revise", author, json!({ "file": name, "sha256": sha256 }));
+    let times = || words.keys().map(|(_, time_us)| *time_us);
+    let sensors: BTreeSet<&str> = words.keys().map(|(sensor, _)| sensor.as_str()).collect();
+    let record = json!({
+        "file": name, "sha256": sha256, "sensors": sensors, "from": times().min().map(utc),
+        "to": times().max().map(|last| utc(last.saturating_add(1))),
+    });
+    let record = Record::new(lake, "revise", author, record);
     if dry_run {
         if let Some(table) = Table::open(lake, tjern_lake::TableName::Readings).await.map_err(CorrectError::from)? {
             revising.prepare(&table).await?;

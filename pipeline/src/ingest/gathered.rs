@@ -1,6 +1,6 @@
 //! What one commit brings: rows, and the transactions that move with them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::compute::concat_batches;
 use arrow::error::ArrowError;
@@ -23,6 +23,10 @@ pub(super) struct Gathered {
     configurations: Configurations,
     pub(super) batches: usize,
     pub(super) row_count: usize,
+    /// Rows that were left out, since they were erased.
+    pub(super) erased: usize,
+    /// The batches that hold such rows, with the erasures that they are of.
+    pub(super) doomed: Vec<(Stream, Bounds, BTreeSet<String>)>,
     pub(super) passed: usize,
     /// What went to quarantine; it does not lie in the landing zone any more.
     pub(super) quarantined: Vec<(Stream, Bounds)>,
@@ -72,7 +76,7 @@ impl Gathered {
 
     /// All rows in the table's order.
     pub(super) fn rows(&self) -> Result<Option<RecordBatch>, ArrowError> {
-        if self.rows.is_empty() {
+        if self.row_count == 0 {
             return Ok(None);
         }
         let together = concat_batches(&schema::arrow(TableName::Readings), &self.rows)?;

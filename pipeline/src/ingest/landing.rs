@@ -33,7 +33,7 @@ const AT_ONCE: usize = 16;
 const IN_A_ROW: u64 = 8;
 
 /// One ordered stream.
-pub(super) type Stream = (SourceName, Epoch);
+pub(crate) type Stream = (SourceName, Epoch);
 
 /// What was seen, by stream.
 pub(super) type Zone = BTreeMap<Stream, LandedEpoch>;

@@ -18,7 +18,7 @@ use super::landing::Stream;
 use super::sequence::Progress;
 
 /// Moved by every commit of ingest.
-pub(super) const INGEST: &str = "ingest";
+pub(crate) const INGEST: &str = "ingest";
 
 /// What stands before open runs. No source has such a name.
 pub(super) const OPEN: &str = ":open/";

@@ -11,14 +11,17 @@ use tjern_readings::keys::Bounds;
 
 use super::IngestError;
 use super::landing::Stream;
+use crate::erase::Erasures;
 use crate::tables::{conform, engine};
 
-/// Compares sensor, time, value and number; flags may have been changed since.
+/// Compares sensor, time, value and number; flags may have been changed since. What was erased counts as not stored: the
+/// rows are without it already.
 pub(super) async fn are_stored(
     table: &Table,
     (source, epoch): &Stream,
     bounds: Bounds,
     rows: &RecordBatch,
+    erasures: &Erasures,
 ) -> Result<bool, IngestError> {
     if rows.num_rows() == 0 {
         return Ok(true);
@@ -34,7 +37,10 @@ pub(super) async fn are_stored(
         .collect()
         .await?;
     let wanted = schema::arrow(TableName::Readings);
-    let conformed = stored.iter().map(|batch| conform(batch, &wanted)).collect::<Result<Vec<_>, _>>();
+    let conformed = stored
+        .iter()
+        .map(|batch| erasures.without(&conform(batch, &wanted)?).map(|(rest, _)| rest))
+        .collect::<Result<Vec<_>, _>>();
     let conformed = conformed.map_err(|error| DataFusionError::ArrowError(Box::new(error), None))?;
     let found = conformed.iter().flat_map(identities);
     Ok(found.eq(identities(rows)))

@@ -1,6 +1,6 @@
 //! Taking what was seen: rounds of one commit each, until nothing is left to be done.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use super::progress::{self, INGEST, Open};
 use super::rows::{self, Rows, Units};
 use super::sequence::{self, Closed, Item, Plan, Progress, Step};
 use super::{IngestError, IngestOutcome, Ingester, clean, stored};
+use crate::erase::Erasures;
 use crate::quality::QualityError;
 use crate::quarantine::quarantine;
 use crate::register::Said;
@@ -62,6 +63,9 @@ impl Ingester {
         self.held.sift(&mut zone, self.lake.clock().now_us(), tries_all);
         let mut failed = Failed::default();
         self.read_closed(&zone).await;
+        if self.erasures.is_none() {
+            self.recall().await?;
+        }
         let (mut is_current, mut overtaken) = (false, 0);
         loop {
             let (steps, waiting) = self.steps(&zone, &failed);
@@ -73,6 +77,7 @@ impl Ingester {
                 // What is planned is planned on what the table says now.
                 self.table.refresh().await?;
                 self.learn();
+                self.recall().await?;
                 is_current = true;
                 continue;
             }
@@ -92,10 +97,22 @@ impl Ingester {
         for (stream, why) in failed {
             self.held.add(&stream, why, now_us);
         }
-        let (cleaned, refused) =
-            clean::clean(&self.lake, &zone, &self.known.progress, self.settings.landing_grace).await;
+        let doomed = |stream: &Stream| -> BTreeSet<Bounds> {
+            self.erasures.iter().flat_map(|(_, known)| known.doomed_of(stream)).collect()
+        };
+        let grace = self.settings.landing_grace;
+        let (cleaned, refused) = clean::clean(&self.lake, &zone, &self.known.progress, grace, doomed).await;
         outcome.cleaned += cleaned;
         self.held.remains(refused.map(|error| error.to_string()));
+        Ok(())
+    }
+
+    /// Loads what was erased, where the table knows of another number of erasures than before.
+    async fn recall(&mut self) -> Result<(), IngestError> {
+        let count = Erasures::count_in(&self.table);
+        if self.erasures.as_ref().is_none_or(|(known, _)| *known != count) {
+            self.erasures = Some((count, Erasures::load(&self.lake).await?));
+        }
         Ok(())
     }
 
@@ -146,8 +163,10 @@ impl Ingester {
         let nothing = Progress::default();
         let progress = self.known.progress.get(stream).unwrap_or(&nothing);
         let some: Vec<Item>;
-        let items = if seen.partial {
-            some = seen.items.iter().filter(|item| item.bounds.last > progress.watermark).copied().collect();
+        let gaps = self.erased_gaps(stream, seen, progress.watermark);
+        let items = if seen.partial || !gaps.is_empty() {
+            let wanted = |item: &&Item| !seen.partial || item.bounds.last > progress.watermark;
+            some = seen.items.iter().filter(wanted).copied().chain(gaps).collect();
             &some
         } else {
             &seen.items
@@ -156,6 +175,15 @@ impl Ingester {
             Some(closed) => sequence::plan_closed(progress, items, *closed, now_us, patience_us),
             None => sequence::plan(progress, items, now_us, patience_us),
         }
+    }
+
+    /// Batches that were removed since they held erased readings, where they are still to be taken: the table was built
+    /// anew. Their numbers are passed at once, as those that a gateway dropped.
+    fn erased_gaps(&self, stream: &Stream, seen: &LandedEpoch, watermark: i64) -> Vec<Item> {
+        let Some((_, known)) = &self.erasures else { return Vec::new() };
+        let is_there = |bounds: Bounds| seen.items.iter().any(|item| item.bounds.overlaps(bounds));
+        let gone = known.doomed_of(stream).filter(|bounds| bounds.last > watermark && !is_there(*bounds));
+        gone.map(|bounds| Item { bounds, gap: true, landed_us: i64::MIN }).collect()
     }
 
     /// Whether a step was done without leaving anything in the table.
@@ -171,6 +199,7 @@ impl Ingester {
         outcome: &mut IngestOutcome,
         failed: &mut Failed,
     ) -> Result<bool, CommitFailure> {
+        self.recall().await?;
         let said = self.said().await?;
         let mut gathered = Gathered::default();
         self.gather(steps, &said, &mut gathered, failed).await;
@@ -184,10 +213,17 @@ impl Ingester {
             return Ok(gathered.compared || !gathered.quarantined.is_empty());
         }
         let (batches, rows, passed) = (gathered.batches, gathered.row_count, gathered.passed);
+        let erased = gathered.erased;
+        if let Some((_, known)) = &mut self.erasures {
+            // Before the commit: a batch that is taken is not read again.
+            let doomed = std::mem::take(&mut gathered.doomed);
+            known.doom(&self.lake, doomed).await.map_err(IngestError::from)?;
+        }
         self.commit(gathered).await?;
         self.learn();
         outcome.batches += batches;
         outcome.rows += rows;
+        outcome.erased += erased;
         outcome.passed += passed;
         Ok(true)
     }
@@ -267,7 +303,7 @@ impl Ingester {
                 self.refuse(&stream, bounds, reason, gathered).await?;
             }
             (Step::Take(bounds), Some(Decoded::Good(batch))) => {
-                let rows = self.rows(&batch, said).await?;
+                let rows = self.rows(&batch, said, gathered).await?;
                 gathered.take(&stream, bounds, rows);
                 gathered.remember(&self.table, &stream, bounds, batch.header.configuration.as_deref(), false);
             }
@@ -277,7 +313,8 @@ impl Ingester {
                 gathered.pass(&stream, bounds, Open::Hole);
             }
             (Step::Fill(bounds, open), Some(Decoded::Good(batch))) => {
-                gathered.add(self.rows(&batch, said).await?);
+                let rows = self.rows(&batch, said, gathered).await?;
+                gathered.add(rows);
                 gathered.remember(&self.table, &stream, bounds, batch.header.configuration.as_deref(), true);
                 let kind = self.table.transaction(&progress::open(&stream, open)).unwrap_or(Open::Hole as i64);
                 gathered.fill(&stream, bounds, open, kind);
@@ -297,9 +334,10 @@ impl Ingester {
         Ok(true)
     }
 
-    async fn rows(&mut self, batch: &Batch, said: &Said) -> Result<Rows, IngestError> {
+    async fn rows(&mut self, batch: &Batch, said: &Said, gathered: &mut Gathered) -> Result<Rows, IngestError> {
         let units = self.units_of(batch).await?;
-        let rows = rows::rows(batch, said, &units, self.lake.clock().now_us())?;
+        let mut rows = rows::rows(batch, said, &units, self.lake.clock().now_us())?;
+        self.leave_out(batch, &mut rows, gathered)?;
         for (against, readings) in &rows.against {
             if self.told.insert((batch.header.source.clone(), against.clone())) {
                 let (sensor, cause) = (&against.sensor, against.cause.word());
@@ -307,6 +345,20 @@ impl Ingester {
             }
         }
         Ok(rows)
+    }
+
+    /// Leaves out what was erased, and remembers the batch.
+    fn leave_out(&self, batch: &Batch, rows: &mut Rows, gathered: &mut Gathered) -> Result<(), IngestError> {
+        let Some((_, known)) = &self.erasures else { return Ok(()) };
+        let (rest, erased) = known.without(&rows.batch).map_err(QualityError::from)?;
+        if erased > 0 {
+            let header = &batch.header;
+            let ids = known.of_batch(&batch.rows).unwrap_or_default();
+            gathered.doomed.push(((header.source.clone(), header.epoch), header.bounds, ids));
+            gathered.erased += erased;
+            rows.batch = rest;
+        }
+        Ok(())
     }
 
     /// A batch below the watermark at a place where nobody expects one: it is known if each of its
@@ -319,8 +371,11 @@ impl Ingester {
         said: &Said,
         gathered: &mut Gathered,
     ) -> Result<(), IngestError> {
-        let rows = rows::rows(batch, said, &Units::new(), self.lake.clock().now_us())?;
-        if stored::are_stored(&self.table, stream, bounds, &rows.batch).await? {
+        let mut rows = rows::rows(batch, said, &Units::new(), self.lake.clock().now_us())?;
+        self.leave_out(batch, &mut rows, gathered)?;
+        let none = Erasures::default();
+        let known = self.erasures.as_ref().map_or(&none, |(_, known)| known);
+        if stored::are_stored(&self.table, stream, bounds, &rows.batch, known).await? {
             self.compared.insert(Landed::Batch(stream.1, bounds).key(&stream.0));
             gathered.compared = true;
             return Ok(());
@@ -338,10 +393,22 @@ impl Ingester {
         gathered: &mut Gathered,
     ) -> Result<(), IngestError> {
         let key = Landed::Batch(stream.1, bounds).key(&stream.0);
-        tracing::warn!(%key, reason, "a batch goes to quarantine");
-        quarantine(&self.lake, &key, reason).await?;
+        if self.holds_erased(stream, bounds).await? {
+            tracing::warn!(%key, reason, "a batch is refused and holds readings that were erased: it is removed");
+            crate::vacuum::remove(&self.lake, vec![key]).await?;
+        } else {
+            tracing::warn!(%key, reason, "a batch goes to quarantine");
+            quarantine(&self.lake, &key, reason).await?;
+        }
         gathered.quarantined.push((stream.clone(), bounds));
         Ok(())
+    }
+
+    /// Whether a batch that is refused holds readings that were erased, so that it may not be kept.
+    async fn holds_erased(&self, stream: &Stream, bounds: Bounds) -> Result<bool, IngestError> {
+        let Some((_, known)) = self.erasures.as_ref().filter(|(_, known)| !known.is_empty()) else { return Ok(false) };
+        let Decoded::Good(batch) = landed::read(&self.lake, stream, bounds).await? else { return Ok(false) };
+        Ok(known.count(&batch.rows) > 0)
     }
 
     async fn units_of(&mut self, batch: &Batch) -> Result<Units, IngestError> {

@@ -2,6 +2,7 @@
 
 mod checkpoint;
 mod compact;
+mod erase;
 mod ingest;
 mod publish;
 mod quality;
@@ -16,8 +17,10 @@ use std::collections::BTreeMap;
 use super::job::Job;
 use super::schedule::Schedule;
 use super::settings::JobSettings;
+use crate::erase::EraseSettings;
 
 pub use compact::Compact;
+pub use erase::summary as erase_summary;
 pub use vacuum::summary as vacuum_summary;
 
 /// The lines of jobs that run side by side. Within a line nothing overlaps.
@@ -61,6 +64,7 @@ pub fn entries(settings: &JobSettings) -> Vec<Entry> {
         entry("quality", Line::Upkeep, &when.quality, Box::new(quality::Quality::new())),
         entry("rollup", Line::Upkeep, &when.rollup, Box::new(rollup::Rollup::new(timezone.clone()))),
         entry("compact", Line::Upkeep, &when.compact, Box::new(Compact::new(settings.compact.clone()))),
+        entry("erase", Line::Upkeep, &when.erase, Box::new(erase::Erase::new(EraseSettings::of(settings)))),
         entry("vacuum", Line::Upkeep, &when.vacuum, Box::new(vacuum::Vacuum(settings.retention))),
         entry("checkpoint", Line::Upkeep, &when.checkpoint, Box::new(checkpoint::Checkpoint)),
         entry("retention", Line::Upkeep, &when.retention, Box::new(retention::Retention(settings.keep))),

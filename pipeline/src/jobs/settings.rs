@@ -58,6 +58,8 @@ pub struct Schedules {
     pub rollup: Schedule,
     /// Files are merged.
     pub compact: Schedule,
+    /// What is left of erased readings is removed.
+    pub erase: Schedule,
     /// What nobody needs any more is removed.
     pub vacuum: Schedule,
     /// It is looked for what is wrong.

@@ -22,6 +22,7 @@ use tjern_lake::{Lake, Table, TableName};
 use tjern_readings::reading::Quality;
 
 use super::{Dataset, PublishError};
+use crate::erase::Erasures;
 use crate::tables::{conform, public_settings};
 
 /// The columns of a dataset, in their order.
@@ -32,24 +33,30 @@ const COLUMNS: [&str; 10] =
 #[derive(Debug)]
 pub(crate) struct Rows(RecordBatch);
 
-/// Asks for a dataset's rows. Also says of which version of `readings` they are.
-pub(crate) async fn read_rows(
-    lake: &Lake,
-    dataset: &Dataset,
-    timezone: &TimeZone,
-) -> Result<(i64, Rows), PublishError> {
+/// A dataset's rows, and of which version of `readings` they are.
+#[derive(Debug)]
+pub(crate) struct Readings {
+    pub(crate) version: i64,
+    /// How many erasures that version knows of.
+    pub(crate) erasures: Option<i64>,
+    pub(crate) rows: Rows,
+}
+
+/// Asks for a dataset's rows.
+pub(crate) async fn read_rows(lake: &Lake, dataset: &Dataset, timezone: &TimeZone) -> Result<Readings, PublishError> {
     let mut pinned = Vec::new();
     for name in TableName::ALL {
         pinned.push((name, Table::open(lake, name).await?));
     }
     let readings = pinned.iter().find(|(name, _)| *name == TableName::Readings);
-    let version = readings.and_then(|(_, table)| table.as_ref()).map_or(-1, Table::version);
+    let readings = readings.and_then(|(_, table)| table.as_ref());
+    let (version, erasures) = (readings.map_or(-1, Table::version), readings.and_then(Erasures::count_in));
     let context = session_on(lake, &public_settings(timezone), &pinned).await?;
     let batches = observations(&context, dataset).await?;
     let rows = batches.iter().map(|batch| conform(batch, &schema())).collect::<Result<Vec<_>, _>>()?;
     let rows = concat_batches(&schema(), &rows)?;
     refuse_what_failed(&rows, dataset)?;
-    Ok((version, Rows(rows)))
+    Ok(Readings { version, erasures, rows: Rows(rows) })
 }
 
 async fn observations(context: &SessionContext, dataset: &Dataset) -> Result<Vec<RecordBatch>, PublishError> {

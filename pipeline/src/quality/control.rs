@@ -44,7 +44,7 @@ const VERSION: &str = "quality/version";
 const NOTE: &str = "tjern.quality";
 
 /// The lease's name.
-const JOB: &str = "quality";
+pub(crate) const JOB: &str = "quality";
 
 /// How long a lease is held by a process that was killed at it.
 pub const LEASE: Duration = Duration::from_secs(5 * 60);

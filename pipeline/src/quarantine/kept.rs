@@ -49,7 +49,7 @@ impl Kept {
     }
 
     /// Where the reason lies.
-    pub(super) fn reason_key(&self) -> Path {
+    pub(crate) fn reason_key(&self) -> Path {
         Path::from(format!("{QUARANTINE}/{}{REASON}", self.name))
     }
 }

@@ -99,6 +99,25 @@ pub(crate) async fn touched(
     Ok(Scope::Touched(by_month(windows)))
 }
 
+/// What is touched, and these windows, with those that follow them for counters.
+pub(crate) async fn and_windows(
+    scope: Scope,
+    source: &Source,
+    mut windows: Windows,
+    natures: &Natures,
+    grid: &Grid,
+) -> Result<Scope, RollupError> {
+    follow_counters(source, natures, grid, &mut windows).await?;
+    let Scope::Touched(mut months) = scope else { return Ok(scope) };
+    for (month, windows) in by_month(windows) {
+        let known = months.entry(month).or_default();
+        for (sensor, windows) in windows {
+            known.entry(sensor).or_default().extend(windows);
+        }
+    }
+    Ok(Scope::Touched(months))
+}
+
 /// Adds the window that each touched window of a counter is followed by.
 async fn follow_counters(
     source: &Source,

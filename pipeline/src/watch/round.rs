@@ -25,8 +25,11 @@ use crate::jobs::record::{self, Run};
 use crate::jobs::schedule::Schedule;
 use crate::register::{self, Register, RegisterError};
 
+/// The lease's name.
+pub(crate) const JOB: &str = "watch";
+
 /// How long a lease lasts: telling takes a minute or two where receivers are slow.
-pub(super) const LEASE: Duration = Duration::from_secs(5 * 60);
+pub(crate) const LEASE: Duration = Duration::from_secs(5 * 60);
 
 /// The most events in one message.
 pub(super) const MESSAGE_MAX: usize = 200;
@@ -104,7 +107,7 @@ impl Watcher {
         if quiet && !state.is_new(now_us) {
             return Ok(WatchOutcome { open: next.alerts.len(), ..WatchOutcome::default() });
         }
-        let Some(lease) = Lease::take(lake, "watch", LEASE).await? else {
+        let Some(lease) = Lease::take(lake, JOB, LEASE).await? else {
             return Ok(WatchOutcome { open: state.alerts.len(), held_elsewhere: true, ..WatchOutcome::default() });
         };
         // Somebody else may have told meanwhile.

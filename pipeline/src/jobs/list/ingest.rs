@@ -34,12 +34,14 @@ impl Ingest {
 }
 
 fn done(outcome: IngestOutcome) -> Done {
-    let IngestOutcome { batches, rows, passed, waiting, quarantined, cleaned } = outcome;
+    let IngestOutcome { batches, rows, erased, passed, waiting, quarantined, cleaned } = outcome;
+    let left_out = if erased == 0 { String::new() } else { format!(", {erased} left out since they were erased") };
     let said = format!(
-        "{rows} rows of {batches} batches; {passed} holes or gaps passed, {waiting} waited for, {quarantined} batches in quarantine"
+        "{rows} rows of {batches} batches{left_out}; {passed} holes or gaps passed, {waiting} waited for, {quarantined} batches in quarantine"
     );
     let done = Done::new(said).with("rows", rows).with("batches", batches).with("passed", passed);
     let done = done.with("waiting", waiting).with("quarantined", quarantined).with("cleaned", cleaned);
+    let done = done.with("erased", erased);
     done.worked(batches + passed + quarantined > 0)
 }
 

@@ -1,0 +1,246 @@
+//! What is known of erasures: which readings they cover. The one filter for every way by which rows come into
+//! `readings`: ingest (and with it imports, what is tried again from quarantine, replay), and corrections.
+//!
+//! A lake without erasures pays one listing for a load. Whoever keeps what was loaded compares
+//! [`Erasures::count_in`] of the table that it commits to: every new erasure moves it, and a commit of rows
+//! that was prepared before is then refused (`:erasure/…` and `ingest` or `corrections` are moved in one commit).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::{DataType, Int32Type, TimestampMicrosecondType};
+use arrow::error::ArrowError;
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use object_store::path::Path;
+use object_store::{Error, ObjectStore, ObjectStoreExt};
+use tjern_lake::{Lake, LakeError, Table};
+use tjern_readings::keys::{Bounds, ERASURES, ErasureKey};
+
+use super::doomed::{self, Doomed};
+use super::record::{Erasure, FORMAT};
+use crate::ingest::Stream;
+
+/// Counts the erasures of `readings`: who keeps what was loaded sees by it that there is a new one.
+pub(super) const COUNT: &str = "erasures";
+
+/// How many records are read at once.
+const READ_AT_ONCE: usize = 16;
+
+/// Why it is not known what was erased.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ErasuresError {
+    /// The lake failed.
+    #[error(transparent)]
+    Lake(#[from] LakeError),
+    /// A record makes no sense.
+    #[error(
+        "the erasure `{key}` cannot be read: {what}; nothing is added to `readings` while it is not known what was erased; hint: bring the object back from a backup, or update this software"
+    )]
+    Damaged {
+        /// Which object.
+        key: Path,
+        /// What is wrong with it.
+        what: String,
+    },
+}
+
+/// All erasures of a lake.
+#[derive(Debug, Clone, Default)]
+pub struct Erasures {
+    all: Vec<Erasure>,
+    done: BTreeSet<String>,
+    /// The spans of each sensor, from and up to.
+    spans: HashMap<String, Vec<(i64, i64)>>,
+    pub(super) doomed: Doomed,
+}
+
+impl Erasures {
+    /// Those that a lake remembers.
+    ///
+    /// # Errors
+    /// [`ErasuresError`].
+    pub async fn load(lake: &Lake) -> Result<Self, ErasuresError> {
+        let folder = Path::from(ERASURES);
+        let failed = |source| LakeError::store(&folder, source);
+        let metas: Vec<_> = lake.objects().list(Some(&folder)).try_collect().await.map_err(failed)?;
+        let named = metas.into_iter().filter_map(|meta| ErasureKey::parse(&meta.location));
+        let read = futures::stream::iter(named)
+            .map(|key| async move {
+                let bytes =
+                    if let ErasureKey::Done(_) = key { Some(Bytes::new()) } else { read(lake, &key.key()).await? };
+                Ok::<_, ErasuresError>(bytes.map(|bytes| (key, bytes)))
+            })
+            .buffered(READ_AT_ONCE);
+        let mut known = Self::default();
+        for (key, bytes) in read.try_collect::<Vec<_>>().await?.into_iter().flatten() {
+            known.take(&key, &bytes)?;
+        }
+        known.all.sort_by(|one, other| (one.at, &one.id).cmp(&(other.at, &other.id)));
+        Ok(known)
+    }
+
+    /// These alone.
+    #[must_use]
+    pub(super) fn of(all: impl IntoIterator<Item = Erasure>) -> Self {
+        let mut known = Self::default();
+        all.into_iter().for_each(|erasure| known.add(erasure));
+        known
+    }
+
+    /// The same, with what another one knows of landed batches.
+    #[must_use]
+    pub(super) fn with_doomed_of(self, other: &Self) -> Self {
+        Self { doomed: other.doomed.clone(), ..self }
+    }
+
+    fn take(&mut self, key: &ErasureKey, bytes: &[u8]) -> Result<(), ErasuresError> {
+        let damaged = |what: String| ErasuresError::Damaged { key: key.key(), what };
+        match key {
+            ErasureKey::Done(id) => _ = self.done.insert(id.clone()),
+            ErasureKey::Landed(_) => self.doomed.take(bytes).map_err(damaged)?,
+            ErasureKey::Record(_) => {
+                let erasure: Erasure = serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
+                if erasure.format != FORMAT {
+                    return Err(damaged(format!("it has format {}, this software reads {FORMAT}", erasure.format)));
+                }
+                self.add(erasure);
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, erasure: Erasure) {
+        self.spans.entry(erasure.sensor.to_string()).or_default().push((erasure.from.0, erasure.to.0));
+        self.all.push(erasure);
+    }
+
+    /// All of them, the oldest first.
+    #[must_use]
+    pub fn all(&self) -> &[Erasure] {
+        &self.all
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// Whether nothing of an erasure was left when somebody last looked.
+    #[must_use]
+    pub fn is_done(&self, erasure: &Erasure) -> bool {
+        self.done.contains(&erasure.id)
+    }
+
+    /// Whether something of a sensor's readings is still being erased.
+    #[must_use]
+    pub fn is_open_for(&self, sensor: &str) -> bool {
+        self.all.iter().any(|erasure| erasure.sensor.as_str() == sensor && !self.is_done(erasure))
+    }
+
+    /// What a table says of how many erasures there are, for who keeps what was loaded.
+    #[must_use]
+    pub fn count_in(readings: &Table) -> Option<i64> {
+        readings.transaction(COUNT)
+    }
+
+    /// Whether a reading is erased.
+    #[must_use]
+    pub fn covers(&self, sensor: &str, time_us: i64) -> bool {
+        self.spans.get(sensor).is_some_and(|spans| spans.iter().any(|(from, to)| *from <= time_us && time_us < *to))
+    }
+
+    /// The landed batches of a stream that hold erased readings: some of them are not there any more.
+    pub(crate) fn doomed_of(&self, stream: &Stream) -> impl Iterator<Item = Bounds> {
+        self.doomed.of(stream)
+    }
+
+    /// Which rows are erased, by the columns `sensor` (texts or a dictionary) and `time`; none where no row is.
+    pub(crate) fn erased(&self, rows: &RecordBatch) -> Option<BooleanArray> {
+        if self.spans.is_empty() {
+            return None;
+        }
+        let sensors = rows.column_by_name("sensor")?;
+        let times = rows.column_by_name("time")?.as_primitive_opt::<TimestampMicrosecondType>()?;
+        let spans_of = |name: &str| self.spans.get(name).map(Vec::as_slice);
+        let spans: Vec<Option<&[(i64, i64)]>> = if let DataType::Dictionary(..) = sensors.data_type() {
+            let sensors = sensors.as_dictionary::<Int32Type>();
+            let names = sensors.values().as_string_opt::<i32>()?;
+            let of_names: Vec<_> = names.iter().map(|name| name.and_then(spans_of)).collect();
+            if of_names.iter().all(Option::is_none) {
+                return None;
+            }
+            let of_key = |key: Option<i32>| *of_names.get(usize::try_from(key?).ok()?)?;
+            sensors.keys().iter().map(of_key).collect()
+        } else {
+            sensors.as_string_opt::<i32>()?.iter().map(|name| name.and_then(spans_of)).collect()
+        };
+        let is_in =
+            |spans: &[(i64, i64)], time_us: i64| spans.iter().any(|(from, to)| *from <= time_us && time_us < *to);
+        let erased = spans
+            .iter()
+            .enumerate()
+            .map(|(row, spans)| Some(spans.is_some_and(|spans| times.is_valid(row) && is_in(spans, times.value(row)))));
+        let erased: BooleanArray = erased.collect();
+        (erased.true_count() > 0).then_some(erased)
+    }
+
+    /// How many of these rows are erased.
+    pub(crate) fn count(&self, rows: &RecordBatch) -> usize {
+        self.erased(rows).map_or(0, |erased| erased.true_count())
+    }
+
+    /// The rows without those that are erased, and how many those are.
+    pub(crate) fn without(&self, rows: &RecordBatch) -> Result<(RecordBatch, usize), ArrowError> {
+        let Some(erased) = self.erased(rows) else { return Ok((rows.clone(), 0)) };
+        let kept = arrow::compute::not(&erased)?;
+        Ok((filter_record_batch(rows, &kept)?, erased.true_count()))
+    }
+
+    /// Which erasures a batch's rows are of.
+    pub(super) fn ids_of(&self, rows: &RecordBatch) -> BTreeSet<String> {
+        let of = |erasure: &&Erasure| Self::of([(*erasure).clone()]).count(rows) > 0;
+        self.all.iter().filter(of).map(|erasure| erasure.id.clone()).collect()
+    }
+
+    /// Remembers landed batches that hold erased readings, by the rows that each has: they go once they are ingested and
+    /// a newer one is there. Those that are known are not written again.
+    pub(crate) async fn doom(
+        &mut self,
+        lake: &Lake,
+        batches: impl IntoIterator<Item = (Stream, Bounds, BTreeSet<String>)>,
+    ) -> Result<(), LakeError> {
+        let mut new: BTreeMap<_, _> = BTreeMap::new();
+        for (stream, bounds, ids) in batches {
+            if !self.doomed.knows(&stream, bounds, &ids) {
+                new.insert((stream, bounds), ids);
+            }
+        }
+        if new.is_empty() {
+            return Ok(());
+        }
+        doomed::write(lake, &new).await?;
+        for ((stream, bounds), ids) in new {
+            self.doomed.add(stream, bounds, ids);
+        }
+        Ok(())
+    }
+
+    /// The erasures that a batch's rows are of; none where there is none.
+    pub(crate) fn of_batch(&self, rows: &RecordBatch) -> Option<BTreeSet<String>> {
+        (self.count(rows) > 0).then(|| self.ids_of(rows))
+    }
+}
+
+async fn read(lake: &Lake, key: &Path) -> Result<Option<Bytes>, LakeError> {
+    let failed = |source| LakeError::store(key, source);
+    match lake.objects().get(key).await {
+        Ok(found) => found.bytes().await.map(Some).map_err(failed),
+        // Notes are put together by others.
+        Err(Error::NotFound { .. }) => Ok(None),
+        Err(source) => Err(failed(source)),
+    }
+}

@@ -1,0 +1,189 @@
+//! The landing zone: batches that hold erased readings go, whole.
+//!
+//! Not before they are ingested (without these readings), and the newest of an open epoch not before a newer one is
+//! there: by it a restored gateway finds out that its numbers were used. What has to wait is remembered
+//! ([`super::doomed`]), and ingest removes it as well once it may go.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::{StreamExt, TryStreamExt};
+use object_store::path::Path;
+use object_store::{Error, ObjectStore, ObjectStoreExt};
+use tjern_lake::{Lake, LakeError, Table};
+use tjern_readings::batch::{self, Batch};
+use tjern_readings::keys::{Bounds, LANDING, Landed};
+use tjern_readings::sensor::{Epoch, SourceName};
+
+use super::known::Erasures;
+use super::sources::Tainted;
+use super::{Found, Wait};
+use crate::ingest::{BATCH_BYTES_MAX, Stream, open_runs, watermark};
+
+/// How many batches are read at once.
+const READ_AT_ONCE: usize = 16;
+
+/// What lies of one stream.
+#[derive(Debug, Default)]
+struct Lying {
+    batches: BTreeSet<Bounds>,
+    /// The last number of everything that lies there, gaps included.
+    newest: i64,
+    closed: bool,
+}
+
+/// What lies in the landing zone.
+#[derive(Debug, Default)]
+pub(super) struct Zone {
+    streams: BTreeMap<Stream, Lying>,
+    /// The configurations, by their keys.
+    pub(super) configurations: Vec<Path>,
+}
+
+/// A landed batch that holds erased readings, or may hold some.
+#[derive(Debug)]
+pub(super) struct Holding {
+    stream: Stream,
+    bounds: Bounds,
+    ids: BTreeSet<String>,
+    /// None where it cannot be read.
+    rows: Option<usize>,
+}
+
+/// What is in an object that may be a batch; none where nobody can read it.
+pub(super) async fn read(lake: &Lake, key: &Path) -> Result<Option<Option<Box<Batch>>>, LakeError> {
+    let failed = |source| LakeError::store(key, source);
+    let bytes = match lake.objects().get(key).await {
+        Ok(found) if found.meta.size > BATCH_BYTES_MAX => return Ok(Some(None)),
+        Ok(found) => found.bytes().await.map_err(failed)?,
+        Err(Error::NotFound { .. }) => return Ok(None),
+        Err(source) => return Err(failed(source)),
+    };
+    // A hostile file may make a decoder panic: then nobody can read it.
+    let decoded = tokio::task::spawn_blocking(move || batch::decode(&bytes)).await;
+    Ok(Some(decoded.ok().and_then(Result::ok).map(Box::new)))
+}
+
+impl Zone {
+    /// Lists it.
+    pub(super) async fn list(lake: &Lake) -> Result<Self, LakeError> {
+        let mut zone = Self::default();
+        let mut metas = lake.objects().list(Some(&Path::from(LANDING)));
+        while let Some(meta) = metas.try_next().await.map_err(|source| LakeError::store(LANDING, source))? {
+            let Some((source, landed)) = Landed::parse(&meta.location) else { continue };
+            match landed {
+                Landed::Batch(epoch, bounds) => {
+                    let lying = zone.of(source, epoch);
+                    lying.batches.insert(bounds);
+                    lying.newest = lying.newest.max(bounds.last);
+                }
+                Landed::Gap(epoch, bounds) => {
+                    let lying = zone.of(source, epoch);
+                    lying.newest = lying.newest.max(bounds.last);
+                }
+                Landed::Closed(epoch) => zone.of(source, epoch).closed = true,
+                Landed::Configuration(_) => zone.configurations.push(meta.location),
+            }
+        }
+        Ok(zone)
+    }
+
+    fn of(&mut self, source: SourceName, epoch: Epoch) -> &mut Lying {
+        self.streams.entry((source, epoch)).or_default()
+    }
+
+    fn batches(&self) -> Vec<(Stream, Bounds)> {
+        let of_stream = |(stream, lying): (&Stream, &Lying)| {
+            lying.batches.iter().map(|bounds| (stream.clone(), *bounds)).collect::<Vec<_>>()
+        };
+        self.streams.iter().flat_map(of_stream).collect()
+    }
+
+    /// Reads every batch: those that hold erased readings, and those that nobody can read and that come from a source
+    /// that wrote such readings.
+    pub(super) async fn holding(
+        &self,
+        lake: &Lake,
+        erasures: &Erasures,
+        tainted: &mut Tainted,
+    ) -> Result<Vec<Holding>, LakeError> {
+        let reading = futures::stream::iter(self.batches())
+            .map(|(stream, bounds)| async move {
+                let found = read(lake, &Landed::Batch(stream.1, bounds).key(&stream.0)).await?;
+                let of = |batch: Box<Batch>| (erasures.of_batch(&batch.rows), erasures.count(&batch.rows));
+                let found = found.map(|batch| batch.map(of));
+                Ok::<_, LakeError>((stream, bounds, found))
+            })
+            .buffered(READ_AT_ONCE);
+        let mut reading = Box::pin(reading);
+        let (mut holding, mut unreadable) = (Vec::new(), Vec::new());
+        while let Some((stream, bounds, found)) = reading.try_next().await? {
+            match found {
+                Some(Some((Some(ids), rows))) => {
+                    tainted.add(stream.0.as_str(), ids.iter().cloned());
+                    holding.push(Holding { stream, bounds, ids, rows: Some(rows) });
+                }
+                Some(None) => unreadable.push((stream, bounds)),
+                // It holds none, or went meanwhile.
+                Some(Some((None, _))) | None => {}
+            }
+        }
+        let tainted = unreadable.into_iter().filter_map(|(stream, bounds)| {
+            let ids = tainted.of(stream.0.as_str())?.clone();
+            Some(Holding { stream, bounds, ids, rows: None })
+        });
+        holding.extend(tainted);
+        Ok(holding)
+    }
+
+    /// Why a batch may not go yet.
+    fn waits(&self, readings: &Table, stream: &Stream, bounds: Bounds) -> Option<&'static str> {
+        let (source, epoch) = stream;
+        let is_open =
+            |run: &crate::ingest::OpenRun| run.source == *source && run.epoch == *epoch && run.bounds.overlaps(bounds);
+        let reached = watermark(readings, source, *epoch).unwrap_or(0);
+        if reached < bounds.last || open_runs(readings).iter().any(is_open) {
+            return Some("it is not ingested yet: it waits for what comes before it");
+        }
+        let lying = self.streams.get(stream)?;
+        // What lies below the watermark was sent again: it tells nobody which numbers were used last.
+        (!lying.closed && lying.newest == bounds.last && reached == bounds.last)
+            .then_some("it is the newest of an open epoch, and goes as soon as its source sends the next")
+    }
+}
+
+/// Removes of the batches that are known to hold erased readings what may go. Returns how many those were, and what
+/// has to wait.
+pub(super) async fn settle(
+    lake: &Lake,
+    zone: &Zone,
+    readings: &Table,
+    erasures: &Erasures,
+) -> Result<(usize, Vec<Wait>), LakeError> {
+    let (mut going, mut waits) = (Vec::new(), Vec::new());
+    for (stream, bounds, ids) in erasures.doomed.all() {
+        if !zone.streams.get(stream).is_some_and(|lying| lying.batches.contains(&bounds)) {
+            continue;
+        }
+        let key = Landed::Batch(stream.1, bounds).key(&stream.0);
+        match zone.waits(readings, stream, bounds) {
+            Some(why) => waits.push(Wait { what: key.to_string(), why: why.to_owned(), erasures: Some(ids.clone()) }),
+            None => going.push(key),
+        }
+    }
+    waits.sort_by(|one, other| one.what.cmp(&other.what));
+    let count = going.len();
+    crate::vacuum::remove(lake, going).await?;
+    Ok((count, waits))
+}
+
+impl Holding {
+    /// What is to be remembered of it.
+    pub(super) fn doomed(self) -> (Stream, Bounds, BTreeSet<String>) {
+        (self.stream, self.bounds, self.ids)
+    }
+
+    /// What is told of it.
+    pub(super) fn found(&self) -> Found {
+        Found::new("landed batch", Landed::Batch(self.stream.1, self.bounds).key(&self.stream.0), self.rows)
+    }
+}

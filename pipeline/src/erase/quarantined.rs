@@ -1,0 +1,55 @@
+//! Quarantine: what holds erased readings goes, and what nobody can read and comes from a source that may have sent such
+//! readings goes too, since nobody can say that it holds none.
+//!
+//! That is a loss where it held others: the dry run tells which objects those are, so that they can be tried again
+//! before. What comes into quarantine after an erasure was complete stays; whatever becomes readable passes ingest.
+
+use tjern_lake::{Lake, LakeError};
+use tjern_readings::keys::Landed;
+
+use super::Found;
+use super::known::Erasures;
+use super::landed::read;
+use super::sources::Tainted;
+use crate::quarantine::{Kept, list};
+
+/// The objects that have to go.
+pub(super) async fn find(
+    lake: &Lake,
+    erasures: &Erasures,
+    tainted: &Tainted,
+) -> Result<Vec<(Kept, Option<usize>)>, LakeError> {
+    let mut found = Vec::new();
+    for kept in list(lake).await? {
+        let rows = match read(lake, &kept.key()).await? {
+            None => continue,
+            Some(Some(batch)) => match erasures.count(&batch.rows) {
+                0 => continue,
+                rows => Some(rows),
+            },
+            Some(None) if tainted.of(&source_of(&kept)).is_some() => None,
+            Some(None) => continue,
+        };
+        found.push((kept, rows));
+    }
+    Ok(found)
+}
+
+/// The name of whose landing folder it came from.
+fn source_of(kept: &Kept) -> String {
+    match Landed::parse(&kept.landed.as_str().into()) {
+        Some((source, _)) => source.to_string(),
+        None => kept.name.split('/').next().unwrap_or_default().to_owned(),
+    }
+}
+
+/// Removes them; the reason goes first, so that what is left of a run that broke off is still an object.
+pub(super) async fn remove(lake: &Lake, found: &[(Kept, Option<usize>)]) -> Result<(), LakeError> {
+    let keys = found.iter().flat_map(|(kept, _)| [kept.reason_key(), kept.key()]);
+    crate::vacuum::remove(lake, keys.collect()).await
+}
+
+/// What is told of them.
+pub(super) fn told(found: &[(Kept, Option<usize>)]) -> impl Iterator<Item = Found> {
+    found.iter().map(|(kept, rows)| Found::new("quarantine", kept.key(), *rows))
+}

@@ -1,0 +1,223 @@
+//! The work: which erasures are due, and one step after the other.
+
+use tjern_lake::{Lake, Lease, Table, TableName};
+
+use super::known::{COUNT, Erasures};
+use super::landed::{Zone, settle};
+use super::leftovers::{self, mark, mark_of};
+use super::sources::Tainted;
+use super::{
+    EraseError, EraseOutcome, EraseSettings, Erasure, Found, JOB, LEASE, Mark, Request, Wait, doomed, quarantined,
+    released, rows, told,
+};
+use crate::compact;
+use crate::correct::CORRECTIONS;
+use crate::ingest::{INGEST, ingest};
+use crate::quality;
+use crate::register::load;
+use crate::rollup::{Again, rollup_again, rows_of_spans};
+
+/// The tables in which readings are, or what was made of them; `readings` is marked last.
+const TABLES: [TableName; 3] = [TableName::Hourly, TableName::Daily, TableName::Readings];
+
+/// Remembers an erasure and does all that can be done now.
+///
+/// # Errors
+/// [`EraseError`]. Once the record is written it is remembered, and [`go_on`] goes on.
+pub async fn erase(
+    lake: &Lake,
+    settings: &EraseSettings,
+    request: &Request,
+) -> Result<(Erasure, EraseOutcome), EraseError> {
+    let erasure = Erasure::new(lake, request);
+    erasure.write(lake).await?;
+    let outcome = go_on(lake, settings, false).await?;
+    Ok((erasure, outcome))
+}
+
+/// What an erasure would remove. Nothing is changed.
+///
+/// # Errors
+/// [`EraseError`].
+pub async fn find(lake: &Lake, request: &Request) -> Result<Vec<Found>, EraseError> {
+    let erasures = Erasures::of([Erasure::new(lake, request)]);
+    let readings = Table::open(lake, TableName::Readings).await?;
+    let zone = Zone::list(lake).await?;
+    let register = load(lake).await?;
+    let mut tainted = Tainted::find(lake, readings.as_ref(), &register, &zone.configurations, &erasures).await?;
+    let mut found = Vec::new();
+    if let Some(readings) = &readings {
+        found.extend(rows::find(readings, &erasures).await?);
+    }
+    for (what, name) in [("rows of hourly", TableName::Hourly), ("rows of daily", TableName::Daily)] {
+        let Some(table) = Table::open(lake, name).await? else { continue };
+        let rows = rows_of_spans(&table, &spans(&erasures)).await?.len();
+        if rows > 0 {
+            found.push(Found::new(what, tjern_readings::keys::table(name.as_str()), Some(rows)));
+        }
+    }
+    found.extend(zone.holding(lake, &erasures, &mut tainted).await?.iter().map(super::landed::Holding::found));
+    found.extend(quarantined::told(&quarantined::find(lake, &erasures, &tainted).await?));
+    found.extend(told::find(lake, &erasures).await?.iter().map(told::Record::found));
+    found.extend(released::find(lake, &erasures).await?.iter().map(released::Tainted::found));
+    Ok(found)
+}
+
+/// Goes on with what is not done, until nothing is left or what is left has to wait. With `again` everything is
+/// looked at as if nothing had been done: after something else than a table was restored.
+///
+/// # Errors
+/// [`EraseError`]; the next run goes on.
+pub async fn go_on(lake: &Lake, settings: &EraseSettings, again: bool) -> Result<EraseOutcome, EraseError> {
+    let known = Erasures::load(lake).await?;
+    let due = due(lake, &known, again).await?;
+    if due.all.is_empty() {
+        return Ok(EraseOutcome::default());
+    }
+    let Some(lease) = Lease::take(lake, JOB, LEASE).await? else {
+        return Ok(EraseOutcome { held_elsewhere: true, ..EraseOutcome::default() });
+    };
+    let lease = lease.keep();
+    let mut work = Work { lake, settings, known, outcome: EraseOutcome::default() };
+    let result = Box::pin(work.run(&due)).await;
+    lease.give_back().await?;
+    result.map(|()| work.outcome)
+}
+
+/// Whether nothing is left to be done, as far as `readings` and the notes say: for who asks often.
+#[must_use]
+pub fn is_settled(readings: &Table, known: &Erasures) -> bool {
+    known.all().iter().all(|erasure| known.is_done(erasure) && mark_of(readings, erasure) >= Mark::Gone as i64)
+}
+
+/// Erasures that have something left.
+struct Due {
+    /// Those that are not done.
+    all: Vec<Erasure>,
+    /// Those of them of which more is left than landed batches that wait.
+    whole: Vec<Erasure>,
+}
+
+async fn due(lake: &Lake, known: &Erasures, again: bool) -> Result<Due, EraseError> {
+    let mut tables = Vec::new();
+    if !known.is_empty() {
+        for name in TABLES {
+            tables.extend(Table::open(lake, name).await?);
+        }
+    }
+    let is_whole = |erasure: &&Erasure| {
+        again || tables.is_empty() || tables.iter().any(|table| mark_of(table, erasure) < Mark::Gone as i64)
+    };
+    let whole: Vec<_> = known.all().iter().filter(is_whole).cloned().collect();
+    let is_due = |erasure: &&Erasure| !known.is_done(erasure) || whole.contains(erasure);
+    Ok(Due { all: known.all().iter().filter(is_due).cloned().collect(), whole })
+}
+
+/// A run under way.
+struct Work<'a> {
+    lake: &'a Lake,
+    settings: &'a EraseSettings,
+    known: Erasures,
+    outcome: EraseOutcome,
+}
+
+impl Work<'_> {
+    async fn run(&mut self, due: &Due) -> Result<(), EraseError> {
+        if !due.whole.is_empty() && !self.remove(due).await? {
+            return Ok(());
+        }
+        let readings = Table::open_or_create(self.lake, TableName::Readings).await?;
+        // What was doomed by others since is known by their notes.
+        let known = Erasures::load(self.lake).await?;
+        let zone = Zone::list(self.lake).await?;
+        let (gone, waits) = settle(self.lake, &zone, &readings, &known).await?;
+        self.outcome.landed += gone;
+        self.outcome.waits.extend(waits);
+        self.outcome.waits.extend(told::forget_alerts(self.lake, &Erasures::of(due.all.clone())).await?);
+        let waits = |erasure: &&Erasure| {
+            let for_it = |wait: &Wait| wait.erasures.as_ref().is_none_or(|ids| ids.contains(&erasure.id));
+            self.outcome.waits.iter().any(for_it)
+        };
+        let done: Vec<Erasure> = due.all.iter().filter(|erasure| !waits(erasure)).cloned().collect();
+        for erasure in done {
+            erasure.write_done(self.lake).await?;
+            self.outcome.done.push(erasure.id);
+        }
+        doomed::tidy(self.lake).await?;
+        Ok(())
+    }
+
+    /// Everything but what waits in the landing zone. Returns false where others' work has to end first.
+    async fn remove(&mut self, due: &Due) -> Result<bool, EraseError> {
+        let mut readings = Table::open_or_create(self.lake, TableName::Readings).await?;
+        mark(&mut readings, &self.known, Mark::Told, told_to_writers).await?;
+        // Others write files of rows that they have read: what they leave behind is looked for after them.
+        let mut held = Vec::new();
+        for (job, lasts) in [(compact::JOB, compact::LEASE), (quality::JOB, quality::LEASE)] {
+            match Lease::take(self.lake, job, lasts).await? {
+                Some(lease) => held.push(lease.keep()),
+                None => {
+                    let why = format!("another process does `{job}`, or was killed at it");
+                    self.outcome.waits.push(Wait { what: "the tables".to_owned(), why, erasures: None });
+                }
+            }
+        }
+        let result = if held.len() == 2 { Box::pin(self.remove_alone(due, &mut readings)).await } else { Ok(()) };
+        let is_alone = held.len() == 2;
+        for lease in held {
+            lease.give_back().await?;
+        }
+        result.map(|()| is_alone)
+    }
+
+    async fn remove_alone(&mut self, due: &Due, readings: &mut Table) -> Result<(), EraseError> {
+        let lake = self.lake;
+        let erasures = Erasures::of(due.whole.clone());
+        Box::pin(ingest(lake, &self.settings.ingest)).await?;
+        readings.refresh().await?;
+        self.landed(readings, &erasures).await?;
+        let done = rows::rewrite(readings, &self.settings.compact, &erasures).await?;
+        (self.outcome.rows, self.outcome.files) = (done.rows, done.files);
+        mark(readings, &erasures, Mark::Erased, |_| Vec::new()).await?;
+        let marks = due.whole.iter().map(|erasure| (erasure.mark(), Mark::Erased as i64)).collect();
+        let again = Again { spans: spans(&erasures), marks };
+        let summed = Box::pin(rollup_again(lake, &self.settings.timezone, &again)).await?;
+        self.outcome.summed = summed.hourly.rows_computed + summed.daily.rows_computed;
+        self.outcome.records = told::change(lake, told::find(lake, &erasures).await?).await?;
+        let tainted = released::find(lake, &erasures).await?;
+        (self.outcome.withdrawn, self.outcome.released) = released::withdraw(lake, self.settings, &tainted).await?;
+        for name in TABLES {
+            let gone = leftovers::remove(lake, name, &erasures).await?;
+            self.outcome.leftovers += gone.files;
+            self.outcome.log += gone.log;
+        }
+        Ok(())
+    }
+
+    /// Looks at every landed batch and at quarantine. What holds erased rows is remembered first and goes then.
+    async fn landed(&mut self, readings: &Table, erasures: &Erasures) -> Result<(), EraseError> {
+        let lake = self.lake;
+        // Ingest has just remembered what it met.
+        let mut erasures = erasures.clone().with_doomed_of(&Erasures::load(lake).await?);
+        let zone = Zone::list(lake).await?;
+        let register = load(lake).await?;
+        let mut tainted = Tainted::find(lake, Some(readings), &register, &zone.configurations, &erasures).await?;
+        let holding = zone.holding(lake, &erasures, &mut tainted).await?;
+        erasures.doom(lake, holding.into_iter().map(super::landed::Holding::doomed)).await?;
+        self.outcome.landed += settle(lake, &zone, readings, &erasures).await?.0;
+        let found = quarantined::find(lake, &erasures, &tainted).await?;
+        quarantined::remove(lake, &found).await?;
+        self.outcome.quarantined += found.len();
+        Ok(())
+    }
+}
+
+/// What makes those look again who prepare rows without knowing of an erasure: it stands in their commits too.
+fn told_to_writers(readings: &Table) -> Vec<(String, i64)> {
+    [COUNT, INGEST, CORRECTIONS].map(|name| (name.to_owned(), readings.transaction(name).unwrap_or(0) + 1)).to_vec()
+}
+
+/// The spans that are erased, by sensor.
+fn spans(erasures: &Erasures) -> Vec<(String, i64, i64)> {
+    erasures.all().iter().map(|erasure| (erasure.sensor.to_string(), erasure.from.0, erasure.to.0)).collect()
+}

@@ -1,0 +1,58 @@
+//! Windows that somebody names, since readings left them without a trace: what an erasure touches.
+//!
+//! They are found by the rows that a rollup has of the sensor about that time. A window of which every reading is gone has
+//! no row any more once it was computed again.
+
+use std::collections::BTreeSet;
+
+use arrow::array::AsArray;
+use arrow::datatypes::TimestampMicrosecondType;
+use datafusion::prelude::{col, lit};
+use tjern_lake::Table;
+
+use super::RollupError;
+use super::scope::Windows;
+use super::windows::{DAY_US, Grid, HOUR_US};
+use crate::tables::engine;
+
+/// No window is longer: a civil day on which clocks are set back.
+const LONGEST_US: i64 = DAY_US + 2 * HOUR_US;
+
+/// A sensor's readings from one moment on, up to and without another.
+pub(crate) type Span = (String, i64, i64);
+
+/// Windows that are computed again whatever came, and transactions that the commit moves.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Again {
+    pub(crate) spans: Vec<Span>,
+    pub(crate) marks: Vec<(String, i64)>,
+}
+
+/// Sensor and start of each row whose window may hold readings of these spans.
+pub(crate) async fn rows_of_spans(table: &Table, spans: &[Span]) -> Result<Vec<(String, i64)>, RollupError> {
+    let names: BTreeSet<&str> = spans.iter().map(|(sensor, ..)| sensor.as_str()).collect();
+    let wanted = names.into_iter().map(lit).collect();
+    let rows = engine(table.lake())?.read_table(table.provider())?.filter(col("sensor").in_list(wanted, false))?;
+    let mut found = Vec::new();
+    for batch in rows.select_columns(&["sensor", "time"])?.collect().await? {
+        let sensors = crate::frames::texts(batch.column(0))?;
+        let starts = batch.column(1).as_primitive::<TimestampMicrosecondType>();
+        let rows = sensors.iter().flatten().zip(starts.values().iter().copied());
+        let near = rows.filter(|(sensor, start_us)| {
+            spans.iter().any(|(name, from_us, to_us)| {
+                name == sensor && start_us < to_us && start_us.saturating_add(LONGEST_US) >= *from_us
+            })
+        });
+        found.extend(near.map(|(sensor, start_us)| (sensor.to_owned(), start_us)));
+    }
+    Ok(found)
+}
+
+/// The windows of these spans that a rollup has rows of.
+pub(crate) async fn windows_of_spans(table: &Table, spans: &[Span], grid: &Grid) -> Result<Windows, RollupError> {
+    let mut windows = Windows::new();
+    for (sensor, start_us) in rows_of_spans(table, spans).await? {
+        windows.entry(sensor).or_default().insert(grid.window(start_us));
+    }
+    Ok(windows)
+}

@@ -1,0 +1,150 @@
+//! Whatever brings erased readings again: they are left out, and do not stay.
+
+use std::collections::BTreeMap;
+
+use object_store::ObjectStoreExt;
+use object_store::path::Path;
+use tjern_lake::{Commit, Operation, Table, TableName};
+use tjern_pipeline::erase::{erase, go_on};
+use tjern_pipeline::ingest::{Ingester, open_runs};
+
+use crate::support::{SETTINGS, source};
+use crate::world::{FROM_US, GATEWAY, SENSOR, TO_US, World, request, time};
+
+/// How many rows are there that may not be there.
+async fn erased_rows(world: &World) -> String {
+    let (from, to) = (time(FROM_US), time(TO_US));
+    let sql = format!("SELECT count(*) FROM readings WHERE sensor = '{SENSOR}' AND time >= '{from}' AND time < '{to}'");
+    world.place.ask(&sql).await
+}
+
+/// A lake with a batch after those that hold erased readings, erased to the end; and its objects before.
+async fn erased() -> (World, Vec<(Path, bytes::Bytes)>) {
+    let world = World::empty().await;
+    let next = world.land(1, -2..4, true).await;
+    world.land(next, [4], false).await;
+    world.ingest().await;
+    world.sum_up().await;
+    let before = world.objects().await;
+    let (_, outcome) = erase(&world.lake(), &world.settings(), &request()).await.expect("erased");
+    assert_eq!(outcome.waits, []);
+    assert_eq!(world.traces().await, []);
+    (world, before)
+}
+
+/// A gateway that did not hear that its batches have landed sends them again: before the others left, and when
+/// nothing of its epoch lies there any more.
+#[tokio::test]
+async fn a_late_upload_brings_nothing_back() {
+    let (world, before) = erased().await;
+    let others = world.others().await;
+    let objects = world.place.store.inner();
+    for emptied in [false, true] {
+        for (key, bytes) in before.iter().filter(|(key, _)| key.as_ref().starts_with("landing/")) {
+            if emptied {
+                let _ = objects.delete(key).await;
+            }
+            if !emptied || key.as_ref().contains(&format!("{:020}-", 73)) {
+                world.place.put(key, bytes.to_vec()).await;
+            }
+        }
+        world.ingest().await;
+        let outcome = go_on(&world.lake(), &world.settings(), false).await.expect("gone on");
+        println!("{outcome:?}");
+        assert_eq!((erased_rows(&world).await.as_str(), world.others().await), ("0", others.clone()));
+        assert_eq!(world.place.keys("quarantine"), Vec::<String>::new());
+        assert_eq!(world.traces().await, []);
+    }
+}
+
+/// The same rows by another way: a file that was never imported, and the one that was.
+#[tokio::test]
+async fn an_import_brings_nothing_back() {
+    let world = World::empty().await;
+    world.import("import:old-logger").await;
+    world.ingest().await;
+    erase(&world.lake(), &world.settings(), &request()).await.expect("erased");
+    assert_eq!(world.traces().await, []);
+    for name in ["import:old-logger", "import:again"] {
+        world.import(name).await;
+        let outcome = tjern_pipeline::ingest::ingest(&world.lake(), &SETTINGS).await.expect("ingested");
+        println!("{name}: {outcome:?}");
+        assert_eq!(erased_rows(&world).await, "0");
+        assert_eq!(world.traces().await, [], "{name}");
+    }
+}
+
+/// An ingest that was at work before the erasure, in another process, knows of it at its next commit.
+#[tokio::test]
+async fn who_was_at_work_before_looks_again() {
+    let world = World::empty().await;
+    let next = world.land(1, 0..2, true).await;
+    let mut ingester = Ingester::open(&world.lake(), SETTINGS).await.expect("opened");
+    ingester.run().await.expect("ingested");
+    let mut stale = Table::open(&world.lake(), TableName::Readings).await.expect("opened").expect("there");
+    let file = stale.files().swap_remove(0);
+    erase(&world.lake(), &world.settings(), &request()).await.expect("erased");
+    // Rows that were prepared before, committed after.
+    let count = stale.transaction("ingest").unwrap_or(0) + 1;
+    let late = Commit {
+        operation: Operation::Ingest,
+        add: vec![file],
+        remove: vec![],
+        transactions: vec![("ingest".into(), count)],
+        notes: BTreeMap::new(),
+    };
+    assert!(stale.commit(late).await.is_err());
+    world.land(next, [2, 3], true).await;
+    let outcome = ingester.run_everything().await.expect("ingested");
+    assert_eq!((outcome.rows, outcome.erased), (48, 24));
+    assert_eq!(erased_rows(&world).await, "0");
+}
+
+/// Tables that were lost are built anew from the landing zone: what was erased is left out, and the numbers of the
+/// batches that are gone keep nobody waiting.
+#[tokio::test]
+async fn a_replay_brings_nothing_back() {
+    let (world, before) = erased().await;
+    let all = world.objects().await;
+    let kept: Vec<_> = all.into_iter().filter(|(key, _)| !key.as_ref().starts_with("tables/readings")).collect();
+    let again = World::of(&kept, world.place.clock.now_us()).await;
+    let outcome = tjern_pipeline::ingest::ingest(&again.lake(), &SETTINGS).await.expect("ingested");
+    assert_eq!((outcome.waiting, outcome.erased), (0, 0), "{outcome:?}");
+    let table = Table::open(&again.lake(), TableName::Readings).await.expect("opened").expect("there");
+    let gaps: Vec<_> = open_runs(&table).into_iter().map(|run| (run.source, run.dropped)).collect();
+    assert!(gaps.iter().all(|gap| *gap == (source(GATEWAY), true)) && !gaps.is_empty(), "{gaps:?}");
+    // From a landing zone as it was before, too.
+    let mut objects = kept;
+    objects.extend(before.into_iter().filter(|(key, _)| key.as_ref().starts_with("landing/")));
+    let again = World::of(&objects, world.place.clock.now_us()).await;
+    let outcome = tjern_pipeline::ingest::ingest(&again.lake(), &SETTINGS).await.expect("ingested");
+    assert_eq!(outcome.erased, 48, "{outcome:?}");
+    go_on(&again.lake(), &again.settings(), false).await.expect("gone on");
+    assert_eq!((again.others().await, erased_rows(&again).await), (world.others().await, "0".to_owned()));
+    assert_eq!(again.traces().await, []);
+}
+
+/// A backup from before brings everything back but what is remembered: the tables say by themselves that they have to
+/// be erased again, though the erasure was complete.
+#[tokio::test]
+async fn a_restore_brings_nothing_back() {
+    let (world, before) = erased().await;
+    let remembered: Vec<_> =
+        world.objects().await.into_iter().filter(|(key, _)| key.as_ref().starts_with("erasures/")).collect();
+    assert!(remembered.iter().any(|(key, _)| key.as_ref().ends_with(".done.json")));
+    let objects: Vec<_> = before.into_iter().chain(remembered).collect();
+    let restored = World::of(&objects, world.place.clock.now_us()).await;
+    assert!(!restored.traces().await.is_empty());
+    go_on(&restored.lake(), &restored.settings(), false).await.expect("gone on");
+    assert_eq!(restored.traces().await, []);
+    assert_eq!(restored.others().await, world.others().await);
+    // Only the landing zone came back: somebody has to say so.
+    let landed: Vec<_> = objects.iter().filter(|(key, _)| key.as_ref().starts_with("landing/")).cloned().collect();
+    for (key, bytes) in &landed {
+        let _ = restored.place.store.inner().delete(key).await;
+        restored.place.put(key, bytes.to_vec()).await;
+    }
+    assert!(!restored.traces().await.is_empty());
+    go_on(&restored.lake(), &restored.settings(), true).await.expect("gone on");
+    assert_eq!(restored.traces().await, []);
+}

@@ -1,0 +1,140 @@
+//! `tjern pipeline erase`: a sensor's readings of a period leave the lake for good.
+//!
+//! stdout gets data: of a dry run a line for each thing that would go, with `--json` one line of JSON. stderr says what
+//! was done, and what waits for what.
+
+use std::io::Write;
+
+use clap::Args;
+use serde_json::json;
+use tjern_pipeline::erase::{EraseOutcome, EraseSettings, Erasure, Found, Request, Wait, erase, find, go_on};
+use tjern_pipeline::jobs::list::erase_summary;
+use tjern_readings::sensor::SensorId;
+
+use super::change::{AuthorArguments, PeriodArguments};
+use super::job::{JobArguments, Workplace};
+use crate::failure::Failure;
+
+/// What `erase` is told.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  tjern pipeline erase --sensor home-7/indoor_temperature --from 2026-01-01 --to 2026-07-01 \\\n      \
+    --reason \"the resident asked for it\" --dry-run --config tjern.toml\n  \
+    tjern pipeline erase --sensor home-7/indoor_temperature --from 2026-01-01 --to 2026-07-01 \\\n      \
+    --reason \"the resident asked for it\" --by \"the data protection officer\" --config tjern.toml\n  \
+    tjern pipeline erase --continue --config tjern.toml\n\n\
+    The readings leave the tables, what has landed, quarantine, records and releases at once, and the log that tells of\n\
+    them: queries of earlier versions fail. The erasure is remembered in `erasures/` of the lake: whatever brings the\n\
+    readings again, they are left out. It cannot be undone.\n\n\
+    A landed batch that is the newest of its source goes as soon as the source sends the next; then the erasure is\n\
+    complete. The job `erase` of `tjern pipeline run` sees to it, or --continue.\n\n\
+    Exit status: 0 nothing is left (or a dry run), 1 it failed, or something has to wait: stderr says what and for what,\n\
+    and it goes on by itself or with --continue; 2 wrong usage or configuration."
+)]
+pub(crate) struct EraseArguments {
+    /// Of which sensor
+    #[arg(long, value_name = "ID", required_unless_present_any = GOING_ON)]
+    sensor: Option<SensorId>,
+    /// From this time on: with an offset, or in the city's clock, like 2026-04-01 or 2026-04-01T08:30
+    #[arg(long, value_name = "TIME", required_unless_present_any = GOING_ON)]
+    from: Option<String>,
+    /// Up to and without this time
+    #[arg(long, value_name = "TIME", required_unless_present_any = GOING_ON)]
+    to: Option<String>,
+    /// Why
+    #[arg(long, value_name = "TEXT", required_unless_present_any = GOING_ON)]
+    reason: Option<String>,
+    /// Who does this [default: the user's name]
+    #[arg(long, value_name = "NAME")]
+    by: Option<String>,
+    /// Go on with erasures that are not complete
+    #[arg(long = "continue", conflicts_with_all = NEW)]
+    go_on: bool,
+    /// Look at everything again, for complete erasures too: after parts of a lake were restored
+    #[arg(long, conflicts_with_all = NEW)]
+    again: bool,
+    /// Only print what would go: what, its key, how many erased readings it has (`?` where it cannot be read)
+    #[arg(long, conflicts_with_all = ["go_on", "again"])]
+    dry_run: bool,
+    #[command(flatten)]
+    job: JobArguments,
+}
+
+/// Flags that go on with what was asked for before.
+const GOING_ON: [&str; 2] = ["go_on", "again"];
+
+/// Flags of a new erasure.
+const NEW: [&str; 5] = ["sensor", "from", "to", "reason", "by"];
+
+/// Erases, or says what would be erased.
+pub(crate) async fn execute(arguments: &EraseArguments) -> Result<(), Failure> {
+    let author = AuthorArguments::new(arguments.by.clone(), arguments.reason.clone());
+    let is_new = !arguments.go_on && !arguments.again;
+    let by = if is_new { author.author()?.by } else { String::new() };
+    let Workplace { city, lake, stop } = Workplace::open(&arguments.job).await?;
+    let settings = EraseSettings::of(&city.jobs);
+    let interrupted = || Failure::failed("interrupted; hint: what was removed is gone, `--continue` goes on");
+    if !is_new {
+        let working = Box::pin(go_on(&lake, &settings, arguments.again));
+        let done = stop.run_until_cancelled(working).await.ok_or_else(interrupted)?;
+        return tell(None, &done.map_err(Failure::failed)?, arguments.job.json);
+    }
+    let (Some(sensor), Some(from), Some(to), Some(reason)) =
+        (&arguments.sensor, &arguments.from, &arguments.to, &arguments.reason)
+    else {
+        return Err(Failure::wrong("--sensor, --from, --to and --reason say what is to be erased"));
+    };
+    if reason.trim().is_empty() {
+        return Err(Failure::wrong("--reason says nothing"));
+    }
+    let period = PeriodArguments::new(sensor.clone(), from.clone(), to.clone()).period(&city.timezone)?;
+    let request =
+        Request { sensor: period.sensor, from_us: period.from_us, to_us: period.to_us, reason: reason.clone(), by };
+    if arguments.dry_run {
+        let found = find(&lake, &request).await.map_err(Failure::failed)?;
+        return tell_found(&found, arguments.job.json);
+    }
+    let working = Box::pin(erase(&lake, &settings, &request));
+    let done = stop.run_until_cancelled(working).await.ok_or_else(interrupted)?;
+    let (erasure, outcome) = done.map_err(Failure::failed)?;
+    tell(Some(&erasure), &outcome, arguments.job.json)
+}
+
+fn tell_found(found: &[Found], json: bool) -> Result<(), Failure> {
+    let mut stdout = std::io::stdout().lock();
+    if json {
+        writeln!(stdout, "{}", json!({ "would_remove": found })).map_err(Failure::failed)?;
+    } else {
+        for Found { what, key, rows } in found {
+            let rows = rows.map_or_else(|| "?".to_owned(), |rows| rows.to_string());
+            writeln!(stdout, "{what}\t{key}\t{rows}").map_err(Failure::failed)?;
+        }
+    }
+    eprintln!("erase: {} things hold readings that would be erased; nothing was changed", found.len());
+    Ok(())
+}
+
+fn tell(erasure: Option<&Erasure>, outcome: &EraseOutcome, json: bool) -> Result<(), Failure> {
+    if json {
+        writeln!(std::io::stdout(), "{}", json!({ "erasure": erasure, "did": outcome })).map_err(Failure::failed)?;
+    }
+    if outcome.held_elsewhere {
+        return Err(Failure::failed("erase: another process is at it; hint: `--continue` goes on once it is done"));
+    }
+    eprintln!("erase: {}", erase_summary(outcome).said);
+    if let Some(erasure) = erasure {
+        eprintln!("erase: remembered as {}", erasure.id);
+    }
+    for release in &outcome.released {
+        eprintln!("erase: released anew: {release}");
+    }
+    for Wait { what, why, .. } in &outcome.waits {
+        eprintln!("erase: waits: {what}: {why}");
+    }
+    match outcome.waits.len() {
+        0 => Ok(()),
+        count => Err(Failure::failed(format!(
+            "erase: {count} things wait; hint: the job `erase` goes on with them, or `tjern pipeline erase --continue`"
+        ))),
+    }
+}

@@ -1,0 +1,180 @@
+//! `tjern pipeline erase`, by the real binary: told first, then done, and done to the end once the source goes on.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use tjern_readings::batch::encode;
+use tjern_readings::keys::Landed;
+use tjern_readings::reading::Reading;
+use tjern_readings::sensor::{Epoch, SourceName};
+
+const SENSOR: &str = "home-7/indoor_temperature";
+const OTHER: &str = "tarn/water_temperature";
+/// 2026-06-08T00:00:00Z, as an hour.
+const HOUR: i64 = 494_688;
+
+struct Place {
+    folder: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        let place = Self { folder: tempfile::tempdir().expect("a folder") };
+        let lake = place.path("lake");
+        let config = format!("version = 1\ntimezone = \"UTC\"\nlake = \"file://{}\"\n", lake.display());
+        place.write("tjern.toml", config);
+        place.write("sites.csv", "site,name_nb\nhome-7,Et hjem\ntarn,Tjernet\n");
+        place.class("public");
+        assert_eq!(place.run(&["register"]).status.code(), Some(0));
+        place
+    }
+
+    fn class(&self, class: &str) {
+        let text = format!(
+            "id,site,quantity,unit,kind,class\n{SENSOR},home-7,indoor_temperature,Cel,sample,{class}\n\
+             {OTHER},tarn,water_temperature,Cel,sample,public\n"
+        );
+        self.write("sensors.csv", text);
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: impl AsRef<[u8]>) {
+        fs::write(self.path(name), text).expect("written");
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        let config = self.path("tjern.toml");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tjern"));
+        command.arg("pipeline").args(arguments).arg("--config").arg(config);
+        let output = command.env("NO_COLOR", "1").output().expect("the binary runs");
+        eprintln!("{}", said(&output));
+        output
+    }
+
+    fn ask(&self, sql: &str) -> Vec<String> {
+        let config = self.path("tjern.toml");
+        let output = Command::new(env!("CARGO_BIN_EXE_tjern"))
+            .args(["query", sql, "--format", "csv", "--config"])
+            .arg(config)
+            .output()
+            .expect("the binary runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("text").lines().skip(1).map(str::to_owned).collect()
+    }
+
+    /// Lands four hours of readings from an hour on, numbered from `first`.
+    fn land(&self, first: i64, hour: i64, sensors: &[&str]) {
+        let source: SourceName = "landfall-01".parse().expect("valid");
+        let of_hour = |hour: i64| {
+            let reading = move |sensor: &&str| {
+                let value = if *sensor == SENSOR { 21.734_375 } else { 4.25 };
+                Reading::of(sensor.parse().expect("valid"), hour * 3_600_000_000, value)
+            };
+            sensors.iter().map(reading).collect::<Vec<_>>()
+        };
+        let readings: Vec<_> = (hour..hour + 4).flat_map(of_hour).collect();
+        let (bytes, batch) = encode(&source, Epoch::from_bytes([3; 16]), first, &readings, None).expect("encoded");
+        let key = Landed::Batch(Epoch::from_bytes([3; 16]), batch.header.bounds).key(&source);
+        let path = self.path("lake").join(key.as_ref());
+        fs::create_dir_all(path.parent().expect("a folder")).expect("created");
+        fs::write(path, bytes).expect("written");
+    }
+
+    /// The files of the lake in which a sequence of bytes stands.
+    fn files_with(&self, bytes: &[u8]) -> Vec<PathBuf> {
+        fn walk(folder: &Path, bytes: &[u8], found: &mut Vec<PathBuf>) {
+            for entry in fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()) {
+                if entry.is_dir() {
+                    walk(&entry, bytes, found);
+                } else if fs::read(&entry).expect("read").windows(bytes.len()).any(|some| some == bytes) {
+                    found.push(entry);
+                }
+            }
+        }
+        let mut found = Vec::new();
+        walk(&self.path("lake"), bytes, &mut found);
+        found
+    }
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout)
+}
+
+/// A resident asks for it: the officer looks first, erases, and sees to it that it is done.
+#[test]
+fn a_residents_readings_are_erased() {
+    let place = Place::new();
+    place.land(1, HOUR, &[SENSOR, OTHER]);
+    place.land(9, HOUR + 4, &[SENSOR, OTHER]);
+    for job in ["ingest", "rollup", "publish"] {
+        assert_eq!(place.run(&[job]).status.code(), Some(0));
+    }
+    let day = jiff::Timestamp::from_second(HOUR * 3_600).expect("a time");
+    let (from, to) = (day.to_string(), (day + jiff::SignedDuration::from_hours(24)).to_string());
+    let erase = ["erase", "--sensor", SENSOR, "--from", &from, "--to", &to];
+    assert_eq!(place.run(&erase).status.code(), Some(2), "a reason is asked for");
+    let erase =
+        [&erase[..], &["--reason", "the resident asked for it", "--by", "the data protection officer"]].concat();
+    let dry = place.run(&[&erase[..], &["--dry-run"]].concat());
+    assert_eq!(dry.status.code(), Some(0));
+    let told = String::from_utf8(dry.stdout).expect("text");
+    for what in ["file of readings\t", "rows of hourly\t", "rows of daily\t", "landed batch\t"] {
+        assert!(told.contains(what), "{what}: {told}");
+    }
+    let count = format!("SELECT count(*) FROM readings WHERE sensor = '{SENSOR}'");
+    assert_eq!(place.ask(&count), ["8"], "a dry run changes nothing");
+    assert!(!place.path("lake/erasures").exists());
+    let output = place.run(&[&erase[..], &["--json"]].concat());
+    assert_eq!(output.status.code(), Some(1), "the newest batch waits");
+    let text = said(&output);
+    assert!(
+        text.contains("erase: waits: landing/landfall-01/") && text.contains("the newest of an open epoch"),
+        "{text}"
+    );
+    let line: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one line of JSON");
+    assert_eq!((&line["did"]["rows"], &line["erasure"]["sensor"]), (&8.into(), &SENSOR.into()), "{line}");
+    assert_eq!(place.ask(&count), ["0"]);
+    assert_eq!(place.ask("SELECT count(*) FROM readings"), ["8"]);
+    let status = said(&place.run(&["status"]));
+    assert!(status.contains("erasures that are not complete: 1") && status.contains(SENSOR), "{status}");
+    place.class("personal");
+    let refused = place.run(&["register"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(said(&refused).contains("tjern pipeline erase --continue"), "{}", said(&refused));
+    // The source goes on, and sends again what was erased.
+    place.land(17, HOUR + 48, &[OTHER]);
+    place.land(1, HOUR, &[SENSOR, OTHER]);
+    assert_eq!(place.run(&["ingest"]).status.code(), Some(0));
+    assert_eq!(place.run(&["erase", "--continue"]).status.code(), Some(0));
+    assert_eq!(place.ask(&count), ["0"]);
+    assert_eq!(place.files_with(&21.734_375_f64.to_le_bytes()), Vec::<PathBuf>::new());
+    assert_eq!(place.files_with(b"21.734375"), Vec::<PathBuf>::new());
+    let landed: Vec<_> = fs::read_dir(place.path(&format!("lake/landing/landfall-01/{}", Epoch::from_bytes([3; 16]))))
+        .expect("there")
+        .collect();
+    assert_eq!(landed.len(), 1, "{landed:?}");
+    let verified = place.run(&["verify"]);
+    assert_eq!(verified.status.code(), Some(0));
+    assert_eq!(place.run(&["register"]).status.code(), Some(0), "nothing is left of it here");
+    assert_eq!(place.run(&["erase", "--again"]).status.code(), Some(0));
+}
+
+#[test]
+fn what_makes_no_sense_is_refused() {
+    let place = Place::new();
+    let refused = |arguments: &[&str]| {
+        assert_eq!(place.run(arguments).status.code(), Some(2), "{arguments:?}");
+    };
+    let period = ["--from", "2026-06-01", "--to", "2026-06-02"];
+    refused(&["erase"]);
+    refused(&[&["erase", "--sensor", "No Sensor", "--reason", "x"][..], &period].concat());
+    refused(&[&["erase", "--sensor", SENSOR, "--reason", " "][..], &period].concat());
+    refused(&["erase", "--sensor", SENSOR, "--reason", "x", "--from", "2026-06-02", "--to", "2026-06-01"]);
+    refused(&["erase", "--continue", "--sensor", SENSOR]);
+    assert!(!place.path("lake/erasures").exists());
+}
