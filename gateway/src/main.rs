@@ -17,6 +17,9 @@ struct Arguments {
     command: GatewayCommand,
 }
 
+/// So many threads wait for disks and for names at most: with one a port they stay within the unit's `TasksMax`.
+const BLOCKING_MAX: usize = 64;
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     // More than one provider may be linked: the choice is made before anything uses TLS. An error
@@ -25,7 +28,7 @@ fn main() -> ExitCode {
     start_log();
     // One thread for all that waits: a task that wakes another then costs no switch between threads. What takes
     // long (the disk, sealing) has threads of its own.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(BLOCKING_MAX).enable_all().build();
     match runtime {
         Ok(runtime) => {
             let status = runtime.block_on(execute(arguments.command));

@@ -10,7 +10,7 @@ use tjern_readings::configuration::{Problem, Severity};
 
 use super::{FAILED, load, shown, tell, untold};
 use crate::bus::load::{BusLoad, Measured, reckon};
-use crate::config::Config;
+use crate::config::{Config, aliases};
 use crate::ports;
 
 /// What `check` is told.
@@ -18,7 +18,7 @@ use crate::ports;
 #[command(
     after_help = "Examples:\n  tjern-gateway check --config landfall-01.toml\n  tjern-gateway check --config landfall-01.toml && systemctl reload tjern-gateway\n\n\
     Warnings are told and do not fail.\n\
-    Exit status: 0 when it can run, 1 when a bus is asked for more than its wire can carry, 2 for a wrong configuration."
+    Exit status: 0 when it can run, 1 when a bus is asked for more than its wire can carry or two have one port, 2 for a wrong configuration."
 )]
 pub struct CheckArguments {
     /// The gateway's configuration, a TOML file
@@ -34,6 +34,7 @@ pub(super) fn execute(arguments: &CheckArguments) -> ExitCode {
     };
     let mut problems = config.warnings().to_vec();
     problems.extend(missing_ports(&config, &ports::present(Path::new("/"))));
+    problems.extend(ports_twice(&config));
     problems.extend(overloads(&config, Clock::system().now_us()));
     problems.sort_by_key(|problem| (problem.line, problem.column));
     problems.iter().for_each(|problem| eprintln!("{}", shown(problem)));
@@ -70,6 +71,15 @@ fn missing_ports(config: &Config, present: &[String]) -> Vec<Problem> {
         config.port_problem(port, Severity::Warning, format!("the port `{port}` does not exist here"), hint)
     };
     missing.map(problem).collect()
+}
+
+/// Two buses on one port under two names: the second finds it taken.
+fn ports_twice(config: &Config) -> Vec<Problem> {
+    let problem = |(port, first): (&str, &str)| {
+        let message = format!("the port `{port}` is `{first}` under another name");
+        config.port_problem(port, Severity::Error, message, "put the devices under one bus".to_owned())
+    };
+    aliases(config.ports()).into_iter().map(problem).collect()
 }
 
 /// Buses that are asked for more than their wires can carry, or nearly so: as `plan` reckons it, from a
@@ -110,5 +120,22 @@ mod tests {
         assert_eq!((problem.line, problem.severity), (9, Severity::Warning));
         assert_eq!(problem.hint.as_deref(), Some("there are `/dev/serial/by-id/usb-FTDI-0`"));
         assert_eq!(summary(&config, 1), "ok: 1 bus, 1 device, 1 point, 1 warning");
+    }
+
+    /// The one that came second was told at run time that its port is busy, for ever.
+    #[test]
+    fn one_port_under_two_names_is_an_error() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (plain, by_id) = (folder.path().join("ttyUSB0"), folder.path().join("by-id"));
+        std::fs::write(&plain, "").expect("written");
+        std::os::unix::fs::symlink(&plain, &by_id).expect("linked");
+        let mut text = "version = 1\ngateway = \"g\"\nlake = \"memory:///\"\n[spool]\ndir = \"s\"\n".to_owned();
+        for (name, port) in [("a", &plain), ("b", &by_id)] {
+            text += &format!("[[bus]]\nname = \"{name}\"\nkind = \"modbus-rtu\"\nport = \"{}\"\n[[bus.device]]\nname = \"d\"\nunit_id = 1\n[[bus.device.point]]\nsensor = \"{name}/b\"\nregister = \"input:0\"\ntype = \"u16\"\nevery = \"1h\"\n", port.display());
+        }
+        let config = Config::parse(&ConfigText::new("g.toml", text)).expect("good as far as it is written");
+        let [problem] = &ports_twice(&config)[..] else { panic!("one problem") };
+        assert_eq!((problem.line, problem.severity), (21, Severity::Error));
+        assert!(problem.message.contains("under another name"), "{}", problem.message);
     }
 }
