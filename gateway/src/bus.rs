@@ -33,7 +33,7 @@ use crate::config::{Bus, BusKind};
 use crate::modbus::Master;
 use in_hand::InHand;
 pub use in_hand::LeftBehind;
-pub use lines::point::DeviceTimes;
+pub use lines::stored_times::DeviceTimes;
 use state::BusStates;
 
 /// How many transactions' readings may wait for the spool before the buses wait too.
@@ -101,21 +101,22 @@ impl BusContext {
 /// Reads a bus until it shall stop.
 pub async fn run(bus: Arc<Bus>, context: BusContext) {
     let limits = point::Limits { timeout: bus.timeout, down_report: bus.down_report };
-    let keeper = learned::Keeper::new(context.learned.clone(), bus.name.clone());
-    let memory = keeper.load(context.clock.now_us()).await;
-    load::warn_of_too_much(&bus, &memory);
-    let (wire, kind, master) = (cost::Wire::of(&bus.kind), bus.kind.word(), Master::of(&bus.kind, limits.timeout));
     match &bus.kind {
         BusKind::ModbusTcp { devices, .. }
         | BusKind::ModbusRtu { devices, .. }
         | BusKind::ModbusRtuTcp { devices, .. } => {
-            let Some(master) = master else { return };
+            let keeper = learned::Keeper::of_devices(context.learned.clone(), bus.name.clone());
+            let memory = keeper.load(context.clock.now_us()).await;
+            load::warn_of_too_much(&bus, &memory);
+            let Some(master) = Master::of(&bus.kind, limits.timeout) else { return };
+            let (wire, kind) = (cost::Wire::of(&bus.kind), bus.kind.word());
             let setting = poll::Setting { name: bus.name.clone(), kind, wire, limits, policy: health::Policy::DEFAULT };
             modbus::Actor::new(setting, master, devices, (keeper, memory), context).run().await;
         }
         BusKind::TextLines { place, poll, framing, points } => {
-            let (place, poll, framing) = (place.clone(), poll.clone(), framing.clone());
-            lines::Actor::new(bus.name.clone(), (place, poll, framing), points.clone(), limits, context).run().await;
+            let wire = (place.clone(), poll.clone(), framing.clone());
+            let times = lines::Times::load(context.learned.clone(), bus.name.clone()).await;
+            lines::Actor::new(bus.name.clone(), wire, (points.clone(), times), limits, context).run().await;
         }
     }
 }

@@ -14,6 +14,7 @@ mod lines;
 mod listen;
 mod number;
 mod overlap;
+mod places;
 mod profile;
 mod reload;
 mod upload;
@@ -38,6 +39,8 @@ use crate::modbus::transport::{BITS_MAX, REGISTERS_MAX, Table};
 use crate::value::{NoValue, NumberType, Order, Scaling};
 
 pub use listen::{ListenError, StatusListen};
+pub use places::PORTS_MAX;
+pub(crate) use places::aliases;
 pub(crate) use reload::Fingerprint;
 pub use upload::UploadConfig;
 

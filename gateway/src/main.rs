@@ -17,9 +17,8 @@ struct Arguments {
     command: GatewayCommand,
 }
 
-/// So many threads for what blocks: the disk, names that are looked up. The unit's `TasksMax` has room for them, and for
-/// a thread for each bus.
-const BLOCKING_MAX: usize = 128;
+/// So many threads wait for disks and for names at most: with one a port they stay within the unit's `TasksMax`.
+const BLOCKING_MAX: usize = 64;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();

@@ -21,6 +21,7 @@ mod frame;
 pub mod fuzzing;
 mod ioctl;
 mod mbap;
+mod owed;
 mod pacer;
 mod parked;
 mod port;

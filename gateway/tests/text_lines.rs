@@ -74,6 +74,62 @@ async fn what_a_logger_dumps_is_stored_once_each_with_the_loggers_own_time() {
     buses.end().await;
 }
 
+/// After each restart the logger's whole memory was stored again. What it wrote while it could not be reached is older than
+/// the reading that says so, and is stored all the same.
+#[tokio::test]
+async fn what_a_logger_dumps_again_after_a_restart_is_not_stored_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let start_us = Clock::system().now_us() / SECOND_US * SECOND_US - 7_200 * SECOND_US;
+    let line = move |row: i64| format!("{};{row}\r\n", written(start_us + row * 60 * SECOND_US));
+    let place = format!("address = \"{address}\"\npoll = \"DUMP\\r\\n\"\ntimeout = \"100ms\"\nterminator = \"\\r\\n\"");
+    let device = "time_column = 1\ntime_format = \"%d.%m.%Y %H:%M:%S\"\ntime_zone = \"+01:00\"";
+    let config = config(&bus(&place, device, &[point("mast/value", "column = 2\nevery = \"300ms\"")]));
+    for (dumped, new) in [(0..6, 0..6), (0..12, 6..12), (3..20, 12..20)] {
+        let mut buses = Buses::start_with(&config, Some(folder.path().to_owned()));
+        let (mut stream, _) = soon("a connection", listener.accept()).await.expect("the gateway connects");
+        let mut question = [0; 64];
+        assert!(stream.read(&mut question).await.is_ok_and(|count| count > 0), "the gateway asks");
+        // It does not answer at first.
+        let silent = buses.first("no answer", |reading| reading.value.is_none()).await;
+        assert!(silent.time_us > start_us + 20 * 60 * SECOND_US);
+        assert!(stream.read(&mut question).await.is_ok_and(|count| count > 0), "the gateway asks");
+        stream.write_all(dumped.map(line).collect::<String>().as_bytes()).await.expect("the gateway listens");
+        for row in new {
+            let reading = buses.first("a row", |reading| reading.value.is_some()).await;
+            assert_eq!(reading.time_us, start_us + row * 60 * SECOND_US);
+        }
+        buses.end().await;
+    }
+}
+
+/// A device does not wait for a gateway: the first line after a start was its second half, and a number like any other.
+#[tokio::test]
+async fn half_a_line_at_the_start_is_no_value() {
+    let (mut ours, theirs) = tokio_serial::SerialStream::pair().expect("a pseudo terminal");
+    let port = tokio_serial::SerialPort::name(&theirs).expect("it has a name");
+    let printing = tokio::spawn(async move {
+        let mut ticks = interval(Duration::from_millis(2));
+        for byte in b"1234567.5\r\n".iter().cycle() {
+            ticks.tick().await;
+            if ours.write_all(&[*byte]).await.is_err() {
+                return;
+            }
+        }
+    });
+    let body = "column = 1\nevery = \"50ms\"";
+    let text = config(&bus(&format!("port = \"{port}\"\ntimeout = \"200ms\""), "", &[point("mast/value", body)]));
+    for _ in 0..4 {
+        let mut buses = Buses::start(&text);
+        let reading = buses.first("a value", |reading| reading.value.is_some()).await;
+        assert_eq!(reading.value, Some(1_234_567.5));
+        buses.end().await;
+    }
+    printing.abort();
+    drop(theirs);
+}
+
 /// A logger whose battery died counts from the year 2000; its values are as good as they were.
 #[tokio::test]
 async fn a_value_with_a_time_that_cannot_be_is_kept_under_its_slot_and_says_so() {

@@ -2,7 +2,8 @@
 //!
 //! As in `modbus::faults`, with all that stands above a master: plan, shared requests, repeats, devices that go down.
 //! Each `u64` that is polled holds its own address and the moment at which its request arrived, so that a reading
-//! can be held against its sensor and its slot. `TJERN_FAULTS_SEED` plays one seed.
+//! can be held against its sensor and its slot. Every few seconds the actor is begun anew, as a restart or a reload does
+//! it. `TJERN_FAULTS_SEED` plays one seed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,12 +26,14 @@ use super::{BusContext, DeviceTimes, LeftBehind, Newest};
 use crate::config::{BusKind, Config};
 use crate::modbus::Master;
 use crate::modbus::faults::device::{Device, MOMENT_BITS, Words};
-use crate::modbus::faults::{Dial, LONGEST, TIMEOUT, environment, line_faults};
+use crate::modbus::faults::{Dial, LONGEST, TIMEOUT, TURNAROUND_MAX_MS, environment, line_faults};
 use crate::simulate::bad_line::Framing;
 
 const SEEDS: u64 = 50;
 const START_US: i64 = 1_700_000_000_000_000;
 const LIVES: Duration = Duration::from_secs(30);
+/// An actor is begun anew after this.
+const LIFE: Duration = Duration::from_millis(7_300);
 /// How often the clock is set to what it is.
 const TICK: Duration = Duration::from_millis(5);
 const UNITS: u8 = 3;
@@ -43,7 +46,11 @@ fn config(kind: &str) -> Config {
          [[bus]]\nname = \"line\"\nkind = \"modbus-{kind}\"\ntimeout = \"{}ms\"\n",
         TIMEOUT.as_millis()
     );
-    text += if kind == "tcp" { "address = \"127.0.0.1:502\"\n" } else { "port = \"/dev/null\"\nbaud = 19200\n" };
+    text += match kind {
+        "tcp" => "address = \"127.0.0.1:502\"\n",
+        "rtu" => "port = \"/dev/null\"\nbaud = 19200\n",
+        _ => "address = \"127.0.0.1:502\"\nbaud = 19200\n",
+    };
     for unit in 1..=UNITS {
         text += &format!("[[bus.device]]\nname = \"device-{unit}\"\nunit_id = {unit}\n");
         for point in 0..POINTS {
@@ -58,19 +65,22 @@ fn config(kind: &str) -> Config {
     Config::parse(&ConfigText::new("test.toml", text)).expect("a good configuration")
 }
 
-fn actor(config: &Config, dial: Dial, context: BusContext) -> Actor {
+fn actor(config: &Config, dial: &Dial, context: BusContext) -> Actor {
     let bus = std::sync::Arc::clone(&config.buses()[0]);
     let limits = Limits { timeout: bus.timeout, down_report: bus.down_report };
     let (wire, kind) = (Wire::of(&bus.kind), bus.kind.word());
     let mut master = Master::of(&bus.kind, bus.timeout).expect("a Modbus bus");
     match &mut master {
-        Master::Tcp(master) => master.dial = Some(dial),
-        Master::Rtu(master) => master.dial = Some(dial),
+        Master::Tcp(master) => master.dial = Some(dial.clone()),
+        Master::Rtu(master) => master.dial = Some(dial.clone()),
     }
-    let (BusKind::ModbusTcp { devices, .. } | BusKind::ModbusRtu { devices, .. }) = &bus.kind else {
-        unreachable!("the configuration has one of the two")
+    let (BusKind::ModbusTcp { devices, .. }
+    | BusKind::ModbusRtu { devices, .. }
+    | BusKind::ModbusRtuTcp { devices, .. }) = &bus.kind
+    else {
+        unreachable!("a Modbus bus")
     };
-    let keeper = Keeper::new(None, bus.name.clone());
+    let keeper = Keeper::of_devices(None, bus.name.clone());
     let setting = Setting { name: bus.name.clone(), kind, wire, limits, policy: Policy::DEFAULT };
     Actor::new(setting, master, devices, (keeper, BusMemory::new()), context)
 }
@@ -100,12 +110,13 @@ async fn play(kind: &str, seed: u64) -> Result<[u64; 2], String> {
         units: UNITS,
         faults: line_faults(&mut rng, seed),
         seed,
+        turnaround: Duration::from_millis(rng.u64(..=TURNAROUND_MAX_MS)),
         words: Words::OfMoment,
         moment: Arc::new(move || u64::try_from(start.elapsed().as_millis()).unwrap_or(0)),
     };
     assert!(device.faults.longest == LONGEST);
     let (dial, _line) = device.start();
-    let (clock, stop) = (Clock::manual(START_US), CancellationToken::new());
+    let clock = Clock::manual(START_US);
     let (readings, mut received) = mpsc::channel(super::READINGS_QUEUE);
     let newest = Newest::from_fn(|_| None);
     let states = super::BusStates::default();
@@ -114,18 +125,24 @@ async fn play(kind: &str, seed: u64) -> Result<[u64; 2], String> {
         readings,
         left: LeftBehind::default(),
         newest,
-        stop: stop.clone(),
+        stop: CancellationToken::new(),
         states,
         learned: None,
         device_times: DeviceTimes::default(),
     };
-    let running = tokio::spawn(actor(&config(kind), dial, context).run());
-    tokio::spawn(async move {
+    let config = config(kind);
+    let lives = tokio::spawn(async move {
         while start.elapsed() < LIVES {
-            clock.set_us(START_US + i64::try_from(start.elapsed().as_micros()).unwrap_or(0));
-            sleep(TICK).await;
+            let (stop, begun) = (CancellationToken::new(), Instant::now());
+            let context = BusContext { stop: stop.clone(), ..context.clone() };
+            let running = tokio::spawn(actor(&config, &dial, context).run());
+            while begun.elapsed() < LIFE {
+                clock.set_us(START_US + i64::try_from(start.elapsed().as_micros()).unwrap_or(0));
+                sleep(TICK).await;
+            }
+            stop.cancel();
+            running.await.expect("the actor ends");
         }
-        stop.cancel();
     });
     let mut counts = [0; 2];
     while let Some(readings) = received.recv().await {
@@ -134,7 +151,7 @@ async fn play(kind: &str, seed: u64) -> Result<[u64; 2], String> {
             counts[1] += check(&reading)?;
         }
     }
-    running.await.expect("the actor ends");
+    lives.await.expect("they end");
     Ok(counts)
 }
 
@@ -149,7 +166,8 @@ fn campaign(kind: &str) {
         match runtime.expect("a runtime").block_on(play(kind, seed)) {
             Ok(counts) => sum = [sum[0] + counts[0], sum[1] + counts[1]],
             Err(detail) => panic!(
-                "a wrong value at seed {seed}: {detail}\nreplay: TJERN_FAULTS_SEED={seed} cargo test -p tjern-gateway --lib bus::faults::{kind}"
+                "a wrong value at seed {seed}: {detail}\nreplay: TJERN_FAULTS_SEED={seed} cargo test -p tjern-gateway --lib bus::faults::{}",
+                if kind == "rtu-tcp" { "over_tcp" } else { kind }
             ),
         }
     }
@@ -166,4 +184,9 @@ fn tcp() {
 #[test]
 fn rtu() {
     campaign("rtu");
+}
+
+#[test]
+fn over_tcp() {
+    campaign("rtu-tcp");
 }

@@ -1,4 +1,5 @@
-//! What was learned about a bus's devices, on disk: `<spool dir>/learned/<bus>.toml`.
+//! What was learned about a bus's devices, on disk: `<spool dir>/learned/<bus>.toml`, and beside it, for a bus of text
+//! lines, `<bus>.times.toml` (see `lines::stored_times`).
 //!
 //! It saves the requests that found it out, and tells `plan` how long a device takes to answer. It is no reading: a
 //! file that is missing, damaged or of a later version is started without, and said so. A file is written beside
@@ -97,30 +98,40 @@ fn table(word: &str) -> Option<Table> {
     Table::ALL.iter().find(|(known, _)| *known == word).map(|(_, table)| *table)
 }
 
+/// What ends the name of a bus's file: of what its devices are like, and of which of their own times they told. No bus
+/// is called so that one is the other: a dot in its name is no plain letter.
+const DEVICES: &str = ".toml";
+const TIMES: &str = ".times.toml";
+
 /// A bus's file. A name may hold anything that can be printed: what is no plain letter, digit, `_` or `-` is
 /// written as `%` and its bytes in hexadecimal.
-fn path(folder: &Path, bus: &str) -> PathBuf {
+fn path(folder: &Path, bus: &str, end: &str) -> PathBuf {
     let encode = |byte: u8| match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'-' => char::from(byte).to_string(),
         other => format!("%{other:02x}"),
     };
-    folder.join(bus.bytes().map(encode).collect::<String>() + ".toml")
+    folder.join(bus.bytes().map(encode).collect::<String>() + end)
 }
 
 /// What is remembered of a bus. Blocks while it reads.
 pub(crate) fn load(folder: &Path, bus: &str, now_us: i64) -> BusMemory {
-    let path = path(folder, bus);
+    load_as((folder, bus, DEVICES), |text| decode(text, now_us))
+}
+
+/// What a bus's file says, if there is one. Blocks while it reads.
+fn load_as<T: Default>((folder, bus, end): (&Path, &str, &str), decode: impl FnOnce(&str) -> Result<T, String>) -> T {
+    let path = path(folder, bus, end);
     let text = match fs::read_to_string(&path) {
         Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return BusMemory::new(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return T::default(),
         Err(error) => {
             warn!(bus, path = %path.display(), "cannot read what was learned about the bus, starting without: {error}");
-            return BusMemory::new();
+            return T::default();
         }
     };
-    decode(&text, now_us).unwrap_or_else(|reason| {
+    decode(&text).unwrap_or_else(|reason| {
         warn!(bus, path = %path.display(), "what was learned about the bus cannot be understood, starting without: {reason}");
-        BusMemory::new()
+        T::default()
     })
 }
 
@@ -191,9 +202,9 @@ fn encode(memory: &BusMemory) -> String {
 }
 
 /// Writes a file in place of an older one; either is there after a power cut.
-fn store(folder: &Path, bus: &str, text: &str) -> io::Result<()> {
+fn store((folder, bus, end): (&Path, &str, &str), text: &str) -> io::Result<()> {
     fs::create_dir_all(folder)?;
-    let path = path(folder, bus);
+    let path = path(folder, bus, end);
     let beside = path.with_extension("toml.new");
     let mut file = File::create(&beside)?;
     file.write_all(text.as_bytes())?;
@@ -207,6 +218,7 @@ fn store(folder: &Path, bus: &str, text: &str) -> io::Result<()> {
 pub(crate) struct Keeper {
     folder: Option<PathBuf>,
     bus: String,
+    end: &'static str,
     writing: Option<JoinHandle<io::Result<()>>>,
     /// The newest version, which waits for the one that is being written.
     next: Option<String>,
@@ -215,8 +227,14 @@ pub(crate) struct Keeper {
 }
 
 impl Keeper {
-    pub(crate) const fn new(folder: Option<PathBuf>, bus: String) -> Self {
-        Self { folder, bus, writing: None, next: None, failed: false }
+    /// Of what a bus's devices are like.
+    pub(crate) const fn of_devices(folder: Option<PathBuf>, bus: String) -> Self {
+        Self { folder, bus, end: DEVICES, writing: None, next: None, failed: false }
+    }
+
+    /// Of which of their own times they told.
+    pub(super) const fn of_times(folder: Option<PathBuf>, bus: String) -> Self {
+        Self { folder, bus, end: TIMES, writing: None, next: None, failed: false }
     }
 
     /// What is remembered from before.
@@ -226,9 +244,24 @@ impl Keeper {
         tokio::task::spawn_blocking(move || load(&folder, &bus, now_us)).await.unwrap_or_default()
     }
 
+    /// The same of a file that somebody else understands.
+    pub(super) async fn load_as<T: Default + Send + 'static>(
+        &self,
+        decode: impl FnOnce(&str) -> Result<T, String> + Send + 'static,
+    ) -> T {
+        let Some(folder) = self.folder.clone() else { return T::default() };
+        let (bus, end) = (self.bus.clone(), self.end);
+        tokio::task::spawn_blocking(move || load_as((&folder, &bus, end), decode)).await.unwrap_or_default()
+    }
+
     /// Has a version written. Waits for nothing.
     pub(crate) async fn keep(&mut self, memory: &BusMemory) {
-        self.next = Some(encode(memory));
+        self.keep_text(encode(memory)).await;
+    }
+
+    /// The same for a text of somebody else's.
+    pub(super) async fn keep_text(&mut self, text: String) {
+        self.next = Some(text);
         self.go_on().await;
     }
 
@@ -239,8 +272,8 @@ impl Keeper {
         }
         let (None, Some(folder)) = (&self.writing, &self.folder) else { return };
         let Some(text) = self.next.take() else { return };
-        let (folder, bus) = (folder.clone(), self.bus.clone());
-        self.writing = Some(tokio::task::spawn_blocking(move || store(&folder, &bus, &text)));
+        let (folder, bus, end) = (folder.clone(), self.bus.clone(), self.end);
+        self.writing = Some(tokio::task::spawn_blocking(move || store((&folder, &bus, end), &text)));
     }
 
     /// Waits until everything is written.
@@ -291,7 +324,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let learned = folder.path().join("learned");
         let name = "../pump house/Ø";
-        let mut keeper = Keeper::new(Some(learned.clone()), name.into());
+        let mut keeper = Keeper::of_devices(Some(learned.clone()), name.into());
         keeper.keep(&BusMemory::new()).await;
         keeper.keep(&memory()).await;
         keeper.end().await;
@@ -316,7 +349,7 @@ mod tests {
             whole.replace("refused = 50", "refused = 20"),
             whole[..whole.len() / 2].to_owned() + "\n[[",
         ] {
-            fs::write(path(folder.path(), "bus"), &text).expect("written");
+            fs::write(path(folder.path(), "bus", DEVICES), &text).expect("written");
             assert_eq!(load(folder.path(), "bus", NOW_US), BusMemory::new(), "{text}");
         }
     }

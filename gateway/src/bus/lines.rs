@@ -3,17 +3,23 @@
 //! A device that talks by itself is listened to all the time. At a slot, the newest line of a point
 //! stands for it if it is no older than the period; if there is none, the first line within the
 //! bus's timeout does; after that the reading is missing. A device that wants to be asked (`poll`)
-//! is asked at the slot, and lines from before do not count. Lines that say what time they are from make
+//! is asked at the slot, and lines from before do not count; `question` says when it may be. Lines that say what time they are from make
 //! readings when they come (`point`).
 
+#[cfg(test)]
+mod faults;
 pub(super) mod point;
+mod question;
 mod rejected;
+pub(super) mod stored_times;
 mod stream;
+mod times;
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use tjern_readings::reading::Reading;
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout};
@@ -27,9 +33,16 @@ use crate::grid::{LOOK_AGAIN, wait};
 use crate::lines::counters::{LineCounters, LineFate};
 use crate::lines::{Framing, LineSplitter};
 use crate::modbus::Retry;
+#[cfg(test)]
+use crate::modbus::faults::{Broken, is_broken};
 use point::LinePointState;
+use question::{LINE_PAUSE_MAX, Question};
 use rejected::RejectedLines;
 use stream::{Place, Stream, open, receive};
+pub(super) use times::Times;
+
+/// What is received between two questions is taken in so many pieces at most.
+const RECEIVED_MAX: usize = 64;
 
 /// How far a device's clock may be ahead of ours while ours is not known: the box may have been off so long.
 const UNKNOWN_AHEAD_US: i64 = 366 * 86_400 * 1_000_000;
@@ -37,30 +50,36 @@ const UNKNOWN_AHEAD_US: i64 = 366 * 86_400 * 1_000_000;
 pub(super) struct Actor {
     name: String,
     place: LinePlace,
-    poll: Option<String>,
+    question: Option<Question>,
     stream: Option<Box<dyn Stream>>,
     splitter: LineSplitter,
     heard_at: Instant,
+    /// A port was opened then, and nothing was heard since.
+    opened_at: Option<Instant>,
     retry: Retry,
     line_is_there: Option<bool>,
     points: Vec<LinePointState>,
+    times: Times,
     limits: Limits,
     counters: Arc<LineCounters>,
     rejected: RejectedLines,
     context: BusContext,
     state: Arc<BusState>,
+    #[cfg(test)]
+    dial: Option<crate::modbus::faults::Dial>,
 }
 
 /// The points' states, and the devices that say them, in the order of the configuration.
 fn points_and_devices(
     points: Vec<LinePoint>,
     limits: Limits,
-    context: &BusContext,
+    (context, times): (&BusContext, &mut Times),
 ) -> (Vec<LinePointState>, Vec<Arc<DeviceCell>>) {
     let (mut states, mut devices) = (Vec::new(), Vec::<(String, Vec<_>)>::new());
     for point in points {
         let device = point.device.clone();
-        let state = LinePointState::new(point, limits, context);
+        let kept = times.take(&point.common.sensor);
+        let state = LinePointState::new(point, limits, context, kept);
         match devices.last_mut().filter(|(name, _)| *name == device) {
             Some((_, cells)) => cells.push(state.state.cell()),
             None => devices.push((device, vec![state.state.cell()])),
@@ -74,29 +93,33 @@ impl Actor {
     pub(super) fn new(
         name: String,
         (place, poll, framing): (LinePlace, Option<String>, Framing),
-        points: Vec<LinePoint>,
+        (points, mut times): (Vec<LinePoint>, Times),
         limits: Limits,
         context: BusContext,
     ) -> Self {
-        let (points, devices) = points_and_devices(points, limits, &context);
+        let (points, devices) = points_and_devices(points, limits, (&context, &mut times));
         let state = context.states.begin(&name, "text-lines", devices);
         let counters = Arc::default();
         state.count_lines(&counters);
         Self {
             name,
             place,
-            poll,
+            question: poll.map(|text| Question::new(text, limits.timeout)),
             stream: None,
             splitter: LineSplitter::new(framing),
             heard_at: Instant::now(),
+            opened_at: None,
             retry: Retry::default(),
             line_is_there: None,
             points,
+            times,
             limits,
             counters,
             rejected: RejectedLines::default(),
             context,
             state,
+            #[cfg(test)]
+            dial: None,
         }
     }
 
@@ -107,6 +130,7 @@ impl Actor {
             self.connect().await;
             let readings = self.turn().await;
             self.context.store(readings).await;
+            self.times.look(&self.points).await;
             let pause = self.pause();
             let received = tokio::select! {
                 () = stop.cancelled() => None,
@@ -118,6 +142,7 @@ impl Actor {
                 self.context.store(readings).await;
             }
         }
+        self.times.end(&self.points).await;
         debug!(bus = self.name, counts = ?self.counters.counts(), "bus stopped");
     }
 
@@ -125,14 +150,24 @@ impl Actor {
         if self.stream.is_some() || !self.retry.may_try() {
             return;
         }
-        match open(&self.place).await {
+        match self.open().await {
             Ok(stream) => {
                 self.splitter.clear();
+                self.opened_at = matches!(self.place, LinePlace::Serial(_)).then(Instant::now);
                 self.stream = Some(stream);
+                self.question.iter_mut().for_each(Question::opened);
                 self.note_line(None);
             }
             Err(error) => self.lost(&error),
         }
+    }
+
+    async fn open(&mut self) -> io::Result<Box<dyn Stream>> {
+        #[cfg(test)]
+        if let Some(dial) = &self.dial {
+            return Ok(Box::new(dial.open()));
+        }
+        open(&self.place).await
     }
 
     fn lost(&mut self, error: &io::Error) {
@@ -162,7 +197,6 @@ impl Actor {
     /// Begins the slots that are due, and ends those that have what they need or waited long enough.
     async fn turn(&mut self) -> Vec<Reading> {
         let now_us = self.context.clock.now_us();
-        let mut asks = false;
         for point in &mut self.points {
             if point.state.schedule.follow_step_back(now_us) {
                 warn!(
@@ -171,26 +205,98 @@ impl Actor {
                     "the clock was set back by more than a period"
                 );
             }
-            if point.waiting.is_none()
-                && let Some(due) = point.state.schedule.due(now_us)
-            {
-                point.waiting = Some((due, now_us, Instant::now()));
-                asks = true;
-            }
         }
-        if asks {
+        let mut readings = self.hear_what_came();
+        if self.may_begin(now_us) {
+            self.begin(now_us);
             self.ask().await;
         }
-        let (is_there, asked) = (self.stream.is_some(), self.poll.is_some());
+        let (is_there, asked) = (self.stream.is_some(), self.question.is_some());
         let (limits, answered_us) = (self.limits, self.context.clock.now_us());
-        let name = &self.name;
-        self.points.iter_mut().filter_map(|point| point.turn(name, (is_there, asked), limits, answered_us)).collect()
+        let mut unanswered = false;
+        for point in &mut self.points {
+            let waited = point.waiting.as_ref().is_some_and(|(_, _, since)| since.elapsed() >= limits.timeout);
+            readings.extend(point.turn(&self.name, (is_there, asked), limits, answered_us));
+            unanswered |= waited && point.waiting.is_none();
+        }
+        if let Some(question) = self.question.as_mut().filter(|_| unanswered) {
+            question.was_not_answered();
+        }
+        readings
     }
 
-    /// Sends what the device wants to be sent.
+    /// What was received before a question is no answer to it, and is taken before it is asked.
+    fn hear_what_came(&mut self) -> Vec<Reading> {
+        let mut readings = Vec::new();
+        if self.question.is_none() || !self.is_due() {
+            return readings;
+        }
+        #[cfg(test)]
+        if is_broken(Broken::Leftovers) {
+            return readings;
+        }
+        for _ in 0..RECEIVED_MAX {
+            let Some(received) = receive(&mut self.stream).now_or_never() else { break };
+            readings.extend(self.take(received));
+        }
+        readings
+    }
+
+    fn is_due(&self) -> bool {
+        let now_us = self.context.clock.now_us();
+        self.points.iter().any(|point| point.waiting.is_none() && point.state.schedule.due(now_us).is_some())
+    }
+
+    /// Whether slots may begin now: at once where nothing is asked, or nobody is there to be.
+    fn may_begin(&mut self, now_us: i64) -> bool {
+        let held = self.held();
+        let is_due = |point: &LinePointState| point.waiting.is_none() && point.state.schedule.due(now_us).is_some();
+        let (Some(question), true) = (&mut self.question, self.stream.is_some()) else { return true };
+        let asks = self.points.iter().any(is_due);
+        if asks && question.quiet_left().is_zero() && held.is_some_and(|left| !left.is_zero()) {
+            question.is_held();
+        }
+        asks && held == Some(Duration::ZERO)
+    }
+
+    /// How long the question is held back; `None` while it waits for an answer.
+    fn held(&self) -> Option<Duration> {
+        let Some(question) = self.question.as_ref().filter(|_| self.stream.is_some()) else {
+            return Some(Duration::ZERO);
+        };
+        if self.points.iter().any(|point| point.waiting.is_some()) {
+            return None;
+        }
+        let line_left = question.line_left(self.heard_at, self.splitter.has_begun());
+        #[cfg(test)]
+        let line_left = if is_broken(Broken::Leftovers) { Duration::ZERO } else { line_left };
+        Some(question.quiet_left().max(line_left))
+    }
+
+    fn begin(&mut self, now_us: i64) {
+        let since = Instant::now();
+        let asks = self.question.is_some();
+        for point in self.points.iter_mut().filter(|point| point.waiting.is_none()) {
+            if let Some(due) = point.state.schedule.due(now_us) {
+                point.waiting = Some((due, now_us, since));
+                if asks {
+                    point.forget();
+                }
+            }
+        }
+    }
+
+    /// Sends what the device wants to be sent. Half a line that is there belongs to no answer.
     async fn ask(&mut self) {
-        let (Some(text), Some(stream)) = (&self.poll, &mut self.stream) else { return };
-        let sent = timeout(self.limits.timeout, stream.write_all(text.as_bytes())).await;
+        let (Some(question), Some(stream)) = (&mut self.question, &mut self.stream) else { return };
+        question.is_asked();
+        let may_go_on = !question.line_left(self.heard_at, true).is_zero();
+        #[cfg(test)]
+        let kept = is_broken(Broken::Leftovers).then(|| self.splitter.clone());
+        self.splitter.give_up(may_go_on);
+        #[cfg(test)]
+        kept.into_iter().for_each(|kept| self.splitter = kept);
+        let sent = timeout(self.limits.timeout, stream.write_all(question.text.as_bytes())).await;
         let error = match sent {
             Ok(Ok(())) => return,
             Ok(Err(error)) => error,
@@ -207,6 +313,10 @@ impl Actor {
                 return Vec::new();
             }
         };
+        // A device does not wait for somebody to listen: who opens its port hears the rest of a line first.
+        if self.opened_at.take().is_some_and(|at| at.elapsed() < LINE_PAUSE_MAX) {
+            self.splitter.begin_in_the_middle();
+        }
         // A server that accepts and closes is not there: only one that sends something is.
         self.retry.succeeded();
         if self.heard_at.elapsed() >= self.limits.timeout {
@@ -234,9 +344,11 @@ impl Actor {
 
     fn pause(&self) -> Duration {
         let now_us = self.context.clock.now_us();
-        let waits = self.points.iter().map(|point| match &point.waiting {
-            Some((_, _, since)) => (*since + self.limits.timeout).saturating_duration_since(Instant::now()),
-            None => wait(point.state.schedule.next_us(now_us), now_us),
+        let held = self.held();
+        let waits = self.points.iter().filter_map(|point| match (&point.waiting, point.state.schedule.due(now_us)) {
+            (Some((_, _, since)), _) => Some((*since + self.limits.timeout).saturating_duration_since(Instant::now())),
+            (None, Some(_)) => held,
+            (None, None) => Some(wait(point.state.schedule.next_us(now_us), now_us)),
         });
         let retry = self.retry.until().filter(|_| self.stream.is_none());
         let retry = retry.map(|until| until.saturating_duration_since(Instant::now()));

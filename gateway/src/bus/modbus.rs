@@ -59,13 +59,14 @@ impl Actor {
         if let Some(stats) = master.stats() {
             state.count_wire(stats);
         }
+        let drained_at = Instant::now() + master.quiet_left();
         Self {
             name: setting.name,
             master,
             polling,
             context,
             state,
-            drained_at: Instant::now(),
+            drained_at,
             left_alone: Instant::now(),
             left_gap: Duration::ZERO,
             keeper,
@@ -110,7 +111,8 @@ impl Actor {
         let (answered_us, now) = (self.context.clock.now_us(), Instant::now());
         self.note_line(result.as_ref().err());
         // The drain after a failure was charged to whom it is owed to.
-        let (began, is_measure) = (asked.max(self.drained_at), asked >= self.drained_at);
+        let began = asked.max(self.drained_at);
+        let is_measure = asked >= self.drained_at && !self.master.was_probed();
         // What is configured is no part of what the device needs: `plan` adds it by itself.
         let took = now.saturating_duration_since(began.max(left_alone) + pause);
         // After a lost answer the master leaves the bus alone until no late one is to be expected.

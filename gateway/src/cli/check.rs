@@ -10,7 +10,7 @@ use tjern_readings::configuration::{Problem, Severity};
 
 use super::{FAILED, load, shown, tell, untold};
 use crate::bus::load::{BusLoad, Measured, reckon};
-use crate::config::Config;
+use crate::config::{Config, aliases};
 use crate::ports;
 
 /// What `check` is told.
@@ -18,7 +18,7 @@ use crate::ports;
 #[command(
     after_help = "Examples:\n  tjern-gateway check --config landfall-01.toml\n  tjern-gateway check --config landfall-01.toml && systemctl reload tjern-gateway\n\n\
     Warnings are told and do not fail.\n\
-    Exit status: 0 when it can run, 1 when a bus is asked for more than its wire can carry, 2 for a wrong configuration."
+    Exit status: 0 when it can run, 1 when a bus is asked for more than its wire can carry or two have one port, 2 for a wrong configuration."
 )]
 pub struct CheckArguments {
     /// The gateway's configuration, a TOML file
@@ -35,6 +35,7 @@ pub(super) fn execute(arguments: &CheckArguments) -> ExitCode {
     let mut problems = config.warnings().to_vec();
     problems.extend(missing_ports(&config, &ports::present(Path::new("/"))));
     problems.extend(passing_names(&config, Path::new("/")));
+    problems.extend(ports_twice(&config));
     problems.extend(overloads(&config, Clock::system().now_us()));
     problems.sort_by_key(|problem| (problem.line, problem.column));
     problems.iter().for_each(|problem| eprintln!("{}", shown(problem)));
@@ -83,6 +84,15 @@ fn passing_names(config: &Config, root: &Path) -> Vec<Problem> {
         (lasting != port).then(|| config.port_problem(port, Severity::Warning, message, hint))
     };
     named.into_iter().filter_map(problem).collect()
+}
+
+/// Two buses on one port under two names: the second finds it taken.
+fn ports_twice(config: &Config) -> Vec<Problem> {
+    let problem = |(port, first): (&str, &str)| {
+        let message = format!("the port `{port}` is `{first}` under another name");
+        config.port_problem(port, Severity::Error, message, "put the devices under one bus".to_owned())
+    };
+    aliases(config.ports()).into_iter().map(problem).collect()
 }
 
 /// Buses that are asked for more than their wires can carry, or nearly so: as `plan` reckons it, from a
@@ -142,5 +152,25 @@ mod tests {
             problem.hint.as_deref().is_some_and(|hint| hint.contains("/dev/serial/by-id/usb-FTDI-A5")),
             "{problem:?}"
         );
+    }
+
+    /// The one that came second was told at run time that its port is busy, for ever.
+    #[test]
+    fn one_port_under_two_names_is_an_error() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (plain, by_id) = (folder.path().join("ttyUSB0"), folder.path().join("by-id"));
+        std::fs::write(&plain, "").expect("written");
+        std::os::unix::fs::symlink(&plain, &by_id).expect("linked");
+        let mut text = "version = 1\ngateway = \"g\"\nlake = \"memory:///\"\n[spool]\ndir = \"s\"\n".to_owned();
+        for (name, port) in [("a", &plain), ("b", &by_id)] {
+            text += &format!(
+                "[[bus]]\nname = \"{name}\"\nkind = \"modbus-rtu\"\nport = \"{}\"\n[[bus.device]]\nname = \"d\"\nunit_id = 1\n[[bus.device.point]]\nsensor = \"{name}/b\"\nregister = \"input:0\"\ntype = \"u16\"\nevery = \"1h\"\n",
+                port.display()
+            );
+        }
+        let config = Config::parse(&ConfigText::new("g.toml", text)).expect("good as far as it is written");
+        let [problem] = &ports_twice(&config)[..] else { panic!("one problem") };
+        assert_eq!((problem.line, problem.severity), (21, Severity::Error));
+        assert!(problem.message.contains("under another name"), "{}", problem.message);
     }
 }

@@ -17,7 +17,7 @@ use serde::Serialize;
 use tjern_readings::clock::Clock;
 
 use super::{FAILED, has_colors, load};
-use crate::config::Config;
+use crate::config::{Config, aliases};
 use crate::ports;
 use crate::upload::{Probe, probe};
 
@@ -109,6 +109,7 @@ async fn examine(config: &Config) -> Vec<Finding> {
     let present = ports::present(root);
     let mut findings: Vec<Finding> = machine::asker(root).into_iter().collect();
     findings.extend(config.ports().map(|name| port::examine(root, name, &present)));
+    findings.extend(aliases(config.ports()).into_iter().map(port::twice));
     findings.push(machine::clock(root, Clock::system().now_us()));
     findings.push(disk::examine(config.spool()));
     findings.push(disk::spool(root, &config.spool().dir));

@@ -1,7 +1,6 @@
 //! From the file's shape to a configuration: every problem is noted with its place, and only a file
 //! without an error becomes a [`Config`]; what is odd but works becomes its warnings.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use super::checker::{one_of, refuse_keys};
 use super::device::modbus_devices;
 use super::file::{BusFile, ConfigFile, SpoolFile};
 use super::lines::{framing, line_points};
+use super::places::check_places;
 use super::upload::upload;
 use super::{Bus, BusKind, ClockConfig, Config, LinePlace, Parity, Places, Serial, SpoolConfig, wire};
 use crate::spool::MAX_BYTES_LEAST;
@@ -110,26 +110,13 @@ fn spool_size(text: &str) -> Result<u64, String> {
     Ok(max_bytes.max(MAX_BYTES_LEAST))
 }
 
-/// Each bus may have a thread of its own, and the unit's `TasksMax` has room for so many.
+/// A bus is a task and a connection, and each is in the metrics: more than these belong to a second gateway.
 pub(super) const BUSES_MAX: usize = 256;
 
 fn check_count(checker: &mut Checker<'_>, buses: &[BusFile]) {
     if let Some(surplus) = buses.get(BUSES_MAX) {
         let message = format!("there are {} buses, and a gateway has at most {BUSES_MAX}", buses.len());
         checker.note(surplus.name.span(), message, "put devices of one wire under one bus, or run a second gateway");
-    }
-}
-
-/// Two buses on one wire would take each other's answers. An address is no wire: a server may well
-/// answer several connections at once.
-fn check_places(checker: &mut Checker<'_>, buses: &[BusFile]) {
-    let mut first_line = HashMap::new();
-    for port in buses.iter().filter_map(|bus| bus.port.as_ref()) {
-        let line = checker.line_of(&port.span());
-        if let Some(first) = first_line.insert(port.get_ref().clone(), line) {
-            let message = format!("two buses have the port `{}`", port.get_ref());
-            checker.note(port.span(), message, format!("line {first} has it first: put the devices under one bus"));
-        }
     }
 }
 

@@ -198,6 +198,35 @@ fn two_buses_do_not_share_a_wire() {
     assert!(parse(&GOOD.replace("port = \"/dev/ttyUSB0\"", "address = \"10.0.3.7:502\"")).is_ok());
 }
 
+/// Behind an address may lie a serial line: two masters there talk over each other, and take each other's answers.
+#[test]
+fn two_buses_do_not_ask_on_one_far_line() {
+    let (tcp, port) = ("kind = \"modbus-tcp\"\naddress = \"10.0.3.7:502\"", "port = \"/dev/ttyUSB0\"");
+    let rtu = tcp.replace("modbus-tcp", "modbus-rtu-tcp").replace("10.0.3.7", "Moxa-1");
+    let asked = "address = \"moxa-1:502\"\npoll = \"?\"";
+    let problems = problems_of(&GOOD.replace(tcp, &rtu).replace(port, asked));
+    let [(place, message, hint)] = &problems[..] else { panic!("{problems:?}") };
+    assert_eq!((place.as_str(), message.as_str()), ("\"moxa-1:502\"", "two buses have the address `moxa-1:502`"));
+    assert_eq!(hint, "line 12 has it first: put the devices under one bus");
+    // One that only listens talks over nobody.
+    assert!(parse(&GOOD.replace(tcp, &rtu).replace(port, "address = \"moxa-1:502\"")).is_ok());
+}
+
+#[test]
+fn ports_are_as_many_as_there_may_be_threads() {
+    let (head, _) = GOOD.split_once("[[bus]]").expect("a bus");
+    let bus = |number: usize| {
+        format!(
+            "[[bus]]\nname = \"bus-{number}\"\nkind = \"modbus-rtu\"\nport = \"/dev/ttyUSB{number}\"\n[[bus.device]]\nname = \"d\"\nunit_id = 1\n\
+             [[bus.device.point]]\nsensor = \"a/b{number}\"\nregister = \"input:0\"\ntype = \"u16\"\nevery = \"1h\"\n"
+        )
+    };
+    let text = |count: usize| format!("{head}{}", (0..count).map(bus).collect::<String>());
+    assert!(parse(&text(PORTS_MAX)).is_ok());
+    let problems = problems_of(&text(PORTS_MAX + 1));
+    assert!(problems.len() == 1 && problems[0].1.contains("more than 32 modbus-rtu buses"), "{problems:?}");
+}
+
 #[test]
 fn a_bus_or_device_with_nothing_on_it_is_refused() {
     let (head, rest) = GOOD.split_once("[[bus.device]]").expect("a device");

@@ -24,7 +24,7 @@ pub enum Framing {
 }
 
 /// Cuts bytes into lines.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct LineSplitter {
     framing: Framing,
     buffer: Vec<u8>,
@@ -49,6 +49,31 @@ impl LineSplitter {
     pub fn clear(&mut self) {
         self.buffer.clear();
         self.overlong = false;
+    }
+
+    /// What comes next is the rest of a line that nobody heard the beginning of: it is dropped when it ends.
+    pub fn begin_in_the_middle(&mut self) {
+        self.overlong |= matches!(self.framing, Framing::Terminator { .. });
+    }
+
+    /// Whether a line has begun and not ended. Blanks and control characters begin none: they are what is left of an end.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.overlong || self.buffer.iter().any(|byte| *byte > b' ')
+    }
+
+    /// Gives up a line that has begun. One that `may_go_on` is dropped when it ends; of another, nothing more comes. What
+    /// belongs to a line of a fixed length nobody can tell: it is always the second.
+    pub fn give_up(&mut self, may_go_on: bool) {
+        if !self.has_begun() {
+            return self.clear();
+        }
+        if may_go_on && matches!(self.framing, Framing::Terminator { .. }) {
+            self.overlong = true;
+            return;
+        }
+        self.dropped += 1;
+        self.clear();
     }
 
     /// Notes that the line has been silent. A line of a fixed length that is not whole by then lost bytes;
@@ -155,6 +180,38 @@ mod tests {
         assert_eq!(splitter.dropped(), 1);
         splitter.pause();
         assert_eq!(splitter.dropped(), 1, "nothing had begun");
+    }
+
+    /// What came of a late answer, and the whole one after it: "12" and "34.5" made 1234.5.
+    #[test]
+    fn a_line_that_was_given_up_is_part_of_no_other() {
+        let mut splitter = lines_until("\n");
+        assert!(splitter.feed(b"12").is_empty() && splitter.has_begun());
+        splitter.give_up(false);
+        assert_eq!((splitter.feed(b"34.5\n"), splitter.dropped()), (vec!["34.5".to_owned()], 1));
+        assert!(splitter.feed(b"12").is_empty());
+        splitter.give_up(true);
+        assert_eq!((splitter.feed(b"34.5\n5\n"), splitter.dropped()), (vec!["5".to_owned()], 2));
+        let mut splitter = LineSplitter::new(Framing::Length(4));
+        assert!(splitter.feed(b"12").is_empty());
+        splitter.give_up(true);
+        assert_eq!((splitter.feed(b"34.5"), splitter.dropped()), (vec!["34.5".to_owned()], 1));
+    }
+
+    #[test]
+    fn half_a_line_at_the_beginning_is_none() {
+        let mut splitter = lines_until("\n");
+        splitter.begin_in_the_middle();
+        assert_eq!((splitter.feed(b"45.5\n12345.5\n"), splitter.dropped()), (vec!["12345.5".to_owned()], 1));
+    }
+
+    #[test]
+    fn what_is_left_of_an_end_begins_no_line() {
+        let mut splitter = lines_until("\r");
+        assert_eq!(splitter.feed(b"12\r\n"), ["12"]);
+        assert!(!splitter.has_begun());
+        splitter.give_up(true);
+        assert_eq!((splitter.feed(b"13\r"), splitter.dropped()), (vec!["13".to_owned()], 0));
     }
 
     /// The bytes in the pieces that the cuts make of them.

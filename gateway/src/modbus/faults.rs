@@ -3,7 +3,9 @@
 //! Each seed is a line with faults of its own (`simulate::bad_line`), three devices on it, and a master that polls
 //! them over a pipe in memory on tokio's paused clock. Every register and every bit says where it stands and which
 //! poll asked for it (`device::word`), so an answer of another request is a wrong value and not a lucky one. An
-//! answer that is refused costs a reading and is counted; one that is taken must be right.
+//! answer that is refused costs a reading and is counted; one that is taken must be right. Now and then, and more often
+//! right after an answer that did not come, the master is begun anew, as a restart or a reload does it: it knows nothing
+//! of what the devices still have to say.
 //!
 //! `TJERN_FAULTS_SEED=7` plays one seed, `TJERN_FAULTS_SEEDS` and `TJERN_FAULTS_POLLS` more or fewer of them (1,000 seeds
 //! and a million polls over the wires without), `TJERN_FAULTS_FIRST` others. The canaries take a wall
@@ -42,6 +44,14 @@ pub(crate) enum Broken {
     Drain,
     /// A unit that owes an answer is asked at once.
     Probe,
+    /// A master that is begun anew takes the line for one on which nothing is owed.
+    Restart,
+    /// A request whose connection broke is forgotten, and sent again.
+    HangUp,
+    /// A line of text is asked for while an answer to an earlier question may come.
+    Quiet,
+    /// What is left of a line of text is joined with what comes.
+    Leftovers,
 }
 
 thread_local! {
@@ -57,6 +67,8 @@ const SEEDS: u64 = 1_000;
 pub(crate) const TIMEOUT: Duration = Duration::from_millis(100);
 /// A client waits once for an answer, and once more for those it gave up on.
 pub(crate) const LONGEST: Duration = Duration::from_millis(190);
+/// The longest that a device takes by itself: with that an answer is never later than the two waits together.
+pub(crate) const TURNAROUND_MAX_MS: u64 = 8;
 const UNITS: u8 = 3;
 
 /// The wires that are driven, and each one's share of a seed's polls.
@@ -111,10 +123,12 @@ fn master(wire: Wire, dial: Dial) -> Master {
         }),
         Wire::RtuTcp => RtuPlace::Server { address: "in memory".into(), line: Line::rtu(19_200) },
     };
-    let mut master = RtuMaster::new(place, manners);
+    let master = RtuMaster::new(place, manners);
+    let mut master = if is_broken(Broken::Restart) { master.on_a_fresh_line() } else { master };
     master.dial = Some(dial);
     master.careless.no_drain = is_broken(Broken::Drain);
-    master.careless.no_probe = is_broken(Broken::Probe);
+    master.careless.forgets_sent = is_broken(Broken::HangUp);
+    master.owed.careless = is_broken(Broken::Probe);
     Master::Rtu(master)
 }
 
@@ -123,6 +137,7 @@ fn master(wire: Wire, dial: Dial) -> Master {
 struct Outcome {
     polls: u64,
     values: u64,
+    restarts: u64,
     causes: BTreeMap<String, u64>,
     line: Tally,
 }
@@ -131,6 +146,7 @@ impl Outcome {
     fn and(mut self, other: Self) -> Self {
         self.polls += other.polls;
         self.values += other.values;
+        self.restarts += other.restarts;
         other.causes.into_iter().for_each(|(cause, count)| *self.causes.entry(cause).or_default() += count);
         self.line = self.line.and(other.line);
         self
@@ -165,6 +181,7 @@ pub(crate) fn line_faults(rng: &mut Rng, seed: u64) -> LineFaults {
         corrupt: often(),
         drop: often() / 2.0,
         disconnect: often() / 4.0,
+        hang_up: often() / 4.0,
         longest: LONGEST,
     }
 }
@@ -197,19 +214,24 @@ async fn play(wire: Wire, seed: u64, polls: u64) -> Result<Outcome, Wrong> {
         units: UNITS,
         faults: line_faults(&mut rng, seed),
         seed,
+        turnaround: Duration::from_millis(rng.u64(..=TURNAROUND_MAX_MS)),
         words: Words::OfPoll,
         moment: Arc::new(move || moment.load(Ordering::Relaxed)),
     };
     let is_good = device.faults == LineFaults { longest: LONGEST, ..LineFaults::default() };
     let (dial, line) = device.start();
-    let mut master = master(wire, dial);
+    let mut polled = master(wire, dial.clone());
     let mut outcome = Outcome::default();
     for number in 1..=polls {
         poll.store(number, Ordering::Relaxed);
         let (unit, request) = (rng.u8(1..=UNITS), any_request(&mut rng));
         outcome.polls += 1;
-        let result = master.read(unit, request).await;
+        let result = polled.read(unit, request).await;
         let away = result.as_ref().is_err_and(|failure| failure.cause == Cause::Unreachable);
+        if begins_anew(&mut rng, result.is_err()) {
+            outcome.restarts += 1;
+            polled = master(wire, dial.clone());
+        }
         match result {
             Ok(answer) if answer == device::right_answer(Words::OfPoll, unit, request, number) => outcome.values += 1,
             Ok(answer) => {
@@ -233,6 +255,11 @@ async fn play(wire: Wire, seed: u64, polls: u64) -> Result<Outcome, Wrong> {
 /// Some polls wait for their slot; most come right after the one before.
 fn pauses(rng: &mut Rng) -> bool {
     rng.u8(..16) == 0
+}
+
+/// A gateway is started again, or its bus: most of all when something is wrong.
+fn begins_anew(rng: &mut Rng, failed: bool) -> bool {
+    rng.u8(..) < if failed { 32 } else { 2 }
 }
 
 fn play_seed(wire: Wire, seed: u64, polls: u64) -> Result<Outcome, Wrong> {
@@ -259,21 +286,32 @@ fn campaign(wire: Wire) {
             ),
         }
     }
-    println!("{}: seeds {seeds:?}, {} polls, {} values; {:?}", wire.name(), sum.polls, sum.values, sum.causes);
+    let Outcome { polls, values, restarts, causes, .. } = &sum;
+    println!("{}: seeds {seeds:?}, {polls} polls, {values} values, {restarts} restarts; {causes:?}", wire.name());
     println!("{}: {:?}", wire.name(), sum.line);
     if seeds.end - seeds.start >= 100 {
         assert!(sum.values * 2 > sum.polls, "most polls bring a value, or nothing is shown: {sum:?}");
         let never = sum.line.counts().into_iter().find(|(name, count)| *count == 0 && *name != "undetectable");
         assert_eq!(never, None, "a fault that never happened");
+        assert!(sum.restarts > 100, "hardly any restart: {sum:?}");
     }
 }
 
-/// How many seeds it takes to notice that a wall is down.
-fn caught(wire: Wire, wall: Broken) -> u64 {
+/// Does this with a wall down.
+pub(crate) fn with_broken<T>(wall: Broken, act: impl FnOnce() -> T) -> T {
     BROKEN.set(Some(wall));
-    let found = (1..100).find(|seed| play_seed(wire, *seed, wire.polls()).is_err());
+    let result = act();
     BROKEN.set(None);
-    found.expect("a master without that wall is caught")
+    result
+}
+
+/// How many seeds it takes to notice.
+pub(crate) fn caught_by(is_wrong: impl Fn(u64) -> bool) -> u64 {
+    (1..100).find(|seed| is_wrong(*seed)).expect("what lacks that wall is caught")
+}
+
+fn caught(wire: Wire, wall: Broken) -> u64 {
+    with_broken(wall, || caught_by(|seed| play_seed(wire, seed, wire.polls()).is_err()))
 }
 
 #[test]
@@ -304,6 +342,16 @@ fn a_canary_that_does_not_probe_is_caught() {
 #[test]
 fn a_canary_that_does_not_drain_the_line_is_caught() {
     println!("caught by seed {}", caught(Wire::Rtu, Broken::Drain));
+}
+
+#[test]
+fn a_canary_that_trusts_a_line_that_it_does_not_know_is_caught() {
+    println!("caught by seed {}", caught(Wire::Rtu, Broken::Restart));
+}
+
+#[test]
+fn a_canary_that_forgets_what_it_sent_before_the_connection_broke_is_caught() {
+    println!("caught by seed {}", caught(Wire::RtuTcp, Broken::HangUp));
 }
 
 /// A failure of a replay must be the same failure.

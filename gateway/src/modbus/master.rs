@@ -86,6 +86,15 @@ impl Master {
         }
     }
 
+    /// Whether the last read took more than its own request, so that it says nothing about its device's pace.
+    #[must_use]
+    pub(crate) const fn was_probed(&self) -> bool {
+        match self {
+            Self::Tcp(_) => false,
+            Self::Rtu(master) => master.was_probed(),
+        }
+    }
+
     /// What passes before the next request because a connection is made for it, as the configuration wants it.
     pub(crate) fn connect_pause(&self) -> Duration {
         match self {

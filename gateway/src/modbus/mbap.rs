@@ -4,15 +4,16 @@
 //! serial line, which answers in order and on its newest connection, the late answer to request 0 of
 //! the last connection so becomes the answer to request 0 of this one, and from then on every answer
 //! is the one before. Here every request gets an id that the bus has not used for 65 535 requests,
-//! whatever connection it goes over ([`TransactionIds`]); an answer with any other is dropped, and
-//! the one with the right id is let through once, with the library's own id put back.
+//! whatever connection it goes over ([`TransactionIds`]); an answer with any other is dropped and noted, so that the
+//! connection is not used for another request, and the one with the right id is let through once, with the
+//! library's own id put back.
 //!
 //! Limits: one request at a time (as the library asks them), frames of at most [`FRAME_MAX`] bytes.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -27,15 +28,26 @@ const FRAME_MAX: usize = PREFIX + 1 + 253;
 /// The ids of a bus, which go on across its connections. They begin anywhere, so that a gateway that
 /// was started again does not repeat those of its last run.
 #[derive(Debug, Clone)]
-pub(super) struct TransactionIds(Arc<AtomicU16>);
+pub(super) struct TransactionIds(Arc<Ids>);
+
+#[derive(Debug)]
+struct Ids {
+    next: AtomicU16,
+    is_stale: AtomicBool,
+}
 
 impl TransactionIds {
     pub(super) fn new() -> Self {
-        Self(Arc::new(AtomicU16::new(fastrand::u16(..))))
+        Self(Arc::new(Ids { next: AtomicU16::new(fastrand::u16(..)), is_stale: AtomicBool::new(false) }))
     }
 
     fn next(&self) -> u16 {
-        self.0.fetch_add(1, Ordering::Relaxed)
+        self.0.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Whether an answer to no open request came since this was asked last.
+    pub(super) fn was_stale(&self) -> bool {
+        self.0.is_stale.swap(false, Ordering::Relaxed)
     }
 }
 
@@ -106,7 +118,10 @@ impl<S> Guarded<S> {
                     frame[..2].copy_from_slice(&open.library);
                     (self.answer, self.taken) = (frame, 0);
                 }
-                None => debug!(id = u16::from_be_bytes(id), "an answer to no open request is dropped"),
+                None => {
+                    self.ids.0.is_stale.store(true, Ordering::Relaxed);
+                    debug!(id = u16::from_be_bytes(id), "an answer to no open request is dropped");
+                }
             }
         }
         Ok(())

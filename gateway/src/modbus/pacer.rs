@@ -1,10 +1,11 @@
-//! The thread that keeps a line's silences.
+//! What keeps a line's silences: a thread for a port, a task for a connection.
 //!
 //! Between two frames on a serial line lie 3.5 characters of silence, 1.75 ms on a fast one. The
 //! runtime's timer knows whole milliseconds only, so a thread of the line's own sleeps until the silence
-//! is over and writes the request then, unless something was received meanwhile.
+//! is over and writes the request then, unless something was received meanwhile. On the way to a line behind a TCP
+//! connection a millisecond is nothing: there a task does it, so that threads are as many as ports.
 //!
-//! Limits: one order at a time; a sleep is as exact as the kernel's (some 60 µs). The thread ends with its
+//! Limits: one order at a time; a thread's sleep is as exact as the kernel's (some 60 µs). It ends with its
 //! [`Pacer`], after the order under way.
 
 use std::io;
@@ -36,7 +37,7 @@ pub(super) struct Order {
     pub(super) reply: oneshot::Sender<io::Result<Sent>>,
 }
 
-/// The way to a line's thread.
+/// The way to a line's thread or task.
 #[derive(Debug)]
 pub(super) struct Pacer(mpsc::Sender<Order>);
 
@@ -46,6 +47,13 @@ impl Pacer {
         let (orders, received) = mpsc::channel(ORDERS);
         std::thread::Builder::new().name("modbus-line".into()).spawn(move || serve(&line, received))?;
         Ok(Self(orders))
+    }
+
+    /// A task that writes to this descriptor, and owns it.
+    pub(super) fn without_a_thread(connection: OwnedFd) -> Self {
+        let (orders, received) = mpsc::channel(ORDERS);
+        tokio::spawn(attend(connection, received));
+        Self(orders)
     }
 
     /// One whose orders somebody else carries out: a test, on a clock of its own.
@@ -58,7 +66,7 @@ impl Pacer {
     /// Has this written at that moment; the reply comes when it is.
     pub(super) fn send(&self, frame: Vec<u8>, at: Instant) -> io::Result<oneshot::Receiver<io::Result<Sent>>> {
         let (reply, result) = oneshot::channel();
-        let busy = |_| io::Error::other("the line's thread is busy or has ended");
+        let busy = |_| io::Error::other("the line's pacer is busy or has ended");
         self.0.try_send(Order { frame, at, reply }).map_err(busy)?;
         Ok(result)
     }
@@ -73,20 +81,48 @@ fn serve(line: &OwnedFd, mut orders: mpsc::Receiver<Order>) {
     }
 }
 
+async fn attend(connection: OwnedFd, mut orders: mpsc::Receiver<Order>) {
+    while let Some(Order { frame, at, reply }) = orders.recv().await {
+        tokio::time::sleep_until(at.into()).await;
+        let result =
+            if reply.is_closed() { Ok(Sent::NotSilent) } else { write_when_there_is_room(&connection, &frame).await };
+        let _ = reply.send(result);
+    }
+}
+
 fn write(line: &OwnedFd, frame: &[u8]) -> io::Result<Sent> {
     if rustix::io::ioctl_fionread(line)? > 0 {
         return Ok(Sent::NotSilent);
     }
     let (mut left, latest) = (frame, Instant::now() + WRITE_MAX);
+    while write_some(line, &mut left, latest)? {
+        std::thread::sleep(WRITE_AGAIN);
+    }
+    Ok(Sent::At(Instant::now()))
+}
+
+async fn write_when_there_is_room(connection: &OwnedFd, frame: &[u8]) -> io::Result<Sent> {
+    if rustix::io::ioctl_fionread(connection)? > 0 {
+        return Ok(Sent::NotSilent);
+    }
+    let (mut left, latest) = (frame, Instant::now() + WRITE_MAX);
+    while write_some(connection, &mut left, latest)? {
+        tokio::time::sleep(WRITE_AGAIN).await;
+    }
+    Ok(Sent::At(Instant::now()))
+}
+
+/// Writes what there is room for; whether something is left.
+fn write_some(line: &OwnedFd, left: &mut &[u8], latest: Instant) -> io::Result<bool> {
     while !left.is_empty() {
         match rustix::io::write(line, left) {
-            Ok(count) => left = &left[count..],
+            Ok(count) => *left = &left[count..],
             Err(rustix::io::Errno::INTR) => {}
-            Err(rustix::io::Errno::AGAIN) if Instant::now() < latest => std::thread::sleep(WRITE_AGAIN),
+            Err(rustix::io::Errno::AGAIN) if Instant::now() < latest => return Ok(true),
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(Sent::At(Instant::now()))
+    Ok(false)
 }
 
 #[cfg(test)]
@@ -95,34 +131,47 @@ mod tests {
     use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
 
+    /// Either kind.
+    fn pacers() -> [fn(OwnedFd) -> Pacer; 2] {
+        [|line| Pacer::start(line).expect("a thread"), Pacer::without_a_thread]
+    }
+
     #[tokio::test]
     async fn nothing_is_written_before_its_time() {
-        let (ours, mut theirs) = UnixStream::pair().expect("a pair");
-        let pacer = Pacer::start(ours.into()).expect("a thread");
-        let at = Instant::now() + Duration::from_millis(20);
-        let sent = pacer.send(vec![1, 2, 3], at).expect("free").await.expect("a reply").expect("written");
-        let Sent::At(sent) = sent else { panic!("{sent:?}") };
-        assert!(sent >= at);
-        let mut seen = [0; 3];
-        theirs.read_exact(&mut seen).expect("it arrives");
-        assert_eq!(seen, [1, 2, 3]);
+        for pacer in pacers() {
+            let (ours, mut theirs) = UnixStream::pair().expect("a pair");
+            let pacer = pacer(ours.into());
+            let at = Instant::now() + Duration::from_millis(20);
+            let sent = pacer.send(vec![1, 2, 3], at).expect("free").await.expect("a reply").expect("written");
+            let Sent::At(sent) = sent else { panic!("{sent:?}") };
+            assert!(sent >= at);
+            let mut seen = [0; 3];
+            theirs.read_exact(&mut seen).expect("it arrives");
+            assert_eq!(seen, [1, 2, 3]);
+        }
     }
 
     /// A device that is still talking would be talked over.
     #[tokio::test]
     async fn nothing_is_written_while_somebody_talks() {
-        let (ours, mut theirs) = UnixStream::pair().expect("a pair");
-        theirs.write_all(&[7]).expect("room");
-        let pacer = Pacer::start(ours.into()).expect("a thread");
-        let sent = pacer.send(vec![1, 2, 3], Instant::now()).expect("free").await.expect("a reply");
-        assert_eq!(sent.expect("no error"), Sent::NotSilent);
+        for pacer in pacers() {
+            let (ours, mut theirs) = UnixStream::pair().expect("a pair");
+            theirs.write_all(&[7]).expect("room");
+            let sent = pacer(ours.into()).send(vec![1, 2, 3], Instant::now()).expect("free").await.expect("a reply");
+            assert_eq!(sent.expect("no error"), Sent::NotSilent);
+        }
     }
 
     /// An adapter that is plugged in again gets its old name only if nobody has the old one open.
-    #[test]
-    fn the_descriptor_is_closed_with_the_line() {
-        let (ours, mut theirs) = UnixStream::pair().expect("a pair");
-        drop(Pacer::start(ours.into()).expect("a thread"));
-        assert_eq!(theirs.read(&mut [0; 1]).expect("an end"), 0);
+    #[tokio::test]
+    async fn the_descriptor_is_closed_with_the_line() {
+        for pacer in pacers() {
+            let (ours, theirs) = UnixStream::pair().expect("a pair");
+            drop(pacer(ours.into()));
+            theirs.set_nonblocking(true).expect("set");
+            let mut theirs = tokio::net::UnixStream::from_std(theirs).expect("registered");
+            let end = tokio::io::AsyncReadExt::read(&mut theirs, &mut [0; 1]).await;
+            assert_eq!(end.expect("an end"), 0);
+        }
     }
 }

@@ -8,17 +8,18 @@
 //!    failure it is listened to for as long as the answer takes on the wire and an adapter may hold it back;
 //!    what comes meanwhile is forgotten. That is bounded, so that a dead device does not cost the others
 //!    a second timeout.
-//! 2. While a unit may still owe an answer, its next request is a *probe*: a read near the same
-//!    place whose answer has a length that no owed answer has. Devices answer in order, so once the
-//!    probe's own answer is there, nothing earlier is to come. An exception may be an owed one: so many must
-//!    come as answers are owed, and one more.
+//! 2. While a unit may still owe an answer it is asked what no owed answer can pass for, if need be a *probe* that
+//!    serves nobody (`owed`). A request whose connection broke is owed as one that was not answered: a converter may have
+//!    passed it on.
 //! 3. An answer with another unit, function or length than asked for is passed over (see `wire`), and
 //!    what is let through is held against the request once more.
 //!
-//! Limits: a probe costs one transaction after a failure; a unit that owes more than [`OWED_MAX`]
-//! answers is probed with the oldest forgotten.
+//! A new master knows nothing of what was asked before its time, by an earlier run or before a reload: it listens for
+//! as long as an answer may take, at most [`LISTEN_MAX`], before its first request, and takes every unit to owe an answer.
+//!
+//! Limits: a probe costs one transaction after a failure, and one a unit and table after a start. What a unit sends
+//! later than two timeouts after a start is one answer at most.
 
-use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::pin::pin;
 use std::task::{Poll, ready};
@@ -30,20 +31,21 @@ use tokio_modbus::slave::{Slave, SlaveContext};
 use tracing::{debug, warn};
 
 use super::connect::connect;
+use super::owed::Debts;
 use super::parked::Parked;
 use super::port::open_serial;
 use super::stats::WireStats;
-use super::timing::{Line, REQUEST_CHARS};
-use super::transport::{Answer, Failure, ReadRequest, Table, call};
+use super::timing::{ANSWER_CHARS, Line, REQUEST_CHARS};
+use super::transport::{Answer, Failure, ReadRequest, call};
 use super::wire::{Carrier, LUMP, Progress, Wire, now};
 use super::{Manners, Retry};
 use crate::config::Serial;
 
-/// How many owed answers are remembered for a unit and table.
-const OWED_MAX: usize = 16;
+/// However long the timeout is: a new master listens for so long before its first request, and no longer.
+const LISTEN_MAX: Duration = Duration::from_secs(2);
 
-/// How many probes are sent in a row before the poll is given up.
-const PROBES_MAX: usize = 3;
+/// The data of the longest answer.
+const ANSWER_BYTES_MAX: u16 = 250;
 
 /// Where a line is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,7 +69,9 @@ pub struct RtuMaster {
     manners: Manners,
     line: Parked<Connected>,
     retry: Retry,
-    owed: HashMap<(u8, Table), Owed>,
+    pub(super) owed: Debts,
+    /// Whether the last read asked for more than what it was asked for.
+    was_probed: bool,
     quiet_until: Instant,
     last_unit: Option<u8>,
     echo_told: bool,
@@ -83,14 +87,7 @@ pub struct RtuMaster {
 #[derive(Debug, Default)]
 pub(super) struct Careless {
     pub(super) no_drain: bool,
-    pub(super) no_probe: bool,
-}
-
-/// What a unit may still answer.
-#[derive(Debug, Default)]
-struct Owed {
-    lengths: VecDeque<u16>,
-    exceptions: usize,
+    pub(super) forgets_sent: bool,
 }
 
 struct Connected {
@@ -124,14 +121,17 @@ impl RtuMaster {
     /// A client on a line. Nothing is opened yet.
     #[must_use]
     pub fn new(place: RtuPlace, manners: Manners) -> Self {
+        let speed = place.line();
+        let listens = manners.timeout.min(LISTEN_MAX) + drain(speed, ANSWER_BYTES_MAX, manners.timeout);
         Self {
-            speed: place.line(),
+            speed,
             line: Parked::new(manners.connection.idle_close),
             place,
             manners,
             retry: Retry::default(),
-            owed: HashMap::new(),
-            quiet_until: now(),
+            owed: Debts::of_a_strange_line(),
+            was_probed: false,
+            quiet_until: now() + listens,
             last_unit: None,
             echo_told: false,
             stats: WireStats::default(),
@@ -142,9 +142,20 @@ impl RtuMaster {
         }
     }
 
+    /// The same for a line on which nothing was asked before.
+    #[cfg(test)]
+    pub(super) fn on_a_fresh_line(self) -> Self {
+        Self { owed: Debts::of_a_fresh_line(), quiet_until: now(), ..self }
+    }
+
     /// How long the line will be left alone from now on.
     pub(super) fn quiet_left(&self) -> Duration {
-        self.quiet_until.saturating_duration_since(Instant::now())
+        self.quiet_until.saturating_duration_since(now())
+    }
+
+    /// Whether the last read took more than its own request: it says nothing about how long its device takes.
+    pub(super) const fn was_probed(&self) -> bool {
+        self.was_probed
     }
 
     /// What happens on the line, counted.
@@ -164,88 +175,67 @@ impl RtuMaster {
     /// # Errors
     /// [`Failure`] with the cause that stands in the reading.
     pub async fn read(&mut self, unit: u8, request: ReadRequest) -> Result<Answer, Failure> {
-        // A device that was away owes an answer for each time it was asked, and refuses the probes that are
-        // longer than its map: as many exceptions and one more show that it has caught up.
-        let owed = self.owed.get(&(unit, request.table())).map_or(0, |owed| owed.lengths.len());
-        for _ in 0..PROBES_MAX.max(owed + 1) {
-            let Some(probe) = self.probe(unit, request) else { break };
-            match self.ask(unit, probe).await {
-                Ok(_) => self.settle(unit, request.table()),
-                Err(failure) if failure.is_exception() => self.note_exception(unit, request.table()),
-                Err(failure) => return Err(failure),
-            }
-        }
-        if self.owes(unit, request.table()) {
-            return Err(Failure::new(Cause::Malformed, "the device still sends answers to earlier requests"));
-        }
-        self.ask(unit, request).await
-    }
-
-    /// A server may close a connection that was idle for long: that says nothing about it.
-    async fn ask(&mut self, unit: u8, request: ReadRequest) -> Result<Answer, Failure> {
-        let reused = self.place.is_server() && self.line.is_there();
-        match self.exchange(unit, request, reused).await {
-            Err(failure) if reused && failure.cause == Cause::Unreachable => self.exchange(unit, request, false).await,
+        self.was_probed = false;
+        let reused = self.is_reused();
+        match self.ask(unit, request).await {
+            // A server may close a connection that was idle for long: that says nothing about it.
+            Err(failure) if reused && failure.cause == Cause::Unreachable => self.ask(unit, request).await,
             other => other,
         }
     }
 
-    fn owes(&self, unit: u8, table: Table) -> bool {
-        #[cfg(test)]
-        if self.careless.no_probe {
-            return false;
-        }
-        self.owed.contains_key(&(unit, table))
+    fn is_reused(&self) -> bool {
+        self.place.is_server() && self.line.is_there()
     }
 
-    fn settle(&mut self, unit: u8, table: Table) {
-        self.owed.remove(&(unit, table));
-    }
-
-    /// Any of the owed answers may have been an exception; one more than are owed is the probe's own.
-    fn note_exception(&mut self, unit: u8, table: Table) {
-        if let Some(owed) = self.owed.get_mut(&(unit, table)) {
-            owed.exceptions += 1;
-            if owed.exceptions > owed.lengths.len() {
-                self.settle(unit, table);
+    /// Asks until there is an answer that can be to nothing else.
+    async fn ask(&mut self, unit: u8, request: ReadRequest) -> Result<Answer, Failure> {
+        let table = request.table();
+        for _ in 0..self.owed.requests_max(unit, table) {
+            let probe = self.owed.probe(unit, request);
+            self.was_probed |= probe.is_some();
+            let asked = probe.unwrap_or(request);
+            match self.exchange(unit, asked).await {
+                Ok(answer) => {
+                    self.owed.answered(unit, asked);
+                    if probe.is_none() {
+                        return Ok(answer);
+                    }
+                }
+                Err(failure) if failure.is_exception() => {
+                    if self.owed.refused(unit, asked, probe.is_some()) && probe.is_none() {
+                        return Err(failure);
+                    }
+                    self.was_probed = true;
+                }
+                Err(failure) => return Err(failure),
             }
         }
+        Err(Failure::new(Cause::Malformed, "the device still sends answers to earlier requests"))
     }
 
-    fn owe(&mut self, unit: u8, request: ReadRequest) {
-        let owed = self.owed.entry((unit, request.table())).or_default();
-        owed.lengths.push_back(request.answer_bytes());
-        if owed.lengths.len() > OWED_MAX {
-            owed.lengths.pop_front();
-        }
-    }
-
-    /// A read near the same place that no owed answer can pass for, if one is owed at all.
-    fn probe(&self, unit: u8, request: ReadRequest) -> Option<ReadRequest> {
-        let owed = self.owed.get(&(unit, request.table())).filter(|_| self.owes(unit, request.table()))?;
-        let step = if request.table().is_bits() { 1 } else { 2 };
-        let lengths = (1..).map(|count| count * step).take_while(|bytes| *bytes <= 250);
-        let free = |bytes: &u16| !owed.lengths.contains(bytes) && *bytes != request.answer_bytes();
-        lengths.filter(free).find_map(|bytes| request.with_answer_bytes(bytes))
-    }
-
-    async fn exchange(&mut self, unit: u8, request: ReadRequest, reused: bool) -> Result<Answer, Failure> {
+    async fn exchange(&mut self, unit: u8, request: ReadRequest) -> Result<Answer, Failure> {
+        let reused = self.is_reused();
         let mut line = match self.line.take() {
             Some(line) => line,
             None => self.open().await?,
         };
+        // Also where it ends before its request is sent: what is then known is of this exchange and of no other.
+        line.wire.begin(self.silence(unit), self.manners.timeout);
         let result = match line.wire.forget_until(self.quiet_until).await {
             Ok(()) => self.transact(&mut line, unit, request).await,
             Err(error) => Err(Failure::new(Cause::Unreachable, error.to_string())),
         };
         self.last_unit = Some(unit);
-        self.note_passed(line.wire.progress());
+        let progress = line.wire.progress();
+        self.note_passed(progress);
         // Noise that harmed no answer yet is told too.
         if let Some(errors) = line.wire.line_errors() {
             self.stats.set_hardware(errors);
         }
         match &result {
             Err(failure) if failure.cause == Cause::Unreachable => {
+                self.lost(unit, request, progress.may_be_sent && !self.forgets_sent());
                 // The line is closed at once, so that an adapter that is plugged in again gets its old name.
                 drop(line);
                 if !reused {
@@ -254,13 +244,31 @@ impl RtuMaster {
                 return Err(Failure::new(Cause::Unreachable, format!("{} is gone: {}", self.place, failure.detail)));
             }
             Err(failure) if !failure.is_exception() => {
-                self.owe(unit, request);
-                self.quiet_until = now() + self.drain(request);
+                self.lost(unit, request, true);
             }
             _ => self.retry.succeeded(),
         }
         self.line.park(line);
         result
+    }
+
+    #[cfg(test)]
+    const fn forgets_sent(&self) -> bool {
+        self.careless.forgets_sent
+    }
+
+    #[cfg(not(test))]
+    #[expect(clippy::unused_self, reason = "a canary forgets")]
+    const fn forgets_sent(&self) -> bool {
+        false
+    }
+
+    /// No answer came to what may be on the wire: one may still come, over this connection or another.
+    fn lost(&mut self, unit: u8, request: ReadRequest, may_be_sent: bool) {
+        if may_be_sent {
+            self.owed.lost(unit, request);
+            self.quiet_until = now() + self.drain(request);
+        }
     }
 
     async fn transact(&self, line: &mut Connected, unit: u8, request: ReadRequest) -> Result<Answer, Failure> {
@@ -326,7 +334,7 @@ impl RtuMaster {
         if self.careless.no_drain {
             return Duration::ZERO;
         }
-        (Duration::from_micros(self.speed.answer_us(&request)) + LUMP).min(self.manners.timeout)
+        drain(self.speed, request.answer_bytes(), self.manners.timeout)
     }
 
     fn note_passed(&mut self, progress: Progress) {
@@ -367,6 +375,12 @@ impl RtuMaster {
             }
         }
     }
+}
+
+/// How long an answer with so much data is on its way once it has begun: no longer than the timeout.
+fn drain(speed: Line, bytes: u16, timeout: Duration) -> Duration {
+    let chars_us = speed.chars_us(ANSWER_CHARS + u64::from(bytes));
+    (Duration::from_micros(chars_us) + LUMP).min(timeout)
 }
 
 /// What a time limit that passed means: silence, or an answer that could not be read.

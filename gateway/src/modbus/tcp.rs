@@ -2,8 +2,8 @@
 //!
 //! The connection is kept until its first error and made again at the next request, with growing
 //! pauses until somebody answers. An answer that comes after its time dies with its connection, or is
-//! dropped where a converter sends it over the next one: its transaction id is no longer open (see
-//! `mbap`). After a timeout the server is left alone for as long once more, and at most for a quarter of a
+//! dropped where a converter sends it over the next one, which is then made anew, too: its transaction id is no
+//! longer open (see `mbap`). After a timeout the server is left alone for as long once more, and at most for a quarter of a
 //! second, so that a converter is done with what it was asked and the others do not wait for one device.
 
 use std::time::Duration;
@@ -119,7 +119,10 @@ impl TcpMaster {
 
     fn answered(&mut self, context: Context) {
         self.retry.succeeded();
-        self.connection.park(context);
+        // Where an answer to an earlier request came, more may follow: they end with this connection.
+        if !self.ids.was_stale() {
+            self.connection.park(context);
+        }
     }
 
     async fn connect(&mut self) -> Result<Context, Failure> {

@@ -1,7 +1,7 @@
 //! A line that RTU frames go over, below the library: it keeps the silences, and lets one answer through.
 //!
 //! Downwards it takes a request whole, waits until the line has been silent for long enough, and has the
-//! line's thread write it (see `pacer`); a line that does not fall silent is given up on. Upwards it hands
+//! line's pacer write it (see there); a line that does not fall silent is given up on. Upwards it hands
 //! on the one frame that answers that request (unit, function, count, CRC) and nothing else: noise,
 //! echoes of the request and answers to somebody else are counted and forgotten (see `frame`).
 //!
@@ -80,6 +80,8 @@ pub(super) struct Progress {
     pub(super) sent: Option<Instant>,
     /// When something was last received, or sent.
     pub(super) active: Instant,
+    /// It may have gone out, whether or not that is known.
+    pub(super) may_be_sent: bool,
     /// Bytes that belong to no frame, so far.
     pub(super) unread: usize,
     /// As many as the answer has are there, and no frame among them.
@@ -105,12 +107,12 @@ impl Carrier {
     }
 
     fn pacer(&self) -> io::Result<Pacer> {
-        Pacer::start(match self {
-            Self::Serial(stream) => ioctl::duplicate(stream)?,
-            Self::Tcp(stream) => stream.as_fd().try_clone_to_owned()?,
+        match self {
+            Self::Serial(stream) => Pacer::start(ioctl::duplicate(stream)?),
+            Self::Tcp(stream) => Ok(Pacer::without_a_thread(stream.as_fd().try_clone_to_owned()?)),
             #[cfg(test)]
-            Self::Memory(pipe) => return Ok(pipe.pacer()),
-        })
+            Self::Memory(pipe) => Ok(pipe.pacer()),
+        }
     }
 }
 
@@ -152,6 +154,7 @@ impl Wire {
         Progress {
             sent: exchange.sent,
             active: open.active,
+            may_be_sent: exchange.sent.is_some() || open.sending.is_some(),
             unread,
             is_damaged: unread >= length,
             passed: exchange.passed,
@@ -223,7 +226,7 @@ impl Open {
             };
             let sent = ready!(Pin::new(sending).poll(context));
             self.sending = None;
-            match sent.map_err(|_| io::Error::other("the line's thread has ended"))?? {
+            match sent.map_err(|_| io::Error::other("the line's pacer has ended"))?? {
                 Sent::NotSilent => {}
                 Sent::At(at) => {
                     (self.exchange.sent, self.active) = (Some(at), at);

@@ -42,7 +42,7 @@ pub enum Act {
     Wait(Duration),
     /// These bytes come.
     Send(Vec<u8>),
-    /// The connection or the port is gone; what would have followed is lost.
+    /// The connection or the port is gone; what follows comes over the next one, if anything still does.
     Close,
 }
 
@@ -69,6 +69,8 @@ pub struct Tally {
     pub dropped: u64,
     /// Connections that ended.
     pub disconnected: u64,
+    /// Connections that ended with a request passed on.
+    pub hung_up: u64,
     /// Damage that no checksum would have noticed, and that was not done.
     pub undetectable: u64,
 }
@@ -76,7 +78,7 @@ pub struct Tally {
 impl Tally {
     /// Each count with its name, in the order of the fields.
     #[must_use]
-    pub const fn counts(&self) -> [(&'static str, u64); 11] {
+    pub const fn counts(&self) -> [(&'static str, u64); 12] {
         [
             ("answers", self.answers),
             ("delayed", self.delayed),
@@ -88,6 +90,7 @@ impl Tally {
             ("corrupted", self.corrupted),
             ("dropped", self.dropped),
             ("disconnected", self.disconnected),
+            ("hung_up", self.hung_up),
             ("undetectable", self.undetectable),
         ]
     }
@@ -106,6 +109,7 @@ impl Tally {
             corrupted: self.corrupted + other.corrupted,
             dropped: self.dropped + other.dropped,
             disconnected: self.disconnected + other.disconnected,
+            hung_up: self.hung_up + other.hung_up,
             undetectable: self.undetectable + other.undetectable,
         }
     }
@@ -119,6 +123,8 @@ const PAUSE_SHARE: u64 = 20;
 /// any receiver they came together.
 const BREATH_US: u64 = 1_000;
 const PIECES_MAX: usize = 5;
+/// So long after a connection ended an answer comes that was under way. No longer than any answer may be late.
+const HUNG_UP: Duration = Duration::from_millis(50);
 
 /// A line, and what it still holds back.
 #[derive(Debug)]
@@ -239,6 +245,10 @@ impl BadLine {
             acts.push(Act::Wait(Duration::from_micros(wait_us)));
         }
         let Some(bytes) = self.passes(frames) else { return acts };
+        if self.roll(self.faults.hang_up) {
+            self.tally.hung_up += 1;
+            return vec![Act::Close, Act::Wait(HUNG_UP.min(self.faults.longest)), Act::Send(bytes)];
+        }
         let cuts = self.cuts(frames, longest_us / PAUSE_SHARE);
         let gone = self.roll(self.faults.disconnect).then(|| self.rng.usize(..=bytes.len()));
         let end = gone.unwrap_or(bytes.len());
@@ -306,7 +316,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn everything() -> LineFaults {
-        "delay=0.2,split=0.2,merge=0.1,duplicate=0.1,truncate=0.1,swap=0.1,corrupt=0.2,drop=0.1,disconnect=0.05,longest=90ms"
+        "delay=0.2,split=0.2,merge=0.1,duplicate=0.1,truncate=0.1,swap=0.1,corrupt=0.2,drop=0.1,disconnect=0.05,hang_up=0.05,longest=90ms"
             .parse()
             .expect("faults")
     }

@@ -5,31 +5,26 @@
 //! anything came. A line whose time cannot be believed is taken like one without, and its reading says
 //! `clock_estimated`.
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tjern_readings::reading::{Cause, Reading};
-use tjern_readings::sensor::SensorId;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::super::BusContext;
 use super::super::point::{FAILURES_TO_DOWN, Limits, PointState};
+use super::stored_times::{DeviceTimes, StoredTimes};
 use crate::config::{LineField, LinePoint};
 use crate::grid::Due;
 use crate::lines::counters::LineFate;
 use crate::lines::time::DeviceTime;
 use crate::lines::{self, nmea};
 
-/// How many of a sensor's newest times are remembered: what is older counts as stored.
-const TIMES_MAX: usize = 4_096;
-
 pub(super) struct LinePointState {
     pub(super) state: PointState,
     field: LineField,
     time: Option<DeviceTime>,
-    stored: StoredTimes,
+    pub(super) stored: StoredTimes,
     /// Where that stays when the bus begins anew.
     device_times: DeviceTimes,
     /// The device sends checksums: a sentence without one lost it.
@@ -59,13 +54,14 @@ enum Slot {
 }
 
 impl LinePointState {
-    pub(super) fn new(point: LinePoint, limits: Limits, context: &BusContext) -> Self {
+    /// `kept` is what an earlier run stored: it counts where none of this run did.
+    pub(super) fn new(point: LinePoint, limits: Limits, context: &BusContext, kept: Option<StoredTimes>) -> Self {
         let sensor = point.common.sensor.clone();
         Self {
             state: PointState::new(&point.common, limits, context),
             field: point.field,
             time: point.time,
-            stored: context.device_times.take(&sensor),
+            stored: context.device_times.take(&sensor).or(kept).unwrap_or_default(),
             device_times: context.device_times.clone(),
             has_checksums: false,
             latest: None,
@@ -134,6 +130,11 @@ impl LinePointState {
         Duration::from_micros(self.state.schedule.grid().every_us().unsigned_abs())
     }
 
+    /// Whether its lines say what time they are from.
+    pub(super) const fn is_dated(&self) -> bool {
+        self.time.is_some()
+    }
+
     /// Ends the slot that waits, if it has what it needs or waited long enough.
     pub(super) fn turn(
         &mut self,
@@ -195,88 +196,5 @@ impl LinePointState {
 impl Drop for LinePointState {
     fn drop(&mut self) {
         self.device_times.put(&self.state.sensor, std::mem::take(&mut self.stored));
-    }
-}
-
-/// Which of their own times devices have told, kept for buses that begin anew: a reload stores no logged
-/// interval a second time, nor does a bus whose code failed.
-#[derive(Debug, Clone, Default)]
-pub struct DeviceTimes(Arc<Mutex<HashMap<SensorId, StoredTimes>>>);
-
-impl DeviceTimes {
-    fn take(&self, sensor: &SensorId) -> StoredTimes {
-        self.all().remove(sensor).unwrap_or_default()
-    }
-
-    fn put(&self, sensor: &SensorId, times: StoredTimes) {
-        if !times.newest.is_empty() {
-            self.all().insert(sensor.clone(), times);
-        }
-    }
-
-    fn all(&self) -> MutexGuard<'_, HashMap<SensorId, StoredTimes>> {
-        // Whoever panicked with it in hand had changed nothing by halves.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The device's times that were stored in this run.
-#[derive(Debug, Default)]
-struct StoredTimes {
-    newest: BTreeSet<i64>,
-    forgotten_to_us: Option<i64>,
-}
-
-impl StoredTimes {
-    fn newest_us(&self) -> Option<i64> {
-        self.newest.last().copied()
-    }
-
-    /// Whether the time is new.
-    fn insert(&mut self, time_us: i64) -> bool {
-        if self.forgotten_to_us >= Some(time_us) || !self.newest.insert(time_us) {
-            return false;
-        }
-        if self.newest.len() > TIMES_MAX {
-            self.forgotten_to_us = self.newest.pop_first();
-        }
-        true
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn a_time_is_stored_once(times in prop::collection::vec(0_i64..20, 0..60)) {
-            let (mut stored, mut seen) = (StoredTimes::default(), std::collections::HashSet::new());
-            for time_us in times {
-                prop_assert_eq!(stored.insert(time_us), seen.insert(time_us));
-            }
-        }
-    }
-
-    /// After a reload the same dump was stored again.
-    #[test]
-    fn what_a_bus_has_stored_its_successor_knows() {
-        let (times, sensor) = (DeviceTimes::default(), "mast/wind".parse().expect("an id"));
-        let mut first = times.take(&sensor);
-        assert!(first.insert(7));
-        times.put(&sensor, first);
-        let mut second = times.take(&sensor);
-        assert!(!second.insert(7) && second.insert(8));
-    }
-
-    /// A logger that prints its whole memory at every poll fills neither memory nor the lake.
-    #[test]
-    fn what_is_forgotten_counts_as_stored() {
-        let mut stored = StoredTimes::default();
-        let times = 0..3 * i64::try_from(TIMES_MAX).expect("small");
-        assert!(times.clone().all(|time_us| stored.insert(time_us)));
-        assert!(times.clone().all(|time_us| !stored.insert(time_us)));
-        assert!(stored.insert(times.end) && stored.newest.len() == TIMES_MAX);
     }
 }

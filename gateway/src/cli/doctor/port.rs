@@ -47,6 +47,12 @@ pub(super) fn examine(root: &Path, name: &str, present: &[String]) -> Finding {
     }
 }
 
+/// A port that two buses have, under two names.
+pub(super) fn twice((name, first): (&str, &str)) -> Finding {
+    let hint = "put the devices of both buses under one: a port serves one";
+    Finding::fail(format!("port {name}"), format!("it is {first}, which another bus has"), hint)
+}
+
 /// A group's name, from a line `name:x:20:members`.
 fn group_name(root: &Path, gid: u32) -> Option<String> {
     let groups = fs::read_to_string(root.join("etc/group")).ok()?;

@@ -29,6 +29,9 @@ impl std::fmt::Debug for Dial {
     }
 }
 
+/// What a device is sent that answers with a line.
+const QUESTION: usize = "?\n".len();
+
 /// More than all that is ever on its way.
 const PIPE: usize = 16_384;
 
@@ -90,6 +93,8 @@ pub(crate) struct Device {
     pub(crate) units: u8,
     pub(crate) faults: LineFaults,
     pub(crate) seed: u64,
+    /// How long they take for each answer, besides what the line adds.
+    pub(crate) turnaround: Duration,
     pub(crate) words: Words,
     /// What counts as the moment of a request when it arrives.
     pub(crate) moment: Arc<dyn Fn() -> u64 + Send + Sync>,
@@ -135,7 +140,7 @@ impl Device {
         let line = Arc::new(Mutex::new(BadLine::new(self.faults, self.framing, self.seed)));
         let newest = Newest::default();
         let (answers, received) = mpsc::unbounded_channel();
-        tokio::spawn(answer(received, Arc::clone(&line), Arc::clone(&newest)));
+        tokio::spawn(answer(received, self.turnaround, Arc::clone(&line), Arc::clone(&newest)));
         let device = Arc::new(self);
         let dial = move || {
             let (ours, theirs) = tokio::io::duplex(PIPE);
@@ -148,11 +153,12 @@ impl Device {
         (Dial(Arc::new(dial)), Line(line))
     }
 
-    /// The right answer to a request, which had better be a good one.
+    /// The right answer to a request, which had better be a good one: to a question, the moment at which it came.
     fn answer(&self, request: &[u8]) -> Option<Asked> {
         let (head, unit, pdu) = match self.framing {
             Framing::Tcp => (&request[..4], request[6], &request[7..]),
-            Framing::Rtu | Framing::Lines => {
+            Framing::Lines => return Some(format!("{}\r\n", (self.moment)()).into_bytes()),
+            Framing::Rtu => {
                 assert_eq!(crc(&request[..6]), request[6..], "a request with a wrong CRC: {request:02x?}");
                 (&request[..0], request[0], &request[1..6])
             }
@@ -189,7 +195,8 @@ async fn listen(device: Arc<Device>, mut reads: ReadHalf<DuplexStream>, answers:
     let mut request = [0_u8; 12];
     let request = match device.framing {
         Framing::Tcp => &mut request[..],
-        Framing::Rtu | Framing::Lines => &mut request[..8],
+        Framing::Rtu => &mut request[..8],
+        Framing::Lines => &mut request[..QUESTION],
     };
     while reads.read_exact(request).await.is_ok() {
         if device.answer(request).is_some_and(|answer| answers.send(answer).is_err()) {
@@ -199,8 +206,14 @@ async fn listen(device: Arc<Device>, mut reads: ReadHalf<DuplexStream>, answers:
 }
 
 /// One device at a time answers, in the order of the requests.
-async fn answer(mut received: mpsc::UnboundedReceiver<Asked>, line: Arc<Mutex<BadLine>>, newest: Newest) {
+async fn answer(
+    mut received: mpsc::UnboundedReceiver<Asked>,
+    turnaround: Duration,
+    line: Arc<Mutex<BadLine>>,
+    newest: Newest,
+) {
     while let Some(answer) = received.recv().await {
+        sleep(turnaround).await;
         let acts = lock(&line).answer(answer);
         for act in acts {
             match act {

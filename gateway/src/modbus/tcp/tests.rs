@@ -74,6 +74,42 @@ async fn a_late_answer_never_becomes_a_value() {
     }
 }
 
+/// What else it has to say to earlier requests ends with its connection.
+#[tokio::test]
+async fn a_connection_over_which_an_old_answer_came_is_not_used_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address").to_string();
+    let (told, mut served) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        for connection in 0.. {
+            let (mut stream, _) = listener.accept().await.expect("a connection");
+            let (mut request, mut requests) = ([0; 12], 0);
+            while stream.read_exact(&mut request).await.is_ok() {
+                requests += 1;
+                let mut old = truth(&request);
+                old[0] ^= 0x80;
+                let answers =
+                    if connection == 0 && requests == 2 { vec![old, truth(&request)] } else { vec![truth(&request)] };
+                stream.write_all(&answers.concat()).await.expect("the master listens");
+            }
+            if told.send(requests).is_err() {
+                break;
+            }
+        }
+    });
+    let mut master = TcpMaster::new(address, Manners::patient_for(PATIENCE));
+    for address in 1..=5 {
+        let request = ReadRequest::new(Table::Input, address, 1).expect("within");
+        assert_eq!(master.read(1, request).await, Ok(Answer::Registers(vec![address])));
+    }
+    drop(master);
+    let mut connections = Vec::new();
+    for _ in 0..2 {
+        connections.push(soon("the end of a connection", served.recv()).await.expect("it runs"));
+    }
+    assert_eq!(connections, [2, 3]);
+}
+
 #[tokio::test]
 async fn a_device_that_serves_one_client_is_left_to_others_when_idle() {
     let (address, mut ends) = server(false).await;

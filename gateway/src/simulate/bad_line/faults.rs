@@ -26,12 +26,14 @@ pub struct LineFaults {
     pub drop: f64,
     /// The connection or the port goes while it comes.
     pub disconnect: f64,
+    /// The connection goes once the request is passed on; the answer comes a little later, over the next one.
+    pub hang_up: f64,
     /// The longest that an answer is late.
     pub longest: Duration,
 }
 
 const LONGEST: Duration = Duration::from_millis(300);
-const KNOWN: &str = "delay, split, merge, duplicate, truncate, swap, corrupt, drop, disconnect, longest";
+const KNOWN: &str = "delay, split, merge, duplicate, truncate, swap, corrupt, drop, disconnect, hang_up, longest";
 
 impl Default for LineFaults {
     fn default() -> Self {
@@ -45,6 +47,7 @@ impl Default for LineFaults {
             corrupt: 0.0,
             drop: 0.0,
             disconnect: 0.0,
+            hang_up: 0.0,
             longest: LONGEST,
         }
     }
@@ -99,6 +102,7 @@ impl LineFaults {
             "corrupt" => &mut self.corrupt,
             "drop" => &mut self.drop,
             "disconnect" => &mut self.disconnect,
+            "hang_up" => &mut self.hang_up,
             _ => return None,
         })
     }
