@@ -14,6 +14,7 @@ pub mod file;
 pub mod functions;
 pub mod lease;
 pub mod log;
+mod newest;
 pub mod read;
 mod recent;
 pub mod scan;
@@ -28,6 +29,7 @@ use std::sync::Arc;
 
 use deltalake_core::logstore::{LogStoreRef, StorageConfig, logstore_with};
 use log::LogState;
+use newest::Newest;
 use object_store::ObjectStore;
 use recent::Recent;
 use states::{Handle, KnownStates};
@@ -53,6 +55,7 @@ pub struct Lake {
     objects: Arc<dyn ObjectStore>,
     clock: Clock,
     states: Arc<KnownStates>,
+    newest: Arc<Newest>,
 }
 
 /// What went wrong with a lake.
@@ -155,7 +158,7 @@ impl Lake {
         // A folder of this machine bills nothing, and the system keeps its files in memory by itself.
         let is_folder = store.url().local_folder().is_some();
         let objects = if is_folder { objects } else { Arc::new(Recent::new(objects)) };
-        Self { store, objects, clock: Clock::system(), states: Arc::default() }
+        Self { store, objects, clock: Clock::system(), states: Arc::default(), newest: Arc::default() }
     }
 
     /// The same lake with another clock.
@@ -187,6 +190,11 @@ impl Lake {
     /// The newest state of a table, read from where the last look at it left off.
     pub(crate) async fn newest_state(&self, table: TableName) -> Result<Option<Arc<LogState>>, LakeError> {
         self.states.newest(self, table).await
+    }
+
+    /// What settled files said of their sensors.
+    pub(crate) fn newest(&self) -> &Newest {
+        &self.newest
     }
 
     /// Delta's view of a table, kept from the last commit on it.
