@@ -49,6 +49,14 @@ crash:
 bench-ingest *arguments:
     cargo bench -p tjern-pipeline --bench ingest -- {{ arguments }}
 
+# What a step of each job costs as history grows ten- and a hundredfold: docs/measurements.md (sizes: pipeline/benches/growth.rs)
+bench-growth *arguments:
+    cargo bench -p tjern -p tjern-pipeline --bench growth -- {{ arguments }}
+
+# Points a second of quality control beside ioos_qc, and its flags (the peers' ioos_qc): docs/measurements.md
+bench-quality *arguments:
+    TJERN_PROFILE=bench tests/peers/quality/run --points 1000000 --rounds 3 {{ arguments }}
+
 # What a day of one and of a hundred gateways costs at a cloud, and how soon what lands can be queried
 bill:
     cargo test -p tjern-pipeline --test ingest bill:: -- --nocapture
@@ -82,9 +90,14 @@ storms:
 bench-gateway *arguments: _release-gateway
     python3 -B benches/gateway/tcp.py --gateway "${CARGO_TARGET_DIR:-target}/release/tjern-gateway" --python "${CARGO_TARGET_DIR:-target}/peers-venv/bin/python" --s3-python "${CARGO_TARGET_DIR:-target}/peers-s3-venv/bin/python" {{ arguments }}
 
-# Compaction's rows a second and peak memory beside DuckDB and Polars on the same files: docs/measurements.md
+# Compaction's rows a second and peak memory beside DuckDB and Polars on the same files; `just bench-compact core` is built in a minute: docs/measurements.md
 bench-compact *arguments:
     benches/compact/run {{ arguments }}
+
+# Two queries over a river's points, laid out in many ways, beside DuckDB and ClickHouse: docs/decisions/0027
+bench-queries *arguments:
+    benches/layout/run {{ arguments }}
+
 # Bytes per reading by layout, per family of sensors; with --write FOLDER plain files for benches/layout/compare.py
 bench-layout *arguments:
     cd benches/layout && cargo run --release -- {{ arguments }}

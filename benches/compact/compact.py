@@ -3,11 +3,14 @@
 A table `readings` is made of many files, as ingest leaves them: each has some minutes of all sensors, and together they are one
 old day per `--days`. Then, in turn and several times over, each in a process of its own:
 
-- `tjern pipeline compact`: reads all, sorts, writes files of the target size, checks the multiset, commits;
+- `tjern pipeline compact`: reads all, sorts, writes files of the target size, checks the multiset, commits; with `--core` its own
+  work without the rest of the program (`benches/compact/core`), which is built in a minute;
 - DuckDB: `COPY (SELECT * FROM read_parquet(…) ORDER BY sensor, time) TO … (FORMAT parquet, COMPRESSION zstd)`;
 - Polars: `scan_parquet(…).sort("sensor", "time").sink_parquet(…, compression="zstd")`, streamed, and collected first.
 
-Printed are the best of the rounds, the ratios to `tjern`, and the bytes that were written. The others neither check nor commit.
+DuckDB has one thread, two, and two with as much memory as `tjern`; Polars has two and one. `tjern` decodes and sorts on one thread while it encodes
+on another. Printed are the best of the rounds by the wall clock and by the processor (user and system, all threads), the ratios to
+`tjern`, and the bytes that were written. The others neither check nor commit.
 """
 
 import argparse
@@ -16,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import deltalake
@@ -30,6 +34,7 @@ import duckdb, glob, sys
 files = glob.glob(sys.argv[1] + "/*.parquet")
 memory = sys.argv[3]
 base = duckdb.connect()
+base.execute(f"SET threads = {sys.argv[4]}; SET enable_progress_bar = false")
 if memory != "-":
     base.execute(f"SET memory_limit = '{memory}'")
 base.execute(f"SET temp_directory = '{sys.argv[2]}.spill'")
@@ -88,35 +93,46 @@ def make(lake: Path, arguments: argparse.Namespace) -> int:
     return total
 
 
-def run(command: list, label: str) -> tuple[float, int]:
-    """Seconds, and the most memory in bytes."""
+#: What a run took: seconds by the wall clock and by the processor, the most memory in bytes.
+Took = tuple[float, float, int]
+
+
+def run(command: list, label: str, environment: dict[str, str] | None = None) -> Took:
+    """Runs it to its end."""
+    environment = {**os.environ, **(environment or {})}
     began = time.monotonic()
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
     said = process.stdout.read()
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:
         sys.exit(f"{label} ended with status {process.returncode}: {said.decode(errors='replace')[-2000:]}")
-    return time.monotonic() - began, used.ru_maxrss * 1024
+    return time.monotonic() - began, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024
 
 
-def compact(arguments: argparse.Namespace, work: Path, original: Path) -> tuple[float, int, int]:
+def compact(arguments: argparse.Namespace, work: Path, original: Path) -> tuple[Took, int]:
+    if arguments.core:
+        out = work / "core.parquet"
+        source = original / "tables" / "readings"
+        took = run([arguments.core, source, out, str(int(arguments.memory.removesuffix("MB")) * 1_000_000)], "core")
+        return took, out.stat().st_size
     lake = work / "lake"
     shutil.rmtree(lake, ignore_errors=True)
     shutil.copytree(original, lake)
     config = work / "tjern.toml"
     config.write_text(f'version = 1\nlake = "{lake.as_uri()}"\n[compact]\nmemory = "{arguments.memory}"\nspill = "{work}"\n')
-    seconds, memory = run([arguments.tjern, "pipeline", "compact", "--config", config], "tjern")
+    took = run([arguments.tjern, "pipeline", "compact", "--config", config], "tjern")
     table = deltalake.DeltaTable(str(lake / "tables" / "readings"))
     sizes = table.get_add_actions().column("size_bytes").to_pylist()
     if len(sizes) > arguments.files / 2:
         sys.exit(f"nothing was compacted: {len(sizes)} files")
-    return seconds, memory, sum(sizes)
+    return took, sum(sizes)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--tjern", type=Path, required=True)
+    parser.add_argument("--tjern", type=Path, help="the program `tjern`")
+    parser.add_argument("--core", type=Path, help="instead of it the program of benches/compact/core")
     parser.add_argument("--work", type=Path, required=True, help="an empty folder on a disk")
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--sensors", type=int, default=1_000)
@@ -125,35 +141,42 @@ def main() -> None:
     parser.add_argument("--memory", default="512MB", help="what tjern may take, and DuckDB in its second line")
     parser.add_argument("--seed", type=int, default=7)
     arguments = parser.parse_args()
+    if bool(arguments.tjern) == bool(arguments.core):
+        parser.error("either --tjern or --core")
     original = arguments.work / "original"
     total = make(original, arguments)
     source = original / "tables" / "readings"
     size = sum(path.stat().st_size for path in source.glob("*.parquet"))
     print(f"{total} rows, {arguments.sensors} sensors, {arguments.files} files, {size} bytes; {arguments.rounds} rounds, seed {arguments.seed}")
+    print(f"load {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores; DuckDB {version('duckdb')}, Polars {version('polars')}")
     out = arguments.work / "out.parquet"
     python = lambda code, *more: [sys.executable, "-c", code, str(source), str(out), *more]
+    one = {"POLARS_MAX_THREADS": "1"}
     others = {
-        "DuckDB": python(DUCKDB, "-"),
-        f"DuckDB, {arguments.memory}": python(DUCKDB, arguments.memory),
-        "Polars, streamed": python(POLARS_STREAMED),
-        "Polars, collected": python(POLARS_COLLECTED),
+        "DuckDB, 1 thread": (python(DUCKDB, "-", "1"), None),
+        "DuckDB, 2 threads": (python(DUCKDB, "-", "2"), None),
+        f"DuckDB, {arguments.memory}": (python(DUCKDB, arguments.memory, "2"), None),
+        "Polars, streamed": (python(POLARS_STREAMED), {"POLARS_MAX_THREADS": "2"}),
+        "Polars, 1 thread": (python(POLARS_STREAMED), one),
+        "Polars, collected": (python(POLARS_COLLECTED), {"POLARS_MAX_THREADS": "2"}),
     }
-    best: dict[str, tuple[float, int, int]] = {}
+    name_of_ours = f"{'the core' if arguments.core else 'tjern'}, {arguments.memory}"
+    best: dict[str, tuple[Took, int]] = {}
     for _ in range(arguments.rounds):
-        took = {f"tjern, {arguments.memory}": compact(arguments, arguments.work, original)}
-        for name, command in others.items():
+        rounds = {name_of_ours: compact(arguments, arguments.work, original)}
+        for name, (command, environment) in others.items():
             out.unlink(missing_ok=True)
-            seconds, memory = run(command, name)
-            took[name] = (seconds, memory, out.stat().st_size)
-        for name, (seconds, memory, written) in took.items():
-            former = best.get(name, (float("inf"), 1 << 62, 0))
-            best[name] = (min(seconds, former[0]), min(memory, former[1]), written)
-    ours = best[f"tjern, {arguments.memory}"]
-    print(f"{'':<20} {'rows/s':>12} {'times as fast':>14} {'peak MB':>9} {'times as much':>14} {'bytes/row':>10}")
-    for name, (seconds, memory, written) in best.items():
+            rounds[name] = run(command, name, environment), out.stat().st_size
+        for name, (took, written) in rounds.items():
+            former = best.get(name, (took, 0))[0]
+            best[name] = tuple(min(pair) for pair in zip(took, former)), written
+    wall, cpu, least = best[name_of_ours][0]
+    print("| | rows a second | ours is times as fast | processor s | times ours | peak MB | times ours | bytes a row |")
+    print("|---|---|---|---|---|---|---|---|")
+    for name, ((seconds, processor, memory), written) in best.items():
         print(
-            f"{name:<20} {total / seconds:>12,.0f} {ours[0] / seconds:>14.2f} {memory / 1e6:>9,.0f} "
-            f"{memory / ours[1]:>14.2f} {written / total:>10.2f}"
+            f"| {name} | {total / seconds:,.0f} | {seconds / wall:.2f} | {processor:.2f} | {processor / cpu:.2f} "
+            f"| {memory / 1e6:,.0f} | {memory / least:.2f} | {written / total:.2f} |"
         )
 
 

@@ -15,7 +15,8 @@ pub mod functions;
 pub mod lease;
 pub mod log;
 pub mod metrics;
-pub mod newest;
+mod newest;
+pub mod precedence;
 pub mod read;
 mod recent;
 pub mod scan;
@@ -26,14 +27,14 @@ pub mod table;
 pub mod views;
 pub mod write;
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use deltalake_core::logstore::{LogStoreRef, StorageConfig, logstore_with};
 use log::LogState;
+use newest::Newest;
 use object_store::ObjectStore;
 use recent::Recent;
 use states::{Handle, KnownStates};
+use std::sync::Arc;
+use std::time::Duration;
 use tjern_readings::clock::Clock;
 use tjern_readings::store::{LakeUrl, ProofError, Store, StoreError};
 use url::Url;
@@ -56,6 +57,7 @@ pub struct Lake {
     objects: Arc<dyn ObjectStore>,
     clock: Clock,
     states: Arc<KnownStates>,
+    newest: Arc<Newest>,
 }
 
 /// What went wrong with a lake.
@@ -158,7 +160,7 @@ impl Lake {
         // A folder of this machine bills nothing, and the system keeps its files in memory by itself.
         let is_folder = store.url().local_folder().is_some();
         let objects = if is_folder { objects } else { Arc::new(Recent::new(objects)) };
-        Self { store, objects, clock: Clock::system(), states: Arc::default() }
+        Self { store, objects, clock: Clock::system(), states: Arc::default(), newest: Arc::default() }
     }
 
     /// The same lake with another clock.
@@ -204,6 +206,11 @@ impl Lake {
     /// Lets everybody know what a look found that began at a moment.
     pub(crate) fn saw_state(&self, table: TableName, state: &Arc<LogState>, looked_us: i64) {
         self.states.note(self, table, Some(Arc::clone(state)), looked_us, true);
+    }
+
+    /// What settled files said of their sensors.
+    pub(crate) fn newest(&self) -> &Newest {
+        &self.newest
     }
 
     /// Delta's view of a table, kept from the last commit on it.

@@ -18,7 +18,9 @@ use jiff::tz::TimeZone;
 use object_store::ObjectStore;
 use url::Url;
 
+use crate::newest::NewestOfFiles;
 use crate::scan::{LAKE_SCHEME, LakeTable};
+use crate::views::Parted;
 use crate::{Lake, LakeError, Table, TableName, functions, views};
 
 /// Who asks.
@@ -81,10 +83,15 @@ pub async fn session_on(
         show(&tables, &shown, name.as_str(), rows)?;
     }
     let readings = pinned.iter().find(|(name, _)| *name == TableName::Readings).and_then(|(_, table)| table.as_ref());
-    let newest = views::newest_revisions(&tables, readings).await?;
+    let parted = Parted::of(readings);
+    let newest = views::newest_revisions(&tables, parted.clone()).await?;
     tables.register_table("newest_revisions", newest.into_view())?;
     show(&tables, &shown, "observations", views::observations(&tables, public).await?)?;
-    show(&tables, &shown, "latest", views::latest(&tables, public, lake.clock().now_us()).await?)?;
+    let now_us = lake.clock().now_us();
+    let (past, others) = parted.ended_by(now_us);
+    let sensors = pinned.iter().find(|(name, _)| *name == TableName::Sensors).and_then(|(_, table)| table.as_ref());
+    tables.register_table("newest_of_files", Arc::new(NewestOfFiles::new(lake, settings, past, sensors)))?;
+    show(&tables, &shown, "latest", views::latest(&tables, public, others, now_us).await?)?;
     if !public {
         for name in [TableName::Installations, TableName::Events, TableName::QualityRules] {
             show(&tables, &shown, name.as_str(), views::register(&tables, name, public).await?)?;
@@ -111,7 +118,7 @@ fn show(tables: &SessionContext, shown: &SessionContext, name: &str, rows: DataF
     Ok(())
 }
 
-fn session_state(lake: &Lake, settings: &SessionSettings) -> Result<SessionState> {
+pub(crate) fn session_state(lake: &Lake, settings: &SessionSettings) -> Result<SessionState> {
     let config = SessionConfig::new()
         .with_information_schema(true)
         .set_str("datafusion.execution.time_zone", "UTC")

@@ -1,13 +1,13 @@
 //! The views of a session, from the tables of one version each.
 //!
 //! `observations` is what people and tools should use: one row per `(sensor, time)`, the one that counts
-//! ([`crate::newest`]), of quality
+//! ([`crate::precedence`]), of quality
 //! 1 to 3 and within what the register calls plausible, with the names of its place and sensor. The
 //! second guard matters where a range was registered after its readings came: a value that fails is
 //! never shown as one.
 //!
 //! Files in which `(sensor, time)` is unique and which overlap no other file are passed through;
-//! only the rest is sifted.
+//! only the rest is sifted. `latest` does not read them again: [`crate::precedence`] keeps what each said.
 
 use std::sync::Arc;
 
@@ -38,20 +38,50 @@ pub(crate) async fn of_known_sensors(tables: &SessionContext, name: &str, public
     tables.sql(&format!("SELECT * FROM all_{name}{filter}")).await
 }
 
+/// The columns of a reading, as the views name them.
+const COLUMNS: &str =
+    "sensor, time, value, quality, cause, lag_ms, source, epoch, seq, revision, level, tests, received";
+
+/// The files of `readings`: those that need no sifting, and the others.
+#[derive(Debug, Clone)]
+pub(crate) struct Parted {
+    pub(crate) settled: Vec<DataFile>,
+    pub(crate) open: Vec<DataFile>,
+}
+
+impl Parted {
+    pub(crate) fn of(readings: Option<&Table>) -> Self {
+        let (settled, open) = settled(readings.map(Table::files).unwrap_or_default());
+        Self { settled, open }
+    }
+
+    /// The settled files that end by a moment; and all the others, parted as they were.
+    pub(crate) fn ended_by(self, now_us: i64) -> (Vec<DataFile>, Self) {
+        let ended = |file: &DataFile| file.time_us.is_some_and(|(_, last)| last <= now_us);
+        let (past, settled) = self.settled.into_iter().partition(ended);
+        (past, Self { settled, open: self.open })
+    }
+}
+
 /// `readings` without what a later revision or a second copy replaced.
-pub(crate) async fn newest_revisions(tables: &SessionContext, readings: Option<&Table>) -> Result<DataFrame> {
-    let files = readings.map(Table::files).unwrap_or_default();
-    let (settled, open) = settled(files);
+pub(crate) async fn newest_revisions(tables: &SessionContext, parted: Parted) -> Result<DataFrame> {
+    sifted(tables, parted, "readings").await
+}
+
+/// The rows of some files without what a later revision or a second copy replaced; `word` names the tables that are
+/// registered for it.
+async fn sifted(tables: &SessionContext, parted: Parted, word: &str) -> Result<DataFrame> {
     let provider = |files| crate::scan::LakeTable::new(TableName::Readings, files);
-    tables.register_table("settled_readings", Arc::new(provider(settled)) as Arc<dyn TableProvider>)?;
-    tables.register_table("open_readings", Arc::new(provider(open)) as Arc<dyn TableProvider>)?;
-    let columns = "sensor, time, value, quality, cause, lag_ms, source, epoch, seq, revision, level, tests, received";
-    let newest_first = crate::newest::first_in_sql();
+    let register =
+        |name: String, files| tables.register_table(name, Arc::new(provider(files)) as Arc<dyn TableProvider>);
+    register(format!("settled_{word}"), parted.settled)?;
+    register(format!("open_{word}"), parted.open)?;
+    let newest_first = crate::precedence::first_in_sql();
     let sql = format!(
-        "SELECT {columns} FROM settled_readings UNION ALL \
-         SELECT {columns} FROM (SELECT {columns}, row_number() OVER (PARTITION BY sensor, time \
+        "SELECT {COLUMNS} FROM settled_{word} UNION ALL \
+         SELECT {COLUMNS} FROM (SELECT {COLUMNS}, row_number() OVER (PARTITION BY sensor, time \
              ORDER BY {newest_first}) AS place \
-             FROM open_readings) WHERE place = 1"
+             FROM open_{word}) WHERE place = 1"
     );
     tables.sql(&sql).await
 }
@@ -106,21 +136,45 @@ pub(crate) async fn observations(tables: &SessionContext, public: bool) -> Resul
     tables.sql(&sql).await
 }
 
-/// `latest`: a row per sensor that is registered or was heard of, from one pass over the readings.
-pub(crate) async fn latest(tables: &SessionContext, public: bool, now_us: i64) -> Result<DataFrame> {
-    let now = format!("arrow_cast({now_us}, 'Timestamp(Microsecond, Some(\"UTC\"))')");
-    // Who is not registered has no plausible range, and for the public does not exist.
-    let join = if public { "RIGHT JOIN" } else { "FULL JOIN" };
+/// What the rows of a table say of their sensors: the newest word, and the newest good value; a row per sensor. The context
+/// has the register's `all_sensors`.
+pub(crate) async fn heard_in(tables: &SessionContext, rows: &str) -> Result<DataFrame> {
+    // Who is not registered has no plausible range.
     let sql = format!(
         "WITH judged AS (SELECT r.sensor, r.time, r.value, r.quality, r.cause, \
                  r.quality BETWEEN 1 AND 3 AND r.value IS NOT NULL AND (s.low IS NULL OR r.value >= s.low) \
                      AND (s.high IS NULL OR r.value <= s.high) AS good \
-             FROM newest_revisions r LEFT JOIN sensors s ON s.id = r.sensor WHERE r.time <= {now}), \
-         heard AS (SELECT sensor, max(time) AS heard_time, \
+             FROM {rows} r LEFT JOIN (SELECT id, low, high FROM all_sensors WHERE valid_to IS NULL) s ON s.id = r.sensor) \
+         SELECT sensor, max(time) AS heard_time, \
                  last_value(quality ORDER BY time) AS heard_quality, last_value(cause ORDER BY time) AS heard_cause, \
                  max(time) FILTER (WHERE good) AS time, last_value(value ORDER BY time) FILTER (WHERE good) AS value, \
                  last_value(quality ORDER BY time) FILTER (WHERE good) AS quality \
-             FROM judged GROUP BY sensor) \
+             FROM judged GROUP BY sensor"
+    );
+    tables.sql(&sql).await
+}
+
+/// `latest`: a row per sensor that is registered or was heard of. What settled files say is in the table `newest_of_files`;
+/// `others` are the files that are read each time.
+pub(crate) async fn latest(tables: &SessionContext, public: bool, others: Parted, now_us: i64) -> Result<DataFrame> {
+    let now = format!("arrow_cast({now_us}, 'Timestamp(Microsecond, Some(\"UTC\"))')");
+    let rest = sifted(tables, others, "rest").await?;
+    tables.register_table("rest", rest.into_view())?;
+    tables.register_table(
+        "rest_by_now",
+        tables.sql(&format!("SELECT * FROM rest WHERE time <= {now}")).await?.into_view(),
+    )?;
+    tables.register_table("newest_of_rest", heard_in(tables, "rest_by_now").await?.into_view())?;
+    // Who is not registered does not exist for the public.
+    let join = if public { "RIGHT JOIN" } else { "FULL JOIN" };
+    let sql = format!(
+        "WITH said AS (SELECT * FROM newest_of_files UNION ALL SELECT * FROM newest_of_rest), \
+         heard AS (SELECT sensor, max(heard_time) AS heard_time, \
+                 last_value(heard_quality ORDER BY heard_time) AS heard_quality, \
+                 last_value(heard_cause ORDER BY heard_time) AS heard_cause, \
+                 max(time) AS time, last_value(value ORDER BY time) FILTER (WHERE time IS NOT NULL) AS value, \
+                 last_value(quality ORDER BY time) FILTER (WHERE time IS NOT NULL) AS quality \
+             FROM said GROUP BY sensor) \
          SELECT coalesce(h.sensor, s.id) AS sensor, h.time, h.value, h.quality, h.heard_time, h.heard_quality, \
              h.heard_cause, coalesce(s.site, split_part(h.sensor, '/', 1)) AS site, s.quantity, \
              p.name_nb AS site_name, s.name_nb AS sensor_name, s.unit, s.kind, \

@@ -16,6 +16,9 @@ use tjern_lake::{
 };
 use tjern_readings::store::LakeUrl;
 
+#[path = "tables/latest.rs"]
+mod latest;
+
 const HOUR_US: i64 = 3_600_000_000;
 
 struct Row {

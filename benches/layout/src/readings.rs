@@ -89,22 +89,20 @@ impl Family {
 
 /// Makes readings, station by station, sensor by sensor.
 pub fn readings(wanted: Wanted) -> Columns {
-    let every_us = wanted.family.every_us();
-    let slots = (wanted.days * 86_400.0 * SECOND_US as f64) as i64 / every_us;
     let mut columns = Columns::default();
     for station in 0..wanted.stations {
-        let received = received(wanted, slots, station);
+        let received = received(wanted, station);
         for sensor in 0..wanted.sensors {
-            let mut random = fastrand::Rng::with_seed(wanted.seed ^ ((station * 1_000 + sensor) as u64) << 20);
-            one(&mut columns, wanted, &mut random, (station, sensor), &received);
+            one(&mut columns, wanted, (station, sensor), &received);
         }
     }
     columns
 }
 
 /// When the batch of each slot was committed: a batch a minute or a reading, and ingest looks every five seconds.
-fn received(wanted: Wanted, slots: i64, station: usize) -> Vec<i64> {
+pub fn received(wanted: Wanted, station: usize) -> Vec<i64> {
     let every_us = wanted.family.every_us();
+    let slots = (wanted.days * 86_400.0 * SECOND_US as f64) as i64 / every_us;
     let batch_us = every_us.max(60 * SECOND_US);
     let mut random = fastrand::Rng::with_seed(wanted.seed ^ 0xC0FF_EE00 ^ station as u64);
     let mut received = Vec::with_capacity(slots as usize);
@@ -122,15 +120,11 @@ fn received(wanted: Wanted, slots: i64, station: usize) -> Vec<i64> {
     received
 }
 
-fn one(
-    columns: &mut Columns,
-    wanted: Wanted,
-    random: &mut fastrand::Rng,
-    (station, sensor): (usize, usize),
-    received: &[i64],
-) {
+/// Adds the readings of one sensor of a station, whose batches were committed at these moments.
+pub fn one(columns: &mut Columns, wanted: Wanted, (station, sensor): (usize, usize), received: &[i64]) {
     let knobs = wanted.knobs;
-    let name = format!("station-{station:02}/position-{sensor:03}/quantity");
+    let random = &mut fastrand::Rng::with_seed(wanted.seed ^ ((station * 1_000 + sensor) as u64) << 20);
+    let name = name(station, sensor);
     let (source, epoch) = (format!("gateway-{station:02}"), format!("{:032x}", 0x5eed_u128 * (station as u128 + 7)));
     let every_us = wanted.family.every_us();
     let river = wanted.family == Family::River;
@@ -159,6 +153,11 @@ fn one(
         columns.tests.push(0b10_10_10_10);
         columns.received_us.push(*received_us);
     }
+}
+
+/// A sensor's id.
+pub fn name(station: usize, sensor: usize) -> String {
+    format!("station-{station:02}/position-{sensor:03}/quantity")
 }
 
 struct State {

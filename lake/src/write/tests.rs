@@ -13,6 +13,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::Encoding;
 use parquet::file::metadata::ParquetMetaData;
 
+use super::layout::GroupRows;
 use super::*;
 
 /// Readings of some sensors on one grid, received together.
@@ -48,7 +49,9 @@ fn rows(sensors: usize, each: usize, value: impl Fn(usize, usize) -> Option<f64>
 
 /// A writer of sealed files whose row groups are small enough for a test.
 fn cut_at(enough: usize, max: usize) -> FileWriter {
-    FileWriter { group_rows: GroupRows { max, enough }, ..FileWriter::sealed(TableName::Readings).expect("made") }
+    let mut writer = FileWriter::sealed(TableName::Readings).expect("made");
+    writer.encoded.group_rows = GroupRows { max, enough };
+    writer
 }
 
 async fn written(mut writer: FileWriter, rows: &RecordBatch, at_once: usize) -> (ParquetMetaData, RecordBatch) {

@@ -11,7 +11,7 @@ use datafusion::execution::SendableRecordBatchStream;
 use datafusion::prelude::{col, lit};
 use datafusion::scalar::ScalarValue;
 use futures::TryStreamExt;
-use tjern_lake::{Table, TableName, newest, schema};
+use tjern_lake::{Table, TableName, precedence, schema};
 
 use super::CorrectError;
 use crate::erase::Erasures;
@@ -34,7 +34,7 @@ pub(crate) struct Stored {
     pub(crate) received_us: i64,
 }
 
-/// All rows of one sensor at one time, the one that counts first ([`tjern_lake::newest`]).
+/// All rows of one sensor at one time, the one that counts first ([`tjern_lake::precedence`]).
 #[derive(Debug)]
 pub(crate) struct Moment {
     rows: Vec<Stored>,
@@ -75,7 +75,7 @@ impl Moments {
         let at = |time_us| lit(ScalarValue::TimestampMicrosecond(Some(time_us), Some("UTC".into())));
         let sensors = wanted.sensors.iter().map(|sensor| lit(*sensor)).collect();
         let mut order = vec![col("sensor").sort(true, false), col("time").sort(true, false)];
-        order.extend(newest::first());
+        order.extend(precedence::first());
         let rows = engine(table.lake())?
             .read_table(table.provider())?
             .filter(col("sensor").in_list(sensors, false))?

@@ -14,7 +14,7 @@ use datafusion::execution::context::SessionContext;
 use datafusion::prelude::{DataFrame, Expr, col, lit};
 use datafusion::scalar::ScalarValue;
 use futures::TryStreamExt;
-use tjern_lake::{DataFile, FileWriter, Lake, Table, TableName, newest, schema};
+use tjern_lake::{DataFile, FileWriter, Lake, Table, TableName, precedence, schema};
 
 use super::control::ControlError;
 use super::scope::{Scope, Sensors, Span, times_of};
@@ -214,7 +214,7 @@ impl Pass {
             rows = rows.union(part)?;
         }
         let mut order = vec![col("sensor").sort(true, true), col("time").sort(true, true)];
-        order.extend(newest::last());
+        order.extend(precedence::last());
         Ok(rows.sort(order)?)
     }
 }

@@ -17,7 +17,7 @@ use datafusion::logical_expr::ExprFunctionExt;
 use datafusion::prelude::{Expr, col, lit};
 use datafusion::scalar::ScalarValue;
 use futures::TryStreamExt;
-use tjern_lake::{DataFile, Table, TableName, newest, schema};
+use tjern_lake::{DataFile, Table, TableName, precedence, schema};
 use tjern_readings::reading::Quality;
 
 use super::RollupError;
@@ -126,7 +126,8 @@ impl Source {
     /// The readings that count, sorted; new sensors get their keys.
     pub(crate) async fn winners(&self, wanted: Wanted<'_>, keys: &mut SensorKeys) -> Result<Readings, RollupError> {
         let inside = col("time").gt_eq(moment(wanted.from_us)).and(col("time").lt_eq(moment(wanted.to_us)));
-        let place = row_number().partition_by(vec![col("sensor"), col("time")]).order_by(newest::first()).build()?;
+        let place =
+            row_number().partition_by(vec![col("sensor"), col("time")]).order_by(precedence::first()).build()?;
         let rows = self
             .rows_of(self.table.provider(), wanted.sensors)?
             .filter(inside)?

@@ -56,18 +56,28 @@ def tests():
 
 
 def ours(binary, name, line, times, values):
-    """Our flag of one test, the others off; and the seconds that the tests took."""
-    rules = "sensors,test,months,parameters\n" + line + "\n"
-    rules += "".join(f"t/t,{other},,off\n" for other in [*PLACES, "exposure", "backward"] if other != name)
+    """Our flag of one test, the others off; and the seconds that the tests took, by the wall clock and by the processor."""
+    flags_of, took = run(binary, [name], line, times, values)
+    return flags_of(name), took
+
+
+def run(binary, names, lines, times, values):
+    """Our flags of some tests, the others off; and the seconds that they took."""
+    rules = "sensors,test,months,parameters\n" + lines + "\n"
+    rules += "".join(f"t/t,{other},,off\n" for other in [*PLACES, "exposure", "backward"] if other not in names)
     with tempfile.TemporaryDirectory() as work:
         path = Path(work) / "quality.csv"
         path.write_text(rules)
         lines = "\n".join(f"{t},{'' if np.isnan(v) else repr(float(v))}" for t, v in zip(times, values))
         done = subprocess.run([binary, path, "t/t", "Cel", "sample", "-"], input=lines, capture_output=True, text=True, check=True)
     tests = [int(line.split(",")[1]) for line in done.stdout.split()]
-    flags = np.array([QARTOD[(bits >> PLACES[name]) & 3] for bits in tests])
-    flags[np.isnan(values)] = 9
-    return flags, float(re.search(r"in ([0-9.]+) s", done.stderr).group(1))
+
+    def flags_of(name):
+        flags = np.array([QARTOD[(bits >> PLACES[name]) & 3] for bits in tests])
+        flags[np.isnan(values)] = 9
+        return flags
+
+    return flags_of, [float(seconds) for seconds in re.findall(r"([0-9.]+) s", done.stderr)]
 
 
 def explained(name, row, values, theirs, our):
@@ -88,12 +98,44 @@ def explained(name, row, values, theirs, our):
     return False
 
 
+#: The tests that are timed together: those that need no season.
+TOGETHER = ["range", "spike", "rate_of_change", "flat_line", "attenuated_signal", "gap"]
+
+
+def speed(arguments, random, start):
+    """Points a second of each test and of six together: the best of some rounds, ours and theirs in turn."""
+    values = series(random, arguments.points, missing=False)
+    times = start + HOUR * np.arange(len(values), dtype="int64")
+    stamps = times.astype("datetime64[us]").astype("datetime64[ns]")
+    every = {name: (line, their) for name, line, their in tests()}
+    best = {}
+    keep = lambda name, took: best.update({name: [min(pair) for pair in zip(took, best.get(name, took))]})
+    for _ in range(arguments.rounds):
+        together = np.zeros(2)
+        for name, (line, their) in every.items():
+            began, before = time.perf_counter(), time.process_time()
+            their(values, stamps)
+            took = np.array([time.perf_counter() - began, time.process_time() - before])
+            keep(f"{name}, ioos_qc", took)
+            together += took if name in TOGETHER else 0
+            keep(f"{name}, ours", ours(arguments.bin, name, line, times, values)[1])
+        keep("together, ioos_qc", together)
+        lines = "\n".join(every[name][0] for name in TOGETHER)
+        keep("together, ours", run(arguments.bin, TOGETHER, lines, times, values)[1])
+    print(f"  {arguments.points} points, the best of {arguments.rounds} rounds; million points a second, by the clock and by the processor:")
+    for name in [*every, "together"]:
+        our, their = best[f"{name}, ours"], best[f"{name}, ioos_qc"]
+        rate = lambda took: " ".join(f"{arguments.points / seconds / 1e6:.2f}" for seconds in took)
+        print(f"  {name}: ours {rate(our)}, ioos_qc {rate(their)}, ratio {their[0] / our[0]:.2f} {their[1] / our[1]:.2f}")
+
+
 def main():
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--bin", required=True)
     arguments.add_argument("--seed", type=int, default=20170701)
     arguments.add_argument("--series", type=int, default=10)
     arguments.add_argument("--points", type=int, default=100_000)
+    arguments.add_argument("--rounds", type=int, default=1)
     arguments = arguments.parse_args()
     print(f"peers: quality beside ioos_qc, seed {arguments.seed}")
     random, wrong = np.random.default_rng(arguments.seed), 0
@@ -115,16 +157,7 @@ def main():
                     print(f"  {name}: series {number}, row {row}: theirs {theirs[row]}, ours {our[row]}, {values[max(0, row - 3) : row + 3]}")
             same += int((theirs == our).sum())
         print(f"  {name}: {same} flags equal, {differences} different and explained")
-    values = series(random, arguments.points, missing=False)
-    times = start + HOUR * np.arange(len(values), dtype="int64")
-    stamps = times.astype("datetime64[us]").astype("datetime64[ns]")
-    for name, line, their in tests():
-        began = time.perf_counter()
-        their(values, stamps)
-        theirs = time.perf_counter() - began
-        _, seconds = ours(arguments.bin, name, line, times, values)
-        rate = lambda seconds: f"{arguments.points / seconds / 1e6:.2f} million points a second"
-        print(f"  {name}: ours {rate(seconds)}, ioos_qc {rate(theirs)}, ratio {theirs / seconds:.2f}")
+    speed(arguments, random, start)
     if wrong:
         sys.exit(f"peers: {wrong} flags differ from ioos_qc's, and docs/quality.md does not say why")
 
