@@ -21,6 +21,8 @@ pub(crate) async fn bind(city: &City, lake: &Lake, jobs: Option<&States>) -> Res
     let mut settings = ServerSettings::new(lake.clone(), city.timezone.clone(), &city.serve, city.tokens.clone());
     settings.simulated = city.simulated;
     if let Some(states) = jobs {
+        // One that is left to others is not of this process.
+        settings.shares_pipeline = !city.jobs.off.contains("ingest");
         let metrics = JobMetrics::new(states.clone(), lake.clock().clone());
         let mut registry = settings.metrics.lock().unwrap_or_else(PoisonError::into_inner);
         registry.register_collector(Box::new(metrics));
