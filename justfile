@@ -59,7 +59,7 @@ bench-quality *arguments:
 
 # What a day of one and of a hundred gateways costs at a cloud, and how soon what lands can be queried
 bill:
-    cargo test -p tjern-pipeline --test ingest bill:: -- --nocapture
+    cargo test -p tjern --test bill -- --nocapture
 
 # What the spool writes and how fast it starts: docs/measurements.md
 bench-spool:
@@ -123,4 +123,4 @@ campaign: (peers "--seconds" "900")
     TJERN_FAULTS_SEEDS=10000 TJERN_FAULTS_FIRST=$RANDOM$RANDOM cargo test -p tjern-gateway --lib faults:: -- --nocapture
     TJERN_STORM_SEEDS=10000 TJERN_STORM_FIRST=$RANDOM$RANDOM cargo test --workspace --test storms -- --nocapture a_store_that_fails
     TJERN_OUTAGE_S=259200 cargo test --release -p tjern-gateway --test outage 72 -- --nocapture
-    TJERN_GATEWAYS=100 cargo test --release --workspace --test ingest -- --nocapture bill::many
+    TJERN_BILL_HOURS=24 TJERN_GATEWAYS=100 cargo test --release --workspace --test bill -- --nocapture many

@@ -23,6 +23,8 @@ pub(crate) async fn bind(city: &City, lake: &Lake, jobs: Option<&States>) -> Res
     settings.simulated = city.simulated;
     register_metrics(&settings, lake, jobs);
     if let Some(states) = jobs {
+        // One that is left to others is not of this process.
+        settings.shares_pipeline = !city.jobs.off.contains("ingest");
         let (states, clock) = (states.clone(), lake.clock().clone());
         settings.status = Some(Arc::new(move || json!({ "jobs": report(&states, clock.now_us()).1 })));
     }

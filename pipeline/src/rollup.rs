@@ -23,6 +23,7 @@ mod scope;
 mod windows;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::time::Duration;
 
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
@@ -50,6 +51,9 @@ const VERSION_TRANSACTION: &str = "rollup";
 const REGISTER_TRANSACTION: &str = "rollup/register";
 /// The time zone of its days, as a number.
 const TIMEZONE_TRANSACTION: &str = "rollup/timezone";
+
+/// How old a look at the readings may be: what this process commits is known at once, and hours and days are of one look.
+const LOOK: Duration = Duration::from_secs(60);
 
 /// Where no window was touched the version is moved only when it lies this far back.
 const VERSIONS_BEHIND_MAX: i64 = 64;
@@ -151,7 +155,8 @@ async fn bring_up(
     };
     let Some(mut table) = there else { return Ok(TableOutcome::default()) };
     for _ in 0..ATTEMPTS_MAX {
-        let Some(readings) = Table::open(lake, TableName::Readings).await? else { return Ok(TableOutcome::default()) };
+        let readings = Table::open_within(lake, TableName::Readings, LOOK).await?;
+        let Some(readings) = readings else { return Ok(TableOutcome::default()) };
         let natures = Natures::of(&sensors_history(lake).await?.1);
         let source = Source::new(engine(lake)?, readings);
         let run = Run { lake, table: &table, grid: &grid, natures, source, again };

@@ -1,7 +1,8 @@
 //! Sessions on the newest versions of the tables, shared by requests.
 //!
 //! A request sees a snapshot that is at most [`limits::SNAPSHOT_AGE_MAX`] old. Whoever finds it older
-//! looks for newer tables, one at a time; the others wait for that one. Where the lake cannot be read,
+//! looks for newer tables, as often as that is worth what it costs ([`looks`](crate::looks)), one at a time; the others
+//! wait for that one. Where the lake cannot be read,
 //! or a table is gone that was there, the older snapshot and what was made of it serve on, and
 //! `/health` says so: the pages show each value's age anyway.
 
@@ -11,12 +12,14 @@ use std::time::Duration;
 use datafusion::prelude::SessionContext;
 use jiff::tz::TimeZone;
 use tjern_lake::session::session_on;
-use tjern_lake::{Access, Lake, SessionSettings, Table, TableName};
+use tjern_lake::{Access, Lake, LakeError, SessionSettings, Table, TableName};
+use tjern_readings::clock::Clock;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use crate::latest::{self, SensorNow};
 use crate::limits::{self, Limits};
+use crate::looks::Looks;
 use crate::named::{self, NamedQuery};
 use crate::pages::curve::{self, Curves};
 use crate::parameters::ParameterError;
@@ -59,10 +62,28 @@ struct Kept<T> {
     value: Mutex<Making<T>>,
 }
 
-/// What was made last, until when it serves, and why there is nothing newer.
+/// What was made last, when, until when it serves, and why there is nothing newer.
 struct Making<T> {
-    value: Option<(Instant, Arc<T>)>,
+    value: Option<(Served, Arc<T>)>,
     failure: Option<String>,
+}
+
+/// From when until when something serves, in microseconds since 1970 by the lake's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Served {
+    from_us: i64,
+    until_us: i64,
+}
+
+impl Served {
+    fn of(from_us: i64, lasts: Duration) -> Self {
+        Self { from_us, until_us: from_us.saturating_add(i64::try_from(lasts.as_micros()).unwrap_or(i64::MAX)) }
+    }
+
+    /// A clock that was set back keeps nothing for longer.
+    const fn serves(self, now_us: i64) -> bool {
+        self.from_us <= now_us && now_us < self.until_us
+    }
 }
 
 impl<T> Kept<T> {
@@ -71,26 +92,30 @@ impl<T> Kept<T> {
     }
 
     /// The value; where no newer one can be made, the older one.
-    async fn get<E: std::fmt::Display>(&self, make: impl Future<Output = Result<T, E>>) -> Result<Arc<T>, E> {
+    async fn get<E: std::fmt::Display>(
+        &self,
+        clock: &Clock,
+        make: impl Future<Output = Result<T, E>>,
+    ) -> Result<Arc<T>, E> {
         let mut kept = self.value.lock().await;
-        if let Some((until, value)) = &kept.value
-            && Instant::now() < *until
+        if let Some((served, value)) = &kept.value
+            && served.serves(clock.now_us())
         {
             return Ok(Arc::clone(value));
         }
         // The age counts from before the making: a slow making must not hide an old value.
-        let began = Instant::now();
+        let (from_us, began) = (clock.now_us(), Instant::now());
         let made = make.await;
-        let until = (began + self.age_max).max(began + began.elapsed().saturating_mul(self.thrift));
+        let served = Served::of(from_us, self.age_max.max(began.elapsed().saturating_mul(self.thrift)));
         match (made, &mut kept.value) {
             (Ok(value), _) => {
                 let value = Arc::new(value);
-                *kept = Making { value: Some((until, Arc::clone(&value))), failure: None };
+                *kept = Making { value: Some((served, Arc::clone(&value))), failure: None };
                 Ok(value)
             }
             (Err(error), Some((tried, value))) => {
                 tracing::warn!(%error, "what was made before serves on");
-                *tried = until;
+                *tried = served;
                 let value = Arc::clone(value);
                 kept.failure = Some(error.to_string());
                 Ok(value)
@@ -109,7 +134,7 @@ impl<T> Kept<T> {
 #[derive(Default)]
 struct Snapshot {
     context: Option<SessionContext>,
-    tried: Option<Instant>,
+    tried: Option<Served>,
     failure: Option<String>,
     /// Tables that were there once: they do not go, unless the lake does.
     seen: Vec<TableName>,
@@ -118,6 +143,7 @@ struct Snapshot {
 /// Answers queries of one kind of people.
 pub(crate) struct Engine {
     lake: Lake,
+    looks: Looks,
     settings: SessionSettings,
     /// Of those who ask.
     turns: Arc<Semaphore>,
@@ -131,18 +157,26 @@ pub(crate) struct Engine {
 
 impl Engine {
     /// For everybody: named queries only.
-    pub(crate) fn public(lake: Lake, timezone: TimeZone) -> Self {
-        Self::new(lake, Access::Public, timezone, limits::NAMED_AT_ONCE_MAX, None)
+    pub(crate) fn public(lake: Lake, looks: Looks, timezone: TimeZone) -> Self {
+        Self::new(lake, looks, Access::Public, timezone, limits::NAMED_AT_ONCE_MAX, None)
     }
 
     /// For the staff, whose SQL is answered in a workshop.
-    pub(crate) fn staff(lake: Lake, timezone: TimeZone, workshop: Workshop) -> Self {
-        Self::new(lake, Access::Staff, timezone, limits::SQL_AT_ONCE_MAX, Some(workshop))
+    pub(crate) fn staff(lake: Lake, looks: Looks, timezone: TimeZone, workshop: Workshop) -> Self {
+        Self::new(lake, looks, Access::Staff, timezone, limits::SQL_AT_ONCE_MAX, Some(workshop))
     }
 
-    fn new(lake: Lake, access: Access, timezone: TimeZone, at_once_max: usize, workshop: Option<Workshop>) -> Self {
+    fn new(
+        lake: Lake,
+        looks: Looks,
+        access: Access,
+        timezone: TimeZone,
+        at_once_max: usize,
+        workshop: Option<Workshop>,
+    ) -> Self {
         Self {
             lake,
+            looks,
             settings: SessionSettings { access, timezone, memory_bytes: limits::SESSION_MEMORY_BYTES },
             turns: Arc::new(Semaphore::new(at_once_max)),
             page_turns: Arc::new(Semaphore::new(limits::PAGES_AT_ONCE_MAX)),
@@ -160,15 +194,15 @@ impl Engine {
     /// The snapshot's session.
     async fn context(&self) -> Result<SessionContext, EngineError> {
         let mut snapshot = self.snapshot.lock().await;
-        if snapshot.tried.is_none_or(|tried| tried.elapsed() >= limits::SNAPSHOT_AGE_MAX) {
-            let tried = Instant::now();
+        if snapshot.tried.is_none_or(|tried| !tried.serves(self.now_us())) {
+            let tried = Served::of(self.now_us(), limits::SNAPSHOT_AGE_MAX);
             match self.open_in_time(&snapshot.seen).await {
                 Ok((context, seen)) => {
                     *snapshot = Snapshot { context: Some(context), tried: Some(tried), failure: None, seen };
                 }
                 Err(failure) => {
                     tracing::warn!(%failure, "cannot look for newer tables");
-                    snapshot.tried = Some(Instant::now());
+                    snapshot.tried = Some(Served::of(self.now_us(), limits::SNAPSHOT_AGE_MAX));
                     snapshot.failure = Some(failure);
                 }
             }
@@ -189,9 +223,14 @@ impl Engine {
     /// A session, and which tables there are. A table that nobody has made yet is empty; one that was
     /// there and is gone is a lake that went away.
     async fn open(&self, seen: &[TableName]) -> Result<(SessionContext, Vec<TableName>), String> {
-        let mut tables = Vec::new();
-        for name in TableName::ALL {
-            let table = Table::open(&self.lake, name).await.map_err(|error| error.to_string())?;
+        let (mut tables, mut readings_rest) = (Vec::new(), Duration::ZERO);
+        let wanted = TableName::ALL.into_iter().filter(|name| self.shows(*name));
+        // `readings` is the first of all: the others go by it.
+        for name in wanted {
+            let table = self.look(name, readings_rest).await.map_err(|error| error.to_string())?;
+            if name == TableName::Readings {
+                readings_rest = table.as_ref().map(Table::rests_for).unwrap_or_default();
+            }
             if table.is_none() && seen.contains(&name) {
                 return Err(format!(
                     "the table `{name}` was there and is gone; hint: is the lake's place still there?"
@@ -205,6 +244,23 @@ impl Engine {
         }
         let seen = tables.iter().filter(|(_, table)| table.is_some()).map(|(name, _)| *name).collect();
         Ok((context, seen))
+    }
+
+    /// Whether who asks may see anything of a table.
+    fn shows(&self, name: TableName) -> bool {
+        let is_staffs = matches!(name, TableName::Installations | TableName::Events | TableName::QualityRules);
+        self.settings.access == Access::Staff || !is_staffs
+    }
+
+    /// A table, looked for as far as what is known of it is too old.
+    async fn look(&self, name: TableName, readings_rest: Duration) -> Result<Option<Table>, LakeError> {
+        // What was known a while ago says how often things change.
+        let Some(known) = Table::open_within(&self.lake, name, Duration::MAX).await? else {
+            return Table::open_within(&self.lake, name, self.looks.age_max_of_none()).await;
+        };
+        let rests = known.rests_for();
+        let readings_rest = if name == TableName::Readings { rests } else { readings_rest };
+        Table::open_within(&self.lake, name, self.looks.age_max(name, rests, readings_rest)).await
     }
 
     /// Why there is nothing newer than what is shown, where there should be.
@@ -252,12 +308,12 @@ impl Engine {
 
     /// What is known of each sensor now.
     pub(crate) async fn latest(&self) -> Result<Arc<Vec<SensorNow>>, EngineError> {
-        self.latest.get(async { Ok(latest::read(&self.own("latest", &[]).await?)?) }).await
+        self.latest.get(self.lake.clock(), async { Ok(latest::read(&self.own("latest", &[]).await?)?) }).await
     }
 
     /// The curves of the front page.
     pub(crate) async fn curves(&self) -> Result<Arc<Curves>, EngineError> {
-        self.curves.get(async { Ok(curve::read(&self.own("curves", &[]).await?)?) }).await
+        self.curves.get(self.lake.clock(), async { Ok(curve::read(&self.own("curves", &[]).await?)?) }).await
     }
 
     /// The curves of one place.
@@ -287,13 +343,13 @@ mod tests {
 
     #[tokio::test]
     async fn many_who_ask_at_once_cost_as_much_as_one() {
-        let made = AtomicU32::new(0);
+        let (made, clock) = (AtomicU32::new(0), Clock::manual(0));
         let ask = async |kept: &Kept<u32>| {
             let make = async {
                 tokio::task::yield_now().await;
                 Ok::<_, String>(made.fetch_add(1, Ordering::Relaxed))
             };
-            kept.get(make).await.map(|value| *value)
+            kept.get(&clock, make).await.map(|value| *value)
         };
         let kept = Kept::new(Duration::from_secs(3600), 0);
         futures::future::join_all((0..20).map(|_| ask(&kept))).await;
@@ -304,19 +360,19 @@ mod tests {
 
     #[tokio::test]
     async fn a_failure_is_not_kept() {
-        let kept = Kept::new(Duration::from_secs(1), 0);
-        assert_eq!(kept.get(async { Err::<u32, _>("no") }).await, Err("no"));
-        assert_eq!(kept.get(async { Ok::<_, &str>(7) }).await.as_deref(), Ok(&7));
+        let (kept, clock) = (Kept::new(Duration::from_secs(1), 0), Clock::manual(0));
+        assert_eq!(kept.get(&clock, async { Err::<u32, _>("no") }).await, Err("no"));
+        assert_eq!(kept.get(&clock, async { Ok::<_, &str>(7) }).await.as_deref(), Ok(&7));
     }
 
     /// A query that fails must not take away the numbers that were there.
     #[tokio::test]
     async fn what_was_made_serves_on_where_nothing_newer_can_be_made() {
-        let kept = Kept::new(Duration::ZERO, 0);
-        assert_eq!(kept.get(async { Ok::<_, &str>(7) }).await.as_deref(), Ok(&7));
-        assert_eq!(kept.get(async { Err::<u32, _>("no") }).await.as_deref(), Ok(&7));
+        let (kept, clock) = (Kept::new(Duration::ZERO, 0), Clock::manual(0));
+        assert_eq!(kept.get(&clock, async { Ok::<_, &str>(7) }).await.as_deref(), Ok(&7));
+        assert_eq!(kept.get(&clock, async { Err::<u32, _>("no") }).await.as_deref(), Ok(&7));
         assert_eq!(kept.failure().await.as_deref(), Some("no"));
-        assert_eq!(kept.get(async { Ok::<_, &str>(8) }).await.as_deref(), Ok(&8));
+        assert_eq!(kept.get(&clock, async { Ok::<_, &str>(8) }).await.as_deref(), Ok(&8));
         assert_eq!(kept.failure().await, None);
     }
 
@@ -326,7 +382,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let place = folder.path().canonicalize().expect("it is there");
         let url = tjern_readings::store::LakeUrl::folder(&place).expect("a lake");
-        let engine = Engine::public(Lake::open(&url).expect("it opens"), TimeZone::UTC);
+        let engine = Engine::public(Lake::open(&url).expect("it opens"), Looks::Free, TimeZone::UTC);
         let all = u32::try_from(limits::NAMED_AT_ONCE_MAX).expect("few");
         let _turns = Arc::clone(&engine.turns).acquire_many_owned(all).await.expect("turns");
         assert!(engine.latest().await.expect("a turn for the page").is_empty());

@@ -13,6 +13,7 @@ mod engine;
 mod http;
 pub mod latest;
 pub mod limits;
+mod looks;
 pub mod named;
 pub mod output;
 mod pages;

@@ -15,6 +15,7 @@ use crate::http::metrics::{Metrics, count};
 use crate::http::staff::Office;
 use crate::http::{Face, public, reply, staff};
 use crate::limits;
+use crate::looks::Looks;
 use crate::settings::ServerSettings;
 use crate::workshop::Workshop;
 
@@ -109,13 +110,18 @@ async fn listen(address: SocketAddr, which: &'static str) -> Result<(TcpListener
 fn routers(settings: &ServerSettings, workshop: Workshop) -> (Router, Router) {
     let (lake, timezone) = (&settings.lake, &settings.timezone);
     let metrics = Metrics::new(Arc::clone(&settings.metrics));
+    let looks = match (lake.store().url().local_folder(), settings.shares_pipeline) {
+        (Some(_), _) => Looks::Free,
+        (None, true) => Looks::Shared,
+        (None, false) => Looks::Billed,
+    };
     let face = Face {
-        engine: Arc::new(Engine::public(lake.clone(), timezone.clone())),
+        engine: Arc::new(Engine::public(lake.clone(), looks, timezone.clone())),
         timezone: settings.timezone.clone(),
         simulated: settings.simulated,
     };
     let office = Office {
-        engine: Arc::new(Engine::staff(lake.clone(), timezone.clone(), workshop)),
+        engine: Arc::new(Engine::staff(lake.clone(), looks, timezone.clone(), workshop)),
         tokens: settings.tokens.clone(),
         metrics: metrics.clone(),
         status: settings.status.clone(),

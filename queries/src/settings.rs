@@ -56,6 +56,8 @@ pub struct ServerSettings {
     pub simulated: bool,
     /// The process's metrics, which `/metrics` shows together with the server's own.
     pub metrics: SharedRegistry,
+    /// Whether the pipeline works in this process, on a clone of this lake: then what it commits is known without a look.
+    pub shares_pipeline: bool,
     /// What else `/health` on the staff listener says, under `parts`.
     pub status: Option<StatusHook>,
 }
@@ -72,6 +74,7 @@ impl ServerSettings {
             tokens,
             simulated: false,
             metrics: SharedRegistry::default(),
+            shares_pipeline: false,
             status: None,
         }
     }

@@ -6,7 +6,7 @@ use tjern_lake::{Lake, Table, TableName};
 use tokio_util::sync::CancellationToken;
 
 use crate::jobs::job::{Done, Job, JobError};
-use crate::jobs::unchanged::Unchanged;
+use crate::jobs::unchanged::{LOOK, Unchanged};
 use crate::rollup::rollup;
 
 /// With the city's time zone, and the version of `readings` that it saw last.
@@ -29,7 +29,7 @@ impl Job for Rollup {
     }
 
     async fn run(&mut self, lake: &Lake, _stop: &CancellationToken) -> Result<Done, JobError> {
-        let readings = Table::open(lake, TableName::Readings).await.map_err(JobError::failed)?;
+        let readings = Table::open_within(lake, TableName::Readings, LOOK).await.map_err(JobError::failed)?;
         let version = readings.map_or(-1, |table| table.version());
         if self.seen.since(&version, lake.clock().now_us()) {
             return Ok(Done::new("no new reading since the last run").worked(false));
