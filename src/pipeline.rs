@@ -9,6 +9,7 @@ mod maintain;
 mod publish;
 mod quarantine;
 mod recompute;
+mod replay;
 mod revise;
 mod run;
 mod vacuum;
@@ -83,6 +84,8 @@ pub(crate) enum PipelineCommand {
     /// What could not be read: list it, look into it, try it again
     #[command(subcommand)]
     Quarantine(quarantine::QuarantineCommand),
+    /// Builds an empty table `readings` anew from what has landed
+    Replay(replay::ReplayArguments),
     /// What is wrong (a source silent, a sensor late, a hole, …) is told, and told when it is over
     #[command(
         after_help = "Examples:\n  tjern pipeline watch --config tjern.toml\n  tjern pipeline watch --json --config tjern.toml\n\nIt is no safety alarm and no medical device."
@@ -112,6 +115,7 @@ pub(crate) async fn execute(command: PipelineCommand) -> Result<(), Failure> {
         PipelineCommand::Recompute(arguments) => recompute::execute(&arguments).await,
         PipelineCommand::Revise(arguments) => revise::execute(&arguments).await,
         PipelineCommand::Validate(arguments) => validate::execute(&arguments).await,
+        PipelineCommand::Replay(arguments) => Box::pin(replay::execute(&arguments)).await,
         PipelineCommand::Quarantine(command) => quarantine::execute(command).await,
         PipelineCommand::Run(arguments) => run::execute(&arguments.config).await,
     }

@@ -29,7 +29,7 @@ use tjern_readings::keys::{Bounds, Landed};
 use tjern_readings::reading::Reading;
 use tjern_readings::sensor::{Epoch, SensorId, SourceName};
 
-use crate::ingest::watermark;
+use crate::ingest::Taken;
 use crate::register::{RegisterError, load};
 use input::Input;
 pub use map::{CheckedMap, ColumnMap, ImportMap, MapError};
@@ -217,7 +217,7 @@ struct Landing<'a> {
     map: &'a CheckedMap,
     configuration: String,
     /// What ingest has taken before.
-    watermark: i64,
+    taken: Taken,
     dry_run: bool,
     gathered: Vec<Reading>,
     outcome: ImportOutcome,
@@ -226,7 +226,7 @@ struct Landing<'a> {
 impl<'a> Landing<'a> {
     async fn open(lake: &'a Lake, map: &'a CheckedMap, epoch: Epoch, dry_run: bool) -> Result<Self, ImportError> {
         let table = Table::open(lake, TableName::Readings).await?;
-        let watermark = table.and_then(|table| watermark(&table, &map.source, epoch)).unwrap_or(0);
+        let taken = table.map_or_else(Taken::default, |table| Taken::of(&table, &map.source, epoch));
         let configuration = Sha256::digest(&map.text).iter().map(|byte| format!("{byte:02x}")).collect();
         let outcome = ImportOutcome {
             source: map.source.clone(),
@@ -239,7 +239,7 @@ impl<'a> Landing<'a> {
             batches: 0,
             times_us: None,
         };
-        Ok(Self { lake, map, configuration, watermark, dry_run, gathered: Vec::new(), outcome })
+        Ok(Self { lake, map, configuration, taken, dry_run, gathered: Vec::new(), outcome })
     }
 
     async fn add(&mut self, readings: Vec<Reading>) -> Result<(), ImportError> {
@@ -260,7 +260,8 @@ impl<'a> Landing<'a> {
         let last = i64::try_from(self.outcome.readings).unwrap_or(i64::MAX);
         let first = last - i64::try_from(readings.len()).unwrap_or(0) + 1;
         self.outcome.batches += 1;
-        if self.dry_run || last <= self.watermark {
+        // What a replay found gone is not taken: it lands again.
+        if self.dry_run || Bounds::new(first, last).is_some_and(|bounds| self.taken.has(bounds)) {
             return Ok(());
         }
         if self.outcome.landed == 0 {

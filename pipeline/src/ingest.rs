@@ -16,7 +16,9 @@ pub(crate) mod configurations;
 mod gathered;
 mod landed;
 mod landing;
+mod late;
 mod progress;
+pub mod replay;
 mod rows;
 mod schedule;
 mod sequence;
@@ -39,7 +41,7 @@ use crate::tables::ATTEMPTS_MAX;
 use landing::{Known, Stream, Sweep};
 use rows::{Against, Units};
 use schedule::{Due, Schedule};
-use sequence::Closed;
+use sequence::{Closed, Progress};
 
 pub(crate) use landed::{Decoded, decode};
 pub use schedule::Polling;
@@ -119,6 +121,22 @@ pub fn watermark(table: &Table, source: &SourceName, epoch: Epoch) -> Option<i64
     table.transaction(&progress::watermark_of(source, epoch))
 }
 
+/// Which numbers of a stream were taken.
+#[derive(Debug, Default)]
+pub(crate) struct Taken(Progress);
+
+impl Taken {
+    pub(crate) fn of(table: &Table, source: &SourceName, epoch: Epoch) -> Self {
+        let mut streams = progress::read(table.transactions());
+        Self(streams.remove(&(source.clone(), epoch)).unwrap_or_default())
+    }
+
+    /// Whether a batch of these numbers would not be taken. One that lies in what was passed would.
+    pub(crate) fn has(&self, bounds: Bounds) -> bool {
+        bounds.last <= self.0.watermark && !self.0.open.iter().any(|open| open.contains(bounds))
+    }
+}
+
 /// Numbers that were passed, and whose readings are not in the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenRun {
@@ -168,6 +186,16 @@ pub struct Ingester {
     has_run: bool,
     /// What was said of readings that something speaks against.
     told: HashSet<(SourceName, Against)>,
+    listener: Option<Listener>,
+}
+
+/// Who is told after each commit how far a run is.
+struct Listener(Box<dyn FnMut(&IngestOutcome) + Send + Sync>);
+
+impl std::fmt::Debug for Listener {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Listener")
+    }
 }
 
 impl Ingester {
@@ -193,6 +221,7 @@ impl Ingester {
             register: None,
             has_run: false,
             told: HashSet::new(),
+            listener: None,
         };
         ingester.learn();
         Ok(ingester)
@@ -202,6 +231,13 @@ impl Ingester {
     #[must_use]
     pub const fn with_polling(mut self, polling: Polling) -> Self {
         self.schedule.polling(polling);
+        self
+    }
+
+    /// The same, telling after each commit how far a run is.
+    #[must_use]
+    pub fn with_listener(mut self, told: impl FnMut(&IngestOutcome) + Send + Sync + 'static) -> Self {
+        self.listener = Some(Listener(Box::new(told)));
         self
     }
 

@@ -26,7 +26,7 @@ pub const VALIDATED: i8 = 2;
 const PROVISIONAL: i8 = 1;
 
 /// Before the id of one that took place. No source has such a name.
-const VALIDATION: &str = ":validation/";
+pub(crate) const VALIDATION: &str = ":validation/";
 
 /// What a run did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -49,8 +49,18 @@ pub async fn validate(
     author: &Author,
     undo: bool,
 ) -> Result<ValidateOutcome, CorrectError> {
-    let Some(mut table) = Table::open(lake, TableName::Readings).await? else { return Ok(ValidateOutcome::default()) };
     let kind = if undo { "validate --undo" } else { "validate" };
+    validate_as(lake, period, &Record::new(lake, kind, author, period.words()), undo).await
+}
+
+/// The same under a record that says what is to be changed.
+pub(crate) async fn validate_as(
+    lake: &Lake,
+    period: &Period,
+    record: &Record,
+    undo: bool,
+) -> Result<ValidateOutcome, CorrectError> {
+    let Some(mut table) = Table::open(lake, TableName::Readings).await? else { return Ok(ValidateOutcome::default()) };
     for _ in 0..ATTEMPTS_MAX {
         let (newest, mut outcome) = newest(&table, period).await?;
         let (add, remove, changed) = rewrite(&table, period, &newest, undo).await?;
@@ -58,7 +68,7 @@ pub async fn validate(
         if changed == 0 {
             return Ok(outcome);
         }
-        let record = Record::new(lake, kind, author, period.words()).with_rows(changed);
+        let record = record.with_rows(changed);
         record.write(lake).await?;
         let own = format!("{VALIDATION}{}", record.id());
         let commit = Commit {

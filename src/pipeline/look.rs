@@ -53,9 +53,14 @@ fn shown(status: &Status) -> String {
     lines.push(format!("compaction: {} merges of {} bytes wait", compaction.merges, compaction.bytes));
     let unsealed = since(&compaction.oldest_unsealed).unwrap_or_else(|| "none".to_owned());
     lines.push(format!("oldest unsealed window: {unsealed}"));
-    lines.push(format!("holes and gaps: {}", status.missing.len()));
+    let trouble = status.missing.iter().filter(|run| !run.before_replay).count();
+    lines.push(format!("holes and gaps: {trouble}"));
     lines.extend(status.missing.iter().map(|run| {
-        let kind = if run.gap { "gap" } else { "hole" };
+        let kind = match run {
+            run if run.before_replay => "before the replay",
+            run if run.gap => "gap",
+            _ => "hole",
+        };
         format!("  {kind} {}/{} {}-{}", run.source, run.epoch, run.first, run.last)
     }));
     lines.push("jobs:".to_owned());

@@ -8,6 +8,7 @@ use std::io::Write;
 use clap::Args;
 use serde_json::{Value, json};
 use tjern_gateway::value as gateway;
+use tjern_pipeline::correct::again::Pending;
 use tjern_pipeline::correct::recompute::{Again, Formula, Formulas, RecomputeOutcome, recompute};
 use tjern_pipeline::import::ImportMap;
 use tjern_readings::configuration::ConfigText;
@@ -112,7 +113,7 @@ impl RecomputeArguments {
 }
 
 /// The formulas of gateways' configurations, and of the maps of imports.
-struct FromConfigurations {
+pub(super) struct FromConfigurations {
     change: gateway::Change,
     order: Option<String>,
 }
@@ -137,6 +138,15 @@ impl Formulas for FromConfigurations {
 }
 
 impl FromConfigurations {
+    /// The formulas that the record of a recomputation asks for; none where it cannot be read.
+    pub(super) fn of_record(record: &Pending) -> Option<Self> {
+        let number = |name: &str| record.word(name).and_then(Value::as_f64);
+        let order = record.word("order").and_then(Value::as_str).map(str::to_owned);
+        let parsed = order.as_deref().map(str::parse).transpose().ok()?;
+        let change = gateway::Change { scale: number("scale"), offset: number("offset"), order: parsed };
+        Some(Self { change, order })
+    }
+
     fn of_import(&self, map: &ImportMap, sensor: &SensorId) -> Result<Formula, String> {
         if self.order.is_some() {
             return Err("it was imported from a file, which has no order of bytes".to_owned());

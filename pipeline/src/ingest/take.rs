@@ -10,13 +10,14 @@ use tjern_lake::{Commit, CommitError, LakeError, Operation, Table, TableName, wr
 use tjern_readings::batch::Batch;
 use tjern_readings::keys::{Bounds, Landed};
 
+use super::clean::{self, Grace, Streams};
 use super::gathered::Gathered;
-use super::landed::{self, Decoded};
+use super::landed::{self, Decoded, Read};
 use super::landing::{LandedEpoch, Stream, Zone};
 use super::progress::{self, INGEST, Open};
-use super::rows::{self, Rows, Units};
+use super::rows::{self, Came, Rows, Units};
 use super::sequence::{self, Closed, Item, Plan, Progress, Step};
-use super::{IngestError, IngestOutcome, Ingester, clean, stored};
+use super::{IngestError, IngestOutcome, Ingester, stored};
 use crate::quality::QualityError;
 use crate::quarantine::quarantine;
 use crate::register::{Register, load};
@@ -46,13 +47,14 @@ impl From<IngestError> for CommitFailure {
 }
 
 /// A step, and what was read for it.
-type Prepared = (Stream, Step, Option<Result<Decoded, LakeError>>);
+type Prepared = (Stream, Step, Option<Result<Read, LakeError>>);
 
 impl Ingester {
     /// Takes what was seen, to the end, and removes what may go.
     pub(super) async fn take(&mut self, mut zone: Zone, outcome: &mut IngestOutcome) -> Result<(), IngestError> {
         self.read_closed(&zone).await?;
         let (mut is_current, mut overtaken) = (false, 0);
+        let mut before = Streams::new();
         loop {
             let (steps, waiting) = self.steps(&zone);
             outcome.waiting = outcome.waiting.max(waiting);
@@ -64,6 +66,7 @@ impl Ingester {
                 self.table.refresh().await?;
                 self.learn();
                 is_current = true;
+                before = self.late_of(&zone);
                 continue;
             }
             match Box::pin(self.round(&mut zone, steps, outcome)).await {
@@ -77,8 +80,37 @@ impl Ingester {
                 Err(CommitFailure::Failed(error)) => return Err(error),
             }
         }
-        outcome.cleaned += clean::clean(&self.lake, &zone, &self.known.progress, self.settings.landing_grace).await?;
+        outcome.cleaned += self.clean(&zone, before, is_current).await?;
         Ok(())
+    }
+
+    /// Removes what may go, as the table says now.
+    async fn clean(&mut self, zone: &Zone, mut before: Streams, is_current: bool) -> Result<usize, IngestError> {
+        let grace = Grace::of(&self.lake, self.settings.landing_grace);
+        let mut keys = clean::may_go(zone, &self.known.progress, &before, grace);
+        if !keys.is_empty() && !is_current {
+            self.table.refresh().await?;
+            self.learn();
+            before = self.late_of(zone);
+            keys = clean::may_go(zone, &self.known.progress, &before, grace);
+        }
+        Ok(clean::remove(&self.lake, keys).await?)
+    }
+
+    /// What is known now of those streams of a zone of which something was late.
+    fn late_of(&self, zone: &Zone) -> Streams {
+        let known = zone.keys().filter_map(|stream| self.known.progress.get_key_value(stream));
+        let late = known.filter(|(_, progress)| progress.late.is_some());
+        late.map(|(stream, progress)| (stream.clone(), progress.clone())).collect()
+    }
+
+    /// Takes note of a batch that is taken long after it had landed.
+    fn note_late(&self, stream: &Stream, bounds: Bounds, landed_us: i64, gathered: &mut Gathered) {
+        let grace = Grace::of(&self.lake, self.settings.landing_grace);
+        if grace.is_late(landed_us) {
+            let before = self.known.progress.get(stream).map(|progress| progress.late).unwrap_or_default();
+            gathered.was_late(stream, bounds.last, before, grace);
+        }
     }
 
     /// What finished epochs say of their end.
@@ -174,6 +206,9 @@ impl Ingester {
         outcome.batches += batches;
         outcome.rows += rows;
         outcome.passed += passed;
+        if let Some(listener) = &mut self.listener {
+            listener.0(outcome);
+        }
         Ok(true)
     }
 
@@ -241,8 +276,8 @@ impl Ingester {
         register: &Register,
         gathered: &mut Gathered,
     ) -> Result<bool, IngestError> {
-        let decoded = match read.transpose() {
-            Ok(decoded) => decoded,
+        let (decoded, landed_us) = match read.transpose() {
+            Ok(read) => read.map_or((None, 0), |read| (Some(read.decoded), read.landed_us)),
             Err(error) => {
                 tracing::warn!(source = %stream.0, %error, "a batch cannot be read; the other sources are taken");
                 gathered.failure = Some(error.into());
@@ -263,8 +298,9 @@ impl Ingester {
                 self.refuse(&stream, bounds, reason, gathered).await?;
             }
             (Step::Take(bounds), Some(Decoded::Good(batch))) => {
-                let rows = self.rows(&batch, register).await?;
+                let rows = self.rows(&batch, register, landed_us).await?;
                 gathered.take(&stream, bounds, rows);
+                self.note_late(&stream, bounds, landed_us, gathered);
                 gathered.remember(&self.table, &stream, bounds, batch.header.configuration.as_deref(), false);
             }
             (Step::Take(bounds), Some(Decoded::Bad(reason))) => {
@@ -273,7 +309,8 @@ impl Ingester {
                 gathered.pass(&stream, bounds, Open::Hole);
             }
             (Step::Fill(bounds, open), Some(Decoded::Good(batch))) => {
-                gathered.add(self.rows(&batch, register).await?);
+                gathered.add(self.rows(&batch, register, landed_us).await?);
+                self.note_late(&stream, bounds, landed_us, gathered);
                 gathered.remember(&self.table, &stream, bounds, batch.header.configuration.as_deref(), true);
                 let kind = self.table.transaction(&progress::open(&stream, open)).unwrap_or(Open::Hole as i64);
                 gathered.fill(&stream, bounds, open, kind);
@@ -293,9 +330,9 @@ impl Ingester {
         Ok(true)
     }
 
-    async fn rows(&mut self, batch: &Batch, register: &Register) -> Result<Rows, IngestError> {
+    async fn rows(&mut self, batch: &Batch, register: &Register, landed_us: i64) -> Result<Rows, IngestError> {
         let units = self.units_of(batch).await?;
-        let rows = rows::rows(batch, register, &units, self.lake.clock().now_us())?;
+        let rows = rows::rows(batch, register, &units, self.came(landed_us))?;
         for (against, readings) in &rows.against {
             if self.told.insert((batch.header.source.clone(), against.clone())) {
                 let (sensor, cause) = (&against.sensor, against.cause.word());
@@ -303,6 +340,10 @@ impl Ingester {
             }
         }
         Ok(rows)
+    }
+
+    fn came(&self, landed_us: i64) -> Came {
+        Came { landed_us, received_us: self.lake.clock().now_us() }
     }
 
     /// A batch below the watermark at a place where nobody expects one: it is known if each of its
@@ -315,7 +356,7 @@ impl Ingester {
         register: &Register,
         gathered: &mut Gathered,
     ) -> Result<(), IngestError> {
-        let rows = rows::rows(batch, register, &Units::new(), self.lake.clock().now_us())?;
+        let rows = rows::rows(batch, register, &Units::new(), self.came(i64::MAX))?;
         if stored::are_stored(&self.table, stream, bounds, &rows.batch).await? {
             self.compared.insert(Landed::Batch(stream.1, bounds).key(&stream.0));
             gathered.compared = true;
