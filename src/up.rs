@@ -26,7 +26,7 @@ use crate::cli::UpArguments;
 use crate::config::City;
 use crate::demo::Demo;
 use crate::failure::Failure;
-use crate::pipeline::register_failure;
+use crate::pipeline::{refuse_unfinished, register_failure};
 use crate::serve::bind;
 
 /// The demo's folder where none is named.
@@ -61,6 +61,7 @@ pub(crate) async fn up(arguments: UpArguments) -> Result<(), Failure> {
 
 /// The register and, for the demo, the history: what a resident shall see from the first moment.
 async fn fill(city: &City, lake: &Lake, demo: Option<&Demo>) -> Result<(), Failure> {
+    refuse_unfinished(lake).await?;
     Table::create_all(lake).await.map_err(Failure::failed)?;
     let registered = register::register(lake, &city.jobs.register).await.map_err(register_failure)?;
     if registered.found {

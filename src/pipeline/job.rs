@@ -9,6 +9,7 @@ use clap::Args;
 use serde_json::json;
 use tjern_gateway::cli::stop_on_signals;
 use tjern_lake::{Lake, Table};
+use tjern_pipeline::backup::restore;
 use tjern_pipeline::jobs::once::{self, Finished};
 use tjern_pipeline::jobs::{Entry, JobError, Run, entries};
 use tokio_util::sync::CancellationToken;
@@ -41,9 +42,15 @@ impl Workplace {
         let lake = Lake::open(&city.lake).map_err(Failure::failed)?;
         let stop = CancellationToken::new();
         stop_on_signals(&stop).map_err(Failure::failed)?;
+        refuse_unfinished(&lake).await?;
         Table::create_all(&lake).await.map_err(Failure::failed)?;
         Ok(Self { city, lake, stop })
     }
+}
+
+/// Nothing works on a lake whose tables are being brought back.
+pub(crate) async fn refuse_unfinished(lake: &Lake) -> Result<(), Failure> {
+    restore::refuse_unfinished(lake).await.map_err(Failure::failed)
 }
 
 /// Runs the job of a name.

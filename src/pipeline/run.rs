@@ -8,6 +8,7 @@ use tjern_pipeline::jobs::{self, Door, States};
 use tjern_readings::clock::Clock;
 use tokio_util::sync::CancellationToken;
 
+use super::job::refuse_unfinished;
 use crate::config::City;
 use crate::failure::Failure;
 
@@ -23,6 +24,7 @@ pub(crate) async fn execute(config: &Path) -> Result<(), Failure> {
         Some(address) => Some(Door::bind(address).await.map_err(Failure::failed)?),
         None => None,
     };
+    refuse_unfinished(&lake).await?;
     Table::create_all(&lake).await.map_err(Failure::failed)?;
     let telling = door.map(|door| {
         tracing::info!("the jobs: http://{}/health and /metrics", door.address());
