@@ -147,13 +147,13 @@ pub async fn import(
     let register = load(lake).await?;
     for sensor in map.sensors() {
         let refused = |what| ImportError::Refused { sensor: sensor.clone(), what };
-        read::may_be_imported(sensor, &register).map_err(refused)?;
+        read::may_be_imported(sensor, &register, lake.is_personal()).map_err(refused)?;
     }
     let (epoch, total_bytes) = epoch_of(path, map).await?;
     let mut input = Input::open(path, map.layout, &columns(map)).map_err(unreadable)?;
     let total_rows = total_rows(&input, path)?;
     let mut landing = Landing::open(lake, map, epoch, dry_run).await?;
-    let mut reader = Reader::new(map, &register);
+    let mut reader = Reader::new(map, &register, lake.is_personal());
     while let Some(line) = input.next().map_err(unreadable)? {
         let made = reader.read(line);
         made.bad.iter().for_each(|line| listener.bad(line));

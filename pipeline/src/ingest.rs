@@ -11,6 +11,7 @@
 //! What a run costs does not grow with history: what is known of the table is kept and carried forward, and the
 //! landing zone is listed from the watermarks on. Where nothing landed, no table is asked.
 
+mod apart;
 mod clean;
 pub(crate) mod configurations;
 mod gathered;
@@ -186,6 +187,8 @@ pub struct Ingester {
     has_run: bool,
     /// What was said of readings that something speaks against.
     told: HashSet<(SourceName, Against)>,
+    /// What was said of sensors that are in a lake of personal readings and are not personal.
+    strangers: HashSet<(SourceName, String)>,
     listener: Option<Listener>,
 }
 
@@ -221,6 +224,7 @@ impl Ingester {
             register: None,
             has_run: false,
             told: HashSet::new(),
+            strangers: HashSet::new(),
             listener: None,
         };
         ingester.learn();

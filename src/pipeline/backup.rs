@@ -1,7 +1,7 @@
 //! `tjern pipeline backup` and `restore`: a lake copied while everything runs, and brought back.
 
 use std::io::{IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
@@ -15,7 +15,7 @@ use tjern_readings::configuration::Period;
 use tjern_readings::store::{Access, LakeUrl, Store};
 use tokio_util::sync::CancellationToken;
 
-use super::job::JobArguments;
+use super::job::{JobArguments, lake_of};
 use crate::config::City;
 use crate::failure::Failure;
 use crate::progress::Bar;
@@ -109,14 +109,13 @@ struct Place {
 }
 
 impl Place {
-    fn open(config: &Path, url: &LakeUrl, access: &AccessArguments) -> Result<Self, Failure> {
-        let city = City::load(config)?;
+    fn open(job: &JobArguments, url: &LakeUrl, access: &AccessArguments) -> Result<Self, Failure> {
+        let (_, lake) = lake_of(City::load(&job.config)?, job.personal)?;
         let access = match &access.credentials {
             Some(path) => Access::from_file(path, url).map_err(Failure::wrong)?,
             None => Access::from_environment(),
         };
         let target = Store::open_with(url, &access).map_err(Failure::failed)?;
-        let lake = Lake::open(&city.lake).map_err(Failure::failed)?;
         let stop = CancellationToken::new();
         stop_on_signals(&stop).map_err(Failure::failed)?;
         Ok(Self { lake, target, stop })
@@ -132,7 +131,7 @@ fn failure(error: BackupError) -> Failure {
 
 /// Makes a backup.
 pub(crate) async fn execute(arguments: &BackupArguments) -> Result<(), Failure> {
-    let place = Place::open(&arguments.job.config, &arguments.to, &arguments.access)?;
+    let place = Place::open(&arguments.job, &arguments.to, &arguments.access)?;
     super::job::refuse_unfinished(&place.lake).await?;
     let mut told = Told::new("backup");
     let keep = arguments.keep.map(Period::duration);
@@ -168,7 +167,7 @@ pub(crate) async fn execute(arguments: &BackupArguments) -> Result<(), Failure> 
 
 /// Brings a backup back, or says which there are.
 pub(crate) async fn execute_restore(arguments: &RestoreArguments) -> Result<(), Failure> {
-    let place = Place::open(&arguments.job.config, &arguments.from, &arguments.access)?;
+    let place = Place::open(&arguments.job, &arguments.from, &arguments.access)?;
     if arguments.list {
         return list_all(&place, arguments.job.json).await;
     }

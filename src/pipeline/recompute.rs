@@ -14,9 +14,8 @@ use tjern_pipeline::import::ImportMap;
 use tjern_readings::configuration::ConfigText;
 use tjern_readings::sensor::SensorId;
 
-use super::change::{self, AuthorArguments, PeriodArguments, quoted, utc, value};
+use super::change::{self, AuthorArguments, LakeArguments, PeriodArguments, quoted, utc, value};
 use super::job::Workplace;
-use crate::cli::ConfigArgument;
 use crate::failure::Failure;
 
 /// What `recompute` is told.
@@ -48,14 +47,14 @@ pub(crate) struct RecomputeArguments {
     #[command(flatten)]
     author: AuthorArguments,
     #[command(flatten)]
-    config: ConfigArgument,
+    lake: LakeArguments,
 }
 
 /// Computes a sensor's readings again.
 pub(crate) async fn execute(arguments: &RecomputeArguments) -> Result<(), Failure> {
     let formulas = arguments.formulas()?;
     let author = arguments.author.author()?;
-    let Workplace { city, lake, stop } = change::open(&arguments.config).await?;
+    let Workplace { city, lake, stop } = change::open(&arguments.lake).await?;
     let period = arguments.period.period(&city.timezone)?;
     let working = Box::pin(recompute(&lake, &period, &formulas, &author, arguments.dry_run));
     let Some(done) = stop.run_until_cancelled(working).await else {

@@ -45,20 +45,27 @@ pub(super) fn columns(map: &CheckedMap) -> Vec<&str> {
 }
 
 /// Whether a sensor's readings may land here at all.
-pub(super) fn may_be_imported(sensor: &SensorId, register: &Register) -> Result<(), String> {
+pub(super) fn may_be_imported(sensor: &SensorId, register: &Register, is_personal_lake: bool) -> Result<(), String> {
     if sensor.is_system() {
         return Err("only the product itself writes it".to_owned());
     }
-    if register.get(sensor.as_str()).is_some_and(|row| row.class == Class::Personal) {
-        return Err("it is registered as `personal`, and this is the common lake".to_owned());
+    match (register.get(sensor.as_str()).map(|row| row.class), is_personal_lake) {
+        (Some(Class::Personal), false) => Err(
+            "it is registered as `personal`, and this is the common lake; hint: `--personal` imports into the other"
+                .to_owned(),
+        ),
+        (None | Some(Class::Public | Class::Internal), true) => {
+            Err("it is not registered as `personal`, and this is the lake of personal readings".to_owned())
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// Makes readings of lines, one after the other.
 pub(super) struct Reader<'a> {
     map: &'a CheckedMap,
     register: &'a Register,
+    in_personal_lake: bool,
     sensors: HashMap<String, Result<SensorId, String>>,
     /// By the sensor that a line names (of wide files all at once): the time before, and which way times go.
     before: HashMap<String, Before>,
@@ -71,8 +78,8 @@ struct Before {
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(map: &'a CheckedMap, register: &'a Register) -> Self {
-        Self { map, register, sensors: HashMap::new(), before: HashMap::new() }
+    pub(super) fn new(map: &'a CheckedMap, register: &'a Register, in_personal_lake: bool) -> Self {
+        Self { map, register, in_personal_lake, sensors: HashMap::new(), before: HashMap::new() }
     }
 
     /// What a line gives.
@@ -120,10 +127,10 @@ impl<'a> Reader<'a> {
             Cell::Empty => return Err("it names no sensor".to_owned()),
             other => return Err(format!("{} is no sensor's id", shown(other))),
         };
-        let register = self.register;
+        let (register, in_personal_lake) = (self.register, self.in_personal_lake);
         let known = self.sensors.entry(name.clone()).or_insert_with_key(|name| {
             let sensor: SensorId = name.parse().map_err(|error: NameError| error.to_string())?;
-            may_be_imported(&sensor, register).map(|()| sensor)
+            may_be_imported(&sensor, register, in_personal_lake).map(|()| sensor)
         });
         let sensor = known.clone()?;
         let time_us = self.time(&cells[0], &name)?;

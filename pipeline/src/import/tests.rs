@@ -312,7 +312,7 @@ proptest! {
     ) {
         let map = wide("a").check("UTC").expect("a map");
         let register = crate::register::Register::default();
-        let mut reader = Reader::new(&map, &register);
+        let mut reader = Reader::new(&map, &register, false);
         let (mut readings, mut empty, mut bad) = (0, 0, 0);
         for (number, field) in (2..).zip(&fields) {
             let time = input::Cell::Text(format!("2025-07-01 08:{:02}", number % 60));

@@ -10,6 +10,7 @@ use tjern_lake::{Commit, CommitError, LakeError, Operation, Table, TableName, wr
 use tjern_readings::batch::Batch;
 use tjern_readings::keys::{Bounds, Landed};
 
+use super::apart;
 use super::clean::{self, Grace, Streams};
 use super::gathered::Gathered;
 use super::landed::{self, Decoded, Read};
@@ -284,6 +285,10 @@ impl Ingester {
                 return Ok(false);
             }
         };
+        let decoded = match decoded {
+            Some(Decoded::Good(batch)) => Some(self.kept_apart(batch, register)?),
+            other => other,
+        };
         match (step, decoded) {
             (Step::PassHole(hole), _) => gathered.pass(&stream, hole, Open::Hole),
             (Step::PassGap(gap), _) => gathered.pass(&stream, gap, Open::Gap),
@@ -328,6 +333,20 @@ impl Ingester {
             (Step::Take(_), _) => return Ok(false),
         }
         Ok(true)
+    }
+
+    /// A batch, unless it belongs into another lake.
+    fn kept_apart(&mut self, batch: Box<Batch>, register: &Register) -> Result<Decoded, IngestError> {
+        if !self.lake.is_personal() {
+            let objection = apart::objection(&batch, register).map_err(QualityError::from)?;
+            return Ok(objection.map_or(Decoded::Good(batch), Decoded::Bad));
+        }
+        for sensor in apart::strangers(&batch, register).map_err(QualityError::from)? {
+            if self.strangers.insert((batch.header.source.clone(), sensor.clone())) {
+                tracing::warn!(source = %batch.header.source, sensor, "a sensor that is not registered as personal writes to the lake of personal readings; it is kept there");
+            }
+        }
+        Ok(Decoded::Good(batch))
     }
 
     async fn rows(&mut self, batch: &Batch, register: &Register, landed_us: i64) -> Result<Rows, IngestError> {

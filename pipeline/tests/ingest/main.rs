@@ -5,6 +5,7 @@ mod backup;
 mod bill;
 mod causes;
 mod exactly_once;
+mod personal;
 mod quarantine;
 mod replay;
 mod support;
