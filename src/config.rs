@@ -8,16 +8,17 @@ use jiff::tz::TimeZone;
 use serde::Deserialize;
 use serde_spanned::Spanned;
 use tjern_gateway::config::Config as GatewayConfig;
+use tjern_lake::Lake;
 use tjern_pipeline::config::{
-    CompactSection, EraseSection, IngestSection, JobsSection, PublishSection, QualitySection, RegisterSection,
-    RetentionSection, RollupSection, VacuumSection, default_publications,
+    CompactSection, EraseSection, IngestSection, JobsSection, PersonalSection, PublishSection, QualitySection,
+    RegisterSection, Retention, RetentionSection, RollupSection, VacuumSection, default_publications,
 };
 use tjern_pipeline::ingest::IngestSettings;
-use tjern_pipeline::jobs::{JobSettings, Schedules, entries};
+use tjern_pipeline::jobs::{JobSettings, Schedules, entries, personal_entries};
 use tjern_pipeline::watch::WatchSection;
 use tjern_queries::{ServeConfig, Tokens};
 use tjern_readings::configuration::{ConfigError, ConfigText, Period, Problem};
-use tjern_readings::store::LakeUrl;
+use tjern_readings::store::{Access, LakeUrl, Store};
 
 use crate::failure::Failure;
 
@@ -41,6 +42,8 @@ struct File {
     lake: LakeUrl,
     #[serde(default)]
     personal_lake: Option<Spanned<LakeUrl>>,
+    #[serde(default)]
+    personal: PersonalSection,
     #[serde(default)]
     timezone: Option<Spanned<String>>,
     #[serde(default)]
@@ -92,6 +95,39 @@ pub(crate) struct City {
     pub(crate) jobs: JobSettings,
     /// The gateways that `up` runs itself.
     pub(crate) gateways: Vec<GatewayConfig>,
+    /// The lake of personal readings, where there is one.
+    pub(crate) personal: Option<PersonalLake>,
+}
+
+/// A lake of personal readings: a root, credentials and times of its own.
+#[derive(Debug)]
+pub(crate) struct PersonalLake {
+    pub(crate) lake: LakeUrl,
+    pub(crate) access: Access,
+    pub(crate) jobs: JobSettings,
+}
+
+impl PersonalLake {
+    fn of(file: &File, folder: &Path, jobs: &JobSettings) -> Result<Option<Self>, Failure> {
+        let Some(lake) = file.personal_lake.as_ref().map(|lake| lake.get_ref().clone()) else { return Ok(None) };
+        let PersonalSection { credentials_file, landing_grace, readings, vacuum_retention } = &file.personal;
+        let access = match credentials_file {
+            Some(path) => Access::from_file(&folder.join(path), &lake).map_err(Failure::wrong)?,
+            // A folder needs none, and a cloud was refused.
+            None => Access::default(),
+        };
+        let mut jobs = JobSettings { publish: Vec::new(), keep: readings.map(|span| span.0), ..jobs.clone() };
+        jobs.ingest.landing_grace = landing_grace.map_or(jobs.ingest.landing_grace, |span| span.0);
+        jobs.retention = vacuum_retention.map_or(jobs.retention, Retention::duration);
+        jobs.watch.lake = lake.clone();
+        Ok(Some(Self { lake, access, jobs }))
+    }
+
+    /// Opens it.
+    pub(crate) fn open(&self) -> Result<Lake, Failure> {
+        let store = Store::open_with(&self.lake, &self.access).map_err(Failure::failed)?;
+        Ok(Lake::over(store).of_persons())
+    }
 }
 
 impl City {
@@ -139,12 +175,13 @@ impl City {
             publish: file.publish.clone().unwrap_or_else(default_publications),
             timezone: timezone.clone(),
         };
-        let problems = check_jobs(&text, &file.jobs, &jobs);
+        let personal = PersonalLake::of(&file, &folder, &jobs)?;
+        let problems = check_jobs(&text, &file.jobs, &jobs, personal.as_ref());
         if !problems.is_empty() {
             return Err(Failure::wrong(ConfigError::Wrong(problems)));
         }
         let File { lake, simulated, serve, .. } = file;
-        Ok(Self { lake, timezone, simulated, serve, tokens, jobs, gateways })
+        Ok(Self { lake, timezone, simulated, serve, tokens, jobs, gateways, personal })
     }
 }
 
@@ -159,18 +196,44 @@ fn check(text: &ConfigText, file: &File) -> Vec<Problem> {
         let hint = "write a name of the time zone data base, like \"Europe/Oslo\"".to_owned();
         problems.push(text.problem(name.span(), message, Some(hint)));
     }
-    if let Some(personal) = &file.personal_lake {
-        // Whoever sets it would believe that personal readings are kept apart.
-        let message = "a lake of personal readings is not served yet".to_owned();
-        let hint = "leave it out, and have no gateway read what is personal".to_owned();
-        problems.push(text.problem(personal.span(), message, Some(hint)));
-    }
+    problems.extend(check_personal(text, file));
     problems
 }
 
+/// A lake of personal readings is nowhere near the other one, and is reached in another way.
+fn check_personal(text: &ConfigText, file: &File) -> Option<Problem> {
+    let Some(personal) = &file.personal_lake else {
+        let is_said = file.personal != PersonalSection::default();
+        let message = "`[personal]` is of no use without `personal_lake`".to_owned();
+        let hint = "name the lake of personal readings with `personal_lake`, or leave the section out".to_owned();
+        return is_said.then(|| text.problem(file.version.span(), message, Some(hint)));
+    };
+    let (one, other) = (personal.get_ref().url().as_str(), file.lake.url().as_str());
+    let (message, hint) = if one.starts_with(other) || other.starts_with(one) {
+        (
+            "the lake of personal readings lies in the other one, or has it in it",
+            "give it a bucket or a folder of its own",
+        )
+    } else if personal.get_ref().local_folder().is_none() && file.personal.credentials_file.is_none() {
+        (
+            "the lake of personal readings has no credentials of its own",
+            "write them into a file and name it with `credentials_file` in `[personal]`: the environment's are the other lake's",
+        )
+    } else {
+        return None;
+    };
+    Some(text.problem(personal.span(), message.to_owned(), Some(hint.to_owned())))
+}
+
 /// `[jobs]` names jobs that there are.
-fn check_jobs(text: &ConfigText, section: &JobsSection, settings: &JobSettings) -> Vec<Problem> {
-    let known: Vec<String> = entries(settings).into_iter().map(|entry| entry.name).collect();
+fn check_jobs(
+    text: &ConfigText,
+    section: &JobsSection,
+    settings: &JobSettings,
+    personal: Option<&PersonalLake>,
+) -> Vec<Problem> {
+    let others = personal.map(|personal| personal_entries(&personal.jobs)).into_iter().flatten();
+    let known: Vec<String> = entries(settings).into_iter().chain(others).map(|entry| entry.name).collect();
     let off = section.off.iter().map(|job| (job.get_ref(), job.span()));
     let named = section.cron.iter().map(|(job, cron)| (job, cron.span())).chain(off);
     let unknown = named.filter(|(job, _)| !known.contains(job));
@@ -202,10 +265,11 @@ fn gateways(text: &ConfigText, file: &File, folder: &Path) -> Result<Vec<Gateway
             let problem = text.problem(section.config.span(), message, Some(hint.to_owned()));
             Err(Failure::wrong(ConfigError::Wrong(vec![problem])))
         };
-        if gateway.lake() != &file.lake {
+        let is_personal = file.personal_lake.as_ref().is_some_and(|lake| lake.get_ref() == gateway.lake());
+        if gateway.lake() != &file.lake && !is_personal {
             return problem(
                 format!("this gateway's lake is {}, the city's is {}", gateway.lake(), file.lake),
-                "a gateway that `up` runs sends to the city's own lake",
+                "a gateway that `up` runs sends to the city's own lake, or to its `personal_lake`",
             );
         }
         if gateways.iter().any(|other| other.gateway() == gateway.gateway()) {

@@ -1,5 +1,6 @@
 //! `tjern pipeline`: each job once, to the end, or all of them on their schedules. A command is a file.
 
+mod backup;
 mod change;
 mod compact;
 mod erase;
@@ -10,6 +11,7 @@ mod maintain;
 mod publish;
 mod quarantine;
 mod recompute;
+mod replay;
 mod revise;
 mod run;
 mod vacuum;
@@ -21,7 +23,7 @@ use tjern_pipeline::register::RegisterError;
 use crate::cli::ConfigArgument;
 use crate::failure::Failure;
 
-pub(crate) use job::JobArguments;
+pub(crate) use job::{JobArguments, refuse_unfinished};
 
 /// A command of the pipeline.
 #[derive(Debug, Subcommand)]
@@ -86,6 +88,12 @@ pub(crate) enum PipelineCommand {
     /// What could not be read: list it, look into it, try it again
     #[command(subcommand)]
     Quarantine(quarantine::QuarantineCommand),
+    /// Builds an empty table `readings` anew from what has landed
+    Replay(replay::ReplayArguments),
+    /// Copies the lake to another store, while everything runs
+    Backup(backup::BackupArguments),
+    /// Brings a backup back
+    Restore(backup::RestoreArguments),
     /// What is wrong (a source silent, a sensor late, a hole, …) is told, and told when it is over
     #[command(
         after_help = "Examples:\n  tjern pipeline watch --config tjern.toml\n  tjern pipeline watch --json --config tjern.toml\n\nIt is no safety alarm and no medical device."
@@ -116,6 +124,9 @@ pub(crate) async fn execute(command: PipelineCommand) -> Result<(), Failure> {
         PipelineCommand::Revise(arguments) => revise::execute(&arguments).await,
         PipelineCommand::Validate(arguments) => validate::execute(&arguments).await,
         PipelineCommand::Erase(arguments) => Box::pin(erase::execute(&arguments)).await,
+        PipelineCommand::Replay(arguments) => Box::pin(replay::execute(&arguments)).await,
+        PipelineCommand::Backup(arguments) => Box::pin(backup::execute(&arguments)).await,
+        PipelineCommand::Restore(arguments) => Box::pin(backup::execute_restore(&arguments)).await,
         PipelineCommand::Quarantine(command) => quarantine::execute(command).await,
         PipelineCommand::Run(arguments) => run::execute(&arguments.config).await,
     }

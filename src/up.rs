@@ -13,7 +13,7 @@ use tjern_gateway::cli::stop_on_signals;
 use tjern_gateway::config::Config as GatewayConfig;
 use tjern_gateway::run::{RunError, RunOptions, run as run_gateway};
 use tjern_lake::{Lake, Table};
-use tjern_pipeline::jobs::{self, States};
+use tjern_pipeline::jobs::{self, JobSettings, States};
 use tjern_pipeline::register;
 use tjern_queries::Server;
 use tjern_readings::clock::Clock;
@@ -26,7 +26,7 @@ use crate::cli::UpArguments;
 use crate::config::City;
 use crate::demo::Demo;
 use crate::failure::Failure;
-use crate::pipeline::register_failure;
+use crate::pipeline::{refuse_unfinished, register_failure};
 use crate::serve::bind;
 
 /// The demo's folder where none is named.
@@ -61,7 +61,14 @@ pub(crate) async fn up(arguments: UpArguments) -> Result<(), Failure> {
 
 /// The register and, for the demo, the history: what a resident shall see from the first moment.
 async fn fill(city: &City, lake: &Lake, demo: Option<&Demo>) -> Result<(), Failure> {
+    refuse_unfinished(lake).await?;
     Table::create_all(lake).await.map_err(Failure::failed)?;
+    if let Some(personal) = &city.personal {
+        let lake = personal.open()?;
+        refuse_unfinished(&lake).await?;
+        Table::create_all(&lake).await.map_err(Failure::failed)?;
+        say(&format!("the lake of personal readings is {}", personal.lake));
+    }
     let registered = register::register(lake, &city.jobs.register).await.map_err(register_failure)?;
     if registered.found {
         let sensors = register::load(lake).await.map_err(Failure::failed)?.len();
@@ -74,11 +81,15 @@ async fn fill(city: &City, lake: &Lake, demo: Option<&Demo>) -> Result<(), Failu
 }
 
 async fn run(city: City, lake: Lake, server: Server, states: States, stop: CancellationToken) -> Result<(), Failure> {
+    let personal = match city.personal {
+        Some(personal) => Some((personal.open()?, personal.jobs)),
+        None => None,
+    };
     let (pages, office) = (server.public_address(), server.staff_address());
     let jobs_stop = CancellationToken::new();
     let server_stop = CancellationToken::new();
     let serving = tokio::spawn(server.run(server_stop.clone()));
-    let working = tokio::spawn(jobs::run(lake, city.jobs, states, jobs_stop.clone()));
+    let working = tokio::spawn(work(lake, city.jobs, personal, states, jobs_stop.clone()));
     // A part that ends by itself ends the city: one that looks alive and does not measure, or does not
     // take what was measured, helps nobody.
     let (working, serving) = (watched(working, &stop), watched(serving, &stop));
@@ -95,6 +106,22 @@ async fn run(city: City, lake: Lake, server: Server, states: States, stop: Cance
     say("ended");
     ended?;
     worked.and(served).map_err(|error| Failure::failed(format!("a part of the city failed: {error}")))
+}
+
+/// The jobs of the city's lake, and of its lake of personal readings.
+async fn work(
+    lake: Lake,
+    settings: JobSettings,
+    personal: Option<(Lake, JobSettings)>,
+    states: States,
+    stop: CancellationToken,
+) {
+    let others = async {
+        if let Some((lake, settings)) = personal {
+            Box::pin(jobs::run(lake, settings, states.clone(), stop.clone())).await;
+        }
+    };
+    tokio::join!(Box::pin(jobs::run(lake, settings, states.clone(), stop.clone())), others);
 }
 
 /// A task that stops the city when it ends.
@@ -146,14 +173,30 @@ async fn end_of_gateways(mut gateways: JoinSet<Result<(), RunError>>, stop: &Can
 /// Puts a city's lake and spools into the folder given with `--data`.
 fn placed(mut city: City, data: Option<&Path>) -> Result<City, Failure> {
     let Some(data) = data else { return Ok(city) };
-    let lake = data.join("lake");
-    std::fs::create_dir_all(&lake)
-        .map_err(|error| Failure::failed(format!("cannot create `{}`: {error}", lake.display())))?;
-    city.lake = LakeUrl::folder(&lake.canonicalize().map_err(Failure::failed)?).map_err(Failure::wrong)?;
+    city.lake = folder(&data.join("lake"))?;
     city.jobs.watch.lake = city.lake.clone();
-    let gateways = city.gateways.iter().map(|gateway| moved(gateway, &city.lake, data));
+    let own = match &mut city.personal {
+        // What is personal stays apart, wherever the city is put.
+        Some(personal) => {
+            let own = std::mem::replace(&mut personal.lake, folder(&data.join("personal_lake"))?);
+            personal.jobs.watch.lake = personal.lake.clone();
+            Some((own, personal.lake.clone()))
+        }
+        None => None,
+    };
+    let gateways = city.gateways.iter().map(|gateway| {
+        let personal = own.as_ref().filter(|(own, _)| own == gateway.lake()).map(|(_, moved)| moved);
+        moved(gateway, personal.unwrap_or(&city.lake), data)
+    });
     city.gateways = gateways.collect::<Result<_, _>>()?;
     Ok(city)
+}
+
+/// The lake in a folder, which is created.
+fn folder(path: &Path) -> Result<LakeUrl, Failure> {
+    std::fs::create_dir_all(path)
+        .map_err(|error| Failure::failed(format!("cannot create `{}`: {error}", path.display())))?;
+    LakeUrl::folder(&path.canonicalize().map_err(Failure::failed)?).map_err(Failure::wrong)
 }
 
 /// A gateway's configuration with another lake and another spool.

@@ -39,11 +39,12 @@ use tokio_util::sync::CancellationToken;
 
 use tjern_readings::batch;
 use tjern_readings::keys::{self, Landed};
+use tjern_readings::store::credentials::CredentialsError;
 use tjern_readings::store::{self, ProofError, Store, StoreError};
 
 use crate::spool::{SealedKind, SealedObject, Spool, SpoolError};
 use backoff::Backoff;
-use credentials::{Credentials, CredentialsError};
+use credentials::Credentials;
 use landing::Outcome;
 use line::{Line, Pace};
 pub(crate) use probe::{Probe, probe};

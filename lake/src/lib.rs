@@ -58,6 +58,8 @@ pub struct Lake {
     clock: Clock,
     states: Arc<KnownStates>,
     newest: Arc<Newest>,
+    /// Whether it is one of personal readings.
+    is_personal: bool,
 }
 
 /// What went wrong with a lake.
@@ -160,7 +162,14 @@ impl Lake {
         // A folder of this machine bills nothing, and the system keeps its files in memory by itself.
         let is_folder = store.url().local_folder().is_some();
         let objects = if is_folder { objects } else { Arc::new(Recent::new(objects)) };
-        Self { store, objects, clock: Clock::system(), states: Arc::default(), newest: Arc::default() }
+        Self {
+            store,
+            objects,
+            clock: Clock::system(),
+            states: Arc::default(),
+            newest: Arc::default(),
+            is_personal: false,
+        }
     }
 
     /// The same lake with another clock.
@@ -168,6 +177,19 @@ impl Lake {
     pub fn with_clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self
+    }
+
+    /// The same lake as one of personal readings: those of sensors of the class `personal` are taken here, and nowhere else.
+    #[must_use]
+    pub const fn of_persons(mut self) -> Self {
+        self.is_personal = true;
+        self
+    }
+
+    /// Whether it is one of personal readings.
+    #[must_use]
+    pub const fn is_personal(&self) -> bool {
+        self.is_personal
     }
 
     /// The lake's store.

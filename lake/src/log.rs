@@ -280,6 +280,12 @@ pub(crate) async fn missing_versions(lake: &Lake, table: TableName) -> Result<Ve
     Ok((first..=last).filter(|version| !commits.contains_key(version)).collect())
 }
 
+/// The objects of a log that are of some version up to this one: with them, and the files that it names, it can be read.
+pub(crate) async fn objects_up_to(lake: &Lake, table: TableName, version: i64) -> Result<Vec<ObjectMeta>, LakeError> {
+    let versioned = Listing::of(lake, table, None).await?.versioned;
+    Ok(versioned.into_iter().filter(|(of, _)| *of <= version).map(|(_, meta)| meta).collect())
+}
+
 /// The folder of a table's log.
 fn log_folder(table: TableName) -> Path {
     tjern_readings::keys::table(table.as_str()).join("_delta_log")

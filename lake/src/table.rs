@@ -14,7 +14,7 @@ use object_store::ObjectMeta;
 
 use crate::commit::create_properties;
 use crate::log::expired::{self, Expired};
-use crate::log::{LogState, commits_after, missing_versions, newest_checkpoint};
+use crate::log::{LogState, commits_after, missing_versions, newest_checkpoint, objects_up_to};
 use crate::scan::LakeTable;
 use crate::{DataFile, Lake, LakeError, Operation, TableName, schema};
 
@@ -213,6 +213,14 @@ impl Table {
     /// [`LakeError`].
     pub async fn log_before(&self) -> Result<Vec<ObjectMeta>, LakeError> {
         expired::log_before(&self.lake, self.name, self.version()).await
+    }
+
+    /// The commits and checkpoints of its log up to this version, as the store lists them.
+    ///
+    /// # Errors
+    /// [`LakeError`].
+    pub async fn log_objects(&self) -> Result<Vec<object_store::ObjectMeta>, LakeError> {
+        objects_up_to(&self.lake, self.name, self.version()).await
     }
 
     /// The version of the newest whole checkpoint of its log.

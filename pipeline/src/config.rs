@@ -238,6 +238,21 @@ impl RetentionSection {
     }
 }
 
+/// `[personal]`: what is different in the lake of personal readings, `personal_lake`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PersonalSection {
+    /// The file with the credentials of its store, relative to the folder of `tjern.toml`. A cloud needs one: the
+    /// environment's are those of the common lake, which must not reach it.
+    pub credentials_file: Option<PathBuf>,
+    /// How long landed batches stay; as in the common lake where it is left out.
+    pub landing_grace: Option<Span>,
+    /// How long readings stay; for ever where it is left out, whatever `[retention]` says.
+    pub readings: Option<Span>,
+    /// How long removed files and old commits stay; as in the common lake where it is left out.
+    pub vacuum_retention: Option<Retention>,
+}
+
 /// How long removed files and old commits stay: from an hour, since queries read them, to a day, since
 /// the tables themselves remember their removals no longer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]

@@ -11,6 +11,7 @@
 //! nothing. Who did it, when and why stands in the commit's notes, and for as long as the lake in
 //! `corrections/<id>.json` (see [`record`](self)), which counts only if the table has its transaction.
 
+pub mod again;
 mod moments;
 mod origin;
 pub mod recompute;
@@ -36,7 +37,7 @@ pub(crate) use record::Record;
 pub(crate) const CORRECTIONS: &str = "corrections";
 
 /// Before the id of one that took place. No source has such a name.
-const CORRECTION: &str = ":correction/";
+pub(crate) const CORRECTION: &str = ":correction/";
 
 /// How long the pause is after a commit of which it is open whether it took place.
 const PAUSE: Duration = Duration::from_millis(200);

@@ -30,7 +30,7 @@ use tjern_readings::keys::{Bounds, Landed};
 use tjern_readings::reading::Reading;
 use tjern_readings::sensor::{Epoch, SensorId, SourceName};
 
-use crate::ingest::watermark;
+use crate::ingest::Taken;
 use crate::register::{Register, RegisterError, load};
 use input::Input;
 pub use map::{CheckedMap, ColumnMap, ImportMap, MapError};
@@ -38,10 +38,6 @@ pub use read::BadLine;
 use read::{Reader, columns};
 
 pub use crate::sheet::{Decimal, Encoding};
-
-/// Why a file is refused.
-const KEPT_OUT: &str =
-    "it is registered as `personal`, and this is the common lake; hint: import a file without its lines";
 
 /// What is made of a file: it stands in the epoch.
 const RULES_VERSION: &str = "tjern import 1";
@@ -153,11 +149,11 @@ pub async fn import(
     for sensor in map.sensors() {
         let refused = |what| ImportError::Refused { sensor: sensor.clone(), what };
         read::may_be_imported(sensor).map_err(refused)?;
-        if read::is_kept_out(sensor, &register) {
-            return Err(refused(KEPT_OUT.to_owned()));
+        if let Some(why) = read::kept_out(sensor, &register, lake.is_personal()) {
+            return Err(refused(why.to_owned()));
         }
     }
-    refuse_what_is_kept_out(path, map, &register)?;
+    refuse_what_is_kept_out(path, map, &register, lake.is_personal())?;
     let (epoch, total_bytes) = epoch_of(path, map).await?;
     let mut input = Input::open(path, map.layout, &columns(map)).map_err(unreadable)?;
     let total_rows = total_rows(&input, path)?;
@@ -183,15 +179,22 @@ pub async fn import(
 }
 
 /// Refuses a long file that names a sensor whose readings may not be in this lake, before anything of it lands.
-fn refuse_what_is_kept_out(path: &Path, map: &CheckedMap, register: &Register) -> Result<(), ImportError> {
-    if !register.iter().any(|row| read::is_kept_out(&row.id, register)) {
+fn refuse_what_is_kept_out(
+    path: &Path,
+    map: &CheckedMap,
+    register: &Register,
+    in_personal_lake: bool,
+) -> Result<(), ImportError> {
+    let kept_out = |sensor: &SensorId| read::kept_out(sensor, register, in_personal_lake);
+    if !in_personal_lake && !register.iter().any(|row| kept_out(&row.id).is_some()) {
         return Ok(());
     }
     let unreadable = |what: String| ImportError::Unreadable { path: path.to_owned(), what };
     let mut input = Input::open(path, map.layout, &columns(map)).map_err(unreadable)?;
     while let Some(line) = input.next().map_err(unreadable)? {
-        if let Some(sensor) = read::sensor_of(&line, map).filter(|sensor| read::is_kept_out(sensor, register)) {
-            return Err(ImportError::Refused { sensor, what: format!("line {}: {KEPT_OUT}", line.number) });
+        let Some(sensor) = read::sensor_of(&line, map).filter(|sensor| !sensor.is_system()) else { continue };
+        if let Some(why) = kept_out(&sensor) {
+            return Err(ImportError::Refused { sensor, what: format!("line {}: {why}", line.number) });
         }
     }
     Ok(())
@@ -241,7 +244,7 @@ struct Landing<'a> {
     map: &'a CheckedMap,
     configuration: String,
     /// What ingest has taken before.
-    watermark: i64,
+    taken: Taken,
     dry_run: bool,
     gathered: Vec<Reading>,
     outcome: ImportOutcome,
@@ -250,7 +253,7 @@ struct Landing<'a> {
 impl<'a> Landing<'a> {
     async fn open(lake: &'a Lake, map: &'a CheckedMap, epoch: Epoch, dry_run: bool) -> Result<Self, ImportError> {
         let table = Table::open(lake, TableName::Readings).await?;
-        let watermark = table.and_then(|table| watermark(&table, &map.source, epoch)).unwrap_or(0);
+        let taken = table.map_or_else(Taken::default, |table| Taken::of(&table, &map.source, epoch));
         let configuration = Sha256::digest(&map.text).iter().map(|byte| format!("{byte:02x}")).collect();
         let outcome = ImportOutcome {
             source: map.source.clone(),
@@ -263,7 +266,7 @@ impl<'a> Landing<'a> {
             batches: 0,
             times_us: None,
         };
-        Ok(Self { lake, map, configuration, watermark, dry_run, gathered: Vec::new(), outcome })
+        Ok(Self { lake, map, configuration, taken, dry_run, gathered: Vec::new(), outcome })
     }
 
     async fn add(&mut self, readings: Vec<Reading>) -> Result<(), ImportError> {
@@ -284,7 +287,8 @@ impl<'a> Landing<'a> {
         let last = i64::try_from(self.outcome.readings).unwrap_or(i64::MAX);
         let first = last - i64::try_from(readings.len()).unwrap_or(0) + 1;
         self.outcome.batches += 1;
-        if self.dry_run || last <= self.watermark {
+        // What a replay found gone is not taken: it lands again.
+        if self.dry_run || Bounds::new(first, last).is_some_and(|bounds| self.taken.has(bounds)) {
             return Ok(());
         }
         if self.outcome.landed == 0 {

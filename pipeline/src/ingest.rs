@@ -15,13 +15,16 @@
 //! What a run costs does not grow with history: what is known of the table is kept and carried forward, and the
 //! landing zone is listed from the watermarks on. Where nothing landed, no table is asked.
 
+mod apart;
 mod clean;
 pub(crate) mod configurations;
 mod gathered;
 mod held;
 mod landed;
 mod landing;
+mod late;
 mod progress;
+pub mod replay;
 mod rows;
 mod schedule;
 mod sequence;
@@ -46,7 +49,7 @@ use held::HeldBack;
 use landing::{Known, Seen, Sweep};
 use rows::{Against, Units};
 use schedule::{Due, Schedule};
-use sequence::Closed;
+use sequence::{Closed, Progress};
 
 pub(crate) use landed::{Decoded, decode};
 pub(crate) use landing::Stream;
@@ -146,6 +149,22 @@ pub fn watermark(table: &Table, source: &SourceName, epoch: Epoch) -> Option<i64
     table.transaction(&progress::watermark_of(source, epoch))
 }
 
+/// Which numbers of a stream were taken.
+#[derive(Debug, Default)]
+pub(crate) struct Taken(Progress);
+
+impl Taken {
+    pub(crate) fn of(table: &Table, source: &SourceName, epoch: Epoch) -> Self {
+        let mut streams = progress::read(table.transactions());
+        Self(streams.remove(&(source.clone(), epoch)).unwrap_or_default())
+    }
+
+    /// Whether a batch of these numbers would not be taken. One that lies in what was passed would.
+    pub(crate) fn has(&self, bounds: Bounds) -> bool {
+        bounds.last <= self.0.watermark && !self.0.open.iter().any(|open| open.contains(bounds))
+    }
+}
+
 /// Numbers that were passed, and whose readings are not in the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenRun {
@@ -198,6 +217,18 @@ pub struct Ingester {
     held: HeldBack,
     /// What was said of readings that something speaks against.
     told: HashSet<(SourceName, Against)>,
+    /// What was said of sensors that are in a lake of personal readings and are not personal.
+    strangers: HashSet<(SourceName, String)>,
+    listener: Option<Listener>,
+}
+
+/// Who is told after each commit how far a run is.
+struct Listener(Box<dyn FnMut(&IngestOutcome) + Send + Sync>);
+
+impl std::fmt::Debug for Listener {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Listener")
+    }
 }
 
 impl Ingester {
@@ -225,6 +256,8 @@ impl Ingester {
             has_run: false,
             held: HeldBack::default(),
             told: HashSet::new(),
+            strangers: HashSet::new(),
+            listener: None,
         };
         ingester.learn();
         Ok(ingester)
@@ -234,6 +267,13 @@ impl Ingester {
     #[must_use]
     pub const fn with_polling(mut self, polling: Polling) -> Self {
         self.schedule.polling(polling);
+        self
+    }
+
+    /// The same, telling after each commit how far a run is.
+    #[must_use]
+    pub fn with_listener(mut self, told: impl FnMut(&IngestOutcome) + Send + Sync + 'static) -> Self {
+        self.listener = Some(Listener(Box::new(told)));
         self
     }
 

@@ -21,7 +21,7 @@ pub use cron::Cron;
 pub use daemon::run;
 pub use door::Door;
 pub use job::{Done, Job, JobError};
-pub use list::{Entry, entries};
+pub use list::{Entry, entries, entries_of, personal_entries};
 pub use record::{Outcome, Run};
 pub use schedule::Schedule;
 pub use settings::{JobSettings, Schedules};

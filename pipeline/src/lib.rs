@@ -9,6 +9,7 @@
 //! DataFusion moves data; Polars, behind [`frames`], does the mathematics.
 #![deny(unsafe_code)]
 
+pub mod backup;
 pub mod compact;
 pub mod config;
 pub mod correct;

@@ -424,7 +424,7 @@ async fn refuse_what_readings_forbid(
     let known = newest(history, |row| row.id.as_str());
     let objections = sensors.iter().filter_map(|line| {
         let before = known.get(line.row.id.as_str()).map(|old| &old.row);
-        objection(path, line, before).map(|problem| (line.row.id.as_str(), problem))
+        objection(path, line, before, lake.is_personal()).map(|problem| (line.row.id.as_str(), problem))
     });
     let objections: Vec<_> = objections.collect();
     if objections.is_empty() {
@@ -456,7 +456,12 @@ async fn refuse_what_readings_forbid(
 const CLASS: &str = "class";
 
 /// What would be wrong with a line if its sensor had readings.
-fn objection(path: &Path, line: &Lined<SensorRow>, before: Option<&SensorRow>) -> Option<RegisterProblem> {
+fn objection(
+    path: &Path,
+    line: &Lined<SensorRow>,
+    before: Option<&SensorRow>,
+    in_personal_lake: bool,
+) -> Option<RegisterProblem> {
     let sensor = &line.row;
     let problem = |column: &str, message: String, hint: String| RegisterProblem {
         path: path.to_owned(),
@@ -465,7 +470,7 @@ fn objection(path: &Path, line: &Lined<SensorRow>, before: Option<&SensorRow>) -
         message,
         hint,
     };
-    if sensor.class == Class::Personal {
+    if sensor.class == Class::Personal && !in_personal_lake {
         let message = format!("`{}` has readings in the common lake, so it cannot become `personal`", sensor.id);
         let hint = format!(
             "erase its readings first (`tjern pipeline erase --sensor {} --from … --to … --reason …`), then register it; from then on its gateway writes to the `personal_lake`",

@@ -143,6 +143,35 @@ async fn rollup_with(lake: &Lake, timezone: &TimeZone, again: Option<&Again>) ->
     Ok(RollupOutcome { hourly, daily })
 }
 
+/// `readings` was made anew, at this version: the versions that `hourly` and `daily` are of were another table's. Their
+/// rows stay; those whose windows the new readings touch are computed again by the next run.
+///
+/// # Errors
+/// [`LakeError`].
+pub(crate) async fn begin_anew(lake: &Lake, readings: i64) -> Result<(), CommitError> {
+    for name in [TableName::Hourly, TableName::Daily] {
+        let Some(mut table) = Table::open(lake, name).await? else { continue };
+        for _ in 0..ATTEMPTS_MAX {
+            if table.transaction(VERSION_TRANSACTION).is_none_or(|version| version == readings) {
+                break;
+            }
+            let commit = Commit {
+                operation: Operation::Rollup,
+                add: Vec::new(),
+                remove: Vec::new(),
+                transactions: vec![(VERSION_TRANSACTION.to_owned(), readings)],
+                notes: BTreeMap::new(),
+            };
+            match table.commit(commit).await {
+                Ok(_) => break,
+                Err(CommitError::Conflict { .. }) => _ = table.refresh().await?,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(())
+}
+
 async fn bring_up(
     lake: &Lake,
     name: TableName,

@@ -30,7 +30,7 @@ pub const VALIDATED: i8 = 2;
 const PROVISIONAL: i8 = 1;
 
 /// Before the id of one that took place. No source has such a name.
-const VALIDATION: &str = ":validation/";
+pub(crate) const VALIDATION: &str = ":validation/";
 
 /// How often a commit is tried on files that are still there: others commit every few seconds, and none of them keeps
 /// from it for long.
@@ -66,8 +66,18 @@ pub async fn validate(
     author: &Author,
     undo: bool,
 ) -> Result<ValidateOutcome, CorrectError> {
-    let Some(mut table) = Table::open(lake, TableName::Readings).await? else { return Ok(ValidateOutcome::default()) };
     let kind = if undo { "validate --undo" } else { "validate" };
+    validate_as(lake, period, &Record::new(lake, kind, author, period.words()), undo).await
+}
+
+/// The same under a record that says what is to be changed.
+pub(crate) async fn validate_as(
+    lake: &Lake,
+    period: &Period,
+    record: &Record,
+    undo: bool,
+) -> Result<ValidateOutcome, CorrectError> {
+    let Some(mut table) = Table::open(lake, TableName::Readings).await? else { return Ok(ValidateOutcome::default()) };
     for _ in 0..ATTEMPTS_MAX {
         let (newest, mut outcome) = newest(&table, period).await?;
         let rewritten = rewrite(&table, period, &newest, undo).await?;
@@ -75,7 +85,7 @@ pub async fn validate(
         if rewritten.changed == 0 {
             return Ok(outcome);
         }
-        let record = Record::new(lake, kind, author, period.words()).with_rows(rewritten.changed);
+        let record = record.with_rows(rewritten.changed);
         record.write(lake).await?;
         if commit(&mut table, &record, &rewritten).await? {
             return Ok(outcome);

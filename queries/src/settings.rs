@@ -22,7 +22,7 @@ pub struct ServeConfig {
     pub staff: SocketAddr,
     /// The file with the staff's tokens.
     pub tokens: Option<PathBuf>,
-    /// The lake of personal readings. Its place is kept; nothing is served from it yet.
+    /// The lake of personal readings. Its place is kept; nothing is served from it yet (docs/personal.md).
     pub personal_lake: Option<LakeUrl>,
 }
 

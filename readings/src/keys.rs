@@ -13,6 +13,7 @@
 //! jobs/create-only                                        what the pipeline creates twice
 //! jobs/runs/<job>.json                                    how a job ran last
 //! corrections/<id>.json                                   who corrected or validated what, when and why
+//! jobs/restore.json                                       there while a backup is being brought back
 //! jobs/watch/state.json                                   what the watch found wrong, and has to tell
 //! erasures/<id>.json                                      which readings were erased, and may never come back
 //! erasures/<id>.done.json                                 that nothing of them is left
@@ -297,6 +298,12 @@ impl ErasureKey {
             }),
         }
     }
+}
+
+/// What a lake has while a backup is being brought back into it.
+#[must_use]
+pub fn restore_mark() -> Path {
+    Path::from(format!("{JOBS}/restore.json"))
 }
 
 /// What the watch found wrong, and has to tell.

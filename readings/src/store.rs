@@ -8,6 +8,7 @@
 
 pub mod access;
 pub mod counted;
+pub mod credentials;
 pub mod local;
 pub mod proof;
 mod whole;

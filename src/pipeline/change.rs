@@ -1,5 +1,7 @@
 //! What the commands share that change what is stored: whose readings, of when, and who does it.
 
+use std::path::PathBuf;
+
 use clap::Args;
 use jiff::tz::TimeZone;
 use tjern_pipeline::correct::Author;
@@ -8,12 +10,23 @@ use tjern_pipeline::times::moment;
 use tjern_readings::sensor::SensorId;
 
 use super::job::{JobArguments, Workplace};
-use crate::cli::ConfigArgument;
 use crate::failure::Failure;
 
+/// Which lake is changed.
+#[derive(Debug, Args)]
+pub(crate) struct LakeArguments {
+    /// The configuration, a TOML file
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Change the lake of personal readings (`personal_lake`)
+    #[arg(long)]
+    personal: bool,
+}
+
 /// A city's lake, ready to be worked on.
-pub(crate) async fn open(config: &ConfigArgument) -> Result<Workplace, Failure> {
-    Workplace::open(&JobArguments { config: config.config.clone(), json: false }).await
+pub(crate) async fn open(lake: &LakeArguments) -> Result<Workplace, Failure> {
+    let LakeArguments { config, personal } = lake;
+    Workplace::open(&JobArguments { config: config.clone(), personal: *personal, json: false }).await
 }
 
 /// Which readings.

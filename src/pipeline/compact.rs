@@ -2,7 +2,6 @@
 
 use std::io::IsTerminal;
 
-use tjern_pipeline::jobs::entries;
 use tjern_pipeline::jobs::list::Compact;
 
 use super::job::{self, JobArguments, Workplace};
@@ -12,7 +11,7 @@ use crate::progress::Bar;
 /// In a terminal how far it is is drawn; elsewhere the job says it in the log.
 pub(crate) async fn execute(arguments: &JobArguments) -> Result<(), Failure> {
     let place = Workplace::open(arguments).await?;
-    let mut chosen: Vec<_> = entries(&place.city.jobs).into_iter().filter(|entry| entry.name == "compact").collect();
+    let mut chosen = job::named(&place, "compact");
     if std::io::stderr().is_terminal() {
         for entry in &mut chosen {
             let mut bar = Bar::new();

@@ -14,9 +14,8 @@ use tjern_pipeline::ingest::ingest;
 use tjern_pipeline::register::load;
 use tjern_readings::configuration::ConfigText;
 
-use super::change::{self, quoted, utc};
+use super::change::{self, LakeArguments, quoted, utc};
 use super::job::Workplace;
-use crate::cli::ConfigArgument;
 use crate::failure::Failure;
 
 /// Between two lines that say how far it is, where there is no terminal.
@@ -79,13 +78,13 @@ pub(crate) struct ImportArguments {
     #[arg(long)]
     land_only: bool,
     #[command(flatten)]
-    config: ConfigArgument,
+    lake: LakeArguments,
 }
 
 /// Imports files, one after the other.
 pub(crate) async fn execute(arguments: &ImportArguments) -> Result<(), Failure> {
     let mut map = arguments.map()?;
-    let Workplace { city, lake, stop } = change::open(&arguments.config).await?;
+    let Workplace { city, lake, stop } = change::open(&arguments.lake).await?;
     if map.time_zone.is_none() {
         let name = city.timezone.iana_name().map(str::to_owned);
         map.time_zone = Some(name.unwrap_or_else(|| crate::config::TIMEZONE.to_owned()));

@@ -9,8 +9,10 @@ use clap::Args;
 use serde_json::json;
 use tjern_gateway::cli::stop_on_signals;
 use tjern_lake::{Lake, Table};
+use tjern_pipeline::backup::restore;
+use tjern_pipeline::jobs::list::PERSONAL;
 use tjern_pipeline::jobs::once::{self, Finished};
-use tjern_pipeline::jobs::{Entry, JobError, Run, entries};
+use tjern_pipeline::jobs::{Entry, JobError, Run, entries_of};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::City;
@@ -22,9 +24,25 @@ pub(crate) struct JobArguments {
     /// The configuration, a TOML file
     #[arg(long, value_name = "FILE")]
     pub(crate) config: PathBuf,
+    /// Work on the lake of personal readings (`personal_lake`)
+    #[arg(long)]
+    pub(crate) personal: bool,
     /// Write what was done as one line of JSON to stdout
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// The lake of a city that is meant; of a city whose jobs are then those of that lake.
+pub(crate) fn lake_of(mut city: City, is_personal: bool) -> Result<(City, Lake), Failure> {
+    if !is_personal {
+        let lake = Lake::open(&city.lake).map_err(Failure::failed)?;
+        return Ok((city, lake));
+    }
+    let missing =
+        || Failure::wrong("this city has no lake of personal readings; hint: `personal_lake` in tjern.toml names it");
+    let personal = city.personal.take().ok_or_else(missing)?;
+    let lake = personal.open()?;
+    Ok((City { lake: personal.lake, jobs: personal.jobs, ..city }, lake))
 }
 
 /// A city's lake, ready to be worked on, and the word to stop.
@@ -37,20 +55,30 @@ pub(crate) struct Workplace {
 impl Workplace {
     /// Reads the configuration, opens the lake and hears signals.
     pub(crate) async fn open(arguments: &JobArguments) -> Result<Self, Failure> {
-        let city = City::load(&arguments.config)?;
-        let lake = Lake::open(&city.lake).map_err(Failure::failed)?;
+        let (city, lake) = lake_of(City::load(&arguments.config)?, arguments.personal)?;
         let stop = CancellationToken::new();
         stop_on_signals(&stop).map_err(Failure::failed)?;
+        refuse_unfinished(&lake).await?;
         Table::create_all(&lake).await.map_err(Failure::failed)?;
         Ok(Self { city, lake, stop })
     }
 }
 
+/// Nothing works on a lake whose tables are being brought back.
+pub(crate) async fn refuse_unfinished(lake: &Lake) -> Result<(), Failure> {
+    restore::refuse_unfinished(lake).await.map_err(Failure::failed)
+}
+
 /// Runs the job of a name.
 pub(crate) async fn execute(name: &str, arguments: &JobArguments) -> Result<(), Failure> {
     let place = Workplace::open(arguments).await?;
-    let entries = entries(&place.city.jobs).into_iter().filter(|entry| entry.name == name);
-    run_all(entries.collect(), &place, arguments.json).await
+    run_all(named(&place, name), &place, arguments.json).await
+}
+
+/// The job of a name, as it is called in the lake that is worked on.
+pub(crate) fn named(place: &Workplace, name: &str) -> Vec<Entry> {
+    let is_meant = |entry: &Entry| entry.name.strip_prefix(PERSONAL).unwrap_or(&entry.name) == name;
+    entries_of(&place.lake, &place.city.jobs).into_iter().filter(is_meant).collect()
 }
 
 /// Runs jobs one after the other. One that fails does not keep the others from their work.

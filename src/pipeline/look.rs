@@ -1,27 +1,24 @@
 //! `tjern pipeline status` and `verify`: looking at the lake, and changing nothing.
 
 use std::io::{IsTerminal, Write};
-use std::path::Path;
 
 use serde_json::json;
 use tjern_lake::Lake;
 use tjern_pipeline::status::{Status, status as find};
 use tjern_pipeline::verify::verify as read_all;
 
-use super::job::JobArguments;
+use super::job::{JobArguments, lake_of};
 use crate::config::City;
 use crate::failure::Failure;
 use crate::progress::Bar;
 
-async fn open(config: &Path) -> Result<(City, Lake), Failure> {
-    let city = City::load(config)?;
-    let lake = Lake::open(&city.lake).map_err(Failure::failed)?;
-    Ok((city, lake))
+fn open(arguments: &JobArguments) -> Result<(City, Lake), Failure> {
+    lake_of(City::load(&arguments.config)?, arguments.personal)
 }
 
 /// How the lake is: a table for people, one line of JSON for programs.
 pub(crate) async fn status(arguments: &JobArguments) -> Result<(), Failure> {
-    let (city, lake) = open(&arguments.config).await?;
+    let (city, lake) = open(arguments)?;
     let found = find(&lake, &city.jobs.compact).await.map_err(Failure::failed)?;
     let text = if arguments.json { format!("{}\n", json!(found)) } else { shown(&found) };
     std::io::stdout().write_all(text.as_bytes()).map_err(Failure::failed)
@@ -54,9 +51,14 @@ fn shown(status: &Status) -> String {
     lines.push(format!("compaction: {} merges of {} bytes wait", compaction.merges, compaction.bytes));
     let unsealed = since(&compaction.oldest_unsealed).unwrap_or_else(|| "none".to_owned());
     lines.push(format!("oldest unsealed window: {unsealed}"));
-    lines.push(format!("holes and gaps: {}", status.missing.len()));
+    let trouble = status.missing.iter().filter(|run| !run.before_replay).count();
+    lines.push(format!("holes and gaps: {trouble}"));
     lines.extend(status.missing.iter().map(|run| {
-        let kind = if run.gap { "gap" } else { "hole" };
+        let kind = match run {
+            run if run.before_replay => "before the replay",
+            run if run.gap => "gap",
+            _ => "hole",
+        };
         format!("  {kind} {}/{} {}-{}", run.source, run.epoch, run.first, run.last)
     }));
     if !status.erasures.is_empty() {
@@ -76,7 +78,7 @@ fn shown(status: &Status) -> String {
 
 /// Reads every file. A line a problem on stdout, or one line of JSON; status 1 where there is one.
 pub(crate) async fn verify(arguments: &JobArguments) -> Result<(), Failure> {
-    let (_, lake) = open(&arguments.config).await?;
+    let (_, lake) = open(arguments)?;
     let mut bar = std::io::stderr().is_terminal().then(Bar::new);
     let mut watcher = |done, total| {
         if let Some(bar) = &mut bar {

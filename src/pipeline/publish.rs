@@ -1,7 +1,7 @@
 //! `tjern pipeline publish`: releases of the open datasets, where there is something new.
 
 use clap::Args;
-use tjern_pipeline::jobs::entries;
+use tjern_pipeline::jobs::entries_of;
 use tjern_pipeline::jobs::list::PUBLISH;
 
 use super::job::{self, JobArguments, Workplace};
@@ -24,7 +24,8 @@ pub(crate) async fn execute(arguments: &PublishArguments) -> Result<(), Failure>
         let dataset = name.strip_prefix(PUBLISH);
         dataset.is_some_and(|dataset| arguments.dataset.as_deref().is_none_or(|wanted| wanted == dataset))
     };
-    let chosen: Vec<_> = entries(&place.city.jobs).into_iter().filter(|entry| wanted(&entry.name)).collect();
+    let chosen: Vec<_> =
+        entries_of(&place.lake, &place.city.jobs).into_iter().filter(|entry| wanted(&entry.name)).collect();
     if let (Some(dataset), true) = (&arguments.dataset, chosen.is_empty()) {
         return Err(Failure::wrong(format!("there is no dataset `{dataset}`; hint: `[[publish]]` names them")));
     }

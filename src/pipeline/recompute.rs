@@ -8,14 +8,14 @@ use std::io::Write;
 use clap::Args;
 use serde_json::{Value, json};
 use tjern_gateway::value as gateway;
+use tjern_pipeline::correct::again::Pending;
 use tjern_pipeline::correct::recompute::{Again, Formula, Formulas, RecomputeOutcome, recompute};
 use tjern_pipeline::import::ImportMap;
 use tjern_readings::configuration::ConfigText;
 use tjern_readings::sensor::SensorId;
 
-use super::change::{self, AuthorArguments, PeriodArguments, quoted, utc, value};
+use super::change::{self, AuthorArguments, LakeArguments, PeriodArguments, quoted, utc, value};
 use super::job::Workplace;
-use crate::cli::ConfigArgument;
 use crate::failure::Failure;
 
 /// What `recompute` is told.
@@ -47,14 +47,14 @@ pub(crate) struct RecomputeArguments {
     #[command(flatten)]
     author: AuthorArguments,
     #[command(flatten)]
-    config: ConfigArgument,
+    lake: LakeArguments,
 }
 
 /// Computes a sensor's readings again.
 pub(crate) async fn execute(arguments: &RecomputeArguments) -> Result<(), Failure> {
     let formulas = arguments.formulas()?;
     let author = arguments.author.author()?;
-    let Workplace { city, lake, stop } = change::open(&arguments.config).await?;
+    let Workplace { city, lake, stop } = change::open(&arguments.lake).await?;
     let period = arguments.period.period(&city.timezone)?;
     let working = Box::pin(recompute(&lake, &period, &formulas, &author, arguments.dry_run));
     let Some(done) = stop.run_until_cancelled(working).await else {
@@ -112,7 +112,7 @@ impl RecomputeArguments {
 }
 
 /// The formulas of gateways' configurations, and of the maps of imports.
-struct FromConfigurations {
+pub(super) struct FromConfigurations {
     change: gateway::Change,
     order: Option<String>,
 }
@@ -137,6 +137,15 @@ impl Formulas for FromConfigurations {
 }
 
 impl FromConfigurations {
+    /// The formulas that the record of a recomputation asks for; none where it cannot be read.
+    pub(super) fn of_record(record: &Pending) -> Option<Self> {
+        let number = |name: &str| record.word(name).and_then(Value::as_f64);
+        let order = record.word("order").and_then(Value::as_str).map(str::to_owned);
+        let parsed = order.as_deref().map(str::parse).transpose().ok()?;
+        let change = gateway::Change { scale: number("scale"), offset: number("offset"), order: parsed };
+        Some(Self { change, order })
+    }
+
     fn of_import(&self, map: &ImportMap, sensor: &SensorId) -> Result<Formula, String> {
         if self.order.is_some() {
             return Err("it was imported from a file, which has no order of bytes".to_owned());

@@ -7,9 +7,8 @@ use tjern_pipeline::correct::revise::{ReviseError, ReviseLayout, revise};
 use tjern_pipeline::import::Decimal;
 use tjern_pipeline::times::zone;
 
-use super::change::{self, AuthorArguments};
+use super::change::{self, AuthorArguments, LakeArguments};
 use super::job::Workplace;
-use crate::cli::ConfigArgument;
 use crate::failure::Failure;
 
 /// What `revise` is told.
@@ -41,7 +40,7 @@ pub(crate) struct ReviseArguments {
     #[command(flatten)]
     author: AuthorArguments,
     #[command(flatten)]
-    config: ConfigArgument,
+    lake: LakeArguments,
 }
 
 /// Revises what a file says.
@@ -50,7 +49,7 @@ pub(crate) async fn execute(arguments: &ReviseArguments) -> Result<(), Failure> 
     let separator =
         u8::try_from(arguments.separator).map_err(|_| Failure::wrong("--separator is one plain character"))?;
     let own = arguments.timezone.as_deref().map(zone).transpose().map_err(Failure::wrong)?;
-    let Workplace { city, lake, stop } = change::open(&arguments.config).await?;
+    let Workplace { city, lake, stop } = change::open(&arguments.lake).await?;
     let decimal = if arguments.decimal_comma { Decimal::Comma } else { Decimal::Point };
     let layout = ReviseLayout { separator, decimal, zone: own.unwrap_or(city.timezone) };
     let working = Box::pin(revise(&lake, &arguments.file, &layout, &author, arguments.dry_run));

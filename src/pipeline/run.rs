@@ -7,13 +7,15 @@ use tjern_lake::{Lake, Table};
 use tjern_pipeline::jobs::{self, Door, States};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::City;
+use super::job::refuse_unfinished;
+use crate::config::{City, PersonalLake};
 use crate::failure::Failure;
 
 /// Runs until SIGINT or SIGTERM.
 pub(crate) async fn execute(config: &Path) -> Result<(), Failure> {
     let city = City::load(config)?;
     let lake = Lake::open(&city.lake).map_err(Failure::failed)?;
+    let personal = city.personal.as_ref().map(PersonalLake::open).transpose()?;
     let stop = CancellationToken::new();
     stop_on_signals(&stop).map_err(Failure::failed)?;
     let states = States::default();
@@ -22,12 +24,25 @@ pub(crate) async fn execute(config: &Path) -> Result<(), Failure> {
         Some(address) => Some(Door::bind(address).await.map_err(Failure::failed)?),
         None => None,
     };
+    refuse_unfinished(&lake).await?;
     Table::create_all(&lake).await.map_err(Failure::failed)?;
+    if let Some(lake) = &personal {
+        refuse_unfinished(lake).await?;
+        Table::create_all(lake).await.map_err(Failure::failed)?;
+    }
     let telling = door.map(|door| {
         tracing::info!("the jobs: http://{}/health and /metrics", door.address());
         tokio::spawn(door.run(states.clone(), lake.clone(), stop.clone()))
     });
-    Box::pin(jobs::run(lake, city.jobs, states, stop)).await;
+    let others = personal
+        .zip(city.personal)
+        .map(|(lake, personal)| Box::pin(jobs::run(lake, personal.jobs, states.clone(), stop.clone())));
+    let others = async {
+        if let Some(jobs) = others {
+            jobs.await;
+        }
+    };
+    tokio::join!(Box::pin(jobs::run(lake, city.jobs, states, stop)), others);
     if let Some(telling) = telling {
         telling.await.map_err(Failure::failed)?;
     }

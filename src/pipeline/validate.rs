@@ -3,9 +3,8 @@
 use clap::Args;
 use tjern_pipeline::validate::validate;
 
-use super::change::{self, AuthorArguments, PeriodArguments};
+use super::change::{self, AuthorArguments, LakeArguments, PeriodArguments};
 use super::job::Workplace;
-use crate::cli::ConfigArgument;
 use crate::failure::Failure;
 
 /// What `validate` is told.
@@ -26,13 +25,13 @@ pub(crate) struct ValidateArguments {
     #[command(flatten)]
     author: AuthorArguments,
     #[command(flatten)]
-    config: ConfigArgument,
+    lake: LakeArguments,
 }
 
 /// Validates a sensor's readings.
 pub(crate) async fn execute(arguments: &ValidateArguments) -> Result<(), Failure> {
     let author = arguments.author.author()?;
-    let Workplace { city, lake, stop } = change::open(&arguments.config).await?;
+    let Workplace { city, lake, stop } = change::open(&arguments.lake).await?;
     let period = arguments.period.period(&city.timezone)?;
     let working = Box::pin(validate(&lake, &period, &author, arguments.undo));
     let Some(done) = stop.run_until_cancelled(working).await else {

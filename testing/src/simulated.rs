@@ -56,6 +56,8 @@ struct Shared {
     calls: AtomicU64,
     puts: AtomicU64,
     is_dead: AtomicBool,
+    /// How often a request gives way to others.
+    yields: AtomicU64,
     /// How long a request takes, and what tokio's and the test's clock said when that was set.
     latency: Mutex<Option<(Duration, Instant, i64)>>,
 }
@@ -75,6 +77,7 @@ impl Simulated {
             calls: AtomicU64::new(0),
             puts: AtomicU64::new(0),
             is_dead: AtomicBool::new(false),
+            yields: AtomicU64::new(0),
             latency: Mutex::new(None),
         };
         Self { inner: Arc::new(InMemory::new()), shared: Arc::new(shared) }
@@ -104,6 +107,11 @@ impl Simulated {
     pub fn take(&self, latency: Duration) {
         let now = (latency, Instant::now(), self.shared.clock.now_us());
         *self.shared.latency.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+    }
+
+    /// From now on each request lets the others of its thread go on so often before it is done.
+    pub(crate) fn give_way(&self, times: u64) {
+        self.shared.yields.store(times, Ordering::SeqCst);
     }
 
     /// Brings the test's clock to where tokio's is.
@@ -153,6 +161,9 @@ impl Shared {
         if let Some(latency) = latency {
             tokio::time::sleep(latency).await;
             self.tick();
+        }
+        for _ in 0..self.yields.load(Ordering::SeqCst) {
+            tokio::task::yield_now().await;
         }
         if self.is_dead.load(Ordering::SeqCst) {
             return Err(lost("the process is dead"));

@@ -9,31 +9,11 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use tjern_readings::store::access::PREFIXES;
-use tjern_readings::store::{Access, LakeUrl, knows};
+use tjern_readings::store::credentials::{CredentialsError, lines, text_of, variables};
+use tjern_readings::store::{Access, LakeUrl};
 
 /// The name of the credential in systemd's store.
 const SYSTEMD_NAME: &str = "lake";
-
-/// A larger file holds something else.
-const FILE_BYTES_MAX: u64 = 64 << 10;
-
-/// Why a file of credentials is of no use. Its values are not in here.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum CredentialsError {
-    #[error("cannot read the credentials in `{path}`: {source}; hint: the gateway's user needs to read it")]
-    Unreadable { path: PathBuf, source: std::io::Error },
-    #[error("`{path}` is no file of credentials: it has over {FILE_BYTES_MAX} bytes")]
-    TooLarge { path: PathBuf },
-    #[error(
-        "line {line} of `{path}` is none of credentials; hint: a line is NAME=value, with a name that begins with AWS_, AZURE_ or GOOGLE_"
-    )]
-    Line { path: PathBuf, line: usize },
-    #[error(
-        "line {line} of `{path}` names what this lake does not know: {name}; hint: the names are those of object_store, like AWS_ACCESS_KEY_ID"
-    )]
-    Name { path: PathBuf, line: usize, name: String },
-}
 
 /// Where the credentials come from, and what they were when they were last read.
 #[derive(Debug, Clone)]
@@ -74,7 +54,7 @@ impl Credentials {
             self.warn_if_open(&path);
             // Known before the lines are checked: an error further on must not show them either.
             self.access = environment.with_variables(lines(&text).filter_map(|(_, pair)| pair));
-            self.access = environment_and(&text, &path, lake)?;
+            self.access = Access::from_environment().with_variables(variables(&text, &path, lake)?);
         } else {
             self.access = environment;
         }
@@ -104,46 +84,6 @@ impl Credentials {
             self.warned = true;
         }
     }
-}
-
-fn environment_and(text: &str, path: &Path, lake: &LakeUrl) -> Result<Access, CredentialsError> {
-    let mut variables = Vec::new();
-    for (line, pair) in lines(text) {
-        let refused = || CredentialsError::Line { path: path.to_owned(), line };
-        let (name, value) = pair.ok_or_else(refused)?;
-        let is_name = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-        if !is_name || !PREFIXES.iter().any(|known| name.starts_with(known)) {
-            return Err(refused());
-        }
-        if !knows(lake, &name) {
-            return Err(CredentialsError::Name { path: path.to_owned(), line, name });
-        }
-        variables.push((name, value));
-    }
-    Ok(Access::from_environment().with_variables(variables))
-}
-
-fn text_of(path: &Path) -> Result<String, CredentialsError> {
-    let unreadable = |source| CredentialsError::Unreadable { path: path.to_owned(), source };
-    if std::fs::metadata(path).map_err(unreadable)?.len() > FILE_BYTES_MAX {
-        return Err(CredentialsError::TooLarge { path: path.to_owned() });
-    }
-    std::fs::read_to_string(path).map_err(unreadable)
-}
-
-/// The lines that say something, with their numbers: a name in small letters and its value, or what is neither.
-fn lines(text: &str) -> impl Iterator<Item = (usize, Option<(String, String)>)> + '_ {
-    let told = text.lines().map(str::trim).enumerate().filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
-    told.map(|(index, line)| {
-        let pair = line.strip_prefix("export ").unwrap_or(line).split_once('=');
-        let pair = pair.map(|(name, value)| (name.trim().to_ascii_lowercase(), unquoted(value.trim()).to_owned()));
-        (index + 1, pair)
-    })
-}
-
-fn unquoted(value: &str) -> &str {
-    let within = |quote: char| value.strip_prefix(quote).and_then(|rest| rest.strip_suffix(quote));
-    within('"').or_else(|| within('\'')).unwrap_or(value)
 }
 
 #[cfg(test)]

@@ -117,6 +117,21 @@ pub async fn recompute(
     author: &Author,
     dry_run: bool,
 ) -> Result<RecomputeOutcome, CorrectError> {
+    let mut words = period.words();
+    if let (Some(words), serde_json::Value::Object(change)) = (words.as_object_mut(), formulas.words()) {
+        words.extend(change);
+    }
+    recompute_as(lake, period, formulas, Record::new(lake, "recompute", author, words), dry_run).await
+}
+
+/// The same under a record that says what is to be changed.
+pub(crate) async fn recompute_as(
+    lake: &Lake,
+    period: &Period,
+    formulas: &dyn Formulas,
+    record: Record,
+    dry_run: bool,
+) -> Result<RecomputeOutcome, CorrectError> {
     let said = Said::load(lake).await?;
     let mut recomputing = Recomputing { period, formulas, said, dry_run, outcome: RecomputeOutcome::default() };
     if dry_run {
@@ -125,11 +140,6 @@ pub async fn recompute(
         }
         return Ok(recomputing.outcome);
     }
-    let mut words = period.words();
-    if let (Some(words), serde_json::Value::Object(change)) = (words.as_object_mut(), formulas.words()) {
-        words.extend(change);
-    }
-    let record = Record::new(lake, "recompute", author, words);
     correct(lake, &record, &mut recomputing).await?;
     Ok(recomputing.outcome)
 }

@@ -27,6 +27,8 @@ pub struct Author {
 pub(crate) struct Record {
     id: String,
     words: BTreeMap<String, Value>,
+    /// Whether it is of a change that was made before, and lies in the lake already.
+    is_kept: bool,
 }
 
 impl Record {
@@ -41,14 +43,22 @@ impl Record {
         if let Value::Object(what) = what {
             words.extend(what.into_iter().filter(|(_, value)| !value.is_null()));
         }
-        Self { id: String::new(), words }
+        Self { id: String::new(), words, is_kept: false }
+    }
+
+    /// The record that was kept of a change, which is made once more.
+    pub(crate) const fn kept(id: String, words: BTreeMap<String, Value>) -> Self {
+        Self { id, words, is_kept: true }
     }
 
     /// The same with a count of rows, under an id of its own.
     pub(crate) fn with_rows(&self, rows: usize) -> Self {
+        if self.is_kept {
+            return self.clone();
+        }
         let mut words = self.words.clone();
         words.insert("rows".to_owned(), json!(rows));
-        Self { id: tjern_readings::sensor::Epoch::random().to_string(), words }
+        Self { id: tjern_readings::sensor::Epoch::random().to_string(), words, is_kept: false }
     }
 
     pub(crate) fn id(&self) -> &str {
@@ -63,6 +73,9 @@ impl Record {
 
     /// Creates the object.
     pub(crate) async fn write(&self, lake: &Lake) -> Result<(), LakeError> {
+        if self.is_kept {
+            return Ok(());
+        }
         let key = keys::correction(&self.id);
         let mut words = self.words.clone();
         words.insert("id".to_owned(), json!(self.id));

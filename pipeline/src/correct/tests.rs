@@ -348,3 +348,46 @@ async fn objects(place: &Place) -> Vec<String> {
     keys.sort();
     keys
 }
+
+/// The table is lost. Landed batches know nothing of what people said of readings since: what the lake has a whole record
+/// of is made again, under its own id, and what it has not is named.
+#[tokio::test]
+async fn what_people_corrected_is_corrected_again_after_a_replay() {
+    let place = Place::new();
+    place.register(&["t,Cel,sample,public,-2,40"]).await;
+    land(&place, 1, &[Some(180.0), None, Some(190.0)], Some("1")).await;
+    land(&place, 4, &[Some(20.0), Some(21.0)], Some("0.1")).await;
+    take(&place, WEEK).await;
+    scale(&place, 0.1, 0, 100).await;
+    crate::validate::validate(&place.lake, &period(0, 4), &author(), false).await.expect("validated");
+    let file = place.folder.path().join("july.csv");
+    std::fs::write(&file, format!("sensor,time,value\n{SENSOR},{},20.5\n", utc(at(4)))).expect("written");
+    revise(&place.lake, &file, &layout(), &author(), false).await.expect("revised");
+    let (seen, validated) = (observed(&place).await, count(&place, "level = 2").await);
+    std::fs::remove_dir_all(place.folder.path().join("lake/tables/readings")).expect("lost");
+    let settings = IngestSettings { hole_patience: Duration::ZERO, landing_grace: WEEK };
+    crate::ingest::replay::replay(&place.lake, &settings, |_| {}).await.expect("replayed");
+    assert_ne!(observed(&place).await, seen, "as it came");
+    let pending = again::pending(&place.lake).await.expect("read");
+    let kinds: Vec<_> = pending.iter().map(|one| one.kind.as_str()).collect();
+    assert_eq!(kinds.len(), 3, "{kinds:?}");
+    for one in &pending {
+        let formulas = one.word("scale").and_then(serde_json::Value::as_f64).map(Scale);
+        let formulas = formulas.as_ref().map(|scale| -> &dyn Formulas { scale });
+        let became = one.make(&place.lake, formulas).await.expect("made");
+        let rows = |rows| again::MadeAgain::Rows(rows);
+        match one.kind.as_str() {
+            "recompute" => assert_eq!(became, rows(2)),
+            "validate" => assert!(became != rows(0), "{became:?}"),
+            _ => assert!(
+                matches!(&became, again::MadeAgain::Not(why) if why.contains("revise by that file")),
+                "{became:?}"
+            ),
+        }
+    }
+    assert_eq!(again::pending(&place.lake).await.expect("read").len(), 1, "the file is still to be given");
+    assert_eq!(records(&place).await.len(), 3, "no record is written twice");
+    revise(&place.lake, &file, &layout(), &author(), false).await.expect("revised");
+    assert_eq!(observed(&place).await, seen);
+    assert_eq!(count(&place, "level = 2").await, validated);
+}

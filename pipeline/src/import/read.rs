@@ -49,10 +49,18 @@ pub(super) fn may_be_imported(sensor: &SensorId) -> Result<(), String> {
     if sensor.is_system() { Err("only the product itself writes it".to_owned()) } else { Ok(()) }
 }
 
-/// Whether the register keeps a sensor's readings out of this lake. A file that has some is refused whole: with its
+/// Why the register keeps a sensor's readings out of this lake, if it does. A file that has some is refused whole: with its
 /// other lines alone the numbers would be others once the sensor is registered as something else.
-pub(super) fn is_kept_out(sensor: &SensorId, register: &Register) -> bool {
-    register.get(sensor.as_str()).is_some_and(|row| row.class == Class::Personal)
+pub(super) fn kept_out(sensor: &SensorId, register: &Register, in_personal_lake: bool) -> Option<&'static str> {
+    let is_personal = register.get(sensor.as_str()).is_some_and(|row| row.class == Class::Personal);
+    match (is_personal, in_personal_lake) {
+        (true, false) => Some(
+            "it is registered as `personal`, and this is the common lake; hint: import a file without its lines, and \
+             with `--personal` one of its lines into the other",
+        ),
+        (false, true) => Some("it is not registered as `personal`, and this is the lake of personal readings"),
+        _ => None,
+    }
 }
 
 /// The sensor that a line of a long file names, where it names one.

@@ -1,44 +1,100 @@
-//! Landed objects leave once their rows are in the tables and their grace is over.
+//! Landed objects leave once their rows are in the tables and their grace is over: it counts from when they were
+//! ingested, and for what was ingested in time from when they landed, with what is tolerated (`late`).
 //!
 //! Batches that hold readings which were erased leave without a grace.
 //!
 //! The newest object of an open epoch always stays: by it a restored gateway finds out that its
-//! numbers were used.
+//! numbers were used. What may go is found here, and asked for again of the table as it is now before it goes (`take`): a
+//! table may have been restored, or made anew, since it was looked at.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use futures::StreamExt;
+use object_store::path::Path;
 use object_store::{Error, ObjectStore};
 use tjern_lake::{Lake, LakeError};
 use tjern_readings::keys::{Bounds, LANDING, Landed};
 
 use super::landing::{LandedEpoch, Stream, Zone};
+use super::late::tolerance_us;
 use super::sequence::{Item, Progress};
 
-/// Removes what may go of the streams that were seen as a whole. Returns how many objects went, and why one did not
-/// where the store refused: the others go all the same.
-pub(super) async fn clean(
-    lake: &Lake,
+/// What is known of streams.
+pub(super) type Streams = HashMap<Stream, Progress>;
+
+/// When, and after which grace period, both in microseconds.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Grace {
+    pub(super) now_us: i64,
+    pub(super) grace_us: i64,
+}
+
+impl Grace {
+    pub(super) fn of(lake: &Lake, grace: Duration) -> Self {
+        Self { now_us: lake.clock().now_us(), grace_us: i64::try_from(grace.as_micros()).unwrap_or(i64::MAX) }
+    }
+
+    const fn is_over_since(self, time_us: i64) -> bool {
+        time_us < self.now_us.saturating_sub(self.grace_us)
+    }
+
+    /// Whether a batch that landed then was not ingested soon after.
+    pub(super) const fn is_late(self, landed_us: i64) -> bool {
+        landed_us < self.now_us.saturating_sub(tolerance_us(self.grace_us))
+    }
+
+    fn is_over(self, item: Item, progress: &Progress) -> bool {
+        let tolerated_us = item.landed_us.saturating_add(tolerance_us(self.grace_us));
+        let ingested_us = progress.late.ingested_us(item.bounds.last).unwrap_or(tolerated_us);
+        self.is_over_since(tolerated_us) && self.is_over_since(ingested_us)
+    }
+}
+
+/// The keys of what may go of the streams that were seen as a whole. What was known before this run took anything
+/// counts too: a new late batch must not hold back what was about to go.
+/// `doomed` says which batches of a stream hold readings that were erased.
+pub(super) fn may_go(
     zone: &Zone,
-    known: &HashMap<Stream, Progress>,
-    grace: Duration,
+    known: &Streams,
+    before: &Streams,
+    grace: Grace,
     doomed: impl Fn(&Stream) -> BTreeSet<Bounds>,
-) -> (usize, Option<LakeError>) {
-    let grace_us = i64::try_from(grace.as_micros()).unwrap_or(i64::MAX);
-    let before_us = lake.clock().now_us().saturating_sub(grace_us);
+) -> Vec<Path> {
     let whole = zone.iter().filter(|(_, seen)| !seen.partial);
-    let keys = whole.flat_map(|((source, epoch), seen)| {
-        let items = known
-            .get(&(source.clone(), *epoch))
-            .map(|progress| may_go(seen, progress, before_us, doomed(&(source.clone(), *epoch))));
-        items.into_iter().flatten().map(move |item| {
+    let keys = whole.flat_map(|(stream, seen)| {
+        let (source, epoch) = stream;
+        let doomed = doomed(stream);
+        let progresses = [known.get(stream), before.get(stream)];
+        let newest = seen.items.iter().map(|item| item.bounds.last).max();
+        let goes = move |item: &&Item| {
+            let is_doomed = doomed.contains(&item.bounds);
+            progresses.iter().flatten().any(|progress| {
+                let is_over = grace.is_over(**item, progress) || (is_doomed && !item.gap);
+                // What was sent again tells nobody which numbers were used last.
+                let is_again = is_doomed && item.bounds.last < progress.watermark;
+                is_done(item, progress) && is_over && (is_again || !is_kept(seen, item, newest))
+            })
+        };
+        seen.items.iter().filter(goes).map(move |item| {
             let object = if item.gap { Landed::Gap(*epoch, item.bounds) } else { Landed::Batch(*epoch, item.bounds) };
             object.key(source)
         })
     });
-    let keys: Vec<_> = keys.map(Ok).collect();
-    let mut removed = lake.objects().delete_stream(futures::stream::iter(keys).boxed());
+    keys.collect()
+}
+
+fn is_done(item: &Item, progress: &Progress) -> bool {
+    item.bounds.last <= progress.watermark && (item.gap || !progress.open.iter().any(|open| open.overlaps(item.bounds)))
+}
+
+fn is_kept(seen: &LandedEpoch, item: &Item, newest: Option<i64>) -> bool {
+    seen.closed_us.is_none() && Some(item.bounds.last) == newest
+}
+
+/// Removes objects. Returns how many went, and why one did not where the store refused: the others go all the same.
+pub(super) async fn remove(lake: &Lake, keys: Vec<Path>) -> (usize, Option<LakeError>) {
+    let mut removed = lake.objects().delete_stream(futures::stream::iter(keys.into_iter().map(Ok)).boxed());
     let (mut cleaned, mut refused) = (0, None);
     while let Some(result) = removed.next().await {
         match result {
@@ -47,21 +103,4 @@ pub(super) async fn clean(
         }
     }
     (cleaned, refused)
-}
-
-fn may_go<'a>(
-    landed: &'a LandedEpoch,
-    progress: &'a Progress,
-    before_us: i64,
-    doomed: BTreeSet<Bounds>,
-) -> impl Iterator<Item = &'a Item> {
-    let newest = landed.items.iter().map(|item| item.bounds.last).max();
-    landed.items.iter().filter(move |item| {
-        let done = item.bounds.last <= progress.watermark
-            && (item.gap || !progress.open.iter().any(|open| open.overlaps(item.bounds)));
-        let is_due = item.landed_us < before_us || (!item.gap && doomed.contains(&item.bounds));
-        // What was sent again tells nobody which numbers were used last.
-        let again = doomed.contains(&item.bounds) && item.bounds.last < progress.watermark;
-        done && is_due && (again || landed.closed_us.is_some() || Some(item.bounds.last) != newest)
-    })
 }

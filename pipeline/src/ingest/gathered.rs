@@ -1,6 +1,6 @@
 //! What one commit brings: rows, and the transactions that move with them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use arrow::compute::concat_batches;
 use arrow::error::ArrowError;
@@ -8,8 +8,10 @@ use arrow::record_batch::RecordBatch;
 use tjern_lake::{Table, TableName, schema};
 use tjern_readings::keys::Bounds;
 
+use super::clean::Grace;
 use super::configurations::Configurations;
 use super::landing::Stream;
+use super::late::Late;
 use super::progress::{self, Open};
 use super::rows::Rows;
 use super::sequence::shrink;
@@ -21,6 +23,7 @@ pub(super) struct Gathered {
     rows: Vec<RecordBatch>,
     pub(super) transactions: BTreeMap<String, i64>,
     configurations: Configurations,
+    late: HashMap<Stream, Late>,
     pub(super) batches: usize,
     pub(super) row_count: usize,
     /// Rows that were left out, since they were erased.
@@ -55,6 +58,13 @@ impl Gathered {
     pub(super) fn remember(&mut self, table: &Table, stream: &Stream, bounds: Bounds, named: Option<&str>, late: bool) {
         let steps = self.configurations.of(stream, table.transactions());
         self.transactions.extend(steps.set(stream, bounds, named, late));
+    }
+
+    /// A batch that ends with this number was taken long after it had landed; `before` is what the table knows of that.
+    pub(super) fn was_late(&mut self, stream: &Stream, last: i64, before: Late, grace: Grace) {
+        let late = self.late.entry(stream.clone()).or_insert(before);
+        *late = late.took(last, grace.now_us, grace.grace_us);
+        self.transactions.extend(late.moved_from(before, &progress::watermark(stream)));
     }
 
     pub(super) fn pass(&mut self, stream: &Stream, bounds: Bounds, open: Open) {

@@ -1,4 +1,4 @@
-//! A landed batch, read and held against its key.
+//! A landed batch, read and held against its key; and when it landed, which is what its readings' times are held against.
 
 use object_store::{Error, ObjectStoreExt};
 use tjern_lake::{Lake, LakeError};
@@ -17,18 +17,28 @@ pub(crate) enum Decoded {
     Gone,
 }
 
+/// What lay under a key, and when it landed by the store's clock, in microseconds since 1970.
+#[derive(Debug)]
+pub(super) struct Read {
+    pub(super) decoded: Decoded,
+    pub(super) landed_us: i64,
+}
+
 /// Reads a landed batch.
-pub(super) async fn read(lake: &Lake, (source, epoch): &Stream, bounds: Bounds) -> Result<Decoded, LakeError> {
+pub(super) async fn read(lake: &Lake, (source, epoch): &Stream, bounds: Bounds) -> Result<Read, LakeError> {
     let key = Landed::Batch(*epoch, bounds).key(source);
-    let bytes = match lake.objects().get(&key).await {
-        Ok(found) if found.meta.size > BATCH_BYTES_MAX => {
-            return Ok(Decoded::Bad(format!("it has {} bytes, more than {BATCH_BYTES_MAX}", found.meta.size)));
-        }
-        Ok(found) => found.bytes().await.map_err(|source| LakeError::store(&key, source))?,
-        Err(Error::NotFound { .. }) => return Ok(Decoded::Gone),
+    let found = match lake.objects().get(&key).await {
+        Ok(found) => found,
+        Err(Error::NotFound { .. }) => return Ok(Read { decoded: Decoded::Gone, landed_us: 0 }),
         Err(source) => return Err(LakeError::store(&key, source)),
     };
-    Ok(decode(bytes, (source, *epoch, bounds)).await)
+    let (landed_us, size) = (found.meta.last_modified.timestamp_micros(), found.meta.size);
+    if size > BATCH_BYTES_MAX {
+        let decoded = Decoded::Bad(format!("it has {size} bytes, more than {BATCH_BYTES_MAX}"));
+        return Ok(Read { decoded, landed_us });
+    }
+    let bytes = found.bytes().await.map_err(|source| LakeError::store(&key, source))?;
+    Ok(Read { decoded: decode(bytes, (source, *epoch, bounds)).await, landed_us })
 }
 
 /// Decodes a batch that lies, or lay, under this source's, epoch's and numbers' key.

@@ -4,8 +4,9 @@
 //! |---|---|
 //! | `<source>/<epoch>` | the watermark |
 //! | `<source>/<epoch>/<first>-<last>` | the last number of a batch that filled something passed |
-//! | `:open/<source>/<epoch>/<first>-<last>` | 1 a hole, 2 a gap that the gateway made, 0 no longer open |
+//! | `:open/<source>/<epoch>/<first>-<last>` | 1 a hole, 2 a gap that the gateway made, 3 from before a replay, 0 no longer open |
 //! | `:closed/<source>/<epoch>` | the last number of an epoch that its gateway finished, once everything up to it was taken or passed |
+//! | `:late/<source>/<epoch>/…` | what was taken long after it had landed: `late` |
 //! | `ingest` | counts ingest's commits, so that of two at once one is refused |
 
 use std::collections::{HashMap, HashSet};
@@ -13,9 +14,9 @@ use std::collections::{HashMap, HashSet};
 use tjern_readings::keys::Bounds;
 use tjern_readings::sensor::{Epoch, SourceName};
 
-use super::OpenRun;
 use super::landing::Stream;
 use super::sequence::Progress;
+use super::{OpenRun, late};
 
 /// Moved by every commit of ingest.
 pub(crate) const INGEST: &str = "ingest";
@@ -32,6 +33,8 @@ pub(super) enum Open {
     Closed = 0,
     Hole = 1,
     Gap = 2,
+    /// Below what lay in the landing zone when the table was built anew: nobody waits for it, and it is taken if it comes.
+    BeforeReplay = 3,
 }
 
 pub(super) fn watermark((source, epoch): &Stream) -> String {
@@ -82,15 +85,19 @@ pub(super) fn read(transactions: &HashMap<String, i64>) -> HashMap<Stream, Progr
             _ => {}
         }
     }
+    let late = late::read(transactions);
+    for ((source, epoch), progress) in streams.iter_mut().filter(|_| !late.is_empty()) {
+        progress.late = late.get(watermark_of(source, *epoch).as_str()).copied().unwrap_or_default();
+    }
     streams
 }
 
-/// All open runs of numbers.
+/// All open runs of numbers, but for those from before a replay, which are nobody's trouble.
 pub(super) fn open_runs(transactions: &HashMap<String, i64>) -> Vec<OpenRun> {
     let found = transactions.iter().filter_map(|(app_id, number)| {
         let mut parts = app_id.strip_prefix(OPEN)?.split('/');
         let (source, epoch, bounds) = (parts.next()?, parts.next()?, parts.next()?);
-        if *number == Open::Closed as i64 {
+        if *number == Open::Closed as i64 || *number == Open::BeforeReplay as i64 {
             return None;
         }
         let dropped = *number == Open::Gap as i64;
@@ -126,8 +133,12 @@ mod tests {
         ]);
         assert_eq!(finished(&transactions), HashSet::from([stream.clone()]));
         let read = read(&transactions);
-        let wanted =
-            Progress { watermark: 90, open: [bounds(3, 6), bounds(8, 9)].into(), filled: [bounds(7, 7)].into() };
+        let wanted = Progress {
+            watermark: 90,
+            open: [bounds(3, 6), bounds(8, 9)].into(),
+            filled: [bounds(7, 7)].into(),
+            ..Progress::default()
+        };
         assert_eq!(read, HashMap::from([(stream, wanted)]));
         let open: Vec<_> = open_runs(&transactions).into_iter().map(|run| (run.bounds, run.dropped)).collect();
         assert_eq!(open, [(bounds(3, 6), false), (bounds(8, 9), true)]);

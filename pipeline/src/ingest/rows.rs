@@ -3,7 +3,7 @@
 //!
 //! Nothing is dropped. A reading from more than ten minutes ahead, from a source that the register
 //! does not name for the sensor, or in another unit than the register's, is kept with its value and
-//! fails, with the cause.
+//! fails, with the cause. "Ahead" is ahead of the moment when its batch landed.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -34,6 +34,22 @@ pub(super) struct Against {
     pub(super) cause: Cause,
 }
 
+/// When a batch came, in microseconds since 1970.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Came {
+    /// When it landed. A reading is of the future by this, and not by when ingest got to it: so it is judged the same
+    /// when ingest had stood still, and in a replay years later. A store whose clock is ahead of ours is not believed.
+    pub(super) landed_us: i64,
+    /// When ingest takes it.
+    pub(super) received_us: i64,
+}
+
+impl Came {
+    fn judged_us(self) -> i64 {
+        self.landed_us.min(self.received_us)
+    }
+}
+
 /// A batch's rows, and how many of them something speaks against.
 #[derive(Debug)]
 pub(super) struct Rows {
@@ -42,11 +58,11 @@ pub(super) struct Rows {
 }
 
 /// The rows of `batch` for the table, evaluated.
-pub(super) fn rows(batch: &Batch, said: &Said, units: &Units, received_us: i64) -> Result<Rows, QualityError> {
+pub(super) fn rows(batch: &Batch, said: &Said, units: &Units, came: Came) -> Result<Rows, QualityError> {
     let count = batch.rows.num_rows();
     let column = |index: usize, kind: &DataType| cast(batch.rows.column(index), kind);
     let sensors = column(0, &DataType::Utf8)?;
-    let (quality, cause, against) = judge(batch, &sensors, &said.register, units, received_us)?;
+    let (quality, cause, against) = judge(batch, &sensors, &said.register, units, came)?;
     let same_text =
         |text: String| -> ArrayRef { Arc::new(StringArray::from_iter_values(std::iter::repeat_n(text, count))) };
     let columns: Vec<ArrayRef> = vec![
@@ -62,7 +78,7 @@ pub(super) fn rows(batch: &Batch, said: &Said, units: &Units, received_us: i64) 
         Arc::new(Int16Array::from(vec![0; count])),
         Arc::new(Int8Array::from(vec![0; count])),
         Arc::new(Int32Array::new_null(count)),
-        Arc::new(TimestampMicrosecondArray::from(vec![received_us; count]).with_timezone("UTC")),
+        Arc::new(TimestampMicrosecondArray::from(vec![came.received_us; count]).with_timezone("UTC")),
     ];
     let batch = RecordBatch::try_new(schema::arrow(TableName::Readings), columns)?;
     let batch = evaluate(&batch, said)?;
@@ -75,7 +91,7 @@ fn judge(
     sensors: &ArrayRef,
     register: &Register,
     units: &Units,
-    received_us: i64,
+    came: Came,
 ) -> Result<(ArrayRef, ArrayRef, BTreeMap<Against, usize>), ArrowError> {
     let source = batch.header.source.as_str();
     let times = batch.rows.column(1).as_primitive::<TimestampMicrosecondType>();
@@ -90,7 +106,7 @@ fn judge(
             Some(Cause::NotAssigned)
         } else if registered.zip(unit).is_some_and(|(sensor, unit)| sensor.unit != *unit) {
             Some(Cause::Unit)
-        } else if times.value(row) > received_us.saturating_add(FUTURE_US) {
+        } else if times.value(row) > came.judged_us().saturating_add(FUTURE_US) {
             Some(Cause::Future)
         } else {
             None

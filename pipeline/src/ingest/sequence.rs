@@ -9,6 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tjern_readings::keys::Bounds;
 
+use super::late::Late;
+
 /// What the tables say of an epoch.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Progress {
@@ -18,6 +20,8 @@ pub(super) struct Progress {
     pub(super) open: BTreeSet<Bounds>,
     /// Batches that filled something passed.
     pub(super) filled: BTreeSet<Bounds>,
+    /// What was taken long after it had landed.
+    pub(super) late: Late,
 }
 
 /// A landed object with numbers.
@@ -238,7 +242,7 @@ mod tests {
 
     #[test]
     fn a_late_batch_fills_what_was_passed() {
-        let progress = Progress { watermark: 10, open: [bounds(3, 6)].into(), filled: BTreeSet::new() };
+        let progress = Progress { watermark: 10, open: [bounds(3, 6)].into(), ..Progress::default() };
         let found = plan(&progress, &[batch(7, 10), batch(1, 2), batch(4, 5)], 0, PATIENCE_US);
         assert_eq!(found.steps, [Step::Fill(bounds(4, 5), bounds(3, 6))]);
         assert_eq!(shrink(bounds(3, 6), bounds(4, 5)).collect::<Vec<_>>(), [bounds(3, 3), bounds(6, 6)]);

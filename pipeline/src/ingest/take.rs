@@ -10,17 +10,19 @@ use tjern_lake::{Commit, CommitError, LakeError, Operation, Table, TableName, wr
 use tjern_readings::batch::Batch;
 use tjern_readings::keys::{Bounds, Landed};
 
+use super::apart;
+use super::clean::{self, Grace, Streams};
 use super::gathered::Gathered;
-use super::landed::{self, Decoded};
+use super::landed::{self, Decoded, Read};
 use super::landing::{LandedEpoch, Stream, Zone};
 use super::progress::{self, INGEST, Open};
-use super::rows::{self, Rows, Units};
+use super::rows::{self, Came, Rows, Units};
 use super::sequence::{self, Closed, Item, Plan, Progress, Step};
-use super::{IngestError, IngestOutcome, Ingester, clean, stored};
+use super::{IngestError, IngestOutcome, Ingester, stored};
 use crate::erase::Erasures;
 use crate::quality::QualityError;
 use crate::quarantine::quarantine;
-use crate::register::Said;
+use crate::register::{Register, Said};
 use crate::tables::ATTEMPTS_MAX;
 
 /// How many batches are read at once.
@@ -50,7 +52,7 @@ impl From<IngestError> for CommitFailure {
 type Failed = BTreeMap<Stream, String>;
 
 /// A step, and what was read for it.
-type Prepared = (Stream, Step, Option<Result<Decoded, LakeError>>);
+type Prepared = (Stream, Step, Option<Result<Read, LakeError>>);
 
 impl Ingester {
     /// Takes what was seen, to the end, and removes what may go. What is held back rests, unless `tries_all`.
@@ -67,6 +69,7 @@ impl Ingester {
             self.recall().await?;
         }
         let (mut is_current, mut overtaken) = (false, 0);
+        let mut before = Streams::new();
         loop {
             let (steps, waiting) = self.steps(&zone, &failed);
             outcome.waiting = outcome.waiting.max(waiting);
@@ -79,6 +82,7 @@ impl Ingester {
                 self.learn();
                 self.recall().await?;
                 is_current = true;
+                before = self.late_of(&zone);
                 continue;
             }
             match Box::pin(self.round(&mut zone, steps, outcome, &mut failed)).await {
@@ -97,11 +101,7 @@ impl Ingester {
         for (stream, why) in failed {
             self.held.add(&stream, why, now_us);
         }
-        let doomed = |stream: &Stream| -> BTreeSet<Bounds> {
-            self.erasures.iter().flat_map(|(_, known)| known.doomed_of(stream)).collect()
-        };
-        let grace = self.settings.landing_grace;
-        let (cleaned, refused) = clean::clean(&self.lake, &zone, &self.known.progress, grace, doomed).await;
+        let (cleaned, refused) = self.clean(&zone, before, is_current).await?;
         outcome.cleaned += cleaned;
         self.held.remains(refused.map(|error| error.to_string()));
         Ok(())
@@ -114,6 +114,45 @@ impl Ingester {
             self.erasures = Some((count, Erasures::load(&self.lake).await?));
         }
         Ok(())
+    }
+
+    /// Removes what may go, as the table says now.
+    async fn clean(
+        &mut self,
+        zone: &Zone,
+        mut before: Streams,
+        is_current: bool,
+    ) -> Result<(usize, Option<LakeError>), IngestError> {
+        let grace = Grace::of(&self.lake, self.settings.landing_grace);
+        let mut keys = clean::may_go(zone, &self.known.progress, &before, grace, |stream| self.doomed_of(stream));
+        if !keys.is_empty() && !is_current {
+            self.table.refresh().await?;
+            self.learn();
+            before = self.late_of(zone);
+            keys = clean::may_go(zone, &self.known.progress, &before, grace, |stream| self.doomed_of(stream));
+        }
+        Ok(clean::remove(&self.lake, keys).await)
+    }
+
+    /// The batches of a stream that hold readings which were erased.
+    fn doomed_of(&self, stream: &Stream) -> BTreeSet<Bounds> {
+        self.erasures.iter().flat_map(|(_, known)| known.doomed_of(stream)).collect()
+    }
+
+    /// What is known now of those streams of a zone of which something was late.
+    fn late_of(&self, zone: &Zone) -> Streams {
+        let known = zone.keys().filter_map(|stream| self.known.progress.get_key_value(stream));
+        let late = known.filter(|(_, progress)| progress.late.is_some());
+        late.map(|(stream, progress)| (stream.clone(), progress.clone())).collect()
+    }
+
+    /// Takes note of a batch that is taken long after it had landed.
+    fn note_late(&self, stream: &Stream, bounds: Bounds, landed_us: i64, gathered: &mut Gathered) {
+        let grace = Grace::of(&self.lake, self.settings.landing_grace);
+        if grace.is_late(landed_us) {
+            let before = self.known.progress.get(stream).map(|progress| progress.late).unwrap_or_default();
+            gathered.was_late(stream, bounds.last, before, grace);
+        }
     }
 
     /// What finished epochs say of their end.
@@ -225,6 +264,9 @@ impl Ingester {
         outcome.rows += rows;
         outcome.erased += erased;
         outcome.passed += passed;
+        if let Some(listener) = &mut self.listener {
+            listener.0(outcome);
+        }
         Ok(true)
     }
 
@@ -289,7 +331,12 @@ impl Ingester {
         said: &Said,
         gathered: &mut Gathered,
     ) -> Result<bool, IngestError> {
-        match (step, read.transpose()?) {
+        let (decoded, landed_us) = read.transpose()?.map_or((None, 0), |read| (Some(read.decoded), read.landed_us));
+        let decoded = match decoded {
+            Some(Decoded::Good(batch)) => Some(self.kept_apart(batch, &said.register)?),
+            other => other,
+        };
+        match (step, decoded) {
             (Step::PassHole(hole), _) => gathered.pass(&stream, hole, Open::Hole),
             (Step::PassGap(gap), _) => gathered.pass(&stream, gap, Open::Gap),
             (Step::Finish(last), _) => {
@@ -303,8 +350,9 @@ impl Ingester {
                 self.refuse(&stream, bounds, reason, gathered).await?;
             }
             (Step::Take(bounds), Some(Decoded::Good(batch))) => {
-                let rows = self.rows(&batch, said, gathered).await?;
+                let rows = self.rows(&batch, said, landed_us, gathered).await?;
                 gathered.take(&stream, bounds, rows);
+                self.note_late(&stream, bounds, landed_us, gathered);
                 gathered.remember(&self.table, &stream, bounds, batch.header.configuration.as_deref(), false);
             }
             (Step::Take(bounds), Some(Decoded::Bad(reason))) => {
@@ -313,8 +361,9 @@ impl Ingester {
                 gathered.pass(&stream, bounds, Open::Hole);
             }
             (Step::Fill(bounds, open), Some(Decoded::Good(batch))) => {
-                let rows = self.rows(&batch, said, gathered).await?;
+                let rows = self.rows(&batch, said, landed_us, gathered).await?;
                 gathered.add(rows);
+                self.note_late(&stream, bounds, landed_us, gathered);
                 gathered.remember(&self.table, &stream, bounds, batch.header.configuration.as_deref(), true);
                 let kind = self.table.transaction(&progress::open(&stream, open)).unwrap_or(Open::Hole as i64);
                 gathered.fill(&stream, bounds, open, kind);
@@ -334,9 +383,29 @@ impl Ingester {
         Ok(true)
     }
 
-    async fn rows(&mut self, batch: &Batch, said: &Said, gathered: &mut Gathered) -> Result<Rows, IngestError> {
+    /// A batch, unless it belongs into another lake.
+    fn kept_apart(&mut self, batch: Box<Batch>, register: &Register) -> Result<Decoded, IngestError> {
+        if !self.lake.is_personal() {
+            let objection = apart::objection(&batch, register).map_err(QualityError::from)?;
+            return Ok(objection.map_or(Decoded::Good(batch), Decoded::Bad));
+        }
+        for sensor in apart::strangers(&batch, register).map_err(QualityError::from)? {
+            if self.strangers.insert((batch.header.source.clone(), sensor.clone())) {
+                tracing::warn!(source = %batch.header.source, sensor, "a sensor that is not registered as personal writes to the lake of personal readings; it is kept there");
+            }
+        }
+        Ok(Decoded::Good(batch))
+    }
+
+    async fn rows(
+        &mut self,
+        batch: &Batch,
+        said: &Said,
+        landed_us: i64,
+        gathered: &mut Gathered,
+    ) -> Result<Rows, IngestError> {
         let units = self.units_of(batch).await?;
-        let mut rows = rows::rows(batch, said, &units, self.lake.clock().now_us())?;
+        let mut rows = rows::rows(batch, said, &units, self.came(landed_us))?;
         self.leave_out(batch, &mut rows, gathered)?;
         for (against, readings) in &rows.against {
             if self.told.insert((batch.header.source.clone(), against.clone())) {
@@ -361,6 +430,10 @@ impl Ingester {
         Ok(())
     }
 
+    fn came(&self, landed_us: i64) -> Came {
+        Came { landed_us, received_us: self.lake.clock().now_us() }
+    }
+
     /// A batch below the watermark at a place where nobody expects one: it is known if each of its
     /// rows is stored, and otherwise something for a person to look at.
     async fn compare(
@@ -371,7 +444,7 @@ impl Ingester {
         said: &Said,
         gathered: &mut Gathered,
     ) -> Result<(), IngestError> {
-        let mut rows = rows::rows(batch, said, &Units::new(), self.lake.clock().now_us())?;
+        let mut rows = rows::rows(batch, said, &Units::new(), self.came(i64::MAX))?;
         self.leave_out(batch, &mut rows, gathered)?;
         let none = Erasures::default();
         let known = self.erasures.as_ref().map_or(&none, |(_, known)| known);
@@ -407,7 +480,7 @@ impl Ingester {
     /// Whether a batch that is refused holds readings that were erased, so that it may not be kept.
     async fn holds_erased(&self, stream: &Stream, bounds: Bounds) -> Result<bool, IngestError> {
         let Some((_, known)) = self.erasures.as_ref().filter(|(_, known)| !known.is_empty()) else { return Ok(false) };
-        let Decoded::Good(batch) = landed::read(&self.lake, stream, bounds).await? else { return Ok(false) };
+        let Decoded::Good(batch) = landed::read(&self.lake, stream, bounds).await?.decoded else { return Ok(false) };
         Ok(known.count(&batch.rows) > 0)
     }
 

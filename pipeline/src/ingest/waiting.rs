@@ -21,6 +21,8 @@ pub struct Missing {
     pub last: i64,
     /// Whether the gateway said that it had dropped them (a gap); nobody knows why a hole is one.
     pub gap: bool,
+    /// Whether they are from before a replay: they may have been in the table that was lost.
+    pub before_replay: bool,
 }
 
 /// What landed and was not taken.
@@ -44,8 +46,8 @@ pub fn missing(readings: &Table) -> Vec<Missing> {
             let (source, epoch, bounds) = (parts.next()?, parts.next()?, parts.next()?);
             let (first, last) = bounds.split_once('-')?;
             let (first, last) = (first.parse().ok()?, last.parse().ok()?);
-            let gap = *kind == Open::Gap as i64;
-            Some(Missing { source: source.to_owned(), epoch: epoch.to_owned(), first, last, gap })
+            let (gap, before_replay) = (*kind == Open::Gap as i64, *kind == Open::BeforeReplay as i64);
+            Some(Missing { source: source.to_owned(), epoch: epoch.to_owned(), first, last, gap, before_replay })
         })
         .collect();
     missing.sort();

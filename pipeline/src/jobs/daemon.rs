@@ -16,7 +16,7 @@ use tjern_lake::Lake;
 use tokio_util::sync::CancellationToken;
 
 use super::job::JobError;
-use super::list::{Entry, Line, entries};
+use super::list::{Entry, Line, entries_of};
 use super::once::{Finished, once};
 use super::record::{self, Run};
 use super::schedule::Turn;
@@ -28,7 +28,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// Runs all jobs until `stop` is cancelled, and says in `states` how they fare.
 pub async fn run(lake: Lake, settings: JobSettings, states: States, stop: CancellationToken) {
-    let entries = entries(&settings).into_iter().filter(|entry| !settings.off.contains(&entry.name));
+    let entries = entries_of(&lake, &settings).into_iter().filter(|entry| !settings.off.contains(&entry.name));
     let rhythm = Rhythm { timezone: settings.timezone, jitter: settings.jitter };
     run_entries(&lake, entries.collect(), &rhythm, &states, &stop).await;
 }

@@ -14,6 +14,8 @@ mod watch;
 
 use std::collections::BTreeMap;
 
+use tjern_lake::Lake;
+
 use super::job::Job;
 use super::schedule::Schedule;
 use super::settings::JobSettings;
@@ -50,11 +52,26 @@ pub struct Entry {
 /// The jobs of a city, those that others build on first. One that is off is among them: it can be run by a command.
 #[must_use]
 pub fn entries(settings: &JobSettings) -> Vec<Entry> {
-    let entry = |name: &str, line, schedule: &Schedule, job: Box<dyn Job>| Entry {
-        name: name.to_owned(),
-        line,
-        schedule: settings.cron.get(name).map_or_else(|| schedule.clone(), |cron| Schedule::Cron(cron.clone())),
-        job,
+    entries_named(settings, "")
+}
+
+/// The jobs of its lake of personal readings: the same but for those that publish, under names of their own.
+#[must_use]
+pub fn personal_entries(settings: &JobSettings) -> Vec<Entry> {
+    entries_named(&JobSettings { publish: Vec::new(), ..settings.clone() }, PERSONAL)
+}
+
+/// The jobs of a lake.
+#[must_use]
+pub fn entries_of(lake: &Lake, settings: &JobSettings) -> Vec<Entry> {
+    if lake.is_personal() { personal_entries(settings) } else { entries(settings) }
+}
+
+fn entries_named(settings: &JobSettings, prefix: &str) -> Vec<Entry> {
+    let entry = |name: &str, line, schedule: &Schedule, job: Box<dyn Job>| {
+        let name = format!("{prefix}{name}");
+        let schedule = settings.cron.get(&name).map_or_else(|| schedule.clone(), |cron| Schedule::Cron(cron.clone()));
+        Entry { name, line, schedule, job }
     };
     let when = &settings.when;
     let timezone = settings.timezone.clone();
@@ -80,6 +97,9 @@ pub fn entries(settings: &JobSettings) -> Vec<Entry> {
     entries.push(entry("watch", Line::Watch, &when.watch, Box::new(watch)));
     entries
 }
+
+/// What the names of jobs on the lake of personal readings begin with.
+pub const PERSONAL: &str = "personal-";
 
 /// What the names of jobs that publish begin with; the dataset's name follows.
 pub const PUBLISH: &str = "publish-";

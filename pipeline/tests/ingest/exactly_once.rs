@@ -26,7 +26,7 @@ use tjern_testing::simulated::Fault;
 const ALL: &str = "41 41 535";
 
 /// Two gateways, one with a gap and a batch that is bad, a hole that is passed, and a finished epoch.
-async fn landed() -> Place {
+pub(crate) async fn landed() -> Place {
     let place = Place::new();
     place.land("landfall-01", 1, 10).await;
     place.land("landfall-01", 11, 20).await;
@@ -48,12 +48,22 @@ async fn careless(lake: &Lake) -> Result<(), Box<dyn std::error::Error>> {
     for meta in metas {
         let bytes = lake.objects().get(&meta.location).await?.bytes().await?;
         let Ok(batch) = decode(&bytes) else { continue };
-        let file = write_file(lake, TableName::Readings, &[plain_rows(&batch)?]).await?;
-        let (operation, notes) = (Operation::Ingest, BTreeMap::new());
-        let commit = Commit { operation, add: vec![file], remove: Vec::new(), transactions: Vec::new(), notes };
-        table.commit(commit).await?;
+        commit_plainly(lake, &mut table, &batch).await?;
         lake.objects().delete(&meta.location).await?;
     }
+    Ok(())
+}
+
+/// A batch's rows in a commit that says nothing of how far one is.
+pub(crate) async fn commit_plainly(
+    lake: &Lake,
+    table: &mut Table,
+    batch: &tjern_readings::batch::Batch,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let file = write_file(lake, TableName::Readings, &[plain_rows(batch)?]).await?;
+    let (operation, notes) = (Operation::Ingest, BTreeMap::new());
+    let commit = Commit { operation, add: vec![file], remove: Vec::new(), transactions: Vec::new(), notes };
+    table.commit(commit).await?;
     Ok(())
 }
 

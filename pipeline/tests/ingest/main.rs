@@ -1,8 +1,12 @@
-//! Ingest over a store that is slow, dies and loses replies; what it says of readings, and what it sets aside.
+//! Ingest over a store that is slow, dies and loses replies; what it says of readings, and what it sets aside; what
+//! becomes of all that when tables are lost: replay, backups.
 
+mod backup;
 mod causes;
 mod exactly_once;
 mod held;
+mod personal;
 mod quarantine;
+mod replay;
 mod soon;
 mod support;

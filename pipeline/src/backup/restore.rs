@@ -1,0 +1,211 @@
+//! A backup brought back into a lake that lost its tables, its landing zone, or both.
+//!
+//! It only creates: what lies in the lake stays, and a table that is there is never replaced. So landed batches that came
+//! after the backup are still there, and ingest takes them once the tables are back: it goes on from the progress that
+//! stands in them. Files are put before logs; until everything is there the lake has `jobs/restore.json`, and who works on
+//! lakes refuses it ([`refuse_unfinished`]). A restore that broke off goes on when it is run again.
+
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, TryStreamExt};
+use object_store::path::Path;
+use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
+use serde_json::{Value, json};
+use tjern_lake::{Lake, LakeError, Table, TableName};
+use tjern_readings::keys;
+use tjern_readings::store::Store;
+
+use super::manifest::{Entry, Header, Manifest};
+use super::{BackupError, COPIES_AT_ONCE, Watcher, copy, refuse_within};
+use crate::correct::utc;
+
+/// What of a backup is brought back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// All of it.
+    Everything,
+    /// What lies in the landing zone and in quarantine.
+    Landing,
+    /// The tables, and the records of corrections.
+    Tables,
+}
+
+impl Part {
+    fn has(self, key: &str) -> bool {
+        let first = key.split('/').next().unwrap_or_default();
+        match self {
+            Self::Everything => true,
+            Self::Landing => [keys::LANDING, keys::QUARANTINE].contains(&first),
+            // Whatever else there is, but releases, says what the tables are.
+            Self::Tables => ![keys::LANDING, keys::QUARANTINE, keys::OPEN].contains(&first),
+        }
+    }
+}
+
+/// What a restore did, or would do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestoreOutcome {
+    /// Which backup.
+    pub backup: Header,
+    /// Objects that were put; of a dry run, those that the backup has.
+    pub objects: usize,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Objects that were there already.
+    pub there: usize,
+}
+
+/// A restore that was not finished.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum UnfinishedError {
+    /// The mark is there.
+    #[error(
+        "a restore of backup {backup} into this lake is not finished; hint: run `tjern pipeline restore` again, it goes on where it was"
+    )]
+    Unfinished {
+        /// Of which backup.
+        backup: String,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Lake(#[from] LakeError),
+}
+
+/// Refuses a lake in which a restore is not finished: its tables are not whole.
+///
+/// # Errors
+/// [`UnfinishedError`].
+pub async fn refuse_unfinished(lake: &Lake) -> Result<(), UnfinishedError> {
+    match begun(lake).await? {
+        Some(backup) => Err(UnfinishedError::Unfinished { backup }),
+        None => Ok(()),
+    }
+}
+
+/// Brings a backup back; without `id` the newest. With `dry_run` it only looks.
+///
+/// # Errors
+/// [`BackupError`]. What was put stays, and the next run goes on.
+pub async fn restore(
+    lake: &Lake,
+    target: &Store,
+    id: Option<&str>,
+    part: Part,
+    dry_run: bool,
+    watcher: Watcher<'_>,
+) -> Result<RestoreOutcome, BackupError> {
+    refuse_within(lake, target)?;
+    let begun = begun(lake).await?;
+    let id = match (id.map(str::to_owned), &begun) {
+        (Some(id), Some(begun)) if id != *begun => return Err(BackupError::Another { begun: begun.clone() }),
+        (Some(id), _) => id,
+        (None, Some(begun)) => begun.clone(),
+        (None, None) => super::manifest::list(target)
+            .await?
+            .pop()
+            .ok_or_else(|| BackupError::Unknown { id: "at all".to_owned(), target: target.url().clone() })?,
+    };
+    let Manifest { header, entries } = Manifest::read(target, &id).await?;
+    let entries: Vec<Entry> = entries.into_iter().filter(|entry| part.has(&entry.key)).collect();
+    let has_tables = entries.iter().any(|entry| entry.key.starts_with(keys::TABLES));
+    if begun.is_none() && has_tables {
+        refuse_tables(lake).await?;
+    }
+    let bytes = entries.iter().map(|entry| entry.bytes).sum();
+    if dry_run {
+        return Ok(RestoreOutcome { backup: header, objects: entries.len(), bytes, there: 0 });
+    }
+    if has_tables {
+        mark(lake, &id).await?;
+    }
+    let mut outcome = RestoreOutcome { backup: header, objects: 0, bytes: 0, there: 0 };
+    let mut done = 0;
+    let (logs, objects): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| entry.key.contains("/_delta_log/"));
+    for entries in [objects, logs] {
+        let copying: Vec<BoxFuture<'_, _>> =
+            entries.iter().map(|entry| brought_back(lake, target, entry).boxed()).collect();
+        let mut copying = futures::stream::iter(copying).buffered(COPIES_AT_ONCE);
+        while let Some((size, was_put)) = copying.try_next().await? {
+            done += size;
+            watcher(done, bytes);
+            if was_put {
+                (outcome.objects, outcome.bytes) = (outcome.objects + 1, outcome.bytes + size);
+            } else {
+                outcome.there += 1;
+            }
+        }
+    }
+    if has_tables {
+        check(lake, &outcome.backup).await?;
+        unmark(lake).await?;
+    }
+    Ok(outcome)
+}
+
+/// An object's bytes, and whether it was put.
+async fn brought_back(lake: &Lake, target: &Store, entry: &Entry) -> Result<(u64, bool), BackupError> {
+    Ok((entry.bytes, copy::to_lake(lake, target, entry).await?))
+}
+
+/// A table that is there is somebody's.
+async fn refuse_tables(lake: &Lake) -> Result<(), BackupError> {
+    for name in TableName::ALL {
+        let folder = keys::table(name.as_str());
+        let first = lake.store().objects().list(Some(&folder)).next().await.transpose();
+        if first.map_err(|source| LakeError::store(&folder, source))?.is_some() {
+            return Err(BackupError::Taken { table: name.to_string() });
+        }
+    }
+    Ok(())
+}
+
+/// Every table can be opened, at its version and with its files.
+async fn check(lake: &Lake, backup: &Header) -> Result<(), BackupError> {
+    for name in TableName::ALL {
+        let Some(wanted) = backup.tables.get(name.as_str()) else { continue };
+        let version = Table::open(lake, name).await?.map(|table| table.version());
+        if version != Some(*wanted) {
+            let found = version.map_or_else(
+                || "there is no table".to_owned(),
+                |version| format!("it is at version {version}, and not {wanted}"),
+            );
+            return Err(BackupError::Other {
+                key: keys::table(name.as_str()).to_string(),
+                what: "manifest",
+                found,
+                hint: "is somebody at work on this lake? Stop the pipeline, move `tables/` away, and restore again",
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Which backup's restore was begun and not finished.
+async fn begun(lake: &Lake) -> Result<Option<String>, LakeError> {
+    let key = keys::restore_mark();
+    let failed = |source| LakeError::store(&key, source);
+    let text = match lake.store().objects().get(&key).await {
+        Err(Error::NotFound { .. }) => return Ok(None),
+        found => found.map_err(failed)?.bytes().await.map_err(failed)?,
+    };
+    let mark: Value = serde_json::from_slice(&text).unwrap_or_default();
+    Ok(Some(mark["backup"].as_str().unwrap_or("of unknown name").to_owned()))
+}
+
+async fn mark(lake: &Lake, id: &str) -> Result<(), LakeError> {
+    let key: Path = keys::restore_mark();
+    let text = json!({ "backup": id, "began": utc(lake.clock().now_us()) }).to_string();
+    match lake.store().objects().put_opts(&key, PutPayload::from(text), PutMode::Create.into()).await {
+        // Ours, of a run that broke off: another's was refused before.
+        Ok(_) | Err(Error::AlreadyExists { .. }) => Ok(()),
+        Err(source) => Err(LakeError::store(key, source)),
+    }
+}
+
+async fn unmark(lake: &Lake) -> Result<(), LakeError> {
+    let key = keys::restore_mark();
+    match lake.store().objects().delete(&key).await {
+        Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
+        Err(source) => Err(LakeError::store(key, source)),
+    }
+}

@@ -1,0 +1,216 @@
+//! `tjern pipeline replay`: an empty table `readings` built anew from what has landed, and the corrections that the
+//! lake has records of.
+
+use std::fmt::Write as _;
+use std::io::{IsTerminal, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use serde_json::{Value, json};
+use tjern_lake::Lake;
+use tjern_pipeline::correct::again::{MadeAgain, Pending, pending};
+use tjern_pipeline::ingest::IngestOutcome;
+use tjern_pipeline::ingest::replay::{self, ReplayError, Replayable, Standing};
+use tjern_pipeline::register::register;
+
+use super::job::{JobArguments, Workplace};
+use super::recompute::FromConfigurations;
+use super::register_failure;
+use crate::failure::Failure;
+use crate::progress::Bar;
+
+/// How often a line is written where there is no terminal.
+const TOLD_EVERY: Duration = Duration::from_secs(10);
+
+/// What `replay` is told.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  tjern pipeline replay --dry-run --config tjern.toml\n  tjern pipeline replay --config tjern.toml\n\n\
+    It takes, from the lowest number of each source and epoch that lies in `landing/`, what ingest would have taken, into an\n\
+    empty table `readings`. Numbers below are noted as from before the replay: nobody waits for them. Corrections\n\
+    (`recompute`, `validate`) are made again from their records in `corrections/`; the values of a `revise` stand in its file, which\n\
+    has to be given again. What lies in quarantine stays there. Stop `tjern pipeline run` first. Killed, it goes on\n\
+    when it is run again. What is lost and what is not: docs/backup.md.\n\n\
+    stdout: with --dry-run what would be taken, a line a source and epoch (CSV); with --json one line of JSON.\n\
+    Exit status: 0 done, 1 failed, 2 wrong usage or configuration, or `readings` is not empty."
+)]
+pub(crate) struct ReplayArguments {
+    /// Only say what would be taken, and what is missing
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    job: JobArguments,
+}
+
+/// Builds `readings` anew, or says what that would take.
+pub(crate) async fn execute(arguments: &ReplayArguments) -> Result<(), Failure> {
+    let place = Workplace::open(&arguments.job).await?;
+    let (standing, found) = replay::look(&place.lake).await.map_err(Failure::failed)?;
+    if let Standing::Taken { rows } = standing {
+        return Err(Failure::wrong(ReplayError::Taken { rows }));
+    }
+    if arguments.dry_run {
+        return say(arguments, &place.lake, standing, &found).await;
+    }
+    tell_what_is_missing(&found);
+    // The flags of what comes follow from the register.
+    register(&place.lake, &place.city.jobs.register).await.map_err(register_failure)?;
+    let total = found.iter().map(|stream| stream.batches).sum();
+    let told = Told::new(total);
+    let (listener, settings) = (told.clone(), place.city.jobs.ingest);
+    let working = Box::pin(replay::replay(&place.lake, &settings, move |outcome| listener.show(outcome)));
+    let done = place.stop.run_until_cancelled(working).await;
+    told.end();
+    let Some(done) = done else {
+        return Err(Failure::failed("interrupted; hint: run it again, and it goes on where it was"));
+    };
+    let outcome = done.map_err(|error| match error {
+        ReplayError::Taken { .. } => Failure::wrong(error),
+        error => Failure::failed(error),
+    })?;
+    let corrections = Box::pin(correct_again(&place.lake)).await?;
+    replay::finish(&place.lake).await.map_err(Failure::failed)?;
+    finished(arguments, &outcome, &corrections)
+}
+
+/// What a dry run says.
+async fn say(
+    arguments: &ReplayArguments,
+    lake: &Lake,
+    standing: Standing,
+    found: &[Replayable],
+) -> Result<(), Failure> {
+    let corrections = pending(lake).await.map_err(Failure::failed)?;
+    let text = if arguments.job.json {
+        let corrections: Vec<_> = corrections.iter().map(words).collect();
+        format!("{}\n", json!({ "readings": standing, "streams": found, "corrections": corrections }))
+    } else {
+        table(found)
+    };
+    std::io::stdout().write_all(text.as_bytes()).map_err(Failure::failed)?;
+    tell_what_is_missing(found);
+    for one in &corrections {
+        eprintln!("replay: a correction would be made again: {}", shown(one));
+    }
+    let batches: usize = found.iter().map(|stream| stream.batches).sum();
+    let what =
+        if standing == Standing::UnderWay { "a replay is under way and would go on" } else { "nothing was changed" };
+    eprintln!("replay: {batches} batches of {} sources and epochs lie in landing/; {what}", found.len());
+    Ok(())
+}
+
+fn table(found: &[Replayable]) -> String {
+    let mut text = "source,epoch,batches,gaps,first,last,missing_before,holes,closed\n".to_owned();
+    let number = |number: Option<i64>| number.map(|number| number.to_string()).unwrap_or_default();
+    for stream in found {
+        let Replayable { source, epoch, batches, gaps, first, last, before, holes, closed } = stream;
+        let before = before.map(run).unwrap_or_default();
+        let holes = holes.iter().copied().map(run).collect::<Vec<_>>().join(" ");
+        let (first, last, closed) = (number(*first), number(*last), number(*closed));
+        let _ = writeln!(text, "{source},{epoch},{batches},{gaps},{first},{last},{before},{holes},{closed}");
+    }
+    text
+}
+
+fn run((first, last): (i64, i64)) -> String {
+    format!("{first}-{last}")
+}
+
+fn tell_what_is_missing(found: &[Replayable]) {
+    for Replayable { source, epoch, before, holes, .. } in found {
+        if let Some((first, last)) = before {
+            eprintln!("replay: {source}: numbers {first} to {last} of epoch {epoch} are not in landing/ any more");
+        }
+        for (first, last) in holes {
+            eprintln!("replay: {source}: numbers {first} to {last} of epoch {epoch} are a hole");
+        }
+    }
+}
+
+fn shown(one: &Pending) -> String {
+    let sensor = one.word("sensor").and_then(Value::as_str).map(|sensor| format!(" of {sensor}")).unwrap_or_default();
+    format!("{}{sensor} by {} at {} ({})", one.kind, one.by, one.at, one.id)
+}
+
+fn words(one: &Pending) -> Value {
+    json!({ "id": one.id, "kind": one.kind, "by": one.by, "at": one.at })
+}
+
+/// Makes the corrections again that the lake has records of, in their order. Returns them with what became of each.
+async fn correct_again(lake: &Lake) -> Result<Vec<(Pending, MadeAgain)>, Failure> {
+    let mut made = Vec::new();
+    for one in pending(lake).await.map_err(Failure::failed)? {
+        let formulas = one.is_recomputation().then(|| FromConfigurations::of_record(&one)).flatten();
+        let formulas =
+            formulas.as_ref().map(|formulas| -> &dyn tjern_pipeline::correct::recompute::Formulas { formulas });
+        let became = one.make(lake, formulas).await.map_err(Failure::failed)?;
+        match &became {
+            MadeAgain::Rows(rows) => eprintln!("replay: made again, {rows} readings: {}", shown(&one)),
+            MadeAgain::Not(why) => eprintln!("replay: not made again: {}: {why}", shown(&one)),
+        }
+        made.push((one, became));
+    }
+    Ok(made)
+}
+
+fn finished(
+    arguments: &ReplayArguments,
+    outcome: &IngestOutcome,
+    corrections: &[(Pending, MadeAgain)],
+) -> Result<(), Failure> {
+    let IngestOutcome { batches, rows, passed, waiting, quarantined, .. } = outcome;
+    if arguments.job.json {
+        let became = |(one, became): &(Pending, MadeAgain)| {
+            let mut line = words(one);
+            match became {
+                MadeAgain::Rows(rows) => line["rows"] = json!(rows),
+                MadeAgain::Not(why) => line["not"] = json!(why),
+            }
+            line
+        };
+        let corrections: Vec<_> = corrections.iter().map(became).collect();
+        let line = json!({ "batches": batches, "rows": rows, "passed": passed, "waiting": waiting, "quarantined": quarantined, "corrections": corrections });
+        writeln!(std::io::stdout(), "{line}").map_err(Failure::failed)?;
+    }
+    let again = corrections.iter().filter(|(_, became)| matches!(became, MadeAgain::Rows(_))).count();
+    eprintln!(
+        "replay: {rows} readings of {batches} batches; {passed} holes and gaps passed, {waiting} waited for, {quarantined} batches to quarantine; \
+         {again} of {} corrections made again; hours and days follow with the next `rollup`",
+        corrections.len()
+    );
+    Ok(())
+}
+
+/// How far it is: a bar in a terminal, lines elsewhere.
+#[derive(Clone)]
+struct Told(Arc<Mutex<Telling>>);
+
+struct Telling {
+    total: usize,
+    bar: Option<Bar>,
+    last: Instant,
+}
+
+impl Told {
+    fn new(total: usize) -> Self {
+        let bar = std::io::stderr().is_terminal().then(Bar::new);
+        Self(Arc::new(Mutex::new(Telling { total, bar, last: Instant::now() })))
+    }
+
+    fn show(&self, outcome: &IngestOutcome) {
+        let mut telling = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (done, total) = (outcome.batches, telling.total);
+        let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        if let Some(bar) = &mut telling.bar {
+            bar.show(count(done), count(total), &format!("{} readings", outcome.rows));
+        } else if telling.last.elapsed() >= TOLD_EVERY {
+            telling.last = Instant::now();
+            eprintln!("replay: {done} of {total} batches, {} readings", outcome.rows);
+        }
+    }
+
+    fn end(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).bar = None;
+    }
+}
