@@ -63,7 +63,12 @@ async fn import_text(place: &Place, text: &str, map: ImportMap) -> (ImportOutcom
 }
 
 async fn take(place: &Place) {
-    place.clock.set_us(tjern_readings::clock::Clock::system().now_us() + HOUR_US);
+    take_after(place, 1).await;
+}
+
+/// So many hours after now.
+async fn take_after(place: &Place, hours: i64) {
+    place.clock.set_us(tjern_readings::clock::Clock::system().now_us() + hours * HOUR_US);
     let settings =
         IngestSettings { hole_patience: Duration::from_secs(3_600), landing_grace: Duration::from_secs(600) };
     ingest(&place.lake, &settings).await.expect("ingested");
@@ -124,11 +129,12 @@ async fn the_same_file_is_imported_once() {
     assert_eq!((again.epoch, again.landed), (first.epoch, 0));
     assert_eq!(landed(&place).await, before);
     take(&place).await;
-    take(&place).await;
+    assert!(landed(&place).await.iter().any(|key| key.ends_with(".arrow")), "it was ingested just now");
+    take_after(&place, 2).await;
     assert!(!landed(&place).await.iter().any(|key| key.ends_with(".arrow")), "its grace is over");
     let (late, _) = import_text(&place, text, ImportMap::of("import:history")).await;
     assert_eq!(late.landed, 0, "what was ingested long ago is known");
-    take(&place).await;
+    take_after(&place, 2).await;
     assert_eq!(stored(&place).await.len(), 2);
     // Under another clock it is other readings.
     let zoned = ImportMap { time_zone: Some("+01:00".to_owned()), ..ImportMap::of("import:history") };
