@@ -53,12 +53,18 @@ impl Ingester {
     /// Takes what was seen, to the end, and removes what may go.
     pub(super) async fn take(&mut self, mut zone: Zone, outcome: &mut IngestOutcome) -> Result<(), IngestError> {
         self.read_closed(&zone).await?;
-        if self.erasures.is_none() {
+        // Before there is anything to take it matters only to what has to leave the landing zone.
+        if self.erasures.is_none() && Erasures::count_in(&self.table).is_some() {
             self.recall().await?;
         }
         let (mut is_current, mut overtaken) = (false, 0);
         loop {
             let (steps, waiting) = self.steps(&zone);
+            if waiting > 0 && self.erasures.is_none() {
+                // What is missing may be a batch that was erased.
+                self.recall().await?;
+                continue;
+            }
             outcome.waiting = outcome.waiting.max(waiting);
             if steps.is_empty() {
                 break;
