@@ -323,8 +323,11 @@ impl Maintenance {
 /// What a file looks like: when it was changed, its number on the disk, its length.
 type Seen = (i64, i64, u64, u64);
 
+/// What a file looks like now, if there is one, and what is in it.
+type Looked = (Option<Seen>, Result<Vec<Window>, MaintenanceError>);
+
 /// Reads the file of a folder, if it looks other than before.
-fn look(dir: &Path, seen: Option<Seen>) -> Option<(Option<Seen>, Result<Vec<Window>, MaintenanceError>)> {
+fn look(dir: &Path, seen: Option<Seen>) -> Option<Looked> {
     let found = fs::metadata(dir.join(FILE)).ok();
     let found = found.map(|file| (file.mtime(), file.mtime_nsec(), file.ino(), file.len()));
     (found != seen).then(|| (found, read(dir)))

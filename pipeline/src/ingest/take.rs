@@ -65,13 +65,19 @@ impl Ingester {
         self.held.sift(&mut zone, self.lake.clock().now_us(), tries_all);
         let mut failed = Failed::default();
         self.read_closed(&zone).await;
-        if self.erasures.is_none() {
+        // Before there is anything to take it matters only to what has to leave the landing zone.
+        if self.erasures.is_none() && Erasures::count_in(&self.table).is_some() {
             self.recall().await?;
         }
         let (mut is_current, mut overtaken) = (false, 0);
         let mut before = Streams::new();
         loop {
             let (steps, waiting) = self.steps(&zone, &failed);
+            if waiting > 0 && self.erasures.is_none() {
+                // What is missing may be a batch that was erased.
+                self.recall().await?;
+                continue;
+            }
             outcome.waiting = outcome.waiting.max(waiting);
             if steps.is_empty() {
                 break;

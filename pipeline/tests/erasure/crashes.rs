@@ -9,7 +9,7 @@ use crate::support::store::Fault;
 use crate::world::{World, request};
 
 /// One call of so many is tried by default.
-const EVERY: u64 = 23;
+const EVERY: u64 = 47;
 
 #[tokio::test]
 async fn killed_anywhere_it_comes_to_the_same_end() {

@@ -250,7 +250,7 @@ impl World {
         let key = Landed::Batch(EPOCH, batch.header.bounds).key(&source("elva-01"));
         self.place.put(&key, bytes.to_vec()).await;
         self.ingest().await;
-        // From the other source nothing that is erased has come whole: it is known by this broken one's neighbour.
+        // The gateway wrote the sensor, so what is broken may hold its readings.
         let (bytes, batch) = encode(&source(GATEWAY), EPOCH, next + 1_000, &readings, None).expect("encoded");
         let key = Landed::Batch(EPOCH, batch.header.bounds).key(&source(GATEWAY));
         let broken = Path::from(key.as_ref().replacen("landing/", "quarantine/", 1));

@@ -127,7 +127,7 @@ pub(super) fn encode<'times>(times: impl Iterator<Item = (&'times SensorId, &'ti
     let sensor = |(sensor, times): (&SensorId, &StoredTimes)| {
         let mut run = runs(&times.newest);
         let surplus = run.len().saturating_sub(RUNS_MAX);
-        let forgotten = run.drain(..surplus).last().and_then(Run::last_us);
+        let forgotten = run.drain(..surplus).next_back().and_then(Run::last_us);
         SensorFile { sensor: sensor.to_string(), forgotten_to_us: forgotten.max(times.forgotten_to_us), run }
     };
     let file =
