@@ -64,9 +64,9 @@ pub enum BackupError {
     )]
     Within {
         /// Where the backups were to lie.
-        target: LakeUrl,
+        target: Box<LakeUrl>,
         /// The lake.
-        lake: LakeUrl,
+        lake: Box<LakeUrl>,
     },
     /// An object is not what it was said to be.
     #[error("`{key}` is not what the {what} says: {found}; hint: {hint}")]
@@ -94,7 +94,7 @@ pub enum BackupError {
         /// Which one.
         id: String,
         /// Where.
-        target: LakeUrl,
+        target: Box<LakeUrl>,
     },
     /// A manifest cannot be read.
     #[error("the manifest `{key}` cannot be read: {what}; hint: `--at` names another one")]
@@ -198,7 +198,7 @@ fn refuse_within(lake: &Lake, target: &Store) -> Result<(), BackupError> {
     let (lake, target) = (lake.store().url(), target.url());
     let (one, other) = (lake.url().as_str(), target.url().as_str());
     if one.starts_with(other) || other.starts_with(one) {
-        return Err(BackupError::Within { target: target.clone(), lake: lake.clone() });
+        return Err(BackupError::Within { target: Box::new(target.clone()), lake: Box::new(lake.clone()) });
     }
     Ok(())
 }

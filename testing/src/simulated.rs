@@ -110,7 +110,7 @@ impl Simulated {
     }
 
     /// From now on each request lets the others of its thread go on so often before it is done.
-    pub(crate) fn give_way(&self, times: u64) {
+    pub fn give_way(&self, times: u64) {
         self.shared.yields.store(times, Ordering::SeqCst);
     }
 

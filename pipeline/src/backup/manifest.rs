@@ -128,7 +128,7 @@ impl Manifest {
         let bytes = match target.objects().get(&key).await {
             Ok(found) => found.bytes().await.map_err(|error| BackupError::target(&key, error))?,
             Err(Error::NotFound { .. }) => {
-                return Err(BackupError::Unknown { id: id.to_owned(), target: target.url().clone() });
+                return Err(BackupError::Unknown { id: id.to_owned(), target: Box::new(target.url().clone()) });
             }
             Err(error) => return Err(BackupError::target(&key, error)),
         };

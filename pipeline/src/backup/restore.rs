@@ -103,7 +103,7 @@ pub async fn restore(
         (None, None) => super::manifest::list(target)
             .await?
             .pop()
-            .ok_or_else(|| BackupError::Unknown { id: "at all".to_owned(), target: target.url().clone() })?,
+            .ok_or_else(|| BackupError::Unknown { id: "at all".to_owned(), target: Box::new(target.url().clone()) })?,
     };
     let Manifest { header, entries } = Manifest::read(target, &id).await?;
     let entries: Vec<Entry> = entries.into_iter().filter(|entry| part.has(&entry.key)).collect();
