@@ -5,8 +5,8 @@
 use tjern_pipeline::erase::{Erasures, erase, go_on};
 
 use crate::support::HOUR_US;
-use crate::support::store::Fault;
 use crate::world::{World, request};
+use tjern_testing::simulated::Fault;
 
 /// One call of so many is tried by default.
 const EVERY: u64 = 47;

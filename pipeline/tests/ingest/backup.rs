@@ -25,8 +25,8 @@ use tjern_pipeline::verify::verify;
 use tjern_readings::store::Store;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::store::{Fault, Simulated};
 use crate::support::{HOUR_US, Place, SECOND_US, SETTINGS};
+use tjern_testing::simulated::{Fault, Simulated};
 
 const SOURCES: [&str; 3] = ["landfall-01", "elva-01", "mast-01"];
 

@@ -18,8 +18,8 @@ use tjern_readings::keys::Landed;
 use tjern_readings::reading::{Cause, Reading};
 
 use crate::exactly_once::{commit_plainly, landed};
-use crate::support::store::Fault;
 use crate::support::{EPOCH, HOUR_US, NOW_US, Place, SECOND_US, SETTINGS, source};
+use tjern_testing::simulated::Fault;
 
 const DAY_US: i64 = 24 * HOUR_US;
 
