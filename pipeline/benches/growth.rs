@@ -284,7 +284,7 @@ async fn grown(arguments: &Arguments, days: i64) -> Result<(), Failure> {
         }
         quality.take(lake, async { Ok(control(lake).await?) }, |_| counts).await?;
         sums.take(lake, async { Ok(rollup(lake, &TimeZone::UTC).await?) }, |_| counts).await?;
-        merges.take(lake, place.compact(), |merged| counts && *merged).await?;
+        Box::pin(merges.take(lake, place.compact(), |merged| counts && *merged)).await?;
         let shown = newest.take(lake, place.latest(), |_| counts).await?;
         if i64::try_from(shown)? != place.sensors {
             return Err(format!("{shown} of {} sensors are shown", place.sensors).into());
@@ -311,7 +311,7 @@ async fn main() -> Result<(), Failure> {
     );
     println!("\n| job | days of history | readings | lists | gets | puts | ms a step |\n|---|---|---|---|---|---|---|");
     for days in &arguments.days {
-        grown(&arguments, *days).await?;
+        Box::pin(grown(&arguments, *days)).await?;
     }
     Ok(())
 }
