@@ -67,6 +67,9 @@ fn main() -> Result<(), Failure> {
             _ => return Err(USAGE.into()),
         }
     }
+    if size.sensors < 3 {
+        return Err("the first query asks for three sensors of one station; hint: --sensors 3 or more".into());
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
     // On a thread of the runtime, so that there are so many threads and not one more.
     runtime.block_on(async move {
