@@ -82,12 +82,15 @@ fn batch_of(columns: &Columns) -> Result<RecordBatch, Failure> {
     Ok(RecordBatch::try_new(schema::arrow(TableName::Readings), arrays)?)
 }
 
+/// A moment of a station, and what its sensors said then.
+type WideRow = (i64, Vec<Option<f64>>);
+
 /// A layout that is being written.
 struct Writing {
     layout: Layout,
     folder: std::path::PathBuf,
     files: BTreeMap<usize, File>,
-    wide: HashMap<usize, Vec<(i64, Vec<Option<f64>>)>>,
+    wide: HashMap<usize, Vec<WideRow>>,
 }
 
 struct File {
@@ -98,7 +101,7 @@ struct File {
 }
 
 enum Writer {
-    Ours(FileWriter),
+    Ours(Box<FileWriter>),
     Theirs(Box<ArrowWriter<Vec<u8>>>),
 }
 
@@ -144,7 +147,7 @@ impl Writing {
             std::collections::btree_map::Entry::Occupied(there) => there.into_mut(),
             std::collections::btree_map::Entry::Vacant(free) => {
                 let writer = match self.layout.shape {
-                    Shape::Sealed => Writer::Ours(FileWriter::sealed(TableName::Readings)?),
+                    Shape::Sealed => Writer::Ours(Box::new(FileWriter::sealed(TableName::Readings)?)),
                     _ => {
                         let properties = Some(properties(self.layout.groups())?);
                         Writer::Theirs(Box::new(ArrowWriter::try_new(Vec::new(), shaped.schema(), properties)?))

@@ -179,7 +179,7 @@ async fn is_sound(place: &Place) -> bool {
 /// The tables are lost. What landed after the backup is in the landing zone: nothing is lost at all.
 #[tokio::test]
 async fn lost_tables_come_back_from_a_backup_and_the_landing_zone_without_a_loss() {
-    let (place, backups, sent) = lively_city(Copier::Ours).await;
+    let (place, backups, sent) = Box::pin(lively_city(Copier::Ours)).await;
     ingest(&place.lake(), &SETTINGS).await.expect("ingested");
     let wanted = identities(&place).await;
     assert_eq!(wanted.len(), 3 * usize::try_from(sent).expect("few"));
@@ -198,7 +198,7 @@ async fn lost_tables_come_back_from_a_backup_and_the_landing_zone_without_a_loss
 /// and what came after is missing as a hole once the gateway goes on.
 #[tokio::test]
 async fn every_backup_that_was_made_beside_the_work_is_whole() {
-    let (place, backups, sent) = lively_city(Copier::Ours).await;
+    let (place, backups, sent) = Box::pin(lively_city(Copier::Ours)).await;
     ingest(&place.lake(), &SETTINGS).await.expect("ingested");
     let all = identities(&place).await;
     let ids = list(&backups.store()).await.expect("listed");
@@ -236,7 +236,7 @@ async fn every_backup_that_was_made_beside_the_work_is_whole() {
 
 #[tokio::test]
 async fn a_copy_in_the_order_that_looks_natural_is_caught() {
-    let (place, backups, _) = lively_city(Copier::Plain).await;
+    let (place, backups, _) = Box::pin(lively_city(Copier::Plain)).await;
     remove(&place, None).await;
     let (from, to) = (backups.0.inner(), place.store.inner());
     let keys: Vec<_> = from.list(None).map_ok(|meta| meta.location).try_collect().await.expect("listed");
