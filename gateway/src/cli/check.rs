@@ -131,7 +131,10 @@ mod tests {
         std::os::unix::fs::symlink(&plain, &by_id).expect("linked");
         let mut text = "version = 1\ngateway = \"g\"\nlake = \"memory:///\"\n[spool]\ndir = \"s\"\n".to_owned();
         for (name, port) in [("a", &plain), ("b", &by_id)] {
-            text += &format!("[[bus]]\nname = \"{name}\"\nkind = \"modbus-rtu\"\nport = \"{}\"\n[[bus.device]]\nname = \"d\"\nunit_id = 1\n[[bus.device.point]]\nsensor = \"{name}/b\"\nregister = \"input:0\"\ntype = \"u16\"\nevery = \"1h\"\n", port.display());
+            text += &format!(
+                "[[bus]]\nname = \"{name}\"\nkind = \"modbus-rtu\"\nport = \"{}\"\n[[bus.device]]\nname = \"d\"\nunit_id = 1\n[[bus.device.point]]\nsensor = \"{name}/b\"\nregister = \"input:0\"\ntype = \"u16\"\nevery = \"1h\"\n",
+                port.display()
+            );
         }
         let config = Config::parse(&ConfigText::new("g.toml", text)).expect("good as far as it is written");
         let [problem] = &ports_twice(&config)[..] else { panic!("one problem") };

@@ -84,7 +84,8 @@ fn serve(line: &OwnedFd, mut orders: mpsc::Receiver<Order>) {
 async fn attend(connection: OwnedFd, mut orders: mpsc::Receiver<Order>) {
     while let Some(Order { frame, at, reply }) = orders.recv().await {
         tokio::time::sleep_until(at.into()).await;
-        let result = if reply.is_closed() { Ok(Sent::NotSilent) } else { write_when_there_is_room(&connection, &frame).await };
+        let result =
+            if reply.is_closed() { Ok(Sent::NotSilent) } else { write_when_there_is_room(&connection, &frame).await };
         let _ = reply.send(result);
     }
 }

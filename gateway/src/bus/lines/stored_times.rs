@@ -127,10 +127,11 @@ pub(super) fn encode<'times>(times: impl Iterator<Item = (&'times SensorId, &'ti
     let sensor = |(sensor, times): (&SensorId, &StoredTimes)| {
         let mut run = runs(&times.newest);
         let surplus = run.len().saturating_sub(RUNS_MAX);
-        let forgotten = run.drain(..surplus).last().and_then(Run::last_us);
+        let forgotten = run.drain(..surplus).next_back().and_then(Run::last_us);
         SensorFile { sensor: sensor.to_string(), forgotten_to_us: forgotten.max(times.forgotten_to_us), run }
     };
-    let file = TimesFile { version: VERSION, sensor: times.filter(|(_, times)| !times.is_empty()).map(sensor).collect() };
+    let file =
+        TimesFile { version: VERSION, sensor: times.filter(|(_, times)| !times.is_empty()).map(sensor).collect() };
     let head = "# Written by the gateway: which of their own times the devices of this bus have told. Without it what they tell \
                 again is stored again.\n";
     head.to_owned() + &toml::to_string(&file).unwrap_or_default()

@@ -461,8 +461,8 @@ async fn hanging_up_once() -> String {
             let late = passed_on.pop_front().expect("one is there");
             // As long as an answer of the same length is waited for, the one before is there in time.
             stream.write_all(&late).await.expect("room");
-            if late.len() != passed_on[0].len() {
-                stream.write_all(&passed_on.pop_front().expect("one is there")).await.expect("room");
+            if let Some(next) = passed_on.pop_front_if(|next| next.len() != late.len()) {
+                stream.write_all(&next).await.expect("room");
             }
         }
     });
@@ -511,7 +511,8 @@ fn damage_is_told_from_silence() {
     let cause = |unread, is_sent: bool| {
         let now = Instant::now();
         let sent = is_sent.then_some(now);
-        let progress = Progress { sent, active: now, unread, may_be_sent: is_sent, is_damaged: false, passed: Default::default() };
+        let progress =
+            Progress { sent, active: now, unread, may_be_sent: is_sent, is_damaged: false, passed: Default::default() };
         no_answer(progress, Duration::ZERO).cause
     };
     assert_eq!([0, 3, 9].map(|unread| cause(unread, true)), [Cause::Timeout, Cause::Malformed, Cause::Crc]);

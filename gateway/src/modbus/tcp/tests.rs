@@ -88,7 +88,8 @@ async fn a_connection_over_which_an_old_answer_came_is_not_used_again() {
                 requests += 1;
                 let mut old = truth(&request);
                 old[0] ^= 0x80;
-                let answers = if connection == 0 && requests == 2 { vec![old, truth(&request)] } else { vec![truth(&request)] };
+                let answers =
+                    if connection == 0 && requests == 2 { vec![old, truth(&request)] } else { vec![truth(&request)] };
                 stream.write_all(&answers.concat()).await.expect("the master listens");
             }
             if told.send(requests).is_err() {
