@@ -158,6 +158,9 @@ async fn a_bus_that_did_not_change_goes_on_and_the_others_begin_anew() {
         .reload("file", &(bus("new", &south, &polled("new/level", "1s")) + &bus("changed", &south, &more) + &kept))
         .await;
     assert_eq!(after.configuration.refused, None);
+    // A bus reads what was learned of its devices before it says that it is there.
+    let has_begun = |status: &GatewayStatus| status.buses.iter().any(|bus| bus.name == "changed");
+    let after = site.until("the changed bus has begun", has_begun).await;
     assert_eq!(life(&after, "kept").0, life(&before, "kept").0, "the same life");
     assert!(life(&after, "changed").0 > life(&before, "changed").0, "a new life");
     let names: Vec<&str> = after.buses.iter().map(|bus| bus.name.as_str()).collect();

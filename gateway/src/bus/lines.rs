@@ -153,7 +153,9 @@ impl Actor {
         match self.open().await {
             Ok(stream) => {
                 self.splitter.clear();
-                self.opened_at = matches!(self.place, LinePlace::Serial(_)).then(Instant::now);
+                let may_be_half =
+                    matches!(self.place, LinePlace::Serial(_)) && !self.points.iter().all(LinePointState::is_sentence);
+                self.opened_at = may_be_half.then(Instant::now);
                 self.stream = Some(stream);
                 self.question.iter_mut().for_each(Question::opened);
                 self.note_line(None);

@@ -221,15 +221,24 @@ async fn play(wire: Wire, seed: u64, polls: u64) -> Result<Outcome, Wrong> {
     let is_good = device.faults == LineFaults { longest: LONGEST, ..LineFaults::default() };
     let (dial, line) = device.start();
     let mut polled = master(wire, dial.clone());
-    let mut outcome = Outcome::default();
+    let (mut outcome, told) = (Outcome::default(), environment("TJERN_FAULTS_SEED").is_some());
     for number in 1..=polls {
         poll.store(number, Ordering::Relaxed);
         let (unit, request) = (rng.u8(1..=UNITS), any_request(&mut rng));
         outcome.polls += 1;
         let result = polled.read(unit, request).await;
         let away = result.as_ref().is_err_and(|failure| failure.cause == Cause::Unreachable);
+        if told {
+            println!(
+                "{number}: unit {unit}, {request:?}: {}",
+                result.as_ref().map_or_else(ToString::to_string, |_| "ok".into())
+            );
+        }
         if begins_anew(&mut rng, result.is_err()) {
             outcome.restarts += 1;
+            if told {
+                println!("begun anew");
+            }
             polled = master(wire, dial.clone());
         }
         match result {

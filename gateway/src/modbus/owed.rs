@@ -8,7 +8,8 @@
 //! Who begins on a line knows nothing of what was asked there before: by an earlier run, by a bus that a reload ended, by
 //! a task that failed. Every unit and table is taken to owe one answer of an unknown length until it was probed.
 //! A probe's answer may then be that one, and the probe's own still to come; the request after it, of another
-//! length, can be neither. No I/O, no clock.
+//! length, can be neither. Those probes are longer than any of a master that knows its line: what a device that was slow for long
+//! still has to say to the probes of the one before is not mistaken for their answers. No I/O, no clock.
 //!
 //! Limits: of more than [`OWED_MAX`] answers the oldest is forgotten. Of what was asked before its time a unit may owe
 //! more than one only if it sends it while a new master still listens (see `rtu`).
@@ -19,6 +20,11 @@ use super::transport::{ReadRequest, Table};
 
 /// How many owed answers are remembered for a unit and table.
 pub(super) const OWED_MAX: usize = 16;
+
+/// Of a line that is not known the first probe reads so many registers, or bytes of bits: more than any other probe, whose
+/// length is the least that is neither owed nor the request's own.
+const STRANGE_PROBE: u16 = 19;
+const _: () = assert!(STRANGE_PROBE as usize > OWED_MAX + 2);
 
 /// How many requests a read takes at least before it is given up: a probe that is refused, until that is certain.
 const REQUESTS_MIN: usize = 6;
@@ -102,7 +108,8 @@ impl Debts {
             return None;
         }
         let step = if request.table().is_bits() { 1 } else { 2 };
-        let lengths = (1..).map(|count| count * step).take_while(|bytes| *bytes <= 250);
+        let first = if owed.unknown > 0 { STRANGE_PROBE } else { 1 };
+        let lengths = (first..).map(|count| count * step).take_while(|bytes| *bytes <= 250);
         let free = |bytes: &u16| !owed.lengths.contains(bytes) && *bytes != request.answer_bytes();
         lengths.filter(free).find_map(|bytes| request.with_answer_bytes(bytes))
     }
@@ -144,6 +151,7 @@ impl Debts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::modbus::transport::REGISTERS_MAX;
     use proptest::prelude::*;
 
     fn holding(address: u16, count: u16) -> ReadRequest {
@@ -189,6 +197,23 @@ mod tests {
         assert_eq!((debts.count(1, Table::Holding), debts.probe(1, request)), (0, None));
         assert!(debts.probe(1, ReadRequest::new(Table::Input, 7, 3).expect("within")).is_some(), "another table");
         assert!(debts.probe(2, request).is_some(), "another unit");
+    }
+
+    /// A device that was slow for long has answers to a row of probes under way, each longer than the one before: the probes
+    /// of who comes after were the same ones, and two late answers in a row passed for a probe's and a value.
+    #[test]
+    fn the_probes_of_a_strange_line_are_none_of_a_line_that_is_known() {
+        let (mut before, after) = (Debts::of_a_fresh_line(), Debts::of_a_strange_line());
+        let request = holding(7, 8);
+        before.lost(1, request);
+        for _ in 0..3 * OWED_MAX {
+            let probe = before.probe(1, request).expect("it is owed");
+            for count in 1..=REGISTERS_MAX {
+                let strange = after.probe(1, holding(7, count)).expect("nothing is known of the unit");
+                assert!(strange.answer_bytes() > probe.answer_bytes(), "{strange:?}, {probe:?}");
+            }
+            before.lost(1, probe);
+        }
     }
 
     /// The probe's answer was not in time: it must not pass for the next probe's.

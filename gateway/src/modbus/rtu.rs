@@ -311,7 +311,8 @@ impl RtuMaster {
         .await
     }
 
-    /// The silence before a request: 3.5 characters, and what this device and the last one want.
+    /// The silence before a request: 3.5 characters, and what this device and the last one want. Where answers were owed,
+    /// more may follow the one that was heard, with pauses in between as an adapter makes them.
     fn silence(&self, unit: u8) -> Duration {
         #[cfg(test)]
         if self.careless.no_drain {
@@ -319,12 +320,13 @@ impl RtuMaster {
         }
         let gap = |unit: &u8| self.manners.gaps.get(unit).copied().unwrap_or_default();
         let gaps = gap(&unit).max(self.last_unit.as_ref().map(gap).unwrap_or_default());
-        gaps.max(Duration::from_micros(self.speed.silence_us()))
+        let lumps = if self.was_probed { LUMP } else { Duration::ZERO };
+        gaps.max(lumps).max(Duration::from_micros(self.speed.silence_us()))
     }
 
     fn silence_max(&self) -> Duration {
         let gap = self.manners.gaps.values().max().copied().unwrap_or_default();
-        gap.max(Duration::from_micros(self.speed.silence_us()))
+        gap.max(LUMP).max(Duration::from_micros(self.speed.silence_us()))
     }
 
     /// How long the line is listened to after a failure: an answer that had begun is over then, also

@@ -130,6 +130,11 @@ impl LinePointState {
         Duration::from_micros(self.state.schedule.grid().every_us().unsigned_abs())
     }
 
+    /// Whether its lines say where they begin.
+    pub(super) const fn is_sentence(&self) -> bool {
+        matches!(self.field, LineField::Nmea { .. })
+    }
+
     /// Whether its lines say what time they are from.
     pub(super) const fn is_dated(&self) -> bool {
         self.time.is_some()

@@ -1,8 +1,8 @@
 //! When a device that wants to be asked is asked, on a line where no answer says what it answers.
 //!
 //! One question at a time, and none while an answer to another may still come: after one that was not answered in
-//! time, and on a line that was just opened (somebody may have asked before), the line is left alone for as long as
-//! the timeout once more. A device that is still talking is not talked to, and a line that is half there is waited for,
+//! time the line is left alone for as long as the timeout once more, and for twice as long where it was just opened, since
+//! somebody may have asked right before. A device that is still talking is not talked to, and a line that is half there is waited for,
 //! for a little.
 //!
 //! Limits: what comes later than two timeouts after its question passes for the answer to the next. Nothing in a line of
@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use crate::modbus::faults::{Broken, is_broken};
 
 /// However long the timeout is: on a line that was just opened so long is listened before the first question.
-const LISTEN_MAX: Duration = Duration::from_secs(2);
+const LISTEN_MAX: Duration = Duration::from_secs(10);
 
 /// Between two parts of one line there is no longer a pause: what is half there after it is the end of a prompt, or
 /// has lost its rest.
@@ -42,7 +42,7 @@ impl Question {
 
     /// The line was opened.
     pub(super) fn opened(&mut self) {
-        self.leave_alone(self.timeout.min(LISTEN_MAX));
+        self.leave_alone((self.timeout * 2).min(LISTEN_MAX));
     }
 
     /// A slot waited for as long as it may.
@@ -93,8 +93,8 @@ mod tests {
         let mut question = Question::new("?".into(), TIMEOUT);
         assert_eq!(question.quiet_left(), Duration::ZERO);
         question.opened();
-        assert_eq!(question.quiet_left(), TIMEOUT);
-        tokio::time::advance(TIMEOUT / 2).await;
+        assert_eq!(question.quiet_left(), TIMEOUT * 2);
+        tokio::time::advance(TIMEOUT * 3 / 2).await;
         question.was_not_answered();
         assert_eq!(question.quiet_left(), TIMEOUT);
         let mut patient = Question::new("?".into(), Duration::from_secs(60));
