@@ -31,7 +31,7 @@ use deltalake_core::logstore::{LogStoreRef, StorageConfig, logstore_with};
 use log::LogState;
 use object_store::ObjectStore;
 use recent::Recent;
-use states::{Handle, KnownStates};
+use states::{Handle, KnownStates, Moment};
 use tjern_readings::clock::Clock;
 use tjern_readings::store::{LakeUrl, ProofError, Store, StoreError};
 use url::Url;
@@ -200,8 +200,8 @@ impl Lake {
     }
 
     /// Lets everybody know what a look found that began at a moment.
-    pub(crate) fn saw_state(&self, table: TableName, state: &Arc<LogState>, looked_us: i64) {
-        self.states.note(self, table, Some(Arc::clone(state)), looked_us, true);
+    pub(crate) fn saw_state(&self, table: TableName, state: &Arc<LogState>, looked: Moment) {
+        self.states.note(self, table, Some(Arc::clone(state)), looked, true);
     }
 
     /// Delta's view of a table, kept from the last commit on it.
