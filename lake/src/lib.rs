@@ -30,11 +30,12 @@ pub mod write;
 use deltalake_core::logstore::{LogStoreRef, StorageConfig, logstore_with};
 use log::LogState;
 use newest::Newest;
+use newest::Newest;
+use object_store::ObjectStore;
 use object_store::ObjectStore;
 use recent::Recent;
-use states::{Handle, KnownStates};
-use std::sync::Arc;
-use std::time::Duration;
+use recent::Recent;
+use states::{Handle, KnownStates, Moment};
 use tjern_readings::clock::Clock;
 use tjern_readings::store::{LakeUrl, ProofError, Store, StoreError};
 use url::Url;
@@ -226,8 +227,8 @@ impl Lake {
     }
 
     /// Lets everybody know what a look found that began at a moment.
-    pub(crate) fn saw_state(&self, table: TableName, state: &Arc<LogState>, looked_us: i64) {
-        self.states.note(self, table, Some(Arc::clone(state)), looked_us, true);
+    pub(crate) fn saw_state(&self, table: TableName, state: &Arc<LogState>, looked: Moment) {
+        self.states.note(self, table, Some(Arc::clone(state)), looked, true);
     }
 
     /// What settled files said of their sensors.

@@ -8,7 +8,8 @@
 //! Who need not have the very newest version says how old a look may be ([`KnownStates::within`]): what was looked at
 //! not longer ago costs no request, and what somebody else of this process committed or saw counts as a look. Older
 //! than that, the log is probed with one get, and listed at least every [`LISTED`]: only a listing sees that a table was
-//! made anew, or that commits were cleaned away.
+//! made anew, or that commits were cleaned away. A look is as old as the lake's clock or the machine's own says, whichever
+//! is more: one may be set back, or stand still, as that of a test does.
 //!
 //! Delta's own handle of a table, which commits are made on, is kept in the same way: a new one reads up to fifty
 //! commits, and a job that commits once an hour would do so each time. One commit uses it at a time; another one
@@ -16,7 +17,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use deltalake_core::DeltaTable;
 
@@ -39,15 +40,27 @@ struct Known {
     /// None: there was no table.
     state: Option<Arc<LogState>>,
     /// When that look began.
-    looked_us: i64,
+    looked: Moment,
     /// When the last one began that listed.
-    listed_us: i64,
+    listed: Moment,
 }
 
-impl Known {
-    /// Whether a moment is not longer ago. One that lies ahead was told by a clock that was set back since.
-    fn is_within(now_us: i64, then_us: i64, age: Duration) -> bool {
-        u128::try_from(now_us.saturating_sub(then_us)).is_ok_and(|age_us| age_us < age.as_micros())
+/// A moment by the lake's clock, and by one that only goes forward.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Moment {
+    us: i64,
+    instant: Instant,
+}
+
+impl Moment {
+    pub(crate) fn now(lake: &Lake) -> Self {
+        Self { us: lake.clock().now_us(), instant: Instant::now() }
+    }
+
+    /// Whether it is not longer ago. One that lies ahead was told by a clock that was set back since.
+    fn is_within(self, now_us: i64, age: Duration) -> bool {
+        let is_by_clock = u128::try_from(now_us.saturating_sub(self.us)).is_ok_and(|age_us| age_us < age.as_micros());
+        is_by_clock && self.instant.elapsed() < age
     }
 }
 
@@ -62,7 +75,7 @@ pub(crate) struct Handle {
 impl KnownStates {
     /// The newest state; `None` where there is no table.
     pub(crate) async fn newest(&self, lake: &Lake, table: TableName) -> Result<Option<Arc<LogState>>, LakeError> {
-        let looked_us = lake.clock().now_us();
+        let looked = Moment::now(lake);
         let known = self.lock().get(&table).and_then(|known| known.state.clone());
         let known_version = known.as_ref().map_or(-1, |state| state.version());
         let newest = match known {
@@ -78,7 +91,7 @@ impl KnownStates {
             // The table is gone, or was made anew.
             self.take_handle(table);
         }
-        self.note(lake, table, newest.clone(), looked_us, true);
+        self.note(lake, table, newest.clone(), looked, true);
         Ok(newest)
     }
 
@@ -89,16 +102,18 @@ impl KnownStates {
         table: TableName,
         age: Duration,
     ) -> Result<Option<Arc<LogState>>, LakeError> {
-        let now_us = lake.clock().now_us();
+        let now = Moment::now(lake);
         let Some(known) = self.lock().get(&table).cloned() else { return self.newest(lake, table).await };
-        if Known::is_within(now_us, known.looked_us, age) {
+        if known.looked.is_within(now.us, age) {
             return Ok(known.state);
         }
-        if let Some(mut state) = known.state
-            && Known::is_within(now_us, known.listed_us, LISTED)
+        // A folder of this machine bills nothing, and a listing sees more.
+        if lake.store().url().local_folder().is_none()
+            && let Some(mut state) = known.state
+            && known.listed.is_within(now.us, LISTED)
             && LogState::probe(&mut state, lake).await?
         {
-            self.note(lake, table, Some(Arc::clone(&state)), now_us, false);
+            self.note(lake, table, Some(Arc::clone(&state)), now, false);
             return Ok(Some(state));
         }
         self.newest(lake, table).await
@@ -110,20 +125,20 @@ impl KnownStates {
         lake: &Lake,
         table: TableName,
         state: Option<Arc<LogState>>,
-        looked_us: i64,
-        listed: bool,
+        looked: Moment,
+        is_listed: bool,
     ) {
         let version = |state: &Option<Arc<LogState>>| state.as_ref().map_or(-1, |state| state.version());
         let now_us = lake.clock().now_us();
         let mut states = self.lock();
         // What was looked at in the future was so by a clock that was set back.
-        let known = states.get(&table).filter(|known| known.looked_us <= now_us);
+        let known = states.get(&table).filter(|known| known.looked.us <= now_us);
         // Another look may have begun later, or at the same moment and seen more.
-        if known.is_some_and(|known| (known.looked_us, version(&known.state)) > (looked_us, version(&state))) {
+        if known.is_some_and(|known| (known.looked.us, version(&known.state)) > (looked.us, version(&state))) {
             return;
         }
-        let listed_us = known.filter(|_| !listed).map_or(looked_us, |known| known.listed_us);
-        states.insert(table, Known { state, looked_us, listed_us });
+        let listed = known.filter(|_| !is_listed).map_or(looked, |known| known.listed);
+        states.insert(table, Known { state, looked, listed });
     }
 
     /// The handle of a table, for one commit.

@@ -16,6 +16,7 @@ use crate::commit::create_properties;
 use crate::log::expired::{self, Expired};
 use crate::log::{LogState, commits_after, missing_versions, newest_checkpoint, objects_up_to};
 use crate::scan::LakeTable;
+use crate::states::Moment;
 use crate::{DataFile, Lake, LakeError, Operation, TableName, schema};
 
 /// A Delta table at one version.
@@ -103,9 +104,9 @@ impl Table {
     /// # Errors
     /// [`LakeError`]; the table is then pinned where it was.
     pub async fn refresh(&mut self) -> Result<bool, LakeError> {
-        let looked_us = self.lake.clock().now_us();
+        let looked = Moment::now(&self.lake);
         let moved = LogState::refresh(&mut self.state, &self.lake).await?;
-        self.lake.saw_state(self.name, &self.state, looked_us);
+        self.lake.saw_state(self.name, &self.state, looked);
         Ok(moved)
     }
 

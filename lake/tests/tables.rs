@@ -14,7 +14,8 @@ use tjern_lake::{
     Access, Commit, CommitError, DataFile, Lake, Operation, SessionSettings, Table, TableName, schema, session,
     write_file,
 };
-use tjern_readings::store::LakeUrl;
+use tjern_readings::clock::Clock;
+use tjern_readings::store::{LakeUrl, Store};
 
 #[path = "tables/latest.rs"]
 mod latest;
@@ -304,10 +305,44 @@ async fn opening_a_table_again_costs_one_listing() {
         let spent = lake.store().requests().since(&before);
         (table.version(), table.files().len(), spent.lists, spent.gets)
     };
-    assert_eq!(opened(lake.clone()).await, (30, 30, 1, 30), "as it was known when it was created, and thirty commits");
-    assert_eq!(opened(lake.clone()).await, (30, 30, 1, 0));
+    assert_eq!(opened(lake.clone()).await, (30, 30, 1, 0), "what was committed through this lake is known");
     append(&mut table, &[row("a/b", 31, 1.0)], None).await.expect("committed");
-    assert_eq!(opened(lake.clone()).await, (31, 31, 1, 1));
+    assert_eq!(opened(lake.clone()).await, (31, 31, 1, 0));
+}
+
+/// Who only reads, or wants to know whether there is anything to do, need not have the very newest version. In a cloud
+/// each listing is billed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_that_may_be_old_costs_nothing_or_one_get() {
+    let (objects, clock) = (Arc::new(object_store::memory::InMemory::new()), Clock::manual(0));
+    let process = || {
+        let objects: Arc<dyn object_store::ObjectStore> = Arc::<object_store::memory::InMemory>::clone(&objects);
+        Lake::over(Store::over(objects, "s3://city/lake".parse().expect("a lake"))).with_clock(clock.clone())
+    };
+    let (reader, writer) = (process(), process());
+    let mut table = Table::open_or_create(&writer, TableName::Readings).await.expect("created");
+    append(&mut table, &[row("a/b", 0, 1.0)], None).await.expect("committed");
+    let look = async |second: i64, age: u64| {
+        clock.set_us(second * 1_000_000);
+        let before = reader.store().requests();
+        let age = std::time::Duration::from_secs(age);
+        let table = Table::open_within(&reader, TableName::Readings, age).await.expect("looked").expect("there");
+        let spent = reader.store().requests().since(&before);
+        (table.version(), spent.lists, spent.gets)
+    };
+    let (version, lists, _) = look(0, 60).await;
+    assert_eq!((version, lists), (1, 1), "nothing was known");
+    assert_eq!(look(30, 60).await, (1, 0, 0));
+    append(&mut table, &[row("a/b", 1, 1.0)], None).await.expect("committed");
+    assert_eq!(look(59, 60).await, (1, 0, 0), "the other process's commit is not seen yet");
+    assert_eq!(look(61, 60).await, (2, 0, 2), "it, and that there is no other");
+    assert_eq!(look(200, 60).await, (2, 0, 1));
+    let (version, lists, _) = look(700, 60).await;
+    assert_eq!((version, lists), (2, 1), "a listing every ten minutes");
+    // What this process commits is known at once.
+    let mut own = Table::open(&reader, TableName::Readings).await.expect("opened").expect("there");
+    append(&mut own, &[row("a/b", 2, 1.0)], None).await.expect("committed");
+    assert_eq!(look(700, 60).await, (3, 0, 0));
 }
 
 /// A table that was removed and made anew (a restore, a replay) begins at version 0 again: what was

@@ -68,21 +68,23 @@ struct Making<T> {
     failure: Option<String>,
 }
 
-/// From when until when something serves, in microseconds since 1970 by the lake's clock.
+/// From when on and for how long something serves: by the lake's clock and by the machine's own, whichever ends first.
+/// One may be set back, or stand still, as that of a test does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Served {
     from_us: i64,
-    until_us: i64,
+    from: Instant,
+    lasts: Duration,
 }
 
 impl Served {
-    fn of(from_us: i64, lasts: Duration) -> Self {
-        Self { from_us, until_us: from_us.saturating_add(i64::try_from(lasts.as_micros()).unwrap_or(i64::MAX)) }
+    fn of(from_us: i64, from: Instant, lasts: Duration) -> Self {
+        Self { from_us, from, lasts }
     }
 
-    /// A clock that was set back keeps nothing for longer.
-    const fn serves(self, now_us: i64) -> bool {
-        self.from_us <= now_us && now_us < self.until_us
+    fn serves(self, now_us: i64) -> bool {
+        let age_us = u128::try_from(now_us.saturating_sub(self.from_us));
+        age_us.is_ok_and(|age_us| age_us < self.lasts.as_micros()) && self.from.elapsed() < self.lasts
     }
 }
 
@@ -106,7 +108,7 @@ impl<T> Kept<T> {
         // The age counts from before the making: a slow making must not hide an old value.
         let (from_us, began) = (clock.now_us(), Instant::now());
         let made = make.await;
-        let served = Served::of(from_us, self.age_max.max(began.elapsed().saturating_mul(self.thrift)));
+        let served = Served::of(from_us, began, self.age_max.max(began.elapsed().saturating_mul(self.thrift)));
         match (made, &mut kept.value) {
             (Ok(value), _) => {
                 let value = Arc::new(value);
@@ -195,14 +197,14 @@ impl Engine {
     async fn context(&self) -> Result<SessionContext, EngineError> {
         let mut snapshot = self.snapshot.lock().await;
         if snapshot.tried.is_none_or(|tried| !tried.serves(self.now_us())) {
-            let tried = Served::of(self.now_us(), limits::SNAPSHOT_AGE_MAX);
+            let tried = Served::of(self.now_us(), Instant::now(), limits::SNAPSHOT_AGE_MAX);
             match self.open_in_time(&snapshot.seen).await {
                 Ok((context, seen)) => {
                     *snapshot = Snapshot { context: Some(context), tried: Some(tried), failure: None, seen };
                 }
                 Err(failure) => {
                     tracing::warn!(%failure, "cannot look for newer tables");
-                    snapshot.tried = Some(Served::of(self.now_us(), limits::SNAPSHOT_AGE_MAX));
+                    snapshot.tried = Some(Served::of(self.now_us(), Instant::now(), limits::SNAPSHOT_AGE_MAX));
                     snapshot.failure = Some(failure);
                 }
             }
