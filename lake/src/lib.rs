@@ -27,13 +27,13 @@ pub mod table;
 pub mod views;
 pub mod write;
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use deltalake_core::logstore::{LogStoreRef, StorageConfig, logstore_with};
 use log::LogState;
 use newest::Newest;
-use newest::Newest;
 use object_store::ObjectStore;
-use object_store::ObjectStore;
-use recent::Recent;
 use recent::Recent;
 use states::{Handle, KnownStates, Moment};
 use tjern_readings::clock::Clock;
