@@ -60,6 +60,8 @@ pub enum Operation {
     Retention,
     /// Readings of a higher revision.
     Correct,
+    /// Readings leave for good.
+    Erase,
 }
 
 impl Operation {
@@ -74,6 +76,7 @@ impl Operation {
             Self::Quality => "quality",
             Self::Retention => "retention",
             Self::Correct => "correct",
+            Self::Erase => "erase",
         }
     }
 }
@@ -205,7 +208,7 @@ fn delta_operation(commit: &Commit) -> DeltaOperation {
     match commit.operation {
         Operation::Compact => DeltaOperation::Optimize { predicate: None, target_size: 0 },
         Operation::Quality => DeltaOperation::Update { predicate: None },
-        Operation::Retention => DeltaOperation::Delete { predicate: None },
+        Operation::Retention | Operation::Erase => DeltaOperation::Delete { predicate: None },
         Operation::Ingest | Operation::Rollup | Operation::Register | Operation::Correct => {
             DeltaOperation::Write { mode: SaveMode::Append, partition_by: None, predicate: None }
         }

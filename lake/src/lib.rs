@@ -2,8 +2,9 @@
 //!
 //! Data goes one way: [`log`] reads a table's Delta log (files and transactions in one pass; `states` keeps what was read),
 //! [`table`] pins a version of it, [`commit`] is the one module that writes to a log, [`write`] makes
-//! the Parquet files that a commit names and [`read`] reads one of them, [`scan`] hands a pinned version to DataFusion, and
-//! [`session`] puts all tables and views of a lake before an SQL planner that reaches nothing else.
+//! the Parquet files that a commit names and [`read`] reads one of them, [`scan`] hands a pinned version to DataFusion,
+//! [`rollup`] says which windows of hours and days commits touched and computes them, and [`session`] puts all tables and views
+//! of a lake before an SQL planner that reaches nothing else.
 //!
 //! Delta is used at reader version 1, writer version 2, unpartitioned, without table features, so
 //! that Spark, DuckDB, Polars and Python's `deltalake` read the same folders.
@@ -16,6 +17,7 @@ pub mod lease;
 pub mod log;
 pub mod read;
 mod recent;
+pub mod rollup;
 pub mod scan;
 pub mod schema;
 pub mod session;
@@ -30,6 +32,7 @@ use deltalake_core::logstore::{LogStoreRef, StorageConfig, logstore_with};
 use log::LogState;
 use object_store::ObjectStore;
 use recent::Recent;
+use rollup::touched::KnownTouched;
 use states::{Handle, KnownStates};
 use tjern_readings::clock::Clock;
 use tjern_readings::store::{LakeUrl, ProofError, Store, StoreError};
@@ -53,6 +56,7 @@ pub struct Lake {
     objects: Arc<dyn ObjectStore>,
     clock: Clock,
     states: Arc<KnownStates>,
+    touched: Arc<KnownTouched>,
 }
 
 /// What went wrong with a lake.
@@ -155,7 +159,7 @@ impl Lake {
         // A folder of this machine bills nothing, and the system keeps its files in memory by itself.
         let is_folder = store.url().local_folder().is_some();
         let objects = if is_folder { objects } else { Arc::new(Recent::new(objects)) };
-        Self { store, objects, clock: Clock::system(), states: Arc::default() }
+        Self { store, objects, clock: Clock::system(), states: Arc::default(), touched: Arc::default() }
     }
 
     /// The same lake with another clock.
@@ -182,6 +186,11 @@ impl Lake {
     #[must_use]
     pub const fn clock(&self) -> &Clock {
         &self.clock
+    }
+
+    /// What commits of `readings` touched, as far as somebody asked.
+    pub(crate) fn known_touched(&self) -> &KnownTouched {
+        &self.touched
     }
 
     /// The newest state of a table, read from where the last look at it left off.

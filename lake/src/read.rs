@@ -17,9 +17,9 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, Stream, StreamExt, TryFutureExt};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
-use parquet::arrow::ParquetRecordBatchStreamBuilder;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::arrow::async_reader::AsyncFileReader;
+use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask};
 use parquet::errors::{ParquetError, Result as ParquetResult};
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 
@@ -125,11 +125,38 @@ impl FileReader {
         self,
         batch_rows: usize,
     ) -> Result<impl Stream<Item = Result<RecordBatch, LakeError>> + Send + Unpin, LakeError> {
-        let Self { table, reader, metadata } = self;
-        let wanted = with_dictionaries(table);
+        let wanted = with_dictionaries(self.table);
+        self.stream(wanted, batch_rows)
+    }
+
+    /// The rows, with nothing but the table's two sort columns: what tells whose they are, and of when.
+    ///
+    /// # Errors
+    /// [`LakeError::Unreadable`], from here and from the stream.
+    pub fn places(
+        self,
+        batch_rows: usize,
+    ) -> Result<impl Stream<Item = Result<RecordBatch, LakeError>> + Send + Unpin, LakeError> {
+        let whole = with_dictionaries(self.table);
+        let column = |name: &str| whole.field_with_name(name).expect("sort columns are columns").clone();
+        let wanted = Arc::new(Schema::new(self.table.sort_columns().map(column).to_vec()));
+        self.stream(wanted, batch_rows)
+    }
+
+    fn stream(
+        self,
+        wanted: SchemaRef,
+        batch_rows: usize,
+    ) -> Result<impl Stream<Item = Result<RecordBatch, LakeError>> + Send + Unpin, LakeError> {
+        let Self { reader, metadata, .. } = self;
         let key = reader.key.to_string();
         let refused = move |source| LakeError::Unreadable { key: key.clone(), source };
+        let fields = metadata.schema().fields().iter().enumerate();
+        let roots: Vec<_> =
+            fields.filter(|(_, field)| wanted.index_of(field.name()).is_ok()).map(|(index, _)| index).collect();
+        let mask = ProjectionMask::roots(metadata.parquet_schema(), roots);
         let stream = ParquetRecordBatchStreamBuilder::new_with_metadata(reader, metadata)
+            .with_projection(mask)
             .with_batch_size(batch_rows)
             .build()
             .map_err(&refused)?;
