@@ -1,6 +1,7 @@
 //! Rollups against two independent computations: a plain loop over the readings that count, and plain SQL (`judge`). What the rollup
-//! says at its own version is here, what sessions say at any is in `read_rule`.
+//! says at its own version is here, what sessions say at any is in `read_rule`; `bounded` is about what it costs.
 
+mod bounded;
 mod judge;
 mod read_rule;
 
