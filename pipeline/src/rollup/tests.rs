@@ -1,7 +1,9 @@
 //! Rollups against two independent computations: a plain loop over the readings that count, and plain SQL (`judge`). What the rollup
-//! says at its own version is here, what sessions say at any is in `read_rule`; `bounded` is about what it costs.
+//! says at its own version is here, what sessions say at any is in `read_rule`; `bounded` is about what it costs, `closed` about
+//! windows whose readings are gone.
 
 mod bounded;
+mod closed;
 mod judge;
 mod read_rule;
 
