@@ -49,6 +49,10 @@ crash:
 bench-ingest *arguments:
     cargo bench -p tjern-pipeline --bench ingest -- {{ arguments }}
 
+# A year rolled up, one late reading, and a query with and without commits since, beside DuckDB: docs/measurements.md (sizes: pipeline/benches/rollup.rs)
+bench-rollup *arguments:
+    benches/rollup/run {{ arguments }}
+
 # What a day of one and of a hundred gateways costs at a cloud, and how soon what lands can be queried
 bill:
     cargo test -p tjern-pipeline --test ingest bill:: -- --nocapture
