@@ -19,7 +19,7 @@ use crate::scan::LakeTable;
 use crate::{DataFile, Lake, LakeError, Operation, TableName, schema};
 
 /// A Delta table at one version.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Table {
     pub(crate) lake: Lake,
     name: TableName,
