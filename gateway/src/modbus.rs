@@ -23,6 +23,7 @@ mod ioctl;
 mod mbap;
 mod pacer;
 mod parked;
+mod patience;
 mod port;
 pub(crate) mod sniff;
 mod wire;

@@ -92,6 +92,7 @@ pub(super) struct BusFile {
     pub(super) rts_delay_after: Option<Spanned<String>>,
     pub(super) connect_pause: Option<Spanned<String>>,
     pub(super) idle_close: Option<Spanned<String>>,
+    pub(super) in_flight: Option<Spanned<i64>>,
     pub(super) timeout: Option<Spanned<String>>,
     pub(super) down_report: Option<Spanned<String>>,
     pub(super) poll: Option<Spanned<String>>,
