@@ -207,7 +207,8 @@ mod tests {
         let request = holding(7, 8);
         before.lost(1, request);
         for _ in 0..3 * OWED_MAX {
-            let probe = before.probe(1, request).expect("it is owed");
+            // Once the oldest is forgotten the request is asked itself, and not answered either.
+            let probe = before.probe(1, request).unwrap_or(request);
             for count in 1..=REGISTERS_MAX {
                 let strange = after.probe(1, holding(7, count)).expect("nothing is known of the unit");
                 assert!(strange.answer_bytes() > probe.answer_bytes(), "{strange:?}, {probe:?}");
