@@ -105,7 +105,10 @@ fn patience(kind: &BusKind) -> Duration {
 
 impl BusPlace {
     pub(crate) fn new(bus: &Bus, incarnation: u64) -> Self {
-        let bound = TURN_BOUND_MIN + bus.timeout.saturating_mul(TURN_TIMEOUTS) + patience(&bus.kind);
+        // Each of several answers has the timeout from the one before.
+        let together = u32::try_from(bus.kind.in_flight()).unwrap_or(u32::MAX);
+        let timeouts = TURN_TIMEOUTS.saturating_mul(together);
+        let bound = TURN_BOUND_MIN + bus.timeout.saturating_mul(timeouts) + patience(&bus.kind);
         Self { name: bus.name.clone(), incarnation, bound }
     }
 }

@@ -124,9 +124,20 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    /// Takes readings; they get their numbers in this order.
+    /// Takes readings and writes them; they get their numbers in this order.
+    #[cfg(test)]
     pub(crate) fn append(&mut self, readings: Vec<Reading>) {
+        self.take(readings);
+        self.write_taken();
+    }
+
+    /// Takes readings, to be written with those that come with them.
+    pub(crate) fn take(&mut self, readings: Vec<Reading>) {
         self.pending.extend(readings);
+    }
+
+    /// Writes what was taken.
+    pub(crate) fn write_taken(&mut self) {
         if self.writing.0.is_none() {
             self.try_writing();
         }
