@@ -172,9 +172,8 @@ impl StatusSource {
 
     /// How often each bus has come round.
     pub(crate) fn turns(&self) -> Vec<BusTurns> {
-        let snapshots = self.0.buses.snapshot();
         let turns = |place: &BusPlace| BusTurns {
-            turns: snapshots.iter().find(|bus| bus.bus == place.name).map_or(0, |bus| bus.turns),
+            turns: self.0.buses.turns(&place.name).unwrap_or_default(),
             name: place.name.clone(),
             incarnation: place.incarnation,
             bound: place.bound,

@@ -286,9 +286,11 @@ async fn play(wire: Wire, seed: u64, polls: u64) -> Result<Outcome, Wrong> {
             polled = master(wire, dial.clone());
         }
         for (asked, result) in asked.into_iter().zip(results) {
-            outcome
-                .judge(asked, result, (number, is_good))
-                .map_err(|detail| Wrong { seed, poll: number, detail: format!("{wire:?} {asked:?}: {detail}") })?;
+            outcome.judge(asked, result, (number, is_good)).map_err(|detail| Wrong {
+                seed,
+                poll: number,
+                detail: format!("{wire:?} {asked:?}: {detail}"),
+            })?;
         }
         if pauses(&mut rng) || away {
             tokio::time::sleep(Duration::from_millis(rng.u64(..2_000))).await;

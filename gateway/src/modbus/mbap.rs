@@ -80,6 +80,9 @@ impl<S: Stream + ?Sized> Stream for Box<S> {
     }
 }
 
+/// The bytes of an answer's head: the prefix, unit and function.
+const HEAD: usize = PREFIX + 2;
+
 /// The heads of the answers to so many requests are known again.
 const HEADS_MAX: usize = 32;
 
@@ -195,9 +198,15 @@ impl<S: Stream> Connection<S> {
 
     /// Whether the head of another answer stands in a frame's data.
     fn holds_a_head(&self, frame: &[u8]) -> bool {
-        let word = |bytes: &[u8]| bytes.iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
-        let is_head = |word: u64| self.heads.iter().any(|heads| heads.contains(&word));
-        frame.windows(8).any(|bytes| is_head(word(bytes)))
+        let Some(newest) = self.heads.back().map(|heads| id_of(heads[0])) else { return false };
+        let (mut word, mut count) = (0, 0);
+        frame.iter().any(|byte| {
+            (word, count) = (word << 8 | u64::from(*byte), count + 1);
+            // A connection's ids follow one another: an id says where its head would stand.
+            let back = usize::from(newest.wrapping_sub(id_of(word)));
+            let place = self.heads.len().checked_sub(back + 1).filter(|_| count >= HEAD);
+            place.is_some_and(|place| self.heads[place].contains(&word))
+        })
     }
 
     fn ended(&self) -> Failure {
@@ -235,6 +244,11 @@ impl Asked {
             result => Ok(result),
         }
     }
+}
+
+/// The transaction id that a head begins with.
+const fn id_of(head: u64) -> u16 {
+    (head >> 48) as u16
 }
 
 /// The bytes of requests, one behind the other.

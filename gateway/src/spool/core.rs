@@ -344,6 +344,8 @@ impl Core {
             self.unsealed.push_back(Piece::Readings { first_seq, readings: Vec::new() });
         }
         let Some(Piece::Readings { readings, .. }) = self.unsealed.back_mut() else { return Ok(()) };
+        // As many as there are: a list that doubles would hold room for as many again until it is sealed.
+        readings.reserve_exact(synced.len());
         let mut known = locked(&self.known);
         for reading in synced {
             known.note_synced(&reading.sensor, reading.time_us);

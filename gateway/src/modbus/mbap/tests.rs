@@ -156,6 +156,24 @@ fn an_answer_within_another_is_no_value() {
     }
 }
 
+proptest! {
+    /// Where an id says that its head would stand is where it stands: of the last requests each is found wherever it is,
+    /// and nothing else is.
+    #[test]
+    fn the_heads_of_the_last_requests_are_found_anywhere(
+        first: u16, count in 1_usize..80, which in 0_usize..80, exception: bool,
+        before in prop::collection::vec(any::<u8>(), 0..40), behind in prop::collection::vec(any::<u8>(), 0..40),
+    ) {
+        let mut connection = Connection::new(duplex(1).0, TransactionIds(Arc::new(AtomicU16::new(first))));
+        let opened: Vec<Open> = (0..count).map(|_| connection.open(asked(7))).collect();
+        let which = which % count;
+        let head = opened[which].heads()[usize::from(exception)].to_be_bytes();
+        let is_recent = which + HEADS_MAX >= count;
+        prop_assert_eq!(connection.holds_a_head(&[&before[..], &head, &behind].concat()), is_recent);
+        prop_assert!(!connection.holds_a_head(&[&before[..], &head[..7]].concat()));
+    }
+}
+
 /// A slow server that answers one request after the other is given its time for each.
 #[test]
 fn each_answer_has_its_time_from_the_one_before() {
