@@ -118,13 +118,13 @@ impl ReadRequest {
         [self.table.function(), address_high, address_low, count_high, count_low]
     }
 
-    /// What the bytes behind the unit id of an answer say, if they are one to this request. What stands behind as many
-    /// bytes as the answer says that it has means nothing: some devices fill up their frames.
+    /// What the bytes behind the unit id of an answer say, if they are one to this request: as many bytes as it says that
+    /// it has, and as were asked for. As for the library, an answer with bytes behind those is none.
     pub(super) fn understand(self, pdu: &[u8]) -> Result<Answer, Failure> {
         let function = self.table.function();
         match pdu {
             [own, count, rest @ ..] if *own == function => {
-                let data = rest.get(..usize::from(*count)).ok_or_else(|| {
+                let data = Some(rest).filter(|rest| rest.len() == usize::from(*count)).ok_or_else(|| {
                     Failure::new(Cause::Malformed, format!("the answer says {count} bytes and has {}", rest.len()))
                 })?;
                 if data.len() != usize::from(self.answer_bytes()) {
