@@ -10,11 +10,12 @@
 //!
 //! A batch that cannot be read goes to quarantine and leaves a hole; it never fails the others. What the store will not
 //! hand out, or list, holds back its own source (`held`); all others are taken and cleaned up behind, and it is told.
-//! What one commit takes is bounded by [`COMMIT_BATCHES_MAX`] and [`COMMIT_ROWS_MAX`].
+//! What one commit takes is bounded by [`COMMIT_BATCHES_MAX`] and [`COMMIT_ROWS_MAX`], what is read ahead of it by `ahead`.
 //!
 //! What a run costs does not grow with history: what is known of the table is kept and carried forward, and the
 //! landing zone is listed from the watermarks on. Where nothing landed, no table is asked.
 
+mod ahead;
 mod apart;
 mod clean;
 pub(crate) mod configurations;

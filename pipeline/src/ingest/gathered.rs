@@ -8,6 +8,7 @@ use arrow::record_batch::RecordBatch;
 use tjern_lake::{Table, TableName, schema};
 use tjern_readings::keys::Bounds;
 
+use super::ahead::Room;
 use super::clean::Grace;
 use super::configurations::Configurations;
 use super::landing::Stream;
@@ -40,6 +41,11 @@ pub(super) struct Gathered {
 impl Gathered {
     pub(super) const fn is_full(&self) -> bool {
         self.batches >= COMMIT_BATCHES_MAX || self.row_count >= COMMIT_ROWS_MAX
+    }
+
+    pub(super) const fn room(&self) -> Room {
+        let batches = COMMIT_BATCHES_MAX.saturating_sub(self.batches);
+        Room { batches, rows: COMMIT_ROWS_MAX.saturating_sub(self.row_count) }
     }
 
     pub(super) fn add(&mut self, rows: Rows) {

@@ -117,7 +117,7 @@ fn note(zone: &mut Zone, meta: &ObjectMeta) -> Option<Stream> {
     let landed_us = meta.last_modified.timestamp_micros();
     let mut add = |epoch: Epoch, bounds: Bounds, gap: bool| {
         let stream = (source.clone(), epoch);
-        zone.entry(stream.clone()).or_default().items.push(Item { bounds, gap, landed_us });
+        zone.entry(stream.clone()).or_default().items.push(Item { bounds, gap, landed_us, bytes: meta.size });
         Some(stream)
     };
     match landed {

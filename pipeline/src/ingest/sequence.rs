@@ -31,6 +31,8 @@ pub(super) struct Item {
     /// Whether it says that these numbers were dropped.
     pub(super) gap: bool,
     pub(super) landed_us: i64,
+    /// How large it is.
+    pub(super) bytes: u64,
 }
 
 /// What the gateway says of a finished epoch.
@@ -86,6 +88,14 @@ pub(super) fn plan_closed(progress: &Progress, items: &[Item], closed: Closed, n
 }
 
 impl Step {
+    /// The batch that has to be read for it.
+    pub(super) const fn batch(self) -> Option<Bounds> {
+        match self {
+            Self::Take(bounds) | Self::Fill(bounds, _) | Self::Compare(bounds) => Some(bounds),
+            Self::PassHole(_) | Self::PassGap(_) | Self::Overlap(_) | Self::Finish(_) => None,
+        }
+    }
+
     /// The watermark after it, where it moves it.
     const fn reaches(self) -> i64 {
         match self {
@@ -192,7 +202,7 @@ mod tests {
     }
 
     fn batch(first: i64, last: i64) -> Item {
-        Item { bounds: bounds(first, last), gap: false, landed_us: 0 }
+        Item { bounds: bounds(first, last), gap: false, landed_us: 0, bytes: 1_000 }
     }
 
     fn at(watermark: i64) -> Progress {

@@ -1,15 +1,16 @@
 //! Taking what was seen: rounds of one commit each, until nothing is left to be done.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::FutureExt;
 use object_store::{Error, ObjectStoreExt};
 use tjern_lake::{Commit, CommitError, LakeError, Operation, Table, TableName, write_file};
 use tjern_readings::batch::Batch;
 use tjern_readings::keys::{Bounds, Landed};
 
+use super::ahead::{Ahead, Wanted};
 use super::apart;
 use super::clean::{self, Grace, Streams};
 use super::gathered::Gathered;
@@ -24,9 +25,6 @@ use crate::quality::QualityError;
 use crate::quarantine::quarantine;
 use crate::register::{Register, Said};
 use crate::tables::ATTEMPTS_MAX;
-
-/// How many batches are read at once.
-const READ_AT_ONCE: usize = 16;
 
 /// How often one commit is tried before its maker looks at everything again, or gives up.
 const COMMIT_ATTEMPTS_MAX: u32 = 5;
@@ -189,17 +187,23 @@ impl Ingester {
 
     /// Everything that can be done now, of all streams in turn, so that one with much to give keeps nobody
     /// waiting; and how many streams wait for something.
-    fn steps(&self, zone: &Zone, failed: &Failed) -> (Vec<(Stream, Step)>, usize) {
+    fn steps(&self, zone: &Zone, failed: &Failed) -> (Vec<Wanted>, usize) {
         let mut steps = Vec::new();
         let mut waiting = 0;
         for (stream, seen) in zone.iter().filter(|(stream, _)| !failed.contains_key(*stream)) {
             let plan = self.plan(stream, seen);
             waiting += usize::from(plan.waiting.is_some());
-            let of_stream = plan.steps.into_iter().filter(|step| !self.is_done(stream, *step));
-            steps.extend(of_stream.enumerate().map(|(turn, step)| (turn, stream.clone(), step)));
+            let mut of_stream = plan.steps.into_iter().filter(|step| !self.is_done(stream, *step)).peekable();
+            if of_stream.peek().is_none() {
+                continue;
+            }
+            let batches = seen.items.iter().filter(|item| !item.gap);
+            let bytes: HashMap<Bounds, u64> = batches.map(|item| (item.bounds, item.bytes)).collect();
+            let bytes_of = |step: Step| step.batch().and_then(|bounds| bytes.get(&bounds)).copied().unwrap_or(0);
+            steps.extend(of_stream.enumerate().map(|(turn, step)| (turn, (stream.clone(), step, bytes_of(step)))));
         }
         steps.sort_by_key(|(turn, ..)| *turn);
-        (steps.into_iter().map(|(_, stream, step)| (stream, step)).collect(), waiting)
+        (steps.into_iter().map(|(_, wanted)| wanted).collect(), waiting)
     }
 
     fn plan(&self, stream: &Stream, seen: &LandedEpoch) -> Plan {
@@ -228,7 +232,7 @@ impl Ingester {
         let Some((_, known)) = &self.erasures else { return Vec::new() };
         let is_there = |bounds: Bounds| seen.items.iter().any(|item| item.bounds.overlaps(bounds));
         let gone = known.doomed_of(stream).filter(|bounds| bounds.last > watermark && !is_there(*bounds));
-        gone.map(|bounds| Item { bounds, gap: true, landed_us: i64::MIN }).collect()
+        gone.map(|bounds| Item { bounds, gap: true, landed_us: i64::MIN, bytes: 0 }).collect()
     }
 
     /// Whether a step was done without leaving anything in the table.
@@ -240,7 +244,7 @@ impl Ingester {
     async fn round(
         &mut self,
         zone: &mut Zone,
-        steps: Vec<(Stream, Step)>,
+        steps: Vec<Wanted>,
         outcome: &mut IngestOutcome,
         failed: &mut Failed,
     ) -> Result<bool, CommitFailure> {
@@ -293,31 +297,16 @@ impl Ingester {
     }
 
     /// Does steps as far as this commit has room. Batches are read ahead, several at once.
-    async fn gather(&mut self, steps: Vec<(Stream, Step)>, said: &Said, gathered: &mut Gathered, failed: &mut Failed) {
+    async fn gather(&mut self, steps: Vec<Wanted>, said: &Said, gathered: &mut Gathered, failed: &mut Failed) {
         let lake = self.lake.clone();
-        let mut prepared = futures::stream::iter(steps)
-            .map(|(stream, step)| {
-                let lake = lake.clone();
-                async move {
-                    let read = match step {
-                        Step::Take(bounds) | Step::Fill(bounds, _) | Step::Compare(bounds) => {
-                            Some(landed::read(&lake, &stream, bounds).await)
-                        }
-                        Step::PassHole(_) | Step::PassGap(_) | Step::Overlap(_) | Step::Finish(_) => None,
-                    };
-                    (stream, step, read)
-                }
-            })
-            .buffered(READ_AT_ONCE);
-        // Streams whose next steps stand on one that was not done, or is not known yet.
-        let mut stopped: HashSet<Stream> = HashSet::new();
+        let mut ahead = Ahead::new(steps, move |stream, bounds| {
+            let lake = lake.clone();
+            async move { landed::read(&lake, &stream, bounds).await }.boxed()
+        });
         while !gathered.is_full()
-            && let Some(one) = prepared.next().await
+            && let Some(one) = ahead.next(gathered.room()).await
         {
             let stream = one.0.clone();
-            if stopped.contains(&stream) {
-                continue;
-            }
             // What the store refuses of one source (a batch, a configuration, a place in quarantine) keeps that
             // source only.
             let goes_on = self.step(one, said, gathered).await.unwrap_or_else(|error| {
@@ -325,7 +314,8 @@ impl Ingester {
                 false
             });
             if !goes_on {
-                stopped.insert(stream);
+                // Its next steps stand on one that was not done, or is not known yet.
+                ahead.stop(stream);
             }
         }
     }
@@ -337,7 +327,12 @@ impl Ingester {
         said: &Said,
         gathered: &mut Gathered,
     ) -> Result<bool, IngestError> {
-        let (decoded, landed_us) = read.transpose()?.map_or((None, 0), |read| (Some(read.decoded), read.landed_us));
+        let read = read.transpose()?;
+        let landed_us = read.as_ref().map_or(0, |read| read.landed_us);
+        let decoded = match (read, step.batch()) {
+            (Some(read), Some(bounds)) => Some(read.decoded(&stream, bounds).await),
+            _ => None,
+        };
         let decoded = match decoded {
             Some(Decoded::Good(batch)) => Some(self.kept_apart(batch, &said.register)?),
             other => other,
@@ -486,7 +481,8 @@ impl Ingester {
     /// Whether a batch that is refused holds readings that were erased, so that it may not be kept.
     async fn holds_erased(&self, stream: &Stream, bounds: Bounds) -> Result<bool, IngestError> {
         let Some((_, known)) = self.erasures.as_ref().filter(|(_, known)| !known.is_empty()) else { return Ok(false) };
-        let Decoded::Good(batch) = landed::read(&self.lake, stream, bounds).await?.decoded else { return Ok(false) };
+        let read = landed::read(&self.lake, stream, bounds).await?;
+        let Decoded::Good(batch) = read.decoded(stream, bounds).await else { return Ok(false) };
         Ok(known.count(&batch.rows) > 0)
     }
 
