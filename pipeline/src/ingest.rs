@@ -150,6 +150,12 @@ pub fn watermark(table: &Table, source: &SourceName, epoch: Epoch) -> Option<i64
     table.transaction(&progress::watermark_of(source, epoch))
 }
 
+/// Whether a stream was finished by its gateway, and taken to its last number.
+#[must_use]
+pub(crate) fn is_finished(table: &Table, stream: &Stream) -> bool {
+    table.transaction(&progress::closed(stream)).is_some()
+}
+
 /// Which numbers of a stream were taken.
 #[derive(Debug, Default)]
 pub(crate) struct Taken(Progress);

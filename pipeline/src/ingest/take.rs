@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
+use object_store::path::Path;
 use object_store::{Error, ObjectStoreExt};
 use tjern_lake::{Commit, CommitError, LakeError, Operation, Table, TableName, write_file};
 use tjern_readings::batch::Batch;
@@ -12,7 +13,7 @@ use tjern_readings::keys::{Bounds, Landed};
 
 use super::ahead::{Ahead, Wanted};
 use super::apart;
-use super::clean::{self, Grace, Streams};
+use super::clean::{self, Grace, Streams, Told};
 use super::gathered::Gathered;
 use super::landed::{self, Decoded, Read};
 use super::landing::{LandedEpoch, Stream, Zone};
@@ -128,14 +129,19 @@ impl Ingester {
         is_current: bool,
     ) -> Result<(usize, Option<LakeError>), IngestError> {
         let grace = Grace::of(&self.lake, self.settings.landing_grace);
-        let mut keys = clean::may_go(zone, &self.known.progress, &before, grace, |stream| self.doomed_of(stream));
+        let mut keys = self.may_go(zone, &before, grace);
         if !keys.is_empty() && !is_current {
             self.table.refresh().await?;
             self.learn();
             before = self.late_of(zone);
-            keys = clean::may_go(zone, &self.known.progress, &before, grace, |stream| self.doomed_of(stream));
+            keys = self.may_go(zone, &before, grace);
         }
         Ok(clean::remove(&self.lake, keys).await)
+    }
+
+    fn may_go(&self, zone: &Zone, before: &Streams, grace: Grace) -> Vec<Path> {
+        let told = Told { progress: &self.known.progress, finished: &self.known.finished };
+        clean::may_go(zone, told, before, grace, |stream| self.doomed_of(stream))
     }
 
     /// The batches of a stream that hold readings which were erased.
