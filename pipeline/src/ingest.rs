@@ -15,6 +15,7 @@
 //! What a run costs does not grow with history: what is known of the table is kept and carried forward, and the
 //! landing zone is listed from the watermarks on. Where nothing landed, no table is asked.
 
+mod accept;
 mod ahead;
 mod apart;
 mod clean;
@@ -52,6 +53,7 @@ use rows::{Against, Units};
 use schedule::{Due, Schedule};
 use sequence::{Closed, Progress};
 
+pub use accept::{AcceptError, Accepted, accept};
 pub(crate) use landed::{Decoded, decode};
 pub(crate) use landing::Stream;
 pub(crate) use progress::INGEST;
@@ -183,12 +185,40 @@ pub struct OpenRun {
     pub bounds: Bounds,
     /// Whether the gateway dropped them itself; else they may still come.
     pub dropped: bool,
+    /// Whether a person said that they will never come.
+    pub accepted: bool,
+}
+
+/// Readings that a gateway had to drop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dropped {
+    /// Whose they are.
+    pub source: SourceName,
+    /// Of which stream.
+    pub epoch: Epoch,
+    /// How many of the stream are known to be missing for that.
+    pub readings: i64,
+    /// When the last of them were passed, in microseconds since 1970.
+    pub last_us: i64,
 }
 
 /// All numbers that were passed and did not come, in order.
 #[must_use]
 pub fn open_runs(table: &Table) -> Vec<OpenRun> {
     progress::open_runs(table.transactions())
+}
+
+/// What gateways had to drop, by stream, in order.
+#[must_use]
+pub fn dropped(table: &Table) -> Vec<Dropped> {
+    let mut found: BTreeMap<Stream, Dropped> = BTreeMap::new();
+    let last = progress::dropped_last(table.transactions());
+    for OpenRun { source, epoch, bounds, .. } in open_runs(table).into_iter().filter(|run| run.dropped) {
+        let stream = (source.clone(), epoch);
+        let Some(last_us) = last.get(&stream).copied() else { continue };
+        found.entry(stream).or_insert(Dropped { source, epoch, readings: 0, last_us }).readings += bounds.count();
+    }
+    found.into_values().collect()
 }
 
 /// Takes what has landed, to the end, and cleans up behind it.

@@ -73,12 +73,27 @@ impl Gathered {
         self.transactions.extend(late.moved_from(before, &progress::watermark(stream)));
     }
 
-    pub(super) fn pass(&mut self, stream: &Stream, bounds: Bounds, open: Open) {
+    pub(super) fn pass(&mut self, stream: &Stream, bounds: Bounds, open: Open, now_us: i64) {
         let (source, epoch) = stream;
         tracing::warn!(%source, %epoch, first = bounds.first, last = bounds.last, kind = ?open, "numbers without readings are passed");
         self.transactions.insert(progress::open(stream, bounds), open as i64);
         self.transactions.insert(progress::watermark(stream), bounds.last);
+        if open == Open::Gap {
+            self.transactions.insert(progress::dropped(stream), now_us);
+        }
         self.passed += 1;
+    }
+
+    /// Numbers of a hole are known now to have been dropped by the gateway.
+    pub(super) fn turn(&mut self, stream: &Stream, dropped: Bounds, hole: Bounds, now_us: i64) {
+        let (source, epoch) = stream;
+        tracing::info!(%source, %epoch, first = dropped.first, last = dropped.last, "the gateway says that it dropped what was missing");
+        self.transactions.insert(progress::open(stream, hole), Open::Closed as i64);
+        for rest in shrink(hole, dropped) {
+            self.transactions.insert(progress::open(stream, rest), Open::Hole as i64);
+        }
+        self.transactions.insert(progress::open(stream, dropped), Open::Gap as i64);
+        self.transactions.insert(progress::dropped(stream), now_us);
     }
 
     /// What is left of an open run stays what it was, a hole or a gap.

@@ -343,9 +343,11 @@ impl Ingester {
             Some(Decoded::Good(batch)) => Some(self.kept_apart(batch, &said.register)?),
             other => other,
         };
+        let now_us = self.lake.clock().now_us();
         match (step, decoded) {
-            (Step::PassHole(hole), _) => gathered.pass(&stream, hole, Open::Hole),
-            (Step::PassGap(gap), _) => gathered.pass(&stream, gap, Open::Gap),
+            (Step::PassHole(hole), _) => gathered.pass(&stream, hole, Open::Hole, now_us),
+            (Step::PassGap(gap), _) => gathered.pass(&stream, gap, Open::Gap, now_us),
+            (Step::Turn(dropped, hole), _) => gathered.turn(&stream, dropped, hole, now_us),
             (Step::Finish(last), _) => {
                 tracing::info!(source = %stream.0, epoch = %stream.1, last, "an epoch is finished");
                 gathered.transactions.insert(progress::closed(&stream), last);
@@ -365,7 +367,7 @@ impl Ingester {
             (Step::Take(bounds), Some(Decoded::Bad(reason))) => {
                 self.refuse(&stream, bounds, &reason, gathered).await?;
                 // Its numbers are known to be missing: nobody need wait for them, and once it is mended it fills them.
-                gathered.pass(&stream, bounds, Open::Hole);
+                gathered.pass(&stream, bounds, Open::Hole, now_us);
             }
             (Step::Fill(bounds, open), Some(Decoded::Good(batch))) => {
                 let rows = self.rows(&batch, said, landed_us, gathered).await?;

@@ -143,6 +143,7 @@ impl Watcher {
         if let Some(table) = table {
             seen = readings::look(lake, &table, &register, settings.source_silent).await?;
             conditions.extend(holes::holes(&ingest::open_runs(&table)));
+            conditions.extend(holes::dropped(&ingest::dropped(&table), now_us, zone));
         }
         let mut heard = state.clone();
         heard.heard(seen.sources.clone(), now_us);

@@ -203,6 +203,32 @@ async fn readings_that_do_not_fit_the_register_are_told() {
     assert!(city.receiver.told().contains(&"ended unit tjern/water_temperature landfall-01".to_owned()));
 }
 
+/// An alarm about missing numbers ends when they are explained or accepted, and that a gateway dropped readings is told for
+/// a day: both went on for ever.
+#[tokio::test]
+async fn a_hole_is_over_once_it_is_explained_or_accepted() {
+    let city = City::new().await;
+    let epoch = "0123456789abcdef0123456789abcdef";
+    let run = |first: i64, kind| (format!(":open/landfall-01/{epoch}/{first:020}-{:020}", first + 1), kind);
+    let mut table = Table::open_or_create(&city.place.lake, TableName::Readings).await.expect("a table");
+    let mut say = async |transactions| {
+        let moved = tjern_lake::Commit { transactions, ..commit(Operation::Ingest, vec![], vec![]) };
+        table.commit(moved).await.expect("committed");
+    };
+    say(vec![run(3, 1), run(8, 1)]).await;
+    city.rounds(20).await;
+    let hole = |change: &str, numbers: &str| format!("{change} hole landfall-01/{epoch}{numbers}");
+    assert_eq!(city.receiver.told(), [hole("begun", "/3-4"), hole("begun", "/8-9")]);
+    say(vec![run(3, 4), run(8, 2), (format!(":dropped/landfall-01/{epoch}"), city.now_us())]).await;
+    city.rounds(20).await;
+    assert_eq!(city.receiver.told(), [hole("begun", ""), hole("ended", "/3-4"), hole("ended", "/8-9")]);
+    city.place.clock.advance_us(23 * HOUR_US);
+    city.rounds(20).await;
+    assert!(!city.receiver.told().contains(&hole("ended", "")));
+    city.rounds(80).await;
+    assert!(city.receiver.told().contains(&hole("ended", "")));
+}
+
 #[tokio::test]
 async fn a_job_that_fails_is_told_by_the_watch_of_another_process() {
     let city = City::new().await;
