@@ -145,8 +145,11 @@ impl Watcher {
             conditions.extend(holes::holes(&ingest::open_runs(&table)));
             conditions.extend(holes::dropped(&ingest::dropped(&table), now_us, zone));
         }
-        let mut heard = state.clone();
-        heard.heard(seen.sources.clone(), now_us);
+        let mut known = state.clone();
+        known.heard(seen.sources.clone(), now_us);
+        let mut heard = known.newest(&seen.sources);
+        // One that was forgotten is silent no more.
+        heard.retain(|source, _| known.sources.contains_key(source));
         conditions.extend(readings::silent_sources(&heard, settings.source_silent, now_us, zone));
         conditions.extend(readings::late_sensors(&seen, &register, state.born.0, now_us, zone));
         conditions.extend(look::limits(&seen, &settings.limits));

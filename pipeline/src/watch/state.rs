@@ -113,6 +113,18 @@ impl State {
         }
     }
 
+    /// When each source was heard last, given what is seen now: what is written down is rounded, and only good for
+    /// what is not seen any more.
+    #[must_use]
+    pub fn newest(&self, seen: &BTreeMap<String, i64>) -> BTreeMap<String, i64> {
+        let mut newest = seen.clone();
+        for (source, heard) in &self.sources {
+            let known_us = newest.entry(source.clone()).or_insert(heard.0);
+            *known_us = (*known_us).max(heard.0);
+        }
+        newest
+    }
+
     /// Takes when sources were heard last.
     pub fn heard(&mut self, sources: impl IntoIterator<Item = (String, i64)>, now_us: i64) {
         for (source, heard_us) in sources {

@@ -12,7 +12,6 @@ use tjern_lake::{Lake, LakeError, Table};
 use tjern_readings::configuration::parse_duration;
 
 use super::super::alert::{Condition, Kind};
-use super::super::state::State;
 use super::{length, local};
 use crate::register::{Register, SensorRow};
 use crate::tables::engine;
@@ -179,16 +178,21 @@ pub fn late_sensors(
 
 /// Sources that have sent nothing for too long. Imports and people are no sources that go on.
 #[must_use]
-pub fn silent_sources(state: &State, silent: Duration, now_us: i64, timezone: &TimeZone) -> Vec<Condition> {
+pub fn silent_sources(
+    heard: &BTreeMap<String, i64>,
+    silent: Duration,
+    now_us: i64,
+    timezone: &TimeZone,
+) -> Vec<Condition> {
     let silent_us = i64::try_from(silent.as_micros()).unwrap_or(i64::MAX);
     let goes_on = |source: &str| !source.contains(':');
-    let quiet = state.sources.iter().filter(|(source, heard)| goes_on(source) && now_us - heard.0 > silent_us);
-    let conditions = quiet.map(|(source, heard)| Condition {
+    let quiet = heard.iter().filter(|(source, heard_us)| goes_on(source) && now_us - **heard_us > silent_us);
+    let conditions = quiet.map(|(source, heard_us)| Condition {
         kind: Kind::SourceSilent,
         subject: source.clone(),
         text: format!(
             "{source} has sent nothing since {}; hint: its own status says why: power, network, `tjern-gateway doctor`",
-            local(heard.0, timezone)
+            local(*heard_us, timezone)
         ),
     });
     conditions.collect()

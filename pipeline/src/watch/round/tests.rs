@@ -170,6 +170,26 @@ async fn a_sensor_and_its_source_that_fall_silent_are_told_and_when_they_are_bac
     assert_eq!(city.receiver.told(), ["ended sensor_late tjern/water_temperature", "ended source_silent landfall-01"]);
 }
 
+/// Set to half an hour, with a source that sends every twenty minutes: what was written down moves in steps of an hour, and
+/// by that the source fell silent and came back once an hour. And an hour more is not an hour less.
+#[tokio::test]
+async fn a_source_is_silent_to_the_minute() {
+    let mut city = City::new().await;
+    city.settings.source_silent = Duration::from_secs(30 * 60);
+    for _ in 0..12 {
+        city.measure(20.0).await;
+        city.rounds(20).await;
+    }
+    assert_eq!(city.receiver.told(), [""; 0]);
+    city.rounds(10).await;
+    assert_eq!(city.receiver.told(), [""; 0], "half an hour is not over");
+    city.rounds(10).await;
+    assert_eq!(city.receiver.told(), ["begun source_silent landfall-01"]);
+    city.measure(20.0).await;
+    city.rounds(20).await;
+    assert_eq!(city.receiver.told(), ["ended source_silent landfall-01"]);
+}
+
 #[tokio::test]
 async fn a_sensor_that_never_spoke_is_late_only_once_the_watch_has_waited_for_it() {
     let city = City::new().await;
