@@ -26,6 +26,7 @@ mod landed;
 mod landing;
 mod late;
 mod progress;
+mod refused;
 pub mod replay;
 mod rows;
 mod schedule;
@@ -57,6 +58,7 @@ pub use accept::{AcceptError, Accepted, accept};
 pub(crate) use landed::{Decoded, decode};
 pub(crate) use landing::Stream;
 pub(crate) use progress::INGEST;
+pub use refused::{Refused, Why, mark, refused};
 pub use schedule::Polling;
 
 pub use waiting::{Missing, Waiting, missing, waiting};
@@ -246,6 +248,8 @@ pub struct Ingester {
     /// Landed batches whose rows were compared and are stored.
     compared: BTreeSet<Path>,
     units: HashMap<Path, Units>,
+    /// Configurations that batches name and that are not in the store.
+    missing: HashSet<Path>,
     /// What was erased, and how many erasures the table knew of when that was loaded; none before that.
     erasures: Option<(Option<i64>, Erasures)>,
     /// What the register says, and the versions of its tables of sensors and of events.
@@ -288,6 +292,7 @@ impl Ingester {
             closed: HashMap::new(),
             compared: BTreeSet::new(),
             units: HashMap::new(),
+            missing: HashSet::new(),
             erasures: None,
             said: None,
             has_run: false,

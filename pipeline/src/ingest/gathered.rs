@@ -14,6 +14,7 @@ use super::configurations::Configurations;
 use super::landing::Stream;
 use super::late::Late;
 use super::progress::{self, Open};
+use super::refused::Tally;
 use super::rows::Rows;
 use super::sequence::shrink;
 use super::{COMMIT_BATCHES_MAX, COMMIT_ROWS_MAX};
@@ -25,6 +26,7 @@ pub(super) struct Gathered {
     pub(super) transactions: BTreeMap<String, i64>,
     configurations: Configurations,
     late: HashMap<Stream, Late>,
+    pub(super) refused: Tally,
     pub(super) batches: usize,
     pub(super) row_count: usize,
     /// Rows that were left out, since they were erased.

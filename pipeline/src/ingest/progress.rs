@@ -7,6 +7,7 @@
 //! | `:open/<source>/<epoch>/<first>-<last>` | 1 a hole, 2 a gap that the gateway made, 3 from before a replay, 4 a hole that a person accepted, 0 no longer open |
 //! | `:dropped/<source>/<epoch>` | when a gap was passed last, or a hole became one, in microseconds since 1970 |
 //! | `:closed/<source>/<epoch>` | the last number of an epoch that its gateway finished, once everything up to it was taken or passed |
+//! | `:refused/<why>/<source>/…` | what was ingested and refused: `refused` |
 //! | `:late/<source>/<epoch>/…` | what was taken long after it had landed: `late` |
 //! | `ingest` | counts ingest's commits, so that of two at once one is refused |
 

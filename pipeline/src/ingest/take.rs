@@ -18,6 +18,7 @@ use super::gathered::Gathered;
 use super::landed::{self, Decoded, Read};
 use super::landing::{LandedEpoch, Stream, Zone};
 use super::progress::{self, INGEST, Open};
+use super::refused::Why;
 use super::rows::{self, Came, Rows, Units};
 use super::sequence::{self, Closed, Item, Plan, Progress, Step};
 use super::{IngestError, IngestOutcome, Ingester, stored};
@@ -414,9 +415,16 @@ impl Ingester {
         gathered: &mut Gathered,
     ) -> Result<Rows, IngestError> {
         let units = self.units_of(batch).await?;
-        let mut rows = rows::rows(batch, said, &units, self.came(landed_us))?;
+        let mut rows = rows::rows(batch, said, &units.clone().unwrap_or_default(), self.came(landed_us))?;
         self.leave_out(batch, &mut rows, gathered)?;
+        let source = &batch.header.source;
+        if units.is_none() {
+            gathered.refused.add(Why::Configuration, source, "", rows.batch.num_rows());
+        }
         for (against, readings) in &rows.against {
+            if let Some(why) = Why::of_cause(against.cause) {
+                gathered.refused.add(why, source, &against.sensor, *readings);
+            }
             if self.told.insert((batch.header.source.clone(), against.clone())) {
                 let (sensor, cause) = (&against.sensor, against.cause.word());
                 tracing::warn!(source = %batch.header.source, sensor, cause, readings, "readings are kept and fail");
@@ -435,6 +443,10 @@ impl Ingester {
             gathered.doomed.push(((header.source.clone(), header.epoch), header.bounds, ids));
             gathered.erased += erased;
             rows.batch = rest;
+            if rows.batch.num_rows() == 0 {
+                // Of what is erased nothing is told.
+                rows.against.clear();
+            }
         }
         Ok(())
     }
@@ -494,20 +506,30 @@ impl Ingester {
         Ok(known.count(&batch.rows) > 0)
     }
 
-    async fn units_of(&mut self, batch: &Batch) -> Result<Units, IngestError> {
-        let Some(sha256) = &batch.header.configuration else { return Ok(Units::new()) };
+    /// The units of a batch's sensors, as far as its configuration says them; none where that is not in the store. It
+    /// is asked for again by each batch then, until it comes.
+    async fn units_of(&mut self, batch: &Batch) -> Result<Option<Units>, IngestError> {
+        let Some(sha256) = &batch.header.configuration else { return Ok(Some(Units::new())) };
         let key = Landed::Configuration(sha256.clone()).key(&batch.header.source);
         if let Some(units) = self.units.get(&key) {
-            return Ok(units.clone());
+            return Ok(Some(units.clone()));
         }
         let text = match self.lake.objects().get(&key).await {
             Ok(found) => found.bytes().await.map_err(|source| LakeError::store(&key, source))?,
-            Err(Error::NotFound { .. }) => return Ok(Units::new()),
+            Err(Error::NotFound { .. }) => {
+                if self.missing.insert(key.clone()) {
+                    tracing::warn!(%key, "the configuration that a batch names is not there: its units are not held against the register's; hint: restart its gateway, which uploads it");
+                }
+                return Ok(None);
+            }
             Err(source) => return Err(LakeError::store(&key, source).into()),
         };
         let units = rows::units(&String::from_utf8_lossy(&text));
+        if self.missing.remove(&key) {
+            tracing::info!(%key, "a configuration that was missing is there");
+        }
         self.units.insert(key, units.clone());
-        Ok(units)
+        Ok(Some(units))
     }
 
     async fn commit(&mut self, gathered: Gathered) -> Result<(), CommitFailure> {
@@ -516,7 +538,9 @@ impl Ingester {
             add.push(write_file(&self.lake, TableName::Readings, &[rows]).await.map_err(IngestError::from)?);
         }
         let count = self.table.transaction(INGEST).unwrap_or(0) + 1;
-        let transactions = gathered.transactions.into_iter().chain([(INGEST.to_owned(), count)]).collect();
+        let refused = gathered.refused.transactions(self.table.transactions(), self.lake.clock().now_us());
+        let moved = gathered.transactions.into_iter().chain(refused);
+        let transactions = moved.chain([(INGEST.to_owned(), count)]).collect();
         let commit =
             Commit { operation: Operation::Ingest, add, remove: Vec::new(), transactions, notes: BTreeMap::new() };
         let mut failure = None;

@@ -7,6 +7,7 @@ pub mod disks;
 pub mod holes;
 pub mod jobs;
 pub mod readings;
+pub mod refused;
 pub mod tokens;
 mod values;
 
@@ -14,7 +15,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 pub use readings::Seen;
-pub use values::{limits, misfits};
+pub use values::limits;
 
 /// A moment as people of the city write it.
 pub(super) fn local(time_us: i64, timezone: &TimeZone) -> String {

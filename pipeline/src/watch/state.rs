@@ -42,6 +42,14 @@ pub struct State {
     pub queues: BTreeMap<String, Queue>,
     /// When each source was heard last, to the hour.
     pub sources: BTreeMap<String, Moment>,
+    /// Up to when it was told what ingest refused.
+    #[serde(default = "nothing_told")]
+    pub refused: Moment,
+}
+
+/// A state that was written before this was kept told what it knew of.
+const fn nothing_told() -> Moment {
+    Moment(0)
 }
 
 /// Something that is wrong.
@@ -80,6 +88,7 @@ impl State {
             alerts: BTreeMap::new(),
             queues: BTreeMap::new(),
             sources: BTreeMap::new(),
+            refused: Moment(now_us),
         }
     }
 

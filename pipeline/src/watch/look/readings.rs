@@ -19,9 +19,6 @@ use crate::tables::engine;
 /// What the way from a device into the table may take beyond two intervals: sealing, upload, ingest.
 const GRACE_US: i64 = 10 * 60 * 1_000_000;
 
-/// For how long readings that a source was not to write, or in another unit, are told.
-const MISFIT_US: i64 = 3_600 * 1_000_000;
-
 /// What was read of a sensor lately.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Newest {
@@ -29,19 +26,6 @@ pub struct Newest {
     pub time_us: Option<i64>,
     /// The value there, of the highest revision.
     pub value: Option<f64>,
-}
-
-/// Readings that do not fit the register.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Misfit {
-    /// `not_assigned` or `unit`.
-    pub cause: String,
-    /// Which sensor.
-    pub sensor: String,
-    /// Which source.
-    pub source: String,
-    /// How many.
-    pub rows: i64,
 }
 
 /// What was read lately.
@@ -53,8 +37,8 @@ pub struct Seen {
     pub sensors: BTreeMap<String, Newest>,
     /// When something of each source was taken last, in microseconds since 1970.
     pub sources: BTreeMap<String, i64>,
-    /// What does not fit the register.
-    pub misfits: Vec<Misfit>,
+    /// When ingest refused something last, in microseconds since 1970.
+    pub refused_us: Option<i64>,
 }
 
 /// Looks at the readings of a time not older than two days, or three intervals of the slowest sensor.
@@ -81,15 +65,6 @@ pub async fn look(lake: &Lake, table: &Table, register: &Register, silent: Durat
     for batch in &context.sql(&sql).await?.collect().await? {
         take_newest(&mut seen, batch)?;
     }
-    let since = moment(now_us.saturating_sub(MISFIT_US));
-    let sql = format!(
-        "SELECT cause, sensor, source, count(*) AS found FROM readings \
-         WHERE time >= {from} AND received >= {since} AND cause IN ('not_assigned', 'unit') GROUP BY cause, sensor, source"
-    );
-    for batch in &context.sql(&sql).await?.collect().await? {
-        take_misfits(&mut seen, batch)?;
-    }
-    seen.misfits.sort();
     Ok(seen)
 }
 
@@ -125,18 +100,6 @@ fn take_newest(seen: &mut Seen, batch: &RecordBatch) -> Result<(), DataFusionErr
             *newest = Newest { time_us: times[row], value: values.is_valid(row).then(|| values.value(row)) };
         }
     }
-    Ok(())
-}
-
-fn take_misfits(seen: &mut Seen, batch: &RecordBatch) -> Result<(), DataFusionError> {
-    let (causes, rows) = (texts(batch, "cause")?, integers(batch, "found")?);
-    let found = causes.into_iter().zip(texts(batch, "sensor")?).zip(texts(batch, "source")?).zip(rows);
-    seen.misfits.extend(found.map(|(((cause, sensor), source), rows)| Misfit {
-        cause,
-        sensor,
-        source,
-        rows: rows.unwrap_or(0),
-    }));
     Ok(())
 }
 
