@@ -1,7 +1,8 @@
 //! What is wrong now: each kind of condition is found by a module of its own.
 //!
 //! Bounded work: readings are looked at from [`Seen::from_us`] on only, which prunes files; a source that was silent for
-//! longer is known from the watch's own state.
+//! longer is known from the watch's own state, and sensors that measure more seldom are looked for now and then
+//! ([`readings::Slow`]).
 
 pub mod disks;
 pub mod holes;

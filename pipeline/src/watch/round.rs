@@ -15,6 +15,7 @@ use tjern_lake::{Lake, LakeError, Lease, Table, TableName};
 use tjern_readings::keys;
 
 use super::alert::{Change, Condition, Event};
+use super::look::readings::Slow;
 use super::look::{self, Seen, disks, holes, jobs, readings, refused, tokens};
 use super::mail::{message, smtp};
 use super::settings::WatchSettings;
@@ -85,13 +86,14 @@ pub struct Watcher {
     schedules: BTreeMap<String, Schedule>,
     register: Option<(i64, Register)>,
     runs: HashMap<Path, (i64, Option<Run>)>,
+    slow: Slow,
 }
 
 impl Watcher {
     /// A watch that has looked at nothing yet. `schedules` are those of the jobs.
     #[must_use]
     pub fn new(settings: WatchSettings, schedules: BTreeMap<String, Schedule>) -> Self {
-        Self { settings, schedules, register: None, runs: HashMap::new() }
+        Self { settings, schedules, register: None, runs: HashMap::new(), slow: Slow::default() }
     }
 
     /// Looks, and tells what is new.
@@ -142,7 +144,7 @@ impl Watcher {
         conditions.extend(tokens::tokens(&settings.tokens, settings.token_warning, now_us, zone));
         let mut seen = Seen { from_us: now_us, ..Seen::default() };
         if let Some(table) = table {
-            seen = readings::look(lake, &table, &register, settings.source_silent).await?;
+            seen = readings::look(lake, &table, &register, settings.source_silent, &mut self.slow).await?;
             conditions.extend(holes::holes(&ingest::open_runs(&table)));
             let refusals = ingest::refused(&table);
             seen.refused_us = refusals.iter().map(|one| one.last_us).max();

@@ -198,6 +198,60 @@ async fn a_sensor_that_never_spoke_is_late_only_once_the_watch_has_waited_for_it
     assert_eq!(city.receiver.told(), ["begun sensor_late tjern/water_temperature"]);
 }
 
+/// The thermometer was out of the water, and a person withdrew its value: it was told as the newest all the same, through
+/// the word that was there before.
+#[tokio::test]
+async fn a_value_that_was_withdrawn_is_not_the_newest() {
+    let city = City::new().await;
+    city.measure(20.0).await;
+    city.place.clock.advance_us(HOUR_US / 2);
+    city.measure(26.5).await;
+    let now_us = city.now_us();
+    let withdrawn = Row { received_us: now_us, ..Row::new("water_temperature", now_us, 26.5).quality(4).revision(1) };
+    city.place.ingest(&[withdrawn]).await;
+    city.rounds(10).await;
+    assert_eq!(city.receiver.told(), [""; 0]);
+    let better = Row { received_us: now_us, ..Row::new("water_temperature", now_us, 27.5).revision(2) };
+    city.place.ingest(&[better]).await;
+    city.rounds(10).await;
+    assert_eq!(city.receiver.told(), ["begun limit tjern/water_temperature"]);
+}
+
+/// One tank that is read off once a month made every round read a quarter of a year of all sensors.
+#[tokio::test]
+async fn a_sensor_that_measures_seldom_makes_no_round_dear() {
+    let city = City::new().await;
+    let day_us = 24 * HOUR_US;
+    let sensors = "id,site,quantity,unit,kind,class,interval\ntjern/level,tjern,level,m,sample,public,30d\n\
+                   tjern/water_temperature,tjern,water_temperature,Cel,sample,public,1h\n";
+    register::register(&city.place.lake, &city.place.files("site\ntjern\n", sensors)).await.expect("registered");
+    let row = |quantity: &str, time_us: i64| Row { received_us: time_us, ..Row::new(quantity, time_us, 20.0) };
+    for day in 1..=40 {
+        city.place.ingest(&[row("water_temperature", NOW_US - day * day_us)]).await;
+    }
+    city.place.ingest(&[row("level", NOW_US - 65 * day_us)]).await;
+    let mut watcher = Watcher::new(city.settings.clone(), BTreeMap::new());
+    let spent = async |watcher: &mut Watcher| {
+        city.measure(20.0).await;
+        let before = city.place.lake.store().requests();
+        watcher.run(&city.place.lake).await.expect("looked");
+        city.place.clock.advance_us(20 * MINUTE_US);
+        city.place.lake.store().requests().since(&before).gets
+    };
+    let first = spent(&mut watcher).await;
+    for _ in 0..6 {
+        let gets = spent(&mut watcher).await;
+        assert!(gets < 30, "{gets} gets a round, {first} the first time: what is old is not read again");
+    }
+    assert_eq!(city.receiver.told(), ["begun sensor_late tjern/level"], "it is known all the same, and once");
+    let now_us = city.now_us();
+    city.place.ingest(&[row("level", now_us)]).await;
+    for _ in 0..3 {
+        spent(&mut watcher).await;
+    }
+    assert_eq!(city.receiver.told(), ["ended sensor_late tjern/level"]);
+}
+
 const LEVEL: &str = "tjern/level";
 
 impl City {
