@@ -23,7 +23,7 @@ use super::rows::{self, Came, Rows, Units};
 use super::sequence::{self, Closed, Item, Plan, Progress, Step};
 use super::{IngestError, IngestOutcome, Ingester, stored};
 use crate::erase::Erasures;
-use crate::quality::QualityError;
+use crate::quality::{self, QualityError};
 use crate::quarantine::quarantine;
 use crate::register::{Register, Said};
 use crate::tables::ATTEMPTS_MAX;
@@ -541,8 +541,11 @@ impl Ingester {
         let refused = gathered.refused.transactions(self.table.transactions(), self.lake.clock().now_us());
         let moved = gathered.transactions.into_iter().chain(refused);
         let transactions = moved.chain([(INGEST.to_owned(), count)]).collect();
-        let commit =
-            Commit { operation: Operation::Ingest, add, remove: Vec::new(), transactions, notes: BTreeMap::new() };
+        let mut notes = BTreeMap::new();
+        if let Some((_, said)) = self.said.as_ref().filter(|_| !add.is_empty()) {
+            notes.extend([said.versions.note(), quality::note()]);
+        }
+        let commit = Commit { operation: Operation::Ingest, add, remove: Vec::new(), transactions, notes };
         let mut failure = None;
         for attempt in 0..COMMIT_ATTEMPTS_MAX {
             match self.table.commit(commit.clone()).await {
