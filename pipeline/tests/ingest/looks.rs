@@ -1,15 +1,18 @@
 //! What a look at the landing zone costs: nothing for what is finished, nothing for what is known.
 
-use tjern_lake::TableName;
+use object_store::ObjectStoreExt;
+use object_store::path::Path;
+use tjern_lake::{Commit, Lake, Operation, Table, TableName};
 use tjern_pipeline::ingest::replay::{finish, replay};
 use tjern_pipeline::ingest::{Ingester, Polling, ingest};
 use tjern_readings::batch::encode;
+use tjern_readings::clock::Clock;
 use tjern_readings::keys::{Landed, table as table_folder};
 use tjern_readings::sensor::Epoch;
+use tjern_readings::store::LakeUrl;
+use tjern_readings::store::counted::LISTING_PAGE;
 
-use object_store::ObjectStoreExt;
-
-use crate::support::{HOUR_US, Place, SECOND_US, SETTINGS, reading, source};
+use crate::support::{EPOCH, HOUR_US, Place, SECOND_US, SETTINGS, bounds, reading, source};
 
 /// As a cloud is polled.
 fn polling() -> Polling {
@@ -91,4 +94,122 @@ async fn an_import_whose_end_has_left_can_be_imported_again_after_a_replay() {
         ingest(&place.lake(), &SETTINGS).await.expect("ingested");
     }
     assert_eq!(place.numbers().await, "6 6 16");
+}
+
+/// A lake on some store, with a clock that the test moves.
+struct Kept {
+    lake: Lake,
+    clock: Clock,
+    folder: Option<tempfile::TempDir>,
+}
+
+impl Kept {
+    fn in_memory() -> Self {
+        let place = Place::new();
+        Self { lake: place.lake(), clock: place.clock.clone(), folder: None }
+    }
+
+    fn in_a_folder() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let clock = Clock::manual(Clock::system().now_us());
+        let lake = Lake::open(&LakeUrl::folder(folder.path()).expect("absolute")).expect("opened");
+        Self { lake: lake.with_clock(clock.clone()), clock, folder: Some(folder) }
+    }
+
+    async fn put(&self, key: &Path, bytes: Vec<u8>) {
+        match &self.folder {
+            // Nobody pulls the plug: the store's own puts would wait for the disk.
+            Some(folder) => {
+                let path = folder.path().join(key.as_ref());
+                std::fs::create_dir_all(path.parent().expect("a folder")).expect("created");
+                std::fs::write(path, bytes).expect("written");
+            }
+            None => _ = self.lake.objects().put(key, bytes.into()).await.expect("put"),
+        }
+    }
+
+    /// So many batches of each of so many sources that are in the table, as far as it says.
+    async fn history(&self, sources: i64, batches: i64) {
+        let names: Vec<_> = (0..sources).map(|number| format!("gateway-{number:04}")).collect();
+        for name in &names {
+            for batch in 0..batches {
+                let landed = Landed::Batch(EPOCH, bounds(batch * 6 + 1, batch * 6 + 6));
+                self.put(&landed.key(&source(name)), vec![0]).await;
+            }
+        }
+        let mut table = Table::open_or_create(&self.lake, TableName::Readings).await.expect("created");
+        let transactions = names.iter().map(|name| (format!("{name}/{EPOCH}"), batches * 6)).collect();
+        let (operation, notes) = (Operation::Ingest, std::collections::BTreeMap::new());
+        let commit = Commit { operation, add: Vec::new(), remove: Vec::new(), transactions, notes };
+        table.commit(commit).await.expect("committed");
+    }
+
+    /// What ten looks cost where nothing is new, and what the first one did.
+    async fn ten_looks(&self) -> u64 {
+        let mut ingester = Ingester::open(&self.lake, SETTINGS).await.expect("opened").with_polling(polling());
+        ingester.run().await.expect("ingested");
+        let before = self.lake.store().requests();
+        for _ in 0..10 {
+            self.clock.advance_us(polling().idle_us);
+            let outcome = ingester.run().await.expect("ingested");
+            assert_eq!(outcome.batches, 0);
+        }
+        self.lake.store().requests().since(&before).billed()
+    }
+}
+
+/// What a look costs: as many requests as the zone has pages, or streams and one, whichever is less. A table that is
+/// looked at, or a source that is asked by itself, would show here.
+async fn looks_cost_what_the_design_says(kept: impl Fn() -> Kept, zones: &[(i64, i64)]) {
+    for (sources, batches) in zones {
+        let kept = kept();
+        kept.history(*sources, *batches).await;
+        let pages = u64::try_from(sources * batches).expect("small").div_ceil(LISTING_PAGE).max(1);
+        let most = pages.min(u64::try_from(*sources).expect("small") + 1);
+        let spent = kept.ten_looks().await;
+        println!(
+            "{sources} sources with {batches} batches each: ten looks cost {spent} requests, at most {}",
+            most * 10
+        );
+        assert!(spent <= most * 10, "{sources} sources, {batches} batches: {spent} requests for ten looks");
+    }
+}
+
+/// The bill must not grow with what lies there: 10, 1,000, 5,000 batches of one gateway, 1, 20 and 200 gateways.
+#[tokio::test]
+async fn a_look_where_nothing_is_new_costs_the_same_however_much_lies_there() {
+    let zones = [(1, 10), (1, 1_000), (1, 5_000), (20, 10), (20, 500), (200, 5), (200, 25)];
+    looks_cost_what_the_design_says(Kept::in_memory, &zones).await;
+    let zones = [(1, 10), (1, 1_000), (1, 2_500), (20, 50), (200, 5)];
+    looks_cost_what_the_design_says(Kept::in_a_folder, &zones).await;
+}
+
+/// A city of a thousand gateways, once: what lands together is one commit, and what it costs to see that nothing is new is
+/// one listing of two pages.
+#[tokio::test]
+async fn a_thousand_sources_are_taken_in_one_commit() {
+    let place = Place::new();
+    let lake = place.lake();
+    let mut ingester = Ingester::open(&lake, SETTINGS).await.expect("opened").with_polling(polling());
+    ingester.run().await.expect("nothing yet");
+    for number in 0..1_000 {
+        place.land(&format!("gateway-{number:04}"), 1, 2).await;
+    }
+    let version = Table::open(&lake, TableName::Readings).await.expect("opened").expect("there").version();
+    let before = lake.store().requests();
+    place.ahead(polling().idle_us);
+    let outcome = ingester.run().await.expect("ingested");
+    assert_eq!((outcome.batches, outcome.rows), (1_000, 2_000));
+    let table = Table::open(&lake, TableName::Readings).await.expect("opened").expect("there");
+    assert_eq!(table.version(), version + 1, "one commit for all");
+    let spent = lake.store().requests().since(&before);
+    println!("a thousand sources: {spent}");
+    assert!(spent.gets <= 1_000 + 20 && spent.puts <= 2 && spent.lists <= 10, "{spent}");
+    let before = lake.store().requests();
+    for _ in 0..10 {
+        place.ahead(polling().idle_us);
+        assert_eq!(ingester.run().await.expect("ingested").batches, 0);
+    }
+    let spent = lake.store().requests().since(&before);
+    assert!(spent.billed() <= 20, "{spent}");
 }
