@@ -69,9 +69,10 @@ async fn ten_times_the_memory_is_compacted_within_it() {
     let (outcome, seen, grown) = run(&lake, MEMORY_BYTES, spill.path()).await;
     let (free, _, grown_free) = run(&other, 1 << 30, spill.path()).await;
     eprintln!("{input} bytes of rows in {MEMORY_BYTES}: {outcome:?}, {grown:?} bytes more; freely: {grown_free:?}");
-    assert_eq!((outcome.removed, outcome.rows), (80, FILES * FILE_ROWS));
+    // Its rows take less once they are sorted: hours of about a file each become one day's, in the same run.
+    assert_eq!((outcome.removed, outcome.rows), (80 + 24, 2 * FILES * FILE_ROWS));
     assert!(outcome.spilled_runs > 10 && outcome.spilled_bytes > 8 * MEMORY_BYTES, "{outcome:?}");
-    assert_eq!((free.removed, free.spilled_runs), (80, 0));
+    assert_eq!((free.removed, free.spilled_runs), (80 + 24, 0));
     let table = Table::open(&lake, TableName::Readings).await.expect("opened").expect("there");
     assert!(table.files().iter().all(|file| file.sorted));
     assert_eq!(numbers(&table).await.expect("read"), before);
