@@ -41,8 +41,8 @@ use self::flags::{Bits, FAIL, GOOD, aggregate, came};
 use crate::frames::{FrameError, texts};
 use crate::register::{NotGood, Register, Rule, Said, SensorRow};
 
-pub(crate) use control::JOB;
 pub use control::{ControlError, ControlOutcome, LEASE, control};
+pub(crate) use control::{JOB, note};
 pub use rules::{RULES_VERSION, Rulebook};
 
 /// Why rows could not be evaluated.

@@ -131,6 +131,7 @@ impl Pending {
             ("revise", ..) => {
                 not("its values stood in its file, which the lake does not keep; hint: revise by that file again")
             }
+            ("accept hole", ..) => not("after a replay nobody is told of numbers that are missing from before it"),
             ("recompute" | "validate" | "validate --undo", ..) => not("its record cannot be read"),
             _ => not("this software does not know what it is"),
         }

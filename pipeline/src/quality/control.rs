@@ -24,8 +24,8 @@ use super::rules::{Margins, RULES_VERSION, Rulebook, SensorRules};
 use super::scope::{Scope, Sensors, Span};
 use crate::frames::FrameError;
 use crate::register::{
-    EventRow, Events, Keyed, RegisterError, RuleRow, SensorRow, Target, Versioned, events_history, register_of,
-    rules_history, sensors_history,
+    EventRow, Events, Keyed, RegisterError, RuleRow, SensorRow, Target, Versioned, Versions, events_history,
+    register_of, rules_history, sensors_history,
 };
 use crate::tables::ATTEMPTS_MAX;
 
@@ -40,8 +40,10 @@ const EVENTS: &str = "quality/events";
 /// The version of the tests.
 const VERSION: &str = "quality/version";
 
-/// Under this key a commit says by which rules.
-const NOTE: &str = "tjern.quality";
+/// What a commit says of the tests by which its rows were judged, under a key of its own.
+pub(crate) fn note() -> (String, serde_json::Value) {
+    ("tjern.quality".to_owned(), format!("rules {RULES_VERSION}").into())
+}
 
 /// The lease's name.
 pub(crate) const JOB: &str = "quality";
@@ -138,6 +140,7 @@ struct Basis {
     events_us: i64,
     /// The sensors whose every reading is judged anew.
     anew: BTreeSet<String>,
+    versions: Versions,
 }
 
 /// Brings the flags of all readings to what the register and the rules say now. With nothing to do it
@@ -201,6 +204,7 @@ pub(super) async fn control_within(
         scope,
         new,
         transactions,
+        register: basis.versions.clone(),
         moved,
         pending: None,
         commits: 0,
@@ -215,9 +219,14 @@ pub(super) async fn control_within(
 
 /// What the register and the rules say, held against what was applied.
 async fn basis(lake: &Lake, table: &Table) -> Result<Basis, ControlError> {
-    let (_, sensors) = sensors_history(lake).await?;
-    let (_, rules) = rules_history(lake).await?;
-    let (_, events) = events_history(lake).await?;
+    let (sensors_version, sensors) = sensors_history(lake).await?;
+    let (rules_version, rules) = rules_history(lake).await?;
+    let (events_version, events) = events_history(lake).await?;
+    let versions = Versions::of([
+        (TableName::Sensors, sensors_version),
+        (TableName::QualityRules, rules_version),
+        (TableName::Events, events_version),
+    ]);
     let register = register_of(&sensors);
     let now = rules.iter().filter(|row| row.valid_to_us.is_none());
     let read = now.map(|row| {
@@ -239,7 +248,7 @@ async fn basis(lake: &Lake, table: &Table) -> Result<Basis, ControlError> {
         }
     }
     let (sensors_us, rules_us, events_us) = (newest_us(&sensors), newest_us(&rules), newest_us(&events));
-    Ok(Basis { rulebook, sensors_us, rules_us, events_us, anew })
+    Ok(Basis { rulebook, sensors_us, rules_us, events_us, anew, versions })
 }
 
 fn meets(target: &Target, row: &SensorRow) -> bool {
@@ -267,6 +276,8 @@ struct Work<'a> {
     scope: Scope,
     new: BTreeSet<String>,
     transactions: Vec<(String, i64)>,
+    /// By which versions of the register's tables it judges.
+    register: Versions,
     /// Whether the transactions are to be moved though nothing was found.
     moved: bool,
     /// What was written and is not committed: the last commit carries the transactions.
@@ -335,7 +346,7 @@ impl Work<'_> {
             if !remove.iter().all(|file| table.is_active(file)) {
                 break;
             }
-            let notes = BTreeMap::from([(NOTE.to_owned(), format!("rules {RULES_VERSION}").into())]);
+            let notes = BTreeMap::from([note(), self.register.note()]);
             let commit = Commit {
                 operation: Operation::Quality,
                 add: add.clone(),

@@ -94,6 +94,13 @@ async fn a_commit_names_the_version_of_the_rules() {
     let log = place.folder.path().join(format!("lake/tables/readings/_delta_log/{version:020}.json"));
     let commit = std::fs::read_to_string(log).expect("the commit");
     assert!(commit.contains(&format!("\"tjern.quality\":\"rules {RULES_VERSION}\"")), "{commit}");
+    // The same parameters under the same version of the tests: an edit of the register is another version.
+    let versions = [TableName::Events, TableName::QualityRules, TableName::Sensors];
+    let mut told = Vec::new();
+    for name in versions {
+        told.push(format!("\"{}\":{}", name.as_str(), place.version(name).await.unwrap_or(-1)));
+    }
+    assert!(commit.contains(&format!("\"tjern.register\":{{{}}}", told.join(","))), "{commit}");
 }
 
 /// A rule that changes is applied to what lies there, of its own sensors.
