@@ -13,7 +13,7 @@ use arrow::compute::concat_batches;
 use arrow::datatypes::{Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, TimestampMicrosecondType};
 use arrow::record_batch::RecordBatch;
 use tempfile::TempDir;
-use tjern_lake::{Commit, Lake, Operation, Table, TableName, schema, write_file};
+use tjern_lake::{Commit, FileWriter, Lake, Operation, Table, TableName, schema, write_file};
 use tjern_readings::clock::Clock;
 use tjern_readings::store::{LakeUrl, Store};
 
@@ -40,6 +40,21 @@ impl Place {
     fn open(folder: &Path) -> Lake {
         let url: LakeUrl = format!("file://{}/lake", folder.display()).parse().expect("a lake");
         Lake::over(Store::open(&url).expect("opened"))
+    }
+
+    /// The same lake as another process would open it: nothing is known of it yet.
+    pub(crate) fn reopened(&self) -> Lake {
+        Self::open(self.folder.path()).with_clock(self.clock.clone())
+    }
+
+    /// Commits a file that is written as compaction seals it.
+    pub(crate) async fn seal(&self, rows: &[Row]) {
+        let mut table = Table::open_or_create(&self.lake, TableName::Readings).await.expect("a table");
+        let rows = crate::tables::sorted(&batch_of(rows), &["sensor", "time"]).expect("sorted");
+        let mut writer = FileWriter::sealed(TableName::Readings).expect("a writer");
+        writer.write(&rows).expect("written");
+        let file = writer.finish(&self.lake).await.expect("finished");
+        table.commit(commit(Operation::Ingest, vec![file], vec![])).await.expect("committed");
     }
 
     /// The register's files, with these texts.
