@@ -8,7 +8,7 @@
 //!
 //! [`windows`] cuts time, [`nature`] is what the register says of a sensor; [`spans`] and [`touched`]: what commits touched;
 //! [`selection`]: windows of sensors; [`source`]: the readings that count, and [`neighbours`] beside a window; `compute`: the
-//! plan of their windows; [`table`]: the read rule.
+//! plan of their windows; [`steps`]: what erasure changes of a window whose readings are gone; [`table`]: the read rule.
 
 mod compute;
 mod functions;
@@ -17,6 +17,7 @@ pub mod neighbours;
 pub mod selection;
 pub mod source;
 pub mod spans;
+pub mod steps;
 pub mod table;
 pub mod touched;
 pub mod windows;
@@ -25,6 +26,7 @@ pub use nature::{Kind, Nature, Natures};
 pub use selection::{Bounds, Selection};
 pub use source::Source;
 pub use spans::{Span, Spans, TOUCHED_NOTE};
+pub use steps::{Stepped, increase, steps_from_erased};
 pub use table::RollupTable;
 pub use touched::{Touched, touched_between};
 pub use windows::{Finder, Grid, Window};

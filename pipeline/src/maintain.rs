@@ -110,8 +110,8 @@ pub async fn retain(lake: &Lake, keep: Duration, dry_run: bool) -> Result<Vec<Da
     Err(RetainError::Busy)
 }
 
-/// The files of `readings` that came or were rewritten since its rollups were made. Without rollups nobody sums up, and
-/// nothing is waited for.
+/// The files of `readings` that have rows which came or were judged since its rollups were made. Without rollups nobody sums up, and
+/// nothing is waited for. What was merged since is taken for new as soon as anything new may be in it; a person's word changes no sum.
 async fn not_summed_up(lake: &Lake, readings: &Table) -> Result<BTreeSet<String>, LakeError> {
     let mut seen: Option<i64> = None;
     for name in [TableName::Hourly, TableName::Daily] {
@@ -119,7 +119,10 @@ async fn not_summed_up(lake: &Lake, readings: &Table) -> Result<BTreeSet<String>
         seen = version.map(|version| seen.map_or(version, |seen| seen.min(version))).or(seen);
     }
     let Some(seen) = seen.filter(|seen| *seen < readings.version()) else { return Ok(BTreeSet::new()) };
-    let changes = readings.changes_since(seen).await?;
+    let mut changes = readings.changes_since_but(seen, &[Operation::Compact, Operation::Validate]).await?;
+    if !changes.gone.is_empty() {
+        changes = readings.changes_since_but(seen, &[]).await?;
+    }
     Ok(changes.added.into_iter().map(|file| file.path).collect())
 }
 

@@ -14,7 +14,7 @@
 //! **Closed windows** are those that begin before the newest reading that retention ever removed. They stay as they
 //! are, also where everything is computed from nothing: what would be computed now would be of what happens to be left.
 //! What comes for one later is left out, and said. Only erasure changes them: it names its windows itself ([`again`]), and its
-//! commits name them too.
+//! commits name them too. The commit repeats retention's transaction, so that a table `readings` that is built anew knows it.
 //!
 //! Limits: the readings of the touched windows of a month are held in memory (where everything is computed, all readings of
 //! a month), and so are the rollup rows of the files that are rewritten for it.
@@ -29,15 +29,16 @@ mod scope;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
+use arrow::compute::concat_batches;
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use datafusion::error::DataFusionError;
 use jiff::tz::TimeZone;
-use tjern_lake::rollup::neighbours::predecessors;
+use tjern_lake::rollup::neighbours::{Closed, predecessors};
 use tjern_lake::rollup::touched::each_run;
 use tjern_lake::rollup::{
-    Bounds, Grid, Natures, REGISTER_TRANSACTION, Selection, Source, Spans, TIMEZONE_TRANSACTION, VERSION_TRANSACTION,
-    Window, open_from_us, touched_between,
+    Bounds, Grid, Natures, REGISTER_TRANSACTION, RETENTION_TRANSACTION, Selection, Source, Spans, Stepped,
+    TIMEZONE_TRANSACTION, VERSION_TRANSACTION, Window, open_from_us, touched_between,
 };
 use tjern_lake::{Commit, CommitError, Lake, LakeError, Operation, Table, TableName};
 
@@ -47,8 +48,8 @@ pub(crate) use again::{Again, rows_of_spans, spans_of};
 use compute::{Ways, roll_up};
 use files::Rewrite;
 use months::{by_month, month};
-use read::Readings;
-use scope::{Scope, closed, scope};
+use read::{Readings, rollup_schema};
+use scope::{Place, Scope};
 
 /// How old a look at the readings may be: what this process commits is known at once, and hours and days are of one look.
 const LOOK: Duration = Duration::from_secs(60);
@@ -143,13 +144,16 @@ async fn rollup_with(lake: &Lake, timezone: &TimeZone, again: Option<&Again>) ->
 }
 
 /// `readings` was made anew, at this version: the versions that `hourly` and `daily` are of were another table's. Their
-/// rows stay; those whose windows the new readings touch are computed again by the next run.
+/// rows stay; those whose windows the new readings touch, and that are not closed, are computed again by the next run. Returns
+/// the time of the newest reading that retention ever removed, for `readings` to say again.
 ///
 /// # Errors
 /// [`LakeError`].
-pub(crate) async fn begin_anew(lake: &Lake, readings: i64) -> Result<(), CommitError> {
+pub(crate) async fn begin_anew(lake: &Lake, readings: i64) -> Result<Option<i64>, CommitError> {
+    let mut newest_us: Option<i64> = None;
     for name in [TableName::Hourly, TableName::Daily] {
         let Some(mut table) = Table::open(lake, name).await? else { continue };
+        newest_us = newest_us.max(table.transaction(RETENTION_TRANSACTION));
         for _ in 0..ATTEMPTS_MAX {
             if table.transaction(VERSION_TRANSACTION).is_none_or(|version| version == readings) {
                 break;
@@ -168,7 +172,7 @@ pub(crate) async fn begin_anew(lake: &Lake, readings: i64) -> Result<(), CommitE
             }
         }
     }
-    Ok(())
+    Ok(newest_us)
 }
 
 async fn bring_up(
@@ -236,21 +240,18 @@ impl Run<'_> {
         // Whoever names windows has to have them: `readings` was built anew, and its versions began anew.
         let done = done.filter(|_| !is_ahead);
         let scope = self.scope(done).await?;
-        if let Scope::Touched { windows, left_out: 0 } = &scope
-            && windows.is_empty()
-            && self.again.is_none()
-            && done.is_some_and(|done| version - done < VERSIONS_BEHIND_MAX)
-            && self.natures.newest_us() <= self.register_seen_us()
-        {
+        if self.again.is_none() && scope.is_empty() && self.is_known(done) {
             return Ok(None);
         }
         let mut rewrite = Rewrite::new(self.lake, self.table, self.source.context());
         let mut outcome = TableOutcome { readings_version: Some(version), ..TableOutcome::default() };
         match &scope {
-            Scope::Everything { closed } => outcome.readings_read = self.everything(closed, &mut rewrite).await?,
-            Scope::Touched { windows, left_out } => {
+            Scope::Everything { closed, stepped } => {
+                outcome.readings_read = self.everything(closed, stepped, &mut rewrite).await?;
+            }
+            Scope::Touched { windows, stepped, left_out } => {
                 outcome.left_out = *left_out;
-                outcome.readings_read = self.touched(windows, &mut rewrite).await?;
+                outcome.readings_read = self.touched(windows, stepped, &mut rewrite).await?;
             }
         }
         (outcome.rows_computed, outcome.files_written) = (rewrite.rows_computed, rewrite.add.len());
@@ -264,11 +265,22 @@ impl Run<'_> {
         Ok(Some((commit, outcome)))
     }
 
+    /// Whether the table says all that a commit without a window would.
+    fn is_known(&self, done: Option<i64>) -> bool {
+        let readings = self.source.table();
+        done.is_some_and(|done| readings.version() - done < VERSIONS_BEHIND_MAX)
+            && self.natures.newest_us() <= self.register_seen_us()
+            && readings.transaction(RETENTION_TRANSACTION) <= self.table.transaction(RETENTION_TRANSACTION)
+    }
+
     fn transactions(&self, version: i64) -> Vec<(String, i64)> {
         let mut transactions = vec![
             (VERSION_TRANSACTION.to_owned(), version),
             (REGISTER_TRANSACTION.to_owned(), self.natures.newest_us()),
         ];
+        let [read, known] = [self.source.table(), self.table].map(|table| table.transaction(RETENTION_TRANSACTION));
+        let forgotten_us = read.max(known);
+        transactions.extend(forgotten_us.map(|newest_us| (RETENTION_TRANSACTION.to_owned(), newest_us)));
         transactions.extend(self.grid.number().map(|number| (TIMEZONE_TRANSACTION.to_owned(), number)));
         transactions.extend(self.again.into_iter().flat_map(|again| again.marks.iter().cloned()));
         transactions
@@ -287,8 +299,12 @@ impl Run<'_> {
         };
         touched.erased.merge(&self.named());
         touched.erased.settle();
-        let register_us = self.register_seen_us();
-        scope(&self.source, self.table, touched, &self.natures, register_us, self.grid, self.open_from_us).await
+        self.place().scope(touched, self.register_seen_us()).await
+    }
+
+    fn place(&self) -> Place<'_> {
+        let Self { source, table: rollup, natures, grid, open_from_us, .. } = self;
+        Place { source, rollup, natures, grid, open_from_us: *open_from_us }
     }
 
     /// What somebody names.
@@ -298,18 +314,23 @@ impl Run<'_> {
 
     /// Every window that is not closed, and the closed ones that somebody names.
     async fn everything_and_named(&self) -> Result<Scope, RollupError> {
-        let named = Selection::touched(&self.named(), &self.natures, self.grid);
-        let closed = closed(&self.source, self.table, &named, self.grid, self.open_from_us).await?;
-        Ok(Scope::Everything { closed })
+        self.place().everything(&Selection::touched(&self.named(), &self.natures, self.grid)).await
     }
 
     /// Month by month, so that memory is bounded by the fullest one; only months that have readings, so
     /// that one with a wrong clock costs one month and not a century. Of the closed windows these ones only. Returns
     /// how many readings were read.
-    async fn everything(&self, closed: &Selection, rewrite: &mut Rewrite<'_>) -> Result<usize, RollupError> {
-        rewrite.take_away_from(self.open_from_us, closed).await?;
+    async fn everything(
+        &self,
+        closed: &Selection,
+        stepped: &Stepped,
+        rewrite: &mut Rewrite<'_>,
+    ) -> Result<usize, RollupError> {
+        let mut replaced = closed.clone();
+        replaced.extend(&stepped.windows);
+        rewrite.take_away_from(self.open_from_us, &replaced).await?;
         let mut keys = SensorKeys::default();
-        let mut last_values = self.last_values(&mut keys).await?;
+        let mut last_values = self.last_values(closed, &mut keys).await?;
         let months: Vec<Window> = self.months().await?.into_iter().collect();
         let mut read = 0;
         for (place, month) in months.iter().enumerate() {
@@ -323,19 +344,18 @@ impl Run<'_> {
             let rows = roll_up(readings, self.ways(&keys), &windows, &mut last_values, carry_until_us).await?;
             rewrite.append(rows).await?;
         }
-        Ok(read + self.touched(closed, rewrite).await?)
+        Ok(read + self.touched(closed, stepped, rewrite).await?)
     }
 
     fn ways<'a>(&'a self, keys: &'a SensorKeys) -> Ways<'a> {
         Ways { keys, grid: self.grid, natures: &self.natures }
     }
 
-    /// The counters' last values before the first window that is not closed.
-    async fn last_values(&self, keys: &mut SensorKeys) -> Result<HashMap<i32, f64>, RollupError> {
+    /// The counters' last values before the first window that is not closed; `anew` are the closed ones that are computed again.
+    async fn last_values(&self, anew: &Selection, keys: &mut SensorKeys) -> Result<HashMap<i32, f64>, RollupError> {
         let bounds = Bounds { from_us: self.open_from_us, ..Bounds::default() };
         let windows = Selection::all(&bounds, self.grid);
-        let (grid, open_from_us) = (self.grid, self.open_from_us);
-        let before = predecessors(&self.source, &windows, &self.natures, grid, Some(self.table), open_from_us).await?;
+        let before = predecessors(&self.source, &windows, &self.natures, self.closed(anew)).await?;
         // What was summed up is the later one, where it is there.
         let found = before.readings.iter().chain(&before.summed_up);
         Ok(found.map(|one| (keys.key(&one.sensor), one.value)).collect())
@@ -363,21 +383,37 @@ impl Run<'_> {
         Ok(months)
     }
 
-    /// Returns how many readings were read.
-    async fn touched(&self, windows: &Selection, rewrite: &mut Rewrite<'_>) -> Result<usize, RollupError> {
+    fn closed<'a>(&'a self, anew: &'a Selection) -> Closed<'a> {
+        Closed { rollup: Some(self.table), until_us: self.open_from_us, anew }
+    }
+
+    /// Computes windows, and puts in the rows of those of which one step is another. Returns how many readings were read.
+    async fn touched(
+        &self,
+        windows: &Selection,
+        stepped: &Stepped,
+        rewrite: &mut Rewrite<'_>,
+    ) -> Result<usize, RollupError> {
+        let mut all = windows.clone();
+        all.extend(&stepped.windows);
+        let computed = by_month(windows, self.grid);
         let mut read = 0;
-        for (month, of_month) in by_month(windows, self.grid) {
-            let (rows, readings) = self.recompute(&of_month).await?;
-            read += readings;
-            rewrite.replace(month, &of_month, windows, rows).await?;
+        for (month, of_month) in by_month(&all, self.grid) {
+            let mut rows = vec![stepped.within(month)?];
+            if let Some(of_month) = computed.get(&month) {
+                let (anew, readings) = self.recompute(of_month, windows).await?;
+                rows.push(anew);
+                read += readings;
+            }
+            let rows = concat_batches(&rollup_schema(), &rows)?;
+            rewrite.replace(month, &of_month, &all, rows).await?;
         }
         Ok(read)
     }
 
-    /// The rows of these windows, and from how many readings.
-    async fn recompute(&self, windows: &Selection) -> Result<(RecordBatch, usize), RollupError> {
-        let (grid, open_from_us) = (self.grid, self.open_from_us);
-        let before = predecessors(&self.source, windows, &self.natures, grid, Some(self.table), open_from_us).await?;
+    /// The rows of these windows, and from how many readings; `anew` are all windows that this run computes.
+    async fn recompute(&self, windows: &Selection, anew: &Selection) -> Result<(RecordBatch, usize), RollupError> {
+        let before = predecessors(&self.source, windows, &self.natures, self.closed(anew)).await?;
         let mut keys = SensorKeys::default();
         let mut wanted = windows.clone();
         for one in &before.readings {

@@ -1,17 +1,20 @@
 //! What a counter's windows need from beside them: the value before each, from which the step into it goes, and the
 //! window after each, into which a step goes from it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
-use arrow::array::{Array, AsArray};
+use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type, TimestampMicrosecondType};
+use datafusion::dataframe::DataFrame;
 use datafusion::error::Result;
 use datafusion::functions_aggregate::expr_fn::max;
 use datafusion::functions_aggregate::first_last::last_value_udaf;
 use datafusion::logical_expr::ExprFunctionExt;
-use datafusion::prelude::{col, lit};
+use datafusion::prelude::{col, lit, not};
 
+use super::functions::is_selected;
 use super::nature::{Kind, Natures};
 use super::selection::{Selection, moment, window_of};
 use super::source::{Found, Moments, Source};
@@ -44,8 +47,18 @@ pub async fn followers(source: &Source, selection: &Selection, natures: &Natures
     Ok(follow)
 }
 
-/// Finds the values before counters' windows. `summed_up` is the rollup that holds windows before `open_from_us` whose
-/// readings may be gone.
+/// Windows that stay as they were summed up, since their readings may be gone.
+#[derive(Debug, Clone, Copy)]
+pub struct Closed<'a> {
+    /// The rollup that holds them, where there is one.
+    pub rollup: Option<&'a Table>,
+    /// They start before this moment, which is the border of two windows.
+    pub until_us: i64,
+    /// All windows that are computed anew, of whichever month: what the rollup says of them counts no more.
+    pub anew: &'a Selection,
+}
+
+/// Finds the values before counters' windows.
 ///
 /// # Errors
 /// Where the engine fails.
@@ -53,17 +66,13 @@ pub async fn predecessors(
     source: &Source,
     selection: &Selection,
     natures: &Natures,
-    grid: &Grid,
-    summed_up: Option<&Table>,
-    open_from_us: i64,
+    closed: Closed<'_>,
 ) -> Result<Predecessors> {
-    let starts = |ranges: &[Window]| -> Vec<i64> {
-        ranges.iter().map(|range| range.start_us).filter(|start_us| *start_us > i64::MIN).collect()
-    };
     let mut moments = Moments::new();
     let mut want = |sensor: &str, ranges: &[Window]| {
-        let starts = starts(ranges);
-        if !starts.is_empty() {
+        let starts = ranges.iter().map(|range| range.start_us).filter(|start_us| *start_us > i64::MIN);
+        let mut starts = starts.peekable();
+        if starts.peek().is_some() {
             moments.entry(sensor.to_owned()).or_default().extend(starts);
         }
     };
@@ -75,57 +84,84 @@ pub async fn predecessors(
     if moments.is_empty() {
         return Ok(Predecessors::default());
     }
-    let found = source.last_before(&moments).await?;
-    let stored = match summed_up {
-        Some(table) if open_from_us > i64::MIN => last_summed_up(source, table, &moments, open_from_us).await?,
-        _ => HashMap::new(),
-    };
-    let mut known = Predecessors { readings: found.into_iter().map(|(_, one)| one).collect(), summed_up: Vec::new() };
-    for (sensor, one) in stored {
-        let is_newest = moments.get(&sensor).is_some_and(|moments| {
-            moments.range(open_from_us..).next().is_some_and(|first_us| {
-                let later = |other: &&Found| other.sensor == sensor && other.time_us < *first_us;
-                known.readings.iter().filter(later).all(|other| other.time_us < one.time_us)
-            })
-        });
-        // What is computed anew here may not have it any more.
-        if is_newest && !selection.contains(&sensor, window_of(grid, Kind::Counter, one.time_us).start_us) {
+    let readings: Vec<(i64, Found)> = source.last_before(&moments).await?;
+    let mut known = Predecessors::default();
+    for (before_us, one) in last_summed_up(source, &moments, closed).await? {
+        let is_newest = readings
+            .iter()
+            .filter(|(moment_us, other)| *moment_us == before_us && other.sensor == one.sensor)
+            .all(|(_, other)| other.time_us < one.time_us);
+        if is_newest {
             known.summed_up.push(one);
         }
     }
+    known.readings = readings.into_iter().map(|(_, one)| one).collect();
     Ok(known)
 }
 
-/// The last good value of each counter in the windows that are closed.
-async fn last_summed_up(
-    source: &Source,
-    table: &Table,
-    moments: &Moments,
-    open_from_us: i64,
-) -> Result<HashMap<String, Found>> {
-    let mut names: Vec<&str> = moments.keys().map(String::as_str).collect();
-    names.sort_unstable();
-    let mut counters = Selection::default();
-    names.iter().for_each(|name| counters.insert(name, Window { start_us: i64::MIN, end_us: i64::MAX }));
-    let last = last_value_udaf().call(vec![col("last")]).order_by(vec![col("last_time").sort(true, false)]).build()?;
-    let rows = source
-        .context()
-        .read_table(table.provider())?
-        .filter(counters.readings())?
-        .filter(col("time").lt(moment(open_from_us)))?
-        .filter(col("quality").between(lit(1_i8), lit(3_i8)).and(col("last").is_not_null()))?
-        .aggregate(vec![col("sensor")], vec![max(col("last_time")).alias("at"), last.alias("value")])?;
-    let mut found = HashMap::new();
-    for batch in rows.collect().await? {
+/// The last good value that closed windows know before moments, each with its moment: for all that lie beyond the closed windows
+/// one of each sensor, for others (of which there are few: somebody erased something there) each its own.
+async fn last_summed_up(source: &Source, moments: &Moments, closed: Closed<'_>) -> Result<Vec<(i64, Found)>> {
+    let Some(table) = closed.rollup.filter(|_| closed.until_us > i64::MIN) else { return Ok(Vec::new()) };
+    let (mut beyond, mut inside) = (Moments::new(), Moments::new());
+    for (sensor, moments) in moments {
+        if let Some(first_us) = moments.range(closed.until_us..).next() {
+            beyond.entry(sensor.clone()).or_default().insert(*first_us);
+        }
+        let within: BTreeSet<i64> = moments.range(..closed.until_us).copied().collect();
+        if !within.is_empty() {
+            inside.insert(sensor.clone(), within);
+        }
+    }
+    let anew = Arc::new(closed.anew.until(closed.until_us));
+    let rows = |moments: &Moments| -> Result<DataFrame> {
+        let mut counters = Selection::default();
+        moments.keys().for_each(|name| counters.insert(name, Window { start_us: i64::MIN, end_us: i64::MAX }));
+        let is_anew = is_selected(&anew, [col("sensor"), col("time")]);
+        source
+            .context()
+            .read_table(table.provider())?
+            .filter(counters.readings())?
+            .filter(col("time").lt(moment(closed.until_us)).and(not(is_anew)))?
+            .filter(col("quality").between(lit(1_i8), lit(3_i8)).and(col("last").is_not_null()))
+    };
+    let mut found = Vec::new();
+    if !beyond.is_empty() {
+        let last = last_value_udaf().call(vec![col("last")]);
+        let last = last.order_by(vec![col("last_time").sort(true, false)]).build()?.alias("value");
+        let newest = rows(&beyond)?.aggregate(vec![col("sensor")], vec![max(col("last_time")).alias("at"), last])?;
+        for one in found_in(&newest.collect().await?)? {
+            let before = beyond.get(&one.sensor).and_then(BTreeSet::first);
+            found.extend(before.map(|before_us| (*before_us, one)));
+        }
+    }
+    if !inside.is_empty() {
+        let all = rows(&inside)?.select_columns(&["sensor", "last_time", "last"])?;
+        let mut newest: HashMap<(String, i64), Found> = HashMap::new();
+        for one in found_in(&all.collect().await?)? {
+            let Some(moments) = inside.get(&one.sensor) else { continue };
+            for before_us in moments.range(one.time_us.saturating_add(1)..) {
+                let known = newest.entry((one.sensor.clone(), *before_us)).or_insert_with(|| one.clone());
+                if known.time_us < one.time_us {
+                    *known = one.clone();
+                }
+            }
+        }
+        found.extend(newest.into_iter().map(|((_, before_us), one)| (before_us, one)));
+    }
+    Ok(found)
+}
+
+/// Rows of sensor, time and value.
+fn found_in(batches: &[RecordBatch]) -> Result<Vec<Found>> {
+    let mut found = Vec::new();
+    for batch in batches {
         let sensors = cast(batch.column(0), &DataType::Utf8)?;
         let times = batch.column(1).as_primitive::<TimestampMicrosecondType>();
         let values = batch.column(2).as_primitive::<Float64Type>();
-        for row in 0..batch.num_rows() {
+        for row in (0..batch.num_rows()).filter(|row| values.is_valid(*row)) {
             let sensor = sensors.as_string::<i32>().value(row).to_owned();
-            if moments.contains_key(&sensor) && values.is_valid(row) {
-                let one = Found { sensor: sensor.clone(), time_us: times.value(row), value: values.value(row) };
-                found.insert(sensor, one);
-            }
+            found.push(Found { sensor, time_us: times.value(row), value: values.value(row) });
         }
     }
     Ok(found)

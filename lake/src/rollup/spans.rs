@@ -136,12 +136,21 @@ impl Spans {
                 break;
             }
         }
+        fewer.note_exactly()
+    }
+
+    /// The same, but nothing that lies between two of them is named: who is told of an erasure takes what is named away.
+    #[must_use]
+    pub fn note_exactly(&self) -> Option<Value> {
         let named = |(sensor, spans): (&str, &[Span])| -> Vec<Value> {
             spans.iter().map(|span| json!([sensor, span.first_us, span.last_us])).collect()
         };
-        let mut noted: Vec<Value> = fewer.iter().flat_map(named).collect();
+        if self.count > NOTED_SPANS_MAX {
+            return None;
+        }
+        let mut noted: Vec<Value> = self.iter().flat_map(named).collect();
         noted.sort_by_key(Value::to_string);
-        (noted.len() <= NOTED_SPANS_MAX).then_some(Value::Array(noted))
+        Some(Value::Array(noted))
     }
 
     /// What a commit said of them; nothing where it makes no sense.
@@ -192,6 +201,18 @@ mod tests {
             spans.add(&format!("a/{sensor}"), [0]);
         }
         assert_eq!(spans.note(), None);
+    }
+
+    /// A thousand hours that were erased are not the years in which they lie.
+    #[test]
+    fn what_was_erased_is_named_exactly_or_not_at_all() {
+        let mut spans = Spans::default();
+        for day in 0..1_024 {
+            spans.add("a/b", [day * 10 * DAY_US]);
+        }
+        assert_eq!(Spans::noted(&spans.note_exactly().expect("few enough")).expect("understood"), spans);
+        spans.add("a/b", [10_240 * DAY_US]);
+        assert_eq!(spans.note_exactly(), None);
     }
 
     #[test]

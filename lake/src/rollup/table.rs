@@ -8,7 +8,8 @@
 //! | is not there, or says no version; its days are of another time zone; it knows a newer register; commits in between were cleaned away, or are more than [`COMMITS_MAX`]; vacuum took a file that has to be looked at | every window that the query asks for |
 //!
 //! And always all windows of sensors that were registered after the table was made, as something else than what unknown
-//! ones count as. Closed windows ([`super::open_from_us`]) are read from the table, whatever was committed.
+//! ones count as. Closed windows ([`super::open_from_us`]) are read from the table, whatever was committed; where something was erased of
+//! them, [`super::steps`] says what becomes of the one after.
 //!
 //! A filter on `sensor` and `time` bounds what is computed: a query costs what it touches. The files that commits brought are looked
 //! at when a query first asks, and not again; values beside counters' windows are looked for while a query is planned.
@@ -31,9 +32,10 @@ use tokio::sync::OnceCell;
 
 use super::functions::is_selected;
 use super::nature::Natures;
-use super::neighbours::{followers, predecessors};
+use super::neighbours::{Closed, followers, predecessors};
 use super::selection::{Bounds, Selection};
 use super::source::Source;
+use super::steps::{Stepped, steps_from_erased};
 use super::touched::{KEPT_COMMITS, touched_between};
 use super::windows::{Grid, Window};
 use super::{REGISTER_TRANSACTION, TIMEZONE_TRANSACTION, VERSION_TRANSACTION, compute, open_from_us, to_compute};
@@ -69,6 +71,7 @@ enum Difference {
     Somewhere {
         touched: Selection,
         computed: Selection,
+        erased: Selection,
     },
     Everywhere,
 }
@@ -116,7 +119,8 @@ impl RollupTable {
         if all.is_empty() && computed.is_empty() {
             return Ok(Difference::Nowhere);
         }
-        Ok(Difference::Somewhere { touched: all, computed })
+        let erased = Selection::touched(&touched.erased, natures, &self.grid);
+        Ok(Difference::Somewhere { touched: all, computed, erased })
     }
 
     /// The windows that are to be computed for a query.
@@ -127,7 +131,7 @@ impl RollupTable {
                 let open_from_us = open_from_us(source.table(), &self.grid);
                 Ok(Selection::all(bounds, &self.grid).from(open_from_us))
             }
-            Difference::Somewhere { touched, computed } => {
+            Difference::Somewhere { touched, computed, .. } => {
                 let mut wanted = computed.within(bounds, &self.grid);
                 let before = Bounds { from_us: i64::MIN, ..bounds.clone() };
                 let touched = touched.within(&before, &self.grid);
@@ -137,6 +141,18 @@ impl RollupTable {
                 Ok(wanted)
             }
         }
+    }
+
+    /// What the table says of closed windows, but for those that erasure changed.
+    fn closed<'a>(&'a self, known: &'a Known, open_from_us: i64, none: &'a Selection) -> Closed<'a> {
+        let anew = if let Difference::Somewhere { computed, .. } = &known.difference { computed } else { none };
+        Closed { rollup: self.rollup.as_ref(), until_us: open_from_us, anew }
+    }
+
+    /// The closed windows into which steps led from what was erased.
+    async fn stepped(&self, known: &Known, source: &Source, closed: Closed<'_>) -> Result<Stepped> {
+        let Difference::Somewhere { erased, .. } = &known.difference else { return Ok(Stepped::default()) };
+        steps_from_erased(source, erased, &known.natures, &self.grid, closed).await
     }
 
     fn stored(&self) -> LakeTable {
@@ -176,16 +192,22 @@ impl TableProvider for RollupTable {
         let known = self.known(&context, readings).await?;
         let source = Source::new(context.clone(), readings.clone());
         let wanted = self.wanted(known, &source, &Bounds::of(filters)).await?;
-        if wanted.is_empty() {
+        let (natures, grid, none) = (&known.natures, &self.grid, Selection::default());
+        let closed = self.closed(known, open_from_us(readings, grid), &none);
+        let stepped = self.stepped(known, &source, closed).await?;
+        if wanted.is_empty() && stepped.windows.is_empty() {
             return self.stored().scan(state, projection, filters, limit).await;
         }
-        let (natures, grid) = (&known.natures, &self.grid);
-        let open_from_us = open_from_us(readings, grid);
-        let before = predecessors(&source, &wanted, natures, grid, self.rollup.as_ref(), open_from_us).await?;
+        let before = predecessors(&source, &wanted, natures, closed).await?;
         let wanted = Arc::new(wanted);
         let computed = compute::windows(&source, &wanted, natures, grid, &before)?;
         let is_stored = not(is_selected(&wanted, [col("sensor"), col("time")]));
-        let mut rows = context.read_table(Arc::new(self.stored()))?.filter(is_stored)?.union(computed)?;
+        let mut rows = context.read_table(Arc::new(self.stored()))?.filter(is_stored)?;
+        if !stepped.windows.is_empty() {
+            rows = rows.filter(not(is_selected(&Arc::new(stepped.windows), [col("sensor"), col("time")])))?;
+            rows = rows.union(context.read_batch(stepped.rows)?)?;
+        }
+        let mut rows = rows.union(computed)?;
         // The filters come as the table's own columns, whatever the query calls it.
         if let Some(filter) = conjunction(filters.iter().cloned().map(unqualified).collect::<Result<Vec<_>>>()?) {
             rows = rows.filter(filter)?;

@@ -171,8 +171,9 @@ async fn replacement(
 async fn replace(table: &mut Table, group: &[Replacement], erasures: &Erasures) -> Result<bool, EraseError> {
     let ids: Vec<&str> = erasures.all().iter().map(|erasure| erasure.id.as_str()).collect();
     let mut notes = BTreeMap::from([("tjern.erasures".to_owned(), ids.into())]);
-    // Of hours and days too nothing is left, from this commit on.
-    notes.extend(spans_of(&erasures.periods()).note().map(|note| (TOUCHED_NOTE.to_owned(), note)));
+    // Of hours and days too nothing is left, from this commit on. Too many periods are not named: the rollup of the erasure
+    // is told all of them, and until then others take every row of these files for a new one.
+    notes.extend(spans_of(&erasures.periods()).note_exactly().map(|note| (TOUCHED_NOTE.to_owned(), note)));
     let commit = Commit {
         operation: Operation::Erase,
         add: group.iter().flat_map(|one| one.new.clone()).collect(),

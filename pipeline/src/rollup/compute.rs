@@ -26,7 +26,7 @@ use super::RollupError;
 use super::read::{Readings, rollup_schema};
 use crate::frames::{SensorKeys, to_batch, to_frame};
 use tjern_lake::rollup::selection::contains;
-use tjern_lake::rollup::{Finder, Grid, Kind, Nature, Natures, Selection, Window};
+use tjern_lake::rollup::{Finder, Grid, Kind, Nature, Natures, Selection, Window, increase};
 
 /// The columns that Polars groups, in the making.
 struct Prepared {
@@ -137,11 +137,6 @@ pub(crate) async fn roll_up(
     grouped(batch, keys).await
 }
 
-/// How far a counter went from one value to the next.
-fn increase(before: f64, value: f64) -> f64 {
-    if value >= before { value - before } else { value.max(0.0) }
-}
-
 async fn grouped(batch: RecordBatch, keys: &SensorKeys) -> Result<RecordBatch, RollupError> {
     if batch.num_rows() == 0 {
         return Ok(RecordBatch::new_empty(rollup_schema()));
@@ -206,16 +201,4 @@ fn group(frame: DataFrame) -> Result<DataFrame, polars::error::PolarsError> {
     ];
     let columns: Vec<Expr> = kept.into_iter().map(col).chain(renamed).collect();
     windows.select(columns).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::increase;
-
-    #[test]
-    fn a_step_down_is_a_reset() {
-        assert_eq!(increase(10.0, 12.5), 2.5);
-        assert_eq!(increase(10.0, 3.0), 3.0);
-        assert_eq!(increase(10.0, -1.0), 0.0);
-    }
 }

@@ -16,6 +16,7 @@ use arrow::datatypes::{Float64Type, Int8Type, Int64Type, TimestampMicrosecondTyp
 use jiff::Timestamp;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
+use tjern_readings::reading::Cause;
 
 const HOUR_US: i64 = 3_600_000_000;
 const MINUTE_US: i64 = 60_000_000;
@@ -91,7 +92,8 @@ fn computed(rows: &[Row], kind_of: impl Fn(&str) -> &'static str, window_of: imp
     let mut winners: BTreeMap<(String, i64), &Row> = BTreeMap::new();
     for row in rows {
         let best = winners.entry((row.sensor.clone(), row.time_us)).or_insert(row);
-        if (row.revision, row.received_us, row.seq) > (best.revision, best.received_us, best.seq) {
+        let rank = |row: &Row| (row.refused.is_none(), row.revision, row.received_us, row.seq);
+        if rank(row) > rank(best) {
             *best = row;
         }
     }
@@ -379,12 +381,15 @@ fn row() -> impl Strategy<Value = Row> {
     let starts =
         prop::sample::select(vec![us("2026-03-28T20:00:00Z"), us("2026-03-31T20:00:00Z"), us("2026-10-24T20:00:00Z")]);
     let sensor = prop::sample::select(SENSORS.to_vec());
-    let row = (sensor, starts, 0..90_i64, prop::option::weighted(0.9, value()), 0..4_i16, 0..10_u8);
+    let row = (sensor, starts, 0..90_i64, prop::option::weighted(0.9, value()), 0..4_i16, 0..12_u8);
     row.prop_map(|(quantity, start, slot, value, revision, luck)| {
         let row = Row::new(quantity, start + slot * 20 * MINUTE_US, value).revision(revision);
         match luck {
             0 if value.is_some() => row.quality(4),
             1 if value.is_some() => row.quality(3),
+            // What ingest refused, whatever its revision, is nobody's word where there is another.
+            2 => row.refused(Cause::NotAssigned),
+            3 => row.refused(Cause::Unit),
             _ => row,
         }
     })

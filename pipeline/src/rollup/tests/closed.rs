@@ -152,3 +152,126 @@ async fn erasure_takes_what_was_summed_up_with_it() {
     rollup(&place.lake, &oslo()).await.expect("rolled up");
     assert_both(&both(&place).await, &wanted, "the tables");
 }
+
+/// A counter's five days, each of a month of its own but the last two; the readings of the first three are gone.
+async fn a_counter_that_forgot() -> Place {
+    let place = Place::new();
+    register_all(&place).await;
+    for (days, value) in [(460, 100.0), (430, 150.0), (400, 275.0), (2, 400.0), (1, 410.0)] {
+        let start = NOW_US - days * DAY_US;
+        let at = |minutes: i64, value: f64| Row::new("counter", start + minutes * MINUTE_US, value);
+        // The good values of an hour may be of more than one quality, and the first step alone in its row or not.
+        let mut rows = vec![at(0, value).quality(1), at(30, value + 1.0)];
+        rows.extend((days == 400).then(|| at(45, value + 1.0).quality(1)));
+        place.ingest(&rows).await;
+    }
+    rollup(&place.lake, &oslo()).await.expect("rolled up");
+    assert_eq!(retain(&place.lake, YEAR, false).await.expect("removed").len(), 3);
+    place
+}
+
+/// The increase of each day that is left: how many days ago, and how much.
+fn increases(rolled: &Rolled) -> Vec<(i64, Option<f64>)> {
+    let mut days: BTreeMap<i64, Option<f64>> = BTreeMap::new();
+    for ((_, start_us, _), sums) in rolled {
+        let day = days.entry(-(NOW_US + HOUR_US - start_us).div_euclid(DAY_US)).or_default();
+        *day = [*day, sums.increase].into_iter().flatten().reduce(|one, other| one + other);
+    }
+    days.into_iter().map(|(day, increase)| (-day, increase)).collect()
+}
+
+/// What is left when these days ago, from and to, are erased.
+const ERASED: [(i64, i64, &[(i64, f64)]); 4] = [
+    // The one after it is closed: its row stays, and its first step starts from before.
+    (440, 420, &[(460, 1.0), (400, 175.0), (2, 125.0), (1, 10.0)]),
+    // The one after it is open, in another month.
+    (410, 390, &[(460, 1.0), (430, 50.0), (2, 250.0), (1, 10.0)]),
+    // There is nothing before the one after it.
+    (470, 450, &[(430, 1.0), (400, 125.0), (2, 125.0), (1, 10.0)]),
+    (9_999, 390, &[(2, 1.0), (1, 10.0)]),
+];
+
+fn assert_left(rolled: &[Rolled; 2], left: &[(i64, f64)], what: &str) {
+    let left: Vec<_> = left.iter().map(|(days, increase)| (*days, Some(*increase))).collect();
+    for rolled in rolled {
+        assert_eq!(increases(rolled), left, "{what}");
+    }
+}
+
+/// A counter's step into the window after tells the value that it started from. Whoever names the windows has them computed, and
+/// the steps out of them too; where everything is computed anew, as of days of another time zone, it is the same.
+#[tokio::test]
+async fn an_erased_counter_leaves_no_step_behind() {
+    let place = a_counter_that_forgot().await;
+    assert_left(&both(&place).await, &[(460, 1.0), (430, 50.0), (400, 125.0), (2, 125.0), (1, 10.0)], "before");
+    for zone in [oslo(), TimeZone::get("Europe/London").expect("known")] {
+        for (from, to, left) in ERASED {
+            let place = a_counter_that_forgot().await;
+            let period = ("tjern/counter".to_owned(), NOW_US - from * DAY_US, NOW_US - to * DAY_US);
+            let again = Again { spans: vec![period], marks: Vec::new() };
+            for _ in 0..2 {
+                rollup_again(&place.lake, &zone, &again).await.expect("rolled up");
+                assert_left(&both(&place).await, left, &format!("from {from} to {to} days ago, {zone:?}"));
+            }
+        }
+    }
+}
+
+/// The same where a rollup, and before it a session, only sees the commit of the erasure.
+#[tokio::test]
+async fn a_step_from_what_was_erased_is_read_by_nobody() {
+    for (from, to, left) in ERASED {
+        let place = a_counter_that_forgot().await;
+        let period = ("tjern/counter".to_owned(), NOW_US - from * DAY_US, NOW_US - to * DAY_US);
+        let mut commit = crate::testing::commit(Operation::Erase, Vec::new(), Vec::new());
+        let note = spans_of(&[period]).note_exactly().expect("one span");
+        commit.notes.insert(tjern_lake::rollup::TOUCHED_NOTE.to_owned(), note);
+        let mut table = Table::open(&place.lake, TableName::Readings).await.expect("opened").expect("there");
+        table.commit(commit).await.expect("committed");
+        let now = [said(&place, TableName::Hourly).await, said(&place, TableName::Daily).await];
+        assert_left(&now, left, &format!("a session: from {from} to {to} days ago"));
+        rollup(&place.lake, &oslo()).await.expect("rolled up");
+        assert_left(&both(&place).await, left, &format!("the tables: from {from} to {to} days ago"));
+    }
+}
+
+/// More erasures than a commit can name: the closed days between them are nobody's to take away.
+#[tokio::test]
+async fn a_thousand_erasures_take_nothing_of_the_days_between() {
+    let (place, before) = a_lake_that_forgot().await;
+    let hour = |days: i64| ("tjern/sample".to_owned(), NOW_US - days * DAY_US, NOW_US - days * DAY_US + HOUR_US);
+    let periods: Vec<_> = (0..1_100).map(|place| hour(402 + place * 2)).chain([hour(398)]).collect();
+    let spans = spans_of(&periods);
+    // The canary: a note that puts near ones together names the closed days too.
+    let coarse = Spans::noted(&spans.note().expect("put together")).expect("understood");
+    assert!(coarse.iter().any(|(_, spans)| spans.iter().any(|span| span.last_us - span.first_us > 300 * DAY_US)));
+    assert_eq!(spans.note_exactly(), None);
+    let mut table = Table::open(&place.lake, TableName::Readings).await.expect("opened").expect("there");
+    let commit = crate::testing::commit(Operation::Erase, Vec::new(), Vec::new());
+    table.commit(commit).await.expect("committed");
+    rollup(&place.lake, &oslo()).await.expect("rolled up");
+    rollup_again(&place.lake, &oslo(), &Again { spans: periods, marks: Vec::new() }).await.expect("rolled up");
+    assert_both(&both(&place).await, &before, "none of what was summed up was erased");
+}
+
+/// What came and was merged before it was summed up is in a file that looks old.
+#[tokio::test]
+async fn retention_waits_for_what_was_merged_meanwhile() {
+    let place = Place::new();
+    place.ingest(&[Row::new("sample", NOW_US - 500 * DAY_US, 1.0)]).await;
+    rollup(&place.lake, &oslo()).await.expect("rolled up");
+    place.ingest(&[Row::new("sample", NOW_US - 501 * DAY_US, 1.0)]).await;
+    place.compact().await;
+    assert_eq!(retain(&place.lake, YEAR, false).await.expect("looked"), [], "nobody has summed up one of the two");
+    rollup(&place.lake, &oslo()).await.expect("rolled up");
+    // Merging and a person's word alone bring nothing that is to be summed up.
+    place.compact().await;
+    let mut table = Table::open(&place.lake, TableName::Readings).await.expect("opened").expect("there");
+    let rows = crate::tables::sorted(&place.rows(TableName::Readings).await, &["sensor", "time"]).expect("sorted");
+    let file = tjern_lake::write_file(&place.lake, TableName::Readings, &[rows]).await.expect("written");
+    let validated = crate::testing::commit(Operation::Validate, vec![file], table.files());
+    table.commit(validated).await.expect("committed");
+    place.compact().await;
+    assert_eq!(retain(&place.lake, YEAR, false).await.expect("removed").len(), 1);
+    assert_eq!(both(&place).await.map(|rolled| rolled.len()), [2, 2]);
+}

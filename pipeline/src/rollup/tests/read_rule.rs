@@ -158,7 +158,7 @@ fn beginning() -> Vec<Row> {
 /// What may happen to `readings`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Event {
-    /// Readings of the gap, and such without a value.
+    /// Readings of the gap, such without a value, and such that ingest refused: where there is another, and where there is none.
     Late,
     /// A higher revision of some, a fault among them.
     Corrected,
@@ -179,6 +179,8 @@ async fn happen(place: &Place, event: Event) {
                 vec![
                     Row::new(sensor, start + 5 * 20 * MINUTE_US, 33.25),
                     Row::new(sensor, start + 6 * 20 * MINUTE_US, None),
+                    Row::new(sensor, start + 10 * 20 * MINUTE_US, 777.0).revision(3).refused(Cause::NotAssigned),
+                    Row::new(sensor, start + 11 * 20 * MINUTE_US, 778.0).refused(Cause::Unit),
                 ]
             };
             place.ingest(&each(&late)).await;
@@ -289,6 +291,9 @@ async fn readers_that_forget_half_of_the_rule_are_caught() {
     }
 }
 
+/// Whether a row is asked for.
+type Chosen = Box<dyn Fn(&(String, i64, i8)) -> bool>;
+
 /// A dashboard asks for some sensors and some time: what it gets is that part of the whole.
 #[tokio::test]
 async fn a_part_that_is_asked_for_is_that_part_of_the_whole() {
@@ -301,7 +306,7 @@ async fn a_part_that_is_asked_for_is_that_part_of_the_whole() {
         for name in [TableName::Hourly, TableName::Daily] {
             let whole = pinned.asked(name, "true").await;
             let from = us("2026-03-28T23:00:00Z");
-            let cases: [(&str, Box<dyn Fn(&(String, i64, i8)) -> bool>); 5] = [
+            let cases: [(&str, Chosen); 5] = [
                 ("sensor = 'tjern/counter'", Box::new(|key| key.0 == "tjern/counter")),
                 (
                     "sensor IN ('tjern/angle', 'tjern/counter') AND quality = 2",
