@@ -19,6 +19,7 @@ use object_store::ObjectStore;
 use url::Url;
 
 use crate::newest::NewestOfFiles;
+use crate::rollup::{Grid, RollupTable};
 use crate::scan::{LAKE_SCHEME, LakeTable};
 use crate::views::Parted;
 use crate::{Lake, LakeError, Table, TableName, functions, views};
@@ -71,9 +72,23 @@ pub async fn session_on(
     let tables = SessionContext::new_with_state(session_state(lake, settings)?);
     let shown = SessionContext::new_with_state(session_state(lake, settings)?);
     let public = settings.access == Access::Public;
-    for (name, table) in pinned {
-        let files = table.as_ref().map(Table::files).unwrap_or_default();
-        tables.register_table(format!("all_{name}"), Arc::new(LakeTable::new(*name, files)))?;
+    let table = |wanted: TableName| {
+        pinned.iter().find(|(name, _)| *name == wanted).and_then(|(_, table)| table.as_ref()).cloned()
+    };
+    for (name, pinned) in pinned {
+        let grid = match name {
+            TableName::Hourly => Some(Grid::Hours),
+            TableName::Daily => Some(Grid::Days(settings.timezone.clone())),
+            _ => None,
+        };
+        let provider: Arc<dyn TableProvider> = match grid {
+            Some(grid) => {
+                let (readings, sensors) = (table(TableName::Readings), table(TableName::Sensors));
+                Arc::new(RollupTable::new(*name, grid, pinned.clone(), readings, sensors))
+            }
+            None => Arc::new(LakeTable::new(*name, pinned.as_ref().map(Table::files).unwrap_or_default())),
+        };
+        tables.register_table(format!("all_{name}"), provider)?;
     }
     for name in [TableName::Sensors, TableName::Sites] {
         show(&tables, &shown, name.as_str(), views::register(&tables, name, public).await?)?;
@@ -82,21 +97,21 @@ pub async fn session_on(
         let rows = views::of_known_sensors(&tables, name.as_str(), public).await?;
         show(&tables, &shown, name.as_str(), rows)?;
     }
-    let readings = pinned.iter().find(|(name, _)| *name == TableName::Readings).and_then(|(_, table)| table.as_ref());
-    let parted = Parted::of(readings);
+    let readings = table(TableName::Readings);
+    let parted = Parted::of(readings.as_ref());
     let newest = views::newest_revisions(&tables, parted.clone()).await?;
     tables.register_table("newest_revisions", newest.into_view())?;
     show(&tables, &shown, "observations", views::observations(&tables, public).await?)?;
     let now_us = lake.clock().now_us();
     let (past, others) = parted.ended_by(now_us);
-    let sensors = pinned.iter().find(|(name, _)| *name == TableName::Sensors).and_then(|(_, table)| table.as_ref());
-    tables.register_table("newest_of_files", Arc::new(NewestOfFiles::new(lake, settings, past, sensors)))?;
+    let sensors = table(TableName::Sensors);
+    tables.register_table("newest_of_files", Arc::new(NewestOfFiles::new(lake, settings, past, sensors.as_ref())))?;
     show(&tables, &shown, "latest", views::latest(&tables, public, others, now_us).await?)?;
     if !public {
         for name in [TableName::Installations, TableName::Events, TableName::QualityRules] {
             show(&tables, &shown, name.as_str(), views::register(&tables, name, public).await?)?;
         }
-        let files = readings.map(Table::files).unwrap_or_default();
+        let files = readings.as_ref().map(Table::files).unwrap_or_default();
         shown.register_table("readings", Arc::new(LakeTable::new(TableName::Readings, files)))?;
     }
     Ok(shown)

@@ -1,7 +1,8 @@
 //! The job: what changed in `readings` is tested, and whatever else changes its flags by it.
 //!
 //! A commit of its own rewrites the files in which a flag differs; every other column of every row is
-//! the same, which is counted and hashed before it commits. Five transactions say how far this has
+//! the same, which is counted and hashed before it commits. It notes of which rows the quality changed, so that rollups need not
+//! take all of a rewritten file for new. Five transactions say how far this has
 //! come: the version of `readings` whose changes were seen, the newest words of the register's sensors,
 //! rules and events, and the version of the tests themselves. While these stand still only what came
 //! since is looked at, and around it: work is bounded by what came and not by what lies there.
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
+use tjern_lake::rollup::TOUCHED_NOTE;
 use tjern_lake::{Commit, CommitError, DataFile, Lake, LakeError, Lease, Operation, Table, TableName};
 
 use super::pass::{Pass, Rewritten};
@@ -341,18 +343,20 @@ impl Work<'_> {
         rewritten: Rewritten,
         transactions: Vec<(String, i64)>,
     ) -> Result<(), ControlError> {
-        let Rewritten { add, remove, rows_changed } = rewritten;
+        let Rewritten { add, remove, rows_changed, touched } = rewritten;
+        let mut notes = BTreeMap::from([note(), self.register.note()]);
+        // Else whoever sums up would have to take every row of a rewritten file for a new one.
+        notes.extend(touched.note().map(|note| (TOUCHED_NOTE.to_owned(), note)));
         for _ in 0..ATTEMPTS_MAX {
             if !remove.iter().all(|file| table.is_active(file)) {
                 break;
             }
-            let notes = BTreeMap::from([note(), self.register.note()]);
             let commit = Commit {
                 operation: Operation::Quality,
                 add: add.clone(),
                 remove: remove.clone(),
                 transactions: transactions.clone(),
-                notes,
+                notes: notes.clone(),
             };
             match table.commit(commit).await {
                 Ok(_) => {

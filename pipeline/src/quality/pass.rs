@@ -7,13 +7,14 @@
 use std::collections::BTreeSet;
 
 use arrow::array::{AsArray, BooleanArray, Int32Array, RecordBatch};
-use arrow::datatypes::{Int32Type, TimestampMicrosecondType};
+use arrow::datatypes::{Int8Type, Int32Type, TimestampMicrosecondType};
 use datafusion::common::hash_utils::{RandomState, create_hashes};
 use datafusion::error::DataFusionError;
 use datafusion::execution::context::SessionContext;
 use datafusion::prelude::{DataFrame, Expr, col, lit};
 use datafusion::scalar::ScalarValue;
 use futures::TryStreamExt;
+use tjern_lake::rollup::Spans;
 use tjern_lake::{DataFile, FileWriter, Lake, Table, TableName, precedence, schema};
 
 use super::control::ControlError;
@@ -41,6 +42,8 @@ pub(super) struct Rewritten {
     pub(super) add: Vec<DataFile>,
     pub(super) remove: Vec<DataFile>,
     pub(super) rows_changed: usize,
+    /// The rows whose `quality` changed: nothing else of what changed here is summed up.
+    pub(super) touched: Spans,
 }
 
 /// The engine of a run.
@@ -156,6 +159,7 @@ impl Pass {
         for (writing, group) in writing.into_iter().zip(groups) {
             if writing.rows_changed > 0 {
                 rewritten.rows_changed += writing.rows_changed;
+                rewritten.touched.merge(&writing.touched);
                 rewritten.add.push(self.finish(table, group, writing).await?);
                 rewritten.remove.extend(group.iter().cloned());
             }
@@ -255,13 +259,14 @@ struct Writing {
     writer: FileWriter,
     written: Rows,
     rows_changed: usize,
+    touched: Spans,
 }
 
 impl Writing {
     fn new() -> Result<Self, ControlError> {
         // What is rewritten may have been sealed, and compaction has no reason to write it again.
         let writer = FileWriter::sealed(TableName::Readings)?;
-        Ok(Self { writer, written: Rows::default(), rows_changed: 0 })
+        Ok(Self { writer, written: Rows::default(), rows_changed: 0, touched: Spans::default() })
     }
 
     /// Takes those of the rows that are this file's.
@@ -271,6 +276,16 @@ impl Writing {
             return Ok(());
         }
         self.rows_changed += arrow::compute::and(&mine, &judged.changed)?.true_count();
+        let before = column(&judged.rows, "quality").as_primitive::<Int8Type>();
+        let times = column(&judged.rows, "time").as_primitive::<TimestampMicrosecondType>();
+        // All of one sensor, in the order of time.
+        let touched =
+            (0..mine.len()).filter(|row| mine.value(*row) && before.value(*row) != judged.quality.value(*row));
+        let mut touched = touched.map(|row| times.value(row)).peekable();
+        if touched.peek().is_some() {
+            let sensors = texts(column(&judged.rows, "sensor"))?;
+            self.touched.add(sensors.value(0), touched);
+        }
         let rows = judged.rewritten(&schema::arrow(TableName::Readings), &mine)?;
         self.written.add(&rows)?;
         self.writer.write(&rows)?;
