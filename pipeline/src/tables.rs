@@ -35,11 +35,6 @@ pub(crate) fn engine_within(lake: &Lake, bounds: &Bounds) -> Result<SessionConte
     job_session(lake, &settings, &bounds.spill_folder)
 }
 
-/// The settings of a session in which only what is public exists.
-pub(crate) fn public_settings(timezone: &jiff::tz::TimeZone) -> SessionSettings {
-    SessionSettings { access: Access::Public, timezone: timezone.clone(), memory_bytes: JOB_MEMORY_BYTES }
-}
-
 /// All rows of a provider.
 pub(crate) async fn collect(
     context: &SessionContext,

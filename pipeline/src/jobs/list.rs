@@ -90,7 +90,7 @@ fn entries_named(settings: &JobSettings, prefix: &str) -> Vec<Entry> {
     ];
     entries.extend(settings.publish.iter().map(|section| {
         let name = format!("{PUBLISH}{}", section.dataset.as_str());
-        let job = publish::Publish { dataset: section.dataset(), timezone: timezone.clone() };
+        let job = publish::Publish { dataset: section.dataset(), timezone: timezone.clone(), bounds: bounds.clone() };
         entry(&name, Line::Upkeep, &section.schedule(), Box::new(job))
     }));
     let watched = entries.iter().filter(|entry| !settings.off.contains(&entry.name));

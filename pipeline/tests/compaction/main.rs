@@ -1,6 +1,7 @@
-//! What writes whole tables anew: compaction and quality control within their memory, compaction beside everybody else.
+//! What writes whole tables anew: compaction, quality control and validation within their memory, compaction beside everybody else.
 
 mod concurrency;
 mod memory;
 mod place;
 mod quality;
+mod validation;
