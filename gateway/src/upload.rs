@@ -120,8 +120,9 @@ pub async fn run(spool: Spool, settings: UploadSettings, stop: CancellationToken
     }
 }
 
-/// Waits for a round, and seals at its times: a connection that hangs holds up what is sent, and not that readings
-/// are sealed by their age.
+/// Waits for a round, and seals where it takes a period longer than it was to: a connection that hangs holds up what is
+/// sent, and not that readings are sealed by their age. A round that is late by less seals when it is over, so that the
+/// next one begins with what is new.
 async fn sealing_meanwhile<T>(
     spool: &Spool,
     (seal_at, every): (&mut Instant, Duration),
@@ -131,7 +132,7 @@ async fn sealing_meanwhile<T>(
         tokio::select! {
             biased;
             result = &mut round => return result,
-            () = tokio::time::sleep_until(*seal_at) => {
+            () = tokio::time::sleep_until(*seal_at + every) => {
                 *seal_at = Instant::now() + every;
                 spool.seal().await;
             }

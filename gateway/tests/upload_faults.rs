@@ -333,7 +333,8 @@ async fn a_connection_that_hangs_is_given_up_and_readings_are_sealed_meanwhile()
         }
         assert!(began.elapsed() < Duration::from_secs(120), "nobody is told that nothing is sent");
     }
-    assert!(sealed_at.is_some_and(|at| at < Duration::from_secs(15)), "sealed at {sealed_at:?}");
+    // At its time, and a period later where a round is under way.
+    assert!(sealed_at.is_some_and(|at| at < Duration::from_secs(25)), "sealed at {sealed_at:?}");
     while !spool.sealed().await.is_empty() {
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert!(began.elapsed() < Duration::from_secs(300));
