@@ -21,6 +21,7 @@ use tjern_readings::keys::CORRECTIONS;
 
 use super::recompute::{Formulas, Period, RecomputeOutcome, recompute_as};
 use super::{CORRECTION, CorrectError, Record};
+use crate::bounds::Bounds;
 use crate::validate::{VALIDATION, ValidateOutcome, validate_as};
 
 /// How many records are read at once.
@@ -125,7 +126,8 @@ impl Pending {
             }
             ("validate" | "validate --undo", Some(period), _) => {
                 let undo = self.kind != "validate";
-                let ValidateOutcome { changed, .. } = validate_as(lake, &period, &self.record(), undo).await?;
+                let ValidateOutcome { changed, .. } =
+                    validate_as(lake, &period, &self.record(), undo, &Bounds::default()).await?;
                 Ok(MadeAgain::Rows(changed))
             }
             ("revise", ..) => {

@@ -15,7 +15,7 @@ const FILE_ROWS: i64 = 8_192;
 const ROW_BYTES: u64 = 67;
 
 /// The process's memory, and the most that it had since it was last asked, in bytes.
-fn memory() -> Option<(u64, u64)> {
+pub(crate) fn memory() -> Option<(u64, u64)> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let field = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name))?;
