@@ -5,11 +5,11 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 HERE = Path(__file__).parent
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Failure(Exception):
@@ -50,9 +50,10 @@ def stop(process: subprocess.Popen, patience_s: float = 30) -> str:
 
 
 def cpu_s(pid: int) -> float:
-    """User and system time of a process until now."""
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
+    """User and system time of a process until now, threads that ended included: the kernel's clock of it, in nanoseconds,
+    where /proc has hundredths of a second, of which a loop in C uses four in twenty seconds."""
+    clock = ~pid << 3 | 2  # as clock_getcpuclockid(3) makes it
+    return time.clock_gettime(clock)
 
 
 def memory_kib(pid: int) -> dict[str, int]:

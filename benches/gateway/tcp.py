@@ -1,9 +1,10 @@
 """What 10,000 points a second cost the gateway: memory, and CPU per million points, beside a loop in C and one in Python.
 
-A Modbus TCP server in a process of its own (`server.c`, libmodbus) holds 10,000 `f32`; each client in turn reads all of them
-once a second. The gateway also keeps each reading in its spool, seals batches and uploads them: to an S3 server in another
+A Modbus TCP server in a process of its own (`server.c`, libmodbus) holds 10,000 `f32`, a hundred each under a hundred unit ids;
+each client in turn reads all of them once a second, in 200 requests. The gateway also keeps each reading in its spool, seals batches and uploads them: to an S3 server in another
 process, with TLS (`lake.py`, where `--s3-python` has moto), and into a folder. Its configuration is written as a technician
-would write it, a hundred devices with one profile; in the last row it is the long form, a table for each point. The peers read
+would write it, a hundred devices with one profile, also with eight requests at once; in the last row it is the long form, one device and a table
+for each point, in 162 requests. The peers read
 and decode and do nothing else: `floor.c` (libmodbus) is the least it can cost, `plain.py` what a few lines of pymodbus cost.
 Results on stdout as JSON, a line each.
 """
@@ -45,9 +46,9 @@ def head(folder: Path, lake: str, port: str, credentials: Path | None) -> list[s
     return lines
 
 
-def with_profile() -> list[str]:
+def with_profile(in_flight: int = 1) -> list[str]:
     """Equal devices, each with a unit id of its own."""
-    lines = []
+    lines = [f"in_flight = {in_flight}"]
     for device in range(DEVICES):
         lines += ["[[bus.device]]", f'name = "unit-{device}"', f"unit_id = {device + 1}", 'profile = "meter"']
         lines += [f'place = "bench/unit-{device}"']
@@ -149,13 +150,14 @@ def main() -> int:
         server, floor = compile_c("server.c", folder, "-lmodbus"), compile_c("floor.c", folder, "-lmodbus")
         with running([server], stdout=subprocess.PIPE, text=True) as serving:
             port, log = first_line(serving), folder / "log"
-            plain = [arguments.python, "-B", Path(__file__).parent / "plain.py", port, POINTS]
+            plain = [arguments.python, "-B", Path(__file__).parent / "plain.py", port, POINTS, DEVICES]
             found = [
-                measure("libmodbus in C", [floor, port, POINTS], arguments.seconds, log),
+                measure("libmodbus in C", [floor, port, POINTS, DEVICES], arguments.seconds, log),
                 measure("pymodbus", plain, arguments.seconds, log),
             ]
             if arguments.s3_python and arguments.s3_python.exists():
                 found.append(gateway("gateway, S3 with TLS", arguments, port, with_profile(), True))
+                found.append(gateway("gateway, S3 with TLS, 8 requests at once", arguments, port, with_profile(8), True))
             else:
                 say("without --s3-python (moto): nothing is uploaded with TLS")
             found.append(gateway("gateway, a folder", arguments, port, with_profile(), False))

@@ -19,6 +19,7 @@ mod point;
 mod poll;
 mod refusal;
 pub mod state;
+mod together;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -110,7 +111,8 @@ pub async fn run(bus: Arc<Bus>, context: BusContext) {
             load::warn_of_too_much(&bus, &memory);
             let Some(master) = Master::of(&bus.kind, limits.timeout) else { return };
             let (wire, kind) = (cost::Wire::of(&bus.kind), bus.kind.word());
-            let setting = poll::Setting { name: bus.name.clone(), kind, wire, limits, policy: health::Policy::DEFAULT };
+            let (name, policy, in_flight) = (bus.name.clone(), health::Policy::DEFAULT, bus.kind.in_flight());
+            let setting = poll::Setting { name, kind, wire, limits, policy, in_flight };
             modbus::Actor::new(setting, master, devices, (keeper, memory), context).run().await;
         }
         BusKind::TextLines { place, poll, framing, points } => {

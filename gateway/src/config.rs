@@ -189,12 +189,21 @@ pub struct Rs485 {
 }
 
 /// How a TCP connection is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Connection {
     /// Between the connection and the first request.
     pub pause: Duration,
     /// When one that is not used is closed; never, if not said.
     pub idle_close: Option<Duration>,
+    /// How many requests may be under way at once: on Modbus TCP only, and more than one only where every device behind
+    /// the address is known to bear it.
+    pub in_flight: usize,
+}
+
+impl Default for Connection {
+    fn default() -> Self {
+        Self { pause: Duration::ZERO, idle_close: None, in_flight: 1 }
+    }
 }
 
 impl Serial {
@@ -457,6 +466,15 @@ impl BusKind {
             Self::ModbusRtu { .. } => "modbus-rtu",
             Self::ModbusRtuTcp { .. } => "modbus-rtu-tcp",
             Self::TextLines { .. } => "text-lines",
+        }
+    }
+
+    /// How many requests may be under way on it at once.
+    #[must_use]
+    pub const fn in_flight(&self) -> usize {
+        match self {
+            Self::ModbusTcp { connection, .. } => connection.in_flight,
+            Self::ModbusRtu { .. } | Self::ModbusRtuTcp { .. } | Self::TextLines { .. } => 1,
         }
     }
 }

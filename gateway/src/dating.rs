@@ -230,6 +230,20 @@ impl Dater {
         if readings.len() < came {
             error!(readings = came - readings.len(), "the clock is centuries off: these are not kept");
         }
+        let (mut ready, held) = self.sorted(readings);
+        self.hold(held, &mut ready).await;
+        self.maintenance.mark(&mut ready);
+        if let Some(system) = self.system.as_mut().filter(|_| self.clock.is_set()) {
+            system.join(&mut ready);
+        }
+        self.pass_on(ready).await;
+    }
+
+    /// Those whose times are certain, and those that wait for the clock.
+    fn sorted(&mut self, readings: Vec<Reading>) -> (Vec<Reading>, Vec<Reading>) {
+        if self.clock.was_always_known() && self.redated.is_empty() {
+            return (readings, Vec::new());
+        }
         let (mut ready, mut held) = (Vec::with_capacity(readings.len()), Vec::new());
         for reading in readings {
             if self.sensors.has_own_time(&reading) {
@@ -247,12 +261,7 @@ impl Dater {
                 held.push(reading);
             }
         }
-        self.hold(held, &mut ready).await;
-        self.maintenance.mark(&mut ready);
-        if let Some(system) = self.system.as_mut().filter(|_| self.clock.is_set()) {
-            system.join(&mut ready);
-        }
-        self.pass_on(ready).await;
+        (ready, held)
     }
 
     /// Hands readings to the spool, or keeps them behind a move whose readings are counted by its numbers.

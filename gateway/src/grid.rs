@@ -51,12 +51,6 @@ impl Grid {
         time_us - (time_us - self.phase_us).rem_euclid(self.every_us)
     }
 
-    /// The slot after.
-    #[must_use]
-    pub const fn slot_after(self, time_us: i64) -> i64 {
-        self.slot_of(time_us).saturating_add(self.every_us)
-    }
-
     /// Whether a slot began so short a time ago that a value of now stands for it.
     #[must_use]
     pub const fn is_fresh(self, slot_us: i64, now_us: i64) -> bool {
@@ -97,13 +91,15 @@ pub struct Schedule {
     /// The slot that was due when the clock was looked at last, and was not polled yet.
     waiting_us: Option<i64>,
     missed: u64,
+    /// The slot in which the clock was looked at last.
+    looked_us: i64,
 }
 
 impl Schedule {
     /// A point that was not polled yet: it is due at once.
     #[must_use]
     pub const fn new(grid: Grid) -> Self {
-        Self { grid, done_us: None, waiting_us: None, missed: 0 }
+        Self { grid, done_us: None, waiting_us: None, missed: 0, looked_us: grid.phase_us }
     }
 
     /// The grid.
@@ -118,10 +114,21 @@ impl Schedule {
         self.missed
     }
 
+    /// The slot that a moment lies in, without a division where it is the one of the last look, or the next.
+    fn slot_of(&self, time_us: i64) -> i64 {
+        let (every_us, since_us) = (self.grid.every_us, time_us.saturating_sub(self.looked_us));
+        match since_us {
+            _ if since_us < 0 => self.grid.slot_of(time_us),
+            _ if since_us < every_us => self.looked_us,
+            _ if since_us - every_us < every_us => self.looked_us + every_us,
+            _ => self.grid.slot_of(time_us),
+        }
+    }
+
     /// The slot that is due, if one is.
     #[must_use]
     pub fn due(&self, now_us: i64) -> Option<Due> {
-        let slot_us = self.grid.slot_of(now_us);
+        let slot_us = self.slot_of(now_us);
         match self.done_us {
             None => Some(Due { slot_us, first: true }),
             Some(done_us) => (slot_us > done_us).then_some(Due { slot_us, first: false }),
@@ -130,13 +137,14 @@ impl Schedule {
 
     /// When to look again, if nothing is due.
     #[must_use]
-    pub const fn next_us(&self, now_us: i64) -> i64 {
-        self.grid.slot_after(now_us)
+    pub fn next_us(&self, now_us: i64) -> i64 {
+        self.slot_of(now_us).saturating_add(self.grid.every_us)
     }
 
     /// Looks at the clock: slots that passed unpolled since the last look are missed, also those of a
     /// point that was never polled.
     pub fn look(&mut self, now_us: i64) {
+        self.looked_us = self.slot_of(now_us);
         if let Some(due) = self.due(now_us) {
             self.count_passed(due.slot_us);
             self.waiting_us = Some(due.slot_us);
@@ -152,7 +160,10 @@ impl Schedule {
     fn count_passed(&mut self, slot_us: i64) {
         let after_done_us = self.done_us.map(|done_us| done_us.saturating_add(self.grid.every_us));
         let first_us = self.waiting_us.or(after_done_us).unwrap_or(slot_us);
-        self.missed += u64::try_from((slot_us - first_us) / self.grid.every_us).unwrap_or(0);
+        let passed_us = slot_us - first_us;
+        if passed_us >= self.grid.every_us {
+            self.missed += (passed_us / self.grid.every_us).unsigned_abs();
+        }
     }
 
     /// A clock that was set back by more than a period would leave the point waiting for a time that
@@ -198,7 +209,24 @@ mod tests {
             prop_assert_eq!((slot_us - phase_us) % grid.every_us(), 0);
             prop_assert!(slot_us <= time_us && time_us < slot_us + grid.every_us());
             prop_assert_eq!(grid.slot_of(slot_us), slot_us);
-            prop_assert_eq!(grid.slot_after(time_us), slot_us + grid.every_us());
+        }
+
+        /// What is remembered of the last look changes no answer.
+        #[test]
+        fn a_schedule_knows_the_slot_that_its_grid_says(
+            every_ms in 1_u64..100_000, phase_ms in 0_u64..100_000, start_us in -(1_i64 << 52)..(1_i64 << 52),
+            steps in prop::collection::vec((-200_000_000_i64..200_000_000, any::<bool>()), 1..100),
+        ) {
+            let grid = grid(every_ms, phase_ms % every_ms);
+            let (mut schedule, mut now_us) = (Schedule::new(grid), start_us);
+            for (step_us, looks) in steps {
+                now_us += step_us;
+                if looks {
+                    schedule.look(now_us);
+                }
+                prop_assert_eq!(schedule.due(now_us).map(|due| due.slot_us), Some(grid.slot_of(now_us)));
+                prop_assert_eq!(schedule.next_us(now_us), grid.slot_of(now_us) + grid.every_us());
+            }
         }
 
         #[test]

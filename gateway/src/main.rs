@@ -24,7 +24,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     // More than one provider may be linked: the choice is made before anything uses TLS. An error
     // means that it was made already.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let _ = rustls::crypto::ring::default_provider().install_default();
     start_log();
     // One thread for all that waits: a task that wakes another then costs no switch between threads. What takes
     // long (the disk, sealing) has threads of its own.

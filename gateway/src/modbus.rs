@@ -24,6 +24,7 @@ mod mbap;
 mod owed;
 mod pacer;
 mod parked;
+mod patience;
 mod port;
 pub(crate) mod sniff;
 mod wire;

@@ -105,7 +105,10 @@ fn patience(kind: &BusKind) -> Duration {
 
 impl BusPlace {
     pub(crate) fn new(bus: &Bus, incarnation: u64) -> Self {
-        let bound = TURN_BOUND_MIN + bus.timeout.saturating_mul(TURN_TIMEOUTS) + patience(&bus.kind);
+        // Each of several answers has the timeout from the one before.
+        let together = u32::try_from(bus.kind.in_flight()).unwrap_or(u32::MAX);
+        let timeouts = TURN_TIMEOUTS.saturating_mul(together);
+        let bound = TURN_BOUND_MIN + bus.timeout.saturating_mul(timeouts) + patience(&bus.kind);
         Self { name: bus.name.clone(), incarnation, bound }
     }
 }
@@ -169,9 +172,8 @@ impl StatusSource {
 
     /// How often each bus has come round.
     pub(crate) fn turns(&self) -> Vec<BusTurns> {
-        let snapshots = self.0.buses.snapshot();
         let turns = |place: &BusPlace| BusTurns {
-            turns: snapshots.iter().find(|bus| bus.bus == place.name).map_or(0, |bus| bus.turns),
+            turns: self.0.buses.turns(&place.name).unwrap_or_default(),
             name: place.name.clone(),
             incarnation: place.incarnation,
             bound: place.bound,

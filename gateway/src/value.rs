@@ -253,15 +253,20 @@ pub fn decode(kind: NumberType, order: Order, registers: &[u16]) -> Result<f64, 
 
 /// The number's own bits, the most significant first.
 fn bits(kind: NumberType, order: Order, registers: &[u16]) -> Result<u64, Cause> {
-    let mut arranged = [0_u16; 4];
     let width = usize::from(kind.width());
     if registers.len() != width || kind == NumberType::Bool {
         return Err(Cause::Malformed);
     }
-    let arranged = &mut arranged[..width];
-    arranged.copy_from_slice(registers);
-    order.arrange(arranged);
-    let bits = arranged.iter().fold(0_u64, |bits, register| bits << 16 | u64::from(*register));
+    let joined = |registers: &[u16]| registers.iter().fold(0_u64, |bits, register| bits << 16 | u64::from(*register));
+    let bits = if order == Order::Abcd {
+        joined(registers)
+    } else {
+        let mut arranged = [0_u16; 4];
+        let arranged = &mut arranged[..width];
+        arranged.copy_from_slice(registers);
+        order.arrange(arranged);
+        joined(arranged)
+    };
     Ok(match kind {
         NumberType::Bit(bit) => bits.checked_shr(u32::from(bit)).unwrap_or(0) & 1,
         NumberType::U8 | NumberType::I8 => bits & 0xFF,

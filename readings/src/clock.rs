@@ -126,6 +126,12 @@ impl Clock {
         Some(estimate.offset_us.load(Ordering::Acquire))
     }
 
+    /// Whether it was believed from the start: no time that it told is an estimate.
+    #[must_use]
+    pub const fn was_always_known(&self) -> bool {
+        self.estimate.is_none()
+    }
+
     /// Whether a moment that lay at or before now when this clock named it was estimated. After the
     /// estimate it can be told from the others: it lies before the estimate's end, or, where the wall clock
     /// was behind, in its future.

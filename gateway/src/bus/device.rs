@@ -195,6 +195,23 @@ impl Device {
         self.points.iter_mut().map(|point| usize::from(point.state.schedule.follow_step_back(now_us))).sum()
     }
 
+    /// What one of its answers takes, if it may be asked together with others: one that does not answer, or of which
+    /// nothing is known yet, is found out by asking it alone.
+    pub(super) fn in_company(&self) -> Option<Duration> {
+        let is_sociable = self.health.is_healthy() && self.gap.is_zero() && self.due_proof().is_none();
+        self.turnaround.planned().filter(|_| is_sociable)
+    }
+
+    /// What is asked only to find out what it refuses.
+    fn due_proof(&self) -> Option<ReadRequest> {
+        if self.proved { None } else { self.refusals.proof() }
+    }
+
+    /// It was asked together with others, and not all answered: what is due is asked again.
+    pub(super) fn ask_again(&mut self) {
+        self.replan = true;
+    }
+
     /// Whether there is something to be asked.
     pub(super) fn has_work(&self) -> bool {
         !self.pending.is_empty()
@@ -292,7 +309,7 @@ impl Device {
 
     /// What the device is asked next.
     pub(super) fn take(&mut self) -> Option<Job> {
-        if let (false, Some(proof)) = (self.proved, self.refusals.proof()) {
+        if let Some(proof) = self.due_proof() {
             self.proved = true;
             return Some(Job::Proof(proof));
         }

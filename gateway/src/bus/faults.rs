@@ -40,7 +40,8 @@ const UNITS: u8 = 3;
 const POINTS: u16 = 6;
 
 /// A bus with points near and far from one another, of periods that meet now and then.
-fn config(kind: &str) -> Config {
+fn config(name: &str) -> Config {
+    let kind = if name == "together" { "tcp" } else { name };
     let mut text = format!(
         "version = 1\ngateway = \"test\"\nlake = \"memory:///\"\n[spool]\ndir = \"unused\"\n\
          [[bus]]\nname = \"line\"\nkind = \"modbus-{kind}\"\ntimeout = \"{}ms\"\n",
@@ -51,6 +52,7 @@ fn config(kind: &str) -> Config {
         "rtu" => "port = \"/dev/null\"\nbaud = 19200\n",
         _ => "address = \"127.0.0.1:502\"\nbaud = 19200\n",
     };
+    text += if name == "together" { "in_flight = 8\n" } else { "" };
     for unit in 1..=UNITS {
         text += &format!("[[bus.device]]\nname = \"device-{unit}\"\nunit_id = {unit}\n");
         for point in 0..POINTS {
@@ -81,7 +83,8 @@ fn actor(config: &Config, dial: &Dial, context: BusContext) -> Actor {
         unreachable!("a Modbus bus")
     };
     let keeper = Keeper::of_devices(None, bus.name.clone());
-    let setting = Setting { name: bus.name.clone(), kind, wire, limits, policy: Policy::DEFAULT };
+    let (name, policy, in_flight) = (bus.name.clone(), Policy::DEFAULT, bus.kind.in_flight());
+    let setting = Setting { name, kind, wire, limits, policy, in_flight };
     Actor::new(setting, master, devices, (keeper, BusMemory::new()), context)
 }
 
@@ -106,7 +109,7 @@ async fn play(kind: &str, seed: u64) -> Result<[u64; 2], String> {
     let mut rng = Rng::with_seed(seed ^ 0xB5);
     let start = Instant::now();
     let device = Device {
-        framing: if kind == "tcp" { Framing::Tcp } else { Framing::Rtu },
+        framing: if kind.starts_with("rtu") { Framing::Rtu } else { Framing::Tcp },
         units: UNITS,
         faults: line_faults(&mut rng, seed),
         seed,
@@ -179,6 +182,11 @@ fn campaign(kind: &str) {
 #[test]
 fn tcp() {
     campaign("tcp");
+}
+
+#[test]
+fn together() {
+    campaign("together");
 }
 
 #[test]

@@ -10,13 +10,13 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::BusContext;
-use super::device::{Device, Timing};
+use super::device::{Device, Job, Timing};
 use super::learned::{BusMemory, Keeper};
 use super::poll::{Polling, Setting};
 use super::state::{BusState, LineState};
 use crate::config::ModbusDevice;
 use crate::modbus::Master;
-use crate::modbus::transport::Failure;
+use crate::modbus::transport::{Asked, Failure, Reply};
 
 /// How often it is looked whether slots were missed: a line a minute, not a line a slot. What was learned is written
 /// as often.
@@ -43,6 +43,20 @@ pub(super) struct Actor {
     line_is_there: Option<bool>,
     missed_noted: u64,
     looked_at: Instant,
+}
+
+/// When a transaction began.
+#[derive(Debug, Clone, Copy)]
+struct Begun {
+    at: Instant,
+    measured_from: Instant,
+    /// Whether it says something about the device, and not about what was before.
+    is_measure: bool,
+    gap: Duration,
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
 impl Actor {
@@ -101,36 +115,65 @@ impl Actor {
         debug!(bus = self.name, missed = self.polling.missed(), "bus stopped");
     }
 
-    /// One transaction, if one is due.
+    /// One transaction, if one is due; several at once where the bus is known to bear them.
     async fn serve(&mut self) -> bool {
-        let Some((index, job)) = self.polling.next(Instant::now()) else { return false };
-        let (asked_us, asked) = (self.context.clock.now_us(), Instant::now());
-        let gap = self.polling.gap(index);
-        let (left_alone, pause) = (self.left_alone + gap.max(self.left_gap), self.master.connect_pause());
-        let result = self.master.read(self.polling.unit_id(index), job.request()).await;
-        let (answered_us, now) = (self.context.clock.now_us(), Instant::now());
-        self.note_line(result.as_ref().err());
-        // The drain after a failure was charged to whom it is owed to.
-        let began = asked.max(self.drained_at);
-        let is_measure = asked >= self.drained_at && !self.master.was_probed();
-        // What is configured is no part of what the device needs: `plan` adds it by itself.
-        let took = now.saturating_duration_since(began.max(left_alone) + pause);
+        let jobs = self.polling.next_together(Instant::now());
+        if jobs.is_empty() {
+            return false;
+        }
+        let asked_us = self.context.clock.now_us();
+        let mut begun = self.begin(&jobs);
+        let requests: Vec<Asked> = jobs.iter().map(|one| self.polling.asked(one)).collect();
+        let result = self.master.read_together(&requests).await;
+        let (ended_us, now) = (self.context.clock.now_us(), Instant::now());
+        begun.is_measure &= !self.master.was_probed();
         // After a lost answer the master leaves the bus alone until no late one is to be expected.
         let drain = self.master.quiet_left();
         self.drained_at = now + drain;
-        (self.left_alone, self.left_gap) = (now, gap);
-        let timing = Timing {
-            asked_us,
-            answered_us,
-            now,
-            took,
-            is_measure,
-            cost: now.saturating_duration_since(began) + drain,
-            turn: 0,
+        (self.left_alone, self.left_gap) = (now, begun.gap);
+        let failure = result.as_ref().err().or_else(|| result.as_ref().ok()?.first()?.result.as_ref().err());
+        self.note_line(failure);
+        let replies = match result {
+            Ok(replies) => replies,
+            Err(failure) if jobs.len() == 1 => vec![Reply { result: Err(failure), at: now }],
+            Err(failure) => {
+                let cost = now.saturating_duration_since(begun.at) + drain;
+                self.polling.fell_through(&jobs, &failure, (cost, now));
+                return true;
+            }
         };
-        let readings = self.polling.ended((index, &job), result.as_ref(), timing);
+        let mut order: Vec<(&(usize, Job), Reply)> = jobs.iter().zip(replies).collect();
+        order.sort_by_key(|(_, reply)| reply.at);
+        let (mut readings, mut before) = (Vec::new(), begun);
+        for (job, Reply { result, at }) in order {
+            let timing = Timing {
+                asked_us,
+                answered_us: ended_us - micros(now.saturating_duration_since(at)),
+                now: at,
+                took: at.saturating_duration_since(before.measured_from),
+                is_measure: before.is_measure,
+                // What several answers took is charged to each from the one before on; a drain follows one alone.
+                cost: at.saturating_duration_since(before.at) + drain,
+                turn: 0,
+            };
+            before = Begun { at, measured_from: at, ..before };
+            readings.extend(self.polling.ended((job.0, &job.1), result.as_ref(), timing));
+        }
+        if jobs.len() > 1 {
+            self.polling.went_well(now);
+        }
         self.context.store(readings).await;
         true
+    }
+
+    /// From when on a transaction is charged and measured that is about to begin.
+    fn begin(&self, jobs: &[(usize, Job)]) -> Begun {
+        let (asked, gap) = (Instant::now(), self.polling.gap(jobs));
+        // The drain after a failure was charged to whom it is owed to.
+        let at = asked.max(self.drained_at);
+        // What is configured is no part of what the device needs: `plan` adds it by itself.
+        let measured_from = at.max(self.left_alone + gap.max(self.left_gap)) + self.master.connect_pause();
+        Begun { at, measured_from, is_measure: asked >= self.drained_at, gap }
     }
 
     /// What is done now and then: missed slots are told, what was learned is written.

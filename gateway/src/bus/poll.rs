@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tjern_readings::reading::Reading;
 use tokio::time::Instant;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::BusContext;
 use super::cost::Wire;
@@ -19,9 +19,13 @@ use super::device::{Company, Device, Job, Timing};
 use super::health::{Budget, Policy};
 use super::learned::BusMemory;
 use super::point::Limits;
+use super::together::Together;
 use crate::config::ModbusDevice;
 use crate::grid::{LOOK_AGAIN, wait};
-use crate::modbus::transport::{Answer, Failure};
+use crate::modbus::transport::{Answer, Asked, Failure};
+
+/// What is asked together is expected to be answered within so long: nobody waits longer for his turn.
+const TOGETHER_MAX: Duration = Duration::from_millis(50);
 
 /// What holds for a whole bus.
 #[derive(Debug)]
@@ -31,6 +35,8 @@ pub(super) struct Setting {
     pub(super) wire: Wire,
     pub(super) limits: Limits,
     pub(super) policy: Policy,
+    /// How many requests may be under way at once.
+    pub(super) in_flight: usize,
 }
 
 #[derive(Debug)]
@@ -38,6 +44,7 @@ pub(super) struct Polling {
     name: String,
     devices: Vec<Served>,
     budget: Budget,
+    together: Together,
     /// The bus's share clock: what the device that is served had used.
     served_ns: u64,
     turns: u64,
@@ -70,6 +77,7 @@ impl Polling {
             name: setting.name.clone(),
             devices: devices.iter().map(serve).collect(),
             budget: Budget::default(),
+            together: Together::new(setting.in_flight),
             served_ns: 0,
             turns: 0,
             looked_us: i64::MIN,
@@ -120,11 +128,30 @@ impl Polling {
         self.devices.iter().enumerate().any(is_other)
     }
 
+    /// What is asked next: nothing, one request, or several where the bus is known to bear them, and as long as all of
+    /// them are expected to be answered within [`TOGETHER_MAX`].
+    pub(super) fn next_together(&mut self, now: Instant) -> Vec<(usize, Job)> {
+        let Some(first) = self.next(now, |_| true) else { return Vec::new() };
+        let (most, mut jobs) = (self.together.most(now), vec![first]);
+        // A proof was taken already, and is no longer due.
+        let is_read = jobs.iter().all(|(_, job)| matches!(job, Job::Read(_)));
+        let mut left = Some(TOGETHER_MAX).filter(|_| is_read && most > 1);
+        while jobs.len() < most {
+            let last = jobs.last().and_then(|(index, _)| self.devices[*index].device.in_company());
+            left = left.zip(last).and_then(|(left, last)| left.checked_sub(last));
+            let Some(left) = left else { break };
+            let fits = |device: &Device| device.in_company().is_some_and(|pace| pace <= left);
+            let Some(another) = self.next(now, fits) else { break };
+            jobs.push(another);
+        }
+        jobs
+    }
+
     /// Which device is asked next, and what.
-    pub(super) fn next(&mut self, now: Instant) -> Option<(usize, Job)> {
+    fn next(&mut self, now: Instant, may_be: impl Fn(&Device) -> bool) -> Option<(usize, Job)> {
         let rank = |(index, served): (usize, &Served)| {
             let resting = || served.device.health.resting(self.budget, self.others(index), now).is_some();
-            let eligible = served.device.has_work() && !resting();
+            let eligible = served.device.has_work() && may_be(&served.device) && !resting();
             eligible.then(|| (served.used_ns.max(self.served_ns), served.turn, index))
         };
         let (start_ns, _, index) = self.devices.iter().enumerate().filter_map(rank).min()?;
@@ -135,14 +162,14 @@ impl Polling {
         Some((index, served.device.take()?))
     }
 
-    /// How much longer a device is left alone than any is.
-    pub(super) fn gap(&self, index: usize) -> Duration {
-        self.devices[index].device.gap
+    /// How much longer devices are left alone than any is.
+    pub(super) fn gap(&self, jobs: &[(usize, Job)]) -> Duration {
+        jobs.iter().map(|(index, _)| self.devices[*index].device.gap).max().unwrap_or_default()
     }
 
-    /// The unit id of a device.
-    pub(super) fn unit_id(&self, index: usize) -> u8 {
-        self.devices[index].device.unit_id
+    /// What is asked of whom.
+    pub(super) fn asked(&self, (index, job): &(usize, Job)) -> Asked {
+        Asked { unit: self.devices[*index].device.unit_id, request: job.request() }
     }
 
     /// A request ended: what is to be written down.
@@ -161,6 +188,30 @@ impl Polling {
         let readings = served.device.ended(job, result, timing, company);
         served.device.note_new_failures(&self.name, job);
         readings
+    }
+
+    /// All of several requests were answered.
+    pub(super) fn went_well(&mut self, now: Instant) {
+        self.together.succeeded(now);
+    }
+
+    /// Of several requests one was not answered, which kept the bus for so long and says nothing about anyone: all are
+    /// asked again, one after the other.
+    pub(super) fn fell_through(&mut self, jobs: &[(usize, Job)], failure: &Failure, (cost, now): (Duration, Instant)) {
+        let share = cost / u32::try_from(jobs.len()).unwrap_or(u32::MAX).max(1);
+        let share_ns = u64::try_from(share.as_nanos()).unwrap_or(u64::MAX);
+        for (index, _) in jobs {
+            let served = &mut self.devices[*index];
+            served.used_ns = served.used_ns.saturating_add(share_ns);
+            served.device.ask_again();
+        }
+        if self.together.failed(now) {
+            info!(
+                bus = self.name,
+                requests = jobs.len(),
+                "not all requests that were asked together were answered: they are asked one after the other; {failure}; hint: if it happens often, a device does not bear the bus's `in_flight`"
+            );
+        }
     }
 
     /// How long there is nothing to do.

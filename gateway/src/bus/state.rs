@@ -142,6 +142,12 @@ impl BusStates {
         buses.iter().map(|bus| bus.snapshot()).collect()
     }
 
+    /// How often a bus has come round: asked every few seconds, and of ten thousand points a snapshot costs something.
+    pub(crate) fn turns(&self, bus: &str) -> Option<u64> {
+        let buses = locked(&self.0);
+        buses.iter().find(|known| known.bus == bus).map(|known| known.turns.load(Ordering::Relaxed))
+    }
+
     /// Takes a bus out that is no longer read.
     pub fn forget(&self, bus: &str) {
         locked(&self.0).retain(|known| known.bus != bus);
@@ -403,6 +409,7 @@ mod tests {
         second.turn();
         let seen: Vec<(String, u64)> = states.snapshot().into_iter().map(|bus| (bus.bus, bus.turns)).collect();
         assert_eq!(seen, [("north".to_owned(), 6), ("south".to_owned(), 0)]);
+        assert_eq!(["north", "south", "west"].map(|bus| states.turns(bus)), [Some(6), Some(0), None]);
         states.forget("north");
         assert_eq!(states.snapshot().len(), 1);
     }

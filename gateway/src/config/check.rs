@@ -15,7 +15,7 @@ use super::file::{BusFile, ConfigFile, SpoolFile};
 use super::lines::{framing, line_points};
 use super::places::check_places;
 use super::upload::upload;
-use super::{Bus, BusKind, ClockConfig, Config, LinePlace, Parity, Places, Serial, SpoolConfig, wire};
+use super::{Bus, BusKind, ClockConfig, Config, Connection, LinePlace, Parity, Places, Serial, SpoolConfig, wire};
 use crate::spool::MAX_BYTES_LEAST;
 
 /// The kinds of buses there are.
@@ -159,7 +159,8 @@ fn modbus_tcp(checker: &mut Checker<'_>, file: &BusFile) -> Option<BusKind> {
     refuse_serial(checker, file, "a modbus-tcp bus has an `address`");
     refuse_lines(checker, file);
     checker.refuse(file.echo.as_ref(), "echo", "only a serial line echoes");
-    let connection = wire::connection(checker, file);
+    let in_flight = wire::in_flight(checker, file);
+    let connection = Connection { in_flight, ..wire::connection(checker, file) };
     let gap = wire::gap(checker, file.gap.as_ref(), Duration::ZERO);
     let devices = modbus_devices(checker, &file.device, [0, 255], gap);
     Some(BusKind::ModbusTcp { address: address(checker, file)?, connection, devices: devices? })
@@ -170,6 +171,7 @@ fn modbus_rtu_tcp(checker: &mut Checker<'_>, file: &BusFile) -> Option<BusKind> 
     checker.refuse(file.port.as_ref(), "port", "a modbus-rtu-tcp bus has an `address`");
     refuse_keys!(checker, file, why, [data_bits, parity, stop_bits]);
     wire::refuse_rs485(checker, file, why);
+    wire::refuse_in_flight(checker, file);
     refuse_lines(checker, file);
     let connection = wire::connection(checker, file);
     let gap = wire::gap(checker, file.gap.as_ref(), Duration::ZERO);

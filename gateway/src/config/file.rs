@@ -94,6 +94,7 @@ pub(super) struct BusFile {
     pub(super) rx_during_tx: Option<Spanned<bool>>,
     pub(super) connect_pause: Option<Spanned<String>>,
     pub(super) idle_close: Option<Spanned<String>>,
+    pub(super) in_flight: Option<Spanned<i64>>,
     pub(super) timeout: Option<Spanned<String>>,
     pub(super) down_report: Option<Spanned<String>>,
     pub(super) poll: Option<Spanned<String>>,

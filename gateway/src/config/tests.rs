@@ -461,6 +461,11 @@ fn a_wire_says_how_it_wants_to_be_treated() {
     let far = format!("{}\nconnect_pause = \"500ms\"\nidle_close = \"3s\"", tcp.replace("-tcp", "-rtu-tcp"));
     let BusKind::ModbusRtuTcp { baud, connection, .. } = of(tcp, &far) else { panic!("RTU over TCP") };
     assert_eq!((baud, connection.pause, connection.idle_close), (9_600, milliseconds(500), Some(milliseconds(3_000))));
+    let in_flight = |more: &str| match of(tcp, &format!("{tcp}{more}")) {
+        BusKind::ModbusTcp { connection, .. } => connection.in_flight,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((in_flight(""), in_flight("\nin_flight = 8")), (1, 8), "one, unless somebody knows better");
     let own = format!("{tcp}\ngap = \"20ms\"");
     let text = GOOD.replacen(tcp, &own, 1).replace("unit_id = 1", "unit_id = 1\ngap = \"0s\"");
     let config = parse(&text).expect("good");
@@ -469,6 +474,9 @@ fn a_wire_says_how_it_wants_to_be_treated() {
     for (to, place, message) in [
         (format!("{tcp}\necho = true"), "true", "no meaning here"),
         (format!("{rtu}\nconnect_pause = \"1s\""), "\"1s\"", "no meaning here"),
+        (format!("{rtu}\nin_flight = 2"), "2", "no meaning here"),
+        (format!("{far}\nin_flight = 2"), "2", "no meaning here"),
+        (format!("{tcp}\nin_flight = 17"), "17", "cannot be 17"),
         (format!("{rtu}\nrts_delay_before = \"1ms\""), "\"1ms\"", "no meaning here"),
         (format!("{rtu}\nrts = \"inverted\""), "\"inverted\"", "no meaning here"),
         (format!("{rtu}\nrs485 = true\nrts = \"inverse\""), "\"inverse\"", "no polarity"),

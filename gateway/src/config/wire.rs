@@ -12,6 +12,9 @@ use super::{Connection, Rs485};
 /// A gap, a pause or a delay that is longer is a slip of the pen.
 const WAIT_MAX: Duration = Duration::from_secs(10);
 
+/// What a server may bear at most ("Modbus Messaging on TCP/IP", V1.0b, `NumberMaxOfServerTransaction`).
+const IN_FLIGHT_MAX: i64 = 16;
+
 fn wait(checker: &mut Checker<'_>, text: Option<&Spanned<String>>, name: &str) -> Duration {
     let Some(text) = text else { return Duration::ZERO };
     let Some(wait) = checker.duration(text) else { return Duration::ZERO };
@@ -53,19 +56,33 @@ pub(super) fn rs485(checker: &mut Checker<'_>, file: &BusFile) -> Option<Rs485> 
 pub(super) fn connection(checker: &mut Checker<'_>, file: &BusFile) -> Connection {
     let pause = wait(checker, file.connect_pause.as_ref(), "connect_pause");
     let idle_close = file.idle_close.as_ref().and_then(|text| checker.parse::<Period>(text)).map(Period::duration);
-    Connection { pause, idle_close }
+    Connection { pause, idle_close, in_flight: 1 }
+}
+
+/// How many requests a Modbus TCP server may be asked at once: the specification knows 1 to 16.
+pub(super) fn in_flight(checker: &mut Checker<'_>, file: &BusFile) -> usize {
+    let read = |number| {
+        checker.whole::<usize>(number, &[1, IN_FLIGHT_MAX], "in_flight", "it is from 1 to 16, and 1 if not said")
+    };
+    file.in_flight.as_ref().and_then(read).unwrap_or(1)
 }
 
 /// What only a connection has.
 pub(super) fn refuse_connection(checker: &mut Checker<'_>, file: &BusFile) {
     let why = "only a bus with an `address` has a connection";
     refuse_keys!(checker, file, why, [connect_pause, idle_close]);
+    refuse_in_flight(checker, file);
+}
+
+/// On a serial line an answer does not say which request it is to.
+pub(super) fn refuse_in_flight(checker: &mut Checker<'_>, file: &BusFile) {
+    checker.refuse(file.in_flight.as_ref(), "in_flight", "on a serial line one request is asked after the other");
 }
 
 /// What only a Modbus bus has.
 pub(super) fn refuse_modbus(checker: &mut Checker<'_>, file: &BusFile) {
     let why = "only a Modbus bus has it";
-    refuse_keys!(checker, file, why, [gap, echo, connect_pause, idle_close]);
+    refuse_keys!(checker, file, why, [gap, echo, connect_pause, idle_close, in_flight]);
     for device in &file.device {
         refuse_keys!(checker, device, why, [gap]);
     }

@@ -24,16 +24,24 @@ use fastrand::Rng;
 use tjern_readings::reading::Cause;
 
 use self::device::{Device, Words};
+use super::mbap::Stream;
 use super::rtu::{RtuMaster, RtuPlace};
 use super::tcp::TcpMaster;
 use super::timing::Line;
-use super::transport::{ReadRequest, Table};
+use super::transport::{Answer, Asked, Failure, ReadRequest, Table};
 use super::{Manners, Master};
 use crate::config::{Parity, Serial};
 use crate::simulate::bad_line::{Framing, LineFaults, Tally};
 
 pub(crate) use self::device::Dial;
 pub(crate) use self::pipe::Pipe;
+
+/// What a connection in memory and a socket have in common.
+pub(super) trait AnyStream: Stream + Send + std::fmt::Debug {}
+
+impl<S: Stream + Send + std::fmt::Debug> AnyStream for S {}
+
+impl Stream for Pipe {}
 
 /// A wall that a canary takes down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +83,8 @@ const UNITS: u8 = 3;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wire {
     Tcp,
+    /// Several requests at once.
+    Together,
     Rtu,
     RtuTcp,
 }
@@ -82,7 +92,7 @@ enum Wire {
 impl Wire {
     const fn framing(self) -> Framing {
         match self {
-            Self::Tcp => Framing::Tcp,
+            Self::Tcp | Self::Together => Framing::Tcp,
             Self::Rtu | Self::RtuTcp => Framing::Rtu,
         }
     }
@@ -91,6 +101,7 @@ impl Wire {
     const fn name(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
+            Self::Together => "together",
             Self::Rtu => "rtu",
             Self::RtuTcp => "over_tcp",
         }
@@ -98,8 +109,16 @@ impl Wire {
 
     const fn polls(self) -> u64 {
         match self {
-            Self::Tcp | Self::Rtu => 400,
+            Self::Tcp | Self::Together | Self::Rtu => 400,
             Self::RtuTcp => 200,
+        }
+    }
+
+    /// How many requests a poll has at most.
+    const fn at_once(self) -> usize {
+        match self {
+            Self::Together => 8,
+            Self::Tcp | Self::Rtu | Self::RtuTcp => 1,
         }
     }
 }
@@ -108,7 +127,7 @@ impl Wire {
 fn master(wire: Wire, dial: Dial) -> Master {
     let manners = Manners::patient_for(TIMEOUT);
     let place = match wire {
-        Wire::Tcp => {
+        Wire::Tcp | Wire::Together => {
             let mut master = TcpMaster::new("in memory".into(), manners);
             master.dial = Some(dial);
             return Master::Tcp(master);
@@ -143,6 +162,25 @@ struct Outcome {
 }
 
 impl Outcome {
+    /// Counts how a request ended.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    fn judge(
+        &mut self,
+        Asked { unit, request }: Asked,
+        result: Result<Answer, Failure>,
+        (poll, is_good): (u64, bool),
+    ) -> Result<(), String> {
+        match result {
+            Ok(answer) if answer == device::right_answer(Words::OfPoll, unit, request, poll) => self.values += 1,
+            Ok(answer) => return Err(format!("{answer:?}")),
+            Err(failure) if is_good && !failure.is_exception() => return Err(format!("a good line, and {failure}")),
+            Err(failure) => *self.causes.entry(failure.cause.to_string()).or_default() += 1,
+        }
+        Ok(())
+    }
+
     fn and(mut self, other: Self) -> Self {
         self.polls += other.polls;
         self.values += other.values;
@@ -151,6 +189,10 @@ impl Outcome {
         self.line = self.line.and(other.line);
         self
     }
+}
+
+fn told_of(result: &Result<Answer, Failure>) -> String {
+    result.as_ref().map_or_else(ToString::to_string, |_| "ok".into())
 }
 
 /// A value that is not what the device held when it was asked.
@@ -224,34 +266,31 @@ async fn play(wire: Wire, seed: u64, polls: u64) -> Result<Outcome, Wrong> {
     let (mut outcome, told) = (Outcome::default(), environment("TJERN_FAULTS_SEED").is_some());
     for number in 1..=polls {
         poll.store(number, Ordering::Relaxed);
-        let (unit, request) = (rng.u8(1..=UNITS), any_request(&mut rng));
-        outcome.polls += 1;
-        let result = polled.read(unit, request).await;
-        let away = result.as_ref().is_err_and(|failure| failure.cause == Cause::Unreachable);
+        let count = rng.usize(1..=wire.at_once());
+        let asked: Vec<Asked> =
+            (0..count).map(|_| Asked { unit: rng.u8(1..=UNITS), request: any_request(&mut rng) }).collect();
+        outcome.polls += count as u64;
+        let results: Vec<Result<Answer, Failure>> = match polled.read_together(&asked).await {
+            Ok(replies) => replies.into_iter().map(|reply| reply.result).collect(),
+            Err(failure) => vec![Err(failure); count],
+        };
+        let away = results.iter().any(|result| matches!(result, Err(failure) if failure.cause == Cause::Unreachable));
         if told {
-            println!(
-                "{number}: unit {unit}, {request:?}: {}",
-                result.as_ref().map_or_else(ToString::to_string, |_| "ok".into())
-            );
+            asked.iter().zip(&results).for_each(|(asked, result)| println!("{number}: {asked:?}: {}", told_of(result)));
         }
-        if begins_anew(&mut rng, result.is_err()) {
+        if begins_anew(&mut rng, results.iter().any(Result::is_err)) {
             outcome.restarts += 1;
             if told {
                 println!("begun anew");
             }
             polled = master(wire, dial.clone());
         }
-        match result {
-            Ok(answer) if answer == device::right_answer(Words::OfPoll, unit, request, number) => outcome.values += 1,
-            Ok(answer) => {
-                let detail = format!("{wire:?} unit {unit}, {request:?}: {answer:?}");
-                return Err(Wrong { seed, poll: number, detail });
-            }
-            Err(failure) if is_good && !failure.is_exception() => {
-                let detail = format!("{wire:?} unit {unit}, {request:?}: a good line, and {failure}");
-                return Err(Wrong { seed, poll: number, detail });
-            }
-            Err(failure) => *outcome.causes.entry(failure.cause.to_string()).or_default() += 1,
+        for (asked, result) in asked.into_iter().zip(results) {
+            outcome.judge(asked, result, (number, is_good)).map_err(|detail| Wrong {
+                seed,
+                poll: number,
+                detail: format!("{wire:?} {asked:?}: {detail}"),
+            })?;
         }
         if pauses(&mut rng) || away {
             tokio::time::sleep(Duration::from_millis(rng.u64(..2_000))).await;
@@ -329,13 +368,20 @@ fn tcp() {
 }
 
 #[test]
+fn together() {
+    campaign(Wire::Together);
+}
+
+#[test]
 fn rtu() {
     campaign(Wire::Rtu);
 }
 
 #[test]
 fn a_canary_that_does_not_compare_transaction_ids_is_caught() {
-    println!("caught by seed {}", caught(Wire::Tcp, Broken::Ids));
+    for wire in [Wire::Tcp, Wire::Together] {
+        println!("{}: caught by seed {}", wire.name(), caught(wire, Broken::Ids));
+    }
 }
 
 #[test]
@@ -366,7 +412,7 @@ fn a_canary_that_forgets_what_it_sent_before_the_connection_broke_is_caught() {
 /// A failure of a replay must be the same failure.
 #[test]
 fn a_seed_plays_the_same_twice() {
-    for wire in [Wire::Tcp, Wire::Rtu, Wire::RtuTcp] {
+    for wire in [Wire::Tcp, Wire::Together, Wire::Rtu, Wire::RtuTcp] {
         for seed in [3, 14, 15] {
             let play = || play_seed(wire, seed, 200).map(|outcome| (outcome.values, outcome.causes, outcome.line));
             assert_eq!(play().expect("right"), play().expect("right"), "{wire:?}, seed {seed}");

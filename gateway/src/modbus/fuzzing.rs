@@ -1,10 +1,13 @@
 //! Frames from anybody: see `crate::fuzzing`.
 
+use std::time::Duration;
+
 use futures::FutureExt;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, join, sink};
+use tokio::io::{Join, Sink, join, sink};
 
 use super::frame::{Expected, Passed, crc, is_whole};
-use super::mbap::{Guarded, TransactionIds};
+use super::mbap::{Connection, Stream, TransactionIds};
+use super::transport::{Asked, ReadRequest, Table};
 
 /// What came on an RTU line in answer to a read of two registers.
 ///
@@ -20,22 +23,25 @@ pub fn rtu_frames(bytes: &[u8]) {
     }
 }
 
-/// What came over TCP in answer to a request.
+impl Stream for Join<&[u8], Sink> {}
+
+/// What came over TCP in answer to two requests that went out together.
 ///
 /// # Panics
-/// Where a frame with another id gets through.
+/// Where the requests have answers and their ids did not come.
 pub fn tcp_frames(bytes: &[u8]) {
-    // The id on the wire is drawn: here always the same.
+    // The ids on the wire are drawn: here always the same.
     fastrand::seed(1);
     let ids = TransactionIds::new();
-    let mut guarded = Guarded::new(join(bytes, sink()), ids);
-    let mut received = Vec::new();
-    let read = async {
-        guarded.write_all(&[0, 0, 0, 0, 0, 6, 1, 4, 0, 0, 0, 2]).await?;
-        guarded.flush().await?;
-        guarded.read_to_end(&mut received).await
-    };
+    let first = ids.next();
+    let asked =
+        [0, 2].map(|address| Asked { unit: 1, request: ReadRequest::new(Table::Input, address, 2).expect("within") });
+    let mut connection = Connection::new(join(bytes, sink()), ids);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    let _within = runtime.enter();
     // All of it is there already: it ends at once, one way or the other.
-    let _ = read.now_or_never();
-    assert!(received.is_empty() || received.starts_with(&[0; 4]), "{received:02x?}");
+    if let Some(Ok(replies)) = connection.exchange(&asked, Duration::from_secs(1)).now_or_never() {
+        let came = |id: u16| bytes.windows(2).any(|window| window == id.to_be_bytes());
+        assert!(replies.len() == 2 && came(first.wrapping_add(1)) && came(first.wrapping_add(2)), "{replies:?}");
+    }
 }

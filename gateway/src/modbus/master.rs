@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::rtu::{RtuMaster, RtuPlace};
 use super::stats::WireStats;
 use super::tcp::TcpMaster;
 use super::timing::Line;
-use super::transport::{Answer, Failure, ReadRequest};
+use super::transport::{Answer, Asked, Failure, ReadRequest, Reply};
 use crate::config::{BusKind, Connection, ModbusDevice};
 
 /// How a bus wants to be treated.
@@ -74,6 +76,24 @@ impl Master {
         match self {
             Self::Tcp(master) => master.read(unit, request).await,
             Self::Rtu(master) => master.read(unit, request).await,
+        }
+    }
+
+    /// Several requests at once, where the wire can have them; on a serial line they are asked one after the other.
+    ///
+    /// # Errors
+    /// [`Failure`] where one of several requests was not answered rightly: then nothing is known of the others.
+    pub(crate) async fn read_together(&mut self, asked: &[Asked]) -> Result<Vec<Reply>, Failure> {
+        match self {
+            Self::Tcp(master) => master.read_together(asked).await,
+            Self::Rtu(master) => {
+                let mut replies = Vec::with_capacity(asked.len());
+                for Asked { unit, request } in asked {
+                    let result = master.read(*unit, *request).await;
+                    replies.push(Reply { result, at: Instant::now() });
+                }
+                Ok(replies)
+            }
         }
     }
 

@@ -1,23 +1,34 @@
-//! The transaction ids of a bus, below the library.
+//! A Modbus TCP connection: requests out, answers in, told apart by their transaction ids.
 //!
-//! The library counts transactions from 0 on every connection. Behind a converter from TCP to a
-//! serial line, which answers in order and on its newest connection, the late answer to request 0 of
-//! the last connection so becomes the answer to request 0 of this one, and from then on every answer
-//! is the one before. Here every request gets an id that the bus has not used for 65 535 requests,
-//! whatever connection it goes over ([`TransactionIds`]); an answer with any other is dropped and noted, so that the
-//! connection is not used for another request, and the one with the right id is let through once, with the
-//! library's own id put back.
+//! A client that counts transactions from 0 on every connection is deceived by a converter from TCP to a serial
+//! line, which answers in order and on its newest connection: the late answer to request 0 of the last connection
+//! becomes the answer to request 0 of this one, and from then on every answer is the one before. Here every request
+//! gets an id that the bus has not used for 65 535 requests, whatever connection it goes over ([`TransactionIds`]); an
+//! answer with any other is dropped and noted, so that the connection is not used for another request
+//! ([`Connection::is_stale`]).
 //!
-//! Limits: one request at a time (as the library asks them), frames of at most [`FRAME_MAX`] bytes.
+//! Several requests may go out together, with one write. Their answers may come in any order, and count only when
+//! all are there, each under its own id and with the unit, function and length that were asked for: a server that
+//! mixes ids up while it has several requests leaves one of them without an answer, and then none of them is a value.
+//! Nor does a frame that ends too early become whole with the beginning of the next one: where the head of another answer
+//! stands in an answer's data, none of them counts.
+//!
+//! Limits: frames of at most [`FRAME_MAX`] bytes. After a failure the connection must not be used again.
 
+use std::collections::VecDeque;
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
-use std::task::{Context, Poll, ready};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tjern_readings::reading::Cause;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tracing::debug;
+
+use super::patience::{Elapsed, Patience};
+use super::transport::{Answer, Asked, EXCEPTION_BIT, Failure, Reply};
 
 /// Transaction id, protocol id and length stand before what the length counts.
 const PREFIX: usize = 6;
@@ -25,115 +36,234 @@ const PREFIX: usize = 6;
 /// The longest frame that the specification allows: the prefix, a unit id, a PDU.
 const FRAME_MAX: usize = PREFIX + 1 + 253;
 
+/// A request: the prefix, a unit id, function, address, count.
+const REQUEST: usize = PREFIX + 1 + 5;
+
 /// The ids of a bus, which go on across its connections. They begin anywhere, so that a gateway that
 /// was started again does not repeat those of its last run.
 #[derive(Debug, Clone)]
-pub(super) struct TransactionIds(Arc<Ids>);
-
-#[derive(Debug)]
-struct Ids {
-    next: AtomicU16,
-    is_stale: AtomicBool,
-}
+pub(super) struct TransactionIds(Arc<AtomicU16>);
 
 impl TransactionIds {
     pub(super) fn new() -> Self {
-        Self(Arc::new(Ids { next: AtomicU16::new(fastrand::u16(..)), is_stale: AtomicBool::new(false) }))
+        Self(Arc::new(AtomicU16::new(fastrand::u16(..))))
     }
 
-    fn next(&self) -> u16 {
-        self.0.next.fetch_add(1, Ordering::Relaxed)
+    /// As a client has them that does not think of it: from 0 on each connection.
+    #[cfg(test)]
+    pub(super) fn careless() -> Self {
+        Self(Arc::new(AtomicU16::new(0)))
     }
 
-    /// Whether an answer to no open request came since this was asked last.
-    pub(super) fn was_stale(&self) -> bool {
-        self.0.is_stale.swap(false, Ordering::Relaxed)
+    pub(super) fn next(&self) -> u16 {
+        self.0.fetch_add(1, Ordering::Relaxed)
     }
 }
+
+/// What a connection goes over.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin {
+    /// What comes next is acknowledged when it comes. A server that does not say otherwise to its system (Nagle) sends the
+    /// second of several answers once the first is acknowledged, which systems put off by 40 ms and more.
+    fn acknowledge_at_once(&self) {}
+}
+
+impl Stream for TcpStream {
+    fn acknowledge_at_once(&self) {
+        // It only makes it slow where the system cannot.
+        let _ = rustix::net::sockopt::set_tcp_quickack(self, true);
+    }
+}
+
+impl<S: Stream + ?Sized> Stream for Box<S> {
+    fn acknowledge_at_once(&self) {
+        (**self).acknowledge_at_once();
+    }
+}
+
+/// The bytes of an answer's head: the prefix, unit and function.
+const HEAD: usize = PREFIX + 2;
+
+/// The heads of the answers to so many requests are known again.
+const HEADS_MAX: usize = 32;
 
 /// A connection whose requests carry the bus's ids.
 #[derive(Debug)]
-pub(super) struct Guarded<S> {
+pub(super) struct Connection<S> {
     stream: S,
     ids: TransactionIds,
-    /// The request under way, and how much of it is written.
-    request: Vec<u8>,
-    written: usize,
-    open: Option<Open>,
-    /// What came and is no whole frame yet.
+    /// What came and is not looked at yet.
     received: Vec<u8>,
-    /// The answer, and how much of it was handed on.
-    answer: Vec<u8>,
-    taken: usize,
+    /// How the answers to the last requests begin.
+    heads: VecDeque<[u64; 2]>,
+    /// An answer came that is none to an open request.
+    is_stale: bool,
+    patience: Patience,
 }
 
-/// The id of the request that waits for its answer: the one on the wire, and the library's.
-#[derive(Debug, Clone, Copy)]
+/// A request that waits for its answer.
+#[derive(Debug)]
 struct Open {
-    wire: [u8; 2],
-    library: [u8; 2],
+    id: [u8; 2],
+    asked: Asked,
+    reply: Option<Reply>,
 }
 
-impl<S> Guarded<S> {
-    pub(super) const fn new(stream: S, ids: TransactionIds) -> Self {
-        Self {
-            stream,
-            ids,
-            request: Vec::new(),
-            written: 0,
-            open: None,
-            received: Vec::new(),
-            answer: Vec::new(),
-            taken: 0,
-        }
+impl<S: Stream> Connection<S> {
+    pub(super) fn new(stream: S, ids: TransactionIds) -> Self {
+        let (received, heads, patience) = (Vec::new(), VecDeque::new(), Patience::default());
+        Self { stream, ids, received, heads, is_stale: false, patience }
     }
 
-    /// Gives the request its id, before its first byte goes out.
-    fn open(&mut self) {
-        if let (0, Some(id)) = (self.written, self.request.first_chunk_mut::<2>()) {
-            let wire = self.ids.next().to_be_bytes();
-            self.open = Some(Open { wire, library: *id });
-            *id = wire;
-        }
+    /// Whether an answer came over it that was none to an open request, or has begun to: more may follow, and they end
+    /// with this connection.
+    pub(super) fn is_stale(&self) -> bool {
+        self.is_stale || !self.received.is_empty()
     }
 
-    /// Takes whole frames out of what came; the one that was waited for becomes the answer.
-    fn sort(&mut self) -> io::Result<()> {
-        while let Some((id, protocol, length)) = prefix(&self.received) {
-            let frame = PREFIX + length;
-            if protocol != 0 || length < 2 || frame > FRAME_MAX {
+    /// Sends requests together, and waits for all their answers: each may take so long from the one before.
+    ///
+    /// # Errors
+    /// [`Failure`] where one answer is missing, or is none to its request. Then nothing is known of the others.
+    pub(super) async fn exchange(&mut self, asked: &[Asked], timeout: Duration) -> Result<Vec<Reply>, Failure> {
+        let mut open: Vec<Open> = asked.iter().map(|asked| self.open(*asked)).collect();
+        let mut last = Instant::now();
+        let silent = |Elapsed| Failure::new(Cause::Timeout, format!("no answer within {timeout:?}"));
+        let bytes = requests(&open);
+        self.received.reserve(open.len() * FRAME_MAX);
+        let sending = send(&mut self.stream, &bytes);
+        self.patience.until(last + timeout, sending).await.map_err(silent)?.map_err(|error| of_io(&error))?;
+        let mut missing = open.len();
+        while missing > 0 {
+            if open.len() > 1 {
+                self.stream.acknowledge_at_once();
+            }
+            let receiving = self.stream.read_buf(&mut self.received);
+            let received = self.patience.until(last + timeout, receiving).await;
+            let count = received.map_err(silent)?.map_err(|error| of_io(&error))?;
+            if count == 0 {
+                return Err(self.ended());
+            }
+            let now = Instant::now();
+            let answered = self.sort(&mut open, now)?;
+            if answered > 0 {
+                (last, missing) = (now, missing - answered);
+            }
+        }
+        Ok(open.into_iter().filter_map(|open| open.reply).collect())
+    }
+
+    fn open(&mut self, asked: Asked) -> Open {
+        let open = Open { id: self.ids.next().to_be_bytes(), asked, reply: None };
+        if self.heads.len() >= HEADS_MAX {
+            self.heads.pop_front();
+        }
+        self.heads.push_back(open.heads());
+        open
+    }
+
+    /// Takes whole frames out of what came, and says how many of them were waited for.
+    fn sort(&mut self, open: &mut [Open], now: Instant) -> Result<usize, Failure> {
+        let (mut at, mut answered) = (0, 0);
+        while let Some((id, protocol, length)) = prefix(&self.received[at..]) {
+            let whole = PREFIX + length;
+            if protocol != 0 || length < 2 || whole > FRAME_MAX {
                 return Err(nonsense(format!("a frame with protocol {protocol} and length {length}")));
             }
-            if self.received.len() < frame {
-                return Ok(());
-            }
-            let rest = self.received.split_off(frame);
-            let mut frame = std::mem::replace(&mut self.received, rest);
-            let is_own = |open: &Open| open.wire == id;
+            let Some(frame) = self.received[at..].get(PREFIX..whole) else { break };
+            let is_own = |open: &&mut Open| open.reply.is_none() && open.id == id;
             #[cfg(test)]
-            let is_own = |open: &Open| is_own(open) || super::faults::is_broken(super::faults::Broken::Ids);
-            match self.open.filter(is_own) {
+            let is_own = |open: &&mut Open| {
+                let any = super::faults::is_broken(super::faults::Broken::Ids) && open.reply.is_none();
+                is_own(open) || any
+            };
+            let are_several = open.len() > 1;
+            match open.iter_mut().find(is_own) {
+                Some(_) if are_several && self.holds_a_head(frame) => {
+                    return Err(nonsense("another answer begins within an answer".to_owned()));
+                }
                 Some(open) => {
-                    self.open = None;
-                    frame[..2].copy_from_slice(&open.library);
-                    (self.answer, self.taken) = (frame, 0);
+                    open.reply = Some(Reply { result: open.asked.told(frame)?, at: now });
+                    answered += 1;
                 }
                 None => {
-                    self.ids.0.is_stale.store(true, Ordering::Relaxed);
+                    self.is_stale = true;
                     debug!(id = u16::from_be_bytes(id), "an answer to no open request is dropped");
                 }
             }
+            at += whole;
         }
-        Ok(())
+        self.received.drain(..at);
+        Ok(answered)
     }
 
-    fn hand_on(&mut self, buffer: &mut ReadBuf<'_>) -> bool {
-        let left = &self.answer[self.taken..];
-        let count = left.len().min(buffer.remaining());
-        buffer.put_slice(&left[..count]);
-        self.taken += count;
-        count > 0
+    /// Whether the head of another answer stands in a frame's data.
+    fn holds_a_head(&self, frame: &[u8]) -> bool {
+        let Some(newest) = self.heads.back().map(|heads| id_of(heads[0])) else { return false };
+        let (mut word, mut count) = (0, 0);
+        frame.iter().any(|byte| {
+            (word, count) = (word << 8 | u64::from(*byte), count + 1);
+            // A connection's ids follow one another: an id says where its head would stand.
+            let back = usize::from(newest.wrapping_sub(id_of(word)));
+            let place = self.heads.len().checked_sub(back + 1).filter(|_| count >= HEAD);
+            place.is_some_and(|place| self.heads[place].contains(&word))
+        })
     }
+
+    fn ended(&self) -> Failure {
+        match self.received.len() {
+            0 => Failure::new(Cause::Unreachable, "the server closed the connection"),
+            count => nonsense(format!("the connection ended after {count} bytes of an answer")),
+        }
+    }
+}
+
+impl Open {
+    /// How an answer to it begins, and how one that is an exception does: id, protocol, length, unit and function.
+    fn heads(&self) -> [u64; 2] {
+        let [id_high, id_low] = self.id;
+        let [function, ..] = self.asked.request.pdu();
+        // Unit, function and count, or unit, function and code, stand before the data.
+        let head = |length: u16, function: u8| {
+            let [length_high, length_low] = length.to_be_bytes();
+            u64::from_be_bytes([id_high, id_low, 0, 0, length_high, length_low, self.asked.unit, function])
+        };
+        [head(self.asked.request.answer_bytes() + 3, function), head(3, function | EXCEPTION_BIT)]
+    }
+}
+
+impl Asked {
+    /// What a frame with this request's id says: unit id and PDU. A device's exception is an answer as well.
+    fn told(&self, frame: &[u8]) -> Result<Result<Answer, Failure>, Failure> {
+        let Some((unit, pdu)) = frame.split_first() else { return Err(nonsense("an empty frame".to_owned())) };
+        if *unit != self.unit {
+            let detail = format!("the answer is not to this request: unit {unit} answers, {} was asked", self.unit);
+            return Err(Failure::new(Cause::Malformed, detail));
+        }
+        match self.request.understand(pdu) {
+            Err(failure) if !failure.is_exception() => Err(failure),
+            result => Ok(result),
+        }
+    }
+}
+
+/// The transaction id that a head begins with.
+const fn id_of(head: u64) -> u16 {
+    (head >> 48) as u16
+}
+
+/// The bytes of requests, one behind the other.
+fn requests(open: &[Open]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(open.len() * REQUEST);
+    for Open { id: [id_high, id_low], asked, .. } in open {
+        bytes.extend_from_slice(&[*id_high, *id_low, 0, 0, 0, 6, asked.unit]);
+        bytes.extend_from_slice(&asked.request.pdu());
+    }
+    bytes
+}
+
+async fn send(stream: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {
+    stream.write_all(bytes).await?;
+    stream.flush().await
 }
 
 fn prefix(bytes: &[u8]) -> Option<([u8; 2], u16, usize)> {
@@ -142,135 +272,14 @@ fn prefix(bytes: &[u8]) -> Option<([u8; 2], u16, usize)> {
     Some(([id_high, id_low], protocol, usize::from(u16::from_be_bytes([length_high, length_low]))))
 }
 
-fn nonsense(detail: String) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, detail)
+fn nonsense(detail: String) -> Failure {
+    Failure::new(Cause::Malformed, format!("what came is no answer: {detail}"))
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        loop {
-            if self.hand_on(buffer) || buffer.remaining() == 0 {
-                return Poll::Ready(Ok(()));
-            }
-            let mut bytes = [0; FRAME_MAX];
-            let mut more = ReadBuf::new(&mut bytes);
-            ready!(Pin::new(&mut self.stream).poll_read(context, &mut more))?;
-            if more.filled().is_empty() {
-                let end = match self.received.len() {
-                    0 => io::Error::new(io::ErrorKind::ConnectionAborted, "the server closed the connection"),
-                    count => nonsense(format!("the connection ended after {count} bytes of an answer")),
-                };
-                return Poll::Ready(Err(end));
-            }
-            self.received.extend_from_slice(more.filled());
-            self.sort()?;
-        }
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
-    /// A request is gathered here, and goes out when it is flushed: whole, as the library does it.
-    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.request.extend_from_slice(bytes);
-        Poll::Ready(Ok(bytes.len()))
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.open();
-        let this = &mut *self;
-        while this.written < this.request.len() {
-            let count = ready!(Pin::new(&mut this.stream).poll_write(context, &this.request[this.written..]))?;
-            if count == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            this.written += count;
-        }
-        this.request.clear();
-        this.written = 0;
-        Pin::new(&mut this.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
+fn of_io(error: &io::Error) -> Failure {
+    Failure::new(Cause::Unreachable, error.to_string())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
-
-    /// A request or an answer, as far as it matters here: an id and a PDU.
-    fn frame(id: u16, pdu: &[u8]) -> Vec<u8> {
-        let length = u16::try_from(pdu.len() + 1).expect("short");
-        [&id.to_be_bytes()[..], &[0, 0], &length.to_be_bytes(), &[1], pdu].concat()
-    }
-
-    async fn request(guarded: &mut Guarded<tokio::io::DuplexStream>, wire: &mut tokio::io::DuplexStream) -> u16 {
-        let sent = frame(0, &[4, 0, 0, 0, 1]);
-        guarded.write_all(&sent).await.expect("written");
-        guarded.flush().await.expect("flushed");
-        let mut seen = vec![0; sent.len()];
-        wire.read_exact(&mut seen).await.expect("it arrives");
-        assert_eq!(seen[2..], sent[2..]);
-        u16::from_be_bytes([seen[0], seen[1]])
-    }
-
-    #[tokio::test]
-    async fn no_id_comes_twice_across_connections() {
-        let ids = TransactionIds::new();
-        let mut seen = Vec::new();
-        for _ in 0..3 {
-            let (ours, mut wire) = duplex(1_024);
-            let mut guarded = Guarded::new(ours, ids.clone());
-            for _ in 0..3 {
-                seen.push(request(&mut guarded, &mut wire).await);
-            }
-        }
-        assert!(seen.windows(2).all(|pair| pair[1] == pair[0].wrapping_add(1)), "{seen:?}");
-    }
-
-    proptest! {
-        #[test]
-        fn only_the_answer_to_the_open_request_gets_through(
-            strangers in prop::collection::vec((1_u16.., prop::collection::vec(any::<u8>(), 1..250)), 0..5),
-            own in prop::collection::vec(any::<u8>(), 1..250), pieces in 1_usize..40,
-        ) {
-            let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-            let (received, end) = runtime.block_on(async {
-                let (ours, mut wire) = duplex(4_096);
-                let mut guarded = Guarded::new(ours, TransactionIds::new());
-                let id = request(&mut guarded, &mut wire).await;
-                let others = strangers.iter().map(|(shift, pdu)| frame(id.wrapping_add(*shift), pdu));
-                let mut bytes = others.collect::<Vec<_>>().concat();
-                bytes.extend(frame(id, &own));
-                bytes.extend(frame(id, &[9, 9]));
-                for piece in bytes.chunks(pieces) {
-                    wire.write_all(piece).await.expect("there is room");
-                }
-                drop(wire);
-                let mut received = Vec::new();
-                let end = guarded.read_to_end(&mut received).await.expect_err("the connection ended");
-                (received, end.kind())
-            });
-            prop_assert_eq!(received, frame(0, &own));
-            prop_assert_eq!(end, io::ErrorKind::ConnectionAborted);
-        }
-    }
-
-    #[tokio::test]
-    async fn half_an_answer_is_not_silence() {
-        let (ours, mut wire) = duplex(1_024);
-        let mut guarded = Guarded::new(ours, TransactionIds::new());
-        let id = request(&mut guarded, &mut wire).await;
-        wire.write_all(&frame(id, &[4, 2, 0, 7])[..9]).await.expect("there is room");
-        drop(wire);
-        let error = guarded.read_to_end(&mut Vec::new()).await.expect_err("half a frame");
-        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
-    }
-}
+#[path = "mbap/tests.rs"]
+mod tests;

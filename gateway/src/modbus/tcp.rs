@@ -3,37 +3,44 @@
 //! The connection is kept until its first error and made again at the next request, with growing
 //! pauses until somebody answers. An answer that comes after its time dies with its connection, or is
 //! dropped where a converter sends it over the next one, which is then made anew, too: its transaction id is no
-//! longer open (see `mbap`). After a timeout the server is left alone for as long once more, and at most for a quarter of a
+//! longer open (see `mbap`). Several requests may be asked together, if their servers are known to bear it: all of
+//! them are answered, or none. After a timeout the server is left alone for as long once more, and at most for a quarter of a
 //! second, so that a converter is done with what it was asked and the others do not wait for one device.
 
 use std::time::Duration;
 
 use tjern_readings::reading::Cause;
-use tokio::time::{Instant, sleep_until, timeout};
-use tokio_modbus::client::{Context, tcp};
-use tokio_modbus::slave::{Slave, SlaveContext};
+#[cfg(not(test))]
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep_until};
 
 use super::connect::connect;
-use super::mbap::{Guarded, TransactionIds};
+use super::mbap::{Connection, TransactionIds};
 use super::parked::Parked;
-use super::transport::{Answer, Failure, ReadRequest, call};
+use super::transport::{Answer, Asked, Failure, ReadRequest, Reply};
 use super::{Manners, Retry};
 
 /// A server is left alone for at most so long after it did not answer.
 const QUIET_MAX: Duration = Duration::from_millis(250);
+
+/// A socket; in tests a pipe in memory as well.
+#[cfg(not(test))]
+type Stream = TcpStream;
+#[cfg(test)]
+type Stream = Box<dyn super::faults::AnyStream>;
 
 /// The client's end of a Modbus TCP connection.
 #[derive(Debug)]
 pub struct TcpMaster {
     address: String,
     manners: Manners,
-    connection: Parked<Context>,
+    connection: Parked<Connection<Stream>>,
     retry: Retry,
     ids: TransactionIds,
     quiet_until: Instant,
     /// When the last answer came, and whose.
     last: Option<(Instant, u8)>,
-    /// A canary, so that the tests show that they would notice: the library's ids as they are.
+    /// A canary, so that the tests show that they would notice: ids that begin at 0 on each connection.
     #[cfg(test)]
     careless: bool,
     #[cfg(test)]
@@ -75,74 +82,98 @@ impl TcpMaster {
     /// # Errors
     /// [`Failure`] with the cause that stands in the reading.
     pub async fn read(&mut self, unit: u8, request: ReadRequest) -> Result<Answer, Failure> {
+        let replies = self.read_together(&[Asked { unit, request }]).await?;
+        replies
+            .into_iter()
+            .next()
+            .map_or_else(|| Err(Failure::new(Cause::Malformed, "no answer")), |reply| reply.result)
+    }
+
+    /// Several requests at once, and their answers in the same order: each may take the bus's timeout from the one
+    /// before.
+    ///
+    /// # Errors
+    /// [`Failure`] where one of them was not answered rightly. Then nothing is known of the others.
+    pub(super) async fn read_together(&mut self, asked: &[Asked]) -> Result<Vec<Reply>, Failure> {
         let reused = self.connection.is_there();
-        let first = self.exchange(unit, request).await;
+        let first = self.exchange(asked).await;
         match first {
             // A server may close a connection that was idle for long: that says nothing about it.
-            Err(failure) if reused && failure.cause == Cause::Unreachable => self.exchange(unit, request).await,
+            Err(failure) if reused && failure.cause == Cause::Unreachable => self.exchange(asked).await,
             other => other,
         }
     }
 
-    async fn exchange(&mut self, unit: u8, request: ReadRequest) -> Result<Answer, Failure> {
-        sleep_until(self.quiet_until.max(self.gap_until(unit))).await;
+    async fn exchange(&mut self, asked: &[Asked]) -> Result<Vec<Reply>, Failure> {
+        let careful = asked.iter().map(|asked| asked.unit).max_by_key(|unit| self.gap(*unit)).unwrap_or_default();
+        let begin = self.quiet_until.max(self.gap_until(careful));
+        if begin > Instant::now() {
+            sleep_until(begin).await;
+        }
         let reused = self.connection.is_there();
-        let mut context = match self.connection.take() {
-            Some(context) => context,
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
             None => self.connect().await?,
         };
-        context.set_slave(Slave(unit));
         let limit = self.manners.timeout;
-        let result = match timeout(limit, call(&mut context, request)).await {
-            Ok(result) => result,
-            Err(_) => Err(Failure::new(Cause::Timeout, format!("no answer within {limit:?}"))),
-        };
-        self.last = Some((Instant::now(), unit));
-        match result.as_ref().err() {
-            None => self.answered(context),
-            Some(failure) if failure.is_exception() => self.answered(context),
-            Some(failure) if failure.cause == Cause::Timeout => {
+        let result = connection.exchange(asked, limit).await;
+        self.last = Some((Instant::now(), careful));
+        match &result {
+            Ok(_) => self.answered(connection),
+            Err(failure) if failure.cause == Cause::Timeout => {
                 self.quiet_until = Instant::now() + limit.min(QUIET_MAX);
             }
             // Accepted, and closed without an answer: such a server is not there either.
-            Some(failure) if failure.cause == Cause::Unreachable && !reused => self.retry.failed(),
-            Some(_) => {}
+            Err(failure) if failure.cause == Cause::Unreachable && !reused => self.retry.failed(),
+            Err(_) => {}
         }
         result
     }
 
-    /// Until when this device or the last one wants to be left alone.
-    fn gap_until(&self, unit: u8) -> Instant {
-        let gap = |unit: u8| self.manners.gaps.get(&unit).copied().unwrap_or_default();
-        self.last.map_or(self.quiet_until, |(at, last)| at + gap(unit).max(gap(last)))
+    fn gap(&self, unit: u8) -> Duration {
+        self.manners.gaps.get(&unit).copied().unwrap_or_default()
     }
 
-    fn answered(&mut self, context: Context) {
+    /// Until when this device or the last one wants to be left alone.
+    fn gap_until(&self, unit: u8) -> Instant {
+        self.last.map_or(self.quiet_until, |(at, last)| at + self.gap(unit).max(self.gap(last)))
+    }
+
+    fn answered(&mut self, connection: Connection<Stream>) {
         self.retry.succeeded();
         // Where an answer to an earlier request came, more may follow: they end with this connection.
-        if !self.ids.was_stale() {
-            self.connection.park(context);
+        if !connection.is_stale() {
+            self.connection.park(connection);
         }
     }
 
-    async fn connect(&mut self) -> Result<Context, Failure> {
+    async fn connect(&mut self) -> Result<Connection<Stream>, Failure> {
         let address = &self.address;
         if !self.retry.may_try() {
             return Err(Failure::new(Cause::Unreachable, format!("{address} was not reachable a moment ago")));
         }
         #[cfg(test)]
         if let Some(dial) = &self.dial {
-            return Ok(tcp::attach(Guarded::new(dial.open(), self.ids.clone())));
+            return Ok(Connection::new(Box::new(dial.open()), self.ids.clone()));
         }
         match connect(address, &self.manners).await {
-            #[cfg(test)]
-            Ok(stream) if self.careless => Ok(tcp::attach(stream)),
-            Ok(stream) => Ok(tcp::attach(Guarded::new(stream, self.ids.clone()))),
+            Ok(stream) => Ok(self.guarded(stream)),
             Err(error) => {
                 self.retry.failed();
                 Err(Failure::new(Cause::Unreachable, format!("cannot connect to {}: {error}", self.address)))
             }
         }
+    }
+
+    #[cfg(not(test))]
+    fn guarded(&self, stream: TcpStream) -> Connection<Stream> {
+        Connection::new(stream, self.ids.clone())
+    }
+
+    #[cfg(test)]
+    fn guarded(&self, stream: tokio::net::TcpStream) -> Connection<Stream> {
+        let ids = if self.careless { TransactionIds::careless() } else { self.ids.clone() };
+        Connection::new(Box::new(stream), ids)
     }
 }
 

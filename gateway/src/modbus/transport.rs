@@ -5,8 +5,9 @@
 //! are held against the request (function, count) before anybody sees them.
 
 use tjern_readings::reading::Cause;
+use tokio::time::Instant;
 use tokio_modbus::client::{Client, Context};
-use tokio_modbus::{ProtocolError, Request, Response};
+use tokio_modbus::{ExceptionCode, ProtocolError, Request, Response};
 
 /// The most registers that one request may ask for.
 pub const REGISTERS_MAX: u16 = 125;
@@ -43,12 +44,25 @@ impl Table {
         if self.is_bits() { BITS_MAX } else { REGISTERS_MAX }
     }
 
+    /// The function that reads it.
+    const fn function(self) -> u8 {
+        match self {
+            Self::Coil => 1,
+            Self::Discrete => 2,
+            Self::Holding => 3,
+            Self::Input => 4,
+        }
+    }
+
     /// How many bytes an answer with so many bits or registers has.
     #[must_use]
     pub const fn answer_bytes(self, count: u16) -> u16 {
         if self.is_bits() { count.div_ceil(8) } else { count * 2 }
     }
 }
+
+/// In an answer's function: it is an exception to it.
+pub(super) const EXCEPTION_BIT: u8 = 0x80;
 
 /// One of the four reads, within the limits of the specification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -95,6 +109,46 @@ impl ReadRequest {
         let count = if self.table.is_bits() { bytes * 8 } else { bytes / 2 };
         let address = self.address.min(u16::try_from(65_536 - u32::from(count)).unwrap_or(0));
         Self::new(self.table, address, count).filter(|request| request.answer_bytes() == bytes)
+    }
+
+    /// The request's bytes behind the unit id: one of the four reads.
+    pub(super) const fn pdu(self) -> [u8; 5] {
+        let ([address_high, address_low], [count_high, count_low]) =
+            (self.address.to_be_bytes(), self.count.to_be_bytes());
+        [self.table.function(), address_high, address_low, count_high, count_low]
+    }
+
+    /// What the bytes behind the unit id of an answer say, if they are one to this request: as many bytes as it says that
+    /// it has, and as were asked for. As for the library, an answer with bytes behind those is none.
+    pub(super) fn understand(self, pdu: &[u8]) -> Result<Answer, Failure> {
+        let function = self.table.function();
+        match pdu {
+            [own, count, rest @ ..] if *own == function => {
+                let data = Some(rest).filter(|rest| rest.len() == usize::from(*count)).ok_or_else(|| {
+                    Failure::new(Cause::Malformed, format!("the answer says {count} bytes and has {}", rest.len()))
+                })?;
+                if data.len() != usize::from(self.answer_bytes()) {
+                    return Err(self.wrong_length(if self.table.is_bits() { data.len() * 8 } else { data.len() / 2 }));
+                }
+                Ok(self.unpack(data))
+            }
+            [own, code, ..] if *own == function | EXCEPTION_BIT => {
+                let exception = ExceptionCode::new(*code);
+                Err(Failure::new(Cause::exception(*code), format!("the device answered: {exception}")))
+            }
+            [] => Err(Failure::new(Cause::Malformed, "the answer is empty")),
+            [other, ..] => Err(Failure::new(Cause::Malformed, format!("the answer has function {other}"))),
+        }
+    }
+
+    /// The bits or registers of an answer of the right length.
+    fn unpack(self, data: &[u8]) -> Answer {
+        if self.table.is_bits() {
+            let bit = |index: usize| data[index / 8] >> (index % 8) & 1 == 1;
+            Answer::Bits((0..usize::from(self.count)).map(bit).collect())
+        } else {
+            Answer::Registers(data.as_chunks::<2>().0.iter().map(|word| u16::from_be_bytes(*word)).collect())
+        }
     }
 
     /// The one place where a request of the library is made.
@@ -146,6 +200,24 @@ pub enum Answer {
     Bits(Vec<bool>),
     /// Of a table of registers.
     Registers(Vec<u16>),
+}
+
+/// A request, and who is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asked {
+    /// The unit id.
+    pub unit: u8,
+    /// What it is asked.
+    pub request: ReadRequest,
+}
+
+/// How a request ended that was answered, or that failed alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// The answer; with several requests at once a failure is a device's word that it has none.
+    pub result: Result<Answer, Failure>,
+    /// When it came.
+    pub at: Instant,
 }
 
 /// Why there is no answer.
@@ -229,6 +301,9 @@ mod tests {
             };
             let code = request.to_wire().function_code().value();
             prop_assert!((1..=4).contains(&code), "function {code}");
+            let [address_high, address_low] = address.to_be_bytes();
+            let [count_high, count_low] = count.to_be_bytes();
+            prop_assert_eq!(request.pdu(), [code, address_high, address_low, count_high, count_low]);
             prop_assert!(request.answer_bytes() <= 250);
         }
 
@@ -237,6 +312,26 @@ mod tests {
             let request = ReadRequest::new(Table::Input, 0, count).expect("within");
             let answer = request.accept(Response::ReadInputRegisters(vec![7; got]));
             prop_assert_eq!(answer.is_ok(), got == usize::from(count));
+            let pdu: Vec<u8> = [4, u8::try_from(got * 2).expect("small")].into_iter().chain((0..got * 2).map(|_| 7)).collect();
+            prop_assert_eq!(request.understand(&pdu).is_ok(), got == usize::from(count));
+        }
+
+        /// What is understood of bytes is what the library understands of them.
+        #[test]
+        fn bytes_are_understood_as_the_library_does(
+            table in prop::sample::select(Table::ALL), count in 1_u16..=20,
+            data in prop::collection::vec(any::<u8>(), 0..48), function in prop::option::of(any::<u8>()), said in prop::option::of(any::<u8>()),
+        ) {
+            let request = ReadRequest::new(table.1, 0, count).expect("within");
+            let function = function.unwrap_or(table.1.function());
+            let said = said.unwrap_or(u8::try_from(data.len()).expect("small"));
+            let pdu: Vec<u8> = [function, said].into_iter().chain(data).collect();
+            let own = request.understand(&pdu);
+            let theirs = Response::try_from(bytes::Bytes::from(pdu)).ok().map(|response| request.accept(response));
+            match theirs {
+                Some(theirs) if (1..=4).contains(&function) => prop_assert_eq!(own.ok(), theirs.ok()),
+                _ => prop_assert!(own.is_err()),
+            }
         }
     }
 

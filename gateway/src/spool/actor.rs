@@ -132,13 +132,28 @@ struct Done {
     /// A sync was tried.
     synced: bool,
     closed: Option<oneshot::Sender<()>>,
+    /// Readings were taken and are not written yet.
+    taken: bool,
+}
+
+impl Done {
+    /// Writes what was taken, all of it together.
+    fn write(&mut self, core: &mut Core) {
+        if std::mem::take(&mut self.taken) {
+            core.write_taken();
+        }
+    }
 }
 
 fn work(core: &mut Core, batch: Vec<Command>, is_due: bool, status: &Mutex<SpoolStatus>) -> Done {
     let mut done = Done::default();
     for command in batch {
+        if !matches!(command, Command::Append(_)) {
+            done.write(core);
+        }
         carry_out(core, command, status, &mut done);
     }
+    done.write(core);
     let close = done.closed.is_some();
     // A spool that waits for its disk has something to do for those that wait for it.
     if (core.has_unsynced() || core.recovery_due.is_some()) && (is_due || close) {
@@ -151,7 +166,10 @@ fn work(core: &mut Core, batch: Vec<Command>, is_due: bool, status: &Mutex<Spool
 
 fn carry_out(core: &mut Core, command: Command, status: &Mutex<SpoolStatus>, done: &mut Done) {
     match command {
-        Command::Append(readings) => core.append(readings),
+        Command::Append(readings) => {
+            core.take(readings);
+            done.taken = true;
+        }
         Command::Sync(reply) => {
             done.synced |= core.has_unsynced();
             answer(reply, core.sync(), core, status);

@@ -124,9 +124,20 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    /// Takes readings; they get their numbers in this order.
+    /// Takes readings and writes them; they get their numbers in this order.
+    #[cfg(test)]
     pub(crate) fn append(&mut self, readings: Vec<Reading>) {
+        self.take(readings);
+        self.write_taken();
+    }
+
+    /// Takes readings, to be written with those that come with them.
+    pub(crate) fn take(&mut self, readings: Vec<Reading>) {
         self.pending.extend(readings);
+    }
+
+    /// Writes what was taken.
+    pub(crate) fn write_taken(&mut self) {
         if self.writing.0.is_none() {
             self.try_writing();
         }
@@ -333,6 +344,8 @@ impl Core {
             self.unsealed.push_back(Piece::Readings { first_seq, readings: Vec::new() });
         }
         let Some(Piece::Readings { readings, .. }) = self.unsealed.back_mut() else { return Ok(()) };
+        // As many as there are: a list that doubles would hold room for as many again until it is sealed.
+        readings.reserve_exact(synced.len());
         let mut known = locked(&self.known);
         for reading in synced {
             known.note_synced(&reading.sensor, reading.time_us);

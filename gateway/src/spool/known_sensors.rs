@@ -110,6 +110,10 @@ impl KnownSensors {
         self.names_bytes += sensor.as_str().len();
         self.places.insert(sensor.clone(), place);
         self.last = place;
+        if self.entries.len() == self.entries.capacity() {
+            // By an eighth and not to twice as many: it is kept as long as the gateway runs.
+            self.entries.reserve_exact(self.entries.len() / 8 + 64);
+        }
         self.entries.push(Entry { sensor, next, listed: None, taken_us: None, synced_us: None });
         &mut self.entries[place as usize]
     }

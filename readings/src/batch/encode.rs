@@ -7,7 +7,7 @@ use arrow_array::builder::{
     Float64Builder, Int8Builder, Int32Builder, Int64Builder, StringDictionaryBuilder, TimestampMicrosecondBuilder,
 };
 use arrow_array::types::Int32Type;
-use arrow_array::{ArrayRef, RecordBatch};
+use arrow_array::{ArrayRef, DictionaryArray, RecordBatch};
 use arrow_ipc::CompressionType;
 use arrow_ipc::writer::{IpcWriteOptions, StreamWriter};
 use arrow_schema::{ArrowError, Schema};
@@ -17,7 +17,7 @@ use super::rows::{Row, RowDigest};
 use super::{Batch, FORMAT_VERSION, Header, SOFTWARE, metadata, schema};
 use crate::keys::Bounds;
 use crate::reading::Reading;
-use crate::sensor::{Epoch, SourceName};
+use crate::sensor::{Epoch, SensorId, SourceName};
 
 /// Encodes `readings`, numbered from `first_seq` on, as a batch. The same input gives the same bytes.
 ///
@@ -38,7 +38,7 @@ pub fn encode(
     let count = i64::try_from(readings.len()).unwrap_or(i64::MAX);
     let bounds = Bounds::new(first_seq, first_seq.saturating_add(count) - 1);
     let bounds = bounds.expect("a batch has at least one reading and numbers from 1 on");
-    let (columns, checksum) = Columns::of(readings, first_seq);
+    let (columns, checksum) = Columns::of(readings, first_seq)?;
     let header = Header {
         source: source.clone(),
         epoch,
@@ -77,9 +77,52 @@ fn describe(header: &Header) -> HashMap<String, String> {
     words
 }
 
+/// The column of sensors: each name once, in the order in which they come, and a key for each row.
+///
+/// Rows come round after round, so the sensor after this one is nearly always the one that followed it before. It is
+/// looked at first, and compared; a wrong guess costs a hash.
+struct Sensors<'a> {
+    keys: Int32Builder,
+    names: StringDictionaryBuilder<Int32Type>,
+    /// Each name, and the place of the one that came after it the last time.
+    seen: Vec<(&'a SensorId, usize)>,
+    last: usize,
+}
+
+impl<'a> Sensors<'a> {
+    fn with_capacity(rows: usize) -> Self {
+        let (keys, names) = (Int32Builder::with_capacity(rows), StringDictionaryBuilder::new());
+        Self { keys, names, seen: Vec::new(), last: 0 }
+    }
+
+    fn add(&mut self, sensor: &'a SensorId) {
+        let guess = self.seen.get(self.last).map_or(0, |(_, next)| *next);
+        let is_right = self.seen.get(guess).is_some_and(|(name, _)| *name == sensor);
+        let place = if is_right { guess } else { self.place(sensor) };
+        if let Some((_, next)) = self.seen.get_mut(self.last) {
+            *next = place;
+        }
+        self.last = place;
+        self.keys.append_value(i32::try_from(place).expect("a batch has fewer rows than 2³¹"));
+    }
+
+    fn place(&mut self, sensor: &'a SensorId) -> usize {
+        let key = self.names.append(sensor.as_str()).expect("a batch has fewer rows than 2³¹");
+        let place = usize::try_from(key).expect("keys begin at 0");
+        if place == self.seen.len() {
+            self.seen.push((sensor, place + 1));
+        }
+        place
+    }
+
+    fn finish(mut self) -> Result<DictionaryArray<Int32Type>, ArrowError> {
+        DictionaryArray::try_new(self.keys.finish(), Arc::clone(self.names.finish().values()))
+    }
+}
+
 /// Gathers the columns and the checksum in one pass.
-struct Columns {
-    sensor: StringDictionaryBuilder<Int32Type>,
+struct Columns<'a> {
+    sensor: Sensors<'a>,
     time: TimestampMicrosecondBuilder,
     value: Float64Builder,
     quality: Int8Builder,
@@ -89,8 +132,8 @@ struct Columns {
     digest: RowDigest,
 }
 
-impl Columns {
-    fn of(readings: &[Reading], first_seq: i64) -> (Vec<ArrayRef>, String) {
+impl<'a> Columns<'a> {
+    fn of(readings: &'a [Reading], first_seq: i64) -> Result<(Vec<ArrayRef>, String), ArrowError> {
         let mut columns = Self::with_capacity(readings.len());
         for (reading, seq) in readings.iter().zip(first_seq..) {
             columns.add(reading, seq);
@@ -100,7 +143,7 @@ impl Columns {
 
     fn with_capacity(rows: usize) -> Self {
         Self {
-            sensor: StringDictionaryBuilder::new(),
+            sensor: Sensors::with_capacity(rows),
             time: TimestampMicrosecondBuilder::with_capacity(rows),
             value: Float64Builder::with_capacity(rows),
             quality: Int8Builder::with_capacity(rows),
@@ -111,9 +154,9 @@ impl Columns {
         }
     }
 
-    fn add(&mut self, reading: &Reading, seq: i64) {
+    fn add(&mut self, reading: &'a Reading, seq: i64) {
         let cause = reading.cause.map(crate::reading::Cause::word);
-        self.sensor.append_value(reading.sensor.as_str());
+        self.sensor.add(&reading.sensor);
         self.time.append_value(reading.time_us);
         self.value.append_option(reading.value);
         self.quality.append_value(reading.quality.code());
@@ -131,10 +174,10 @@ impl Columns {
         });
     }
 
-    fn finish(mut self) -> (Vec<ArrayRef>, String) {
+    fn finish(mut self) -> Result<(Vec<ArrayRef>, String), ArrowError> {
         let time = self.time.finish().with_timezone("UTC");
         let columns: Vec<ArrayRef> = vec![
-            Arc::new(self.sensor.finish()),
+            Arc::new(self.sensor.finish()?),
             Arc::new(time),
             Arc::new(self.value.finish()),
             Arc::new(self.quality.finish()),
@@ -142,6 +185,6 @@ impl Columns {
             Arc::new(self.lag_ms.finish()),
             Arc::new(self.seq.finish()),
         ];
-        (columns, self.digest.hex())
+        Ok((columns, self.digest.hex()))
     }
 }

@@ -26,6 +26,7 @@ struct Line {
     now: Duration,
     drained_at: Duration,
     asked: u64,
+    most_together: usize,
 }
 
 impl Line {
@@ -39,6 +40,7 @@ impl Line {
             now: Duration::ZERO,
             drained_at: Duration::ZERO,
             asked: 0,
+            most_together: 0,
         }
     }
 
@@ -80,18 +82,31 @@ fn poll(bus: &Bus, policy: Policy, line: &mut Line, until: Duration) -> (Vec<Rea
         panic!("a Modbus bus")
     };
     let limits = Limits { timeout: bus.timeout, down_report: bus.down_report };
-    let setting = Setting { name: bus.name.clone(), kind: "simulated", wire: line.wire, limits, policy };
+    let setting = Setting {
+        name: bus.name.clone(),
+        kind: "simulated",
+        wire: line.wire,
+        limits,
+        policy,
+        in_flight: bus.kind.in_flight(),
+    };
     let mut polling = Polling::new(&setting, &devices, BusMemory::new(), &context);
     let (start, mut stored) = (Instant::now(), Vec::new());
     while line.now < until {
         let (now_us, now) = (START_US + us(line.now), start + line.now);
         stored.extend(polling.look(now_us, now));
-        let Some((index, job)) = polling.next(now) else {
+        let mut jobs = polling.next_together(now);
+        if jobs.len() > 1 {
+            stored.extend(together(&mut polling, line, jobs, (start, now_us)));
+            continue;
+        }
+        let Some((index, job)) = jobs.pop() else {
             line.now += polling.pause(now_us, now).max(Duration::from_micros(100));
             continue;
         };
         let (asked, drained_at) = (line.now, line.drained_at);
-        let result = line.read(polling.unit_id(index), job.request());
+        let Asked { unit, request } = polling.asked(&(index, job.clone()));
+        let result = line.read(unit, request);
         let drain = if result.is_err() { line.timeout } else { Duration::ZERO };
         let took = line.now - asked.max(drained_at);
         let (answered_us, is_measure) = (START_US + us(line.now), asked >= drained_at);
@@ -107,6 +122,37 @@ fn poll(bus: &Bus, policy: Policy, line: &mut Line, until: Duration) -> (Vec<Rea
         stored.extend(polling.ended((index, &job), result.as_ref(), timing));
     }
     (stored, polling)
+}
+
+/// Several requests at once, to a server that answers them one after the other: all of them, or none counts.
+fn together(
+    polling: &mut Polling,
+    line: &mut Line,
+    jobs: Vec<(usize, Job)>,
+    (start, asked_us): (Instant, i64),
+) -> Vec<Reading> {
+    line.most_together = line.most_together.max(jobs.len());
+    let (began, mut before, mut answers) = (line.now, line.now, Vec::new());
+    for one in &jobs {
+        let Asked { unit, request } = polling.asked(one);
+        match line.read(unit, request) {
+            Ok(answer) => answers.push((answer, line.now)),
+            Err(failure) => {
+                let cost = line.now - began + line.timeout;
+                polling.fell_through(&jobs, &failure, (cost, start + line.now));
+                return Vec::new();
+            }
+        }
+    }
+    let mut readings = Vec::new();
+    for ((index, job), (answer, at)) in jobs.iter().zip(&answers) {
+        let took = *at - std::mem::replace(&mut before, *at);
+        let (answered_us, now) = (START_US + us(*at), start + *at);
+        let timing = Timing { asked_us, answered_us, now, took, is_measure: true, cost: took, turn: 0 };
+        readings.extend(polling.ended((*index, job), Ok(answer), timing));
+    }
+    polling.went_well(start + line.now);
+    readings
 }
 
 fn config(head: &str, devices: &str) -> Bus {
@@ -129,6 +175,7 @@ fn device(unit_id: u8, registers: &[u16], every: &str) -> String {
 
 const RTU: &str = "kind = \"modbus-rtu\"\nport = \"/dev/ttyS9\"\nbaud = 19200\n";
 const TCP: &str = "kind = \"modbus-tcp\"\naddress = \"10.0.0.1:502\"\n";
+const TOGETHER: &str = "kind = \"modbus-tcp\"\naddress = \"10.0.0.1:502\"\nin_flight = 8\n";
 
 /// The share of the slots in a span that a device's points have values for, at worst.
 fn kept(readings: &[Reading], unit_id: u8, every: Duration, (from, to): (Duration, Duration)) -> f64 {
@@ -167,7 +214,7 @@ fn with_one_dead(head: &str, every_ms: u64, policy: Policy) -> f64 {
 
 #[test]
 fn a_dead_device_costs_the_others_less_than_a_slot_in_twenty() {
-    for (head, name) in [(TCP, "TCP"), (RTU, "RTU")] {
+    for (head, name) in [(TCP, "TCP"), (RTU, "RTU"), (TOGETHER, "TCP, several at once")] {
         for every_ms in [500, 1_000, 2_000, 5_000] {
             let kept = with_one_dead(head, every_ms, Policy::DEFAULT);
             assert!(kept >= 0.95, "{name}, every and timeout {every_ms} ms: the others keep {kept:.3}");
@@ -222,17 +269,40 @@ fn a_slow_device_takes_no_more_than_its_share() {
     // Each of its ten requests takes half a second: it alone would need five seconds of each.
     let far: Vec<u16> = (0..10).map(|index| index * 1_000).collect();
     let small: String = (2..=5).map(|unit_id| device(unit_id, &[0, 1_000], "1s")).collect();
-    let bus = config(TCP, &(device(1, &far, "1s") + &small));
-    let mut line = Line::new(&bus);
-    line.turnarounds.insert(1, Duration::from_millis(480));
-    line.turnarounds.extend((2..=5).map(|unit_id| (unit_id, Duration::from_millis(50))));
-    let (readings, _) = poll(&bus, Policy::DEFAULT, &mut line, Duration::from_secs(121));
-    let span = (Duration::from_secs(20), Duration::from_secs(120));
-    for unit_id in 2..=5 {
-        let kept = kept(&readings, unit_id, Duration::from_secs(1), span);
-        assert!(kept >= 0.95, "unit {unit_id} keeps {kept:.3}");
+    for (head, small_ms) in [(TCP, 50), (TOGETHER, 50), (TOGETHER, 10)] {
+        let bus = config(head, &(device(1, &far, "1s") + &small));
+        let mut line = Line::new(&bus);
+        line.turnarounds.insert(1, Duration::from_millis(480));
+        line.turnarounds.extend((2..=5).map(|unit_id| (unit_id, Duration::from_millis(small_ms))));
+        let (readings, _) = poll(&bus, Policy::DEFAULT, &mut line, Duration::from_secs(121));
+        let span = (Duration::from_secs(20), Duration::from_secs(120));
+        for unit_id in 2..=5 {
+            let kept = kept(&readings, unit_id, Duration::from_secs(1), span);
+            assert!(kept >= 0.95, "unit {unit_id} keeps {kept:.3}");
+        }
+        assert!(kept(&readings, 1, Duration::from_secs(1), span) > 0.05, "and none of its points starves");
+        assert_eq!(line.most_together > 1, small_ms == 10, "who is slow is not asked together with others");
     }
-    assert!(kept(&readings, 1, Duration::from_secs(1), span) > 0.05, "and none of its points starves");
+}
+
+/// What is asked together is what would be asked one after the other: the same slots, each point once.
+#[test]
+fn several_at_once_keep_every_slot() {
+    let devices: String = (1..=20).map(|unit_id| device(unit_id, &[0, 1_000], "1s")).collect();
+    let until = Duration::from_secs(61);
+    let rows = |head: &str, at_once: usize| {
+        let bus = config(head, &devices);
+        let mut line = Line::new(&bus);
+        let quick = (1..=20).map(|unit_id| (unit_id, Duration::from_millis(2)));
+        line.turnarounds.extend(quick);
+        let (readings, polling) = poll(&bus, Policy::DEFAULT, &mut line, until);
+        assert_eq!((polling.missed(), line.most_together), (0, at_once));
+        let mut rows: Vec<(String, i64)> =
+            readings.into_iter().map(|reading| (reading.sensor.to_string(), reading.time_us)).collect();
+        rows.sort_unstable();
+        rows
+    };
+    assert_eq!(rows(TOGETHER, 8), rows(TCP, 0));
 }
 
 #[test]

@@ -128,7 +128,8 @@ mod tests {
     /// A technician saves it and runs it: it must be one that is taken.
     #[test]
     fn what_is_found_is_a_configuration() {
-        let connection = Connection { pause: Duration::from_millis(500), idle_close: Some(Duration::from_secs(3)) };
+        let connection =
+            Connection { pause: Duration::from_millis(500), idle_close: Some(Duration::from_secs(3)), in_flight: 1 };
         let rs485 = Some(Rs485 { rts_delay_before: Duration::from_millis(1), rts_inverted: true, ..Rs485::default() });
         let port = "/dev/serial/by-id/usb \"x\"".to_owned();
         let serial = Serial { port, baud: 9_600, data_bits: 8, parity: Parity::None, stop_bits: 2, rs485 };

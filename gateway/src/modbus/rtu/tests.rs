@@ -427,7 +427,7 @@ async fn rtu_goes_over_tcp_and_a_converter_that_hangs_up_costs_nothing() {
 async fn an_idle_connection_is_given_up_and_a_new_one_is_left_in_peace_first() {
     let (address, mut ends) = converter(100).await;
     let pause = Duration::from_millis(50);
-    let connection = Connection { pause, idle_close: Some(Duration::from_millis(20)) };
+    let connection = Connection { pause, idle_close: Some(Duration::from_millis(20)), ..Connection::default() };
     let mut master = over_tcp(address, Manners { connection, ..Manners::patient_for(PATIENCE) });
     for turn in 0..2 {
         let (request, expected) = words(turn, 3);

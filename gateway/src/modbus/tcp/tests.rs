@@ -6,9 +6,10 @@ use std::future::Future;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use super::*;
-use crate::config::Connection;
+use crate::config::Connection as Kept;
 use crate::modbus::transport::Table;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -62,7 +63,7 @@ async fn wrong_values(master: &mut TcpMaster) -> usize {
     wrong
 }
 
-/// With the library's own ids, which begin at 0 on each connection, a late answer is the next one's: this test
+/// With ids that begin at 0 on each connection, a late answer is the next one's: this test
 /// would notice.
 #[tokio::test]
 async fn a_late_answer_never_becomes_a_value() {
@@ -114,7 +115,7 @@ async fn a_connection_over_which_an_old_answer_came_is_not_used_again() {
 async fn a_device_that_serves_one_client_is_left_to_others_when_idle() {
     let (address, mut ends) = server(false).await;
     let pause = Duration::from_millis(50);
-    let connection = Connection { pause, idle_close: Some(Duration::from_millis(20)) };
+    let connection = Kept { pause, idle_close: Some(Duration::from_millis(20)), ..Kept::default() };
     let mut master = TcpMaster::new(address, Manners { connection, ..Manners::patient_for(PATIENCE) });
     for _ in 0..2 {
         assert_eq!(wrong_values(&mut master).await, 0);
