@@ -57,6 +57,10 @@ bench-growth *arguments:
 bench-quality *arguments:
     TJERN_PROFILE=bench tests/peers/quality/run --points 1000000 --rounds 3 {{ arguments }}
 
+# A year rolled up, one late reading, and a query with and without commits since, beside DuckDB: docs/measurements.md (sizes: pipeline/benches/rollup.rs)
+bench-rollup *arguments:
+    benches/rollup/run {{ arguments }}
+
 # What a day of one and of a hundred gateways costs at a cloud, and how soon what lands can be queried
 bill:
     cargo test -p tjern --test bill -- --nocapture

@@ -4,6 +4,7 @@ mod backup;
 mod change;
 mod compact;
 mod erase;
+mod holes;
 mod import;
 mod job;
 mod look;
@@ -88,6 +89,9 @@ pub(crate) enum PipelineCommand {
     /// What could not be read: list it, look into it, try it again
     #[command(subcommand)]
     Quarantine(quarantine::QuarantineCommand),
+    /// Numbers of sources that are missing: list them, accept what will never come
+    #[command(subcommand)]
+    Holes(holes::HolesCommand),
     /// Builds an empty table `readings` anew from what has landed
     Replay(replay::ReplayArguments),
     /// Copies the lake to another store, while everything runs
@@ -128,6 +132,7 @@ pub(crate) async fn execute(command: PipelineCommand) -> Result<(), Failure> {
         PipelineCommand::Backup(arguments) => Box::pin(backup::execute(&arguments)).await,
         PipelineCommand::Restore(arguments) => Box::pin(backup::execute_restore(&arguments)).await,
         PipelineCommand::Quarantine(command) => quarantine::execute(command).await,
+        PipelineCommand::Holes(command) => holes::execute(command).await,
         PipelineCommand::Run(arguments) => run::execute(&arguments.config).await,
     }
 }

@@ -185,3 +185,40 @@ fn what_is_not_there_is_status_1_and_what_makes_no_sense_is_status_2() {
     fs::write(&nowhere, "version = 1\nlake = \"nowhere\"\n").expect("written");
     assert_eq!(run(&["quarantine", "ls"], &nowhere).status.code(), Some(2));
 }
+
+/// What was set aside left a hole. A person who knows that it will never be filled says so, and why.
+#[test]
+fn a_hole_that_will_never_be_filled_is_accepted() {
+    let place = Place::new();
+    let listed = out(&place.run(&["holes", "ls"]));
+    assert_eq!(listed, format!("hole               elva-01  {EPOCH}  1-5\n"));
+    let epoch = EPOCH.to_string();
+    let accept = |numbers: &str, reason: &str| {
+        place.run(&[
+            "holes",
+            "accept",
+            "elva-01",
+            &epoch,
+            numbers,
+            "--reason",
+            reason,
+            "--by",
+            "a technician",
+            "--json",
+        ])
+    };
+    assert_eq!(accept("6-8", "lost").status.code(), Some(1), "that is no hole");
+    for (numbers, reason) in [("1..5", "lost"), ("5-1", "lost"), ("1-5", " ")] {
+        assert_eq!(accept(numbers, reason).status.code(), Some(2), "{numbers} {reason}");
+    }
+    let accepted = accept("1-5", "the box burnt down");
+    assert_eq!(accepted.status.code(), Some(0));
+    let line: Value = serde_json::from_str(&out(&accepted)).expect("one line of JSON");
+    assert_eq!((&line["first"], &line["last"], &line["new"]), (&1.into(), &5.into(), &true.into()));
+    let line: Value = serde_json::from_str(&out(&place.run(&["holes", "ls", "--json"]))).expect("JSON");
+    assert_eq!((&line["accepted"], &line["gap"]), (&true.into(), &false.into()));
+    assert!(out(&place.run(&["status"])).contains(&format!("holes and gaps: 0\n  accepted elva-01/{EPOCH} 1-5\n")));
+    let records = fs::read_dir(place.lake().join("corrections")).expect("records");
+    let said: Vec<_> = records.map(|one| fs::read_to_string(one.expect("there").path()).expect("read")).collect();
+    assert!(said.len() == 1 && said[0].contains("the box burnt down") && said[0].contains("a technician"), "{said:?}");
+}

@@ -13,7 +13,7 @@ pub(crate) const TAG_SORTED: &str = "tjern.sorted";
 pub(crate) const TAG_UNIQUE: &str = "tjern.unique";
 
 /// A data file of a table.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct DataFile {
     /// Relative to the table's folder.
     pub path: String,

@@ -2,8 +2,9 @@
 //!
 //! Data goes one way: [`log`] reads a table's Delta log (files and transactions in one pass; `states` keeps what was read),
 //! [`table`] pins a version of it, [`commit`] is the one module that writes to a log, [`write`] makes
-//! the Parquet files that a commit names and [`read`] reads one of them, [`scan`] hands a pinned version to DataFusion, and
-//! [`session`] puts all tables and views of a lake before an SQL planner that reaches nothing else.
+//! the Parquet files that a commit names and [`read`] reads one of them, [`scan`] hands a pinned version to DataFusion,
+//! [`rollup`] says which windows of hours and days commits touched and computes them, and [`session`] puts all tables and views
+//! of a lake before an SQL planner that reaches nothing else.
 //!
 //! Delta is used at reader version 1, writer version 2, unpartitioned, without table features, so
 //! that Spark, DuckDB, Polars and Python's `deltalake` read the same folders.
@@ -19,6 +20,7 @@ mod newest;
 pub mod precedence;
 pub mod read;
 mod recent;
+pub mod rollup;
 pub mod scan;
 pub mod schema;
 pub mod session;
@@ -35,6 +37,7 @@ use log::LogState;
 use newest::Newest;
 use object_store::ObjectStore;
 use recent::Recent;
+use rollup::touched::KnownTouched;
 use states::{Handle, KnownStates, Moment};
 use tjern_readings::clock::Clock;
 use tjern_readings::store::{LakeUrl, ProofError, Store, StoreError};
@@ -59,6 +62,7 @@ pub struct Lake {
     clock: Clock,
     states: Arc<KnownStates>,
     newest: Arc<Newest>,
+    touched: Arc<KnownTouched>,
     /// Whether it is one of personal readings.
     is_personal: bool,
 }
@@ -169,6 +173,7 @@ impl Lake {
             clock: Clock::system(),
             states: Arc::default(),
             newest: Arc::default(),
+            touched: Arc::default(),
             is_personal: false,
         }
     }
@@ -210,6 +215,11 @@ impl Lake {
     #[must_use]
     pub const fn clock(&self) -> &Clock {
         &self.clock
+    }
+
+    /// What commits of `readings` touched, as far as somebody asked.
+    pub(crate) fn known_touched(&self) -> &KnownTouched {
+        &self.touched
     }
 
     /// The newest state of a table, read from where the last look at it left off.

@@ -21,6 +21,7 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::file::{AddEntry, DataFile, decode_path};
 use crate::{Lake, LakeError, TableName};
@@ -44,7 +45,7 @@ pub struct LogState {
 
 /// What tells a commit from another one of the same number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Tip {
+pub(crate) struct Tip {
     bytes: u64,
     modified_us: i64,
 }
@@ -71,6 +72,8 @@ pub(crate) struct CommitEntries {
     pub(crate) operation: Option<String>,
     pub(crate) added: Vec<DataFile>,
     pub(crate) removed: Vec<Removed>,
+    /// What it says of the rows that it changed.
+    pub(crate) touched: Option<Value>,
     transactions: Vec<(String, i64)>,
 }
 
@@ -80,6 +83,8 @@ pub(crate) struct Removed {
     pub(crate) path: String,
     /// When, by its remover's clock; not everybody says it.
     pub(crate) at_ms: Option<i64>,
+    /// How big it was; not everybody says it.
+    pub(crate) size: Option<i64>,
 }
 
 impl LogState {
@@ -251,13 +256,23 @@ pub(crate) async fn commits_after(
     after: i64,
     until: i64,
 ) -> Result<Option<Vec<CommitEntries>>, LakeError> {
-    let listing = Listing::of(lake, table, Some(after)).await?;
-    let mut keys = Vec::new();
-    for version in after + 1..=until {
-        let Some(meta) = listing.commits.get(&version) else { return Ok(None) };
-        keys.push(meta.location.clone());
-    }
+    let Some(commits) = commits_listed(lake, table, after, until).await? else { return Ok(None) };
+    let keys = commits.into_iter().map(|(_, _, key)| key).collect();
     read_commits(lake, table, keys).await.map(Some)
+}
+
+/// The commits after `after` up to `until`, oldest first: version, what tells it from another one, and key. None
+/// where one of them is not there any more.
+pub(crate) async fn commits_listed(
+    lake: &Lake,
+    table: TableName,
+    after: i64,
+    until: i64,
+) -> Result<Option<Vec<(i64, Tip, Path)>>, LakeError> {
+    let listing = Listing::of(lake, table, Some(after)).await?;
+    let commit =
+        |version: i64| listing.commits.get(&version).map(|meta| (version, Tip::from(meta), meta.location.clone()));
+    Ok((after + 1..=until).map(commit).collect())
 }
 
 /// Reads commits, several at once, in the order of `keys`.
@@ -378,6 +393,7 @@ struct ActionLine {
 struct RemoveEntry {
     path: String,
     deletion_timestamp: Option<i64>,
+    size: Option<i64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -398,9 +414,12 @@ struct CommitInfoEntry {
     operation: Option<String>,
     #[serde(rename = "tjern.operation")]
     ours: Option<String>,
+    #[serde(rename = "tjern.touched")]
+    touched: Option<Value>,
 }
 
-async fn read_commit(lake: &Lake, table: TableName, key: &Path) -> Result<CommitEntries, LakeError> {
+/// Reads one commit.
+pub(crate) async fn read_commit(lake: &Lake, table: TableName, key: &Path) -> Result<CommitEntries, LakeError> {
     let failed = |source| LakeError::store(key, source);
     let bytes = lake.objects().get(key).await.map_err(failed)?.bytes().await.map_err(failed)?;
     entries_of(&bytes, table, key)
@@ -429,11 +448,15 @@ impl CommitEntries {
             }
             self.added.push(DataFile::from_entry(add, table.sort_columns()));
         }
-        self.removed
-            .extend(action.remove.map(|one| Removed { path: decode_path(&one.path), at_ms: one.deletion_timestamp }));
+        self.removed.extend(action.remove.map(|one| Removed {
+            path: decode_path(&one.path),
+            at_ms: one.deletion_timestamp,
+            size: one.size,
+        }));
         self.transactions.extend(action.txn.map(|txn| (txn.app_id, txn.version)));
         if let Some(info) = action.commit_info {
             self.operation = info.ours.or(info.operation);
+            self.touched = info.touched;
         }
         Ok(())
     }

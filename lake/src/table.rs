@@ -20,7 +20,7 @@ use crate::states::Moment;
 use crate::{DataFile, Lake, LakeError, Operation, TableName, schema};
 
 /// A Delta table at one version.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Table {
     pub(crate) lake: Lake,
     name: TableName,

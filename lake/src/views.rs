@@ -88,7 +88,7 @@ async fn sifted(tables: &SessionContext, parted: Parted, word: &str) -> Result<D
 
 /// Parts files into those that need no sifting and the others. In the order of their times a file is
 /// held only against those that begin before it ends.
-fn settled(mut files: Vec<DataFile>) -> (Vec<DataFile>, Vec<DataFile>) {
+pub(crate) fn settled(mut files: Vec<DataFile>) -> (Vec<DataFile>, Vec<DataFile>) {
     // Files of unknown times come first, and may share a key with any.
     files.sort_by_key(|file| file.time_us);
     let mut alone: Vec<bool> = files.iter().map(|file| file.unique).collect();

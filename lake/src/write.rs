@@ -60,6 +60,17 @@ impl FileWriter {
         Self::with_purpose(table, Purpose::Sealed)
     }
 
+    /// The same, of rows that are not to take more than about so many bytes of memory while they are gathered into a row
+    /// group: it ends earlier then. The file's encoded bytes come on top.
+    ///
+    /// # Errors
+    /// [`LakeError::Parquet`].
+    pub fn sealed_within(table: TableName, memory_bytes: u64) -> Result<Self, LakeError> {
+        let mut writer = Self::sealed(table)?;
+        writer.encoded.group_bytes_max = usize::try_from(memory_bytes).unwrap_or(usize::MAX);
+        Ok(writer)
+    }
+
     fn with_purpose(table: TableName, purpose: Purpose) -> Result<Self, LakeError> {
         let encoded = EncodedFile::new(table, purpose).map_err(|source| LakeError::Parquet { table, source })?;
         Ok(Self { table, encoded })

@@ -24,12 +24,14 @@ use std::time::Duration;
 use datafusion::error::DataFusionError;
 use tjern_lake::{Commit, CommitError, DataFile, Lake, LakeError, Operation, Table, TableName};
 
+use crate::anew::AnewError;
 use crate::erase::ErasuresError;
+use crate::frames::FrameError;
 use crate::quality::QualityError;
 use crate::register::RegisterError;
 use crate::tables::ATTEMPTS_MAX;
 
-pub(crate) use moments::Moments;
+pub(crate) use moments::{Moment, Moments, Wanted};
 pub use record::Author;
 pub(crate) use record::Record;
 
@@ -75,6 +77,12 @@ pub enum CorrectError {
         /// Its reading's time.
         time: String,
     },
+    /// A file could not be written anew.
+    #[error(transparent)]
+    Anew(#[from] AnewError),
+    /// Columns could not be read.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
     /// Others corrected each time.
     #[error("other corrections came first {ATTEMPTS_MAX} times in a row; hint: make one at a time")]
     Contended,

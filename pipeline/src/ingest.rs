@@ -10,11 +10,13 @@
 //!
 //! A batch that cannot be read goes to quarantine and leaves a hole; it never fails the others. What the store will not
 //! hand out, or list, holds back its own source (`held`); all others are taken and cleaned up behind, and it is told.
-//! What one commit takes is bounded by [`COMMIT_BATCHES_MAX`] and [`COMMIT_ROWS_MAX`].
+//! What one commit takes is bounded by [`COMMIT_BATCHES_MAX`] and [`COMMIT_ROWS_MAX`], what is read ahead of it by `ahead`.
 //!
 //! What a run costs does not grow with history: what is known of the table is kept and carried forward, and the
 //! landing zone is listed from the watermarks on. Where nothing landed, no table is asked.
 
+mod accept;
+mod ahead;
 mod apart;
 mod clean;
 pub(crate) mod configurations;
@@ -24,6 +26,7 @@ mod landed;
 mod landing;
 mod late;
 mod progress;
+mod refused;
 pub mod replay;
 mod rows;
 mod schedule;
@@ -51,9 +54,11 @@ use rows::{Against, Units};
 use schedule::{Due, Schedule};
 use sequence::{Closed, Progress};
 
+pub use accept::{AcceptError, Accepted, accept};
 pub(crate) use landed::{Decoded, decode};
 pub(crate) use landing::Stream;
 pub(crate) use progress::INGEST;
+pub use refused::{Refused, Why, mark, refused};
 pub use schedule::Polling;
 
 pub use waiting::{Missing, Waiting, missing, waiting};
@@ -149,6 +154,12 @@ pub fn watermark(table: &Table, source: &SourceName, epoch: Epoch) -> Option<i64
     table.transaction(&progress::watermark_of(source, epoch))
 }
 
+/// Whether a stream was finished by its gateway, and taken to its last number.
+#[must_use]
+pub(crate) fn is_finished(table: &Table, stream: &Stream) -> bool {
+    table.transaction(&progress::closed(stream)).is_some()
+}
+
 /// Which numbers of a stream were taken.
 #[derive(Debug, Default)]
 pub(crate) struct Taken(Progress);
@@ -176,12 +187,40 @@ pub struct OpenRun {
     pub bounds: Bounds,
     /// Whether the gateway dropped them itself; else they may still come.
     pub dropped: bool,
+    /// Whether a person said that they will never come.
+    pub accepted: bool,
+}
+
+/// Readings that a gateway had to drop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dropped {
+    /// Whose they are.
+    pub source: SourceName,
+    /// Of which stream.
+    pub epoch: Epoch,
+    /// How many of the stream are known to be missing for that.
+    pub readings: i64,
+    /// When the last of them were passed, in microseconds since 1970.
+    pub last_us: i64,
 }
 
 /// All numbers that were passed and did not come, in order.
 #[must_use]
 pub fn open_runs(table: &Table) -> Vec<OpenRun> {
     progress::open_runs(table.transactions())
+}
+
+/// What gateways had to drop, by stream, in order.
+#[must_use]
+pub fn dropped(table: &Table) -> Vec<Dropped> {
+    let mut found: BTreeMap<Stream, Dropped> = BTreeMap::new();
+    let last = progress::dropped_last(table.transactions());
+    for OpenRun { source, epoch, bounds, .. } in open_runs(table).into_iter().filter(|run| run.dropped) {
+        let stream = (source.clone(), epoch);
+        let Some(last_us) = last.get(&stream).copied() else { continue };
+        found.entry(stream).or_insert(Dropped { source, epoch, readings: 0, last_us }).readings += bounds.count();
+    }
+    found.into_values().collect()
 }
 
 /// Takes what has landed, to the end, and cleans up behind it.
@@ -209,6 +248,8 @@ pub struct Ingester {
     /// Landed batches whose rows were compared and are stored.
     compared: BTreeSet<Path>,
     units: HashMap<Path, Units>,
+    /// Configurations that batches name and that are not in the store.
+    missing: HashSet<Path>,
     /// What was erased, and how many erasures the table knew of when that was loaded; none before that.
     erasures: Option<(Option<i64>, Erasures)>,
     /// What the register says, and the versions of its tables of sensors and of events.
@@ -251,6 +292,7 @@ impl Ingester {
             closed: HashMap::new(),
             compared: BTreeSet::new(),
             units: HashMap::new(),
+            missing: HashSet::new(),
             erasures: None,
             said: None,
             has_run: false,

@@ -9,7 +9,9 @@
 //! DataFusion moves data; Polars, behind [`frames`], does the mathematics.
 #![deny(unsafe_code)]
 
+mod anew;
 pub mod backup;
+pub mod bounds;
 pub mod compact;
 pub mod config;
 pub mod correct;

@@ -4,11 +4,14 @@
 //!
 //! Retention removes whole files, those whose newest reading is older than readings shall stay; compaction makes files
 //! of at most a year, a month in the last two years, so a reading may stay that much longer. Hours and days that were
-//! summed up stay. Vacuum takes the files themselves a day later.
+//! summed up stay: the commit says with `txn("retention", time of the newest reading that ever went)` which windows may lack readings, and
+//! these are closed (decision 0024). A file that rollups have not seen yet stays until the next run, so that nothing goes before it
+//! is summed up. Vacuum takes the files themselves a day later.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use tjern_lake::rollup::{RETENTION_TRANSACTION, VERSION_TRANSACTION};
 use tjern_lake::{Commit, CommitError, DataFile, Lake, LakeError, Operation, Table, TableName};
 
 use crate::tables::ATTEMPTS_MAX;
@@ -63,7 +66,8 @@ pub enum RetainError {
     Busy,
 }
 
-/// Removes the files of `readings` in which every reading is older than `keep`; `dry_run` only says which those are.
+/// Removes the files of `readings` in which every reading is older than `keep` and summed up, where there are rollups;
+/// `dry_run` only says which those are.
 ///
 /// # Errors
 /// [`RetainError`]; nothing was removed then.
@@ -72,16 +76,28 @@ pub async fn retain(lake: &Lake, keep: Duration, dry_run: bool) -> Result<Vec<Da
     let keep_us = i64::try_from(keep.as_micros()).unwrap_or(i64::MAX);
     let before_us = lake.clock().now_us().saturating_sub(keep_us);
     for _ in 0..ATTEMPTS_MAX {
+        let new = not_summed_up(lake, &table).await?;
         let is_old = |file: &DataFile| file.time_us.is_some_and(|(_, last_us)| last_us < before_us);
-        let old: Vec<_> = table.files().into_iter().filter(is_old).collect();
-        if dry_run || old.is_empty() {
+        let old = table.files().into_iter().filter(is_old);
+        let (waiting, old): (Vec<_>, Vec<_>) = old.partition(|file| new.contains(&file.path));
+        if !waiting.is_empty() {
+            tracing::warn!(
+                files = waiting.len(),
+                "readings that are too old stay until they are summed up; hint: does the job `rollup` run?"
+            );
+        }
+        let Some(newest_us) = old.iter().filter_map(|file| file.time_us).map(|(_, last_us)| last_us).max() else {
+            return Ok(old);
+        };
+        if dry_run {
             return Ok(old);
         }
+        let newest_us = table.transaction(RETENTION_TRANSACTION).map_or(newest_us, |before| before.max(newest_us));
         let commit = Commit {
             operation: Operation::Retention,
             add: Vec::new(),
             remove: old.clone(),
-            transactions: Vec::new(),
+            transactions: vec![(RETENTION_TRANSACTION.to_owned(), newest_us)],
             notes: BTreeMap::from([("tjern.before".to_owned(), before_us.into())]),
         };
         match table.commit(commit).await {
@@ -92,6 +108,22 @@ pub async fn retain(lake: &Lake, keep: Duration, dry_run: bool) -> Result<Vec<Da
         }
     }
     Err(RetainError::Busy)
+}
+
+/// The files of `readings` that have rows which came or were judged since its rollups were made. Without rollups nobody sums up, and
+/// nothing is waited for. What was merged since is taken for new as soon as anything new may be in it; a person's word changes no sum.
+async fn not_summed_up(lake: &Lake, readings: &Table) -> Result<BTreeSet<String>, LakeError> {
+    let mut seen: Option<i64> = None;
+    for name in [TableName::Hourly, TableName::Daily] {
+        let version = Table::open(lake, name).await?.and_then(|table| table.transaction(VERSION_TRANSACTION));
+        seen = version.map(|version| seen.map_or(version, |seen| seen.min(version))).or(seen);
+    }
+    let Some(seen) = seen.filter(|seen| *seen < readings.version()) else { return Ok(BTreeSet::new()) };
+    let mut changes = readings.changes_since_but(seen, &[Operation::Compact, Operation::Validate]).await?;
+    if !changes.gone.is_empty() {
+        changes = readings.changes_since_but(seen, &[]).await?;
+    }
+    Ok(changes.added.into_iter().map(|file| file.path).collect())
 }
 
 #[cfg(test)]

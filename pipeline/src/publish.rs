@@ -8,12 +8,16 @@
 //!
 //! Only sensors of class `public` exist in the session that is asked, and a value that failed
 //! quality control never leaves: the view leaves it out, and what is written is looked at once more.
-//! The same data are not published twice. Limits: a dataset is held in memory while it is written.
+//! The same data are not published twice. A dataset may have any size: its rows are sorted and written within the job's bounds on
+//! memory. Limits: the bytes of one of its files are held while they are put.
 
 mod description;
 mod rows;
 
+use std::path::PathBuf;
+
 use arrow::error::ArrowError;
+use bytes::Bytes;
 use datafusion::error::DataFusionError;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -21,14 +25,16 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 use parquet::errors::ParquetError;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use tjern_lake::{Lake, LakeError, Table, TableName};
 use tjern_readings::keys;
 use tjern_readings::sensor::SensorId;
 
 pub use description::Licence;
 use description::describe;
-use rows::{Readings, Rows, read_rows};
+use rows::{Readings, Summary, Written, read_rows};
 
+use crate::bounds::Bounds;
 use crate::erase::Erasures;
 
 /// A dataset to publish.
@@ -116,6 +122,16 @@ pub enum PublishError {
     /// Parquet refused.
     #[error("parquet: {0}")]
     Parquet(#[from] ParquetError),
+    /// The files could not be written before they are put.
+    #[error(
+        "a release cannot be written to `{folder}`: {source}; nothing was published; hint: `[compact] spill` names a folder on a disk with room for it"
+    )]
+    Spill {
+        /// The folder.
+        folder: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// A row that must not leave came through.
     #[error(
         "dataset `{dataset}`: {what}; nothing was published; hint: this is a defect of the software, please report it"
@@ -155,18 +171,31 @@ pub enum PublishError {
 /// # Errors
 /// [`PublishError`]. `latest.json` then names what it named before.
 pub async fn publish(lake: &Lake, dataset: &Dataset, timezone: &TimeZone) -> Result<PublishOutcome, PublishError> {
-    let Readings { version: readings_version, erasures, rows } = read_rows(lake, dataset, timezone).await?;
-    if rows.count() == 0 {
+    publish_within(lake, dataset, timezone, &Bounds::default()).await
+}
+
+/// The same within these bounds.
+///
+/// # Errors
+/// [`PublishError`]. `latest.json` then names what it named before.
+pub async fn publish_within(
+    lake: &Lake,
+    dataset: &Dataset,
+    timezone: &TimeZone,
+    bounds: &Bounds,
+) -> Result<PublishOutcome, PublishError> {
+    let readings = read_rows(lake, dataset, timezone, bounds).await?;
+    if readings.summary.rows == 0 {
         return Ok(PublishOutcome::Empty);
     }
-    let csv = rows.csv();
     let newest = newest_release(lake, &dataset.name).await?;
-    let csv_file = describe_file(format!("{}.csv", dataset.name), &csv, Some(rows.count()));
+    let csv_file = written_file(format!("{}.csv", dataset.name), &readings.csv, &readings.summary);
     if let Some(newest) = newest.filter(|newest| says_the_same(newest, &csv_file, dataset)) {
         return Ok(PublishOutcome::NothingNew { version: newest.version });
     }
+    let erasures = readings.erasures;
     let created = second_of(lake.clock().now_us());
-    let release = write_release(lake, dataset, created, readings_version, &rows, (csv_file, csv)).await?;
+    let release = write_release(lake, dataset, created, readings, csv_file, bounds).await?;
     // What was read may have been erased since: erasing looks at what lies there, and this came after it.
     let readings = Table::open(lake, TableName::Readings).await?;
     if readings.and_then(|table| Erasures::count_in(&table)) != erasures {
@@ -195,12 +224,12 @@ async fn write_release(
     lake: &Lake,
     dataset: &Dataset,
     created: Timestamp,
-    readings_version: i64,
-    rows: &Rows,
-    (csv_file, csv): (ReleasedFile, Vec<u8>),
+    readings: Readings,
+    csv_file: ReleasedFile,
+    bounds: &Bounds,
 ) -> Result<Release, PublishError> {
-    let parquet = rows.parquet()?;
-    let parquet_file = describe_file(format!("{}.parquet", dataset.name), &parquet, Some(rows.count()));
+    let Readings { version: readings_version, csv, parquet, summary, .. } = readings;
+    let parquet_file = written_file(format!("{}.parquet", dataset.name), &parquet, &summary);
     let version = version_name(created, readings_version);
     let mut release = Release {
         dataset: dataset.name.clone(),
@@ -212,12 +241,16 @@ async fn write_release(
         licence: dataset.licence.name().to_owned(),
         files: vec![csv_file, parquet_file],
     };
-    let mut description = serde_json::to_vec_pretty(&describe(dataset, &release, rows)).unwrap_or_default();
+    let mut description = serde_json::to_vec_pretty(&describe(dataset, &release, &summary)).unwrap_or_default();
     description.push(b'\n');
-    release.files.push(describe_file("datapackage.json".to_owned(), &description, None));
-    for (file, bytes) in release.files.iter().zip([csv, parquet, description]) {
+    for (file, mut written) in release.files.iter().zip([csv, parquet]) {
+        let spilled = |source| PublishError::Spill { folder: bounds.spill_folder.clone(), source };
+        let bytes = written.read().map_err(spilled)?;
         create(lake, keys::release_file(&dataset.name, &release.version, &file.path), bytes).await?;
     }
+    let described = describe_file("datapackage.json".to_owned(), &description);
+    create(lake, keys::release_file(&dataset.name, &release.version, &described.path), description).await?;
+    release.files.push(described);
     Ok(release)
 }
 
@@ -230,20 +263,26 @@ async fn name_newest(lake: &Lake, release: &Release) -> Result<(), PublishError>
     put.map(drop).map_err(|source| PublishError::Store { key, source })
 }
 
-fn describe_file(path: String, bytes: &[u8], rows: Option<usize>) -> ReleasedFile {
-    use sha2::{Digest, Sha256};
+fn describe_file(path: String, bytes: &[u8]) -> ReleasedFile {
+    ReleasedFile { path, bytes: bytes.len(), sha256: hex(&Sha256::digest(bytes)), rows: None }
+}
+
+fn written_file(path: String, written: &Written, summary: &Summary) -> ReleasedFile {
+    ReleasedFile { path, bytes: written.bytes, sha256: written.sha256.clone(), rows: Some(summary.rows) }
+}
+
+fn hex(hash: &[u8]) -> String {
     use std::fmt::Write;
-    let mut sha256 = String::with_capacity(64);
-    for byte in Sha256::digest(bytes) {
-        let _ = write!(sha256, "{byte:02x}");
-    }
-    ReleasedFile { path, bytes: bytes.len(), sha256, rows }
+    hash.iter().fold(String::with_capacity(2 * hash.len()), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// Creates an object once. One that is there with the same bytes is this one: the store's own retry,
 /// or a run that broke off in this very second.
-async fn create(lake: &Lake, key: Path, bytes: Vec<u8>) -> Result<(), PublishError> {
-    let objects = lake.objects();
+async fn create(lake: &Lake, key: Path, bytes: impl Into<Bytes>) -> Result<(), PublishError> {
+    let (objects, bytes) = (lake.objects(), bytes.into());
     let put = objects.put_opts(&key, PutPayload::from(bytes.clone()), PutMode::Create.into()).await;
     match put {
         Ok(_) => Ok(()),

@@ -9,7 +9,7 @@
 //! - [`rules`]: which rules hold for a sensor; `defaults.csv` has those that are built in.
 //! - [`series`], [`formulas`]: the tests on one series. No I/O; Polars computes.
 //! - [`scope`]: which readings are evaluated again when some came. [`walk`]: in order, in bounded
-//!   memory. [`pass`]: over files. [`control`]: the job.
+//!   memory. [`pass`]: over files; [`in_place`]: a sealed one written anew. [`control`]: the job.
 //!
 //! **What a reading's flags are depends on the readings and the rules only**, not on the order in which
 //! they came nor on how they were cut into batches: whatever a test looks at lies within its sensor's
@@ -23,6 +23,7 @@
 mod control;
 mod flags;
 mod formulas;
+mod in_place;
 mod pass;
 mod rules;
 mod scope;
@@ -41,8 +42,8 @@ use self::flags::{Bits, FAIL, GOOD, aggregate, came};
 use crate::frames::{FrameError, texts};
 use crate::register::{NotGood, Register, Rule, Said, SensorRow};
 
-pub(crate) use control::JOB;
-pub use control::{ControlError, ControlOutcome, LEASE, control};
+pub use control::{ControlError, ControlOutcome, LEASE, control, control_within};
+pub(crate) use control::{JOB, note};
 pub use rules::{RULES_VERSION, Rulebook};
 
 /// Why rows could not be evaluated.

@@ -189,6 +189,23 @@ pub struct Said {
     pub register: Register,
     /// The events that hold.
     pub events: Events,
+    /// The versions of the tables that say so.
+    pub(crate) versions: Versions,
+}
+
+/// Versions of tables of the register, by which rows were judged; -1 where there is none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Versions(BTreeMap<&'static str, i64>);
+
+impl Versions {
+    pub(crate) fn of(versions: impl IntoIterator<Item = (TableName, i64)>) -> Self {
+        Self(versions.into_iter().map(|(table, version)| (table.as_str(), version)).collect())
+    }
+
+    /// What a commit says of them beside its rows, under a key of its own.
+    pub(crate) fn note(&self) -> (String, serde_json::Value) {
+        ("tjern.register".to_owned(), serde_json::json!(self.0))
+    }
 }
 
 impl Said {
@@ -197,15 +214,18 @@ impl Said {
     /// # Errors
     /// As [`load`].
     pub async fn load(lake: &Lake) -> Result<Self, RegisterError> {
-        let (_, events) = events_history(lake).await?;
+        let (events_version, events) = events_history(lake).await?;
         let events = events.into_iter().filter(|row| row.valid_to_us.is_none()).map(|row| row.row.row);
-        Ok(Self { register: load(lake).await?, events: Events::of(events) })
+        let (sensors_version, sensors) = sensors_history(lake).await?;
+        let versions = [(TableName::Sensors, sensors_version), (TableName::Events, events_version)];
+        let versions = Versions::of(versions);
+        Ok(Self { register: register_of(&sensors), events: Events::of(events), versions })
     }
 }
 
 impl From<Register> for Said {
     fn from(register: Register) -> Self {
-        Self { register, events: Events::default() }
+        Self { register, ..Self::default() }
     }
 }
 

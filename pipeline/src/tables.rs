@@ -10,8 +10,10 @@ use arrow::record_batch::RecordBatch;
 use datafusion::catalog::TableProvider;
 use datafusion::error::DataFusionError;
 use datafusion::execution::context::SessionContext;
-use tjern_lake::session::bare_session;
+use tjern_lake::session::{bare_session, job_session};
 use tjern_lake::{Access, Lake, LakeError, SessionSettings};
+
+use crate::bounds::Bounds;
 
 /// How often a commit is built again after another one came first. Each time somebody else got on,
 /// so more than this many in a row means that something is badly wrong.
@@ -26,9 +28,11 @@ pub(crate) fn engine(lake: &Lake) -> Result<SessionContext, LakeError> {
     bare_session(lake, &SessionSettings { access: Access::Staff, timezone, memory_bytes: JOB_MEMORY_BYTES })
 }
 
-/// The settings of a session in which only what is public exists.
-pub(crate) fn public_settings(timezone: &jiff::tz::TimeZone) -> SessionSettings {
-    SessionSettings { access: Access::Public, timezone: timezone.clone(), memory_bytes: JOB_MEMORY_BYTES }
+/// An engine that sorts any number of rows within a job's bounds.
+pub(crate) fn engine_within(lake: &Lake, bounds: &Bounds) -> Result<SessionContext, LakeError> {
+    let timezone = jiff::tz::TimeZone::UTC;
+    let settings = SessionSettings { access: Access::Staff, timezone, memory_bytes: bounds.engine_bytes() };
+    job_session(lake, &settings, &bounds.spill_folder)
 }
 
 /// All rows of a provider.

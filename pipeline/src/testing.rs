@@ -13,8 +13,9 @@ use arrow::compute::concat_batches;
 use arrow::datatypes::{Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, TimestampMicrosecondType};
 use arrow::record_batch::RecordBatch;
 use tempfile::TempDir;
-use tjern_lake::{Commit, Lake, Operation, Table, TableName, schema, write_file};
+use tjern_lake::{Commit, FileWriter, Lake, Operation, Table, TableName, schema, write_file};
 use tjern_readings::clock::Clock;
+use tjern_readings::reading::Cause;
 use tjern_readings::store::{LakeUrl, Store};
 
 use crate::register::{OptionalFile, Register, RegisterFiles, load, register};
@@ -40,6 +41,21 @@ impl Place {
     fn open(folder: &Path) -> Lake {
         let url: LakeUrl = format!("file://{}/lake", folder.display()).parse().expect("a lake");
         Lake::over(Store::open(&url).expect("opened"))
+    }
+
+    /// The same lake as another process would open it: nothing is known of it yet.
+    pub(crate) fn reopened(&self) -> Lake {
+        Self::open(self.folder.path()).with_clock(self.clock.clone())
+    }
+
+    /// Commits a file that is written as compaction seals it.
+    pub(crate) async fn seal(&self, rows: &[Row]) {
+        let mut table = Table::open_or_create(&self.lake, TableName::Readings).await.expect("a table");
+        let rows = crate::tables::sorted(&batch_of(rows), &["sensor", "time"]).expect("sorted");
+        let mut writer = FileWriter::sealed(TableName::Readings).expect("a writer");
+        writer.write(&rows).expect("written");
+        let file = writer.finish(&self.lake).await.expect("finished");
+        table.commit(commit(Operation::Ingest, vec![file], vec![])).await.expect("committed");
     }
 
     /// The register's files, with these texts.
@@ -124,6 +140,8 @@ pub(crate) struct Row {
     pub(crate) time_us: i64,
     pub(crate) value: Option<f64>,
     pub(crate) quality: i8,
+    /// Why ingest refused it, where it did.
+    pub(crate) refused: Option<Cause>,
     pub(crate) tests: Option<i32>,
     pub(crate) seq: i64,
     pub(crate) revision: i16,
@@ -136,7 +154,7 @@ impl Row {
         let value = value.into();
         let quality = if value.is_some() { 2 } else { 9 };
         let sensor = format!("tjern/{quantity}");
-        Self { sensor, time_us, value, quality, tests: None, seq: 1, revision: 0, received_us: NOW_US }
+        Self { sensor, time_us, value, quality, refused: None, tests: None, seq: 1, revision: 0, received_us: NOW_US }
     }
 
     pub(crate) fn quality(self, quality: i8) -> Self {
@@ -145,6 +163,12 @@ impl Row {
 
     pub(crate) fn revision(self, revision: i16) -> Self {
         Self { revision, ..self }
+    }
+
+    /// As ingest keeps what it refuses.
+    pub(crate) fn refused(self, cause: Cause) -> Self {
+        let quality = if self.value.is_some() { 4 } else { 9 };
+        Self { refused: Some(cause), quality, ..self }
     }
 }
 
@@ -160,7 +184,9 @@ pub(crate) fn batch_of(rows: &[Row]) -> RecordBatch {
         times(|row| row.time_us),
         all::<Float64Array, _>(rows, |row| row.value),
         all::<Int8Array, _>(rows, |row| Some(row.quality)),
-        all::<StringArray, _>(rows, |row| row.value.is_none().then_some("timeout")),
+        all::<StringArray, _>(rows, |row| {
+            row.refused.map(Cause::word).or_else(|| row.value.is_none().then_some("timeout"))
+        }),
         all::<Int32Array, _>(rows, |_| None::<i32>),
         all::<StringArray, _>(rows, |_| Some("landfall-01")),
         all::<StringArray, _>(rows, |_| Some("0123456789abcdef0123456789abcdef")),
@@ -177,11 +203,17 @@ pub(crate) fn rows_of(batch: &RecordBatch) -> Vec<Row> {
     let column = |name: &str| batch.column_by_name(name).expect("a column");
     let (values, tests) = (column("value").as_primitive::<Float64Type>(), column("tests").as_primitive::<Int32Type>());
     let time = |name: &str, row: usize| column(name).as_primitive::<TimestampMicrosecondType>().value(row);
+    let causes = column("cause").as_string::<i32>();
+    let refused = |row: usize| {
+        let cause = causes.is_valid(row).then(|| causes.value(row).parse().expect("a known word"));
+        cause.filter(|cause| matches!(cause, Cause::NotAssigned | Cause::Unit | Cause::Future))
+    };
     let row = |row: usize| Row {
         sensor: column("sensor").as_string::<i32>().value(row).to_owned(),
         time_us: time("time", row),
         value: values.is_valid(row).then(|| values.value(row)),
         quality: column("quality").as_primitive::<Int8Type>().value(row),
+        refused: refused(row),
         tests: tests.is_valid(row).then(|| tests.value(row)),
         seq: column("seq").as_primitive::<Int64Type>().value(row),
         revision: column("revision").as_primitive::<Int16Type>().value(row),

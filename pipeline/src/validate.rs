@@ -1,6 +1,9 @@
 //! Validation: a person has looked at a sensor's readings of a period and answers for them. Their `level`
 //! becomes 2; nothing else changes, flags neither, and that is asserted.
 //!
+//! A file goes through batch by batch beside the newest words of its readings ([`crate::anew`]), in its own order, so that it
+//! may have any size; only of a file that is not sorted the words of its whole time are held.
+//!
 //! Of each time the newest word is validated: a correction that comes later is a row of its own, and raw again. The commit
 //! says who, when and why, and so does a record that stays (see [`correct`](crate::correct)). It removes
 //! files, so it is made on the version whose files were read and never rebased; where somebody else was first it is made
@@ -13,15 +16,17 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, Int8Array, RecordBatch};
-use arrow::compute::concat_batches;
+use arrow::array::{AsArray, Int8Array, RecordBatch};
 use arrow::datatypes::{Int8Type, Int16Type, Int64Type, TimestampMicrosecondType};
-use datafusion::execution::context::SessionContext;
-use tjern_lake::{Commit, CommitError, DataFile, FileWriter, Lake, Operation, Table, TableName, schema};
+use futures::StreamExt;
+use tjern_lake::{Commit, CommitError, DataFile, FileReader, Lake, Operation, Table, TableName};
 
+use crate::anew::{Anew, BATCH_ROWS};
+use crate::bounds::Bounds;
 use crate::correct::recompute::Period;
-use crate::correct::{Author, CorrectError, Moments, Record};
-use crate::tables::{ATTEMPTS_MAX, collect, conform, engine, sorted};
+use crate::correct::{Author, CorrectError, Moment, Moments, Record, Wanted};
+use crate::frames::texts;
+use crate::tables::ATTEMPTS_MAX;
 
 /// The level of what a person validated.
 pub const VALIDATED: i8 = 2;
@@ -66,8 +71,22 @@ pub async fn validate(
     author: &Author,
     undo: bool,
 ) -> Result<ValidateOutcome, CorrectError> {
+    validate_within(lake, period, author, undo, &Bounds::default()).await
+}
+
+/// The same within these bounds, whatever the size of the files and of the period.
+///
+/// # Errors
+/// [`CorrectError`]; nothing was validated then.
+pub async fn validate_within(
+    lake: &Lake,
+    period: &Period,
+    author: &Author,
+    undo: bool,
+    bounds: &Bounds,
+) -> Result<ValidateOutcome, CorrectError> {
     let kind = if undo { "validate --undo" } else { "validate" };
-    validate_as(lake, period, &Record::new(lake, kind, author, period.words()), undo).await
+    validate_as(lake, period, &Record::new(lake, kind, author, period.words()), undo, bounds).await
 }
 
 /// The same under a record that says what is to be changed.
@@ -76,11 +95,12 @@ pub(crate) async fn validate_as(
     period: &Period,
     record: &Record,
     undo: bool,
+    bounds: &Bounds,
 ) -> Result<ValidateOutcome, CorrectError> {
     let Some(mut table) = Table::open(lake, TableName::Readings).await? else { return Ok(ValidateOutcome::default()) };
     for _ in 0..ATTEMPTS_MAX {
-        let (newest, mut outcome) = newest(&table, period).await?;
-        let rewritten = rewrite(&table, period, &newest, undo).await?;
+        let mut outcome = counted(&table, period, bounds).await?;
+        let rewritten = rewrite(&table, period, undo, bounds).await?;
         outcome.changed = rewritten.changed;
         if rewritten.changed == 0 {
             return Ok(outcome);
@@ -121,39 +141,31 @@ async fn commit(table: &mut Table, record: &Record, rewritten: &Rewritten) -> Re
     Err(CorrectError::Contended)
 }
 
-/// What a row is known by: time, source, epoch, number, revision.
-type Identity = (i64, String, String, i64, i16);
-
-/// The newest word of each time of the period.
-async fn newest(table: &Table, period: &Period) -> Result<(BTreeSet<Identity>, ValidateOutcome), CorrectError> {
-    let mut moments = Moments::open(table, &period.wanted()).await?;
-    let (mut newest, mut outcome) = (BTreeSet::new(), ValidateOutcome::default());
+/// How many readings of the period there are, and how many have no good value.
+async fn counted(table: &Table, period: &Period, bounds: &Bounds) -> Result<ValidateOutcome, CorrectError> {
+    let mut moments = Moments::open_within(table, &period.wanted(), bounds).await?;
+    let mut outcome = ValidateOutcome::default();
     while let Some(moment) = moments.next().await? {
         let row = moment.newest();
         outcome.readings += 1;
         outcome.failed += usize::from(row.value.is_none() || row.quality == 4);
-        newest.insert((row.time_us, row.source.clone(), row.epoch.clone(), row.seq, row.revision));
     }
-    Ok((newest, outcome))
+    Ok(outcome)
 }
 
 /// The files of the period, written with the new levels.
-async fn rewrite(
-    table: &Table,
-    period: &Period,
-    newest: &BTreeSet<Identity>,
-    undo: bool,
-) -> Result<Rewritten, CorrectError> {
-    let context = engine(table.lake())?;
+async fn rewrite(table: &Table, period: &Period, undo: bool, bounds: &Bounds) -> Result<Rewritten, CorrectError> {
     let (mut add, mut remove, mut changed) = (Vec::new(), Vec::new(), 0);
     for file in table.files().into_iter().filter(|file| may_hold(file, period)) {
-        let rows = rows_of(&context, table, &file).await?;
-        let (after, count) = leveled(&rows, period, newest, undo)?;
-        if count > 0 {
-            changed += count;
-            let mut writer = FileWriter::sealed(TableName::Readings)?;
-            writer.write(&after)?;
-            add.push(writer.finish(table.lake()).await?);
+        if !holds(table, &file, period).await? {
+            continue;
+        }
+        let newest = Newest::of(table, &file, period, bounds).await?;
+        let mut levels = Levels { period, newest, undo, changed: 0 };
+        let anew = leveled(table, &file, &mut levels, bounds).await?;
+        if levels.changed > 0 {
+            changed += levels.changed;
+            add.extend(anew.finish(table.lake()).await?);
             remove.push(file);
         }
     }
@@ -166,51 +178,125 @@ fn may_hold(file: &DataFile, period: &Period) -> bool {
     in_sensors && file.time_us.is_none_or(|(first, last)| first < period.to_us && period.from_us <= last)
 }
 
-/// A file's rows, in the order that it declares.
-async fn rows_of(context: &SessionContext, table: &Table, file: &DataFile) -> Result<RecordBatch, CorrectError> {
-    let schema = schema::arrow(TableName::Readings);
-    let batches = collect(context, table.provider_of(vec![file.clone()])).await?;
-    let batches = batches.iter().map(|batch| conform(batch, &schema)).collect::<Result<Vec<_>, _>>()?;
-    let rows = concat_batches(&schema, &batches)?;
-    Ok(if file.sorted { sorted(&rows, &TableName::Readings.sort_columns())? } else { rows })
+/// Whether a file holds a reading of the sensor and the period.
+async fn holds(table: &Table, file: &DataFile, period: &Period) -> Result<bool, CorrectError> {
+    let mut rows = FileReader::open(table.lake(), TableName::Readings, file).await?.places(BATCH_ROWS)?;
+    while let Some(batch) = rows.next().await {
+        if !rows_of(&batch?, period)?.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
-fn leveled(
-    rows: &RecordBatch,
-    period: &Period,
-    newest: &BTreeSet<Identity>,
+/// The rows of a batch that are of the sensor and the period.
+fn rows_of(batch: &RecordBatch, period: &Period) -> Result<Vec<usize>, CorrectError> {
+    let sensors = texts(batch.column(0))?;
+    let times = batch.column(1).as_primitive::<TimestampMicrosecondType>();
+    let is_meant = |row: &usize| {
+        sensors.value(*row) == period.sensor.as_str() && (period.from_us..period.to_us).contains(&times.value(*row))
+    };
+    Ok((0..batch.num_rows()).filter(is_meant).collect())
+}
+
+/// Reads a file and writes it anew with the levels that its rows shall have. Nobody names what was written.
+async fn leveled(
+    table: &Table,
+    file: &DataFile,
+    levels: &mut Levels<'_>,
+    bounds: &Bounds,
+) -> Result<Anew, CorrectError> {
+    let mut anew = Anew::of(file, &["level"], bounds);
+    let mut rows = FileReader::open(table.lake(), TableName::Readings, file).await?.rows(BATCH_ROWS)?;
+    while let Some(batch) = rows.next().await {
+        let batch = batch?;
+        anew.read(&batch)?;
+        anew.write(table.lake(), &levels.of(&batch).await?).await?;
+    }
+    Ok(anew)
+}
+
+/// Which level the rows of a file get.
+struct Levels<'a> {
+    period: &'a Period,
+    newest: Newest,
     undo: bool,
-) -> Result<(RecordBatch, usize), CorrectError> {
-    let text = |index: usize| rows.column(index).as_string::<i32>();
-    let (sensors, sources, epochs) = (text(0), text(6), text(7));
-    let times = rows.column(1).as_primitive::<TimestampMicrosecondType>();
-    let numbers = rows.column(8).as_primitive::<Int64Type>();
-    let revisions = rows.column(9).as_primitive::<Int16Type>();
-    let levels = rows.column(LEVEL).as_primitive::<Int8Type>();
-    let is_meant = |row: usize| {
-        sensors.value(row) == period.sensor.as_str() && (period.from_us..period.to_us).contains(&times.value(row)) && {
+    changed: usize,
+}
+
+impl Levels<'_> {
+    /// A batch of the file with the new levels.
+    async fn of(&mut self, batch: &RecordBatch) -> Result<RecordBatch, CorrectError> {
+        let meant = rows_of(batch, self.period)?;
+        let times = batch.column(1).as_primitive::<TimestampMicrosecondType>();
+        let Some(last_us) = meant.iter().map(|row| times.value(*row)).max() else { return Ok(batch.clone()) };
+        self.newest.read_until(last_us).await?;
+        let (sources, epochs) = (texts(batch.column(6))?, texts(batch.column(7))?);
+        let numbers = batch.column(8).as_primitive::<Int64Type>();
+        let revisions = batch.column(9).as_primitive::<Int16Type>();
+        let mut levels = batch.column(LEVEL).as_primitive::<Int8Type>().values().to_vec();
+        for row in meant {
             let (source, epoch) = (sources.value(row).to_owned(), epochs.value(row).to_owned());
-            newest.contains(&(times.value(row), source, epoch, numbers.value(row), revisions.value(row)))
+            let identity = (times.value(row), source, epoch, numbers.value(row), revisions.value(row));
+            let after = match levels[row] {
+                VALIDATED if self.undo => PROVISIONAL,
+                before if self.undo => before,
+                _ => VALIDATED,
+            };
+            if after != levels[row] && self.newest.known.contains(&identity) {
+                levels[row] = after;
+                self.changed += 1;
+            }
         }
-    };
-    let mut changed = 0;
-    let level = |row: usize| match levels.value(row) {
-        VALIDATED if undo && is_meant(row) => PROVISIONAL,
-        level if undo || level == VALIDATED || !is_meant(row) => level,
-        _ => VALIDATED,
-    };
-    let after: Int8Array = (0..rows.num_rows()).map(level).map(Some).collect();
-    for row in 0..rows.num_rows() {
-        changed += usize::from(after.value(row) != levels.value(row));
+        self.newest.forget_before(last_us);
+        let mut columns = batch.columns().to_vec();
+        columns[LEVEL] = Arc::new(Int8Array::from(levels));
+        Ok(RecordBatch::try_new(batch.schema(), columns)?)
     }
-    let mut columns = rows.columns().to_vec();
-    columns[LEVEL] = Arc::new(after) as ArrayRef;
-    let after = RecordBatch::try_new(rows.schema(), columns)?;
-    for (index, column) in after.columns().iter().enumerate().filter(|(index, _)| *index != LEVEL) {
-        assert!(Arc::ptr_eq(column, rows.column(index)), "validation changes levels only");
+}
+
+/// What a row is known by: time, source, epoch, number, revision.
+type Identity = (i64, String, String, i64, i16);
+
+/// The newest words of the period's moments, beside a file that is read. A sorted file is read in their order, so that
+/// those of about a batch are held; of one that is not, those of the file's whole time.
+struct Newest {
+    moments: Moments,
+    ahead: Option<Moment>,
+    known: BTreeSet<Identity>,
+    in_order: bool,
+}
+
+impl Newest {
+    /// Of the part of the period that the file may hold.
+    async fn of(table: &Table, file: &DataFile, period: &Period, bounds: &Bounds) -> Result<Self, CorrectError> {
+        let (first_us, last_us) = file.time_us.unwrap_or((i64::MIN, i64::MAX));
+        let (from_us, to_us) = (period.from_us.max(first_us), period.to_us.min(last_us.saturating_add(1)));
+        let wanted = Wanted { from_us, to_us, ..period.wanted() };
+        let mut moments = Moments::open_within(table, &wanted, bounds).await?;
+        let ahead = moments.next().await?;
+        Ok(Self { moments, ahead, known: BTreeSet::new(), in_order: file.sorted })
     }
-    assert_eq!(after.num_rows(), rows.num_rows(), "validation neither adds nor drops rows");
-    Ok((after, changed))
+
+    /// Reads the words up to a time, or all.
+    async fn read_until(&mut self, last_us: i64) -> Result<(), CorrectError> {
+        while let Some(moment) = &self.ahead {
+            let row = moment.newest();
+            if self.in_order && row.time_us > last_us {
+                break;
+            }
+            self.known.insert((row.time_us, row.source.clone(), row.epoch.clone(), row.seq, row.revision));
+            self.ahead = self.moments.next().await?;
+        }
+        Ok(())
+    }
+
+    /// A moment may go on in the next batch; those before it do not.
+    fn forget_before(&mut self, last_us: i64) {
+        if self.in_order {
+            self.known = self.known.split_off(&(last_us, String::new(), String::new(), i64::MIN, i16::MIN));
+        }
+    }
 }
 
 /// Where `level` stands among the columns of `readings`.

@@ -17,7 +17,7 @@ use std::sync::{Arc, LazyLock};
 use arrow_array::RecordBatch;
 use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
-pub use decode::decode;
+pub use decode::{decode, decoded_bytes};
 pub use encode::encode;
 
 use crate::keys::Bounds;

@@ -182,6 +182,12 @@ pub fn epoch_end(source: &SourceName, epoch: Epoch) -> Path {
     Path::from(format!("{LANDING}/{source}/{epoch}/z"))
 }
 
+/// A key after all configurations of a source.
+#[must_use]
+pub fn configurations_end(source: &SourceName) -> Path {
+    Path::from(format!("{LANDING}/{source}/config/z"))
+}
+
 /// The folder of a source.
 #[must_use]
 pub fn source_folder(source: &SourceName) -> Path {
@@ -354,6 +360,15 @@ mod tests {
                 .as_ref()
                 .ends_with("/config/0000000000000000000000000000000000000000000000000000000000000000.toml")
         );
+    }
+
+    #[test]
+    fn configurations_lie_before_their_end_and_epochs_do_not_lie_between() {
+        let end = configurations_end(&source());
+        assert!(Landed::Configuration("f".repeat(64)).key(&source()) < end);
+        let epochs = [0, 0xcf, 0xd0, 0xff].map(|byte| epoch_folder(&source(), Epoch::from_bytes([byte; 16])));
+        let first = Landed::Configuration("0".repeat(64)).key(&source());
+        assert!(epochs.iter().all(|epoch| *epoch < first || *epoch > end));
     }
 
     #[test]

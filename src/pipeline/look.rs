@@ -7,6 +7,7 @@ use tjern_lake::Lake;
 use tjern_pipeline::status::{Status, status as find};
 use tjern_pipeline::verify::verify as read_all;
 
+use super::holes;
 use super::job::{JobArguments, lake_of};
 use crate::config::City;
 use crate::failure::Failure;
@@ -51,16 +52,14 @@ fn shown(status: &Status) -> String {
     lines.push(format!("compaction: {} merges of {} bytes wait", compaction.merges, compaction.bytes));
     let unsealed = since(&compaction.oldest_unsealed).unwrap_or_else(|| "none".to_owned());
     lines.push(format!("oldest unsealed window: {unsealed}"));
-    let trouble = status.missing.iter().filter(|run| !run.before_replay).count();
+    let trouble = status.missing.iter().filter(|run| !run.before_replay && !run.accepted).count();
     lines.push(format!("holes and gaps: {trouble}"));
-    lines.extend(status.missing.iter().map(|run| {
-        let kind = match run {
-            run if run.before_replay => "before the replay",
-            run if run.gap => "gap",
-            _ => "hole",
-        };
-        format!("  {kind} {}/{} {}-{}", run.source, run.epoch, run.first, run.last)
-    }));
+    lines.extend(
+        status
+            .missing
+            .iter()
+            .map(|run| format!("  {} {}/{} {}-{}", holes::kind(run), run.source, run.epoch, run.first, run.last)),
+    );
     if !status.erasures.is_empty() {
         lines.push(format!("erasures that are not complete: {}", status.erasures.len()));
         lines.extend(status.erasures.iter().map(|erasure| {

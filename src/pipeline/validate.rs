@@ -1,7 +1,8 @@
 //! `tjern pipeline validate`: a person answers for a sensor's readings of a period.
 
 use clap::Args;
-use tjern_pipeline::validate::validate;
+use tjern_pipeline::bounds::Bounds;
+use tjern_pipeline::validate::validate_within;
 
 use super::change::{self, AuthorArguments, LakeArguments, PeriodArguments};
 use super::job::Workplace;
@@ -33,7 +34,8 @@ pub(crate) async fn execute(arguments: &ValidateArguments) -> Result<(), Failure
     let author = arguments.author.author()?;
     let Workplace { city, lake, stop } = change::open(&arguments.lake).await?;
     let period = arguments.period.period(&city.timezone)?;
-    let working = Box::pin(validate(&lake, &period, &author, arguments.undo));
+    let bounds = Bounds::from(&city.jobs.compact);
+    let working = Box::pin(validate_within(&lake, &period, &author, arguments.undo, &bounds));
     let Some(done) = stop.run_until_cancelled(working).await else {
         return Err(Failure::failed("interrupted; hint: run it again, what is done is not done twice"));
     };

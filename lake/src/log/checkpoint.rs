@@ -31,7 +31,9 @@ pub(super) async fn removed(state: &LogState, lake: &Lake, key: &Path) -> Result
         let Some(actions) = batch.column_by_name("remove").and_then(|column| column.as_struct_opt()) else { continue };
         for row in (0..actions.len()).filter(|row| actions.is_valid(*row)) {
             let path = text(actions, "path", row).ok_or_else(|| state_damaged(state, key, "a removal without path"))?;
-            removed.push(Removed { path: decode_path(&path), at_ms: integer(actions, "deletionTimestamp", row) });
+            let number = |name| integer(actions, name, row);
+            let (at_ms, size) = (number("deletionTimestamp"), number("size"));
+            removed.push(Removed { path: decode_path(&path), at_ms, size });
         }
     }
     Ok(removed)

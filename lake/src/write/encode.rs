@@ -16,6 +16,8 @@ use crate::TableName;
 pub(super) struct EncodedFile {
     table: TableName,
     pub(super) group_rows: GroupRows,
+    /// A row group that takes so much memory ends.
+    pub(super) group_bytes_max: usize,
     parquet: Encoder,
     order: Order,
 }
@@ -23,7 +25,13 @@ pub(super) struct EncodedFile {
 impl EncodedFile {
     pub(super) fn new(table: TableName, purpose: Purpose) -> Result<Self, ParquetError> {
         let parquet = Encoder::new(table, purpose)?;
-        Ok(Self { table, group_rows: purpose.group_rows(), parquet, order: Order::default() })
+        Ok(Self {
+            table,
+            group_rows: purpose.group_rows(),
+            group_bytes_max: usize::MAX,
+            parquet,
+            order: Order::default(),
+        })
     }
 
     /// Adds rows. Row groups are cut where they are full, or where a sensor ends once they are big enough.
@@ -34,7 +42,8 @@ impl EncodedFile {
             if start < end {
                 self.parquet.write(&rows.slice(start, end - start))?;
             }
-            if end < rows.num_rows() || self.parquet.open_rows() == self.group_rows.max {
+            let is_full = self.parquet.open_rows() == self.group_rows.max;
+            if end < rows.num_rows() || is_full || self.parquet.open_memory() >= self.group_bytes_max {
                 self.parquet.end_group()?;
             }
             start = end;
@@ -89,6 +98,10 @@ impl Encoder {
 
     fn open_rows(&self) -> usize {
         self.open.as_ref().map_or(0, RowGroup::rows)
+    }
+
+    fn open_memory(&self) -> usize {
+        self.open.as_ref().map_or(0, RowGroup::memory)
     }
 
     fn bytes(&self) -> usize {

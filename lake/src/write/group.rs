@@ -91,6 +91,11 @@ impl RowGroup {
         self.columns.iter().filter_map(least).sum()
     }
 
+    /// How many bytes of memory it takes: pages under way are not encoded yet.
+    pub(super) fn memory(&self) -> usize {
+        self.columns.iter().flatten().map(ArrowColumnWriter::memory_size).sum()
+    }
+
     /// The chunks of its columns, each in the way that came out smallest; of equals the first.
     pub(super) fn close(self) -> Result<Vec<ArrowColumnChunk>, ParquetError> {
         let smallest = |ways: Vec<ArrowColumnWriter>| {

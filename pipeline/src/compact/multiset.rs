@@ -36,7 +36,7 @@ impl Multiset {
 }
 
 impl Multiset {
-    /// Adds rows whose texts are in dictionaries.
+    /// Adds rows whose texts are in dictionaries, or stand for themselves.
     pub(crate) fn add_dictionaries(&mut self, rows: &RecordBatch) {
         let hashes = |column: &ArrayRef| -> Vec<u64> {
             if !matches!(column.data_type(), DataType::Dictionary(..)) {
@@ -66,6 +66,11 @@ fn fold_column<'a>(hashes: &mut [u64], column: &ArrayRef, index: usize, hash_of:
             let texts = hash_of(index);
             fold(hashes, column.as_primitive::<UInt32Type>(), |number| texts[number as usize]);
         }
+        DataType::Utf8 => {
+            let texts = column.as_string::<i32>();
+            let words = texts.iter().map(|text| text.map_or(NULL, super::texts::hash));
+            hashes.iter_mut().zip(words).for_each(|(hash, word)| step(hash, word));
+        }
         DataType::Float64 => fold(hashes, column.as_primitive::<Float64Type>(), f64::to_bits),
         DataType::Int8 => fold(hashes, column.as_primitive::<Int8Type>(), |number| i64::from(number).cast_unsigned()),
         DataType::Int16 => fold(hashes, column.as_primitive::<Int16Type>(), |number| i64::from(number).cast_unsigned()),
@@ -76,8 +81,11 @@ fn fold_column<'a>(hashes: &mut [u64], column: &ArrayRef, index: usize, hash_of:
     }
 }
 
+const fn step(hash: &mut u64, word: u64) {
+    *hash = (hash.rotate_left(23) ^ word).wrapping_mul(SPREAD);
+}
+
 fn fold<T: ArrowPrimitiveType>(hashes: &mut [u64], column: &PrimitiveArray<T>, word: impl Fn(T::Native) -> u64) {
-    let step = |hash: &mut u64, word: u64| *hash = (hash.rotate_left(23) ^ word).wrapping_mul(SPREAD);
     if column.null_count() == 0 {
         hashes.iter_mut().zip(column.values()).for_each(|(hash, value)| step(hash, word(*value)));
     } else {

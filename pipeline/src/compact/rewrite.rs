@@ -121,7 +121,8 @@ async fn write(
     settings: &CompactSettings,
     told: &mut (dyn FnMut(Step) + Send),
 ) -> Result<Option<Rewritten>, CompactError> {
-    let mut cutter = Cutter { table, bytes_max: settings.file_bytes(), open: None, files: Vec::new() };
+    let (bytes_max, memory_bytes) = (settings.file_bytes(), settings.memory_bytes / 4);
+    let mut cutter = Cutter { table, bytes_max, memory_bytes, open: None, files: Vec::new() };
     while let Some(output) = from_sorter.recv().await {
         match output {
             Output::Rows(window, rows) => {
@@ -147,6 +148,8 @@ async fn write(
 struct Cutter<'a> {
     table: &'a Table,
     bytes_max: u64,
+    /// What a row group under way may take.
+    memory_bytes: u64,
     open: Option<Open>,
     files: Vec<DataFile>,
 }
@@ -183,7 +186,7 @@ impl Cutter<'_> {
         let open = match &mut self.open {
             Some(open) => open,
             None => {
-                let writer = FileWriter::sealed(TableName::Readings)?;
+                let writer = FileWriter::sealed_within(TableName::Readings, self.memory_bytes)?;
                 self.open.insert(Open { window, writer, sensor: String::new() })
             }
         };

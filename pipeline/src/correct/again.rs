@@ -21,6 +21,7 @@ use tjern_readings::keys::CORRECTIONS;
 
 use super::recompute::{Formulas, Period, RecomputeOutcome, recompute_as};
 use super::{CORRECTION, CorrectError, Record};
+use crate::bounds::Bounds;
 use crate::validate::{VALIDATION, ValidateOutcome, validate_as};
 
 /// How many records are read at once.
@@ -125,12 +126,14 @@ impl Pending {
             }
             ("validate" | "validate --undo", Some(period), _) => {
                 let undo = self.kind != "validate";
-                let ValidateOutcome { changed, .. } = validate_as(lake, &period, &self.record(), undo).await?;
+                let ValidateOutcome { changed, .. } =
+                    validate_as(lake, &period, &self.record(), undo, &Bounds::default()).await?;
                 Ok(MadeAgain::Rows(changed))
             }
             ("revise", ..) => {
                 not("its values stood in its file, which the lake does not keep; hint: revise by that file again")
             }
+            ("accept hole", ..) => not("after a replay nobody is told of numbers that are missing from before it"),
             ("recompute" | "validate" | "validate --undo", ..) => not("its record cannot be read"),
             _ => not("this software does not know what it is"),
         }

@@ -123,6 +123,11 @@ impl Erasures {
         &self.all
     }
 
+    /// Sensor, first moment and the one after the last of each of them.
+    pub(super) fn periods(&self) -> Vec<(String, i64, i64)> {
+        self.all.iter().map(|erasure| (erasure.sensor.to_string(), erasure.from.0, erasure.to.0)).collect()
+    }
+
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -17,7 +17,7 @@ use tjern_readings::sensor::{Epoch, SourceName};
 use super::known::Erasures;
 use super::sources::Tainted;
 use super::{Found, Wait};
-use crate::ingest::{BATCH_BYTES_MAX, Stream, open_runs, watermark};
+use crate::ingest::{BATCH_BYTES_MAX, Stream, is_finished, open_runs, watermark};
 
 /// How many batches are read at once.
 const READ_AT_ONCE: usize = 16;
@@ -146,7 +146,7 @@ impl Zone {
         }
         let lying = self.streams.get(stream)?;
         // What lies below the watermark was sent again: it tells nobody which numbers were used last.
-        (!lying.closed && lying.newest == bounds.last && reached == bounds.last)
+        (!lying.closed && !is_finished(readings, stream) && lying.newest == bounds.last && reached == bounds.last)
             .then_some("it is the newest of an open epoch, and goes as soon as its source sends the next")
     }
 }

@@ -20,8 +20,9 @@ use tjern_readings::keys::{self, OPEN, WITHDRAWN};
 use super::known::Erasures;
 use super::record::FORMAT;
 use super::{EraseError, EraseSettings, Found};
+use crate::bounds::Bounds;
 use crate::jobs::record::Moment;
-use crate::publish::{PublishOutcome, newest_release, publish};
+use crate::publish::{PublishOutcome, newest_release, publish_within};
 
 /// A release that has to go.
 #[derive(Debug)]
@@ -134,7 +135,8 @@ pub(super) async fn withdraw(
 /// A new release in the place of the newest; where there is none to be made the name goes.
 async fn make_anew(lake: &Lake, settings: &EraseSettings, name: &str) -> Result<Option<String>, EraseError> {
     if let Some(dataset) = settings.datasets.iter().find(|dataset| dataset.name == name)
-        && let PublishOutcome::Published(release) = publish(lake, dataset, &settings.timezone).await?
+        && let PublishOutcome::Published(release) =
+            publish_within(lake, dataset, &settings.timezone, &Bounds::from(&settings.compact)).await?
     {
         return Ok(Some(format!("{name} {}", release.version)));
     }

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use futures::StreamExt;
+use tjern_lake::rollup::TOUCHED_NOTE;
 use tjern_lake::{
     Commit, CommitError, DataFile, FileReader, FileWriter, Lake, LakeError, Operation, Table, TableName, schema,
 };
@@ -15,6 +16,7 @@ use tjern_lake::{
 use super::known::Erasures;
 use super::{EraseError, Found};
 use crate::compact::{CompactSettings, Multiset};
+use crate::rollup::spans_of;
 use crate::tables::{ATTEMPTS_MAX, conform};
 
 /// Rows that are read together.
@@ -168,12 +170,16 @@ async fn replacement(
 /// Commits replacements. Returns false where somebody else replaced one of the files.
 async fn replace(table: &mut Table, group: &[Replacement], erasures: &Erasures) -> Result<bool, EraseError> {
     let ids: Vec<&str> = erasures.all().iter().map(|erasure| erasure.id.as_str()).collect();
+    let mut notes = BTreeMap::from([("tjern.erasures".to_owned(), ids.into())]);
+    // Of hours and days too nothing is left, from this commit on. Too many periods are not named: the rollup of the erasure
+    // is told all of them, and until then others take every row of these files for a new one.
+    notes.extend(spans_of(&erasures.periods()).note_exactly().map(|note| (TOUCHED_NOTE.to_owned(), note)));
     let commit = Commit {
         operation: Operation::Erase,
         add: group.iter().flat_map(|one| one.new.clone()).collect(),
         remove: group.iter().map(|one| one.old.clone()).collect(),
         transactions: Vec::new(),
-        notes: BTreeMap::from([("tjern.erasures".to_owned(), ids.into())]),
+        notes,
     };
     for _ in 0..ATTEMPTS_MAX {
         match table.commit(commit.clone()).await {

@@ -51,7 +51,7 @@ pub async fn find(lake: &Lake, request: &Request) -> Result<Vec<Found>, EraseErr
     }
     for (what, name) in [("rows of hourly", TableName::Hourly), ("rows of daily", TableName::Daily)] {
         let Some(table) = Table::open(lake, name).await? else { continue };
-        let rows = rows_of_spans(&table, &spans(&erasures)).await?.len();
+        let rows = rows_of_spans(&table, &erasures.periods()).await?.len();
         if rows > 0 {
             found.push(Found::new(what, tjern_readings::keys::table(name.as_str()), Some(rows)));
         }
@@ -180,7 +180,7 @@ impl Work<'_> {
         (self.outcome.rows, self.outcome.files) = (done.rows, done.files);
         mark(readings, &erasures, Mark::Erased, |_| Vec::new()).await?;
         let marks = due.whole.iter().map(|erasure| (erasure.mark(), Mark::Erased as i64)).collect();
-        let again = Again { spans: spans(&erasures), marks };
+        let again = Again { spans: erasures.periods(), marks };
         let summed = Box::pin(rollup_again(lake, &self.settings.timezone, &again)).await?;
         self.outcome.summed = summed.hourly.rows_computed + summed.daily.rows_computed;
         self.outcome.records = told::change(lake, told::find(lake, &erasures).await?).await?;
@@ -215,9 +215,4 @@ impl Work<'_> {
 /// What makes those look again who prepare rows without knowing of an erasure: it stands in their commits too.
 fn told_to_writers(readings: &Table) -> Vec<(String, i64)> {
     [COUNT, INGEST, CORRECTIONS].map(|name| (name.to_owned(), readings.transaction(name).unwrap_or(0) + 1)).to_vec()
-}
-
-/// The spans that are erased, by sensor.
-fn spans(erasures: &Erasures) -> Vec<(String, i64, i64)> {
-    erasures.all().iter().map(|erasure| (erasure.sensor.to_string(), erasure.from.0, erasure.to.0)).collect()
 }

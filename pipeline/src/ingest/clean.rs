@@ -1,13 +1,14 @@
 //! Landed objects leave once their rows are in the tables and their grace is over: it counts from when they were
 //! ingested, and for what was ingested in time from when they landed, with what is tolerated (`late`).
 //!
-//! Batches that hold readings which were erased leave without a grace.
+//! Batches that hold readings which were erased leave without a grace. The word that an epoch is finished leaves
+//! after all else of it, once the table has it (`:closed/…`): a lake of ten thousand imports lists none of them.
 //!
 //! The newest object of an open epoch always stays: by it a restored gateway finds out that its
 //! numbers were used. What may go is found here, and asked for again of the table as it is now before it goes (`take`): a
 //! table may have been restored, or made anew, since it was looked at.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -51,21 +52,30 @@ impl Grace {
     }
 }
 
+/// What the table says of streams.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Told<'a> {
+    pub(super) progress: &'a Streams,
+    /// Closed, and taken to the last number.
+    pub(super) finished: &'a HashSet<Stream>,
+}
+
 /// The keys of what may go of the streams that were seen as a whole. What was known before this run took anything
 /// counts too: a new late batch must not hold back what was about to go.
 /// `doomed` says which batches of a stream hold readings that were erased.
 pub(super) fn may_go(
     zone: &Zone,
-    known: &Streams,
+    told: Told<'_>,
     before: &Streams,
     grace: Grace,
     doomed: impl Fn(&Stream) -> BTreeSet<Bounds>,
 ) -> Vec<Path> {
     let whole = zone.iter().filter(|(_, seen)| !seen.partial);
-    let keys = whole.flat_map(|(stream, seen)| {
+    let keys = whole.clone().flat_map(|(stream, seen)| {
         let (source, epoch) = stream;
         let doomed = doomed(stream);
-        let progresses = [known.get(stream), before.get(stream)];
+        let progresses = [told.progress.get(stream), before.get(stream)];
+        let is_finished = seen.closed_us.is_some() || told.finished.contains(stream);
         let newest = seen.items.iter().map(|item| item.bounds.last).max();
         let goes = move |item: &&Item| {
             let is_doomed = doomed.contains(&item.bounds);
@@ -73,7 +83,7 @@ pub(super) fn may_go(
                 let is_over = grace.is_over(**item, progress) || (is_doomed && !item.gap);
                 // What was sent again tells nobody which numbers were used last.
                 let is_again = is_doomed && item.bounds.last < progress.watermark;
-                is_done(item, progress) && is_over && (is_again || !is_kept(seen, item, newest))
+                is_done(item, progress) && is_over && (is_again || is_finished || Some(item.bounds.last) != newest)
             })
         };
         seen.items.iter().filter(goes).map(move |item| {
@@ -81,15 +91,16 @@ pub(super) fn may_go(
             object.key(source)
         })
     });
-    keys.collect()
+    let is_over = |seen: &LandedEpoch| {
+        let tolerated_us = seen.closed_us.map(|closed_us| closed_us.saturating_add(tolerance_us(grace.grace_us)));
+        seen.items.is_empty() && tolerated_us.is_some_and(|time_us| grace.is_over_since(time_us))
+    };
+    let ends = whole.filter(|(stream, seen)| told.finished.contains(stream) && is_over(seen));
+    keys.chain(ends.map(|((source, epoch), _)| Landed::Closed(*epoch).key(source))).collect()
 }
 
 fn is_done(item: &Item, progress: &Progress) -> bool {
     item.bounds.last <= progress.watermark && (item.gap || !progress.open.iter().any(|open| open.overlaps(item.bounds)))
-}
-
-fn is_kept(seen: &LandedEpoch, item: &Item, newest: Option<i64>) -> bool {
-    seen.closed_us.is_none() && Some(item.bounds.last) == newest
 }
 
 /// Removes objects. Returns how many went, and why one did not where the store refused: the others go all the same.

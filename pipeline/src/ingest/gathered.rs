@@ -8,11 +8,13 @@ use arrow::record_batch::RecordBatch;
 use tjern_lake::{Table, TableName, schema};
 use tjern_readings::keys::Bounds;
 
+use super::ahead::Room;
 use super::clean::Grace;
 use super::configurations::Configurations;
 use super::landing::Stream;
 use super::late::Late;
 use super::progress::{self, Open};
+use super::refused::Tally;
 use super::rows::Rows;
 use super::sequence::shrink;
 use super::{COMMIT_BATCHES_MAX, COMMIT_ROWS_MAX};
@@ -24,6 +26,7 @@ pub(super) struct Gathered {
     pub(super) transactions: BTreeMap<String, i64>,
     configurations: Configurations,
     late: HashMap<Stream, Late>,
+    pub(super) refused: Tally,
     pub(super) batches: usize,
     pub(super) row_count: usize,
     /// Rows that were left out, since they were erased.
@@ -40,6 +43,11 @@ pub(super) struct Gathered {
 impl Gathered {
     pub(super) const fn is_full(&self) -> bool {
         self.batches >= COMMIT_BATCHES_MAX || self.row_count >= COMMIT_ROWS_MAX
+    }
+
+    pub(super) const fn room(&self) -> Room {
+        let batches = COMMIT_BATCHES_MAX.saturating_sub(self.batches);
+        Room { batches, rows: COMMIT_ROWS_MAX.saturating_sub(self.row_count) }
     }
 
     pub(super) fn add(&mut self, rows: Rows) {
@@ -67,12 +75,27 @@ impl Gathered {
         self.transactions.extend(late.moved_from(before, &progress::watermark(stream)));
     }
 
-    pub(super) fn pass(&mut self, stream: &Stream, bounds: Bounds, open: Open) {
+    pub(super) fn pass(&mut self, stream: &Stream, bounds: Bounds, open: Open, now_us: i64) {
         let (source, epoch) = stream;
         tracing::warn!(%source, %epoch, first = bounds.first, last = bounds.last, kind = ?open, "numbers without readings are passed");
         self.transactions.insert(progress::open(stream, bounds), open as i64);
         self.transactions.insert(progress::watermark(stream), bounds.last);
+        if open == Open::Gap {
+            self.transactions.insert(progress::dropped(stream), now_us);
+        }
         self.passed += 1;
+    }
+
+    /// Numbers of a hole are known now to have been dropped by the gateway.
+    pub(super) fn turn(&mut self, stream: &Stream, dropped: Bounds, hole: Bounds, now_us: i64) {
+        let (source, epoch) = stream;
+        tracing::info!(%source, %epoch, first = dropped.first, last = dropped.last, "the gateway says that it dropped what was missing");
+        self.transactions.insert(progress::open(stream, hole), Open::Closed as i64);
+        for rest in shrink(hole, dropped) {
+            self.transactions.insert(progress::open(stream, rest), Open::Hole as i64);
+        }
+        self.transactions.insert(progress::open(stream, dropped), Open::Gap as i64);
+        self.transactions.insert(progress::dropped(stream), now_us);
     }
 
     /// What is left of an open run stays what it was, a hole or a gap.

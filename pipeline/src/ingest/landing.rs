@@ -78,12 +78,19 @@ impl Known {
         keys::epoch_from(source, *epoch, self.watermark(stream) + 1)
     }
 
-    /// Where a listing that has come to `key` may go on, if something lies between that need not be seen.
-    fn jump(&self, key: &Path) -> Option<(Stream, Path)> {
+    /// Where a listing that has come to `key` may go on, if something lies between that need not be seen; and the stream
+    /// of which that is left out.
+    fn jump(&self, key: &Path) -> Option<(Option<Stream>, Path)> {
         let (source, landed) = Landed::parse(key)?;
-        let (Landed::Batch(epoch, _) | Landed::Gap(epoch, _)) = landed else { return None };
-        let stream = (source, epoch);
-        let target = self.known_up_to(&stream);
+        let (stream, target) = match landed {
+            Landed::Batch(epoch, _) | Landed::Gap(epoch, _) => {
+                let stream = (source, epoch);
+                let target = self.known_up_to(&stream);
+                (Some(stream), target)
+            }
+            Landed::Configuration(_) => (None, keys::configurations_end(&source)),
+            Landed::Closed(_) => return None,
+        };
         (target > *key).then_some((stream, target))
     }
 }
@@ -117,7 +124,7 @@ fn note(zone: &mut Zone, meta: &ObjectMeta) -> Option<Stream> {
     let landed_us = meta.last_modified.timestamp_micros();
     let mut add = |epoch: Epoch, bounds: Bounds, gap: bool| {
         let stream = (source.clone(), epoch);
-        zone.entry(stream.clone()).or_default().items.push(Item { bounds, gap, landed_us });
+        zone.entry(stream.clone()).or_default().items.push(Item { bounds, gap, landed_us, bytes: meta.size });
         Some(stream)
     };
     match landed {
@@ -184,7 +191,7 @@ pub(super) async fn everywhere(lake: &Lake, known: &Known, last_requests: u64) -
 /// A part of the zone: after the first key, before the second.
 #[derive(Debug, Default)]
 struct Range {
-    after: Option<(Stream, Path)>,
+    after: Option<(Option<Stream>, Path)>,
     until: Option<Path>,
 }
 
@@ -199,7 +206,7 @@ fn divided(known: &Known, parts: u64) -> Vec<Range> {
         if let Some(last) = ranges.last_mut() {
             last.until = Some(keys::epoch_folder(&stream.0, stream.1));
         }
-        ranges.push(Range { after: Some((stream.clone(), known.known_up_to(stream))), until: None });
+        ranges.push(Range { after: Some((Some(stream.clone()), known.known_up_to(stream))), until: None });
     }
     ranges
 }
@@ -216,7 +223,7 @@ async fn walk(lake: &Lake, known: &Known, range: Range) -> Result<(Seen, u64), L
     let (mut seen, mut requests) = (Seen::default(), 1);
     let mut after = range.after;
     'pages: loop {
-        if let Some((stream, _)) = &after {
+        if let Some((Some(stream), _)) = &after {
             seen.zone.entry(stream.clone()).or_default().partial = true;
         }
         let mut metas = listing(lake, after.as_ref().map(|(_, key)| key));

@@ -4,8 +4,10 @@
 //! |---|---|
 //! | `<source>/<epoch>` | the watermark |
 //! | `<source>/<epoch>/<first>-<last>` | the last number of a batch that filled something passed |
-//! | `:open/<source>/<epoch>/<first>-<last>` | 1 a hole, 2 a gap that the gateway made, 3 from before a replay, 0 no longer open |
+//! | `:open/<source>/<epoch>/<first>-<last>` | 1 a hole, 2 a gap that the gateway made, 3 from before a replay, 4 a hole that a person accepted, 0 no longer open |
+//! | `:dropped/<source>/<epoch>` | when a gap was passed last, or a hole became one, in microseconds since 1970 |
 //! | `:closed/<source>/<epoch>` | the last number of an epoch that its gateway finished, once everything up to it was taken or passed |
+//! | `:refused/<why>/<source>/…` | what was ingested and refused: `refused` |
 //! | `:late/<source>/<epoch>/…` | what was taken long after it had landed: `late` |
 //! | `ingest` | counts ingest's commits, so that of two at once one is refused |
 
@@ -24,6 +26,9 @@ pub(crate) const INGEST: &str = "ingest";
 /// What stands before open runs. No source has such a name.
 pub(super) const OPEN: &str = ":open/";
 
+/// What stands before streams whose gateway dropped readings.
+const DROPPED: &str = ":dropped/";
+
 /// What stands before finished epochs.
 const CLOSED: &str = ":closed/";
 
@@ -35,6 +40,8 @@ pub(super) enum Open {
     Gap = 2,
     /// Below what lay in the landing zone when the table was built anew: nobody waits for it, and it is taken if it comes.
     BeforeReplay = 3,
+    /// A hole of which a person said that it will never be filled: nobody is told of it, and it is taken if it comes.
+    Accepted = 4,
 }
 
 pub(super) fn watermark((source, epoch): &Stream) -> String {
@@ -51,6 +58,10 @@ pub(super) fn filled((source, epoch): &Stream, bounds: Bounds) -> String {
 
 pub(super) fn open((source, epoch): &Stream, bounds: Bounds) -> String {
     format!("{OPEN}{source}/{epoch}/{bounds}")
+}
+
+pub(super) fn dropped((source, epoch): &Stream) -> String {
+    format!("{DROPPED}{source}/{epoch}")
 }
 
 pub(super) fn closed((source, epoch): &Stream) -> String {
@@ -80,6 +91,9 @@ pub(super) fn read(transactions: &HashMap<String, i64>) -> HashMap<Stream, Progr
                     stream.filled.insert(bounds);
                 } else if *number != Open::Closed as i64 {
                     stream.open.insert(bounds);
+                    if *number == Open::Hole as i64 {
+                        stream.holes.insert(bounds);
+                    }
                 }
             }
             _ => {}
@@ -100,17 +114,27 @@ pub(super) fn open_runs(transactions: &HashMap<String, i64>) -> Vec<OpenRun> {
         if *number == Open::Closed as i64 || *number == Open::BeforeReplay as i64 {
             return None;
         }
-        let dropped = *number == Open::Gap as i64;
+        let (dropped, accepted) = (*number == Open::Gap as i64, *number == Open::Accepted as i64);
         Some(OpenRun {
             source: source.parse().ok()?,
             epoch: epoch.parse().ok()?,
             bounds: bounds.parse().ok()?,
             dropped,
+            accepted,
         })
     });
     let mut found: Vec<_> = found.collect();
     found.sort_by_cached_key(|run| (run.source.to_string(), run.epoch.to_string(), run.bounds));
     found
+}
+
+/// When a gateway dropped readings last, by stream.
+pub(super) fn dropped_last(transactions: &HashMap<String, i64>) -> HashMap<Stream, i64> {
+    let found = transactions.iter().filter_map(|(app_id, at_us)| {
+        let (source, epoch) = app_id.strip_prefix(DROPPED)?.split_once('/')?;
+        Some(((source.parse().ok()?, epoch.parse().ok()?), *at_us))
+    });
+    found.collect()
 }
 
 #[cfg(test)]
@@ -136,6 +160,7 @@ mod tests {
         let wanted = Progress {
             watermark: 90,
             open: [bounds(3, 6), bounds(8, 9)].into(),
+            holes: [bounds(3, 6)].into(),
             filled: [bounds(7, 7)].into(),
             ..Progress::default()
         };

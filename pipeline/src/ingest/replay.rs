@@ -7,7 +7,8 @@
 //! is done. So a replay that was killed goes on where it was, and one into a table with readings is refused.
 //!
 //! `hourly` and `daily` may be there still, with sums of readings that nobody has any more. They stay; their versions
-//! are of a table that is gone, so they are set to the beginning of this one first.
+//! are of a table that is gone, so they are set to the beginning of this one first. How far retention had come is known by
+//! them, and said again in the first commit: windows that were closed stay so.
 //!
 //! Limits: the listing of the landing zone is held in memory.
 
@@ -15,6 +16,7 @@ use std::collections::BTreeMap;
 
 use object_store::{Error, ObjectStoreExt};
 use serde::Serialize;
+use tjern_lake::rollup::RETENTION_TRANSACTION;
 use tjern_lake::{Commit, CommitError, Lake, LakeError, Operation, Table, TableName};
 use tjern_readings::keys::{Bounds, Landed};
 
@@ -171,12 +173,13 @@ async fn begin(table: &mut Table) -> Result<bool, ReplayError> {
         if zone.is_empty() {
             return Ok(false);
         }
-        rollup::begin_anew(&lake, table.version()).await?;
+        let forgotten_us = rollup::begin_anew(&lake, table.version()).await?;
         let mut transactions = BTreeMap::from([
             (REPLAY.to_owned(), table.transaction(REPLAY).unwrap_or(0) + 1),
             // Whoever ingests at this moment is refused, or refuses this.
             (INGEST.to_owned(), table.transaction(INGEST).unwrap_or(0) + 1),
         ]);
+        transactions.extend(forgotten_us.map(|newest_us| (RETENTION_TRANSACTION.to_owned(), newest_us)));
         for (stream, seen) in &zone {
             if let Some(before) = before(seen, end_of(&lake, stream, seen).await?) {
                 transactions.insert(progress::open(stream, before), Open::BeforeReplay as i64);

@@ -148,7 +148,8 @@ mod tests {
     }
 
     fn zone(name: &str, landed_us: &[i64]) -> Zone {
-        let item = |landed_us: &i64| Item { bounds: Bounds { first: 1, last: 1 }, gap: false, landed_us: *landed_us };
+        let bounds = Bounds { first: 1, last: 1 };
+        let item = |landed_us: &i64| Item { bounds, gap: false, landed_us: *landed_us, bytes: 1_000 };
         let epoch = LandedEpoch { items: landed_us.iter().map(item).collect(), closed_us: None, partial: true };
         Zone::from([(stream(name), epoch)])
     }

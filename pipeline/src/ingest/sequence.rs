@@ -1,7 +1,8 @@
 //! What to do with an epoch's landed objects, given what is in the tables: no I/O, no clock.
 //!
 //! Batches are taken in the order of their numbers. A hole is waited for, then passed and remembered;
-//! a gap is passed at once and remembered; a batch that lies in something remembered fills it. What
+//! a gap is passed at once and remembered; a batch that lies in something remembered fills it, a gap that comes to a
+//! hole turns it. What
 //! lies below the watermark and fits without overlap into the chain of what was taken is known; what
 //! does not is looked at row by row before it is called known, and never taken a second time.
 
@@ -18,6 +19,8 @@ pub(super) struct Progress {
     pub(super) watermark: i64,
     /// Passed and not taken.
     pub(super) open: BTreeSet<Bounds>,
+    /// Those of them of which nobody has said yet why they are missing.
+    pub(super) holes: BTreeSet<Bounds>,
     /// Batches that filled something passed.
     pub(super) filled: BTreeSet<Bounds>,
     /// What was taken long after it had landed.
@@ -31,6 +34,8 @@ pub(super) struct Item {
     /// Whether it says that these numbers were dropped.
     pub(super) gap: bool,
     pub(super) landed_us: i64,
+    /// How large it is.
+    pub(super) bytes: u64,
 }
 
 /// What the gateway says of a finished epoch.
@@ -51,6 +56,8 @@ pub(super) enum Step {
     PassGap(Bounds),
     /// Take this batch; it lies in these numbers that were passed.
     Fill(Bounds, Bounds),
+    /// These numbers of a hole that was passed were dropped by the gateway.
+    Turn(Bounds, Bounds),
     /// See whether this batch's rows are in the tables.
     Compare(Bounds),
     /// This batch has numbers that were taken and numbers that were not.
@@ -86,11 +93,19 @@ pub(super) fn plan_closed(progress: &Progress, items: &[Item], closed: Closed, n
 }
 
 impl Step {
+    /// The batch that has to be read for it.
+    pub(super) const fn batch(self) -> Option<Bounds> {
+        match self {
+            Self::Take(bounds) | Self::Fill(bounds, _) | Self::Compare(bounds) => Some(bounds),
+            Self::PassHole(_) | Self::PassGap(_) | Self::Turn(..) | Self::Overlap(_) | Self::Finish(_) => None,
+        }
+    }
+
     /// The watermark after it, where it moves it.
     const fn reaches(self) -> i64 {
         match self {
             Self::Take(bounds) | Self::PassHole(bounds) | Self::PassGap(bounds) => bounds.last,
-            Self::Fill(..) | Self::Compare(_) | Self::Overlap(_) | Self::Finish(_) => 0,
+            Self::Fill(..) | Self::Turn(..) | Self::Compare(_) | Self::Overlap(_) | Self::Finish(_) => 0,
         }
     }
 }
@@ -130,7 +145,28 @@ pub(super) fn plan(progress: &Progress, items: &[Item], now_us: i64, patience_us
     plan
 }
 
-/// What lies at or below the watermark: known, a filling, or to be looked at.
+/// The holes that a gap explains which came after they had been passed. Each step stands on the one before it.
+fn turned(progress: &Progress, items: &[Item]) -> Vec<Step> {
+    let mut holes = progress.holes.clone();
+    let mut steps = Vec::new();
+    // A batch of these numbers counts more than the word that they were dropped.
+    let is_there = |gap: Bounds| items.iter().any(|item| !item.gap && item.bounds.overlaps(gap));
+    for gap in items.iter().filter(|item| item.gap && item.bounds.last <= progress.watermark).map(|item| item.bounds) {
+        let concerned: Vec<Bounds> = holes.iter().filter(|hole| hole.overlaps(gap)).copied().collect();
+        if concerned.is_empty() || is_there(gap) {
+            continue;
+        }
+        for hole in concerned {
+            let dropped = Bounds { first: hole.first.max(gap.first), last: hole.last.min(gap.last) };
+            holes.remove(&hole);
+            holes.extend(shrink(hole, dropped));
+            steps.push(Step::Turn(dropped, hole));
+        }
+    }
+    steps
+}
+
+/// What lies at or below the watermark: known, a filling, the reason of a hole, or to be looked at.
 fn below(progress: &Progress, items: &[Item]) -> Vec<Step> {
     let batches: Vec<Bounds> = items
         .iter()
@@ -138,7 +174,7 @@ fn below(progress: &Progress, items: &[Item]) -> Vec<Step> {
         .map(|item| item.bounds)
         .filter(|bounds| !progress.filled.contains(bounds))
         .collect();
-    let mut steps = Vec::new();
+    let mut steps = turned(progress, items);
     let mut taken: Vec<Bounds> = Vec::new();
     for bounds in batches {
         match progress.open.iter().find(|open| open.contains(bounds)) {
@@ -192,7 +228,7 @@ mod tests {
     }
 
     fn batch(first: i64, last: i64) -> Item {
-        Item { bounds: bounds(first, last), gap: false, landed_us: 0 }
+        Item { bounds: bounds(first, last), gap: false, landed_us: 0, bytes: 1_000 }
     }
 
     fn at(watermark: i64) -> Progress {
@@ -231,6 +267,23 @@ mod tests {
         let passed = plan_closed(&at(2), &[batch(3, 6)], closed, PATIENCE_US, PATIENCE_US);
         assert_eq!(passed.steps, [Step::Take(bounds(3, 6)), Step::PassHole(bounds(7, 9)), Step::Finish(9)]);
         assert_eq!(plan_closed(&at(9), &[], closed, 0, PATIENCE_US).steps, [Step::Finish(9)]);
+    }
+
+    /// A gateway that was without a line for longer than holes are waited for comes back and says what it had to drop: the
+    /// alarm was about a hole that nobody could explain, for ever.
+    #[test]
+    fn a_gap_that_comes_after_its_hole_was_passed_turns_it() {
+        let holes: BTreeSet<_> = [bounds(3, 20)].into();
+        let progress = Progress { watermark: 30, open: holes.clone(), holes, ..Progress::default() };
+        let gap = |first, last| Item { gap: true, ..batch(first, last) };
+        let items = [batch(1, 2), gap(3, 6), gap(7, 9), gap(19, 22), batch(21, 30)];
+        let found = plan(&progress, &items[..3], 0, PATIENCE_US);
+        let wanted = [Step::Turn(bounds(3, 6), bounds(3, 20)), Step::Turn(bounds(7, 9), bounds(7, 20))];
+        assert_eq!(found.steps[..2], wanted);
+        // One that lies there, and is a batch too, is none; what the gateway dropped is no hole any more.
+        assert_eq!(turned(&progress, &items[3..]), []);
+        let dropped = Progress { holes: BTreeSet::new(), ..progress };
+        assert_eq!(turned(&dropped, &items), []);
     }
 
     /// The batch landed, its reply was lost, the spool ran full: the readings are there and count.
@@ -305,7 +358,7 @@ mod tests {
                                 progress.open.extend(shrink(open, bounds));
                                 progress.filled.insert(bounds);
                             }
-                            Step::Compare(_) | Step::Overlap(_) | Step::Finish(_) => {
+                            Step::Turn(..) | Step::Compare(_) | Step::Overlap(_) | Step::Finish(_) => {
                                 prop_assert!(false, "{:?} of an honest gateway", step);
                             }
                         }

@@ -1,32 +1,32 @@
 //! Taking what was seen: rounds of one commit each, until nothing is left to be done.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::FutureExt;
+use object_store::path::Path;
 use object_store::{Error, ObjectStoreExt};
 use tjern_lake::{Commit, CommitError, LakeError, Operation, Table, TableName, write_file};
 use tjern_readings::batch::Batch;
 use tjern_readings::keys::{Bounds, Landed};
 
+use super::ahead::{Ahead, Wanted};
 use super::apart;
-use super::clean::{self, Grace, Streams};
+use super::clean::{self, Grace, Streams, Told};
 use super::gathered::Gathered;
 use super::landed::{self, Decoded, Read};
 use super::landing::{LandedEpoch, Stream, Zone};
 use super::progress::{self, INGEST, Open};
+use super::refused::Why;
 use super::rows::{self, Came, Rows, Units};
 use super::sequence::{self, Closed, Item, Plan, Progress, Step};
 use super::{IngestError, IngestOutcome, Ingester, stored};
 use crate::erase::Erasures;
-use crate::quality::QualityError;
+use crate::quality::{self, QualityError};
 use crate::quarantine::quarantine;
 use crate::register::{Register, Said};
 use crate::tables::ATTEMPTS_MAX;
-
-/// How many batches are read at once.
-const READ_AT_ONCE: usize = 16;
 
 /// How often one commit is tried before its maker looks at everything again, or gives up.
 const COMMIT_ATTEMPTS_MAX: u32 = 5;
@@ -130,14 +130,19 @@ impl Ingester {
         is_current: bool,
     ) -> Result<(usize, Option<LakeError>), IngestError> {
         let grace = Grace::of(&self.lake, self.settings.landing_grace);
-        let mut keys = clean::may_go(zone, &self.known.progress, &before, grace, |stream| self.doomed_of(stream));
+        let mut keys = self.may_go(zone, &before, grace);
         if !keys.is_empty() && !is_current {
             self.table.refresh().await?;
             self.learn();
             before = self.late_of(zone);
-            keys = clean::may_go(zone, &self.known.progress, &before, grace, |stream| self.doomed_of(stream));
+            keys = self.may_go(zone, &before, grace);
         }
         Ok(clean::remove(&self.lake, keys).await)
+    }
+
+    fn may_go(&self, zone: &Zone, before: &Streams, grace: Grace) -> Vec<Path> {
+        let told = Told { progress: &self.known.progress, finished: &self.known.finished };
+        clean::may_go(zone, told, before, grace, |stream| self.doomed_of(stream))
     }
 
     /// The batches of a stream that hold readings which were erased.
@@ -189,17 +194,23 @@ impl Ingester {
 
     /// Everything that can be done now, of all streams in turn, so that one with much to give keeps nobody
     /// waiting; and how many streams wait for something.
-    fn steps(&self, zone: &Zone, failed: &Failed) -> (Vec<(Stream, Step)>, usize) {
+    fn steps(&self, zone: &Zone, failed: &Failed) -> (Vec<Wanted>, usize) {
         let mut steps = Vec::new();
         let mut waiting = 0;
         for (stream, seen) in zone.iter().filter(|(stream, _)| !failed.contains_key(*stream)) {
             let plan = self.plan(stream, seen);
             waiting += usize::from(plan.waiting.is_some());
-            let of_stream = plan.steps.into_iter().filter(|step| !self.is_done(stream, *step));
-            steps.extend(of_stream.enumerate().map(|(turn, step)| (turn, stream.clone(), step)));
+            let mut of_stream = plan.steps.into_iter().filter(|step| !self.is_done(stream, *step)).peekable();
+            if of_stream.peek().is_none() {
+                continue;
+            }
+            let batches = seen.items.iter().filter(|item| !item.gap);
+            let bytes: HashMap<Bounds, u64> = batches.map(|item| (item.bounds, item.bytes)).collect();
+            let bytes_of = |step: Step| step.batch().and_then(|bounds| bytes.get(&bounds)).copied().unwrap_or(0);
+            steps.extend(of_stream.enumerate().map(|(turn, step)| (turn, (stream.clone(), step, bytes_of(step)))));
         }
         steps.sort_by_key(|(turn, ..)| *turn);
-        (steps.into_iter().map(|(_, stream, step)| (stream, step)).collect(), waiting)
+        (steps.into_iter().map(|(_, wanted)| wanted).collect(), waiting)
     }
 
     fn plan(&self, stream: &Stream, seen: &LandedEpoch) -> Plan {
@@ -228,7 +239,7 @@ impl Ingester {
         let Some((_, known)) = &self.erasures else { return Vec::new() };
         let is_there = |bounds: Bounds| seen.items.iter().any(|item| item.bounds.overlaps(bounds));
         let gone = known.doomed_of(stream).filter(|bounds| bounds.last > watermark && !is_there(*bounds));
-        gone.map(|bounds| Item { bounds, gap: true, landed_us: i64::MIN }).collect()
+        gone.map(|bounds| Item { bounds, gap: true, landed_us: i64::MIN, bytes: 0 }).collect()
     }
 
     /// Whether a step was done without leaving anything in the table.
@@ -240,7 +251,7 @@ impl Ingester {
     async fn round(
         &mut self,
         zone: &mut Zone,
-        steps: Vec<(Stream, Step)>,
+        steps: Vec<Wanted>,
         outcome: &mut IngestOutcome,
         failed: &mut Failed,
     ) -> Result<bool, CommitFailure> {
@@ -293,31 +304,16 @@ impl Ingester {
     }
 
     /// Does steps as far as this commit has room. Batches are read ahead, several at once.
-    async fn gather(&mut self, steps: Vec<(Stream, Step)>, said: &Said, gathered: &mut Gathered, failed: &mut Failed) {
+    async fn gather(&mut self, steps: Vec<Wanted>, said: &Said, gathered: &mut Gathered, failed: &mut Failed) {
         let lake = self.lake.clone();
-        let mut prepared = futures::stream::iter(steps)
-            .map(|(stream, step)| {
-                let lake = lake.clone();
-                async move {
-                    let read = match step {
-                        Step::Take(bounds) | Step::Fill(bounds, _) | Step::Compare(bounds) => {
-                            Some(landed::read(&lake, &stream, bounds).await)
-                        }
-                        Step::PassHole(_) | Step::PassGap(_) | Step::Overlap(_) | Step::Finish(_) => None,
-                    };
-                    (stream, step, read)
-                }
-            })
-            .buffered(READ_AT_ONCE);
-        // Streams whose next steps stand on one that was not done, or is not known yet.
-        let mut stopped: HashSet<Stream> = HashSet::new();
+        let mut ahead = Ahead::new(steps, move |stream, bounds| {
+            let lake = lake.clone();
+            async move { landed::read(&lake, &stream, bounds).await }.boxed()
+        });
         while !gathered.is_full()
-            && let Some(one) = prepared.next().await
+            && let Some(one) = ahead.next(gathered.room()).await
         {
             let stream = one.0.clone();
-            if stopped.contains(&stream) {
-                continue;
-            }
             // What the store refuses of one source (a batch, a configuration, a place in quarantine) keeps that
             // source only.
             let goes_on = self.step(one, said, gathered).await.unwrap_or_else(|error| {
@@ -325,7 +321,8 @@ impl Ingester {
                 false
             });
             if !goes_on {
-                stopped.insert(stream);
+                // Its next steps stand on one that was not done, or is not known yet.
+                ahead.stop(stream);
             }
         }
     }
@@ -337,14 +334,21 @@ impl Ingester {
         said: &Said,
         gathered: &mut Gathered,
     ) -> Result<bool, IngestError> {
-        let (decoded, landed_us) = read.transpose()?.map_or((None, 0), |read| (Some(read.decoded), read.landed_us));
+        let read = read.transpose()?;
+        let landed_us = read.as_ref().map_or(0, |read| read.landed_us);
+        let decoded = match (read, step.batch()) {
+            (Some(read), Some(bounds)) => Some(read.decoded(&stream, bounds).await),
+            _ => None,
+        };
         let decoded = match decoded {
             Some(Decoded::Good(batch)) => Some(self.kept_apart(batch, &said.register)?),
             other => other,
         };
+        let now_us = self.lake.clock().now_us();
         match (step, decoded) {
-            (Step::PassHole(hole), _) => gathered.pass(&stream, hole, Open::Hole),
-            (Step::PassGap(gap), _) => gathered.pass(&stream, gap, Open::Gap),
+            (Step::PassHole(hole), _) => gathered.pass(&stream, hole, Open::Hole, now_us),
+            (Step::PassGap(gap), _) => gathered.pass(&stream, gap, Open::Gap, now_us),
+            (Step::Turn(dropped, hole), _) => gathered.turn(&stream, dropped, hole, now_us),
             (Step::Finish(last), _) => {
                 tracing::info!(source = %stream.0, epoch = %stream.1, last, "an epoch is finished");
                 gathered.transactions.insert(progress::closed(&stream), last);
@@ -364,7 +368,7 @@ impl Ingester {
             (Step::Take(bounds), Some(Decoded::Bad(reason))) => {
                 self.refuse(&stream, bounds, &reason, gathered).await?;
                 // Its numbers are known to be missing: nobody need wait for them, and once it is mended it fills them.
-                gathered.pass(&stream, bounds, Open::Hole);
+                gathered.pass(&stream, bounds, Open::Hole, now_us);
             }
             (Step::Fill(bounds, open), Some(Decoded::Good(batch))) => {
                 let rows = self.rows(&batch, said, landed_us, gathered).await?;
@@ -411,9 +415,16 @@ impl Ingester {
         gathered: &mut Gathered,
     ) -> Result<Rows, IngestError> {
         let units = self.units_of(batch).await?;
-        let mut rows = rows::rows(batch, said, &units, self.came(landed_us))?;
+        let mut rows = rows::rows(batch, said, &units.clone().unwrap_or_default(), self.came(landed_us))?;
         self.leave_out(batch, &mut rows, gathered)?;
+        let source = &batch.header.source;
+        if units.is_none() {
+            gathered.refused.add(Why::Configuration, source, "", rows.batch.num_rows());
+        }
         for (against, readings) in &rows.against {
+            if let Some(why) = Why::of_cause(against.cause) {
+                gathered.refused.add(why, source, &against.sensor, *readings);
+            }
             if self.told.insert((batch.header.source.clone(), against.clone())) {
                 let (sensor, cause) = (&against.sensor, against.cause.word());
                 tracing::warn!(source = %batch.header.source, sensor, cause, readings, "readings are kept and fail");
@@ -432,6 +443,10 @@ impl Ingester {
             gathered.doomed.push(((header.source.clone(), header.epoch), header.bounds, ids));
             gathered.erased += erased;
             rows.batch = rest;
+            if rows.batch.num_rows() == 0 {
+                // Of what is erased nothing is told.
+                rows.against.clear();
+            }
         }
         Ok(())
     }
@@ -486,24 +501,35 @@ impl Ingester {
     /// Whether a batch that is refused holds readings that were erased, so that it may not be kept.
     async fn holds_erased(&self, stream: &Stream, bounds: Bounds) -> Result<bool, IngestError> {
         let Some((_, known)) = self.erasures.as_ref().filter(|(_, known)| !known.is_empty()) else { return Ok(false) };
-        let Decoded::Good(batch) = landed::read(&self.lake, stream, bounds).await?.decoded else { return Ok(false) };
+        let read = landed::read(&self.lake, stream, bounds).await?;
+        let Decoded::Good(batch) = read.decoded(stream, bounds).await else { return Ok(false) };
         Ok(known.count(&batch.rows) > 0)
     }
 
-    async fn units_of(&mut self, batch: &Batch) -> Result<Units, IngestError> {
-        let Some(sha256) = &batch.header.configuration else { return Ok(Units::new()) };
+    /// The units of a batch's sensors, as far as its configuration says them; none where that is not in the store. It
+    /// is asked for again by each batch then, until it comes.
+    async fn units_of(&mut self, batch: &Batch) -> Result<Option<Units>, IngestError> {
+        let Some(sha256) = &batch.header.configuration else { return Ok(Some(Units::new())) };
         let key = Landed::Configuration(sha256.clone()).key(&batch.header.source);
         if let Some(units) = self.units.get(&key) {
-            return Ok(units.clone());
+            return Ok(Some(units.clone()));
         }
         let text = match self.lake.objects().get(&key).await {
             Ok(found) => found.bytes().await.map_err(|source| LakeError::store(&key, source))?,
-            Err(Error::NotFound { .. }) => return Ok(Units::new()),
+            Err(Error::NotFound { .. }) => {
+                if self.missing.insert(key.clone()) {
+                    tracing::warn!(%key, "the configuration that a batch names is not there: its units are not held against the register's; hint: restart its gateway, which uploads it");
+                }
+                return Ok(None);
+            }
             Err(source) => return Err(LakeError::store(&key, source).into()),
         };
         let units = rows::units(&String::from_utf8_lossy(&text));
+        if self.missing.remove(&key) {
+            tracing::info!(%key, "a configuration that was missing is there");
+        }
         self.units.insert(key, units.clone());
-        Ok(units)
+        Ok(Some(units))
     }
 
     async fn commit(&mut self, gathered: Gathered) -> Result<(), CommitFailure> {
@@ -512,9 +538,14 @@ impl Ingester {
             add.push(write_file(&self.lake, TableName::Readings, &[rows]).await.map_err(IngestError::from)?);
         }
         let count = self.table.transaction(INGEST).unwrap_or(0) + 1;
-        let transactions = gathered.transactions.into_iter().chain([(INGEST.to_owned(), count)]).collect();
-        let commit =
-            Commit { operation: Operation::Ingest, add, remove: Vec::new(), transactions, notes: BTreeMap::new() };
+        let refused = gathered.refused.transactions(self.table.transactions(), self.lake.clock().now_us());
+        let moved = gathered.transactions.into_iter().chain(refused);
+        let transactions = moved.chain([(INGEST.to_owned(), count)]).collect();
+        let mut notes = BTreeMap::new();
+        if let Some((_, said)) = self.said.as_ref().filter(|_| !add.is_empty()) {
+            notes.extend([said.versions.note(), quality::note()]);
+        }
+        let commit = Commit { operation: Operation::Ingest, add, remove: Vec::new(), transactions, notes };
         let mut failure = None;
         for attempt in 0..COMMIT_ATTEMPTS_MAX {
             match self.table.commit(commit.clone()).await {

@@ -23,6 +23,8 @@ pub struct Missing {
     pub gap: bool,
     /// Whether they are from before a replay: they may have been in the table that was lost.
     pub before_replay: bool,
+    /// Whether a person said that they will never come: nobody is told of them.
+    pub accepted: bool,
 }
 
 /// What landed and was not taken.
@@ -46,8 +48,10 @@ pub fn missing(readings: &Table) -> Vec<Missing> {
             let (source, epoch, bounds) = (parts.next()?, parts.next()?, parts.next()?);
             let (first, last) = bounds.split_once('-')?;
             let (first, last) = (first.parse().ok()?, last.parse().ok()?);
-            let (gap, before_replay) = (*kind == Open::Gap as i64, *kind == Open::BeforeReplay as i64);
-            Some(Missing { source: source.to_owned(), epoch: epoch.to_owned(), first, last, gap, before_replay })
+            let [gap, before_replay, accepted] =
+                [Open::Gap, Open::BeforeReplay, Open::Accepted].map(|one| *kind == one as i64);
+            let (source, epoch) = (source.to_owned(), epoch.to_owned());
+            Some(Missing { source, epoch, first, last, gap, before_replay, accepted })
         })
         .collect();
     missing.sort();

@@ -4,7 +4,10 @@
 //! what else is to be done to the lake, a job at a time, so that memory is asked for once; one watches, also
 //! the other two. Within a line nothing overlaps, and a run that was due while another was at work happens
 //! once and not twice. A job that fails says what is not done and is tried again after a pause; none needs
-//! anybody to clean up behind it. Stopping waits for the job under way.
+//! anybody to clean up behind it.
+//!
+//! Stopping waits for no job: one that heeds the word gives its lease back and ends between two commits, any other is left
+//! where it waits for the store, as if it had been killed. What it did not finish is done by the next run.
 //!
 //! Waiting goes by the wall clock, which is looked at once a minute: one that was set is noticed.
 
@@ -90,19 +93,18 @@ async fn keep(lake: &Lake, mut jobs: Vec<Waiting>, states: &States, stop: &Cance
         let wait = Duration::from_micros(u64::try_from(next_us - now_us).unwrap_or_default()).min(LOOK_EVERY);
         let _ = stop.run_until_cancelled(tokio::time::sleep(wait)).await;
     }
-    // What was uploaded at the very end is taken too.
+    // What was uploaded at the very end is taken too. It is known to a job that heeds the word that this is the end.
+    let never = CancellationToken::new();
     for job in jobs.iter_mut().filter(|job| job.entry.line == Line::Ingest) {
-        run_once(lake, job, states, stop).await;
+        let told = if job.entry.job.heeds_stop() { stop } else { &never };
+        run_once(lake, job, states, told).await;
     }
 }
 
 async fn run_once(lake: &Lake, waiting: &mut Waiting, states: &States, stop: &CancellationToken) {
     let Entry { name, job, .. } = &mut waiting.entry;
     states.began(name, lake.clock().now_us());
-    // Stopping waits for the job under way: only one that gives a lease back is told.
-    let never = CancellationToken::new();
-    let told = if job.heeds_stop() { stop } else { &never };
-    let finished = Box::pin(once(name, job.as_mut(), lake, waiting.last.as_ref(), told)).await;
+    let finished = Box::pin(once(name, job.as_mut(), lake, waiting.last.as_ref(), stop)).await;
     let now_us = lake.clock().now_us();
     waiting.turn.ran(&finished.run, now_us);
     let next_us = waiting.turn.next_us(now_us);

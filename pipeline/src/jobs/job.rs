@@ -16,8 +16,8 @@ pub trait Job: fmt::Debug + Send {
     /// What is left undone when it fails, as it shall be told: "no new reading is in the tables".
     fn undone(&self) -> &'static str;
 
-    /// Whether it looks at `stop` itself, so that it can give a lease back. The others may be dropped wherever
-    /// they wait.
+    /// Whether it looks at `stop` itself, so that it can give a lease back. The others are dropped wherever
+    /// they wait, by the daemon and by the command.
     fn heeds_stop(&self) -> bool {
         false
     }

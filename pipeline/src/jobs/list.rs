@@ -19,6 +19,7 @@ use tjern_lake::Lake;
 use super::job::Job;
 use super::schedule::Schedule;
 use super::settings::JobSettings;
+use crate::bounds::Bounds;
 use crate::erase::EraseSettings;
 
 pub use compact::Compact;
@@ -75,10 +76,11 @@ fn entries_named(settings: &JobSettings, prefix: &str) -> Vec<Entry> {
     };
     let when = &settings.when;
     let timezone = settings.timezone.clone();
+    let bounds = Bounds::from(&settings.compact);
     let mut entries = vec![
         entry("ingest", Line::Ingest, &when.ingest, Box::new(ingest::Ingest::new(settings.ingest))),
         entry("register", Line::Upkeep, &when.register, Box::new(register::Register::new(settings.register.clone()))),
-        entry("quality", Line::Upkeep, &when.quality, Box::new(quality::Quality::new())),
+        entry("quality", Line::Upkeep, &when.quality, Box::new(quality::Quality::new(bounds.clone()))),
         entry("rollup", Line::Upkeep, &when.rollup, Box::new(rollup::Rollup::new(timezone.clone()))),
         entry("compact", Line::Upkeep, &when.compact, Box::new(Compact::new(settings.compact.clone()))),
         entry("erase", Line::Upkeep, &when.erase, Box::new(erase::Erase::new(EraseSettings::of(settings)))),
@@ -88,7 +90,7 @@ fn entries_named(settings: &JobSettings, prefix: &str) -> Vec<Entry> {
     ];
     entries.extend(settings.publish.iter().map(|section| {
         let name = format!("{PUBLISH}{}", section.dataset.as_str());
-        let job = publish::Publish { dataset: section.dataset(), timezone: timezone.clone() };
+        let job = publish::Publish { dataset: section.dataset(), timezone: timezone.clone(), bounds: bounds.clone() };
         entry(&name, Line::Upkeep, &section.schedule(), Box::new(job))
     }));
     let watched = entries.iter().filter(|entry| !settings.off.contains(&entry.name));

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
-use super::rows::Rows;
+use super::rows::Summary;
 use super::{Dataset, Release, ReleasedFile};
 
 const PROFILE: &str = "https://datapackage.org/profiles/2.0/datapackage.json";
@@ -70,7 +70,7 @@ impl<'de> Deserialize<'de> for Licence {
 }
 
 /// A release's description. `release` has the data files by now, and not yet the description itself.
-pub(crate) fn describe(dataset: &Dataset, release: &Release, rows: &Rows) -> Value {
+pub(crate) fn describe(dataset: &Dataset, release: &Release, summary: &Summary) -> Value {
     let mut package = json!({
         "$schema": PROFILE,
         "name": dataset.name,
@@ -83,7 +83,7 @@ pub(crate) fn describe(dataset: &Dataset, release: &Release, rows: &Rows) -> Val
             "path": dataset.licence.path(),
         }],
         "sources": [{
-            "title": rows.places().join(", "),
+            "title": summary.places.join(", "),
             "version": format!("readings v{}", release.readings_version),
         }],
         "resources": release.files.iter().map(|file| resource(dataset, file)).collect::<Vec<_>>(),
@@ -97,7 +97,7 @@ pub(crate) fn describe(dataset: &Dataset, release: &Release, rows: &Rows) -> Val
     if let Some(publisher) = &dataset.publisher {
         package["contributors"] = json!([{ "title": publisher, "roles": ["publisher"] }]);
     }
-    if let Some((first, last)) = rows.period() {
+    if let Some((first, last)) = summary.period {
         package["temporal"] = json!({ "start": first.to_string(), "end": last.to_string() });
     }
     package

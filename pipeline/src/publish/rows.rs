@@ -1,49 +1,68 @@
-//! The readings of a dataset: asked for, looked at once more, and written as CSV and as Parquet.
+//! The readings of a dataset: asked for, looked at once more, and written as CSV and as Parquet, batch by batch, into files
+//! of their own outside of the lake, so that a dataset of any size can be published.
 //!
 //! CSV is RFC 4180 with a header, a decimal point and times of RFC 3339 in UTC; `local_time` is what the
 //! city's clocks showed, without an offset. Numbers are the shortest text that reads back as the same.
 
-use std::fmt::Write;
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{BufWriter, Read, Seek, Write};
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch, StringArray};
-use arrow::compute::concat_batches;
 use arrow::datatypes::{
     DataType, Field, Float64Type, Int8Type, Int16Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType,
 };
+use datafusion::execution::SendableRecordBatchStream;
 use datafusion::prelude::{Expr, SessionContext, col, lit};
+use futures::TryStreamExt;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
-use tjern_lake::session::session_on;
-use tjern_lake::{Lake, Table, TableName};
+use sha2::{Digest, Sha256};
+use tjern_lake::session::job_session_on;
+use tjern_lake::{Access, Lake, SessionSettings, Table, TableName};
 use tjern_readings::reading::Quality;
 
 use super::{Dataset, PublishError};
+use crate::bounds::Bounds;
 use crate::erase::Erasures;
-use crate::tables::{conform, public_settings};
+use crate::tables::conform;
 
 /// The columns of a dataset, in their order.
 const COLUMNS: [&str; 10] =
     ["sensor", "site", "site_name", "time", "local_time", "value", "unit", "quality", "revision", "level"];
 
-/// The rows of a dataset, sorted by sensor and time.
-#[derive(Debug)]
-pub(crate) struct Rows(RecordBatch);
-
-/// A dataset's rows, and of which version of `readings` they are.
+/// A dataset's files, and of which version of `readings` they are.
 #[derive(Debug)]
 pub(crate) struct Readings {
     pub(crate) version: i64,
     /// How many erasures that version knows of.
     pub(crate) erasures: Option<i64>,
-    pub(crate) rows: Rows,
+    pub(crate) csv: Written,
+    pub(crate) parquet: Written,
+    pub(crate) summary: Summary,
 }
 
-/// Asks for a dataset's rows.
-pub(crate) async fn read_rows(lake: &Lake, dataset: &Dataset, timezone: &TimeZone) -> Result<Readings, PublishError> {
+/// What a description says of the rows.
+#[derive(Debug, Default)]
+pub(crate) struct Summary {
+    pub(crate) rows: usize,
+    /// The names of the places that the readings are from, each once.
+    pub(crate) places: Vec<String>,
+    /// The first and the last time.
+    pub(crate) period: Option<(Timestamp, Timestamp)>,
+}
+
+/// Asks for a dataset's rows, and writes them to files in the spill folder.
+pub(crate) async fn read_rows(
+    lake: &Lake,
+    dataset: &Dataset,
+    timezone: &TimeZone,
+    bounds: &Bounds,
+) -> Result<Readings, PublishError> {
     let mut pinned = Vec::new();
     for name in TableName::ALL {
         pinned.push((name, Table::open(lake, name).await?));
@@ -51,15 +70,21 @@ pub(crate) async fn read_rows(lake: &Lake, dataset: &Dataset, timezone: &TimeZon
     let readings = pinned.iter().find(|(name, _)| *name == TableName::Readings);
     let readings = readings.and_then(|(_, table)| table.as_ref());
     let (version, erasures) = (readings.map_or(-1, Table::version), readings.and_then(Erasures::count_in));
-    let context = session_on(lake, &public_settings(timezone), &pinned).await?;
-    let batches = observations(&context, dataset).await?;
-    let rows = batches.iter().map(|batch| conform(batch, &schema())).collect::<Result<Vec<_>, _>>()?;
-    let rows = concat_batches(&schema(), &rows)?;
-    refuse_what_failed(&rows, dataset)?;
-    Ok(Readings { version, erasures, rows: Rows(rows) })
+    let memory_bytes = bounds.engine_bytes();
+    let settings = SessionSettings { access: Access::Public, timezone: timezone.clone(), memory_bytes };
+    let context = job_session_on(lake, &settings, &pinned, &bounds.spill_folder).await?;
+    let mut batches = observations(&context, dataset).await?;
+    let mut writing = Writing::new(dataset, bounds)?;
+    while let Some(batch) = batches.try_next().await? {
+        writing.take(&Rows(conform(&batch, &schema())?))?;
+        // Encoding waits for nothing, and others share this thread.
+        tokio::task::yield_now().await;
+    }
+    let (csv, parquet, summary) = writing.finish()?;
+    Ok(Readings { version, erasures, csv, parquet, summary })
 }
 
-async fn observations(context: &SessionContext, dataset: &Dataset) -> Result<Vec<RecordBatch>, PublishError> {
+async fn observations(context: &SessionContext, dataset: &Dataset) -> Result<SendableRecordBatchStream, PublishError> {
     let passed = col("quality").between(lit(Quality::Good.code()), lit(Quality::Suspect.code()));
     let mut filter: Expr = passed.and(col("value").is_not_null()).and(col("class").eq(lit("public")));
     if let Some(quantity) = &dataset.quantity {
@@ -71,7 +96,7 @@ async fn observations(context: &SessionContext, dataset: &Dataset) -> Result<Vec
     }
     let rows = context.table("observations").await?.filter(filter)?.select_columns(&COLUMNS)?;
     let rows = rows.sort(vec![col("sensor").sort(true, false), col("time").sort(true, false)])?;
-    Ok(rows.collect().await?)
+    Ok(rows.execute_stream().await?)
 }
 
 fn schema() -> SchemaRef {
@@ -88,9 +113,101 @@ fn schema() -> SchemaRef {
     Arc::new(Schema::new(COLUMNS.map(field).to_vec()))
 }
 
+/// A file outside of the lake, as long as it is needed, and what is known of its bytes.
+#[derive(Debug)]
+pub(crate) struct Written {
+    file: File,
+    pub(crate) bytes: usize,
+    pub(crate) sha256: String,
+}
+
+impl Written {
+    /// Its bytes. They are held while they are put: a store creates an object once only if it gets it as a whole.
+    pub(crate) fn read(&mut self) -> std::io::Result<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(self.bytes);
+        self.file.rewind()?;
+        self.file.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+}
+
+/// A file that is being written, and the hash of what was.
+struct Hashed {
+    file: BufWriter<File>,
+    hash: Sha256,
+    bytes: usize,
+}
+
+impl Hashed {
+    fn new(bounds: &Bounds) -> std::io::Result<Self> {
+        let file = tempfile::tempfile_in(&bounds.spill_folder)?;
+        Ok(Self { file: BufWriter::new(file), hash: Sha256::new(), bytes: 0 })
+    }
+
+    fn finish(self) -> std::io::Result<Written> {
+        let Self { file, hash, bytes } = self;
+        let file = file.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+        Ok(Written { file, bytes, sha256: super::hex(&hash.finalize()) })
+    }
+}
+
+impl Write for Hashed {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.hash.update(&bytes[..written]);
+        self.bytes += written;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// Both files in the making.
+struct Writing<'a> {
+    dataset: &'a Dataset,
+    bounds: &'a Bounds,
+    csv: Hashed,
+    parquet: ArrowWriter<Hashed>,
+    summary: Summary,
+}
+
+impl<'a> Writing<'a> {
+    fn new(dataset: &'a Dataset, bounds: &'a Bounds) -> Result<Self, PublishError> {
+        let spilled = |source| PublishError::Spill { folder: bounds.spill_folder.clone(), source };
+        let mut csv = Hashed::new(bounds).map_err(spilled)?;
+        csv.write_all(format!("{}\r\n", COLUMNS.join(",")).as_bytes()).map_err(spilled)?;
+        let properties = WriterProperties::builder()
+            .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
+            .set_created_by("tjern".to_owned())
+            .build();
+        let parquet = ArrowWriter::try_new(Hashed::new(bounds).map_err(spilled)?, schema(), Some(properties))?;
+        Ok(Self { dataset, bounds, csv, parquet, summary: Summary::default() })
+    }
+
+    /// Takes rows, sorted by sensor and time, if they may leave.
+    fn take(&mut self, rows: &Rows) -> Result<(), PublishError> {
+        refuse_what_failed(rows, self.dataset)?;
+        self.summary.add(rows);
+        let written = self.csv.write_all(rows.csv().as_bytes());
+        written.map_err(|source| PublishError::Spill { folder: self.bounds.spill_folder.clone(), source })?;
+        self.parquet.write(&rows.0)?;
+        if self.parquet.in_progress_size() >= self.bounds.engine_bytes() / 4 {
+            self.parquet.flush()?;
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<(Written, Written, Summary), PublishError> {
+        let spilled = |source| PublishError::Spill { folder: self.bounds.spill_folder.clone(), source };
+        let parquet = self.parquet.into_inner()?.finish().map_err(spilled)?;
+        Ok((self.csv.finish().map_err(spilled)?, parquet, self.summary))
+    }
+}
+
 /// Helsinki once told its bathers −327.68 °C: what leaves the house is looked at a last time.
-fn refuse_what_failed(rows: &RecordBatch, dataset: &Dataset) -> Result<(), PublishError> {
-    let rows = Rows(rows.clone());
+fn refuse_what_failed(rows: &Rows, dataset: &Dataset) -> Result<(), PublishError> {
     for row in 0..rows.count() {
         let (value, quality) = (rows.value(row), rows.quality(row));
         let passed = (Quality::Good.code()..=Quality::Suspect.code()).contains(&quality);
@@ -102,8 +219,28 @@ fn refuse_what_failed(rows: &RecordBatch, dataset: &Dataset) -> Result<(), Publi
     Ok(())
 }
 
+impl Summary {
+    fn add(&mut self, rows: &Rows) {
+        self.rows += rows.count();
+        for row in 0..rows.count() {
+            let name = rows.text("site_name", row).or_else(|| rows.text("site", row));
+            if let Some(name) = name.filter(|name| !self.places.iter().any(|known| known == name)) {
+                self.places.push(name.to_owned());
+            }
+            if let Some(time) = rows.time("time", row) {
+                let (first, last) = self.period.unwrap_or((time, time));
+                self.period = Some((first.min(time), last.max(time)));
+            }
+        }
+    }
+}
+
+/// Rows of a dataset.
+#[derive(Debug)]
+struct Rows(RecordBatch);
+
 impl Rows {
-    pub(crate) fn count(&self) -> usize {
+    fn count(&self) -> usize {
         self.0.num_rows()
     }
 
@@ -129,28 +266,9 @@ impl Rows {
         column.is_valid(row).then(|| Timestamp::from_microsecond(column.value(row)).ok()).flatten()
     }
 
-    /// The names of the places that the readings are from, each once.
-    pub(crate) fn places(&self) -> Vec<String> {
-        let names = (0..self.count()).filter_map(|row| self.text("site_name", row).or_else(|| self.text("site", row)));
-        let mut places: Vec<String> = Vec::new();
-        for name in names {
-            if !places.iter().any(|known| known == name) {
-                places.push(name.to_owned());
-            }
-        }
-        places
-    }
-
-    /// The first and the last time.
-    pub(crate) fn period(&self) -> Option<(Timestamp, Timestamp)> {
-        let times = || (0..self.count()).filter_map(|row| self.time("time", row));
-        times().min().zip(times().max())
-    }
-
-    /// The rows as CSV.
-    pub(crate) fn csv(&self) -> Vec<u8> {
-        let mut text = COLUMNS.join(",");
-        text.push_str("\r\n");
+    /// The rows as lines of CSV.
+    fn csv(&self) -> String {
+        let mut text = String::new();
         for row in 0..self.count() {
             for (place, name) in COLUMNS.into_iter().enumerate() {
                 if place > 0 {
@@ -160,7 +278,7 @@ impl Rows {
             }
             text.push_str("\r\n");
         }
-        text.into_bytes()
+        text
     }
 
     fn write_field(&self, text: &mut String, name: &str, row: usize) {
@@ -178,17 +296,6 @@ impl Rows {
                 Ok(())
             }
         };
-    }
-
-    /// The rows as Parquet.
-    pub(crate) fn parquet(&self) -> Result<Vec<u8>, PublishError> {
-        let properties = WriterProperties::builder()
-            .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
-            .set_created_by("tjern".to_owned())
-            .build();
-        let mut writer = ArrowWriter::try_new(Vec::new(), self.0.schema(), Some(properties))?;
-        writer.write(&self.0)?;
-        Ok(writer.into_inner()?)
     }
 }
 

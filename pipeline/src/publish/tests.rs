@@ -1,6 +1,7 @@
 //! Releases: what is in them, what never is, and what a crash leaves.
 
 use super::*;
+use crate::bounds::Bounds;
 use crate::config::default_publications;
 use crate::testing::{NOW_US, Place, Row};
 use datafusion::prelude::{ParquetReadOptions, SessionContext};
@@ -67,7 +68,7 @@ async fn a_release_says_what_is_in_it() {
     assert_eq!(latest, release);
     for told in &release.files {
         let bytes = file(&place, &release, &told.path).await;
-        assert_eq!(&describe_file(told.path.clone(), &bytes, told.rows), told);
+        assert_eq!(ReleasedFile { rows: told.rows, ..describe_file(told.path.clone(), &bytes) }, *told);
     }
     assert_eq!(release.files.iter().map(|file| file.rows).collect::<Vec<_>>(), [Some(2), Some(2), None]);
 }
@@ -171,4 +172,36 @@ async fn a_release_is_never_written_over() {
     let refused = publish(&place.lake, &dataset(), &oslo()).await;
     assert!(matches!(refused, Err(PublishError::Occupied { .. })), "{refused:?}");
     assert_eq!(newest_release(&place.lake, "badetemperatur").await.expect("read"), None);
+}
+
+/// Ten years of a city's readings as CSV, as Parquet and as Arrow at once were more than its server's memory. Now rows go through in
+/// batches, and what does not fit is sorted in the folder that the configuration names: the release is the same.
+#[tokio::test]
+async fn a_release_of_more_than_its_memory_is_the_same() {
+    let place = bathing_place().await;
+    let rows: Vec<Row> = (0..20_000_i64)
+        .map(|number| {
+            // Not in the order of time, so that they have to be sorted.
+            let time_us = NOW_US - number * 7_919 % 20_000 * 1_000_000;
+            let value = f64::from(i32::try_from(number % 200).expect("small")) / 10.0;
+            Row { seq: number, ..Row::new("water_temperature", time_us, value).quality(1) }
+        })
+        .collect();
+    for part in rows.chunks(4_000) {
+        place.ingest(part).await;
+    }
+    let whole = published(&place).await;
+    let spill = tempfile::tempdir().expect("a folder");
+    let small = Bounds { memory_bytes: 4 << 20, spill_folder: spill.path().to_owned(), ..Bounds::default() };
+    let again = publish_within(&place.lake, &dataset(), &oslo(), &small).await.expect("published");
+    assert_eq!(again, PublishOutcome::NothingNew { version: whole.version.clone() }, "the same bytes");
+    assert_eq!(whole.files[0].rows, Some(rows.len()));
+    let csv = String::from_utf8(file(&place, &whole, "badetemperatur.csv").await).expect("UTF-8");
+    let times: Vec<&str> = csv.lines().skip(1).map(|line| line.split(',').nth_back(6).expect("a time")).collect();
+    assert!(times.len() == rows.len() && times.is_sorted(), "{} lines", times.len());
+    assert_eq!(std::fs::read_dir(spill.path()).expect("a folder").count(), 0, "nothing stays behind");
+    // There, and nowhere else.
+    let nowhere = Bounds { spill_folder: spill.path().join("not/there"), ..small };
+    let refused = publish_within(&place.lake, &dataset(), &oslo(), &nowhere).await;
+    assert!(matches!(refused, Err(PublishError::Spill { .. } | PublishError::Engine(_))), "{refused:?}");
 }

@@ -1,13 +1,14 @@
 //! The job: what changed in `readings` is tested, and whatever else changes its flags by it.
 //!
 //! A commit of its own rewrites the files in which a flag differs; every other column of every row is
-//! the same, which is counted and hashed before it commits. Five transactions say how far this has
+//! the same, which is counted and hashed before it commits. It notes of which rows the quality changed, so that rollups need not
+//! take all of a rewritten file for new. Five transactions say how far this has
 //! come: the version of `readings` whose changes were seen, the newest words of the register's sensors,
 //! rules and events, and the version of the tests themselves. While these stand still only what came
 //! since is looked at, and around it: work is bounded by what came and not by what lies there.
 //!
 //! Files that came since are written into one; an older one in which a flag changes is rewritten by
-//! itself, so that what compaction has sealed stays sealed. A commit that somebody else was before is
+//! itself, in its own order, so that what compaction has sealed stays sealed and is never sorted again. A commit that somebody else was before is
 //! repeated while its files are still there: readings that came meanwhile are new to the next run, and
 //! what they change is found then. One process works at a time (a lease); the fence, not the lease,
 //! keeps the data right.
@@ -17,15 +18,19 @@ use std::time::Duration;
 
 use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
+use tjern_lake::rollup::TOUCHED_NOTE;
 use tjern_lake::{Commit, CommitError, DataFile, Lake, LakeError, Lease, Operation, Table, TableName};
+use tokio_util::sync::CancellationToken;
 
 use super::pass::{Pass, Rewritten};
 use super::rules::{Margins, RULES_VERSION, Rulebook, SensorRules};
 use super::scope::{Scope, Sensors, Span};
+use crate::anew::AnewError;
+use crate::bounds::Bounds;
 use crate::frames::FrameError;
 use crate::register::{
-    EventRow, Events, Keyed, RegisterError, RuleRow, SensorRow, Target, Versioned, events_history, register_of,
-    rules_history, sensors_history,
+    EventRow, Events, Keyed, RegisterError, RuleRow, SensorRow, Target, Versioned, Versions, events_history,
+    register_of, rules_history, sensors_history,
 };
 use crate::tables::ATTEMPTS_MAX;
 
@@ -40,8 +45,10 @@ const EVENTS: &str = "quality/events";
 /// The version of the tests.
 const VERSION: &str = "quality/version";
 
-/// Under this key a commit says by which rules.
-const NOTE: &str = "tjern.quality";
+/// What a commit says of the tests by which its rows were judged, under a key of its own.
+pub(crate) fn note() -> (String, serde_json::Value) {
+    ("tjern.quality".to_owned(), format!("rules {RULES_VERSION}").into())
+}
 
 /// The lease's name.
 pub(crate) const JOB: &str = "quality";
@@ -54,10 +61,11 @@ pub const LEASE: Duration = Duration::from_secs(5 * 60);
 const SEEN_FILES_MAX: usize = 64;
 const SEEN_VERSIONS_MAX: i64 = 64;
 
-/// So many rows, files and bytes are looked at together: what a commit holds in memory follows from it.
-const GROUP_ROWS_MAX: i64 = 2_000_000;
+/// So many files are looked at together; how many rows and bytes follows from the memory.
 const GROUP_FILES_MAX: usize = 64;
-const GROUP_BYTES_MAX: i64 = 256 << 20;
+
+/// A sorted file of this size stays a file of its own, also where it is new: a person's word or an erasure wrote it anew.
+const ALONE_BYTES_MIN: i64 = 4 << 20;
 
 /// What a run did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -68,9 +76,11 @@ pub struct ControlOutcome {
     pub files_rewritten: usize,
     /// How many rows got another flag, other tests or another level.
     pub rows_changed: usize,
+    /// Bytes of rows that did not fit into memory while they were sorted, and went to disk.
+    pub spilled_bytes: usize,
     /// Whether another process holds the lease.
     pub held_elsewhere: bool,
-    /// Whether somebody else replaced files meanwhile, so that the next run has to look at them.
+    /// Whether it was told to stop, or somebody else replaced files meanwhile, so that the next run has to look at them.
     pub unfinished: bool,
     /// The version of `readings` after its own commits, where nobody else committed meanwhile.
     pub version: Option<i64>,
@@ -117,15 +127,18 @@ pub enum ControlError {
     /// Arrow refused.
     #[error("arrow: {0}")]
     Arrow(#[from] ArrowError),
-    /// What was written is not what was read. Nothing was committed.
+    /// A file could not be written anew. Nothing of it was committed.
+    #[error(transparent)]
+    Anew(#[from] AnewError),
+    /// A file has another order than it declares. Nothing of it was committed.
     #[error(
-        "quality control read {read} rows and wrote {written}, or changed one: nothing was committed; hint: run it again, and report it with the log"
+        "`{path}` is not sorted as it says: a row of `{sensor}` is not at its place; hint: `tjern pipeline verify` reads all files"
     )]
-    Changed {
-        /// Rows read.
-        read: i64,
-        /// Rows written.
-        written: i64,
+    Order {
+        /// Which file.
+        path: String,
+        /// Whose row.
+        sensor: String,
     },
 }
 
@@ -138,6 +151,7 @@ struct Basis {
     events_us: i64,
     /// The sensors whose every reading is judged anew.
     anew: BTreeSet<String>,
+    versions: Versions,
 }
 
 /// Brings the flags of all readings to what the register and the rules say now. With nothing to do it
@@ -146,18 +160,33 @@ struct Basis {
 /// # Errors
 /// [`ControlError`]; what was not done is done by the next run.
 pub async fn control(lake: &Lake) -> Result<ControlOutcome, ControlError> {
-    control_within(lake, SensorRules::margins).await
+    control_within(lake, &Bounds::default(), &CancellationToken::new()).await
+}
+
+/// The same within these bounds, until it is told to stop: then the files under way are dropped, what was committed stays,
+/// and the outcome is `unfinished`.
+///
+/// # Errors
+/// [`ControlError`]; what was not done is done by the next run.
+pub async fn control_within(
+    lake: &Lake,
+    bounds: &Bounds,
+    stop: &CancellationToken,
+) -> Result<ControlOutcome, ControlError> {
+    control_by(lake, bounds, stop, SensorRules::margins).await
 }
 
 /// The same with other margins, so that a test can see what happens with too narrow ones.
-pub(super) async fn control_within(
+pub(super) async fn control_by(
     lake: &Lake,
+    bounds: &Bounds,
+    stop: &CancellationToken,
     margins: fn(&SensorRules) -> Margins,
 ) -> Result<ControlOutcome, ControlError> {
     let Some(mut table) = Table::open(lake, TableName::Readings).await? else { return Ok(ControlOutcome::default()) };
     let basis = basis(lake, &table).await?;
     let mut sensors = Sensors::new(&basis.rulebook, margins);
-    let pass = Pass::new(lake)?;
+    let pass = Pass::new(lake, bounds)?;
     let seen = table.transaction(SEEN).unwrap_or(0);
     let changes = table.changes_since_but(seen, &[Operation::Compact, Operation::Quality]).await?;
     let mut scope = Scope::default();
@@ -171,6 +200,9 @@ pub(super) async fn control_within(
     let looked_at = changes.added.iter().chain(&changes.gone);
     if !changes.unclear {
         for file in looked_at {
+            if stop.is_cancelled() {
+                return Ok(ControlOutcome { unfinished: true, ..ControlOutcome::default() });
+            }
             pass.touched(&table, file, &mut sensors, &mut scope).await?;
         }
     }
@@ -197,10 +229,13 @@ pub(super) async fn control_within(
     let began = table.version();
     let work = Work {
         pass,
+        bounds,
+        stop,
         sensors,
         scope,
         new,
         transactions,
+        register: basis.versions.clone(),
         moved,
         pending: None,
         commits: 0,
@@ -215,9 +250,14 @@ pub(super) async fn control_within(
 
 /// What the register and the rules say, held against what was applied.
 async fn basis(lake: &Lake, table: &Table) -> Result<Basis, ControlError> {
-    let (_, sensors) = sensors_history(lake).await?;
-    let (_, rules) = rules_history(lake).await?;
-    let (_, events) = events_history(lake).await?;
+    let (sensors_version, sensors) = sensors_history(lake).await?;
+    let (rules_version, rules) = rules_history(lake).await?;
+    let (events_version, events) = events_history(lake).await?;
+    let versions = Versions::of([
+        (TableName::Sensors, sensors_version),
+        (TableName::QualityRules, rules_version),
+        (TableName::Events, events_version),
+    ]);
     let register = register_of(&sensors);
     let now = rules.iter().filter(|row| row.valid_to_us.is_none());
     let read = now.map(|row| {
@@ -239,7 +279,7 @@ async fn basis(lake: &Lake, table: &Table) -> Result<Basis, ControlError> {
         }
     }
     let (sensors_us, rules_us, events_us) = (newest_us(&sensors), newest_us(&rules), newest_us(&events));
-    Ok(Basis { rulebook, sensors_us, rules_us, events_us, anew })
+    Ok(Basis { rulebook, sensors_us, rules_us, events_us, anew, versions })
 }
 
 fn meets(target: &Target, row: &SensorRow) -> bool {
@@ -263,10 +303,14 @@ fn newest_us<T>(history: &[Versioned<T>]) -> i64 {
 /// A run under way.
 struct Work<'a> {
     pass: Pass,
+    bounds: &'a Bounds,
+    stop: &'a CancellationToken,
     sensors: Sensors<'a>,
     scope: Scope,
     new: BTreeSet<String>,
     transactions: Vec<(String, i64)>,
+    /// By which versions of the register's tables it judges.
+    register: Versions,
     /// Whether the transactions are to be moved though nothing was found.
     moved: bool,
     /// What was written and is not committed: the last commit carries the transactions.
@@ -279,22 +323,28 @@ struct Work<'a> {
 impl Work<'_> {
     /// Returns what was done, in how many commits.
     async fn all(mut self, table: &mut Table) -> Result<(ControlOutcome, i64), ControlError> {
-        let (new, old): (Vec<_>, Vec<_>) = table.files().into_iter().partition(|file| self.new.contains(&file.path));
-        for files in groups(new) {
+        let stays = |file: &DataFile| file.sorted && file.size >= ALONE_BYTES_MIN;
+        let is_new = |file: &DataFile| self.new.contains(&file.path) && !stays(file);
+        let (new, old): (Vec<_>, Vec<_>) = table.files().into_iter().partition(is_new);
+        for files in groups(new, self.bounds) {
             let files = self.still_there(table, files);
             self.outcome.files_seen += files.len();
-            let rewritten = self.pass.rewrite(table, &[files], &mut self.sensors, &self.scope).await?;
-            self.take(table, rewritten).await?;
+            self.gather(table, files).await?;
         }
         let near: Vec<_> = old.into_iter().filter(|file| self.scope.may_touch(file)).collect();
-        for files in groups(near) {
+        for files in groups(near, self.bounds) {
             let files = self.still_there(table, files);
             self.outcome.files_seen += files.len();
-            let wrong = self.pass.survey(table, files, &mut self.sensors, &self.scope).await?;
-            let alone: Vec<Vec<DataFile>> = wrong.into_iter().map(|file| vec![file]).collect();
-            let rewritten = self.pass.rewrite(table, &alone, &mut self.sensors, &self.scope).await?;
+            let Self { pass, sensors, scope, stop, .. } = &mut self;
+            let working = pass.in_place(table, files, sensors, scope);
+            let Some(done) = stop.run_until_cancelled(working).await else { break };
+            let (rewritten, unsorted) = done?;
             self.take(table, rewritten).await?;
+            for file in unsorted {
+                self.gather(table, vec![file]).await?;
+            }
         }
+        self.outcome.unfinished |= self.stop.is_cancelled();
         let last = self.pending.take();
         if !self.outcome.unfinished && (last.is_some() || self.moved) {
             let transactions = std::mem::take(&mut self.transactions);
@@ -303,6 +353,16 @@ impl Work<'_> {
             self.commit(table, last, Vec::new()).await?;
         }
         Ok((self.outcome, self.commits))
+    }
+
+    /// Writes files anew into sorted ones, if a flag in them is wrong and there is time.
+    async fn gather(&mut self, table: &mut Table, files: Vec<DataFile>) -> Result<(), ControlError> {
+        let Self { pass, sensors, scope, stop, .. } = self;
+        let working = pass.gather(table, files, sensors, scope);
+        match stop.run_until_cancelled(working).await {
+            Some(rewritten) => self.take(table, rewritten?).await,
+            None => Ok(()),
+        }
     }
 
     /// The files that nobody replaced since the run began.
@@ -315,6 +375,7 @@ impl Work<'_> {
 
     /// Takes what was written; what was before it is committed.
     async fn take(&mut self, table: &mut Table, rewritten: Rewritten) -> Result<(), ControlError> {
+        self.outcome.spilled_bytes += rewritten.spilled_bytes;
         if rewritten.add.is_empty() {
             return Ok(());
         }
@@ -330,18 +391,20 @@ impl Work<'_> {
         rewritten: Rewritten,
         transactions: Vec<(String, i64)>,
     ) -> Result<(), ControlError> {
-        let Rewritten { add, remove, rows_changed } = rewritten;
+        let Rewritten { add, remove, rows_changed, touched, .. } = rewritten;
+        let mut notes = BTreeMap::from([note(), self.register.note()]);
+        // Else whoever sums up would have to take every row of a rewritten file for a new one.
+        notes.extend(touched.note().map(|note| (TOUCHED_NOTE.to_owned(), note)));
         for _ in 0..ATTEMPTS_MAX {
             if !remove.iter().all(|file| table.is_active(file)) {
                 break;
             }
-            let notes = BTreeMap::from([(NOTE.to_owned(), format!("rules {RULES_VERSION}").into())]);
             let commit = Commit {
                 operation: Operation::Quality,
                 add: add.clone(),
                 remove: remove.clone(),
                 transactions: transactions.clone(),
-                notes,
+                notes: notes.clone(),
             };
             match table.commit(commit).await {
                 Ok(_) => {
@@ -361,20 +424,19 @@ impl Work<'_> {
 }
 
 /// Files in the order of their times, few enough together.
-fn groups(mut files: Vec<DataFile>) -> Vec<Vec<DataFile>> {
+fn groups(mut files: Vec<DataFile>, bounds: &Bounds) -> Vec<Vec<DataFile>> {
     files.sort_by_key(|file| file.time_us);
     let mut groups: Vec<Vec<DataFile>> = Vec::new();
+    let (rows_max, bytes_max) = (bounds.rows(), bounds.open_bytes());
     let (mut rows, mut bytes) = (0_i64, 0_i64);
     for file in files {
-        rows += file.rows.unwrap_or(GROUP_ROWS_MAX);
+        rows += file.rows.unwrap_or(rows_max);
         bytes += file.size;
-        let fits = |group: &&mut Vec<DataFile>| {
-            group.len() < GROUP_FILES_MAX && rows <= GROUP_ROWS_MAX && bytes <= GROUP_BYTES_MAX
-        };
+        let fits = |group: &&mut Vec<DataFile>| group.len() < GROUP_FILES_MAX && rows <= rows_max && bytes <= bytes_max;
         match groups.last_mut().filter(fits) {
             Some(group) => group.push(file),
             None => {
-                (rows, bytes) = (file.rows.unwrap_or(GROUP_ROWS_MAX), file.size);
+                (rows, bytes) = (file.rows.unwrap_or(rows_max), file.size);
                 groups.push(vec![file]);
             }
         }

@@ -1,35 +1,38 @@
 //! One pass over some files and what lies around them: what they touch, what is wrong in them, and
 //! how they are written anew.
 //!
-//! DataFusion reads and sorts, within its memory; the walk judges; what is written is counted and
-//! hashed against what was read, but for the three columns that are ours to change.
+//! DataFusion reads and sorts, within the job's memory; the walk judges; what is written is counted and
+//! hashed against what was read, but for the three columns that are ours to change ([`crate::anew`]).
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use arrow::array::{AsArray, BooleanArray, Int32Array, RecordBatch};
+use arrow::array::{AsArray, BooleanArray};
 use arrow::datatypes::{Int32Type, TimestampMicrosecondType};
-use datafusion::common::hash_utils::{RandomState, create_hashes};
 use datafusion::error::DataFusionError;
+use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::context::SessionContext;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::prelude::{DataFrame, Expr, col, lit};
 use datafusion::scalar::ScalarValue;
-use futures::TryStreamExt;
-use tjern_lake::{DataFile, FileWriter, Lake, Table, TableName, precedence, schema};
+use futures::{StreamExt, TryStreamExt};
+use tjern_lake::rollup::Spans;
+use tjern_lake::{DataFile, FileReader, Lake, Table, TableName, precedence, schema};
 
 use super::control::ControlError;
+use super::in_place::{InPlace, OURS};
 use super::scope::{Scope, Sensors, Span, times_of};
-use super::walk::{Judged, Walk, column};
+use super::walk::{Judged, Take, Walk, column, held_rows};
+use crate::anew::{Anew, BATCH_ROWS};
+use crate::bounds::Bounds;
 use crate::frames::texts;
-use crate::tables::{conform, engine};
+use crate::tables::engine_within;
 
 /// The number of the file that a row comes from; below 0: from one around it.
-const FILE: &str = "file";
+pub(super) const FILE: &str = "file";
 
 /// More sensors than this are asked for by their least and greatest name.
 const LISTED_SENSORS_MAX: usize = 256;
-
-/// The columns that quality control may change.
-const OURS: [&str; 3] = ["quality", "tests", "level"];
 
 /// What flags follow from, and the order in which the walk wants rows.
 const NEEDED: [&str; 12] =
@@ -41,17 +44,22 @@ pub(super) struct Rewritten {
     pub(super) add: Vec<DataFile>,
     pub(super) remove: Vec<DataFile>,
     pub(super) rows_changed: usize,
+    /// The rows whose `quality` changed: nothing else of what changed here is summed up.
+    pub(super) touched: Spans,
+    /// Of rows that did not fit into memory while they were sorted.
+    pub(super) spilled_bytes: usize,
 }
 
 /// The engine of a run.
 pub(super) struct Pass {
     lake: Lake,
     context: SessionContext,
+    bounds: Bounds,
 }
 
 impl Pass {
-    pub(super) fn new(lake: &Lake) -> Result<Self, ControlError> {
-        Ok(Self { lake: lake.clone(), context: engine(lake)? })
+    pub(super) fn new(lake: &Lake, bounds: &Bounds) -> Result<Self, ControlError> {
+        Ok(Self { lake: lake.clone(), context: engine_within(lake, bounds)?, bounds: bounds.clone() })
     }
 
     /// Adds what the rows of a file touch to the scope. A file that vacuum took already counts as far
@@ -89,17 +97,18 @@ impl Pass {
         }
     }
 
-    /// Which of these files have a row whose flags are not what they should be.
-    pub(super) async fn survey(
+    /// Writes those of these files anew that have a row whose flags are not what they should be, each as it lies there.
+    /// Returns those of them that are not sorted.
+    pub(super) async fn in_place(
         &self,
         table: &Table,
         files: Vec<DataFile>,
         sensors: &mut Sensors<'_>,
         scope: &Scope,
-    ) -> Result<Vec<DataFile>, ControlError> {
+    ) -> Result<(Rewritten, Vec<DataFile>), ControlError> {
         let scope = scope.of(&files);
         if scope.is_empty() {
-            return Ok(Vec::new());
+            return Ok((Rewritten::default(), Vec::new()));
         }
         let reads = scope.reads(sensors);
         let filter = inside(&scope, &reads);
@@ -108,73 +117,47 @@ impl Pass {
             parts.push(self.part(table, vec![file.clone()], number_of(number), Some(&filter), &NEEDED)?);
         }
         let rows = self.with_others(table, &files, &reads, &filter, parts, &NEEDED)?;
-        let mut wrong = BTreeSet::new();
-        Walk { sensors, scope: &scope }
-            .run(rows.execute_stream().await?, |judged: Judged| {
-                let from = column(&judged.rows, FILE).as_primitive::<Int32Type>();
-                let changed = (0..from.len()).filter(|row| judged.changed.value(*row));
-                wrong.extend(changed.filter_map(|row| usize::try_from(from.value(row)).ok()));
-                Ok::<_, ControlError>(())
-            })
-            .await?;
-        Ok(files.into_iter().enumerate().filter(|(number, _)| wrong.contains(number)).map(|(_, file)| file).collect())
+        let mut in_place = InPlace::of(files, &self.lake, &self.bounds);
+        let held_rows = held_rows(&self.bounds);
+        let sorted = Sorted::of(rows).await?;
+        Walk { sensors, scope: &scope, held_rows }.run(sorted.rows(&self.context)?, &mut in_place).await?;
+        let (rewritten, unsorted) = in_place.finish().await?;
+        Ok((Rewritten { spilled_bytes: sorted.spilled_bytes(), ..rewritten }, unsorted))
     }
 
-    /// Writes files anew, each group into one, with the flags that their rows should have. A group
-    /// in which none changes is left as it is.
-    pub(super) async fn rewrite(
+    /// Writes files anew into sorted ones, with the flags that their rows should have. Where none changes they are left
+    /// as they are.
+    pub(super) async fn gather(
         &self,
         table: &Table,
-        groups: &[Vec<DataFile>],
+        files: Vec<DataFile>,
         sensors: &mut Sensors<'_>,
         scope: &Scope,
     ) -> Result<Rewritten, ControlError> {
-        let files: Vec<DataFile> = groups.iter().flatten().cloned().collect();
         let scope = scope.of(&files);
-        if scope.is_empty() {
-            return Ok(Rewritten::default());
-        }
+        let Some(first) = files.first().filter(|_| !scope.is_empty()) else { return Ok(Rewritten::default()) };
         let wanted = schema::arrow(TableName::Readings);
         let columns: Vec<&str> = wanted.fields().iter().map(|field| field.name().as_str()).collect();
-        let mut parts = Vec::new();
-        for (number, group) in groups.iter().enumerate() {
-            parts.push(self.part(table, group.clone(), number_of(number), None, &columns)?);
-        }
         let reads = scope.reads(sensors);
+        let parts = vec![self.part(table, files.clone(), 0, None, &columns)?];
         let rows = self.with_others(table, &files, &reads, &inside(&scope, &reads), parts, &columns)?;
-        let mut writing = groups.iter().map(|_| Writing::new()).collect::<Result<Vec<_>, _>>()?;
-        Walk { sensors, scope: &scope }
-            .run(rows.execute_stream().await?, |judged: Judged| {
-                let from = column(&judged.rows, FILE).as_primitive::<Int32Type>();
-                writing
-                    .iter_mut()
-                    .enumerate()
-                    .try_for_each(|(number, writing)| writing.take(&judged, from, number_of(number)))
-            })
-            .await?;
-        let mut rewritten = Rewritten::default();
-        for (writing, group) in writing.into_iter().zip(groups) {
-            if writing.rows_changed > 0 {
-                rewritten.rows_changed += writing.rows_changed;
-                rewritten.add.push(self.finish(table, group, writing).await?);
-                rewritten.remove.extend(group.iter().cloned());
+        let anew = Anew::of(first, &OURS, &self.bounds);
+        let mut gathering = Gathering { lake: &self.lake, anew, rows_changed: 0, touched: Spans::default() };
+        let held_rows = held_rows(&self.bounds);
+        let sorted = Sorted::of(rows).await?;
+        Walk { sensors, scope: &scope, held_rows }.run(sorted.rows(&self.context)?, &mut gathering).await?;
+        let spilled_bytes = sorted.spilled_bytes();
+        let Gathering { mut anew, rows_changed, touched, .. } = gathering;
+        if rows_changed == 0 {
+            return Ok(Rewritten { spilled_bytes, ..Rewritten::default() });
+        }
+        for file in &files {
+            let mut rows = FileReader::open(&self.lake, TableName::Readings, file).await?.rows(BATCH_ROWS)?;
+            while let Some(batch) = rows.next().await {
+                anew.read(&batch?)?;
             }
         }
-        Ok(rewritten)
-    }
-
-    /// The written file, once it is shown that its rows are those of the files that it replaces.
-    async fn finish(&self, table: &Table, group: &[DataFile], writing: Writing) -> Result<DataFile, ControlError> {
-        let mut read = Rows::default();
-        let rows = self.context.read_table(table.provider_of(group.to_vec()))?;
-        let mut batches = rows.execute_stream().await?;
-        while let Some(batch) = batches.try_next().await? {
-            read.add(&conform(&batch, &schema::arrow(TableName::Readings))?)?;
-        }
-        if read != writing.written {
-            return Err(ControlError::Changed { read: read.count, written: writing.written.count });
-        }
-        Ok(writing.writer.finish(&self.lake).await?)
+        Ok(Rewritten { add: anew.finish(&self.lake).await?, remove: files, rows_changed, touched, spilled_bytes })
     }
 
     /// Rows of some files, with their number.
@@ -219,6 +202,28 @@ impl Pass {
     }
 }
 
+/// Rows that are sorted as they are asked for, and what that takes.
+struct Sorted(Arc<dyn ExecutionPlan>);
+
+impl Sorted {
+    async fn of(rows: DataFrame) -> Result<Self, ControlError> {
+        Ok(Self(rows.create_physical_plan().await?))
+    }
+
+    fn rows(&self, context: &SessionContext) -> Result<SendableRecordBatchStream, ControlError> {
+        Ok(execute_stream(Arc::clone(&self.0), context.task_ctx())?)
+    }
+
+    /// What went to disk.
+    fn spilled_bytes(&self) -> usize {
+        fn of(plan: &dyn ExecutionPlan) -> usize {
+            let own = plan.metrics().and_then(|metrics| metrics.spilled_bytes()).unwrap_or(0);
+            own + plan.children().into_iter().map(|child| of(child.as_ref())).sum::<usize>()
+        }
+        of(self.0.as_ref())
+    }
+}
+
 fn number_of(number: usize) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }
@@ -250,55 +255,24 @@ fn inside(scope: &Scope, reads: &[Span]) -> Expr {
     time.and(sensors)
 }
 
-/// A file in the making.
-struct Writing {
-    writer: FileWriter,
-    written: Rows,
+/// Files that become others, sorted.
+struct Gathering<'a> {
+    lake: &'a Lake,
+    anew: Anew,
     rows_changed: usize,
+    touched: Spans,
 }
 
-impl Writing {
-    fn new() -> Result<Self, ControlError> {
-        // What is rewritten may have been sealed, and compaction has no reason to write it again.
-        let writer = FileWriter::sealed(TableName::Readings)?;
-        Ok(Self { writer, written: Rows::default(), rows_changed: 0 })
-    }
-
-    /// Takes those of the rows that are this file's.
-    fn take(&mut self, judged: &Judged, from: &Int32Array, number: i32) -> Result<(), ControlError> {
-        let mine: BooleanArray = from.iter().map(|from| Some(from == Some(number))).collect();
+impl Take for Gathering<'_> {
+    async fn take(&mut self, judged: Judged) -> Result<(), ControlError> {
+        let from = column(&judged.rows, FILE).as_primitive::<Int32Type>();
+        let mine: BooleanArray = from.iter().map(|from| Some(from == Some(0))).collect();
         if mine.true_count() == 0 {
             return Ok(());
         }
         self.rows_changed += arrow::compute::and(&mine, &judged.changed)?.true_count();
+        judged.note_touched((0..mine.len()).filter(|row| mine.value(*row)), &mut self.touched)?;
         let rows = judged.rewritten(&schema::arrow(TableName::Readings), &mine)?;
-        self.written.add(&rows)?;
-        self.writer.write(&rows)?;
-        Ok(())
-    }
-}
-
-/// Rows without their order and without what is ours to change: how many, and the sum of their hashes.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-struct Rows {
-    count: i64,
-    hashes: u64,
-}
-
-impl Rows {
-    fn add(&mut self, rows: &RecordBatch) -> Result<(), ControlError> {
-        let kept = rows
-            .schema()
-            .fields()
-            .iter()
-            .zip(rows.columns())
-            .filter(|(field, _)| !OURS.contains(&field.name().as_str()))
-            .map(|(_, column)| std::sync::Arc::clone(column))
-            .collect::<Vec<_>>();
-        let mut hashes = vec![0; rows.num_rows()];
-        create_hashes(&kept, &RandomState::default(), &mut hashes)?;
-        self.count += i64::try_from(rows.num_rows()).unwrap_or(i64::MAX);
-        self.hashes = hashes.into_iter().fold(self.hashes, u64::wrapping_add);
-        Ok(())
+        Ok(self.anew.write(self.lake, &rows).await?)
     }
 }

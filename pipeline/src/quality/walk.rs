@@ -11,17 +11,37 @@ use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int8Array, Int32Array
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::{Float64Type, Int8Type, Int32Type, SchemaRef, TimestampMicrosecondType};
 use arrow::error::ArrowError;
+use datafusion::execution::SendableRecordBatchStream;
 use futures::TryStreamExt;
+use tjern_lake::rollup::Spans;
 use tjern_readings::reading::Quality;
 
 use super::control::ControlError;
 use super::flags::{aggregate, came, came_with};
 use super::scope::{Scope, Sensors, Span};
 use super::series::{Series, flags};
+use crate::bounds::Bounds;
 use crate::frames::texts;
 
 /// So many rows of one sensor are evaluated together, beside what its margins hold.
-const HELD_ROWS: usize = 1 << 17;
+const HELD_ROWS_MAX: usize = 1 << 17;
+const HELD_ROWS_MIN: usize = 1 << 12;
+
+/// What a held row takes while it is judged, about, in bytes: as it was read, once more while rows are joined, and in
+/// the columns of the tests.
+const HELD_ROW_BYTES: u64 = 1 << 10;
+
+/// How many rows of one sensor are evaluated together in a quarter of a job's memory.
+pub(super) fn held_rows(bounds: &Bounds) -> usize {
+    let rows = usize::try_from(bounds.memory_bytes / 4 / HELD_ROW_BYTES).unwrap_or(usize::MAX);
+    rows.clamp(HELD_ROWS_MIN, HELD_ROWS_MAX)
+}
+
+/// Whoever takes judged rows.
+pub(super) trait Take: Send {
+    /// Takes rows, in the order of sensor and time.
+    fn take(&mut self, judged: Judged) -> impl Future<Output = Result<(), ControlError>> + Send;
+}
 
 /// Level of readings that went through the tests.
 pub(super) const PROVISIONAL: i8 = 1;
@@ -42,10 +62,29 @@ pub(super) struct Judged {
     pub(super) changed: BooleanArray,
 }
 
+impl Judged {
+    /// Notes those of some rows of which the quality changes, in their order: nothing else that changes is summed up.
+    pub(super) fn note_touched(
+        &self,
+        some: impl IntoIterator<Item = usize>,
+        touched: &mut Spans,
+    ) -> Result<(), ControlError> {
+        let before = column(&self.rows, "quality").as_primitive::<Int8Type>();
+        let times = column(&self.rows, "time").as_primitive::<TimestampMicrosecondType>();
+        let sensors = texts(column(&self.rows, "sensor"))?;
+        for row in some.into_iter().filter(|row| before.value(*row) != self.quality.value(*row)) {
+            touched.add(sensors.value(row), [times.value(row)]);
+        }
+        Ok(())
+    }
+}
+
 /// What a walk needs.
 pub(super) struct Walk<'a, 'b> {
     pub(super) sensors: &'a mut Sensors<'b>,
     pub(super) scope: &'a Scope,
+    /// How many rows of one sensor are evaluated together.
+    pub(super) held_rows: usize,
 }
 
 /// The rows of one sensor that are held.
@@ -60,8 +99,8 @@ struct Held {
 }
 
 impl Held {
-    fn of(sensor: &str) -> Self {
-        Self { sensor: sensor.to_owned(), parts: Vec::new(), rows: 0, done_us: i64::MIN, full: HELD_ROWS }
+    fn of(sensor: &str, full: usize) -> Self {
+        Self { sensor: sensor.to_owned(), parts: Vec::new(), rows: 0, done_us: i64::MIN, full }
     }
 
     fn push(&mut self, part: RecordBatch) {
@@ -72,39 +111,39 @@ impl Held {
 
 impl Walk<'_, '_> {
     /// Walks over sorted batches and hands on every row once, judged, in order.
-    pub(super) async fn run<E: From<ControlError>>(
+    pub(super) async fn run(
         &mut self,
-        mut batches: impl futures::Stream<Item = Result<RecordBatch, datafusion::error::DataFusionError>> + Unpin,
-        mut take: impl FnMut(Judged) -> Result<(), E>,
-    ) -> Result<(), E> {
+        mut batches: SendableRecordBatchStream,
+        taker: &mut impl Take,
+    ) -> Result<(), ControlError> {
         let mut held: Option<Held> = None;
-        while let Some(batch) = batches.try_next().await.map_err(ControlError::from)? {
+        while let Some(batch) = batches.try_next().await? {
             for (sensor, part) in by_sensor(&batch)? {
                 if held.as_ref().is_some_and(|held| held.sensor != sensor)
                     && let Some(last) = held.take()
                 {
-                    self.flush(last, true, &mut take).await?;
+                    self.flush(last, true, taker).await?;
                 }
-                let mut now = held.take().unwrap_or_else(|| Held::of(&sensor));
+                let mut now = held.take().unwrap_or_else(|| Held::of(&sensor, self.held_rows));
                 now.push(part);
-                held = if now.rows >= now.full { self.flush(now, false, &mut take).await? } else { Some(now) };
+                held = if now.rows >= now.full { self.flush(now, false, taker).await? } else { Some(now) };
             }
         }
         if let Some(last) = held {
-            self.flush(last, true, &mut take).await?;
+            self.flush(last, true, taker).await?;
         }
         Ok(())
     }
 
     /// Hands on the held rows whose neighbours are all there, and keeps what later ones need.
-    async fn flush<E: From<ControlError>>(
+    async fn flush(
         &mut self,
         mut held: Held,
         ended: bool,
-        take: &mut impl FnMut(Judged) -> Result<(), E>,
-    ) -> Result<Option<Held>, E> {
+        taker: &mut impl Take,
+    ) -> Result<Option<Held>, ControlError> {
         let Some(schema) = held.parts.first().map(RecordBatch::schema) else { return Ok(None) };
-        let rows = concat_batches(&schema, &held.parts).map_err(ControlError::from)?;
+        let rows = concat_batches(&schema, &held.parts)?;
         let times = rows_times(&rows);
         let Some(last_us) = times.last().copied() else { return Ok(None) };
         let known = self.sensors.get(&held.sensor);
@@ -120,7 +159,7 @@ impl Walk<'_, '_> {
             // Polars computes on threads of its own and may panic: neither shall reach this runtime.
             let judged = tokio::task::spawn_blocking(move || judge(&whole, range, rules.as_ref(), &spans, margins));
             let judged = judged.await.map_err(|error| ControlError::Panicked { what: error.to_string() })??;
-            take(judged)?;
+            taker.take(judged).await?;
         }
         if ended {
             return Ok(None);
@@ -129,8 +168,8 @@ impl Walk<'_, '_> {
         let kept = rows.slice(needed, rows.num_rows() - needed);
         held.done_us = held.done_us.max(until_us);
         held.rows = kept.num_rows();
-        held.full = HELD_ROWS + held.rows;
-        held.parts = vec![compacted(&kept).map_err(ControlError::from)?];
+        held.full = self.held_rows + held.rows;
+        held.parts = vec![compacted(&kept)?];
         Ok(Some(held))
     }
 }

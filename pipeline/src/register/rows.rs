@@ -49,22 +49,7 @@ macro_rules! words {
 
 pub(super) use words;
 
-words! {
-    /// What a sensor's values are: how they may be put together.
-    Kind,
-    /// The value at a moment.
-    Sample = "sample",
-    /// The mean over an interval that ends at the reading's time.
-    IntervalMean = "interval_mean",
-    /// The sum over an interval that ends at the reading's time.
-    IntervalSum = "interval_sum",
-    /// A count that only grows, until it wraps or is reset.
-    Counter = "counter",
-    /// A direction: the mean of 350° and 10° is 0°.
-    Angle = "angle",
-    /// A state: its numbers are names.
-    State = "state",
-}
+pub use tjern_lake::rollup::Kind;
 
 words! {
     /// Who may see a sensor's readings.
@@ -90,14 +75,6 @@ words! {
     Vandalism = "vandalism",
     /// Something else, which the note tells.
     Other = "other",
-}
-
-impl Kind {
-    /// Whether a reading's time is the end of what it stands for.
-    #[must_use]
-    pub const fn is_interval(self) -> bool {
-        matches!(self, Self::IntervalMean | Self::IntervalSum)
-    }
 }
 
 /// A site, as its line of `sites.csv` says.

@@ -9,27 +9,43 @@ use arrow::array::AsArray;
 use arrow::datatypes::TimestampMicrosecondType;
 use datafusion::prelude::{col, lit};
 use tjern_lake::Table;
+use tjern_lake::rollup::windows::{DAY_US, HOUR_US};
+use tjern_lake::rollup::{Span, Spans};
 
 use super::RollupError;
-use super::scope::Windows;
-use super::windows::{DAY_US, Grid, HOUR_US};
 use crate::tables::engine;
 
 /// No window is longer: a civil day on which clocks are set back.
 const LONGEST_US: i64 = DAY_US + 2 * HOUR_US;
 
 /// A sensor's readings from one moment on, up to and without another.
-pub(crate) type Span = (String, i64, i64);
+pub(crate) type Period = (String, i64, i64);
 
 /// Windows that are computed again whatever came, and transactions that the commit moves.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Again {
-    pub(crate) spans: Vec<Span>,
+    pub(crate) spans: Vec<Period>,
     pub(crate) marks: Vec<(String, i64)>,
 }
 
+impl Again {
+    pub(crate) fn touched(&self) -> Spans {
+        spans_of(&self.spans)
+    }
+}
+
+/// The same with their last moment in place of the one after it.
+pub(crate) fn spans_of(periods: &[Period]) -> Spans {
+    let mut spans = Spans::default();
+    for (sensor, from_us, to_us) in periods.iter().filter(|(_, from_us, to_us)| from_us < to_us) {
+        spans.push(sensor, Span { first_us: *from_us, last_us: to_us - 1 });
+    }
+    spans.settle();
+    spans
+}
+
 /// Sensor and start of each row whose window may hold readings of these spans.
-pub(crate) async fn rows_of_spans(table: &Table, spans: &[Span]) -> Result<Vec<(String, i64)>, RollupError> {
+pub(crate) async fn rows_of_spans(table: &Table, spans: &[Period]) -> Result<Vec<(String, i64)>, RollupError> {
     let names: BTreeSet<&str> = spans.iter().map(|(sensor, ..)| sensor.as_str()).collect();
     let wanted = names.into_iter().map(lit).collect();
     let rows = engine(table.lake())?.read_table(table.provider())?.filter(col("sensor").in_list(wanted, false))?;
@@ -46,13 +62,4 @@ pub(crate) async fn rows_of_spans(table: &Table, spans: &[Span]) -> Result<Vec<(
         found.extend(near.map(|(sensor, start_us)| (sensor.to_owned(), start_us)));
     }
     Ok(found)
-}
-
-/// The windows of these spans that a rollup has rows of.
-pub(crate) async fn windows_of_spans(table: &Table, spans: &[Span], grid: &Grid) -> Result<Windows, RollupError> {
-    let mut windows = Windows::new();
-    for (sensor, start_us) in rows_of_spans(table, spans).await? {
-        windows.entry(sensor).or_default().insert(grid.window(start_us));
-    }
-    Ok(windows)
 }

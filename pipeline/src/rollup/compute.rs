@@ -24,21 +24,9 @@ use polars::prelude::{DataFrame, DataType, Expr, IntoLazy, NULL, col, len, lit, 
 
 use super::RollupError;
 use super::read::{Readings, rollup_schema};
-use super::windows::{Finder, Grid, Window};
 use crate::frames::{SensorKeys, to_batch, to_frame};
-use crate::register::Kind;
-
-/// How a sensor's values are put together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Nature {
-    pub(crate) kind: Kind,
-    pub(crate) radians: bool,
-}
-
-impl Nature {
-    /// What nobody registered.
-    pub(crate) const UNKNOWN: Self = Self { kind: Kind::Sample, radians: false };
-}
+use tjern_lake::rollup::selection::contains;
+use tjern_lake::rollup::{Finder, Grid, Kind, Nature, Natures, Selection, Window, increase};
 
 /// The columns that Polars groups, in the making.
 struct Prepared {
@@ -69,11 +57,12 @@ impl Prepared {
         let kind = nature.kind;
         let only = |wanted: bool| value.filter(|_| wanted);
         let angle = only(kind == Kind::Angle).map(|angle| if nature.radians { angle } else { angle.to_radians() });
-        let summable = matches!(kind, Kind::Sample | Kind::IntervalMean | Kind::IntervalSum);
+        let summable = kind.is_summable();
         self.window_us.push(window.start_us);
         self.value_time_us.push(value.map(|_| time_us));
         self.summed.push(only(summable));
-        self.ranged.push(only(summable || kind == Kind::Counter));
+        // 0 for −0: which of the two is the least of both would depend on who looks.
+        self.ranged.push(only(summable || kind == Kind::Counter).map(|value| value + 0.0));
         self.step.push(step);
         self.sine.push(angle.map(f64::sin));
         self.cosine.push(angle.map(f64::cos));
@@ -96,26 +85,35 @@ impl Prepared {
     }
 }
 
+/// What windows are computed by.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ways<'a> {
+    pub(crate) keys: &'a SensorKeys,
+    pub(crate) grid: &'a Grid,
+    pub(crate) natures: &'a Natures,
+}
+
 /// The rows of a rollup for those windows of these readings that are wanted, in no order.
 /// `last_values` are the counters' last good values before the first of the readings; they are
 /// carried forward to the last good ones before `carry_until_us`.
 pub(crate) async fn roll_up(
     readings: Readings,
-    keys: &SensorKeys,
-    grid: &Grid,
-    nature_of: impl Fn(&str) -> Nature,
-    wanted: impl Fn(i32, Window) -> bool,
+    ways: Ways<'_>,
+    wanted: &Selection,
     last_values: &mut HashMap<i32, f64>,
     carry_until_us: i64,
 ) -> Result<RecordBatch, RollupError> {
-    let natures: Vec<Nature> = keys.names().iter().map(|name| nature_of(name)).collect();
+    let Ways { keys, grid, natures } = ways;
+    let natures: Vec<Nature> = keys.names().iter().map(|name| natures.get(name)).collect();
+    let wanted: Vec<&[Window]> = keys.names().iter().map(|name| wanted.of(name)).collect();
     let mut prepared = Prepared::with_capacity(readings.len());
     let mut keep = Vec::with_capacity(readings.len());
     let mut finder = Finder::new(grid);
     let mut running: Option<(i32, Option<f64>)> = None;
     for row in 0..readings.len() {
         let (sensor, time_us) = (readings.sensor.value(row), readings.time_us.value(row));
-        let nature = usize::try_from(sensor).ok().and_then(|key| natures.get(key)).copied().unwrap_or(Nature::UNKNOWN);
+        let key = usize::try_from(sensor).unwrap_or(usize::MAX);
+        let nature = natures.get(key).copied().unwrap_or(Nature::UNKNOWN);
         let window = finder.window_of(time_us, nature.kind);
         let mut step = None;
         if nature.kind == Kind::Counter
@@ -133,15 +131,10 @@ pub(crate) async fn roll_up(
         }
         let value = readings.value.is_valid(row).then(|| readings.value.value(row));
         prepared.push(window, time_us, value, step, nature);
-        keep.push(wanted(sensor, window));
+        keep.push(wanted.get(key).is_some_and(|ranges| contains(ranges, window.start_us)));
     }
     let batch = arrow::compute::filter_record_batch(&prepared.batch(&readings)?, &keep.into())?;
     grouped(batch, keys).await
-}
-
-/// How far a counter went from one value to the next.
-fn increase(before: f64, value: f64) -> f64 {
-    if value >= before { value - before } else { value.max(0.0) }
 }
 
 async fn grouped(batch: RecordBatch, keys: &SensorKeys) -> Result<RecordBatch, RollupError> {
@@ -208,16 +201,4 @@ fn group(frame: DataFrame) -> Result<DataFrame, polars::error::PolarsError> {
     ];
     let columns: Vec<Expr> = kept.into_iter().map(col).chain(renamed).collect();
     windows.select(columns).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::increase;
-
-    #[test]
-    fn a_step_down_is_a_reset() {
-        assert_eq!(increase(10.0, 12.5), 2.5);
-        assert_eq!(increase(10.0, 3.0), 3.0);
-        assert_eq!(increase(10.0, -1.0), 0.0);
-    }
 }

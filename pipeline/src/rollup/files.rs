@@ -1,18 +1,18 @@
 //! The files of a rollup table that a commit takes away and brings.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
 use arrow::array::{AsArray, BooleanArray};
 use arrow::compute::{concat_batches, filter_record_batch};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use arrow::record_batch::RecordBatch;
 use datafusion::execution::context::SessionContext;
+use tjern_lake::rollup::{Selection, Window};
 use tjern_lake::{DataFile, Lake, Table, write_file};
 
 use super::RollupError;
+use super::months::month;
 use super::read::rollup_schema;
-use super::scope::Windows;
-use super::windows::{Window, month};
 use crate::frames::texts;
 use crate::tables::{collect, conform, sorted};
 
@@ -43,38 +43,67 @@ impl<'a> Rewrite<'a> {
         self.write(&rows).await
     }
 
+    /// Takes away every row of a window that starts at this moment or later. Files that hold nothing else go, those that
+    /// hold nothing of it stay as they are. Where one is written again, `closed` windows before that moment, which are computed
+    /// anew, are not in it.
+    pub(crate) async fn take_away_from(&mut self, from_us: i64, closed: &Selection) -> Result<(), RollupError> {
+        let reaches = |file: &DataFile| file.time_us.is_none_or(|(_, last_us)| last_us >= from_us);
+        for file in self.table.files().into_iter().filter(reaches) {
+            if file.time_us.is_none_or(|(first_us, _)| first_us < from_us) {
+                let stays = |sensor: &str, start_us: i64| start_us < from_us && !closed.contains(sensor, start_us);
+                self.keep(vec![file.clone()], stays, Vec::new()).await?;
+            }
+            self.remove.push(file);
+        }
+        Ok(())
+    }
+
     /// Puts `rows` in the place of what the table has of `windows`, all of which start in `month`.
     /// `touched` are all windows that this commit replaces, for files that reach beyond the month.
     pub(crate) async fn replace(
         &mut self,
         month: Window,
-        windows: &Windows,
-        touched: &BTreeMap<Window, Windows>,
+        windows: &Selection,
+        touched: &Selection,
         rows: RecordBatch,
     ) -> Result<(), RollupError> {
         self.rows_computed += rows.num_rows();
         let files = self.files_with(month, windows);
-        let mut kept = vec![rows];
-        for batch in collect(self.context, self.table.provider_of(files.clone())).await? {
-            let batch = conform(&batch, &rollup_schema())?;
-            kept.push(filter_record_batch(&batch, &untouched(&batch, touched)?)?);
-        }
+        self.keep(files.clone(), |sensor, start_us| !touched.contains(sensor, start_us), vec![rows]).await?;
         self.remove.extend(files);
-        let kept = concat_batches(&rollup_schema(), &kept)?;
-        for rows in by_month(&kept)? {
+        Ok(())
+    }
+
+    /// Writes those rows of some files that stay, and others with them.
+    async fn keep(
+        &mut self,
+        files: Vec<DataFile>,
+        stays: impl Fn(&str, i64) -> bool,
+        mut rows: Vec<RecordBatch>,
+    ) -> Result<(), RollupError> {
+        for batch in collect(self.context, self.table.provider_of(files)).await? {
+            let batch = conform(&batch, &rollup_schema())?;
+            let sensors = texts(batch.column(0))?;
+            let starts = batch.column(1).as_primitive::<TimestampMicrosecondType>().clone();
+            let stay: BooleanArray =
+                (0..batch.num_rows()).map(|row| Some(stays(sensors.value(row), starts.value(row)))).collect();
+            rows.push(filter_record_batch(&batch, &stay)?);
+        }
+        for rows in by_month(&concat_batches(&rollup_schema(), &rows)?)? {
             self.write(&rows).await?;
         }
         Ok(())
     }
 
     /// The files that may have a row of these windows, but for those that are taken away already.
-    fn files_with(&self, month: Window, windows: &Windows) -> Vec<DataFile> {
+    fn files_with(&self, month: Window, windows: &Selection) -> Vec<DataFile> {
         let gone: HashSet<&str> = self.remove.iter().map(|file| file.path.as_str()).collect();
-        let (first, last) = (windows.keys().min(), windows.keys().max());
+        let sensors = || windows.iter().map(|(sensor, _)| sensor);
+        let (first, last) = (sensors().min(), sensors().max());
         let may_hold = |file: &DataFile| {
             let time = file.time_us.is_none_or(|(low, high)| low < month.end_us && month.start_us <= high);
             let sensor = file.sensor.as_ref().is_none_or(|(low, high)| {
-                last.is_some_and(|last| low <= last) && first.is_some_and(|first| first <= high)
+                last.is_some_and(|last| low.as_str() <= last) && first.is_some_and(|first| first <= high.as_str())
             });
             time && sensor
         };
@@ -89,21 +118,6 @@ impl<'a> Rewrite<'a> {
         }
         Ok(())
     }
-}
-
-/// Which rows are of none of the touched windows.
-fn untouched(rows: &RecordBatch, touched: &BTreeMap<Window, Windows>) -> Result<BooleanArray, RollupError> {
-    let sensors = texts(rows.column(0))?;
-    let starts = rows.column(1).as_primitive::<TimestampMicrosecondType>().reinterpret_cast::<Int64Type>();
-    let keep = (0..rows.num_rows()).map(|row| {
-        let start_us = starts.value(row);
-        let windows = touched.get(&month(start_us)).and_then(|windows| windows.get(sensors.value(row)));
-        // Windows of one sensor never overlap, so the start alone tells them apart.
-        let from = Window { start_us, end_us: i64::MIN };
-        let found = windows.and_then(|windows| windows.range(from..).next());
-        found.is_none_or(|window| window.start_us != start_us)
-    });
-    Ok(keep.map(Some).collect())
 }
 
 fn by_month(rows: &RecordBatch) -> Result<Vec<RecordBatch>, RollupError> {

@@ -1,154 +1,143 @@
-//! Which windows a rollup has to compute again: those that new readings touched.
+//! Which windows a rollup has to compute again: those that commits touched, and those of sensors that were registered
+//! after their readings came.
 //!
-//! A reading touches the window that it is in. For counters it also touches the next window that has
-//! a good value, since the step into that one starts from it. A sensor that was registered after
-//! its readings came, as something else than what is assumed of unknown ones, touches all its windows.
+//! What a commit touches is told in `tjern_lake::rollup`, where queries ask the same. For counters a touched window also touches the
+//! next one that has a good value, since the step into that one starts from it. A sensor that was registered after its
+//! readings came, as something else than what is assumed of unknown ones, touches all its windows. Of a closed window after an
+//! erased one only the step into it changes.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
-use tjern_lake::DataFile;
+use arrow::array::AsArray;
+use arrow::datatypes::TimestampMicrosecondType;
+use tjern_lake::rollup::neighbours::{Closed, followers};
+use tjern_lake::rollup::selection::window_of;
+use tjern_lake::rollup::touched::each_run;
+use tjern_lake::rollup::{
+    Grid, Nature, Natures, Selection, Source, Span, Spans, Stepped, Touched, steps_from_erased, to_compute,
+};
+use tjern_lake::{DataFile, LakeError, Table};
 
 use super::RollupError;
-use super::compute::Nature;
-use super::read::Source;
-use super::windows::{Finder, Grid, Window, month};
-use crate::register::{Kind, SensorRow, Versioned, newest};
-
-/// Windows of some sensors.
-pub(crate) type Windows = HashMap<String, BTreeSet<Window>>;
+use crate::frames::texts;
 
 /// What has to be computed again.
 #[derive(Debug)]
 pub(crate) enum Scope {
-    /// Every window there is.
-    Everything,
-    /// These windows, by the month (UTC) that they start in.
-    Touched(BTreeMap<Window, Windows>),
+    /// Every window that is not closed.
+    Everything {
+        /// And closed ones of which readings were erased.
+        closed: Selection,
+        /// And those into which steps led from what was erased.
+        stepped: Stepped,
+    },
+    /// These windows.
+    Touched {
+        windows: Selection,
+        /// Closed ones into which steps led from what was erased.
+        stepped: Stepped,
+        /// Of closed windows, for which something came that is not summed up any more: how many, each by its sensor.
+        left_out: usize,
+    },
 }
 
-/// What is known of sensors, registered now or once: kinds do not change, so what was closed counts.
-#[derive(Debug, Default)]
-pub(crate) struct Natures {
-    natures: HashMap<String, Nature>,
-    first_registered_us: HashMap<String, i64>,
-    /// The newest row that is taken into account.
-    pub(crate) newest_us: i64,
-}
-
-impl Natures {
-    pub(crate) fn of(history: &[Versioned<SensorRow>]) -> Self {
-        let mut known = Self::default();
-        for (id, row) in newest(history, |row| row.id.as_str()) {
-            known.natures.insert(id.to_owned(), Nature { kind: row.row.kind, radians: row.row.unit == "rad" });
-        }
-        for row in history {
-            let first = known.first_registered_us.entry(row.row.id.as_str().to_owned()).or_insert(i64::MAX);
-            *first = row.valid_from_us.min(*first);
-            known.newest_us = known.newest_us.max(row.valid_from_us);
-        }
-        known
-    }
-
-    pub(crate) fn get(&self, sensor: &str) -> Nature {
-        self.natures.get(sensor).copied().unwrap_or(Nature::UNKNOWN)
-    }
-
-    pub(crate) fn is_counter(&self, sensor: &str) -> bool {
-        self.get(sensor).kind == Kind::Counter
-    }
-
-    /// The sensors that were first registered after a moment as what unknown ones are not.
-    fn new_since(&self, seen_us: i64) -> BTreeSet<String> {
-        let new =
-            self.first_registered_us.iter().filter(|(id, first)| **first > seen_us && self.get(id) != Nature::UNKNOWN);
-        new.map(|(id, _)| id.clone()).collect()
+impl Scope {
+    /// Whether nothing came.
+    pub(crate) fn is_empty(&self) -> bool {
+        let Self::Touched { windows, stepped, left_out: 0 } = self else { return false };
+        windows.is_empty() && stepped.windows.is_empty()
     }
 }
 
-/// The windows that the rows of `added` touch, and those of sensors registered after
-/// `register_seen_us`.
-pub(crate) async fn touched(
-    source: &Source,
-    added: Vec<DataFile>,
-    natures: &Natures,
-    register_seen_us: i64,
-    grid: &Grid,
-) -> Result<Scope, RollupError> {
-    let mut windows = Windows::new();
-    let mut finder = Finder::new(grid);
-    let mut touch = |sensor: &str, time_us: i64, kind: Kind| {
-        let window = finder.window_of(time_us, kind);
-        match windows.get_mut(sensor) {
-            Some(known) => _ = known.insert(window),
-            None => _ = windows.insert(sensor.to_owned(), BTreeSet::from([window])),
+/// What a scope follows from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place<'a> {
+    pub(crate) source: &'a Source,
+    pub(crate) rollup: &'a Table,
+    pub(crate) natures: &'a Natures,
+    pub(crate) grid: &'a Grid,
+    /// The start of the first window that is not closed.
+    pub(crate) open_from_us: i64,
+}
+
+impl Place<'_> {
+    /// The windows that commits and new words of the register touched.
+    pub(crate) async fn scope(&self, mut touched: Touched, register_seen_us: i64) -> Result<Scope, RollupError> {
+        let Self { source, natures, grid, open_from_us, .. } = *self;
+        let left_out = Selection::touched(&touched.spans, natures, grid);
+        let left_out = left_out.ranges() - left_out.from(open_from_us).ranges();
+        let of_new = spans_of(source, &natures.new_since(register_seen_us)).await?;
+        touched.spans.merge(&of_new);
+        touched.spans.settle();
+        let erased = Selection::touched(&std::mem::take(&mut touched.erased), natures, grid);
+        if touched.spans.is_coarse() {
+            return self.everything(&erased).await;
         }
-    };
-    source.each_row(added, None, |sensor, time_us| touch(sensor, time_us, natures.get(sensor).kind)).await?;
-    let new = natures.new_since(register_seen_us);
-    if !new.is_empty() {
-        let take = |sensor: &str, time_us: i64| {
-            if new.contains(sensor) {
-                touch(sensor, time_us, natures.get(sensor).kind);
-                // Where it was counted while nobody had registered it.
-                touch(sensor, time_us, Nature::UNKNOWN.kind);
+        let erased = self.stored(&erased).await?;
+        let mut all = Selection::touched(&touched.spans, natures, grid);
+        all.extend(&erased);
+        // Where it was counted while nobody had registered it.
+        let mut before = Selection::default();
+        for (sensor, spans) in of_new.iter() {
+            for Span { first_us, last_us } in spans {
+                before.insert(sensor, window_of(grid, Nature::UNKNOWN.kind, *first_us));
+                before.insert(sensor, window_of(grid, Nature::UNKNOWN.kind, *last_us));
+            }
+        }
+        all.extend(&before);
+        let mut windows = to_compute(&touched, natures, grid, open_from_us);
+        windows.extend(&erased);
+        windows.extend(&before.from(open_from_us));
+        windows.extend(&followers(source, &all, natures, grid).await?.from(open_from_us));
+        let stepped = self.stepped(&erased).await?;
+        Ok(Scope::Touched { windows, stepped, left_out })
+    }
+
+    /// Every window that is not closed, and what erasure changes of the closed ones.
+    pub(crate) async fn everything(&self, erased: &Selection) -> Result<Scope, RollupError> {
+        let closed = self.stored(&erased.until(self.open_from_us)).await?;
+        let stepped = self.stepped(&closed).await?;
+        Ok(Scope::Everything { closed, stepped })
+    }
+
+    async fn stepped(&self, erased: &Selection) -> Result<Stepped, RollupError> {
+        let closed = Closed { rollup: Some(self.rollup), until_us: self.open_from_us, anew: erased };
+        Ok(steps_from_erased(self.source, erased, self.natures, self.grid, closed).await?)
+    }
+
+    /// Those of some windows of which the rollup has rows. Who erases may name a sensor's whole life.
+    async fn stored(&self, windows: &Selection) -> Result<Selection, RollupError> {
+        let mut found = Selection::default();
+        if windows.is_empty() {
+            return Ok(found);
+        }
+        let rows = self.source.context().read_table(self.rollup.provider())?.filter(windows.readings())?;
+        for batch in rows.select_columns(&["sensor", "time"])?.collect().await? {
+            let sensors = texts(batch.column(0))?;
+            let starts = batch.column(1).as_primitive::<TimestampMicrosecondType>();
+            for (sensor, start_us) in sensors.iter().flatten().zip(starts.values()) {
+                if windows.contains(sensor, *start_us) {
+                    found.insert(sensor, self.grid.window(*start_us));
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// The moments at which these sensors have readings.
+async fn spans_of(source: &Source, sensors: &BTreeSet<String>) -> Result<Spans, LakeError> {
+    let mut spans = Spans::default();
+    let (Some(first), Some(last)) = (sensors.first(), sensors.last()) else { return Ok(spans) };
+    let may_hold = |file: &DataFile| file.sensor.as_ref().is_none_or(|(low, high)| low <= last && first <= high);
+    for file in source.table().files().iter().filter(|file| may_hold(file)) {
+        let take = |sensor: &str, times_us: &[i64]| {
+            if sensors.contains(sensor) {
+                spans.add(sensor, times_us.iter().copied());
             }
         };
-        source.each_row(source.table().files(), Some(&new), take).await?;
+        each_run(source.table().lake(), file, take).await?;
     }
-    follow_counters(source, natures, grid, &mut windows).await?;
-    Ok(Scope::Touched(by_month(windows)))
-}
-
-/// What is touched, and these windows, with those that follow them for counters.
-pub(crate) async fn and_windows(
-    scope: Scope,
-    source: &Source,
-    mut windows: Windows,
-    natures: &Natures,
-    grid: &Grid,
-) -> Result<Scope, RollupError> {
-    follow_counters(source, natures, grid, &mut windows).await?;
-    let Scope::Touched(mut months) = scope else { return Ok(scope) };
-    for (month, windows) in by_month(windows) {
-        let known = months.entry(month).or_default();
-        for (sensor, windows) in windows {
-            known.entry(sensor).or_default().extend(windows);
-        }
-    }
-    Ok(Scope::Touched(months))
-}
-
-/// Adds the window that each touched window of a counter is followed by.
-async fn follow_counters(
-    source: &Source,
-    natures: &Natures,
-    grid: &Grid,
-    windows: &mut Windows,
-) -> Result<(), RollupError> {
-    let counters = windows.iter().filter(|(sensor, _)| natures.is_counter(sensor));
-    let ends = counters.map(|(sensor, windows)| (sensor.clone(), windows.iter().map(|window| window.end_us).collect()));
-    let ends: HashMap<String, BTreeSet<i64>> = ends.collect();
-    if ends.is_empty() {
-        return Ok(());
-    }
-    let mut finder = Finder::new(grid);
-    for (sensor, time_us) in source.first_after(&ends).await? {
-        let window = finder.window_of(time_us, Kind::Counter);
-        windows.entry(sensor).or_default().insert(window);
-    }
-    Ok(())
-}
-
-fn by_month(windows: Windows) -> BTreeMap<Window, Windows> {
-    let mut months: BTreeMap<Window, Windows> = BTreeMap::new();
-    for (sensor, windows) in windows {
-        for window in windows {
-            let month = months.entry(month(window.start_us)).or_default();
-            match month.get_mut(&sensor) {
-                Some(known) => _ = known.insert(window),
-                None => _ = month.insert(sensor.clone(), BTreeSet::from([window])),
-            }
-        }
-    }
-    months
+    spans.settle();
+    Ok(spans)
 }

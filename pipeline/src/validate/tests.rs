@@ -145,8 +145,7 @@ async fn a_busy_lake_costs_a_validation_commits_and_not_all_its_work() {
     let place = Place::new();
     place.ingest(&[row(0, 1.0)]).await;
     let mut table = Table::open(&place.lake, TableName::Readings).await.expect("opened").expect("there");
-    let (newest, _) = newest(&table, &period(0, 1)).await.expect("read");
-    let rewritten = rewrite(&table, &period(0, 1), &newest, false).await.expect("written");
+    let rewritten = rewrite(&table, &period(0, 1), false, &Bounds::default()).await.expect("written");
     let record = Record::new(&place.lake, "validate", &author(), period(0, 1).words()).with_rows(1);
     for hour in 1..4 {
         place.ingest(&[row(hour, 1.0)]).await;
@@ -155,8 +154,54 @@ async fn a_busy_lake_costs_a_validation_commits_and_not_all_its_work() {
     assert_eq!(levels(&place).await, [(0, 0, 2), (1, 0, 0), (2, 0, 0), (3, 0, 0)]);
     // Where somebody replaced a file, all is read again.
     let mut table = Table::open(&place.lake, TableName::Readings).await.expect("opened").expect("there");
-    let rewritten = rewrite(&table, &period(0, 1), &newest, true).await.expect("written");
+    let rewritten = rewrite(&table, &period(0, 1), true, &Bounds::default()).await.expect("written");
     let record = Record::new(&place.lake, "validate", &author(), period(0, 1).words()).with_rows(1);
     place.compact().await;
     assert!(!commit(&mut table, &record, &rewritten).await.expect("refused"));
+}
+
+/// A sealed file of a sensor's ten years has more texts than one array can hold, and more rows than a server has memory. It goes
+/// through in batches: a moment whose rows lie in two of them, a file that is cut, epochs that change in between.
+#[tokio::test]
+async fn a_file_of_many_batches_is_validated_row_for_row() {
+    let place = Place::new();
+    let rows = 5 * i64::try_from(BATCH_ROWS).expect("small") / 2;
+    let sensors = ["a", "t", "z"];
+    // Four rows a moment, of which the last is its newest word, so that every border lies within a moment.
+    let row = |sensor: &str, number: i64| {
+        let moment = (number + 2) / 4;
+        let revision = i16::try_from((number + 2) % 4).expect("small");
+        let value = f64::from(i32::try_from(number % 977).expect("small"));
+        Row { seq: moment, ..Row::new(sensor, NOW_US + moment, value).revision(revision) }
+    };
+    let mut writer = tjern_lake::FileWriter::sealed(TableName::Readings).expect("made");
+    let written: Vec<Row> =
+        sensors.iter().flat_map(|sensor| (0..rows).map(move |number| row(sensor, number))).collect();
+    let bounds = Bounds { file_bytes: 1 << 10, ..Bounds::default() };
+    for part in written.chunks(5_000) {
+        writer.write(&crate::testing::batch_of(part)).expect("written");
+    }
+    let file = writer.finish(&place.lake).await.expect("stored");
+    assert!(file.sorted);
+    let mut table = Table::open_or_create(&place.lake, TableName::Readings).await.expect("a table");
+    table.commit(crate::testing::commit(Operation::Ingest, vec![file], vec![])).await.expect("committed");
+    let middle = rows / 8;
+    let half = Period { sensor: "tjern/t".parse().expect("valid"), from_us: NOW_US, to_us: NOW_US + middle };
+    let outcome = validate_within(&place.lake, &half, &author(), false, &bounds).await.expect("validated");
+    let count = usize::try_from(middle).expect("small");
+    assert_eq!((outcome.readings, outcome.changed), (count, count));
+    table.refresh().await.expect("read");
+    assert!(table.files().len() > 1, "a file is cut where it is as large as it may be");
+    let after = place.rows(TableName::Readings).await;
+    let levels = after.column(LEVEL).as_primitive::<Int8Type>().clone();
+    let mut after: Vec<_> = crate::testing::rows_of(&after).into_iter().zip(levels.values().iter().copied()).collect();
+    after.sort_by(|(one, _), (other, _)| {
+        (&one.sensor, one.time_us, one.revision).cmp(&(&other.sensor, other.time_us, other.revision))
+    });
+    let is_newest = |number: i64| number + 1 == rows || (number + 2) % 4 == 3;
+    let numbers = sensors.iter().flat_map(|_| 0..rows);
+    let validated = |row: &Row, number| row.sensor == "tjern/t" && row.seq < middle && is_newest(number);
+    let level = |row: &Row, number| if validated(row, number) { VALIDATED } else { 0 };
+    let expected: Vec<_> = written.iter().zip(numbers).map(|(row, number)| (row.clone(), level(row, number))).collect();
+    assert!(after == expected, "a row is another, or has another level");
 }

@@ -28,6 +28,10 @@ pub enum Kind {
     NotAssigned,
     /// A source's unit differs from the register's.
     Unit,
+    /// A source sends readings of the future.
+    Future,
+    /// The configuration that a source's batches name is not in the store.
+    Configuration,
 }
 
 impl Kind {
@@ -45,6 +49,8 @@ impl Kind {
             Self::Limit => "limit",
             Self::NotAssigned => "not_assigned",
             Self::Unit => "unit",
+            Self::Future => "future",
+            Self::Configuration => "configuration",
         }
     }
 }

@@ -1,12 +1,14 @@
 //! What is wrong now: each kind of condition is found by a module of its own.
 //!
 //! Bounded work: readings are looked at from [`Seen::from_us`] on only, which prunes files; a source that was silent for
-//! longer is known from the watch's own state.
+//! longer is known from the watch's own state, and sensors that measure more seldom are looked for now and then
+//! ([`readings::Slow`]).
 
 pub mod disks;
 pub mod holes;
 pub mod jobs;
 pub mod readings;
+pub mod refused;
 pub mod tokens;
 mod values;
 
@@ -14,7 +16,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 pub use readings::Seen;
-pub use values::{limits, misfits};
+pub use values::limits;
 
 /// A moment as people of the city write it.
 pub(super) fn local(time_us: i64, timezone: &TimeZone) -> String {

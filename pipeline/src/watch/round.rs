@@ -15,13 +15,14 @@ use tjern_lake::{Lake, LakeError, Lease, Table, TableName};
 use tjern_readings::keys;
 
 use super::alert::{Change, Condition, Event};
-use super::look::{self, Seen, disks, holes, jobs, readings, tokens};
+use super::look::readings::Slow;
+use super::look::{self, Seen, disks, holes, jobs, readings, refused, tokens};
 use super::mail::{message, smtp};
 use super::settings::WatchSettings;
 use super::state::{Alert, Queue, State};
 use super::webhook;
 use crate::ingest;
-use crate::jobs::record::{self, Run};
+use crate::jobs::record::{self, Moment, Run};
 use crate::jobs::schedule::Schedule;
 use crate::register::{self, Register, RegisterError};
 
@@ -85,13 +86,14 @@ pub struct Watcher {
     schedules: BTreeMap<String, Schedule>,
     register: Option<(i64, Register)>,
     runs: HashMap<Path, (i64, Option<Run>)>,
+    slow: Slow,
 }
 
 impl Watcher {
     /// A watch that has looked at nothing yet. `schedules` are those of the jobs.
     #[must_use]
     pub fn new(settings: WatchSettings, schedules: BTreeMap<String, Schedule>) -> Self {
-        Self { settings, schedules, register: None, runs: HashMap::new() }
+        Self { settings, schedules, register: None, runs: HashMap::new(), slow: Slow::default() }
     }
 
     /// Looks, and tells what is new.
@@ -126,6 +128,7 @@ impl Watcher {
         let ways = [self.settings.webhook.as_ref().map(|_| WEBHOOK), self.settings.mail.as_ref().map(|_| MAIL)];
         let ways: Vec<&str> = ways.into_iter().flatten().collect();
         next.heard(seen.sources.clone(), now_us);
+        next.refused = next.refused.max(seen.refused_us.map_or(next.refused, Moment));
         next.update(conditions, &ways, now_us);
         next
     }
@@ -141,15 +144,21 @@ impl Watcher {
         conditions.extend(tokens::tokens(&settings.tokens, settings.token_warning, now_us, zone));
         let mut seen = Seen { from_us: now_us, ..Seen::default() };
         if let Some(table) = table {
-            seen = readings::look(lake, &table, &register, settings.source_silent).await?;
+            seen = readings::look(lake, &table, &register, settings.source_silent, &mut self.slow).await?;
             conditions.extend(holes::holes(&ingest::open_runs(&table)));
+            let refusals = ingest::refused(&table);
+            seen.refused_us = refusals.iter().map(|one| one.last_us).max();
+            conditions.extend(refused::refused(&refusals, &register, state.refused.0, now_us, zone));
+            conditions.extend(holes::dropped(&ingest::dropped(&table), now_us, zone));
         }
-        let mut heard = state.clone();
-        heard.heard(seen.sources.clone(), now_us);
+        let mut known = state.clone();
+        known.heard(seen.sources.clone(), now_us);
+        let mut heard = known.newest(&seen.sources);
+        // One that was forgotten is silent no more.
+        heard.retain(|source, _| known.sources.contains_key(source));
         conditions.extend(readings::silent_sources(&heard, settings.source_silent, now_us, zone));
         conditions.extend(readings::late_sensors(&seen, &register, state.born.0, now_us, zone));
         conditions.extend(look::limits(&seen, &settings.limits));
-        conditions.extend(look::misfits(&seen));
         let runs = self.runs(lake).await?;
         conditions.extend(jobs::jobs(&runs, &self.schedules, now_us, &self.settings.timezone));
         Ok((seen, conditions))

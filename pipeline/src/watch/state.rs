@@ -42,6 +42,14 @@ pub struct State {
     pub queues: BTreeMap<String, Queue>,
     /// When each source was heard last, to the hour.
     pub sources: BTreeMap<String, Moment>,
+    /// Up to when it was told what ingest refused.
+    #[serde(default = "nothing_told")]
+    pub refused: Moment,
+}
+
+/// A state that was written before this was kept told what it knew of.
+const fn nothing_told() -> Moment {
+    Moment(0)
 }
 
 /// Something that is wrong.
@@ -80,6 +88,7 @@ impl State {
             alerts: BTreeMap::new(),
             queues: BTreeMap::new(),
             sources: BTreeMap::new(),
+            refused: Moment(now_us),
         }
     }
 
@@ -111,6 +120,18 @@ impl State {
                 self.tell(&alert, Change::Ended, ways, calm_since.0);
             }
         }
+    }
+
+    /// When each source was heard last, given what is seen now: what is written down is rounded, and only good for
+    /// what is not seen any more.
+    #[must_use]
+    pub fn newest(&self, seen: &BTreeMap<String, i64>) -> BTreeMap<String, i64> {
+        let mut newest = seen.clone();
+        for (source, heard) in &self.sources {
+            let known_us = newest.entry(source.clone()).or_insert(heard.0);
+            *known_us = (*known_us).max(heard.0);
+        }
+        newest
     }
 
     /// Takes when sources were heard last.

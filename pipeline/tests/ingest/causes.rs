@@ -1,6 +1,8 @@
 //! What speaks against a reading is told with it, and the rest of its batch is untouched.
 
 use jiff::tz::TimeZone;
+use object_store::ObjectStoreExt;
+use tjern_lake::{Table, TableName};
 use tjern_pipeline::config::RegisterSection;
 use tjern_pipeline::ingest::{Ingester, ingest};
 use tjern_pipeline::register::{RegisterFiles, register};
@@ -158,4 +160,24 @@ async fn what_is_read_out_of_the_water_is_never_shown() {
     );
     let shown = place.ask("SELECT sensor, quality, heard_quality FROM latest ORDER BY sensor").await;
     assert_eq!(shown, "tarn/level 2 2; tarn/water_temperature 2 4", "the last that was measured in water");
+}
+
+/// A reading that fails in March and not in April is explained by the register of its day: the commit names it.
+#[tokio::test]
+async fn a_commit_of_ingest_names_the_register_by_which_it_judged() {
+    let place = Place::new();
+    let _folder = registered(&place).await;
+    place.land_readings("landfall-01", 1, &[of("tarn/level", NOW_US - HOUR_US, 4.0)], None).await;
+    ingest(&place.lake(), &SETTINGS).await.expect("ingested");
+    let table = Table::open(&place.lake(), TableName::Readings).await.expect("opened").expect("there");
+    let key = format!("tables/readings/_delta_log/{:020}.json", table.version()).as_str().into();
+    let commit = place.store.inner().get(&key).await.expect("there").bytes().await.expect("read");
+    let commit = String::from_utf8_lossy(&commit).into_owned();
+    let mut told = Vec::new();
+    for name in [TableName::Events, TableName::Sensors] {
+        let version = Table::open(&place.lake(), name).await.expect("opened").map_or(-1, |table| table.version());
+        told.push(format!("\"{}\":{version}", name.as_str()));
+    }
+    assert!(commit.contains(&format!("\"tjern.register\":{{{}}}", told.join(","))), "{commit}");
+    assert!(commit.contains("\"tjern.quality\":\"rules "), "{commit}");
 }

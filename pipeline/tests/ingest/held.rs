@@ -39,6 +39,26 @@ async fn a_refused_batch_keeps_nothing_from_being_taken_or_cleaned() {
     assert_eq!(ingest(&place.lake(), &SETTINGS).await.expect("ingested").rows, 5);
 }
 
+/// A source whose first batch cannot be had: the hundreds that lie behind it were downloaded each time one tried, and
+/// thrown away.
+#[tokio::test]
+async fn nothing_is_downloaded_of_a_source_that_waits_for_a_batch() {
+    let place = Place::new();
+    for batch in 0..300 {
+        place.land("elva-01", batch * 5 + 1, batch * 5 + 5).await;
+    }
+    place.land("vind-01", 1, 6).await;
+    place.store.fail(Fault::Withheld(FIRST));
+    let lake = place.lake();
+    let before = lake.store().requests();
+    let (outcome, _) = held(ingest(&lake, &SETTINGS).await);
+    assert_eq!(outcome.rows, 6, "the other source's");
+    let gets = lake.store().requests().since(&before).gets;
+    assert!(gets < 60, "{gets} gets to find out that one batch cannot be had");
+    place.store.fail(Fault::None);
+    assert_eq!(ingest(&place.lake(), &SETTINGS).await.expect("ingested").rows, 1_500);
+}
+
 /// A daemon goes on for the others as ever, asks for what is refused ever more seldom, and takes it once it can.
 #[tokio::test]
 async fn a_daemon_goes_on_for_the_others_and_tries_again() {

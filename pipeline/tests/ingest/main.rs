@@ -6,6 +6,8 @@ mod causes;
 mod corrections;
 mod exactly_once;
 mod held;
+mod holes;
+mod looks;
 mod personal;
 mod quarantine;
 mod replay;

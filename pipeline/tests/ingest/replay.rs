@@ -12,6 +12,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use tjern_lake::{Lake, Table, TableName};
 use tjern_pipeline::ingest::replay::{ReplayError, Replayable, Standing, finish, look, replay};
 use tjern_pipeline::ingest::{IngestOutcome, IngestSettings, Ingester, ingest, missing, open_runs};
+use tjern_pipeline::maintain::retain;
 use tjern_pipeline::rollup::rollup;
 use tjern_readings::batch::decode;
 use tjern_readings::keys::Landed;
@@ -233,7 +234,7 @@ async fn a_table_that_retention_emptied_is_not_replayed() {
     let place = Place::new();
     place.land("landfall-01", 1, 6).await;
     ingest(&place.lake(), &SETTINGS).await.expect("ingested");
-    tjern_pipeline::maintain::retain(&place.lake(), Duration::from_secs(3_600), false).await.expect("removed");
+    retain(&place.lake(), Duration::from_secs(3_600), false).await.expect("removed");
     assert_eq!(place.ask("SELECT count(*) FROM readings").await, "0");
     let refused = whole_replay(&place.lake(), &SETTINGS).await.expect_err("it was ingested");
     assert!(matches!(refused, ReplayError::Taken { rows: 0 }), "{refused}");
@@ -267,6 +268,29 @@ async fn hours_and_days_stay_and_go_on() {
     ingest(&place.lake(), &SETTINGS).await.expect("ingested");
     rollup(&place.lake(), &TimeZone::UTC).await.expect("summed up");
     assert_eq!(place.ask("SELECT count(*), sum(count) FROM hourly").await, "66 66");
+}
+
+/// Retention had removed readings of which the landing zone still has some: these must not take the place of what was summed up
+/// of all of them.
+#[tokio::test]
+async fn windows_that_were_closed_stay_closed() {
+    const DAYS: &str = "SELECT count(*), sum(count) FROM daily";
+    let (place, _) = long_lived().await;
+    rollup(&place.lake(), &TimeZone::UTC).await.expect("summed up");
+    assert_eq!(place.ask(DAYS).await, "6 60");
+    retain(&place.lake(), Duration::from_secs(3_600), false).await.expect("removed");
+    rollup(&place.lake(), &TimeZone::UTC).await.expect("summed up");
+    lose_readings(&place).await;
+    whole_replay(&place.lake(), &SETTINGS).await.expect("replayed");
+    assert_ne!(place.ask("SELECT count(*) FROM readings").await, "0", "some are there again");
+    assert_eq!(place.ask(DAYS).await, "6 60", "before the rollup");
+    rollup(&place.lake(), &TimeZone::UTC).await.expect("summed up");
+    assert_eq!(place.ask(DAYS).await, "6 60");
+    let fresh = Reading::of("tarn/wind".parse().expect("valid"), NOW_US, 3.0);
+    place.land_readings("mast-01", 1, &[fresh], None).await;
+    ingest(&place.lake(), &SETTINGS).await.expect("ingested");
+    rollup(&place.lake(), &TimeZone::UTC).await.expect("summed up");
+    assert_eq!(place.ask(DAYS).await, "7 61", "what comes for an open day is summed up");
 }
 
 /// The pipeline stood still for a week. What came meanwhile was landed a week ago and ingested just now: if it left

@@ -31,6 +31,14 @@ pub fn decode(bytes: &[u8]) -> Result<Batch, BatchError> {
     Ok(batch)
 }
 
+/// How many bytes decoding a batch file would take in memory: what stands in it, decompressed.
+///
+/// # Errors
+/// [`BatchError::Size`] where the file claims what cannot be true; [`decode`] refuses it then too.
+pub fn decoded_bytes(bytes: &[u8]) -> Result<u64, BatchError> {
+    envelope::check(bytes)
+}
+
 fn read(bytes: &[u8]) -> Result<Batch, BatchError> {
     let mut reader = StreamReader::try_new(Cursor::new(bytes), None)?;
     let header = read_header(reader.schema().metadata())?;

@@ -17,20 +17,20 @@ const BUFFER_BYTES_MAX: i64 = super::ROWS_MAX * 16;
 /// What stands before each message of a stream (since Arrow 0.15).
 const CONTINUATION: [u8; 4] = [0xff; 4];
 
-/// Whether everything that the file claims can be true.
-pub(super) fn check(file: &[u8]) -> Result<(), BatchError> {
+/// How many bytes the file's buffers have once they are decompressed, if everything that it claims can be true.
+pub(super) fn check(file: &[u8]) -> Result<u64, BatchError> {
     let mut rest = file;
+    let mut bytes = 0_u64;
     while let Some(message) = next_message(&mut rest)? {
         let body = take(&mut rest, message.bodyLength(), "the body of a message")?;
-        match message.header_type() {
-            MessageHeader::RecordBatch => check_buffers(message.header_as_record_batch(), body)?,
-            MessageHeader::DictionaryBatch => {
-                check_buffers(message.header_as_dictionary_batch().and_then(|batch| batch.data()), body)?;
-            }
-            _ => {}
-        }
+        let described = match message.header_type() {
+            MessageHeader::RecordBatch => message.header_as_record_batch(),
+            MessageHeader::DictionaryBatch => message.header_as_dictionary_batch().and_then(|batch| batch.data()),
+            _ => continue,
+        };
+        bytes = bytes.saturating_add(check_buffers(described, body)?);
     }
-    Ok(())
+    Ok(bytes)
 }
 
 /// The next message's description; `None` at the end of the stream.
@@ -50,7 +50,8 @@ fn next_message<'a>(rest: &mut &'a [u8]) -> Result<Option<Message<'a>>, BatchErr
     root_as_message(described).map(Some).map_err(|error| BatchError::Size { what: format!("a message: {error}") })
 }
 
-fn check_buffers(batch: Option<RecordBatch<'_>>, body: &[u8]) -> Result<(), BatchError> {
+/// Returns how many bytes the buffers have once they are decompressed.
+fn check_buffers(batch: Option<RecordBatch<'_>>, body: &[u8]) -> Result<u64, BatchError> {
     let refused = |what: &str| BatchError::Size { what: what.to_owned() };
     let batch = batch.ok_or_else(|| refused("rows without a description"))?;
     if !(0..=super::ROWS_MAX).contains(&batch.length()) {
@@ -60,11 +61,13 @@ fn check_buffers(batch: Option<RecordBatch<'_>>, body: &[u8]) -> Result<(), Batc
     if nodes.into_iter().any(|node| node.length() < 0 || node.length() > super::ROWS_MAX || node.null_count() < 0) {
         return Err(refused("a column with more rows than a batch may have"));
     }
+    let mut all = 0_u64;
     for buffer in batch.buffers().into_iter().flatten() {
         let mut rest = body;
         take(&mut rest, buffer.offset(), "a buffer's place")?;
         let mut bytes = take(&mut rest, buffer.length(), "a buffer")?;
         if batch.compression().is_none() || bytes.is_empty() {
+            all = all.saturating_add(bytes.len() as u64);
             continue;
         }
         let length = take(&mut bytes, 8, "a compressed buffer")?.try_into().map_or(0, i64::from_le_bytes);
@@ -72,8 +75,9 @@ fn check_buffers(batch: Option<RecordBatch<'_>>, body: &[u8]) -> Result<(), Batc
         if !(-1..=BUFFER_BYTES_MAX).contains(&length) {
             return Err(refused("a buffer that would be larger than a batch may be"));
         }
+        all = all.saturating_add(u64::try_from(length).unwrap_or(bytes.len() as u64));
     }
-    Ok(())
+    Ok(all)
 }
 
 /// Takes `length` bytes from the front.

@@ -1,9 +1,12 @@
-"""Flags of ioos_qc and of Tjern on random series. Every difference has to be one that docs/quality.md explains.
+"""Flags of ioos_qc and of Tjern on the same series. A difference has to be one that docs/quality.md explains, in the row that causes it, and with the
+flag that the page says (differences.py).
 
-Each test by itself, with the same parameters: hourly values with a daily wave, noise, steps, spikes, flat stretches and missing values,
-from a seed. Then how long each takes over the same points, without reading and writing them."""
+Each test by itself, with the same parameters: values with a daily wave, noise, steps, spikes, flat stretches and missing values, from a seed,
+hourly and at uneven times; and a real series, where there is one (`--real`). Then the canary: with another threshold in our rules each test has
+to be found different. Then how long each takes over the same points, without reading and writing them."""
 
 import argparse
+import gzip
 import re
 import subprocess
 import sys
@@ -12,6 +15,7 @@ import time
 import warnings
 from pathlib import Path
 
+import differences
 import numpy as np
 from ioos_qc import qartod
 
@@ -37,22 +41,42 @@ def series(random, count, missing):
     return np.round(values, 3)
 
 
-# name, our line, theirs
-def tests():
-    hour = 3600
-    months = [dict(tspan=(month, month), vspan=(8 + month / 4, 22 - month / 4), fspan=(2, 30), period="month") for month in range(1, 13)]
-    climatology = "\n".join(f"t/t,climatology,{m},suspect={8 + m / 4}..{22 - m / 4} fail=2..30" for m in range(1, 13))
-    yield "range", "t/t,range,,suspect=9..21 fail=5..25", lambda v, t: qartod.gross_range_test(v, (5, 25), (9, 21))
-    yield "climatology", climatology, lambda v, t: qartod.climatology_test(months, v, t, np.full(len(v), np.nan))
-    yield "spike", "t/t,spike,,suspect=1.5 fail=4", lambda v, t: qartod.spike_test(v, 1.5, 4, method="differential")
-    rate = "t/t,rate_of_change,,suspect=2 fail=5 per=1h"
-    yield "rate_of_change", rate, lambda v, t: qartod.rate_of_change_test(v, t, 2 / hour, 5 / hour)
-    flat = "t/t,flat_line,,suspect=5h fail=8h tolerance=0.01"
-    yield "flat_line", flat, lambda v, t: qartod.flat_line_test(v, t, 5 * hour, 8 * hour, 0.01)
-    attenuated = "t/t,attenuated_signal,,suspect=4 fail=1 period=12h count=9"
-    their = lambda v, t: qartod.attenuated_signal_test(v, t, 4, 1, 12 * hour, min_obs=9, check_type="range")
-    yield "attenuated_signal", attenuated, their
-    yield "gap", "t/t,gap,,longer=2h", lambda v, t: qartod.time_gap_test(t, 2)
+def uneven(random, count):
+    """Times that are not hourly: minutes to hours apart, now and then a day and more."""
+    steps = random.choice([600, 900, 1800, 3600, 3600, 3600, 5400], count)
+    steps[random.random(count) < 0.01] = 3 * 3600
+    steps[random.random(count) < 0.003] = 30 * 3600
+    return 1_000_000 * np.cumsum(steps).astype("int64")
+
+
+# name, our line, a line of ours with another threshold, theirs, what differences.py has to know
+def tests(scale=1):
+    hour, s = 3600, scale
+    spans = {month: (8 + month / 4, 22 - month / 4) for month in range(1, 13)}
+    months = [
+        dict(tspan=(month, month), vspan=(low * s, high * s), fspan=(2 * s, 30 * s), period="month") for month, (low, high) in spans.items()
+    ]
+    lines = lambda more: "\n".join(
+        f"t/t,climatology,{month},suspect={(low + more) * s}..{high * s} fail={2 * s}..{30 * s}" for month, (low, high) in spans.items()
+    )
+    line = "t/t,range,,suspect={}..{} fail={}..{}"
+    right, wrong = line.format(9 * s, 21 * s, 5 * s, 25 * s), line.format(9 * s, 20 * s, 5 * s, 25 * s)
+    yield "range", right, wrong, lambda v, t: qartod.gross_range_test(v, (5 * s, 25 * s), (9 * s, 21 * s)), {}
+    yield "climatology", lines(0), lines(0.5), lambda v, t: qartod.climatology_test(months, v, t, np.full(len(v), np.nan)), {}
+    line = "t/t,spike,,suspect={} fail={}"
+    their = lambda v, t: qartod.spike_test(v, 1.5 * s, 4 * s, method="differential")
+    yield "spike", line.format(1.5 * s, 4 * s), line.format(1.2 * s, 4 * s), their, dict(suspect=1.5 * s, fail=4 * s)
+    line = "t/t,rate_of_change,,suspect={} fail={} per=1h"
+    their = lambda v, t: qartod.rate_of_change_test(v, t, 2 * s / hour, 5 * s / hour)
+    yield "rate_of_change", line.format(2 * s, 5 * s), line.format(2 * s, 4 * s), their, dict(suspect=2 * s, fail=5 * s)
+    line = "t/t,flat_line,,suspect={}h fail={}h tolerance=0.01"
+    their = lambda v, t: qartod.flat_line_test(v, t, 5 * hour, 8 * hour, 0.01)
+    yield "flat_line", line.format(5, 8), line.format(5, 9), their, dict(suspect=5, fail=8, tolerance=0.01)
+    line = "t/t,attenuated_signal,,suspect={} fail={} period=12h count=9"
+    their = lambda v, t: qartod.attenuated_signal_test(v, t, 4 * s, 1 * s, 12 * hour, min_obs=9, check_type="range")
+    known = dict(suspect=4 * s, fail=1 * s, period=12, count=9)
+    yield "attenuated_signal", line.format(4 * s, 1 * s), line.format(4.3 * s, 1 * s), their, known
+    yield "gap", "t/t,gap,,longer=2h", "t/t,gap,,longer=4h", lambda v, t: qartod.time_gap_test(t, 2), dict(hours=2)
 
 
 def ours(binary, name, line, times, values):
@@ -80,22 +104,62 @@ def run(binary, names, lines, times, values):
     return flags_of, [float(seconds) for seconds in re.findall(r"([0-9.]+) s", done.stderr)]
 
 
-def explained(name, row, values, theirs, our):
-    """Whether docs/quality.md has this difference."""
-    near_missing = bool(np.isnan(values[max(0, row - 12) : row + 2]).any())
-    if name == "climatology":
-        return np.isnan(values[row]) and (theirs, our) == (1, 9)
-    if name == "spike":
-        return theirs == 2 and near_missing
-    if name == "rate_of_change":
-        return (row == 0 and our == 2) or (theirs == 1 and np.isnan(values[row - 1]))
-    if name == "flat_line":
-        return (theirs == 1 and our == 2 and (row < 8 or near_missing)) or near_missing
-    if name == "attenuated_signal":
-        return theirs == 2 and near_missing
-    if name == "gap":
-        return row == 0 or near_missing
-    return False
+def held_against(arguments, times, values, test, line):
+    """How many flags are the same; how many are different and explained, by cause; the rows that are neither."""
+    name, _, _, their, limits = test
+    stamps = times.astype("datetime64[us]").astype("datetime64[ns]")
+    theirs = np.ma.filled(np.ma.array(their(values, stamps)), 9).astype(int)
+    our, _ = ours(arguments.bin, name, line, times, values)
+    causes, wanted = differences.of(name, times, values, limits)
+    explained, wrong, same = {}, [], 0
+    for row in range(len(values)):
+        # Where a difference is explained our flag is known too, also where it happens to be theirs.
+        if our[row] != (wanted[row] if causes[row] else theirs[row]):
+            wrong.append((row, theirs[row], our[row], causes[row], wanted[row]))
+        elif our[row] == theirs[row]:
+            same += 1
+        else:
+            explained[causes[row]] = explained.get(causes[row], 0) + 1
+    return same, explained, wrong
+
+
+def all_series(arguments, random):
+    """Names, times, values and by how much larger the thresholds are than those of water."""
+    start = int(np.datetime64("2026-01-01T00:00:00", "us").astype("int64"))
+    for number in range(arguments.series):
+        values = series(random, 2_000, missing=number % 2 == 1)
+        hourly = start + HOUR * np.arange(len(values), dtype="int64")
+        yield f"series {number}, hourly", hourly, values, 1
+        yield f"series {number}, uneven", start + uneven(random, len(values)), values, 1
+    if arguments.real is None:
+        print("  no real series: TJERN_QARTOD does not name the folder with ioos_20363_1000427.csv.gz; SKIPPED")
+        return
+    with gzip.open(arguments.real, "rt") as lines:
+        fields = [line.rstrip("\n").split(",") for line in lines][1:]
+    times = 1_000_000 * np.array([int(field[1]) for field in fields], dtype="int64")
+    yield f"the real series of {len(fields)} readings", times, np.array([float(field[5] or "nan") for field in fields]), 40
+
+
+def compare(arguments, random):
+    """Every test on every series. Returns how many flags differ without a reason, and tests whose canary was not caught."""
+    total, caught, wrong_count = {}, {name: 0 for name, *_ in tests()}, 0
+    for title, times, values, scale in all_series(arguments, random):
+        for test in tests(scale):
+            name, right, other, *_ = test
+            same, explained, wrong = held_against(arguments, times, values, test, right)
+            known = total.setdefault(name, [0, {}])
+            known[0] += same
+            for cause, count in explained.items():
+                known[1][cause] = known[1].get(cause, 0) + count
+            wrong_count += len(wrong)
+            for row, theirs, our, cause, wanted in wrong[:5]:
+                why = f"explained by `{cause}` it would be {wanted}" if cause else "no difference is known here"
+                print(f"  {name}: {title}, row {row}: theirs {theirs}, ours {our}; {why}; {values[max(0, row - 3) : row + 3]}")
+            caught[name] += len(held_against(arguments, times, values, test, other)[2])
+    for name, (same, explained) in total.items():
+        causes = "; ".join(f"{count} {cause}" for cause, count in sorted(explained.items())) or "none different"
+        print(f"  {name}: {same} flags equal; {causes}; with another threshold {caught[name]} are found")
+    return wrong_count, [name for name, count in caught.items() if count == 0]
 
 
 #: The tests that are timed together: those that need no season.
@@ -107,7 +171,7 @@ def speed(arguments, random, start):
     values = series(random, arguments.points, missing=False)
     times = start + HOUR * np.arange(len(values), dtype="int64")
     stamps = times.astype("datetime64[us]").astype("datetime64[ns]")
-    every = {name: (line, their) for name, line, their in tests()}
+    every = {name: (line, their) for name, line, _, their, _ in tests()}
     best = {}
     keep = lambda name, took: best.update({name: [min(pair) for pair in zip(took, best.get(name, took))]})
     for _ in range(arguments.rounds):
@@ -134,32 +198,18 @@ def main():
     arguments.add_argument("--bin", required=True)
     arguments.add_argument("--seed", type=int, default=20170701)
     arguments.add_argument("--series", type=int, default=10)
+    arguments.add_argument("--real", type=Path)
     arguments.add_argument("--points", type=int, default=100_000)
     arguments.add_argument("--rounds", type=int, default=1)
     arguments = arguments.parse_args()
     print(f"peers: quality beside ioos_qc, seed {arguments.seed}")
-    random, wrong = np.random.default_rng(arguments.seed), 0
-    start = int(np.datetime64("2026-01-01T00:00:00", "us").astype("int64"))
-    for name, line, their in tests():
-        same = differences = 0
-        for number in range(arguments.series):
-            values = series(random, 2_000, missing=number % 2 == 1)
-            times = start + HOUR * np.arange(len(values), dtype="int64")
-            theirs = np.ma.filled(np.ma.array(their(values, times.astype("datetime64[us]").astype("datetime64[ns]"))), 9).astype(int)
-            our, _ = ours(arguments.bin, name, line, times, values)
-            if name == "gap":
-                theirs[np.isnan(values)] = 9
-            for row in np.flatnonzero(theirs != our):
-                if explained(name, row, values, theirs[row], our[row]):
-                    differences += 1
-                else:
-                    wrong += 1
-                    print(f"  {name}: series {number}, row {row}: theirs {theirs[row]}, ours {our[row]}, {values[max(0, row - 3) : row + 3]}")
-            same += int((theirs == our).sum())
-        print(f"  {name}: {same} flags equal, {differences} different and explained")
-    speed(arguments, random, start)
+    random = np.random.default_rng(arguments.seed)
+    wrong, missed = compare(arguments, random)
+    speed(arguments, random, int(np.datetime64("2026-01-01T00:00:00", "us").astype("int64")))
     if wrong:
         sys.exit(f"peers: {wrong} flags differ from ioos_qc's, and docs/quality.md does not say why")
+    if missed:
+        sys.exit(f"peers: another threshold in our rules is not noticed by the comparison of {', '.join(missed)}")
 
 
 main()

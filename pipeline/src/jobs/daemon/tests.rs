@@ -220,6 +220,23 @@ async fn metrics_have_every_job_and_what_it_did() {
     assert!(text.ends_with("# EOF\n"));
 }
 
+/// A first run of a rollup or a release of a large lake takes hours. Whoever stops the service waited for it, until the
+/// service manager killed the process in the middle of whatever it did.
+#[tokio::test(start_paused = true)]
+async fn a_stop_waits_for_no_job() {
+    let (lake, _, _ticking) = lake(NOON_US);
+    let endless = Rehearsed { takes_s: 30 * DAY_S, ..Rehearsed::default() };
+    let began = tokio::time::Instant::now();
+    live(&lake, vec![endless.entry("rollup", Line::Upkeep, &every(600))], 60).await;
+    assert!(began.elapsed() < Duration::from_secs(61), "{:?}", began.elapsed());
+    assert_eq!((endless.runs(), endless.at_work.load(Ordering::SeqCst)), (0, 1), "it was at work, and not done");
+    let run = record::read(&lake, "rollup").await.expect("read").expect("there");
+    assert_eq!((run.outcome, run.succeeded), (Outcome::Interrupted, None));
+    let short = Rehearsed::default();
+    live(&lake, vec![short.entry("rollup", Line::Upkeep, &every(600))], 60).await;
+    assert_eq!(short.runs(), 1, "the next start does at once what was not done");
+}
+
 /// A job with a defect.
 #[derive(Debug)]
 struct Defective;

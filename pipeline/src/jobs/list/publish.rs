@@ -5,13 +5,15 @@ use jiff::tz::TimeZone;
 use tjern_lake::Lake;
 use tokio_util::sync::CancellationToken;
 
+use crate::bounds::Bounds;
 use crate::jobs::job::{Done, Job, JobError};
-use crate::publish::{Dataset, PublishOutcome, publish};
+use crate::publish::{Dataset, PublishOutcome, publish_within};
 
 #[derive(Debug)]
 pub(super) struct Publish {
     pub(super) dataset: Dataset,
     pub(super) timezone: TimeZone,
+    pub(super) bounds: Bounds,
 }
 
 #[async_trait]
@@ -21,7 +23,8 @@ impl Job for Publish {
     }
 
     async fn run(&mut self, lake: &Lake, _stop: &CancellationToken) -> Result<Done, JobError> {
-        let outcome = publish(lake, &self.dataset, &self.timezone).await.map_err(JobError::failed)?;
+        let outcome =
+            publish_within(lake, &self.dataset, &self.timezone, &self.bounds).await.map_err(JobError::failed)?;
         let name = &self.dataset.name;
         Ok(match outcome {
             PublishOutcome::Published(release) => {

@@ -6,9 +6,10 @@ use async_trait::async_trait;
 use tjern_lake::{Lake, Table, TableName};
 use tokio_util::sync::CancellationToken;
 
+use crate::bounds::Bounds;
 use crate::jobs::job::{Done, Job, JobError};
 use crate::jobs::unchanged::{LOOK, Unchanged};
-use crate::quality::{LEASE, control};
+use crate::quality::{LEASE, control_within};
 
 /// The tables of the register that it goes by.
 const REGISTER: [TableName; 3] = [TableName::Sensors, TableName::QualityRules, TableName::Events];
@@ -20,12 +21,13 @@ const REGISTER_LOOK: Duration = Duration::from_secs(60 * 60);
 /// for nothing: they hold once they are registered.
 #[derive(Debug)]
 pub(super) struct Quality {
+    bounds: Bounds,
     seen: Unchanged<[i64; 4]>,
 }
 
 impl Quality {
-    pub(super) fn new() -> Self {
-        Self { seen: Unchanged::default() }
+    pub(super) fn new(bounds: Bounds) -> Self {
+        Self { bounds, seen: Unchanged::default() }
     }
 }
 
@@ -45,16 +47,24 @@ impl Job for Quality {
         "what came is not tested against its neighbours yet; its plausible range is"
     }
 
-    async fn run(&mut self, lake: &Lake, _stop: &CancellationToken) -> Result<Done, JobError> {
+    /// It gives its lease back.
+    fn heeds_stop(&self) -> bool {
+        true
+    }
+
+    async fn run(&mut self, lake: &Lake, stop: &CancellationToken) -> Result<Done, JobError> {
         let mut seen = versions(lake).await?;
         if self.seen.since(&seen, lake.clock().now_us()) {
             return Ok(Done::new("no new reading and no new rule since the last run").worked(false));
         }
-        let outcome = control(lake).await.map_err(JobError::failed)?;
+        let outcome = control_within(lake, &self.bounds, stop).await.map_err(JobError::failed)?;
         if outcome.held_elsewhere {
             let minutes = LEASE.as_secs() / 60;
             let said = format!("another process is at it (or was killed at it within {minutes} min)");
             return Ok(Done { held_elsewhere: true, ..Done::new(said).worked(false) });
+        }
+        if outcome.unfinished && stop.is_cancelled() {
+            return Err(JobError::Interrupted);
         }
         if !outcome.unfinished {
             // What it committed itself is nothing new.
@@ -63,12 +73,17 @@ impl Job for Quality {
         }
         let left =
             if outcome.unfinished { "; others replaced some meanwhile, which the next run looks at" } else { "" };
+        let spilled = match outcome.spilled_bytes {
+            0 => String::new(),
+            bytes => format!("; {bytes} bytes of rows did not fit into memory and went to disk"),
+        };
         let said = format!(
-            "{} readings got other flags, {} of {} files were rewritten{left}",
+            "{} readings got other flags, {} of {} files were rewritten{spilled}{left}",
             outcome.rows_changed, outcome.files_rewritten, outcome.files_seen
         );
         let done =
             Done::new(said).with("readings_flagged", outcome.rows_changed).with("files_seen", outcome.files_seen);
+        let done = done.with("spilled_bytes", outcome.spilled_bytes);
         Ok(done.with("files_rewritten", outcome.files_rewritten).worked(outcome.rows_changed > 0))
     }
 }
@@ -86,7 +101,7 @@ mod tests {
         let sensors = ["t,Cel,sample,public,-2,40"];
         place.register(&sensors).await;
         place.ingest(&[Row::new("t", NOW_US, 10.0)]).await;
-        let mut job = Quality::new();
+        let mut job = Quality::new(Bounds::default());
         let run = async |job: &mut Quality| {
             let done = job.run(&place.lake, &CancellationToken::new()).await.expect("done");
             (done.worked, place.readings().await[0].quality)

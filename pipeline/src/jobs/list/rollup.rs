@@ -37,7 +37,14 @@ impl Job for Rollup {
         let outcome = rollup(lake, &self.timezone).await.map_err(JobError::failed)?;
         self.seen.done(version, lake.clock().now_us());
         let (hourly, daily) = (outcome.hourly.rows_computed, outcome.daily.rows_computed);
-        let done = Done::new(format!("{hourly} hourly and {daily} daily rows"));
-        Ok(done.with("hourly_rows", hourly).with("daily_rows", daily).worked(hourly + daily > 0))
+        let read = outcome.hourly.readings_read + outcome.daily.readings_read;
+        let left_out = outcome.hourly.left_out + outcome.daily.left_out;
+        let mut said = format!("{hourly} hourly and {daily} daily rows");
+        if left_out > 0 {
+            said.push_str(&format!("; {left_out} windows are closed, and what came late for them is not in them"));
+        }
+        let done = Done::new(said).with("hourly_rows", hourly).with("daily_rows", daily);
+        let done = done.with("readings_read", read).with("windows_left_out", left_out);
+        Ok(done.worked(hourly + daily > 0))
     }
 }

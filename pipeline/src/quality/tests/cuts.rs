@@ -1,8 +1,10 @@
 //! Whatever way a series comes in, its flags are the same in the end.
 
 use super::*;
+use crate::bounds::Bounds;
 use crate::testing::commit;
 use tjern_lake::{Operation, Table, TableName, write_file};
+use tokio_util::sync::CancellationToken;
 
 /// Windows of hours, so that a series of days has many edges.
 const RULES: &str = "sensors,test,months,parameters\n\
@@ -155,7 +157,9 @@ async fn a_job_that_looks_at_a_batch_only_is_caught() {
     let place = city().await;
     for piece in rows.chunks(6) {
         place.ingest(piece).await;
-        control::control_within(&place.lake, |_| rules::Margins::default()).await.expect("done");
+        control::control_by(&place.lake, &Bounds::default(), &CancellationToken::new(), |_| rules::Margins::default())
+            .await
+            .expect("done");
     }
     assert_ne!(told(&place).await, whole(&rows).await);
     assert_eq!(in_pieces(&rows, &[12, 24, 36], &[], &[]).await, whole(&rows).await);

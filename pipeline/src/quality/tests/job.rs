@@ -1,7 +1,10 @@
 //! The job over tables: what it changes, and what it leaves alone.
 
 use super::*;
-use tjern_lake::{Table, TableName};
+use crate::bounds::Bounds;
+use crate::testing::commit;
+use tjern_lake::{Operation, Table, TableName, write_file};
+use tokio_util::sync::CancellationToken;
 
 /// Helsinki's −327.68 °C, on the day before somebody registered the sensor.
 #[tokio::test]
@@ -94,6 +97,13 @@ async fn a_commit_names_the_version_of_the_rules() {
     let log = place.folder.path().join(format!("lake/tables/readings/_delta_log/{version:020}.json"));
     let commit = std::fs::read_to_string(log).expect("the commit");
     assert!(commit.contains(&format!("\"tjern.quality\":\"rules {RULES_VERSION}\"")), "{commit}");
+    // The same parameters under the same version of the tests: an edit of the register is another version.
+    let versions = [TableName::Events, TableName::QualityRules, TableName::Sensors];
+    let mut told = Vec::new();
+    for name in versions {
+        told.push(format!("\"{}\":{}", name.as_str(), place.version(name).await.unwrap_or(-1)));
+    }
+    assert!(commit.contains(&format!("\"tjern.register\":{{{}}}", told.join(","))), "{commit}");
 }
 
 /// A rule that changes is applied to what lies there, of its own sensors.
@@ -132,4 +142,39 @@ async fn where_nobody_registered_anything_the_log_to_look_at_does_not_grow() {
         }
     }
     assert!(furthest <= 80, "{furthest} commits to be looked at");
+}
+
+/// More than four groups of files.
+const READINGS: i64 = 260;
+
+/// The first run over a city's history takes long, and whoever stops the service does not wait for it: what was committed
+/// stays, nobody else is kept out, and the next run does the rest.
+#[tokio::test]
+async fn a_run_that_is_stopped_is_finished_by_the_next() {
+    let place = Place::new();
+    place.register(&["t,Cel,sample,public,-2,40"]).await;
+    let mut table = Table::open_or_create(&place.lake, TableName::Readings).await.expect("a table");
+    let mut files = Vec::new();
+    for hour in 0..READINGS {
+        let row = Row { seq: hour + 1, ..Row::new("t", NOW_US + hour * HOUR_US, 10.0) };
+        files.push(write_file(&place.lake, TableName::Readings, &[batch_of(&[row])]).await.expect("written"));
+    }
+    table.commit(commit(Operation::Ingest, files, vec![])).await.expect("committed");
+    let before = place.version(TableName::Readings).await.expect("a version");
+    let (bounds, stop) = (Bounds::default(), CancellationToken::new());
+    let all = usize::try_from(READINGS).expect("few");
+    let stopping = async {
+        // As soon as something was committed.
+        while place.version(TableName::Readings).await == Some(before) {
+            tokio::task::yield_now().await;
+        }
+        stop.cancel();
+    };
+    let (outcome, ()) = tokio::join!(control_within(&place.lake, &bounds, &stop), stopping);
+    let outcome = outcome.expect("stopped");
+    assert!(outcome.unfinished && (1..all).contains(&outcome.rows_changed), "{outcome:?}");
+    let rest = control(&place.lake).await.expect("done");
+    assert!(!rest.held_elsewhere && !rest.unfinished, "{rest:?}");
+    assert_eq!(outcome.rows_changed + rest.rows_changed, all);
+    assert!(place.readings().await.iter().all(|row| row.quality == 1));
 }

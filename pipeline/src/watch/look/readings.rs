@@ -7,12 +7,12 @@ use arrow::array::{Array, AsArray};
 use arrow::datatypes::{DataType, Float64Type, Int64Type};
 use arrow::record_batch::RecordBatch;
 use datafusion::error::DataFusionError;
+use datafusion::prelude::SessionContext;
 use jiff::tz::TimeZone;
-use tjern_lake::{Lake, LakeError, Table};
+use tjern_lake::{Lake, LakeError, Table, precedence};
 use tjern_readings::configuration::parse_duration;
 
 use super::super::alert::{Condition, Kind};
-use super::super::state::State;
 use super::{length, local};
 use crate::register::{Register, SensorRow};
 use crate::tables::engine;
@@ -20,29 +20,19 @@ use crate::tables::engine;
 /// What the way from a device into the table may take beyond two intervals: sealing, upload, ingest.
 const GRACE_US: i64 = 10 * 60 * 1_000_000;
 
-/// For how long readings that a source was not to write, or in another unit, are told.
-const MISFIT_US: i64 = 3_600 * 1_000_000;
+/// Of how long ago each round looks at readings, at least.
+const WINDOW_US: i64 = 2 * 24 * 3_600 * 1_000_000;
+
+/// How often sensors that measure seldom are looked for further back.
+const SLOW_US: i64 = 6 * 3_600 * 1_000_000;
 
 /// What was read of a sensor lately.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Newest {
     /// The newest time that has a value that did not fail, in microseconds since 1970.
     pub time_us: Option<i64>,
-    /// The value there, of the highest revision.
+    /// The value there.
     pub value: Option<f64>,
-}
-
-/// Readings that do not fit the register.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Misfit {
-    /// `not_assigned` or `unit`.
-    pub cause: String,
-    /// Which sensor.
-    pub sensor: String,
-    /// Which source.
-    pub source: String,
-    /// How many.
-    pub rows: i64,
 }
 
 /// What was read lately.
@@ -54,44 +44,109 @@ pub struct Seen {
     pub sensors: BTreeMap<String, Newest>,
     /// When something of each source was taken last, in microseconds since 1970.
     pub sources: BTreeMap<String, i64>,
-    /// What does not fit the register.
-    pub misfits: Vec<Misfit>,
+    /// When ingest refused something last, in microseconds since 1970.
+    pub refused_us: Option<i64>,
 }
 
-/// Looks at the readings of a time not older than two days, or three intervals of the slowest sensor.
+/// What is known of sensors whose interval is too long for the time that each round looks at. They are looked for further
+/// back at most once in [`SLOW_US`], so that one of them does not make every round read a quarter of history.
+#[derive(Debug, Clone, Default)]
+pub struct Slow {
+    looked_us: Option<i64>,
+    newest: BTreeMap<String, Newest>,
+}
+
+/// Looks at the readings of a time not older than two days, or twice as long as a source may be silent; of sensors that
+/// measure more seldom, further back.
 ///
 /// # Errors
 /// [`LakeError`].
-pub async fn look(lake: &Lake, table: &Table, register: &Register, silent: Duration) -> Result<Seen, LakeError> {
+pub async fn look(
+    lake: &Lake,
+    table: &Table,
+    register: &Register,
+    silent: Duration,
+    slow: &mut Slow,
+) -> Result<Seen, LakeError> {
     let now_us = lake.clock().now_us();
-    let slowest_us = register.iter().filter_map(interval_us).max().unwrap_or(0);
     let silent_us = i64::try_from(silent.as_micros()).unwrap_or(i64::MAX);
-    let two_days_us = 2 * 24 * 3_600 * 1_000_000;
-    let back_us = two_days_us.max(slowest_us.saturating_mul(3)).max(silent_us.saturating_mul(2));
-    let from_us = now_us.saturating_sub(back_us);
+    let from_us = now_us.saturating_sub(WINDOW_US.max(silent_us.saturating_mul(2)));
     let context = engine(lake)?;
     context.register_table("readings", table.provider())?;
+    let mut seen = Seen { from_us, ..Seen::default() };
     let from = moment(from_us);
     let sql = format!(
-        "SELECT sensor, source, arrow_cast(max(received), 'Int64') AS received, \
-         arrow_cast(max(time) FILTER (WHERE value IS NOT NULL AND quality < 4), 'Int64') AS time, \
-         last_value(value ORDER BY time, revision, received) FILTER (WHERE value IS NOT NULL AND quality < 4) AS value \
-         FROM readings WHERE time >= {from} GROUP BY sensor, source"
-    );
-    let mut seen = Seen { from_us, ..Seen::default() };
-    for batch in &context.sql(&sql).await?.collect().await? {
-        take_newest(&mut seen, batch)?;
-    }
-    let since = moment(now_us.saturating_sub(MISFIT_US));
-    let sql = format!(
-        "SELECT cause, sensor, source, count(*) AS found FROM readings \
-         WHERE time >= {from} AND received >= {since} AND cause IN ('not_assigned', 'unit') GROUP BY cause, sensor, source"
+        "SELECT source, arrow_cast(max(received), 'Int64') AS received FROM readings WHERE time >= {from} GROUP BY source"
     );
     for batch in &context.sql(&sql).await?.collect().await? {
-        take_misfits(&mut seen, batch)?;
+        let heard = texts(batch, "source")?.into_iter().zip(integers(batch, "received")?);
+        seen.sources.extend(heard.filter_map(|(source, received_us)| Some((source, received_us?))));
     }
-    seen.misfits.sort();
+    seen.sensors = newest(&context, &format!("time >= {from}")).await?;
+    let reach = |row: &SensorRow| Some((row.id.as_str().to_owned(), now_us.saturating_sub(3 * interval_us(row)?)));
+    let far: BTreeMap<String, i64> =
+        register.iter().filter_map(reach).filter(|(_, far_us)| *far_us < from_us).collect();
+    slow.look(&context, &far, &mut seen, now_us).await?;
     Ok(seen)
+}
+
+impl Slow {
+    /// Adds what is known of sensors that measure seldom (`far`: from when on each is looked for).
+    async fn look(
+        &mut self,
+        context: &SessionContext,
+        far: &BTreeMap<String, i64>,
+        seen: &mut Seen,
+        now_us: i64,
+    ) -> Result<(), LakeError> {
+        let is_fresh = self.looked_us.is_some_and(|looked_us| (0..SLOW_US).contains(&(now_us - looked_us)));
+        // One whose newest value was of the time that is looked at, and is not there now, was withdrawn.
+        let is_known = |sensor: &String| {
+            let known = self.newest.get(sensor);
+            seen.sensors.contains_key(sensor) || known.is_some_and(|known| known.time_us < Some(seen.from_us))
+        };
+        let Some(from_us) = far.values().min() else {
+            *self = Self::default();
+            return Ok(());
+        };
+        if !is_fresh || !far.keys().all(is_known) {
+            let names: Vec<String> = far.keys().map(|sensor| format!("'{}'", sensor.replace('\'', "''"))).collect();
+            let of_these = format!("time >= {} AND sensor IN ({})", moment(*from_us), names.join(", "));
+            self.newest = newest(context, &of_these).await?;
+            for sensor in far.keys() {
+                self.newest.entry(sensor.clone()).or_default();
+            }
+            self.looked_us = Some(now_us);
+        }
+        for sensor in far.keys().filter(|sensor| !seen.sensors.contains_key(*sensor)).cloned().collect::<Vec<_>>() {
+            let known = self.newest.get(&sensor).cloned().unwrap_or_default();
+            seen.sensors.insert(sensor, known);
+        }
+        Ok(())
+    }
+}
+
+/// The newest value of each sensor that did not fail, of the readings that are meant. Of each time the row that counts
+/// ([`precedence`]) speaks: a value that was withdrawn since is none.
+async fn newest(context: &SessionContext, meant: &str) -> Result<BTreeMap<String, Newest>, LakeError> {
+    let order = precedence::first_in_sql();
+    let sql = format!(
+        "WITH words AS (SELECT sensor, time, value, quality, \
+             row_number() OVER (PARTITION BY sensor, time ORDER BY {order}) AS place FROM readings WHERE {meant}) \
+         SELECT sensor, arrow_cast(max(time), 'Int64') AS time, last_value(value ORDER BY time) AS value \
+         FROM words WHERE place = 1 AND value IS NOT NULL AND quality < 4 GROUP BY sensor"
+    );
+    let mut found = BTreeMap::new();
+    for batch in &context.sql(&sql).await?.collect().await? {
+        let (sensors, times) = (texts(batch, "sensor")?, integers(batch, "time")?);
+        let values =
+            batch.column_by_name("value").ok_or_else(|| DataFusionError::Internal("no column value".into()))?;
+        let values = values.as_primitive::<Float64Type>();
+        for (row, (sensor, time_us)) in sensors.into_iter().zip(times).enumerate() {
+            found.insert(sensor, Newest { time_us, value: values.is_valid(row).then(|| values.value(row)) });
+        }
+    }
+    Ok(found)
 }
 
 /// A literal of the column's own type, by which files are pruned.
@@ -109,36 +164,6 @@ fn integers(batch: &RecordBatch, name: &str) -> Result<Vec<Option<i64>>, DataFus
     let column = batch.column_by_name(name).ok_or_else(|| DataFusionError::Internal(format!("no column {name}")))?;
     let column = arrow::compute::cast(column, &DataType::Int64)?;
     Ok(column.as_primitive::<Int64Type>().iter().collect())
-}
-
-fn take_newest(seen: &mut Seen, batch: &RecordBatch) -> Result<(), DataFusionError> {
-    let (sensors, sources) = (texts(batch, "sensor")?, texts(batch, "source")?);
-    let (times, received) = (integers(batch, "time")?, integers(batch, "received")?);
-    let values = batch.column_by_name("value").ok_or_else(|| DataFusionError::Internal("no column value".into()))?;
-    let values = values.as_primitive::<Float64Type>();
-    for (row, (sensor, source)) in sensors.into_iter().zip(sources).enumerate() {
-        if let Some(received_us) = received[row] {
-            let heard_us = seen.sources.entry(source).or_insert(received_us);
-            *heard_us = (*heard_us).max(received_us);
-        }
-        let newest = seen.sensors.entry(sensor).or_default();
-        if times[row] > newest.time_us {
-            *newest = Newest { time_us: times[row], value: values.is_valid(row).then(|| values.value(row)) };
-        }
-    }
-    Ok(())
-}
-
-fn take_misfits(seen: &mut Seen, batch: &RecordBatch) -> Result<(), DataFusionError> {
-    let (causes, rows) = (texts(batch, "cause")?, integers(batch, "found")?);
-    let found = causes.into_iter().zip(texts(batch, "sensor")?).zip(texts(batch, "source")?).zip(rows);
-    seen.misfits.extend(found.map(|(((cause, sensor), source), rows)| Misfit {
-        cause,
-        sensor,
-        source,
-        rows: rows.unwrap_or(0),
-    }));
-    Ok(())
 }
 
 /// How often a sensor measures, in microseconds; `None` where the register does not say.
@@ -179,16 +204,21 @@ pub fn late_sensors(
 
 /// Sources that have sent nothing for too long. Imports and people are no sources that go on.
 #[must_use]
-pub fn silent_sources(state: &State, silent: Duration, now_us: i64, timezone: &TimeZone) -> Vec<Condition> {
+pub fn silent_sources(
+    heard: &BTreeMap<String, i64>,
+    silent: Duration,
+    now_us: i64,
+    timezone: &TimeZone,
+) -> Vec<Condition> {
     let silent_us = i64::try_from(silent.as_micros()).unwrap_or(i64::MAX);
     let goes_on = |source: &str| !source.contains(':');
-    let quiet = state.sources.iter().filter(|(source, heard)| goes_on(source) && now_us - heard.0 > silent_us);
-    let conditions = quiet.map(|(source, heard)| Condition {
+    let quiet = heard.iter().filter(|(source, heard_us)| goes_on(source) && now_us - **heard_us > silent_us);
+    let conditions = quiet.map(|(source, heard_us)| Condition {
         kind: Kind::SourceSilent,
         subject: source.clone(),
         text: format!(
             "{source} has sent nothing since {}; hint: its own status says why: power, network, `tjern-gateway doctor`",
-            local(heard.0, timezone)
+            local(*heard_us, timezone)
         ),
     });
     conditions.collect()

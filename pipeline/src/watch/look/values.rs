@@ -1,8 +1,8 @@
-//! Values outside of what was set, and readings that do not fit the register.
+//! Values outside of what was set.
 
 use super::super::alert::{Condition, Kind};
 use super::super::settings::LimitSection;
-use super::readings::{Misfit, Seen};
+use super::readings::Seen;
 
 /// Sensors whose newest value is outside of a limit that is set for them.
 #[must_use]
@@ -16,21 +16,4 @@ pub fn limits(seen: &Seen, limits: &[LimitSection]) -> Vec<Condition> {
         Some(Condition { kind: Kind::Limit, subject: sensor.clone(), text: format!("{sensor} is {value}, {text}") })
     });
     over.collect()
-}
-
-/// Readings that the register gives to others, or has in another unit.
-#[must_use]
-pub fn misfits(seen: &Seen) -> Vec<Condition> {
-    let told = seen.misfits.iter().map(|Misfit { cause, sensor, source, rows }| {
-        let (kind, what) = if cause == "unit" {
-            (Kind::Unit, "its unit is not that of the register")
-        } else {
-            (Kind::NotAssigned, "the register's `sources` do not name it")
-        };
-        let text = format!(
-            "{source} writes {sensor}, and {what}: {rows} readings of the last hour are kept and fail; hint: correct sensors.csv, or the gateway's configuration"
-        );
-        Condition { kind, subject: format!("{sensor} {source}"), text }
-    });
-    told.collect()
 }

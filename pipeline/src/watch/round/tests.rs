@@ -3,17 +3,16 @@
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 
-use arrow::array::{ArrayRef, StringArray};
 use axum::Router;
 use axum::extract::State as Shared;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use serde_json::Value;
-use tjern_lake::{Operation, write_file};
+use tjern_lake::Operation;
 
 use super::*;
 use crate::jobs::record::Outcome;
-use crate::testing::{NOW_US, Place, Row, batch_of, commit};
+use crate::testing::{NOW_US, Place, Row, commit};
 use crate::watch::WatchSection;
 
 const MINUTE_US: i64 = 60_000_000;
@@ -170,6 +169,26 @@ async fn a_sensor_and_its_source_that_fall_silent_are_told_and_when_they_are_bac
     assert_eq!(city.receiver.told(), ["ended sensor_late tjern/water_temperature", "ended source_silent landfall-01"]);
 }
 
+/// Set to half an hour, with a source that sends every twenty minutes: what was written down moves in steps of an hour, and
+/// by that the source fell silent and came back once an hour. And an hour more is not an hour less.
+#[tokio::test]
+async fn a_source_is_silent_to_the_minute() {
+    let mut city = City::new().await;
+    city.settings.source_silent = Duration::from_secs(30 * 60);
+    for _ in 0..12 {
+        city.measure(20.0).await;
+        city.rounds(20).await;
+    }
+    assert_eq!(city.receiver.told(), [""; 0]);
+    city.rounds(10).await;
+    assert_eq!(city.receiver.told(), [""; 0], "half an hour is not over");
+    city.rounds(10).await;
+    assert_eq!(city.receiver.told(), ["begun source_silent landfall-01"]);
+    city.measure(20.0).await;
+    city.rounds(20).await;
+    assert_eq!(city.receiver.told(), ["ended source_silent landfall-01"]);
+}
+
 #[tokio::test]
 async fn a_sensor_that_never_spoke_is_late_only_once_the_watch_has_waited_for_it() {
     let city = City::new().await;
@@ -179,28 +198,160 @@ async fn a_sensor_that_never_spoke_is_late_only_once_the_watch_has_waited_for_it
     assert_eq!(city.receiver.told(), ["begun sensor_late tjern/water_temperature"]);
 }
 
+/// The thermometer was out of the water, and a person withdrew its value: it was told as the newest all the same, through
+/// the word that was there before.
 #[tokio::test]
-async fn readings_that_do_not_fit_the_register_are_told() {
+async fn a_value_that_was_withdrawn_is_not_the_newest() {
     let city = City::new().await;
+    city.measure(20.0).await;
+    city.place.clock.advance_us(HOUR_US / 2);
+    city.measure(26.5).await;
     let now_us = city.now_us();
-    let rows = [
-        Row { received_us: now_us, ..Row::new("water_temperature", now_us, 20.0) },
-        Row { received_us: now_us, ..Row::new("level", now_us, 1.0) },
-    ];
-    let batch = batch_of(&rows.map(|row| row.quality(4)));
-    let mut columns = batch.columns().to_vec();
-    let place = batch.schema().index_of("cause").expect("a column");
-    let causes: ArrayRef = Arc::new(StringArray::from(vec!["unit", "not_assigned"]));
-    columns[place] = causes;
-    let batch = arrow::record_batch::RecordBatch::try_new(batch.schema(), columns).expect("columns");
-    let mut table = Table::open_or_create(&city.place.lake, TableName::Readings).await.expect("a table");
-    let file = write_file(&city.place.lake, TableName::Readings, &[batch]).await.expect("written");
-    table.commit(commit(Operation::Ingest, vec![file], vec![])).await.expect("committed");
+    let withdrawn = Row { received_us: now_us, ..Row::new("water_temperature", now_us, 26.5).quality(4).revision(1) };
+    city.place.ingest(&[withdrawn]).await;
+    city.rounds(10).await;
+    assert_eq!(city.receiver.told(), [""; 0]);
+    let better = Row { received_us: now_us, ..Row::new("water_temperature", now_us, 27.5).revision(2) };
+    city.place.ingest(&[better]).await;
+    city.rounds(10).await;
+    assert_eq!(city.receiver.told(), ["begun limit tjern/water_temperature"]);
+}
+
+/// One tank that is read off once a month made every round read a quarter of a year of all sensors.
+#[tokio::test]
+async fn a_sensor_that_measures_seldom_makes_no_round_dear() {
+    let city = City::new().await;
+    let day_us = 24 * HOUR_US;
+    let sensors = "id,site,quantity,unit,kind,class,interval\ntjern/level,tjern,level,m,sample,public,30d\n\
+                   tjern/water_temperature,tjern,water_temperature,Cel,sample,public,1h\n";
+    register::register(&city.place.lake, &city.place.files("site\ntjern\n", sensors)).await.expect("registered");
+    let row = |quantity: &str, time_us: i64| Row { received_us: time_us, ..Row::new(quantity, time_us, 20.0) };
+    for day in 1..=40 {
+        city.place.ingest(&[row("water_temperature", NOW_US - day * day_us)]).await;
+    }
+    city.place.ingest(&[row("level", NOW_US - 65 * day_us)]).await;
+    let mut watcher = Watcher::new(city.settings.clone(), BTreeMap::new());
+    city.measure(20.0).await;
+    let spent = async |watcher: &mut Watcher| {
+        let before = city.place.lake.store().requests();
+        watcher.run(&city.place.lake).await.expect("looked");
+        city.place.clock.advance_us(5 * MINUTE_US);
+        city.place.lake.store().requests().since(&before).gets
+    };
+    let first = spent(&mut watcher).await;
+    for _ in 0..6 {
+        let gets = spent(&mut watcher).await;
+        assert!(gets < 60, "{gets} gets a round, {first} the first time: what is old is not read again");
+    }
+    assert_eq!(city.receiver.told(), ["begun sensor_late tjern/level"], "it is known all the same, and once");
+    let now_us = city.now_us();
+    city.place.ingest(&[row("level", now_us)]).await;
+    for _ in 0..3 {
+        spent(&mut watcher).await;
+    }
+    assert_eq!(city.receiver.told(), ["ended sensor_late tjern/level"]);
+}
+
+const LEVEL: &str = "tjern/level";
+
+impl City {
+    /// A level in metres that landfall-01 alone may write.
+    async fn with_a_level() -> Self {
+        let city = Self::new().await;
+        let sensors = "id,site,quantity,unit,kind,class,sources\ntjern/level,tjern,level,m,sample,public,landfall-01\n\
+                       tjern/water_temperature,tjern,water_temperature,Cel,sample,public,\n";
+        register::register(&city.place.lake, &city.place.files("site\ntjern\n", sensors)).await.expect("registered");
+        city
+    }
+
+    /// A reading lands and is ingested.
+    async fn ingest(&self, source: &str, number: i64, sensor: &str, time_us: i64, configuration: Option<&str>) {
+        let source = source.parse().expect("valid");
+        let epoch = tjern_readings::sensor::Epoch::from_bytes([5; 16]);
+        let reading = tjern_readings::reading::Reading::of(sensor.parse().expect("valid"), time_us, 1.0);
+        let (bytes, batch) =
+            tjern_readings::batch::encode(&source, epoch, number, &[reading], configuration).expect("encoded");
+        self.put(&keys::Landed::Batch(epoch, batch.header.bounds).key(&source), bytes.to_vec()).await;
+        let settings = ingest::IngestSettings {
+            hole_patience: Duration::from_secs(3_600),
+            landing_grace: Duration::from_secs(7 * 24 * 3_600),
+        };
+        ingest::ingest(&self.place.lake, &settings).await.expect("ingested");
+    }
+
+    async fn put(&self, key: &Path, bytes: Vec<u8>) {
+        use object_store::ObjectStoreExt;
+        self.place.lake.objects().put(key, bytes.into()).await.expect("put");
+    }
+}
+
+/// History of a year ago under a wrong name, and a gateway whose clock is ahead, while nobody watched: they failed, and
+/// nobody heard of it.
+#[tokio::test]
+async fn what_ingest_refused_is_told_however_old_it_is_and_whoever_watched() {
+    let city = City::with_a_level().await;
+    city.rounds(10).await;
+    assert_eq!(city.receiver.told(), [""; 0]);
+    let year_us = 365 * 24 * HOUR_US;
+    city.ingest("import:history", 1, LEVEL, city.now_us() - year_us, None).await;
+    city.ingest("landfall-01", 1, LEVEL, city.now_us() + HOUR_US, None).await;
+    city.place.clock.advance_us(5 * HOUR_US / 2);
+    city.rounds(5).await;
+    let told = city.receiver.told();
+    assert_eq!(told, ["begun future landfall-01", "begun not_assigned tjern/level import:history"]);
+    city.rounds(30).await;
+    let told = city.receiver.told();
+    let ended: Vec<_> = told.iter().filter(|event| !event.contains("source_silent")).map(String::as_str).collect();
+    assert_eq!(ended, ["ended future landfall-01", "ended not_assigned tjern/level import:history"], "each once");
+    city.rounds(30).await;
+    assert!(!city.receiver.told().iter().any(|event| event.contains("future") || event.contains("assigned")));
+}
+
+/// A gateway whose configuration never came (its upload is tried for ever): the check of its units was off, and nobody knew.
+#[tokio::test]
+async fn a_configuration_that_is_not_there_is_told_until_it_comes() {
+    let city = City::with_a_level().await;
+    let sha256 = "ab".repeat(32);
+    city.ingest("landfall-01", 1, LEVEL, city.now_us(), Some(&sha256)).await;
+    city.rounds(10).await;
+    assert_eq!(city.receiver.told(), ["begun configuration landfall-01"]);
+    let configuration = b"[[bus.device.point]]\nsensor = \"tjern/level\"\nunit = \"cm\"\n".to_vec();
+    city.put(&keys::Landed::Configuration(sha256.clone()).key(&"landfall-01".parse().expect("valid")), configuration)
+        .await;
+    city.place.clock.advance_us(HOUR_US);
+    city.ingest("landfall-01", 2, LEVEL, city.now_us(), Some(&sha256)).await;
     city.rounds(20).await;
     let told = city.receiver.told();
-    assert_eq!(told, ["begun not_assigned tjern/level landfall-01", "begun unit tjern/water_temperature landfall-01"]);
+    assert_eq!(told, ["begun unit tjern/level landfall-01", "ended configuration landfall-01"]);
+    let rows = city.place.readings().await;
+    let qualities: Vec<i8> = rows.iter().map(|row| row.quality).collect();
+    assert!(qualities.contains(&4) && qualities.iter().any(|quality| *quality != 4), "rows stay as they are: {rows:?}");
+}
+
+/// An alarm about missing numbers ends when they are explained or accepted, and that a gateway dropped readings is told for
+/// a day: both went on for ever.
+#[tokio::test]
+async fn a_hole_is_over_once_it_is_explained_or_accepted() {
+    let city = City::new().await;
+    let epoch = "0123456789abcdef0123456789abcdef";
+    let run = |first: i64, kind| (format!(":open/landfall-01/{epoch}/{first:020}-{:020}", first + 1), kind);
+    let mut table = Table::open_or_create(&city.place.lake, TableName::Readings).await.expect("a table");
+    let mut say = async |transactions| {
+        let moved = tjern_lake::Commit { transactions, ..commit(Operation::Ingest, vec![], vec![]) };
+        table.commit(moved).await.expect("committed");
+    };
+    say(vec![run(3, 1), run(8, 1)]).await;
+    city.rounds(20).await;
+    let hole = |change: &str, numbers: &str| format!("{change} hole landfall-01/{epoch}{numbers}");
+    assert_eq!(city.receiver.told(), [hole("begun", "/3-4"), hole("begun", "/8-9")]);
+    say(vec![run(3, 4), run(8, 2), (format!(":dropped/landfall-01/{epoch}"), city.now_us())]).await;
+    city.rounds(20).await;
+    assert_eq!(city.receiver.told(), [hole("begun", ""), hole("ended", "/3-4"), hole("ended", "/8-9")]);
+    city.place.clock.advance_us(23 * HOUR_US);
+    city.rounds(20).await;
+    assert!(!city.receiver.told().contains(&hole("ended", "")));
     city.rounds(80).await;
-    assert!(city.receiver.told().contains(&"ended unit tjern/water_temperature landfall-01".to_owned()));
+    assert!(city.receiver.told().contains(&hole("ended", "")));
 }
 
 #[tokio::test]

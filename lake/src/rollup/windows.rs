@@ -7,28 +7,37 @@
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use sha2::{Digest, Sha256};
 
-use crate::register::Kind;
+use super::nature::Kind;
 
-pub(crate) const HOUR_US: i64 = 3_600_000_000;
-pub(crate) const DAY_US: i64 = 24 * HOUR_US;
+/// An hour, in microseconds.
+pub const HOUR_US: i64 = 3_600_000_000;
+/// A day of 24 hours, in microseconds.
+pub const DAY_US: i64 = 24 * HOUR_US;
 
 /// A way to cut time into windows.
 #[derive(Debug, Clone)]
-pub(crate) enum Grid {
+pub enum Grid {
+    /// Hours of UTC.
     Hours,
+    /// Civil days of a time zone.
     Days(TimeZone),
 }
 
 /// From its start up to and without its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Window {
-    pub(crate) start_us: i64,
-    pub(crate) end_us: i64,
+pub struct Window {
+    /// Its first moment, in microseconds since 1970 UTC.
+    pub start_us: i64,
+    /// The first moment after it.
+    pub end_us: i64,
 }
 
 impl Window {
-    pub(crate) const fn contains(&self, time_us: i64) -> bool {
+    /// Whether a moment is in it.
+    #[must_use]
+    pub const fn contains(&self, time_us: i64) -> bool {
         self.start_us <= time_us && time_us < self.end_us
     }
 
@@ -40,12 +49,24 @@ impl Window {
 
 impl Grid {
     /// The window that a moment is in.
-    pub(crate) fn window(&self, time_us: i64) -> Window {
+    #[must_use]
+    pub fn window(&self, time_us: i64) -> Window {
         match self {
             Self::Hours => Window::of_length(time_us, HOUR_US),
             // Beyond the years that civil calendars are defined for, a day is 24 hours of UTC.
             Self::Days(zone) => civil_day(zone, time_us).unwrap_or(Window::of_length(time_us, DAY_US)),
         }
+    }
+
+    /// A number that tells the days of time zones apart; hours have none. A rollup's commit carries it.
+    #[must_use]
+    pub fn number(&self) -> Option<i64> {
+        let Self::Days(zone) = self else { return None };
+        let name = zone.iana_name().map_or_else(|| format!("{zone:?}"), str::to_owned);
+        let digest = Sha256::digest(name.as_bytes());
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(&digest[..8]);
+        Some(i64::from_be_bytes(bytes) & i64::MAX)
     }
 }
 
@@ -55,33 +76,23 @@ fn civil_day(zone: &TimeZone, time_us: i64) -> Option<Window> {
     Some(Window { start_us: start.timestamp().as_microsecond(), end_us: end.timestamp().as_microsecond() })
 }
 
-/// The calendar month (UTC) that a moment is in: what files of rollups are cut by.
-pub(crate) fn month(time_us: i64) -> Window {
-    let found = || {
-        let zoned = Timestamp::from_microsecond(time_us).ok()?.to_zoned(TimeZone::UTC);
-        let first = zoned.date().first_of_month();
-        let start = first.to_zoned(TimeZone::UTC).ok()?.timestamp();
-        let next = first.last_of_month().tomorrow().ok()?.to_zoned(TimeZone::UTC).ok()?.timestamp();
-        Some(Window { start_us: start.as_microsecond(), end_us: next.as_microsecond() })
-    };
-    found().unwrap_or(Window::of_length(time_us, 30 * DAY_US))
-}
-
 /// Finds the windows of one reading after the other; neighbours are most often in the same one.
 #[derive(Debug)]
-pub(crate) struct Finder<'a> {
+pub struct Finder<'a> {
     grid: &'a Grid,
     last: Option<Window>,
 }
 
 impl<'a> Finder<'a> {
-    pub(crate) const fn new(grid: &'a Grid) -> Self {
+    /// A finder that has found nothing yet.
+    #[must_use]
+    pub const fn new(grid: &'a Grid) -> Self {
         Self { grid, last: None }
     }
 
     /// The window that a reading belongs to. The reading of an interval carries the interval's end,
     /// so one at a border belongs to the window that ends there.
-    pub(crate) fn window_of(&mut self, time_us: i64, kind: Kind) -> Window {
+    pub fn window_of(&mut self, time_us: i64, kind: Kind) -> Window {
         let moment = if kind.is_interval() { time_us.saturating_sub(1) } else { time_us };
         match self.last {
             Some(window) if window.contains(moment) => window,
@@ -126,18 +137,11 @@ mod tests {
     }
 
     #[test]
-    fn months_are_those_of_utc() {
-        let month = month(us("2026-02-28T23:59:59Z"));
-        assert_eq!((month.start_us, month.end_us), (us("2026-02-01T00:00:00Z"), us("2026-03-01T00:00:00Z")));
-    }
-
-    #[test]
     fn no_moment_is_without_a_window() {
         for time_us in [i64::MIN, i64::MIN + 1, -1, 0, i64::MAX - 1, i64::MAX] {
             for grid in [Grid::Hours, oslo()] {
                 assert!(grid.window(time_us).start_us <= time_us);
             }
-            assert!(month(time_us).start_us <= time_us);
         }
     }
 
@@ -150,7 +154,6 @@ mod tests {
                 prop_assert_eq!(grid.window(window.end_us).start_us, window.end_us);
                 prop_assert_eq!(grid.window(window.end_us - 1), window);
             }
-            prop_assert!(month(time_us).contains(time_us));
         }
     }
 }
