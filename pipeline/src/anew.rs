@@ -44,6 +44,8 @@ pub(crate) struct Anew {
     /// The columns that are to stay, by their places.
     stay: Vec<usize>,
     file_bytes: usize,
+    /// What a row group under way may take.
+    group_bytes: u64,
     read: Multiset,
     written: Multiset,
     open: Option<FileWriter>,
@@ -60,6 +62,7 @@ impl Anew {
             path: file.path.clone(),
             stay,
             file_bytes: usize::try_from(bounds.file_bytes).unwrap_or(usize::MAX),
+            group_bytes: bounds.memory_bytes / 4,
             read: Multiset::default(),
             written: Multiset::default(),
             open: None,
@@ -80,7 +83,7 @@ impl Anew {
         let open = match &mut self.open {
             Some(open) => open,
             // What is rewritten may have been sealed, and compaction has no reason to write it again.
-            None => self.open.insert(FileWriter::sealed(TableName::Readings)?),
+            None => self.open.insert(FileWriter::sealed_within(TableName::Readings, self.group_bytes)?),
         };
         open.write(&rows)?;
         if open.bytes() >= self.file_bytes {
