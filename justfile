@@ -88,7 +88,7 @@ faults:
 # A thousand lives of the pipeline over a store that fails, and every store against the rules: TJERN_STORM_SEED plays one seed,
 # TJERN_STORM_SEEDS and TJERN_STORM_FIRST more or others
 storms:
-    cargo test --workspace --test storms --test stores -- --nocapture
+    TJERN_STORM_SEEDS="${TJERN_STORM_SEEDS:-1000}" cargo test --workspace --test storms --test stores -- --nocapture
 
 # 10,000 points a second: memory and CPU beside libmodbus and pymodbus (needs libmodbus-dev, and the peers' pymodbus and moto)
 bench-gateway *arguments: _release-gateway

@@ -190,7 +190,11 @@ fn job_state(lake: &Lake, settings: &SessionSettings, spill: &Path) -> Result<Se
     let disk = DiskManagerBuilder::default()
         .with_mode(DiskManagerMode::Directories(vec![spill.to_owned()]))
         .with_max_temp_directory_size(u64::MAX);
-    state(settings, config, runtime(lake, memory_bytes, disk)?)
+    let runtime = runtime(lake, memory_bytes, disk).map_err(|error| {
+        let what = format!("cannot use the folder `{}` for what does not fit into memory", spill.display());
+        error.context(format!("{what}; hint: create it, or set `[compact] spill` in tjern.toml"))
+    })?;
+    state(settings, config, runtime)
 }
 
 /// The smallest batches of a job.

@@ -123,13 +123,15 @@ fn may_share_a_key(one: &DataFile, other: &DataFile) -> bool {
 /// `observations`.
 pub(crate) async fn observations(tables: &SessionContext, public: bool) -> Result<DataFrame> {
     // A reading of an unknown sensor is internal: it has no place in what the public sees.
-    let join = if public { "JOIN" } else { "LEFT JOIN" };
+    let join = if public { "JOIN" } else { "RIGHT JOIN" };
+    // The register comes first: what comes first is held in memory, and the readings pass by it.
     let sql = format!(
         "SELECT r.sensor, r.time, r.value, r.quality, r.cause, r.lag_ms, r.source, r.epoch, r.seq, r.revision, \
              r.level, r.tests, r.received, coalesce(s.site, split_part(r.sensor, '/', 1)) AS site, s.quantity, \
-             p.name_nb AS site_name, s.name_nb AS sensor_name, s.unit, s.kind, coalesce(s.class, 'internal') AS class, \
+             s.site_name, s.name_nb AS sensor_name, s.unit, s.kind, coalesce(s.class, 'internal') AS class, \
              local_time(r.time) AS local_time \
-         FROM newest_revisions r {join} sensors s ON s.id = r.sensor LEFT JOIN sites p ON p.site = s.site \
+         FROM (SELECT s.*, p.name_nb AS site_name FROM sensors s LEFT JOIN sites p ON p.site = s.site) s \
+             {join} newest_revisions r ON s.id = r.sensor \
          WHERE r.quality BETWEEN 1 AND 3 AND r.value IS NOT NULL \
              AND (s.low IS NULL OR r.value >= s.low) AND (s.high IS NULL OR r.value <= s.high)"
     );
@@ -144,7 +146,7 @@ pub(crate) async fn heard_in(tables: &SessionContext, rows: &str) -> Result<Data
         "WITH judged AS (SELECT r.sensor, r.time, r.value, r.quality, r.cause, \
                  r.quality BETWEEN 1 AND 3 AND r.value IS NOT NULL AND (s.low IS NULL OR r.value >= s.low) \
                      AND (s.high IS NULL OR r.value <= s.high) AS good \
-             FROM {rows} r LEFT JOIN (SELECT id, low, high FROM all_sensors WHERE valid_to IS NULL) s ON s.id = r.sensor) \
+             FROM (SELECT id, low, high FROM all_sensors WHERE valid_to IS NULL) s RIGHT JOIN {rows} r ON s.id = r.sensor) \
          SELECT sensor, max(time) AS heard_time, \
                  last_value(quality ORDER BY time) AS heard_quality, last_value(cause ORDER BY time) AS heard_cause, \
                  max(time) FILTER (WHERE good) AS time, last_value(value ORDER BY time) FILTER (WHERE good) AS value, \
