@@ -173,7 +173,7 @@ pub async fn control_within(
     bounds: &Bounds,
     stop: &CancellationToken,
 ) -> Result<ControlOutcome, ControlError> {
-    control_by(lake, bounds, stop, SensorRules::margins).await
+    Box::pin(control_by(lake, bounds, stop, SensorRules::margins)).await
 }
 
 /// The same with other margins, so that a test can see what happens with too narrow ones.

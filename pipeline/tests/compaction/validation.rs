@@ -1,5 +1,7 @@
 //! A person's word on readings takes no more memory than it was given, whatever the size of the file that they lie in.
 
+use std::sync::Arc;
+
 use arrow::array::{RecordBatch, UInt32Array};
 use futures::TryStreamExt;
 use tjern_lake::{FileReader, Operation, Table, TableName};
@@ -21,7 +23,7 @@ async fn held(table: &Table) -> Vec<RecordBatch> {
             let columns = batch.columns().iter().zip(wanted.fields());
             let columns =
                 columns.map(|(column, field)| arrow::compute::cast(column, field.data_type()).expect("texts"));
-            held.push(RecordBatch::try_new(wanted.clone(), columns.collect()).expect("the table's columns"));
+            held.push(RecordBatch::try_new(Arc::clone(&wanted), columns.collect()).expect("the table's columns"));
         }
     }
     let whole = arrow::compute::concat_batches(&wanted, &held).expect("rows");
