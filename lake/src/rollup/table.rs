@@ -67,13 +67,17 @@ struct Known {
 #[derive(Debug)]
 enum Difference {
     Nowhere,
-    /// In these windows, closed ones among them that only counters' followers are found by.
-    Somewhere {
-        touched: Selection,
-        computed: Selection,
-        erased: Selection,
-    },
+    Somewhere(Box<Places>),
     Everywhere,
+}
+
+/// Windows that differ.
+#[derive(Debug)]
+struct Places {
+    /// Closed ones among them, that only counters' followers are found by.
+    touched: Selection,
+    computed: Selection,
+    erased: Selection,
 }
 
 impl RollupTable {
@@ -120,7 +124,7 @@ impl RollupTable {
             return Ok(Difference::Nowhere);
         }
         let erased = Selection::touched(&touched.erased, natures, &self.grid);
-        Ok(Difference::Somewhere { touched: all, computed, erased })
+        Ok(Difference::Somewhere(Box::new(Places { touched: all, computed, erased })))
     }
 
     /// The windows that are to be computed for a query.
@@ -131,7 +135,8 @@ impl RollupTable {
                 let open_from_us = open_from_us(source.table(), &self.grid);
                 Ok(Selection::all(bounds, &self.grid).from(open_from_us))
             }
-            Difference::Somewhere { touched, computed, .. } => {
+            Difference::Somewhere(places) => {
+                let Places { touched, computed, .. } = &**places;
                 let mut wanted = computed.within(bounds, &self.grid);
                 let before = Bounds { from_us: i64::MIN, ..bounds.clone() };
                 let touched = touched.within(&before, &self.grid);
@@ -145,14 +150,14 @@ impl RollupTable {
 
     /// What the table says of closed windows, but for those that erasure changed.
     fn closed<'a>(&'a self, known: &'a Known, open_from_us: i64, none: &'a Selection) -> Closed<'a> {
-        let anew = if let Difference::Somewhere { computed, .. } = &known.difference { computed } else { none };
+        let anew = if let Difference::Somewhere(places) = &known.difference { &places.computed } else { none };
         Closed { rollup: self.rollup.as_ref(), until_us: open_from_us, anew }
     }
 
     /// The closed windows into which steps led from what was erased.
     async fn stepped(&self, known: &Known, source: &Source, closed: Closed<'_>) -> Result<Stepped> {
-        let Difference::Somewhere { erased, .. } = &known.difference else { return Ok(Stepped::default()) };
-        steps_from_erased(source, erased, &known.natures, &self.grid, closed).await
+        let Difference::Somewhere(places) = &known.difference else { return Ok(Stepped::default()) };
+        steps_from_erased(source, &places.erased, &known.natures, &self.grid, closed).await
     }
 
     fn stored(&self) -> LakeTable {

@@ -241,7 +241,7 @@ pub(super) async fn control_by(
         commits: 0,
         outcome: ControlOutcome::default(),
     };
-    let result = work.all(&mut table).await;
+    let result = Box::pin(work.all(&mut table)).await;
     lease.give_back().await?;
     let (mut outcome, commits) = result?;
     outcome.version = (table.version() == began + commits).then_some(began + commits);

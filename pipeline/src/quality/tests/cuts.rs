@@ -157,9 +157,9 @@ async fn a_job_that_looks_at_a_batch_only_is_caught() {
     let place = city().await;
     for piece in rows.chunks(6) {
         place.ingest(piece).await;
-        control::control_by(&place.lake, &Bounds::default(), &CancellationToken::new(), |_| rules::Margins::default())
-            .await
-            .expect("done");
+        let (bounds, never) = (Bounds::default(), CancellationToken::new());
+        let judging = control::control_by(&place.lake, &bounds, &never, |_| rules::Margins::default());
+        Box::pin(judging).await.expect("done");
     }
     assert_ne!(told(&place).await, whole(&rows).await);
     assert_eq!(in_pieces(&rows, &[12, 24, 36], &[], &[]).await, whole(&rows).await);

@@ -180,8 +180,10 @@ fn increases(rolled: &Rolled) -> Vec<(i64, Option<f64>)> {
     days.into_iter().map(|(day, increase)| (-day, increase)).collect()
 }
 
-/// What is left when these days ago, from and to, are erased.
-const ERASED: [(i64, i64, &[(i64, f64)]); 4] = [
+/// From and to how many days ago is erased, and what is left of the increases, by days ago.
+type Erased = (i64, i64, &'static [(i64, f64)]);
+
+const ERASED: [Erased; 4] = [
     // The one after it is closed: its row stays, and its first step starts from before.
     (440, 420, &[(460, 1.0), (400, 175.0), (2, 125.0), (1, 10.0)]),
     // The one after it is open, in another month.
