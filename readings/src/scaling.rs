@@ -94,9 +94,13 @@ impl Scaling {
     }
 
     /// A raw number that gives this value, the one with the fewest decimals: what a device is likely
-    /// to have said.
+    /// to have said. None of a subnormal value: of that the last digits are gone (IEEE 754-2019, 3.3), and numbers
+    /// that are no neighbours give it.
     #[must_use]
     pub fn nearest_raw(&self, value: f64) -> Option<f64> {
+        if value.is_subnormal() {
+            return None;
+        }
         let near = self.undo(value);
         let rounded = (0..=15).filter_map(|decimals| format!("{near:.decimals$}").parse::<f64>().ok());
         let around = [near, near.next_down(), near.next_up()];
