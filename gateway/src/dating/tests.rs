@@ -167,6 +167,12 @@ impl Site {
         readings
     }
 
+    /// The slots that a poll may stand for: a value stands for the beginning of its slot and is polled up to a tenth
+    /// of the period later, and where that slot was an estimate its beginning may lie in the true slot before.
+    fn slots_of(grid: Grid, true_us: i64) -> [i64; 2] {
+        [grid.slot_of(true_us), grid.slot_of(true_us - grid.every_us() / 10)]
+    }
+
     /// What must hold in every life, and does not.
     fn faults(&self, stored: &[Reading]) -> Vec<String> {
         let mut faults = Vec::new();
@@ -179,7 +185,7 @@ impl Site {
             let true_us = self.polled[reading.value.expect("a value") as usize].2;
             match reading.cause {
                 None => {
-                    let is_right = reading.time_us == grid.slot_of(true_us);
+                    let is_right = Self::slots_of(grid, true_us).contains(&reading.time_us);
                     note(!is_right, format!("{reading:?} was polled at {true_us}"));
                     let is_new = slots.insert((reading.sensor.clone(), reading.time_us));
                     note(!is_new, format!("{reading:?}: its slot twice"));
@@ -188,8 +194,8 @@ impl Site {
             }
         }
         for (number, sensor, true_us) in &self.polled {
-            let slot = (sensor.clone(), sensors().grid(sensor).expect("known").slot_of(*true_us));
-            let is_there = numbers.contains(number) || slots.contains(&slot);
+            let of = Self::slots_of(sensors().grid(sensor).expect("known"), *true_us);
+            let is_there = numbers.contains(number) || of.iter().any(|slot| slots.contains(&(sensor.clone(), *slot)));
             note(!is_there, format!("{number}, polled at {true_us}, is lost"));
         }
         faults
@@ -227,6 +233,23 @@ async fn a_box_that_boots_in_1970_dates_its_readings_when_the_time_comes() {
     assert_eq!(marked(&stored), 0, "a time that came out is none to warn of");
     assert!(stored.len() > before + 180, "{} after {before}", stored.len());
     assert!(!site.folder.path().join("undated").exists());
+}
+
+/// It was polled one second after its estimated slot began, and the true slot changed in that second: it stands for the
+/// beginning, with how far behind it the answer came.
+#[tokio::test]
+async fn a_poll_beside_the_border_of_a_true_slot_keeps_its_moment() {
+    let mut site = Site::new();
+    let mut on = site.boot(Boot::Year1970, 5_739 * SECOND_US);
+    site.set_clock(&on);
+    site.run(&mut on, MINUTE_US).await;
+    site.power_off(on).await;
+    let stored = site.stored().await;
+    site.check(&stored);
+    let first = stored.iter().find(|reading| reading.sensor.as_str() == EVERY[1].0).expect("polled");
+    let true_us = site.polled[first.value.expect("a value") as usize].2;
+    assert_eq!((true_us % MINUTE_US, true_us - first.time_us), (0, MINUTE_US), "the true slot had just begun");
+    assert_eq!(first.lag_ms, Some(59_000));
 }
 
 #[tokio::test]
@@ -509,7 +532,7 @@ async fn the_check_sees_what_must_not_be() {
     site.power_off(on).await;
     let right = site.stored().await;
     site.check(&right);
-    let broken: [fn(&mut Vec<Reading>); 5] = [
+    let broken: [fn(&mut Vec<Reading>); 6] = [
         |readings| drop(readings.remove(20)),
         |readings| readings.insert(21, readings[20].clone()),
         |readings| readings.swap(20, 21),
@@ -555,6 +578,7 @@ proptest! {
             let stored = site.stored().await;
             site.check(&stored);
         });
+        |readings| readings[20].time_us -= sensors().grid(&readings[20].sensor).expect("known").every_us(),
     }
 }
 
