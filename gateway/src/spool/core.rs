@@ -30,7 +30,7 @@ use super::known_sensors::KnownSensors;
 use super::log::Log;
 use super::record;
 use super::sealed::{self, SealedKind, SealedObject};
-use super::shelf::Shelf;
+use super::shelf::{Shelf, on_disk};
 use super::{SpoolSettings, SpoolStatus, locked};
 
 /// The most readings that wait in memory while the disk refuses them.
@@ -202,8 +202,8 @@ impl Core {
 
     /// Puts a gap in the place of a batch whose file is damaged.
     pub(crate) fn give_up(&mut self, object: &SealedObject) {
-        if self.takeover_due {
-            // The file may be well, and its folder not have its name yet.
+        if self.takeover_due || !self.shelf.objects.contains(object) {
+            // The file may be well, and its folder not have its name yet; or it went to make room.
             return;
         }
         let bytes = sealed::read(&*self.disk, object);
@@ -464,7 +464,7 @@ impl Core {
         let readings = &readings[..readings.len().min(most)];
         let (rows, bytes) = encode_within(self.batch_bytes, &self.settings, self.log.epoch, first_seq, readings)?;
         // Where nothing can go, sealing is what makes room in the end.
-        self.make_room(bytes.len() as u64, 0)?;
+        self.make_room(on_disk(bytes.len() as u64), 0)?;
         let bounds = Bounds { first: first_seq, last: first_seq + count(rows) - 1 };
         self.attempted = Some(bounds);
         self.shelf.add(self.log.epoch, bounds, SealedKind::Batch, &bytes)?;

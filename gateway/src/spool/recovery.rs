@@ -43,7 +43,7 @@ use super::record::Record;
 use super::salvage::Salvaged;
 use super::sealed::{self, SealedKind, SealedObject};
 use super::segment::{Contents, Header, SEGMENT_BYTES};
-use super::shelf::Shelf;
+use super::shelf::{GAPS_MAX, Shelf};
 use super::survey::{self, Found};
 use super::{SpoolSettings, locked};
 
@@ -204,8 +204,9 @@ fn empty(
         shelf: Shelf {
             disk: Arc::clone(&disk),
             objects: VecDeque::new(),
-            half_dropped: Vec::new(),
+            stale: Vec::new(),
             withdrawn: Vec::new(),
+            gaps_max: GAPS_MAX,
         },
         disk,
         settings,
@@ -263,6 +264,7 @@ impl Core {
         found.fresh = self.fresh.clone();
         found.pending = std::mem::take(&mut self.pending);
         (found.pending_max, found.batch_bytes) = (self.pending_max, self.batch_bytes);
+        found.shelf.gaps_max = self.shelf.gaps_max;
         (found.dropped_readings, found.dropped_from_memory) = (self.dropped_readings, self.dropped_from_memory);
         if !found.in_trouble() {
             found.writing = std::mem::take(&mut self.writing);

@@ -57,6 +57,11 @@ impl SealedObject {
         }
     }
 
+    /// Whether both are about the same number of the same epoch.
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
+        self.epoch == other.epoch && self.bounds.overlaps(other.bounds)
+    }
+
     /// Where it lies, relative to the spool's folder.
     pub(crate) fn path(&self) -> PathBuf {
         folder(self.epoch).join(file_name(self.kind, self.bounds))
@@ -103,6 +108,12 @@ pub(crate) fn gap_text(bounds: Bounds, reason: &str, time_us: i64) -> String {
     )
 }
 
+/// The reason that a gap's text names.
+pub(crate) fn gap_reason(text: &[u8]) -> Option<String> {
+    let value: serde_json::Value = serde_json::from_slice(text).ok()?;
+    value["reason"].as_str().map(str::to_owned)
+}
+
 /// Writes a sealed file, on disk with its name when this returns.
 pub(crate) fn write(disk: &dyn Disk, folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let staged = folder.join(format!("{name}.new"));
@@ -124,8 +135,9 @@ pub(crate) fn read(disk: &dyn Disk, object: &SealedObject) -> io::Result<Vec<u8>
     }
 }
 
-/// The sealed files of an epoch in the order of their numbers. Files that were not finished are removed,
-/// and a gap whose batch is still there: it was never sent, and nothing need be lost.
+/// The sealed files of an epoch in the order of their numbers. Files that were not finished are removed, and gaps that do
+/// not count: one of which a batch is still there was never sent, and nothing need be lost; one that lies in a wider
+/// one is told by that.
 pub(crate) fn list(disk: &dyn Disk, folder: &Path, epoch: Epoch) -> io::Result<Vec<SealedObject>> {
     let mut objects = Vec::new();
     for entry in disk.list(folder)? {
@@ -136,14 +148,39 @@ pub(crate) fn list(disk: &dyn Disk, folder: &Path, epoch: Epoch) -> io::Result<V
         }
     }
     objects.sort_by_key(|object| (object.kind == SealedKind::Closed, object.bounds, object.kind));
-    objects.dedup_by(|gap, batch| {
-        let twice = gap.kind == SealedKind::Gap && gap.bounds == batch.bounds;
-        if twice {
-            drop(disk.remove(&folder.join(file_name(gap.kind, gap.bounds))));
-        }
-        twice
-    });
+    let stale = take_stale(&mut objects);
+    for gap in &stale {
+        drop(disk.remove(&folder.join(file_name(gap.kind, gap.bounds))));
+    }
+    if !stale.is_empty() {
+        // What they told of may leave soon, and they must not come back behind it.
+        drop(disk.sync_folder(folder));
+    }
     Ok(objects)
+}
+
+/// Takes out the gaps that do not count.
+fn take_stale(objects: &mut Vec<SealedObject>) -> Vec<SealedObject> {
+    let of = |kind| objects.iter().filter(move |object| object.kind == kind).map(|object| object.bounds);
+    let (batches, gaps): (Vec<Bounds>, Vec<Bounds>) = (of(SealedKind::Batch).collect(), of(SealedKind::Gap).collect());
+    // Both are in the order of their numbers, and batches have none in common.
+    let has_batch = |gap: Bounds| {
+        let next = batches.partition_point(|batch| batch.last < gap.first);
+        batches.get(next).is_some_and(|batch| batch.overlaps(gap))
+    };
+    let whole: Vec<Bounds> = gaps.into_iter().filter(|gap| !has_batch(*gap)).collect();
+    let mut widest: Vec<Bounds> = Vec::new();
+    for gap in whole {
+        match widest.last_mut() {
+            Some(before) if gap.contains(*before) => *before = gap,
+            Some(before) if before.contains(gap) => {}
+            _ => widest.push(gap),
+        }
+    }
+    let counts = |object: &SealedObject| object.kind != SealedKind::Gap || widest.binary_search(&object.bounds).is_ok();
+    let (counting, stale) = std::mem::take(objects).into_iter().partition(counts);
+    *objects = counting;
+    stale
 }
 
 /// The epochs that have a folder of sealed files, and the folders of takeovers that may be half done.

@@ -2,6 +2,12 @@
 //!
 //! An object is *offered* to the lake only once the log says on disk that its numbers are sealed. Before
 //! that it must stay: it alone says so.
+//!
+//! A gap takes the place of a batch; past [`GAPS_MAX`] of them it takes that of the gap before it too, so that an outage
+//! of years leaves no more files than one of days. On disk, each step synced: the gap is written, the batch goes, the
+//! narrower gap goes. A file that is on disk and does not count (a gap that was not finished, a narrower one that could
+//! not be removed) is *stale*: whatever has numbers in common with it leaves only once it is gone for good, since alone it
+//! would be sent at the next start.
 
 use std::collections::VecDeque;
 use std::io;
@@ -10,24 +16,35 @@ use std::sync::Arc;
 use tjern_readings::keys::Bounds;
 use tjern_readings::sensor::Epoch;
 
-use super::disk::Disk;
+use super::disk::{BLOCK_BYTES, Disk};
 use super::sealed::{self, SealedKind, SealedObject};
+
+/// So many gaps of an epoch wait side by side; the newest of them grows from then on. The oldest ones, which may be on
+/// their way to the lake, stay as they are.
+pub(crate) const GAPS_MAX: usize = 64;
 
 /// The sealed files of all epochs, the current one's last.
 #[derive(Debug)]
 pub(crate) struct Shelf {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) objects: VecDeque<SealedObject>,
-    /// Batches beside which a gap may lie that was not finished.
-    pub(crate) half_dropped: Vec<SealedObject>,
+    /// Gaps on disk that do not count.
+    pub(crate) stale: Vec<SealedObject>,
     /// Files for which the lake has no place, and `kept` neither: none of them is offered.
     pub(crate) withdrawn: Vec<SealedObject>,
+    /// [`GAPS_MAX`], but for tests.
+    pub(crate) gaps_max: usize,
+}
+
+/// What a file of so many bytes takes of a disk: whole blocks.
+pub(crate) const fn on_disk(length: u64) -> u64 {
+    length.next_multiple_of(BLOCK_BYTES)
 }
 
 impl Shelf {
     /// The space that the files take.
     pub(crate) fn bytes(&self) -> u64 {
-        self.objects.iter().chain(&self.withdrawn).map(|object| object.length).sum()
+        self.objects.iter().chain(&self.withdrawn).map(|object| on_disk(object.length)).sum()
     }
 
     /// Writes a file, on disk when this returns.
@@ -57,7 +74,7 @@ impl Shelf {
     pub(crate) fn remove(&mut self, object: &SealedObject) {
         let Some(place) = self.objects.iter().position(|kept| kept == object) else { return };
         self.objects.remove(place);
-        if let Err(error) = self.forget_half_drop(object).and_then(|()| self.disk.remove(&object.path())) {
+        if let Err(error) = self.forget_stale(object).and_then(|()| self.disk.remove(&object.path())) {
             tracing::warn!(path = %object.path().display(), %error, "cannot remove a sealed file that the lake has");
         }
     }
@@ -76,13 +93,12 @@ impl Shelf {
         Ok(Some(self.withdrawn.remove(0)))
     }
 
-    /// The gap must be gone for good before its batch is: alone it would be sent at the next start.
-    fn forget_half_drop(&mut self, object: &SealedObject) -> io::Result<()> {
-        if let Some(place) = self.half_dropped.iter().position(|kept| kept == object) {
-            let folder = sealed::folder(object.epoch);
-            self.disk.remove(&folder.join(sealed::file_name(SealedKind::Gap, object.bounds)))?;
-            self.disk.sync_folder(&folder)?;
-            self.half_dropped.remove(place);
+    /// Removes the files that do not count and have numbers in common with this one, for good.
+    fn forget_stale(&mut self, object: &SealedObject) -> io::Result<()> {
+        while let Some(place) = self.stale.iter().position(|stale| stale.overlaps(object)) {
+            self.disk.remove(&self.stale[place].path())?;
+            self.disk.sync_folder(&sealed::folder(object.epoch))?;
+            self.stale.remove(place);
         }
         Ok(())
     }
@@ -90,17 +106,40 @@ impl Shelf {
     /// Puts a gap in the place of a batch.
     pub(crate) fn replace_with_gap(&mut self, object: &SealedObject, reason: &str, time_us: i64) -> io::Result<()> {
         let Some(place) = self.objects.iter().position(|kept| kept == object) else { return Ok(()) };
-        let text = sealed::gap_text(object.bounds, reason, time_us);
+        self.forget_stale(object)?;
+        let narrower = self.gap_to_widen(place, reason);
+        let first = narrower.as_ref().map_or(object.bounds.first, |gap| gap.bounds.first);
+        let bounds = Bounds { first, last: object.bounds.last };
+        let text = sealed::gap_text(bounds, reason, time_us);
         let folder = sealed::folder(object.epoch);
-        if !self.half_dropped.contains(object) {
-            self.half_dropped.push(object.clone());
-        }
-        sealed::write(&*self.disk, &folder, &sealed::file_name(SealedKind::Gap, object.bounds), text.as_bytes())?;
+        let gap = SealedObject { epoch: object.epoch, bounds, kind: SealedKind::Gap, length: text.len() as u64 };
+        self.stale.push(gap.clone());
+        sealed::write(&*self.disk, &folder, &sealed::file_name(SealedKind::Gap, bounds), text.as_bytes())?;
         self.disk.remove(&object.path())?;
         self.disk.sync_folder(&folder)?;
-        let gap = SealedObject { kind: SealedKind::Gap, length: text.len() as u64, ..object.clone() };
+        self.stale.retain(|stale| *stale != gap);
         self.objects[place] = gap;
-        self.half_dropped.retain(|kept| kept != object);
+        if let Some(narrower) = narrower {
+            self.objects.remove(place - 1);
+            self.stale.push(narrower.clone());
+            if let Err(error) = self.forget_stale(&narrower) {
+                tracing::warn!(path = %narrower.path().display(), %error, "cannot remove a gap that a wider one tells; this is tried again");
+            }
+        }
         Ok(())
+    }
+
+    /// The gap before a place that takes its numbers along, where enough of them wait and it says the same.
+    fn gap_to_widen(&self, place: usize, reason: &str) -> Option<SealedObject> {
+        let object = &self.objects[place];
+        let before = self.objects.get(place.checked_sub(1)?)?;
+        let is_gap = |one: &&SealedObject| one.kind == SealedKind::Gap && one.epoch == object.epoch;
+        let is_next = is_gap(&before) && before.bounds.last + 1 == object.bounds.first;
+        let is_many = || self.objects.range(..place).filter(is_gap).count() >= self.gaps_max;
+        let says_the_same = || {
+            let text = sealed::read(&*self.disk, before).unwrap_or_default();
+            sealed::gap_reason(&text).as_deref() == Some(reason)
+        };
+        (is_next && is_many() && says_the_same()).then(|| before.clone())
     }
 }

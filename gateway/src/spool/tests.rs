@@ -18,9 +18,10 @@ use tjern_readings::reading::TIMES_US;
 
 use super::core::PENDING_MAX;
 use super::recovery::ATTEMPTS_MAX;
-use super::sealed::SealedKind;
+use super::sealed::{self, SealedKind};
 use super::segment;
 use super::{Spool, SpoolSettings};
+use super::shelf::GAPS_MAX;
 use campaign::{Reached, Variant};
 use memory::{EIO, ENOSPC, Lie, Memory, Plan};
 use model::{History, Lake, live, open, readings, sensor, settings, settle, upload};
@@ -265,6 +266,64 @@ fn a_full_spool_drops_its_oldest_batches_and_says_which() {
 }
 
 /// A bound that was lowered below what is there: the spool gets below it by itself, and loses no more than
+/// Years without a lake left a gap for each batch that went, a block of the disk each, without any bound.
+#[test]
+fn an_outage_of_years_leaves_no_more_gaps_than_one_of_days() {
+    let disk = Memory::new(Plan::Well);
+    let mut core = open(&disk, 1 << 20);
+    let (mut random, mut appended) = (fastrand::Rng::with_seed(13), 0);
+    while core.status().dropped_batches < 5 * GAPS_MAX as u64 {
+        core.append(readings(appended, 3));
+        appended += 3;
+        assert!(core.seal());
+        assert!(core.status().bytes <= 1 << 20, "{:?}", core.status());
+    }
+    let status = core.status();
+    drop(core);
+    let image = disk.image(&mut random, Plan::Well);
+    let files = image.files();
+    let gaps = files.iter().filter(|path| path.extension().is_some_and(|kind| kind == "gap"));
+    assert_eq!(gaps.count(), GAPS_MAX);
+    assert!(files.len() as u64 * disk::BLOCK_BYTES <= 1 << 20, "{} files", files.len());
+    let mut lake = Lake::default();
+    upload(&mut open(&image, 1 << 20), &mut lake, |_| false).expect("uploaded");
+    lake.check_cover().expect("covered");
+    let (values, missing) = lake.values().expect("once");
+    assert_eq!((missing as u64, values.len() as u64 + status.dropped_readings), (status.dropped_readings, appended));
+}
+
+/// Gaps of which one tells another, in every state that a power cut can leave: nothing is told twice, and no batch that is
+/// still there is given up.
+#[test]
+fn a_gap_that_was_widened_half_way_tells_nothing_twice() {
+    let epoch = "0".repeat(32);
+    let narrow = ["1-3.gap", "4-6.gap"];
+    let cases: [(&[&str], &[&str]); 5] = [
+        (&["1-3.gap", "4-6.gap", "7-9.arrow", "4-9.gap"], &["1-3.gap", "4-6.gap", "7-9.arrow"]),
+        (&["1-3.gap", "4-6.gap", "4-9.gap"], &["1-3.gap", "4-9.gap"]),
+        (&["1-3.gap", "4-9.gap"], &["1-3.gap", "4-9.gap"]),
+        (&["1-3.gap", "4-6.gap", "4-6.arrow"], &["1-3.gap", "4-6.arrow"]),
+        (&narrow, &narrow),
+    ];
+    let long = |name: &&str| {
+        let (numbers, kind) = name.split_once('.').expect("a kind");
+        let (first, last) = numbers.split_once('-').expect("two numbers");
+        format!("{first:0>20}-{last:0>20}.{kind}")
+    };
+    for (there, counting) in cases {
+        let disk = Memory::new(Plan::Well);
+        let folder = Path::new("sealed").join(&epoch);
+        disk.create_folder(&folder).expect("created");
+        for name in there {
+            sealed::write(&disk, &folder, &long(name), b"{}").expect("written");
+        }
+        let found = sealed::list(&disk, &folder, epoch.parse().expect("an epoch")).expect("listed");
+        let names: Vec<String> = found.iter().map(|object| sealed::file_name(object.kind, object.bounds)).collect();
+        assert_eq!(names, counting.iter().map(long).collect::<Vec<_>>(), "of {there:?}");
+        assert_eq!(disk.list(&folder).expect("listed").len(), counting.len(), "the others are gone from the disk");
+    }
+}
+
 /// it must.
 #[test]
 fn a_lowered_bound_is_reached_and_stops_nothing() {

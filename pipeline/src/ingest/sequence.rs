@@ -257,6 +257,22 @@ mod tests {
         assert_eq!(found.steps, [Step::PassGap(bounds(1, 4)), Step::Take(bounds(5, 6))]);
     }
 
+    /// A gateway whose spool was full for long tells of the batches that it dropped in one gap; one that it had told before, or
+    /// a batch whose reply was lost, may lie in that.
+    #[test]
+    fn a_gap_that_grew_passes_what_is_new_in_it() {
+        let gap = |first, last| Item { gap: true, ..batch(first, last) };
+        let found = plan(&at(3), &[gap(1, 3), gap(1, 9), batch(10, 12)], 0, PATIENCE_US);
+        assert_eq!(found.steps, [Step::PassGap(bounds(4, 9)), Step::Take(bounds(10, 12))]);
+        let items = [gap(1, 3), gap(1, 9), batch(4, 6)];
+        assert_eq!(
+            plan(&at(0), &items, 0, PATIENCE_US).steps,
+            [Step::PassGap(bounds(1, 3)), Step::PassGap(bounds(4, 9))]
+        );
+        let passed = Progress { watermark: 9, open: [bounds(1, 3), bounds(4, 9)].into(), ..Progress::default() };
+        assert_eq!(plan(&passed, &items, 0, PATIENCE_US).steps, [Step::Fill(bounds(4, 6), bounds(4, 9))]);
+    }
+
     /// A gateway said that it finished an epoch whose last batch is nowhere: that hole must not stay unseen
     /// because nothing comes after it.
     #[test]

@@ -40,6 +40,9 @@ const TIGHT: u64 = 140 << 10;
 /// So few readings wait in memory here, so that the ring is reached.
 const RING: usize = 40;
 
+/// So few gaps wait side by side, so that one is widened.
+const GAPS: usize = 1;
+
 /// Readings that are appended to an image have values from here on.
 const AFTERWARDS: u64 = 1_000_000;
 
@@ -51,6 +54,13 @@ pub(super) struct Variant {
     pub(super) reuses_numbers: bool,
 }
 
+/// The epoch and the numbers that `<epoch>/<first>-<last>` names.
+fn named(name: &str) -> Option<(Epoch, Bounds)> {
+    let (epoch, bounds) = name.split_once('/')?;
+    let (first, last) = bounds.split_once('-')?;
+    Some((epoch.parse().ok()?, Bounds { first: first.parse().ok()?, last: last.parse().ok()? }))
+}
+
 /// How often each rare branch was reached.
 #[derive(Debug, Default)]
 pub(super) struct Reached {
@@ -60,6 +70,7 @@ pub(super) struct Reached {
     pub(super) resync: AtomicU64,
     pub(super) unreadable_block: AtomicU64,
     pub(super) gap: AtomicU64,
+    pub(super) widened_gap: AtomicU64,
     pub(super) full_spool: AtomicU64,
     pub(super) full_disk: AtomicU64,
     pub(super) ring: AtomicU64,
@@ -85,8 +96,20 @@ enum Event {
 /// The values of a batch.
 type Values = Arc<Vec<u64>>;
 
-/// What the lake has, by epoch, first number and kind.
-type InLake = HashMap<(Epoch, i64, SealedKind), (Bounds, Arc<Vec<u8>>)>;
+/// What the lake has. Of a batch two with one first number are two spools' word.
+type InLake = HashMap<Key, (SealedObject, Arc<Vec<u8>>)>;
+
+/// Epoch, first number, last number of a gap, and kind. An epoch has one word of its end, whatever number stands in it.
+type Key = (Epoch, i64, i64, SealedKind);
+
+fn key_of(object: &SealedObject) -> Key {
+    let Bounds { first, last } = object.bounds;
+    match object.kind {
+        SealedKind::Batch => (object.epoch, first, 0, SealedKind::Batch),
+        SealedKind::Gap => (object.epoch, first, last, SealedKind::Gap),
+        SealedKind::Closed => (object.epoch, 0, 0, SealedKind::Closed),
+    }
+}
 
 /// The events, and how many there are, for the disk's snapshots.
 #[derive(Debug, Default)]
@@ -124,7 +147,7 @@ impl Reached {
     pub(super) fn all(&self) -> bool {
         let Self { torn_tail, bad_record, resync, unreadable_block, gap, full_spool, full_disk, ring, .. } = self;
         let rare = [torn_tail, bad_record, resync, unreadable_block, gap, full_spool, full_disk, ring];
-        let rare = rare.into_iter().chain([&self.takeover, &self.live_epoch, &self.closed]);
+        let rare = rare.into_iter().chain([&self.takeover, &self.live_epoch, &self.closed, &self.widened_gap]);
         let rare = rare.chain([&self.lost_reply, &self.bytes_read]);
         rare.into_iter().all(|counter| counter.load(Ordering::Relaxed) > 0)
     }
@@ -168,7 +191,7 @@ fn start(disk: &Memory, max_bytes: u64, variant: Variant) -> Result<Core, String
     if core.recovery_due.is_some() {
         return Err("the spool did not start: its folder was not read".to_owned());
     }
-    core.pending_max = RING;
+    (core.pending_max, core.shelf.gaps_max) = (RING, GAPS);
     if variant.reuses_numbers && core.synced_seq > core.sealed_to {
         core.synced_seq -= 1;
     }
@@ -186,7 +209,7 @@ struct Workload<'a> {
     since: u64,
     /// Readings that the spool says it lost, as of the last sync.
     dropped: u64,
-    landed: BTreeSet<(Epoch, i64, SealedKind)>,
+    landed: BTreeSet<Key>,
 }
 
 impl<'a> Workload<'a> {
@@ -262,9 +285,7 @@ impl<'a> Workload<'a> {
     fn upload(&mut self, loses_replies: bool) -> Result<(), String> {
         for object in self.core.offered() {
             let Ok(bytes) = self.core.disk.read(&object.path()) else { continue };
-            // An epoch has one word of its end, whatever number stands in it: the first one stays.
-            let first = if object.kind == SealedKind::Closed { 0 } else { object.bounds.first };
-            if self.landed.insert((object.epoch, first, object.kind)) {
+            if self.landed.insert(key_of(&object)) {
                 self.checker.log.note(Event::Landed(object.clone(), Arc::new(bytes)));
             }
             if loses_replies && self.random.u8(..4) == 0 {
@@ -293,7 +314,10 @@ impl<'a> Workload<'a> {
             self.sync();
             self.core.seal();
         }
-        count(&self.checker.reached.full_spool, self.core.dropped_batches);
+        let reached = self.checker.reached;
+        count(&reached.full_spool, self.core.dropped_batches);
+        let widened = self.core.shelf.objects.iter().filter(|object| self.checker.is_widened(object));
+        count(&reached.widened_gap, widened.count() as u64);
         self.restart(ROOMY)
     }
 
@@ -347,10 +371,19 @@ struct Checker<'a> {
     failed: AtomicBool,
 }
 
+/// Who tells of numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum By {
+    Gap,
+    /// A batch in the lake: a gap may tell of its numbers too, whose spool did not hear that it had landed.
+    Lake,
+    Spool,
+}
+
 /// Numbers and values as they are told by the lake and the spool together.
 #[derive(Default)]
 struct Told {
-    spans: BTreeMap<Epoch, Vec<Bounds>>,
+    spans: BTreeMap<Epoch, Vec<(Bounds, By)>>,
     values: HashSet<u64>,
     /// The last numbers of epochs that are said to be finished, in the lake and in the spool.
     closed_in_lake: HashMap<Epoch, i64>,
@@ -358,18 +391,23 @@ struct Told {
 }
 
 impl Told {
-    fn add(&mut self, epoch: Epoch, bounds: Bounds, values: &[u64]) -> Result<(), String> {
-        self.spans.entry(epoch).or_default().push(bounds);
+    fn add(&mut self, by: By, epoch: Epoch, bounds: Bounds, values: &[u64]) -> Result<(), String> {
+        self.spans.entry(epoch).or_default().push((bounds, by));
         match values.iter().find(|value| !self.values.insert(**value)) {
             Some(value) => Err(format!("reading {value} is there twice, the second time in {bounds} of {epoch}")),
             None => Ok(()),
         }
     }
 
+    /// The last number of an epoch.
+    fn end(&self, epoch: Epoch) -> i64 {
+        self.spans.get(&epoch).into_iter().flatten().map(|(bounds, _)| bounds.last).max().unwrap_or(0)
+    }
+
     /// Whoever is told that an epoch is finished waits for nothing behind its last number, and for all before it.
     fn check_closed(&self, current: Epoch) -> Result<(), String> {
         for (epoch, last) in self.closed_in_lake.iter().chain(&self.closed_in_spool) {
-            let ends = self.spans.get(epoch).and_then(|spans| spans.last()).map_or(0, |bounds| bounds.last);
+            let ends = self.end(*epoch);
             // A file that came back after a cut is closed behind itself: the lake has the true word already, and keeps it.
             let is_known = self.closed_in_lake.get(epoch) == Some(&ends) && *last < ends;
             if *epoch == current || (*last != ends && !is_known) {
@@ -379,19 +417,34 @@ impl Told {
         Ok(())
     }
 
-    /// Each epoch's numbers from 1 on, without a hole where it was not left to another, and without an overlap.
+    /// Each epoch's numbers from 1 on, without a hole where it was not left to another. No two batches have numbers in
+    /// common, and no gap and a batch that waits: a gap may lie in a wider one, or tell of what has landed all the same.
     fn check_cover(&mut self, left: &HashSet<Epoch>) -> Result<(), String> {
         for (epoch, spans) in &mut self.spans {
             spans.sort();
+            let (gaps, batches): (Vec<_>, Vec<_>) = spans.iter().partition(|(_, by)| *by == By::Gap);
+            overlap(&batches).map_err(|what| format!("{epoch}: {what}"))?;
+            let waits = |gap: &Bounds| batches.iter().find(|(batch, by)| *by == By::Spool && batch.overlaps(*gap));
+            if let Some((gap, (batch, _))) = gaps.iter().find_map(|(gap, _)| Some((gap, waits(gap)?))) {
+                return Err(format!("{epoch}: the gap {gap} tells of {batch}, which waits"));
+            }
             let mut next = 1;
-            for bounds in spans {
-                if bounds.first != next && !(bounds.first > next && left.contains(epoch)) {
+            for (bounds, _) in spans {
+                if bounds.first > next && !left.contains(epoch) {
                     return Err(format!("{epoch}: {bounds} where {next} comes next"));
                 }
-                next = bounds.last + 1;
+                next = next.max(bounds.last + 1);
             }
         }
         Ok(())
+    }
+}
+
+/// Says which of these, which are sorted, have numbers in common.
+fn overlap(spans: &[(Bounds, By)]) -> Result<(), String> {
+    match spans.windows(2).find(|pair| pair[0].0.overlaps(pair[1].0)) {
+        Some(pair) => Err(format!("{} overlaps {}", pair[0].0, pair[1].0)),
+        None => Ok(()),
     }
 }
 
@@ -440,23 +493,18 @@ impl Checker<'_> {
                 Event::Acknowledged(range) => acknowledged.push(range.clone()),
                 Event::Left(epoch) => drop(left.insert(*epoch)),
                 Event::Landed(object, bytes) => {
-                    drop(
-                        landed.insert(
-                            (object.epoch, object.bounds.first, object.kind),
-                            (object.bounds, Arc::clone(bytes)),
-                        ),
-                    );
+                    drop(landed.insert(key_of(object), (object.clone(), Arc::clone(bytes))));
                 }
             }
         }
-        for ((epoch, _, kind), (bounds, bytes)) in &landed {
-            self.tell(&mut told, &landed, (*epoch, *bounds, *kind), bytes)?;
+        for (object, bytes) in landed.values() {
+            self.tell(&mut told, By::Lake, object, bytes)?;
         }
         self.tell_spool(&core, &mut told, &landed)?;
         told.check_cover(&left)?;
         told.check_closed(core.log.epoch)?;
         count(&self.reached.closed, told.closed_in_lake.len() as u64);
-        let last = told.spans.get(&core.log.epoch).and_then(|spans| spans.last()).map_or(0, |bounds| bounds.last);
+        let last = told.end(core.log.epoch);
         if last != core.synced_seq {
             return Err(format!("the next number is {} behind {last}", core.synced_seq + 1));
         }
@@ -486,24 +534,12 @@ impl Checker<'_> {
         Ok(())
     }
 
-    /// What an object in the lake tells; a gap beside its own batch tells nothing.
-    fn tell(
-        &self,
-        told: &mut Told,
-        landed: &InLake,
-        (epoch, bounds, kind): (Epoch, Bounds, SealedKind),
-        bytes: &[u8],
-    ) -> Result<(), String> {
-        match kind {
-            SealedKind::Batch => told.add(epoch, bounds, &self.log.values(epoch, bounds, bytes)?),
-            SealedKind::Gap => {
-                let batch = landed.get(&(epoch, bounds.first, SealedKind::Batch));
-                if batch.is_some_and(|(of_batch, _)| *of_batch == bounds) {
-                    Ok(())
-                } else {
-                    told.add(epoch, bounds, &[])
-                }
-            }
+    /// What an object tells.
+    fn tell(&self, told: &mut Told, by: By, object: &SealedObject, bytes: &[u8]) -> Result<(), String> {
+        let (epoch, bounds) = (object.epoch, object.bounds);
+        match object.kind {
+            SealedKind::Batch => told.add(by, epoch, bounds, &self.log.values(epoch, bounds, bytes)?),
+            SealedKind::Gap => told.add(By::Gap, epoch, bounds, &[]),
             SealedKind::Closed => {
                 told.closed_in_lake.insert(epoch, bounds.last);
                 Ok(())
@@ -511,30 +547,37 @@ impl Checker<'_> {
         }
     }
 
-    /// What waits in the spool and is not in the lake. What is in both has to be the same.
+    /// What waits in the spool and is not in the lake. What is in both has to be the same, and what waits tells nothing
+    /// twice.
     fn tell_spool(&self, core: &Core, told: &mut Told, landed: &InLake) -> Result<(), String> {
+        let mut shelf: BTreeMap<Epoch, Vec<(Bounds, By)>> = BTreeMap::new();
         for object in &core.shelf.objects {
             if object.kind == SealedKind::Closed {
                 told.closed_in_spool.insert(object.epoch, object.bounds.last);
                 continue;
             }
+            shelf.entry(object.epoch).or_default().push((object.bounds, By::Spool));
             let bytes =
                 core.disk.read(&object.path()).map_err(|error| format!("{}: {error}", object.path().display()))?;
-            match landed.get(&(object.epoch, object.bounds.first, object.kind)) {
-                Some((bounds, there)) if *bounds == object.bounds && **there == bytes => {}
+            match landed.get(&key_of(object)) {
+                Some((there, in_lake)) if there.bounds == object.bounds && **in_lake == bytes => {}
                 Some(_) => return Err(format!("{} has other contents in the lake", object.bounds)),
-                None => self.tell(told, landed, (object.epoch, object.bounds, object.kind), &bytes)?,
+                None => self.tell(told, By::Spool, object, &bytes)?,
             }
             count(&self.reached.gap, u64::from(object.kind == SealedKind::Gap));
         }
+        for spans in shelf.values_mut() {
+            spans.sort();
+            overlap(spans)?;
+        }
         for piece in &core.unsealed {
             match piece {
-                Piece::Gap(bounds) => told.add(core.log.epoch, *bounds, &[])?,
+                Piece::Gap(bounds) => told.add(By::Gap, core.log.epoch, *bounds, &[])?,
                 Piece::Readings { first_seq, readings } => {
                     let values: Vec<u64> =
                         readings.iter().filter_map(|reading| reading.value).map(|value| value as u64).collect();
                     let last = first_seq + i64::try_from(readings.len()).map_err(|error| error.to_string())? - 1;
-                    told.add(core.log.epoch, Bounds { first: *first_seq, last }, &values)?;
+                    told.add(By::Spool, core.log.epoch, Bounds { first: *first_seq, last }, &values)?;
                 }
             }
         }
@@ -544,16 +587,24 @@ impl Checker<'_> {
     /// The readings of batches for which a gap was begun, because the spool was full.
     fn given_up(&self, image: &Memory) -> Result<HashSet<u64>, String> {
         let dropped = image.state().dropped.clone();
+        let gaps: Vec<(Epoch, Bounds)> = dropped.iter().filter_map(|name| named(name)).collect();
+        let batches = self.batches.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut values = HashSet::new();
-        for name in dropped {
-            let bytes = self.batches.lock().unwrap_or_else(PoisonError::into_inner).get(&name).cloned();
-            let (Some(bytes), Some((epoch, bounds))) = (bytes, name.split_once('/')) else { continue };
-            let (first, last) = bounds.split_once('-').ok_or("bounds")?;
-            let bounds = Bounds { first: first.parse().unwrap_or(0), last: last.parse().unwrap_or(0) };
-            let epoch = epoch.parse().map_err(|_| "an epoch".to_owned())?;
-            values.extend(self.log.values(epoch, bounds, &bytes)?.iter().copied());
+        for (name, bytes) in &batches {
+            let (epoch, bounds) = named(name).ok_or("a batch without a name")?;
+            if gaps.iter().any(|(of, gap)| *of == epoch && gap.contains(bounds)) {
+                values.extend(self.log.values(epoch, bounds, bytes)?.iter().copied());
+            }
         }
         Ok(values)
+    }
+
+    /// Whether a gap tells of more than one batch.
+    fn is_widened(&self, object: &SealedObject) -> bool {
+        let batches = self.batches.lock().unwrap_or_else(PoisonError::into_inner);
+        let inside = batches.keys().filter_map(|name| named(name));
+        let inside = inside.filter(|(epoch, bounds)| *epoch == object.epoch && object.bounds.contains(*bounds));
+        object.kind == SealedKind::Gap && inside.count() > 1
     }
 
     /// A byte that flipped, or a block that cannot be read, in the log: the spool starts, nothing is there twice, and
@@ -583,9 +634,7 @@ impl Checker<'_> {
         self.tell_spool(&core, &mut told, &HashMap::new())?;
         for spans in told.spans.values_mut() {
             spans.sort();
-            if let Some(pair) = spans.windows(2).find(|pair| pair[0].overlaps(pair[1])) {
-                return Err(format!("{} overlaps {}", pair[0], pair[1]));
-            }
+            overlap(spans)?;
         }
         Ok(())
     }
