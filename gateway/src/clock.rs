@@ -75,7 +75,8 @@ impl Witness {
     }
 }
 
-/// The newest time that is known: that of a reading, or of this software. A reading that lies more than a
+/// The newest time that is known: that of a reading, or of this software. An estimate is none: it may have begun with a
+/// clock that was wrong, and would be believed more than one that is right, start after start. A reading that lies more than a
 /// year ahead of a clock that may be right was made by a clock that was wrong.
 #[must_use]
 pub fn known_us(newest_us: Option<i64>, wall_us: i64) -> i64 {
@@ -83,13 +84,14 @@ pub fn known_us(newest_us: Option<i64>, wall_us: i64) -> i64 {
     newest_us.filter(|newest_us| !is_absurd(newest_us)).unwrap_or(NOT_BEFORE_US).max(NOT_BEFORE_US)
 }
 
-/// The clock to work with: the machine's, or an estimate from what is known where that cannot be believed.
+/// The clock to work with: the machine's, or, where somebody who knows of one time does not believe it, an estimate that
+/// goes on from the newest time that was ever told, estimates too.
 #[must_use]
-pub fn working(wall: &Clock, known_us: i64, witness: &Witness) -> Clock {
+pub fn working(wall: &Clock, known_us: i64, newest_us: Option<i64>, witness: &Witness) -> Clock {
     if witness.believes(wall.wall_us(), known_us) {
         return wall.clone();
     }
-    wall.estimating_from(known_us.max(wall.wall_us()))
+    wall.estimating_from(known_us.max(newest_us.unwrap_or(known_us)).max(wall.wall_us()))
 }
 
 #[cfg(test)]
@@ -141,8 +143,10 @@ mod tests {
     #[test]
     fn an_estimate_begins_with_what_is_known() {
         let (_folder, witness) = machine(&[]);
-        let clock = working(&Clock::manual(20), NOW_US, &witness);
+        let clock = working(&Clock::manual(20), NOW_US, None, &witness);
         assert_eq!((clock.is_set(), clock.now_us()), (false, NOW_US));
-        assert!(working(&Clock::manual(NOW_US), NOW_US, &witness).is_set());
+        let later = working(&Clock::manual(20), NOW_US, Some(NOW_US + 7), &witness);
+        assert_eq!(later.now_us(), NOW_US + 7, "and goes on from an estimate, so that no slot is told twice");
+        assert!(working(&Clock::manual(NOW_US), NOW_US, None, &witness).is_set());
     }
 }

@@ -17,6 +17,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use jiff::Timestamp;
 use tjern_readings::clock::{Clock, SECOND_US};
 use tjern_readings::reading::{Cause, Reading, TIMES_US};
 use tjern_readings::sensor::SensorId;
@@ -162,12 +163,13 @@ impl Dater {
         });
         let held_newest = leftover.as_ref().map(Undated::newest).unwrap_or_default();
         let newest_us = spool.newest_of_all_us().max(leftover.as_ref().and_then(Undated::newest_of_all_us));
-        let known_us = known_us(newest_us, wall.wall_us());
-        let clock = if policy.trusted { wall.clone() } else { working(wall, known_us, &policy.witness) };
+        // What a device says of its time is no word about ours.
+        let sure_us = spool.newest_sure_us(|sensor| !sensors.own_time.contains(sensor));
+        let known_us = known_us(sure_us, wall.wall_us());
+        let newest_us = Some(crate::clock::known_us(newest_us, wall.wall_us()));
+        let clock = if policy.trusted { wall.clone() } else { working(wall, known_us, newest_us, &policy.witness) };
         if !clock.is_set() {
-            warn!(
-                "the clock is not known yet: readings are taken, and dated once it is; hint: is a time server reachable?"
-            );
+            say_that_it_is_not_known(wall.wall_us(), known_us);
         }
         let began_us = wall.monotonic_us();
         let dater = Self {
@@ -384,6 +386,17 @@ impl Dater {
             undated.close().await;
         }
     }
+}
+
+fn say_that_it_is_not_known(wall_us: i64, known_us: i64) {
+    let time =
+        |time_us| Timestamp::from_microsecond(time_us).map_or_else(|_| time_us.to_string(), |time| time.to_string());
+    warn!(
+        clock = time(wall_us),
+        newest_known = time(known_us),
+        "the clock is not known yet: readings are taken, and dated once it is; hint: is a time server reachable? where the clock is \
+         right and the newest time that is known is not, a clock was once ahead: set `trusted` in `[clock]`"
+    );
 }
 
 /// Begins to hold readings, where none of an earlier run are still there.

@@ -348,7 +348,7 @@ impl Core {
         readings.reserve_exact(synced.len());
         let mut known = locked(&self.known);
         for reading in synced {
-            known.note_synced(&reading.sensor, reading.time_us);
+            known.note_synced(&reading);
             readings.push(reading);
         }
         Ok(())

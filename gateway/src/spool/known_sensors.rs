@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 
+use tjern_readings::reading::{Cause, Reading};
 use tjern_readings::sensor::SensorId;
 
 /// What is known of the sensors that a spool ever had readings of, as far as its log tells.
@@ -32,6 +33,13 @@ struct Entry {
     taken_us: Option<i64>,
     /// The newest time that is on disk, or was.
     synced_us: Option<i64>,
+    /// The same of readings whose time nobody estimated.
+    sure_us: Option<i64>,
+}
+
+/// Whether a reading says itself that its time is none that was estimated: one without a value cannot say it.
+fn is_sure(reading: &Reading) -> bool {
+    reading.value.is_some() && reading.cause != Some(Cause::ClockEstimated)
 }
 
 impl KnownSensors {
@@ -60,9 +68,24 @@ impl KnownSensors {
     }
 
     /// A reading is on disk, or was.
-    pub(crate) fn note_synced(&mut self, sensor: &SensorId, time_us: i64) {
-        let synced_us = &mut self.follow_or_add(sensor).synced_us;
-        *synced_us = Some(time_us).max(*synced_us);
+    pub(crate) fn note_synced(&mut self, reading: &Reading) {
+        let is_sure = is_sure(reading);
+        let entry = self.follow_or_add(&reading.sensor);
+        entry.synced_us = entry.synced_us.max(Some(reading.time_us));
+        if is_sure {
+            entry.sure_us = entry.sure_us.max(Some(reading.time_us));
+        }
+    }
+
+    /// A sensor's newest reading that is on disk, or was, had this time, which nobody estimated.
+    pub(crate) fn note_newest(&mut self, sensor: &SensorId, time_us: i64) {
+        let entry = self.follow_or_add(sensor);
+        (entry.synced_us, entry.sure_us) = (entry.synced_us.max(Some(time_us)), entry.sure_us.max(Some(time_us)));
+    }
+
+    /// Of what was noted of a sensor so far this is the newest time that nobody estimated; `None` where all were.
+    pub(crate) fn note_sure(&mut self, sensor: &SensorId, time_us: Option<i64>) {
+        self.follow_or_add(sensor).sure_us = time_us;
     }
 
     /// The newest time that was taken of a sensor, on disk or on its way there.
@@ -81,9 +104,21 @@ impl KnownSensors {
         self.entries.iter().filter_map(|entry| Some((&entry.sensor, entry.synced_us?)))
     }
 
+    /// Those of the newest times on disk that were estimated, each with the newest that was not.
+    pub(crate) fn estimated(&self) -> impl Iterator<Item = (&SensorId, Option<i64>)> {
+        let estimated = self.entries.iter().filter(|entry| entry.sure_us != entry.synced_us);
+        estimated.map(|entry| (&entry.sensor, entry.sure_us))
+    }
+
+    /// The newest time on disk that nobody estimated, of these sensors.
+    pub(crate) fn sure_us(&self, of: impl Fn(&SensorId) -> bool) -> Option<i64> {
+        self.entries.iter().filter(|entry| of(&entry.sensor)).filter_map(|entry| entry.sure_us).max()
+    }
+
     /// About how many bytes a segment begins with, to say all this: each name three times, and a time.
-    pub(crate) const fn snapshot_bytes(&self) -> usize {
-        3 * self.names_bytes + 11 * self.entries.len()
+    pub(crate) fn snapshot_bytes(&self) -> usize {
+        let estimated = self.estimated().map(|(sensor, _)| sensor.as_str().len() + 9).sum::<usize>();
+        3 * self.names_bytes + 11 * self.entries.len() + estimated
     }
 
     fn follow(&mut self, sensor: &SensorId) -> Option<&mut Entry> {
@@ -114,7 +149,7 @@ impl KnownSensors {
             // By an eighth and not to twice as many: it is kept as long as the gateway runs.
             self.entries.reserve_exact(self.entries.len() / 8 + 64);
         }
-        self.entries.push(Entry { sensor, next, listed: None, taken_us: None, synced_us: None });
+        self.entries.push(Entry { sensor, next, listed: None, taken_us: None, synced_us: None, sure_us: None });
         &mut self.entries[place as usize]
     }
 }
@@ -126,6 +161,23 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    /// An estimate that ran ahead was taken for the newest moment that is known, and no clock that was right was believed.
+    #[test]
+    fn an_estimate_is_no_moment_that_is_known() {
+        let sensor: SensorId = "mast/gust".parse().expect("valid");
+        let logger: SensorId = "mast/logger".parse().expect("valid");
+        let mut known = KnownSensors::default();
+        let estimated = Reading { cause: Some(Cause::ClockEstimated), ..Reading::of(sensor.clone(), 90, 1.0) };
+        known.note_synced(&estimated);
+        assert_eq!((known.newest_us(&sensor), known.sure_us(|_| true)), (Some(90), None));
+        known.note_synced(&Reading::of(sensor.clone(), 10, 1.0));
+        known.note_synced(&Reading::missing(sensor.clone(), 95, Cause::Timeout));
+        known.note_synced(&Reading::of(logger.clone(), 70, 1.0));
+        assert_eq!((known.newest_us(&sensor), known.sure_us(|_| true)), (Some(95), Some(70)));
+        assert_eq!(known.sure_us(|one| *one != logger), Some(10));
+        assert_eq!(known.estimated().collect::<Vec<_>>(), [(&sensor, Some(10))]);
+    }
 
     proptest! {
         /// Whatever the order, and whether ids are clones or only equal: what is known of each is what plain maps say.
@@ -141,7 +193,7 @@ mod tests {
                 let asked = if is_clone { clones[usize::from(number)].clone() } else { sensor(number) };
                 let plain: &mut HashMap<u8, i64> = if is_synced { &mut synced } else { &mut taken };
                 plain.entry(number).and_modify(|newest_us| *newest_us = time_us.max(*newest_us)).or_insert(time_us);
-                if is_synced { known.note_synced(&asked, time_us) } else { known.note_taken(&asked, time_us) }
+                if is_synced { known.note_newest(&asked, time_us) } else { known.note_taken(&asked, time_us) }
                 prop_assert_eq!(known.newest_us(&asked), taken.get(&number).copied().max(synced.get(&number).copied()));
             }
             let on_disk: HashMap<_, _> = known.synced().map(|(sensor, time_us)| (sensor.clone(), time_us)).collect();

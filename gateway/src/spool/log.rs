@@ -173,14 +173,19 @@ fn no_segment() -> io::Error {
     io::Error::other("there is no segment to write to")
 }
 
-/// What the log knows, as records for the start of a segment: the newest times, then the list of its sensors,
-/// twice, so that a bad sector does not cost the names of what follows.
+/// What the log knows, as records for the start of a segment: the newest times, which of them were estimated, then the
+/// list of its sensors, twice, so that a bad sector does not cost the names of what follows.
 fn snapshot(first_seq: i64, known: &KnownSensors) -> (Vec<u8>, Vec<SensorId>) {
     let mut entries: Vec<_> = known.synced().map(|(sensor, time_us)| (sensor.clone(), time_us)).collect();
     entries.sort();
     let mut records = Vec::new();
     for chunk in entries.chunks(SNAPSHOT_MAX) {
         records.extend(record::encode_newest(first_seq, chunk));
+    }
+    let mut sure: Vec<_> = known.estimated().map(|(sensor, time_us)| (sensor.clone(), time_us)).collect();
+    sure.sort();
+    for chunk in sure.chunks(SNAPSHOT_MAX) {
+        records.extend(record::encode_estimated(first_seq, chunk));
     }
     let sensors: Vec<SensorId> = entries.into_iter().map(|(sensor, _)| sensor).take(SENSORS_MAX).collect();
     for _ in 0..2 {

@@ -32,6 +32,10 @@ const KIND_NEWEST: u8 = 2;
 const KIND_SEALED: u8 = 3;
 const KIND_SENSORS: u8 = 4;
 const KIND_INDEXED: u8 = 5;
+const KIND_ESTIMATED: u8 = 6;
+
+/// Stands for no time: no reading has it.
+const NO_TIME_US: i64 = i64::MIN;
 
 /// The most sensors that a segment's list can have.
 pub(crate) const SENSORS_MAX: usize = 1 << 16;
@@ -47,6 +51,8 @@ pub(crate) enum Record {
     Readings(Vec<Reading>),
     /// The newest time of some sensors, as far as the log knew when the segment began.
     Newest(Vec<(SensorId, i64)>),
+    /// Of some sensors, whose newest time was estimated, the newest that was not; `None` where there is none.
+    Estimated(Vec<(SensorId, Option<i64>)>),
     /// Every number up to this one is in a sealed file.
     Sealed(i64),
     /// A part of the segment's list of sensors: the place of the first, and the names.
@@ -79,7 +85,7 @@ impl Record {
         match self {
             Self::Readings(readings) => i64::try_from(readings.len()).unwrap_or(i64::MAX),
             Self::Indexed(readings) => i64::try_from(readings.len()).unwrap_or(i64::MAX),
-            Self::Newest(_) | Self::Sealed(_) | Self::Sensors(..) => 0,
+            Self::Newest(_) | Self::Estimated(_) | Self::Sealed(_) | Self::Sensors(..) => 0,
         }
     }
 }
@@ -101,6 +107,17 @@ pub(crate) fn encode_newest(first_seq: i64, newest: &[(SensorId, i64)]) -> Vec<u
     for (sensor, time_us) in newest {
         put_text(&mut payload, sensor.as_str());
         payload.extend_from_slice(&time_us.to_le_bytes());
+    }
+    frame(first_seq, &payload)
+}
+
+/// The bytes of a record of the newest times that nobody estimated.
+pub(crate) fn encode_estimated(first_seq: i64, sure: &[(SensorId, Option<i64>)]) -> Vec<u8> {
+    let mut payload = vec![KIND_ESTIMATED];
+    put_count(&mut payload, sure.len());
+    for (sensor, time_us) in sure {
+        put_text(&mut payload, sensor.as_str());
+        payload.extend_from_slice(&time_us.unwrap_or(NO_TIME_US).to_le_bytes());
     }
     frame(first_seq, &payload)
 }
@@ -286,6 +303,14 @@ fn decode_payload(payload: &[u8]) -> Option<Record> {
             let mut entry = || Some((rest.text()?.parse().ok()?, i64::from_le_bytes(rest.take()?)));
             Record::Newest((0..count).map(|_| entry()).collect::<Option<_>>()?)
         }
+        KIND_ESTIMATED => {
+            let count = u16::from_le_bytes(rest.take()?);
+            let mut entry = || {
+                let (sensor, time_us) = (rest.text()?.parse().ok()?, i64::from_le_bytes(rest.take()?));
+                Some((sensor, Some(time_us).filter(|time_us| *time_us != NO_TIME_US)))
+            };
+            Record::Estimated((0..count).map(|_| entry()).collect::<Option<_>>()?)
+        }
         KIND_SEALED => Record::Sealed(i64::from_le_bytes(rest.take()?)),
         KIND_SENSORS => {
             let (first, count) = (u16::from_le_bytes(rest.take()?), u16::from_le_bytes(rest.take()?));
@@ -464,6 +489,13 @@ pub(super) mod tests {
             vec![("mast/wind_speed".parse().expect("valid"), -5), ("mast/wind_gust".parse().expect("valid"), 9)];
         let found = decode(&encode_newest(3, &newest)).expect("whole");
         assert_eq!(found.record, Some(Record::Newest(newest)));
+        let sure =
+            vec![("mast/wind_speed".parse().expect("valid"), Some(-9)), ("mast/gust".parse().expect("valid"), None)];
+        let found = decode(&encode_estimated(3, &sure)).expect("whole");
+        assert_eq!((found.first_seq, found.record), (3, Some(Record::Estimated(sure))));
+        // Released bytes: they stay readable for ever.
+        let bytes = b"\x0f\0\0\0\x70\xe5\x1e\x62\x03\0\0\0\0\0\0\0\x06\x01\0\x03a/b\xf7\xff\xff\xff\xff\xff\xff\xff";
+        assert_eq!(encode_estimated(3, &[("a/b".parse().expect("valid"), Some(-9))]), bytes);
         let found = decode(&encode_sealed(4, 3)).expect("whole");
         assert_eq!((found.first_seq, found.record), (4, Some(Record::Sealed(3))));
     }

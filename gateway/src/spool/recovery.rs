@@ -346,7 +346,7 @@ impl Core {
                 Record::Readings(mut readings) => {
                     readings.truncate(most);
                     let mut known = locked(&self.known);
-                    readings.iter().for_each(|reading| known.note_synced(&reading.sensor, reading.time_us));
+                    readings.iter().for_each(|reading| known.note_synced(reading));
                     drop(known);
                     self.take_readings(first_seq, readings.into_iter());
                 }
@@ -363,7 +363,11 @@ impl Core {
                 }
                 Record::Newest(entries) => {
                     let mut known = locked(&self.known);
-                    entries.iter().for_each(|(sensor, time_us)| known.note_synced(sensor, *time_us));
+                    entries.iter().for_each(|(sensor, time_us)| known.note_newest(sensor, *time_us));
+                }
+                Record::Estimated(entries) => {
+                    let mut known = locked(&self.known);
+                    entries.iter().for_each(|(sensor, time_us)| known.note_sure(sensor, *time_us));
                 }
                 Record::Sealed(_) | Record::Sensors(..) => {}
             }
@@ -371,7 +375,7 @@ impl Core {
         let mut known = locked(&self.known);
         for (sensor, time_us) in sensors.iter().zip(newest) {
             if let (Some(sensor), Some(time_us)) = (sensor, time_us) {
-                known.note_synced(sensor, time_us);
+                known.note_newest(sensor, time_us);
             }
         }
     }

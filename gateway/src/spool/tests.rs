@@ -17,11 +17,12 @@ use tjern_readings::keys::Bounds;
 use tjern_readings::reading::TIMES_US;
 
 use super::core::PENDING_MAX;
+use super::disk::{self, Disk};
 use super::recovery::ATTEMPTS_MAX;
 use super::sealed::{self, SealedKind};
 use super::segment;
-use super::{Spool, SpoolSettings};
 use super::shelf::GAPS_MAX;
+use super::{Spool, SpoolSettings};
 use campaign::{Reached, Variant};
 use memory::{EIO, ENOSPC, Lie, Memory, Plan};
 use model::{History, Lake, live, open, readings, sensor, settings, settle, upload};
@@ -265,7 +266,6 @@ fn a_full_spool_drops_its_oldest_batches_and_says_which() {
     assert!(values.iter().next() > Some(&0) && values.contains(&(appended - 1)), "the oldest must go, not the newest");
 }
 
-/// A bound that was lowered below what is there: the spool gets below it by itself, and loses no more than
 /// Years without a lake left a gap for each batch that went, a block of the disk each, without any bound.
 #[test]
 fn an_outage_of_years_leaves_no_more_gaps_than_one_of_days() {
@@ -324,6 +324,7 @@ fn a_gap_that_was_widened_half_way_tells_nothing_twice() {
     }
 }
 
+/// A bound that was lowered below what is there: the spool gets below it by itself, and loses no more than
 /// it must.
 #[test]
 fn a_lowered_bound_is_reached_and_stops_nothing() {
@@ -704,7 +705,7 @@ fn golden_bytes() -> Vec<u8> {
             Record::Readings(readings) => encode_readings(seq, readings.iter()),
             Record::Newest(newest) => encode_newest(seq, &newest),
             Record::Sealed(sealed_to) => encode_sealed(seq, sealed_to),
-            Record::Sensors(..) | Record::Indexed(_) => unreachable!("none is in this file"),
+            Record::Sensors(..) | Record::Indexed(_) | Record::Estimated(_) => unreachable!("none is in this file"),
         });
     }
     bytes.resize(bytes.len() + 100, 0);

@@ -282,6 +282,11 @@ impl Spool {
     pub fn newest_of_all_us(&self) -> Option<i64> {
         super::locked(&self.known).newest().map(|(_, time_us)| time_us).max()
     }
+
+    /// The newest time on disk that nobody estimated, of these sensors.
+    pub(crate) fn newest_sure_us(&self, of: impl Fn(&SensorId) -> bool) -> Option<i64> {
+        super::locked(&self.known).sure_us(of)
+    }
 }
 
 #[cfg(test)]
