@@ -3,13 +3,14 @@
 //! delta-rs's own scan declares no order and cannot be sent elsewhere, so this one hands out a
 //! `DataSourceExec`. Files that cannot hold a wanted row are left out by their statistics. Where all
 //! that are left carry our tag, each is a group of its own and the order by `(sensor, time)` is
-//! declared, so that sorted files are merged and never sorted again.
+//! declared, so that sorted files are merged and never sorted again. Where somebody wants to know which file a row is
+//! from, one more column says the number that they gave the file: one scan for all files, and no reading of it.
 
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{ArrayRef, BooleanArray, Int64Array, StringArray, TimestampMicrosecondArray, UInt64Array};
 use arrow::compute::SortOptions;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::pruning::PruningStatistics;
@@ -19,6 +20,7 @@ use datafusion::datasource::TableType;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
+use datafusion::datasource::table_schema::TableSchema;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
@@ -47,23 +49,48 @@ const MERGED_FILES_MAX: usize = 8;
 pub struct LakeTable {
     table: TableName,
     files: Vec<DataFile>,
+    numbers: Option<Numbers>,
+}
+
+/// A column that says which file a row is from.
+#[derive(Debug)]
+struct Numbers {
+    field: FieldRef,
+    /// A number a file.
+    of_files: Vec<i32>,
 }
 
 impl LakeTable {
     pub(crate) const fn new(table: TableName, files: Vec<DataFile>) -> Self {
-        Self { table, files }
+        Self { table, files, numbers: None }
+    }
+
+    /// These files, with a column of this name that says the number of the file that a row is from.
+    pub(crate) fn numbered(table: TableName, files: Vec<(DataFile, i32)>, column: &str) -> Self {
+        let (files, of_files) = files.into_iter().unzip();
+        let field = Arc::new(Field::new(column, DataType::Int32, false));
+        Self { table, files, numbers: Some(Numbers { field, of_files }) }
+    }
+
+    /// The columns of the files.
+    fn file_schema(&self) -> SchemaRef {
+        schema::arrow(self.table)
+    }
+
+    fn number_column(&self) -> Vec<FieldRef> {
+        self.numbers.iter().map(|numbers| Arc::clone(&numbers.field)).collect()
     }
 
     /// The files that may hold a row that the filters let through.
-    fn prune(&self, predicate: Option<&Arc<dyn PhysicalExpr>>) -> Vec<&DataFile> {
-        let everything = || self.files.iter().collect();
+    fn prune(&self, predicate: Option<&Arc<dyn PhysicalExpr>>) -> Vec<usize> {
+        let everything = || (0..self.files.len()).collect();
         let Some(predicate) = predicate else { return everything() };
         let pruning = PruningPredicateBuilder::new()
             .with_file_schema(self.schema())
             .try_build(Arc::clone(predicate))
             .and_then(|pruning| pruning.prune(&FileStatistics(self)));
         match pruning {
-            Ok(kept) => self.files.iter().zip(kept).filter_map(|(file, keep)| keep.then_some(file)).collect(),
+            Ok(kept) => kept.into_iter().enumerate().filter_map(|(place, keep)| keep.then_some(place)).collect(),
             Err(_) => everything(),
         }
     }
@@ -75,7 +102,8 @@ impl LakeTable {
         Ok(LexOrdering::new(self.table.sort_columns().map(sort).into_iter().collect::<Result<Vec<_>>>()?))
     }
 
-    fn partitioned(&self, file: &DataFile) -> PartitionedFile {
+    fn partitioned(&self, place: usize) -> PartitionedFile {
+        let file = &self.files[place];
         let location = tjern_readings::keys::table(self.table.as_str()).join(file.path.as_str());
         let meta = ObjectMeta {
             location,
@@ -85,11 +113,13 @@ impl LakeTable {
             e_tag: None,
             version: None,
         };
-        PartitionedFile::new_from_meta(meta).with_statistics(Arc::new(self.statistics(file)))
+        let number = self.numbers.iter().map(|numbers| ScalarValue::Int32(Some(numbers.of_files[place])));
+        let partitioned = PartitionedFile::new_from_meta(meta).with_partition_values(number.collect());
+        partitioned.with_statistics(Arc::new(self.statistics(file)))
     }
 
     fn statistics(&self, file: &DataFile) -> Statistics {
-        let schema = self.schema();
+        let schema = self.file_schema();
         let mut statistics = Statistics::new_unknown(&schema);
         let count = |number: Option<i64>| number.and_then(|number| usize::try_from(number).ok());
         statistics.num_rows = count(file.rows).map_or(Precision::Absent, Precision::Exact);
@@ -119,7 +149,12 @@ impl LakeTable {
 #[async_trait]
 impl TableProvider for LakeTable {
     fn schema(&self) -> SchemaRef {
-        schema::arrow(self.table)
+        let files = self.file_schema();
+        if self.numbers.is_none() {
+            return files;
+        }
+        let columns: Vec<FieldRef> = files.fields().iter().cloned().chain(self.number_column()).collect();
+        Arc::new(Schema::new_with_metadata(columns, files.metadata().clone()))
     }
 
     fn table_type(&self) -> TableType {
@@ -149,15 +184,16 @@ impl TableProvider for LakeTable {
         }
         // One request for a file's end, and for a small file the only one.
         let hint = usize::try_from(FILE_BYTES_MAX).unwrap_or(usize::MAX);
-        let mut source = ParquetSource::new(Arc::clone(&schema)).with_metadata_size_hint(hint);
+        let columns = TableSchema::builder(self.file_schema()).with_table_partition_cols(self.number_column()).build();
+        let mut source = ParquetSource::new(columns).with_metadata_size_hint(hint);
         if let Some(predicate) = predicate {
             source = source.with_predicate(predicate);
         }
-        let merged = files.len() <= MERGED_FILES_MAX && files.iter().all(|file| file.sorted);
+        let merged = files.len() <= MERGED_FILES_MAX && files.iter().all(|place| self.files[*place].sorted);
         let groups = if merged { files.len() } else { state.config().target_partitions().clamp(1, files.len()) };
         let mut file_groups = vec![FileGroup::default(); groups];
-        for (index, file) in files.into_iter().enumerate() {
-            file_groups[index % groups].push(self.partitioned(file));
+        for (index, place) in files.into_iter().enumerate() {
+            file_groups[index % groups].push(self.partitioned(place));
         }
         let ordering = if merged { self.ordering()? } else { None };
         let config = FileScanConfigBuilder::new(LAKE_STORE.clone(), Arc::new(source))

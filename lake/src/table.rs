@@ -171,6 +171,12 @@ impl Table {
         Arc::new(LakeTable::new(self.name, files))
     }
 
+    /// The same, with one more column of this name, which says the number of the file that a row is from.
+    #[must_use]
+    pub fn provider_of_numbered(&self, files: Vec<(DataFile, i32)>, column: &str) -> Arc<dyn TableProvider> {
+        Arc::new(LakeTable::numbered(self.name, files, column))
+    }
+
     /// What of the table's folder nobody needs any more who reads a version that was the newest at `before_us` or later.
     /// Of its files only those may be removed that are found again after [`Table::cut_off`].
     ///

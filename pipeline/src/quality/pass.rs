@@ -30,6 +30,7 @@ use crate::tables::engine_within;
 
 /// The number of the file that a row comes from; below 0: from one around it.
 pub(super) const FILE: &str = "file";
+const AROUND: i32 = -1;
 
 /// More sensors than this are asked for by their least and greatest name.
 const LISTED_SENSORS_MAX: usize = 256;
@@ -111,12 +112,8 @@ impl Pass {
             return Ok((Rewritten::default(), Vec::new()));
         }
         let reads = scope.reads(sensors);
-        let filter = inside(&scope, &reads);
-        let mut parts = Vec::new();
-        for (number, file) in files.iter().enumerate() {
-            parts.push(self.part(table, vec![file.clone()], number_of(number), Some(&filter), &NEEDED)?);
-        }
-        let rows = self.with_others(table, &files, &reads, &filter, parts, &NEEDED)?;
+        let numbered = files.iter().cloned().zip(0..).chain(around(table, &files, &reads));
+        let rows = in_order(self.rows(table, numbered.collect(), Some(&inside(&scope, &reads)), &NEEDED)?)?;
         let mut in_place = InPlace::of(files, &self.lake, &self.bounds);
         let held_rows = held_rows(&self.bounds);
         let sorted = Sorted::of(rows).await?;
@@ -139,8 +136,10 @@ impl Pass {
         let wanted = schema::arrow(TableName::Readings);
         let columns: Vec<&str> = wanted.fields().iter().map(|field| field.name().as_str()).collect();
         let reads = scope.reads(sensors);
-        let parts = vec![self.part(table, files.clone(), 0, None, &columns)?];
-        let rows = self.with_others(table, &files, &reads, &inside(&scope, &reads), parts, &columns)?;
+        let own = self.rows(table, files.iter().cloned().map(|file| (file, 0)).collect(), None, &columns)?;
+        let others = around(table, &files, &reads).collect();
+        let others = self.rows(table, others, Some(&inside(&scope, &reads)), &columns)?;
+        let rows = in_order(own.union(others)?)?;
         let anew = Anew::of(first, &OURS, &self.bounds);
         let mut gathering = Gathering { lake: &self.lake, anew, rows_changed: 0, touched: Spans::default() };
         let held_rows = held_rows(&self.bounds);
@@ -160,46 +159,37 @@ impl Pass {
         Ok(Rewritten { add: anew.finish(&self.lake).await?, remove: files, rows_changed, touched, spilled_bytes })
     }
 
-    /// Rows of some files, with their number.
-    fn part(
+    /// Rows of some files, with the numbers of these.
+    fn rows(
         &self,
         table: &Table,
-        files: Vec<DataFile>,
-        number: i32,
+        files: Vec<(DataFile, i32)>,
         filter: Option<&Expr>,
         columns: &[&str],
     ) -> Result<DataFrame, ControlError> {
-        let rows = self.context.read_table(table.provider_of(files))?;
+        let rows = self.context.read_table(table.provider_of_numbered(files, FILE))?;
         let rows = match filter {
             Some(filter) => rows.filter(filter.clone())?,
             None => rows,
         };
-        Ok(rows.select_columns(columns)?.with_column(FILE, lit(number))?)
+        Ok(rows.select_columns(&[columns, &[FILE]].concat())?)
     }
+}
 
-    /// These rows and those around them, in order.
-    fn with_others(
-        &self,
-        table: &Table,
-        files: &[DataFile],
-        reads: &[Span],
-        filter: &Expr,
-        parts: Vec<DataFrame>,
-        columns: &[&str],
-    ) -> Result<DataFrame, ControlError> {
-        let paths: BTreeSet<&str> = files.iter().map(|file| file.path.as_str()).collect();
-        let near = |file: &DataFile| {
-            !paths.contains(file.path.as_str()) && reads.iter().any(|span| span.overlaps(times_of(file)))
-        };
-        let others: Vec<DataFile> = table.files().into_iter().filter(near).collect();
-        let mut rows = self.part(table, others, -1, Some(filter), columns)?;
-        for part in parts {
-            rows = rows.union(part)?;
-        }
-        let mut order = vec![col("sensor").sort(true, true), col("time").sort(true, true)];
-        order.extend(precedence::last());
-        Ok(rows.sort(order)?)
-    }
+/// The files around some of them that have readings in these spans, with the number of those.
+fn around<'a>(table: &Table, files: &[DataFile], reads: &'a [Span]) -> impl Iterator<Item = (DataFile, i32)> + use<'a> {
+    let paths: BTreeSet<String> = files.iter().map(|file| file.path.clone()).collect();
+    let near = move |file: &DataFile| {
+        !paths.contains(file.path.as_str()) && reads.iter().any(|span| span.overlaps(times_of(file)))
+    };
+    table.files().into_iter().filter(near).map(|file| (file, AROUND))
+}
+
+/// Rows as the walk wants them.
+fn in_order(rows: DataFrame) -> Result<DataFrame, ControlError> {
+    let mut order = vec![col("sensor").sort(true, true), col("time").sort(true, true)];
+    order.extend(precedence::last());
+    Ok(rows.sort(order)?)
 }
 
 /// Rows that are sorted as they are asked for, and what that takes.
@@ -222,10 +212,6 @@ impl Sorted {
         }
         of(self.0.as_ref())
     }
-}
-
-fn number_of(number: usize) -> i32 {
-    i32::try_from(number).unwrap_or(i32::MAX)
 }
 
 fn is_gone(error: &DataFusionError) -> bool {
