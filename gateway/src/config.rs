@@ -313,6 +313,13 @@ pub enum LineField {
 pub struct PointCommon {
     /// Which sensor's readings these are.
     pub sensor: SensorId,
+    /// On which terms it is read. Points with the same share them: of ten thousand most have.
+    pub terms: Arc<PointTerms>,
+}
+
+/// On which terms a point is read.
+#[derive(Debug, PartialEq)]
+pub struct PointTerms {
     /// When it is read.
     pub grid: Grid,
     /// By which raw numbers the device says that it has no value.

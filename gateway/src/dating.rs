@@ -111,7 +111,7 @@ impl Sensors {
 
     fn grid(&self, sensor: &SensorId) -> Option<Grid> {
         let gather =
-            || self.buses.iter().flat_map(|bus| bus.commons()).map(|common| (common.sensor.clone(), common.grid));
+            || self.buses.iter().flat_map(|bus| bus.commons()).map(|common| (common.sensor.clone(), common.terms.grid));
         self.grids.get_or_init(|| gather().collect()).get(sensor).copied()
     }
 

@@ -25,6 +25,33 @@ const SPREAD_MAX_US: i64 = 30_000_000;
 /// A lag below this is not noted, however short the period.
 const LAG_MIN_US: i64 = 1_000_000;
 
+/// A moment in microseconds, or none, in the eight bytes of the first: a gateway has several of each of its points.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Moment(i64);
+
+impl Moment {
+    /// No moment. No clock says this one.
+    pub(crate) const NONE: Self = Self(i64::MIN);
+
+    /// This one.
+    pub(crate) const fn of(time_us: Option<i64>) -> Self {
+        match time_us {
+            Some(time_us) => Self(time_us),
+            None => Self::NONE,
+        }
+    }
+
+    /// In microseconds.
+    pub(crate) const fn get(self) -> Option<i64> {
+        if self.0 == Self::NONE.0 { None } else { Some(self.0) }
+    }
+
+    /// This one, where it is later.
+    pub(crate) fn raise(&mut self, time_us: i64) {
+        self.0 = self.0.max(time_us);
+    }
+}
+
 /// The slots of one point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Grid {
@@ -87,9 +114,9 @@ pub struct Due {
 #[derive(Debug, Clone)]
 pub struct Schedule {
     grid: Grid,
-    done_us: Option<i64>,
+    done_us: Moment,
     /// The slot that was due when the clock was looked at last, and was not polled yet.
-    waiting_us: Option<i64>,
+    waiting_us: Moment,
     missed: u64,
     /// The slot in which the clock was looked at last.
     looked_us: i64,
@@ -99,7 +126,7 @@ impl Schedule {
     /// A point that was not polled yet: it is due at once.
     #[must_use]
     pub const fn new(grid: Grid) -> Self {
-        Self { grid, done_us: None, waiting_us: None, missed: 0, looked_us: grid.phase_us }
+        Self { grid, done_us: Moment::NONE, waiting_us: Moment::NONE, missed: 0, looked_us: grid.phase_us }
     }
 
     /// The grid.
@@ -129,7 +156,7 @@ impl Schedule {
     #[must_use]
     pub fn due(&self, now_us: i64) -> Option<Due> {
         let slot_us = self.slot_of(now_us);
-        match self.done_us {
+        match self.done_us.get() {
             None => Some(Due { slot_us, first: true }),
             Some(done_us) => (slot_us > done_us).then_some(Due { slot_us, first: false }),
         }
@@ -147,19 +174,19 @@ impl Schedule {
         self.looked_us = self.slot_of(now_us);
         if let Some(due) = self.due(now_us) {
             self.count_passed(due.slot_us);
-            self.waiting_us = Some(due.slot_us);
+            self.waiting_us = Moment::of(Some(due.slot_us));
         }
     }
 
     /// Notes that a slot is polled, and counts those that passed since the last one.
     pub fn begin(&mut self, due: Due) {
         self.count_passed(due.slot_us);
-        (self.waiting_us, self.done_us) = (None, Some(due.slot_us));
+        (self.waiting_us, self.done_us) = (Moment::NONE, Moment::of(Some(due.slot_us)));
     }
 
     fn count_passed(&mut self, slot_us: i64) {
-        let after_done_us = self.done_us.map(|done_us| done_us.saturating_add(self.grid.every_us));
-        let first_us = self.waiting_us.or(after_done_us).unwrap_or(slot_us);
+        let after_done_us = self.done_us.get().map(|done_us| done_us.saturating_add(self.grid.every_us));
+        let first_us = self.waiting_us.get().or(after_done_us).unwrap_or(slot_us);
         let passed_us = slot_us - first_us;
         if passed_us >= self.grid.every_us {
             self.missed += (passed_us / self.grid.every_us).unsigned_abs();
@@ -170,9 +197,9 @@ impl Schedule {
     /// has been: it goes on from the slot that the clock now says. Whether that happened.
     pub fn follow_step_back(&mut self, now_us: i64) -> bool {
         let slot_us = self.grid.slot_of(now_us);
-        let stepped = self.done_us.is_some_and(|done_us| done_us > slot_us.saturating_add(self.grid.every_us));
+        let stepped = self.done_us.get().is_some_and(|done_us| done_us > slot_us.saturating_add(self.grid.every_us));
         if stepped {
-            (self.waiting_us, self.done_us) = (None, Some(slot_us));
+            (self.waiting_us, self.done_us) = (Moment::NONE, Moment::of(Some(slot_us)));
         }
         stepped
     }

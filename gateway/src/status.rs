@@ -250,5 +250,5 @@ fn units(config: &Config) -> HashMap<String, String> {
         }
         BusKind::TextLines { points, .. } => points.iter().map(|point| &point.common).collect(),
     });
-    commons.filter_map(|common| Some((common.sensor.as_str().to_owned(), common.unit.clone()?))).collect()
+    commons.filter_map(|common| Some((common.sensor.as_str().to_owned(), common.terms.unit.clone()?))).collect()
 }

@@ -317,12 +317,17 @@ async fn an_outage_that_a_power_cut_ended_counts_too() {
 
 /// Sends five minutes' backlog over a link, and gives what was put.
 async fn over_a_link(limits: UploadLimits) -> Vec<Put> {
+    backlog(300, limits, Duration::ZERO).await.puts()
+}
+
+/// Sends a backlog of so many seconds to a lake that takes so long for each object.
+async fn backlog(seconds: usize, limits: UploadLimits, put_duration: Duration) -> Arc<Lake> {
     let place = tempfile::tempdir().expect("a folder");
-    let lake = Lake::new(Duration::ZERO);
+    let lake = Lake::new(put_duration);
     lake.away.store(true, Ordering::Relaxed);
     let site = Site::start(place.path(), &lake, |settings| settings.limits = limits);
     let mut sensors = Sensors::new(500);
-    for _ in 0..300 {
+    for _ in 0..seconds {
         site.pass(Duration::from_secs(1)).await;
         site.spool.append(sensors.read(site.now_us())).await;
     }
@@ -331,7 +336,24 @@ async fn over_a_link(limits: UploadLimits) -> Vec<Put> {
         site.pass(Duration::from_secs(10)).await;
     }
     site.end().await;
-    lake.puts()
+    lake
+}
+
+/// A backlog that was sent all at once would need memory for all of it, and starve whoever else uses the line.
+#[tokio::test(start_paused = true)]
+async fn no_more_objects_are_under_way_than_was_said() {
+    let at_once = async |limits: UploadLimits| {
+        let lake = backlog(40, limits, Duration::from_secs(2)).await;
+        assert!(lake.puts().len() > 8, "{} objects", lake.puts().len());
+        lake.most_at_once.load(Ordering::Relaxed)
+    };
+    let small = UploadLimits { batch_bytes: 4 << 10, ..UploadLimits::default() };
+    for in_flight in [1, 3] {
+        assert_eq!(at_once(UploadLimits { in_flight, ..small }).await, in_flight as u64);
+    }
+    // Over a link with a limit they would only wait for each other.
+    let limited = UploadLimits { in_flight: 3, bytes_per_s: NonZeroU64::new(2_048), ..small };
+    assert_eq!(at_once(limited).await, 1);
 }
 
 /// Whether more passed between any two puts than a rate and one of them.
@@ -356,7 +378,7 @@ async fn a_link_with_a_limit_is_not_asked_for_more() {
 }
 
 /// A day of a small site: six sensors read every hour within half a minute, and the gateway's own readings.
-async fn requests_of_a_day(with_system: bool) -> (u64, u64, BTreeMap<String, usize>) {
+async fn requests_of_a_day(with_system: bool) -> (u64, u64, u64, BTreeMap<String, usize>) {
     let place = tempfile::tempdir().expect("a folder");
     let lake = Lake::new(Duration::from_millis(200));
     let site = Site::start(place.path(), &lake, |_| {});
@@ -376,19 +398,20 @@ async fn requests_of_a_day(with_system: bool) -> (u64, u64, BTreeMap<String, usi
         site.pass(HOUR - Duration::from_secs(30)).await;
     }
     let counted = site.state.snapshot().requests;
+    let syncs = site.spool.status().written.syncs;
     let requests = lake.requests.load(Ordering::Relaxed);
     site.end().await;
     let mut by_sensor = BTreeMap::new();
     for reading in lake.readings(&source()).await.into_values().flatten() {
         *by_sensor.entry(reading.sensor.to_string()).or_default() += 1;
     }
-    (requests, counted, by_sensor)
+    (requests, counted, syncs, by_sensor)
 }
 
 /// A store bills each request.
 #[tokio::test(start_paused = true)]
 async fn six_hourly_sensors_cost_under_a_hundred_requests_a_day() {
-    let (requests, counted, by_sensor) = requests_of_a_day(true).await;
+    let (requests, counted, syncs, by_sensor) = requests_of_a_day(true).await;
     println!("{requests} requests in a day");
     assert!(requests < 100, "{requests} requests");
     assert_eq!(requests, counted, "what the metrics say");
@@ -399,6 +422,7 @@ async fn six_hourly_sensors_cost_under_a_hundred_requests_a_day() {
     for quantity in ["spool_age_s", "upload_lag_s", "clock_offset_ms", "uptime_s"] {
         assert_eq!(by_sensor[&format!("_system/landfall-01/{quantity}")], 23, "{by_sensor:?}");
     }
-    let (without, _, by_sensor) = requests_of_a_day(false).await;
+    let (without, _, syncs_without, by_sensor) = requests_of_a_day(false).await;
     assert_eq!((requests, by_sensor.len()), (without, 6), "the gateway's own readings cost no request");
+    assert_eq!(syncs, syncs_without, "and no sync");
 }

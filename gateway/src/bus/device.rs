@@ -480,7 +480,7 @@ fn share(bus: &str, device: &str) -> f64 {
 impl Point {
     fn new(point: &ModbusPoint, share: f64, limits: Limits, context: &BusContext) -> Self {
         Self {
-            spread_us: point.common.grid.spread_us(share),
+            spread_us: point.common.terms.grid.spread_us(share),
             state: PointState::new(&point.common, limits, context),
             table: point.table,
             address: point.address,

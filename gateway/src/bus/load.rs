@@ -139,7 +139,7 @@ fn reconnect(kind: &BusKind, devices: &[ModbusDevice]) -> Reconnect {
         BusKind::ModbusTcp { connection, .. } | BusKind::ModbusRtuTcp { connection, .. } => *connection,
         BusKind::ModbusRtu { .. } | BusKind::TextLines { .. } => Connection::default(),
     };
-    let every = devices.iter().flat_map(|device| &device.points).map(|point| point.common.grid.every_us());
+    let every = devices.iter().flat_map(|device| &device.points).map(|point| point.common.terms.grid.every_us());
     let shortest = Duration::from_micros(every.min().map_or(0, i64::unsigned_abs));
     match connection.idle_close.filter(|idle_close| *idle_close < shortest) {
         Some(_) => {
@@ -221,7 +221,7 @@ impl DeviceLoad<'_> {
     fn together(&self) -> Vec<(Vec<usize>, f64)> {
         let mut grids: BTreeMap<(i64, i64), Vec<usize>> = BTreeMap::new();
         for (index, point) in self.device.points.iter().enumerate() {
-            let grid = point.common.grid;
+            let grid = point.common.terms.grid;
             // The first slot since 1970 is the phase.
             grids.entry((grid.every_us(), grid.slot_of(grid.every_us() - 1))).or_default().push(index);
         }

@@ -9,9 +9,9 @@ use tjern_readings::sensor::SensorId;
 
 use super::BusContext;
 use super::state::{Latest, PointCell};
-use crate::config::PointCommon;
-use crate::grid::{Due, Schedule};
-use crate::value::{NoValue, Scaling};
+use crate::config::{PointCommon, PointTerms};
+use crate::grid::{Due, Moment, Schedule};
+use crate::value::NoValue;
 
 /// So many failures in a row are written down each; after that, one every `down_report`.
 pub(super) const FAILURES_TO_DOWN: u32 = 3;
@@ -28,35 +28,33 @@ pub(super) struct Limits {
 pub(super) struct PointState {
     pub(super) sensor: SensorId,
     pub(super) schedule: Schedule,
-    no_value: NoValue,
-    scaling: Scaling,
-    newest_us: Option<i64>,
+    terms: Arc<PointTerms>,
+    cell: Arc<PointCell>,
+    newest_us: Moment,
+    written_us: Moment,
     down_report_us: i64,
     failures: u32,
     cause: Option<Cause>,
-    written_us: Option<i64>,
-    cell: Arc<PointCell>,
 }
 
 impl PointState {
     pub(super) fn new(common: &PointCommon, limits: Limits, context: &BusContext) -> Self {
         Self {
-            cell: PointCell::new(common.sensor.clone(), common.grid.every_us()),
-            newest_us: context.newest_us(&common.sensor),
+            cell: PointCell::new(common.sensor.clone(), common.terms.grid.every_us()),
+            newest_us: Moment::of(context.newest_us(&common.sensor)),
             sensor: common.sensor.clone(),
-            schedule: Schedule::new(common.grid),
-            no_value: common.no_value.clone(),
-            scaling: common.scaling,
+            schedule: Schedule::new(common.terms.grid),
+            terms: Arc::clone(&common.terms),
             down_report_us: limits.down_report.micros(),
             failures: 0,
             cause: None,
-            written_us: None,
+            written_us: Moment::NONE,
         }
     }
 
     /// By which raw numbers the device says that it has no value.
-    pub(super) const fn no_value(&self) -> &NoValue {
-        &self.no_value
+    pub(super) fn no_value(&self) -> &NoValue {
+        &self.terms.no_value
     }
 
     /// Where others see how the point is.
@@ -98,17 +96,17 @@ impl PointState {
         answered_us: i64,
     ) -> Option<Reading> {
         self.schedule.begin(due);
-        let result = raw.and_then(|raw| self.no_value.sift(raw)).map(|raw| self.scaling.apply(raw));
+        let result = self.value_of(raw);
         self.failures = if result.is_ok() { 0 } else { self.failures.saturating_add(1) };
         self.cause = result.err();
         self.show(due.slot_us, result, (asked_us, answered_us));
         let grid = self.schedule.grid();
         let sign_of_life_only =
-            due.first && (!grid.is_fresh(due.slot_us, asked_us) || self.newest_us >= Some(due.slot_us));
+            due.first && (!grid.is_fresh(due.slot_us, asked_us) || self.newest_us.get() >= Some(due.slot_us));
         if sign_of_life_only || !self.shall_be_written(due.slot_us) {
             return None;
         }
-        self.written_us = Some(due.slot_us);
+        self.written_us = Moment::of(Some(due.slot_us));
         let lag_ms = grid.lag_ms(due.slot_us, answered_us);
         Some(Reading::from_result(self.sensor.clone(), due.slot_us, result).with_lag_ms(lag_ms))
     }
@@ -116,32 +114,36 @@ impl PointState {
     /// The reading of a moment that the device named itself (a raw number, or why there is none), if it
     /// is to be written down.
     pub(super) fn conclude_dated(&mut self, time_us: i64, raw: Result<f64, Cause>, now_us: i64) -> Option<Reading> {
-        let result = raw.and_then(|raw| self.no_value.sift(raw)).map(|raw| self.scaling.apply(raw));
+        let result = self.value_of(raw);
         self.failures = if result.is_ok() { 0 } else { self.failures.saturating_add(1) };
         self.cause = result.err();
         self.show(time_us, result, (now_us, now_us));
         if !self.shall_be_written(time_us) {
             return None;
         }
-        self.written_us = Some(time_us);
+        self.written_us = Moment::of(Some(time_us));
         Some(Reading::from_result(self.sensor.clone(), time_us, result))
+    }
+
+    fn value_of(&self, raw: Result<f64, Cause>) -> Result<f64, Cause> {
+        Ok(self.terms.scaling.apply(self.terms.no_value.sift(raw?)?))
     }
 
     fn show(&self, slot_us: i64, result: Result<f64, Cause>, (asked_us, answered_us): (i64, i64)) {
         let value = result.ok().filter(|value| value.is_finite());
         self.cell.set(Latest {
-            slot_us: Some(slot_us),
-            value,
+            slot_us: Moment::of(Some(slot_us)),
+            value: value.unwrap_or(f64::NAN),
             cause: result.err(),
-            answered_us: Some(answered_us),
-            round_trip_us: value.map(|_| u64::try_from(answered_us - asked_us).unwrap_or(0)),
+            answered_us: Moment::of(Some(answered_us)),
+            round_trip_us: u32::try_from(answered_us - asked_us).unwrap_or(u32::MAX),
             missed: self.schedule.missed(),
             failures: self.failures,
         });
     }
 
     fn shall_be_written(&self, slot_us: i64) -> bool {
-        let waited = self.written_us.is_none_or(|written_us| (slot_us - written_us).abs() >= self.down_report_us);
+        let waited = self.written_us.get().is_none_or(|written_us| (slot_us - written_us).abs() >= self.down_report_us);
         self.failures <= FAILURES_TO_DOWN || waited
     }
 }
@@ -150,23 +152,25 @@ impl PointState {
 mod tests {
     use super::*;
     use crate::grid::Grid;
+    use crate::value::Scaling;
 
     const SECOND_US: i64 = 1_000_000;
     const START_US: i64 = 1_700_000_000 * SECOND_US;
 
     fn point(newest_us: Option<i64>) -> PointState {
         let sensor: SensorId = "tarn/water_temperature".parse().expect("valid");
+        let grid = Grid::new(Period::from_seconds(10), Duration::ZERO);
+        let terms = PointTerms { grid, no_value: NoValue::default(), scaling: Scaling::default(), unit: None };
         PointState {
             cell: PointCell::new(sensor.clone(), 10 * SECOND_US),
             sensor,
-            schedule: Schedule::new(Grid::new(Period::from_seconds(10), Duration::ZERO)),
-            no_value: NoValue::default(),
-            scaling: Scaling::default(),
-            newest_us,
+            schedule: Schedule::new(grid),
+            terms: Arc::new(terms),
+            newest_us: Moment::of(newest_us),
             down_report_us: 300 * SECOND_US,
             failures: 0,
             cause: None,
-            written_us: None,
+            written_us: Moment::NONE,
         }
     }
 

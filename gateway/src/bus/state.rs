@@ -12,6 +12,7 @@ use tjern_readings::reading::Cause;
 use tjern_readings::sensor::SensorId;
 
 use super::point::FAILURES_TO_DOWN;
+use crate::grid::Moment;
 use crate::lines::counters::{LineCounters, LineCounts};
 use crate::modbus::stats::{WireCounts, WireStats};
 
@@ -309,16 +310,33 @@ pub(crate) struct PointCell {
 }
 
 /// How a point's last slot ended.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Latest {
-    pub(crate) slot_us: Option<i64>,
-    pub(crate) value: Option<f64>,
-    pub(crate) cause: Option<Cause>,
-    pub(crate) answered_us: Option<i64>,
-    pub(crate) round_trip_us: Option<u64>,
+    pub(crate) slot_us: Moment,
+    pub(crate) answered_us: Moment,
+    /// Not finite where there is none.
+    pub(crate) value: f64,
     pub(crate) missed: u64,
+    /// That of a value; at most so much.
+    pub(crate) round_trip_us: u32,
+    pub(crate) cause: Option<Cause>,
     /// So many slots in a row ended without a value.
     pub(crate) failures: u32,
+}
+
+impl Default for Latest {
+    /// No slot has ended.
+    fn default() -> Self {
+        Self {
+            slot_us: Moment::NONE,
+            answered_us: Moment::NONE,
+            value: f64::NAN,
+            missed: 0,
+            round_trip_us: 0,
+            cause: None,
+            failures: 0,
+        }
+    }
 }
 
 impl PointCell {
@@ -364,7 +382,7 @@ impl PointCell {
     fn state(&self) -> DeviceState {
         let latest = locked(&self.latest);
         match latest.failures {
-            _ if latest.slot_us.is_none() => DeviceState::Unknown,
+            _ if latest.slot_us.get().is_none() => DeviceState::Unknown,
             0 => DeviceState::Healthy,
             failures if failures < FAILURES_TO_DOWN => DeviceState::Suspect,
             _ => DeviceState::Down,
@@ -373,13 +391,14 @@ impl PointCell {
 
     fn snapshot(&self) -> PointSnapshot {
         let latest = *locked(&self.latest);
+        let value = Some(latest.value).filter(|value| value.is_finite());
         PointSnapshot {
             sensor: self.sensor.as_str().to_owned(),
-            slot_us: latest.slot_us,
-            value: latest.value,
+            slot_us: latest.slot_us.get(),
+            value,
             cause: latest.cause,
-            answered_us: latest.answered_us,
-            round_trip_us: latest.round_trip_us,
+            answered_us: latest.answered_us.get(),
+            round_trip_us: value.map(|_| latest.round_trip_us.into()),
             missed: latest.missed,
             every_us: self.every_us,
         }
@@ -425,7 +444,7 @@ mod tests {
         device.note(9_000, Some((Cause::Crc, false)));
         device.note(9_000, Some((Cause::Unreachable, false)));
         device.set_state(DeviceState::Suspect);
-        point.set(Latest { slot_us: Some(1), value: Some(4.0), missed: 2, ..Latest::default() });
+        point.set(Latest { slot_us: Moment::of(Some(1)), value: 4.0, missed: 2, ..Latest::default() });
         let shown = states.snapshot().remove(0).devices.remove(0);
         assert_eq!((shown.state, shown.round_trip_us), (DeviceState::Suspect, Some(9_000)));
         assert_eq!((shown.timeouts, shown.exceptions, shown.broken_frames), (1, 1, 1));
@@ -437,7 +456,7 @@ mod tests {
         let points = [cell("mast/wind"), cell("mast/rain")];
         let device = DeviceCell::new("mast", None, points.to_vec());
         assert_eq!(device.snapshot().state, DeviceState::Unknown);
-        let failed = Latest { slot_us: Some(1), failures: FAILURES_TO_DOWN, ..Latest::default() };
+        let failed = Latest { slot_us: Moment::of(Some(1)), failures: FAILURES_TO_DOWN, ..Latest::default() };
         points[0].set(failed);
         assert_eq!(device.snapshot().state, DeviceState::Down);
         points[1].set(Latest { failures: 0, ..failed });

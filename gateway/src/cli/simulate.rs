@@ -212,7 +212,7 @@ fn unit(device: &ModbusDevice) -> SimulatedUnit {
         address: point.address,
         kind: point.kind,
         order: point.order,
-        scaling: point.common.scaling,
+        scaling: point.common.terms.scaling,
         signal: signal(&point.common.sensor),
     };
     SimulatedUnit {
@@ -260,7 +260,7 @@ fn lines_of(points: &[LinePoint], framing: &lines::Framing) -> Lines {
     let framing = framing.clone();
     let (mut sentences, mut rows): (BTreeMap<String, Fields>, BTreeMap<String, Fields>) = Default::default();
     for point in points {
-        let (signal, scaling) = (signal(&point.common.sensor), point.common.scaling);
+        let (signal, scaling) = (signal(&point.common.sensor), point.common.terms.scaling);
         let (fields, place) = match &point.field {
             LineField::Nmea { sentence, field } => (sentences.entry(sentence.clone()).or_default(), *field),
             LineField::Column { column, separator } => (rows.entry(separator.clone()).or_default(), *column),

@@ -4,10 +4,11 @@
 //! A profile is checked for each device that uses it, since what is right for one need not be for the
 //! next; what is wrong with the profile itself is told once, at its own place, with the first of them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt::Display;
 use std::ops::Range;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tjern_readings::configuration::{
@@ -16,7 +17,11 @@ use tjern_readings::configuration::{
 use tjern_readings::sensor::SensorId;
 use toml::Spanned;
 
+use super::PointTerms;
 use super::file::ProfileFile;
+
+/// Among so many terms it is looked whether a point has the same.
+const TERMS_MAX: usize = 256;
 
 /// The longest name of a bus or a device: it stands in lines of the log.
 const NAME_MAX: usize = 64;
@@ -33,6 +38,8 @@ pub(super) struct Checker<'text> {
     sensors: HashMap<SensorId, Named>,
     profiles: Vec<(&'text ProfileFile, bool)>,
     through: Option<Through>,
+    /// The terms of points, the latest last.
+    terms: VecDeque<Arc<PointTerms>>,
 }
 
 /// A remark that may turn out to hold for more than one device or sensor.
@@ -76,7 +83,21 @@ impl<'text> Checker<'text> {
             sensors: HashMap::new(),
             profiles: profiles.iter().map(|profile| (profile, false)).collect(),
             through: None,
+            terms: VecDeque::new(),
         }
+    }
+
+    /// These terms, as another point has them, where one of the latest does.
+    pub(super) fn shared(&mut self, terms: PointTerms) -> Arc<PointTerms> {
+        if let Some(same) = self.terms.iter().rev().find(|known| ***known == terms) {
+            return Arc::clone(same);
+        }
+        if self.terms.len() == TERMS_MAX {
+            self.terms.pop_front();
+        }
+        let terms = Arc::new(terms);
+        self.terms.push_back(Arc::clone(&terms));
+        terms
     }
 
     /// Whether all that the file has could be read. Otherwise nothing is missing for certain.

@@ -4,13 +4,14 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use tjern_readings::configuration::{Period, nearest};
+use tjern_readings::sensor::SensorId;
 use toml::Spanned;
 
 use super::checker::{Checker, refuse_keys};
 use super::file::{DeviceFile, PointFile, ProfileFile};
 use super::overlap::{self, Placed};
 use super::profile::points_of;
-use super::{ModbusDevice, ModbusPoint, PointCommon, ReadLimits, number, wire};
+use super::{ModbusDevice, ModbusPoint, PointCommon, PointTerms, ReadLimits, number, wire};
 use crate::grid::Grid;
 use crate::modbus::transport::Table;
 use crate::value::{NoValue, NumberType, Scaling};
@@ -105,7 +106,8 @@ fn base(checker: &mut Checker<'_>, base: Option<&Spanned<i64>>) -> i64 {
         .unwrap_or(0)
 }
 
-pub(super) fn common(checker: &mut Checker<'_>, file: &PointFile) -> Option<PointCommon> {
+/// The sensor, and the terms but for the numbers that stand for none: those depend on the kind of point.
+pub(super) fn common(checker: &mut Checker<'_>, file: &PointFile) -> Option<(SensorId, PointTerms)> {
     let sensor = checker.sensor(&file.sensor);
     let every: Option<Period> = checker.parse(&file.every);
     let phase = match &file.phase {
@@ -134,13 +136,8 @@ pub(super) fn common(checker: &mut Checker<'_>, file: &PointFile) -> Option<Poin
         checker.note(text.span(), "`unit` is empty", "leave it out, or write it in UCUM, like \"Cel\"; \"1\" is none");
     }
     let unit = file.unit.as_ref().map(|unit| unit.get_ref().clone());
-    Some(PointCommon {
-        sensor: sensor?,
-        grid: Grid::new(every?, phase?),
-        scaling: Scaling::new(scale?, offset?),
-        no_value: NoValue::default(),
-        unit,
-    })
+    let (grid, scaling) = (Grid::new(every?, phase?), Scaling::new(scale?, offset?));
+    Some((sensor?, PointTerms { grid, scaling, no_value: NoValue::default(), unit }))
 }
 
 fn number(checker: &mut Checker<'_>, text: Option<&Spanned<f64>>, name: &str, default: f64) -> Option<f64> {
@@ -170,7 +167,8 @@ fn modbus_point(checker: &mut Checker<'_>, file: &PointFile, base: i64) -> Optio
     let kind = number::kind(checker, file, table)?;
     let (order, no_value) = (number::order(checker, file, kind), number::no_value(checker, file, kind));
     let address = wire_address(checker, register, (address, base), kind)?;
-    let common = PointCommon { no_value: no_value?, ..common? };
+    let (no_value, (sensor, terms)) = (no_value?, common?);
+    let common = PointCommon { sensor, terms: checker.shared(PointTerms { no_value, ..terms }) };
     Some(ModbusPoint { common, table, address, kind, order: order? })
 }
 

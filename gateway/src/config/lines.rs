@@ -10,7 +10,7 @@ use super::checker::{Checker, refuse_keys};
 use super::device::common;
 use super::file::{BusFile, DeviceFile, PointFile};
 use super::profile::points_of;
-use super::{LineField, LinePoint, PointCommon, number};
+use super::{LineField, LinePoint, PointCommon, PointTerms, number};
 use crate::lines::time::{DeviceTime, TimeFormat, TimePlace, read_zone};
 use crate::lines::{Framing, LINE_MAX};
 
@@ -158,7 +158,9 @@ fn line_point(
         (Some(keys), Some(field)) => Some(keys.of_point(checker, file, field)?),
         _ => None,
     };
-    let common = PointCommon { no_value: number::no_value_of_text(file), ..common? };
+    let (sensor, terms) = common?;
+    let terms = PointTerms { no_value: number::no_value_of_text(file), ..terms };
+    let common = PointCommon { sensor, terms: checker.shared(terms) };
     Some(LinePoint { device: device.name.get_ref().clone(), common, field: field?, time })
 }
 

@@ -86,7 +86,10 @@ fn what_is_left_out_has_the_documented_default() {
     assert_eq!((tcp.timeout, tcp.down_report), (Duration::from_millis(500), Period::from_seconds(300)));
     let BusKind::ModbusTcp { devices, .. } = &tcp.kind else { panic!("{tcp:?}") };
     let point = &devices[0].points[0];
-    assert_eq!((point.order, point.common.scaling, &point.common.unit), (Order::Abcd, Scaling::new(1.0, 0.0), &None));
+    assert_eq!(
+        (point.order, point.common.terms.scaling, &point.common.terms.unit),
+        (Order::Abcd, Scaling::new(1.0, 0.0), &None)
+    );
     let BusKind::TextLines { place: LinePlace::Serial(serial), poll, framing, .. } = &text.kind else {
         panic!("{text:?}")
     };
@@ -382,7 +385,7 @@ fn fifty_equal_meters_are_fifty_short_tables() {
     let point = &devices[6].points[0];
     assert_eq!((point.common.sensor.as_str(), point.address), ("hall/m-7/level", 0), "the profile's base holds");
     assert_eq!(
-        point.common.no_value.decode(point.kind, point.order, &[0xFFFF]),
+        point.common.terms.no_value.decode(point.kind, point.order, &[0xFFFF]),
         Err(tjern_readings::reading::Cause::NotAvailable)
     );
     let last = &devices[49].points;
@@ -402,7 +405,7 @@ fn a_profile_serves_text_lines_too() {
         parse(&format!("{}{profile}", &text[..text.rfind("[[bus.device.point]]").expect("a point")])).expect("good");
     let BusKind::TextLines { points, .. } = &config.buses()[1].kind else { panic!("{config:?}") };
     assert_eq!(points[0].common.sensor.as_str(), "roof/air_temperature");
-    assert!(points[0].common.no_value.sift(-99.9).is_err());
+    assert!(points[0].common.terms.no_value.sift(-99.9).is_err());
 }
 
 #[test]

@@ -11,6 +11,8 @@ use std::collections::HashMap;
 use tjern_readings::reading::{Cause, Reading};
 use tjern_readings::sensor::SensorId;
 
+use crate::grid::Moment;
+
 /// What is known of the sensors that a spool ever had readings of, as far as its log tells.
 #[derive(Debug, Default)]
 pub(crate) struct KnownSensors {
@@ -30,11 +32,17 @@ struct Entry {
     /// In the list of the segment that is written.
     listed: Option<u16>,
     /// The newest time that was taken.
-    taken_us: Option<i64>,
+    taken_us: Moment,
     /// The newest time that is on disk, or was.
-    synced_us: Option<i64>,
+    synced_us: Moment,
     /// The same of readings whose time nobody estimated.
-    sure_us: Option<i64>,
+    sure_us: Moment,
+}
+
+impl Entry {
+    fn newest_us(&self) -> Option<i64> {
+        self.taken_us.get().max(self.synced_us.get())
+    }
 }
 
 /// Whether a reading says itself that its time is none that was estimated: one without a value cannot say it.
@@ -63,56 +71,56 @@ impl KnownSensors {
 
     /// A reading was taken.
     pub(crate) fn note_taken(&mut self, sensor: &SensorId, time_us: i64) {
-        let taken_us = &mut self.follow_or_add(sensor).taken_us;
-        *taken_us = Some(time_us).max(*taken_us);
+        self.follow_or_add(sensor).taken_us.raise(time_us);
     }
 
     /// A reading is on disk, or was.
     pub(crate) fn note_synced(&mut self, reading: &Reading) {
         let is_sure = is_sure(reading);
         let entry = self.follow_or_add(&reading.sensor);
-        entry.synced_us = entry.synced_us.max(Some(reading.time_us));
+        entry.synced_us.raise(reading.time_us);
         if is_sure {
-            entry.sure_us = entry.sure_us.max(Some(reading.time_us));
+            entry.sure_us.raise(reading.time_us);
         }
     }
 
     /// A sensor's newest reading that is on disk, or was, had this time, which nobody estimated.
     pub(crate) fn note_newest(&mut self, sensor: &SensorId, time_us: i64) {
         let entry = self.follow_or_add(sensor);
-        (entry.synced_us, entry.sure_us) = (entry.synced_us.max(Some(time_us)), entry.sure_us.max(Some(time_us)));
+        entry.synced_us.raise(time_us);
+        entry.sure_us.raise(time_us);
     }
 
     /// Of what was noted of a sensor so far this is the newest time that nobody estimated; `None` where all were.
     pub(crate) fn note_sure(&mut self, sensor: &SensorId, time_us: Option<i64>) {
-        self.follow_or_add(sensor).sure_us = time_us;
+        self.follow_or_add(sensor).sure_us = Moment::of(time_us);
     }
 
     /// The newest time that was taken of a sensor, on disk or on its way there.
     pub(crate) fn newest_us(&self, sensor: &SensorId) -> Option<i64> {
         let entry = &self.entries[*self.places.get(sensor)? as usize];
-        entry.taken_us.max(entry.synced_us)
+        entry.newest_us()
     }
 
     /// The newest times that were taken, on disk or on their way there.
     pub(crate) fn newest(&self) -> impl Iterator<Item = (&SensorId, i64)> {
-        self.entries.iter().filter_map(|entry| Some((&entry.sensor, entry.taken_us.max(entry.synced_us)?)))
+        self.entries.iter().filter_map(|entry| Some((&entry.sensor, entry.newest_us()?)))
     }
 
     /// The newest times that are on disk, or were.
     pub(crate) fn synced(&self) -> impl Iterator<Item = (&SensorId, i64)> {
-        self.entries.iter().filter_map(|entry| Some((&entry.sensor, entry.synced_us?)))
+        self.entries.iter().filter_map(|entry| Some((&entry.sensor, entry.synced_us.get()?)))
     }
 
     /// Those of the newest times on disk that were estimated, each with the newest that was not.
     pub(crate) fn estimated(&self) -> impl Iterator<Item = (&SensorId, Option<i64>)> {
         let estimated = self.entries.iter().filter(|entry| entry.sure_us != entry.synced_us);
-        estimated.map(|entry| (&entry.sensor, entry.sure_us))
+        estimated.map(|entry| (&entry.sensor, entry.sure_us.get()))
     }
 
     /// The newest time on disk that nobody estimated, of these sensors.
     pub(crate) fn sure_us(&self, of: impl Fn(&SensorId) -> bool) -> Option<i64> {
-        self.entries.iter().filter(|entry| of(&entry.sensor)).filter_map(|entry| entry.sure_us).max()
+        self.entries.iter().filter(|entry| of(&entry.sensor)).filter_map(|entry| entry.sure_us.get()).max()
     }
 
     /// About how many bytes a segment begins with, to say all this: each name three times, and a time.
@@ -149,7 +157,8 @@ impl KnownSensors {
             // By an eighth and not to twice as many: it is kept as long as the gateway runs.
             self.entries.reserve_exact(self.entries.len() / 8 + 64);
         }
-        self.entries.push(Entry { sensor, next, listed: None, taken_us: None, synced_us: None, sure_us: None });
+        let none = Moment::NONE;
+        self.entries.push(Entry { sensor, next, listed: None, taken_us: none, synced_us: none, sure_us: none });
         &mut self.entries[place as usize]
     }
 }

@@ -96,12 +96,12 @@ impl Change {
             | BusKind::ModbusRtuTcp { devices, .. } => {
                 let point =
                     devices.iter().flat_map(|device| &device.points).find(|one| one.common.sensor == *sensor)?;
-                let registers = (point.kind, point.order, point.common.no_value.clone());
-                Some((point.common.scaling, Some(registers)))
+                let registers = (point.kind, point.order, point.common.terms.no_value.clone());
+                Some((point.common.terms.scaling, Some(registers)))
             }
             BusKind::TextLines { points, .. } => {
                 let point = points.iter().find(|one| one.common.sensor == *sensor)?;
-                Some((point.common.scaling, None))
+                Some((point.common.terms.scaling, None))
             }
         });
         let (before, registers) = found.ok_or(FormulaError::NoPoint)?;

@@ -40,6 +40,9 @@ pub struct Lake {
     /// Every request, the refused ones too.
     pub requests: AtomicU64,
     pub puts: Mutex<Vec<Put>>,
+    /// Puts that are under way, and how many were at once.
+    pub under_way: AtomicU64,
+    pub most_at_once: AtomicU64,
     /// How long a put takes.
     pub put_duration: Duration,
 }
@@ -52,6 +55,8 @@ impl Lake {
             full: AtomicBool::new(false),
             requests: AtomicU64::new(0),
             puts: Mutex::default(),
+            under_way: AtomicU64::new(0),
+            most_at_once: AtomicU64::new(0),
             put_duration,
         })
     }
@@ -109,7 +114,10 @@ impl ObjectStore for Lake {
         if self.full.load(Ordering::Relaxed) {
             return Err(Error::Generic { store: "Lake", source: "no space left".into() });
         }
+        let under_way = self.under_way.fetch_add(1, Ordering::Relaxed) + 1;
+        self.most_at_once.fetch_max(under_way, Ordering::Relaxed);
         tokio::time::sleep(self.put_duration).await;
+        self.under_way.fetch_sub(1, Ordering::Relaxed);
         let bytes = payload.content_length();
         let result = self.objects.put_opts(location, payload, options).await?;
         let (_, landed) = Landed::parse(location).expect("a key of a landing zone");
