@@ -26,6 +26,7 @@ mod pacer;
 mod parked;
 mod patience;
 mod port;
+mod read_map;
 pub(crate) mod sniff;
 mod wire;
 
@@ -62,6 +63,7 @@ impl Retry {
 
 pub use ioctl::LineErrors;
 pub use master::{Manners, Master};
+pub use read_map::ReadMap;
 
 pub(crate) use port::open_serial;
 

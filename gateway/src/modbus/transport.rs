@@ -104,7 +104,7 @@ impl ReadRequest {
         self.table.answer_bytes(self.count)
     }
 
-    /// The same table near the same place, with an answer of so many bytes: see [`super::rtu`].
+    /// The same table near the same place, with an answer of so many bytes: see `read_map`.
     pub(crate) fn with_answer_bytes(self, bytes: u16) -> Option<Self> {
         let count = if self.table.is_bits() { bytes * 8 } else { bytes / 2 };
         let address = self.address.min(u16::try_from(65_536 - u32::from(count)).unwrap_or(0));
