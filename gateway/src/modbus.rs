@@ -13,6 +13,7 @@ pub mod tcp;
 pub mod timing;
 pub mod transport;
 
+mod answering;
 mod connect;
 #[cfg(test)]
 pub(crate) mod faults;

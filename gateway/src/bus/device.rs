@@ -423,7 +423,7 @@ impl Device {
             // A converter says for it that it does not answer.
             Some(failure) if failure.is_exception() && !is_absent(failure) => self.health.answered(),
             // Not the device's fault: its line is missing.
-            Some(failure) if failure.cause == Cause::Unreachable => Change::None,
+            Some(failure) if failure.is_of_line() => Change::None,
             Some(failure) => {
                 self.health.failed(failure.cause, (timing.cost, timing.now), company.budget, company.others)
             }
@@ -437,7 +437,7 @@ impl Device {
         }
         let took_us = u64::try_from(timing.took.as_micros()).unwrap_or(u64::MAX);
         self.cell.note(took_us, failure.map(|failure| (failure.cause, failure.is_exception())));
-        let is_there = failure.is_none_or(|failure| failure.cause != Cause::Unreachable);
+        let is_there = failure.is_none_or(|failure| !failure.is_of_line());
         self.cell.set_state(if is_there { self.health.shown() } else { Shown::Unknown });
     }
 

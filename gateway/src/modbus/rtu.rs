@@ -32,6 +32,7 @@ use tokio_modbus::client::{Context, rtu};
 use tokio_modbus::slave::{Slave, SlaveContext};
 use tracing::{debug, warn};
 
+use super::answering::Answering;
 use super::connect::connect;
 use super::owed::Debts;
 use super::parked::Parked;
@@ -76,6 +77,7 @@ pub struct RtuMaster {
     manners: Manners,
     line: Parked<Connected>,
     retry: Retry,
+    answering: Answering,
     pub(super) owed: Debts,
     /// Whether the last read asked for more than what it was asked for.
     was_probed: bool,
@@ -139,6 +141,7 @@ impl RtuMaster {
             place,
             manners,
             retry: Retry::default(),
+            answering: Answering::default(),
             owed: Debts::of_a_strange_line(),
             was_probed: false,
             strange: 0,
@@ -229,18 +232,34 @@ impl RtuMaster {
                 self.lost(unit, request, progress.may_be_sent && !self.forgets_sent());
                 // The line is closed at once, so that an adapter that is plugged in again gets its old name.
                 drop(line);
-                if !reused {
-                    self.retry.failed();
-                }
-                return Err(Failure::new(Cause::Unreachable, format!("{} is gone: {}", self.place, failure.detail)));
+                return Err(self.hung_up(unit, failure, reused));
             }
             Err(failure) if !failure.is_exception() => {
                 self.lost(unit, request, true);
+                if failure.cause == Cause::Timeout {
+                    self.answering.was_silent(unit);
+                }
             }
-            _ => self.retry.succeeded(),
+            _ => {
+                self.retry.succeeded();
+                self.answering.answered(unit);
+            }
         }
         self.line.park(line);
         result
+    }
+
+    /// The line was closed. A server that was connected to anew and closes again is not there, if that is not one unit's doing.
+    fn hung_up(&mut self, unit: u8, failure: &Failure, reused: bool) -> Failure {
+        let gone = Failure::new(Cause::Unreachable, format!("{} is gone: {}", self.place, failure.detail));
+        if self.place.is_server() && self.answering.hung_up(&[unit]) {
+            return gone.of_unit();
+        }
+        // One that was idle for long may be closed at any time.
+        if !reused {
+            self.retry.failed();
+        }
+        gone
     }
 
     #[cfg(test)]
@@ -376,6 +395,7 @@ impl RtuMaster {
             }
             Err(error) => {
                 self.retry.failed();
+                self.answering.is_gone();
                 Err(Failure::new(Cause::Unreachable, format!("cannot open {}: {error}", self.place)))
             }
         }
