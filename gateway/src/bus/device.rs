@@ -185,6 +185,14 @@ impl Device {
         }
     }
 
+    /// How many plans, requests and findings are kept.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> usize {
+        let learned = self.refusals.learned();
+        let found = learned.holes.len() + learned.points.len() + learned.counts.len();
+        self.plans.len() + self.pending.len() + found
+    }
+
     pub(super) fn missed(&self) -> u64 {
         self.points.iter().map(|point| point.state.schedule.missed()).sum()
     }
