@@ -8,6 +8,8 @@ pub(crate) mod cost;
 mod device;
 #[cfg(test)]
 mod faults;
+#[cfg(test)]
+mod hang_ups;
 mod health;
 mod in_hand;
 mod learned;

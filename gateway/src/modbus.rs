@@ -13,6 +13,7 @@ pub mod tcp;
 pub mod timing;
 pub mod transport;
 
+mod answering;
 mod connect;
 #[cfg(test)]
 pub(crate) mod faults;
@@ -26,6 +27,7 @@ mod pacer;
 mod parked;
 mod patience;
 mod port;
+mod read_map;
 pub(crate) mod sniff;
 mod wire;
 
@@ -62,6 +64,7 @@ impl Retry {
 
 pub use ioctl::LineErrors;
 pub use master::{Manners, Master};
+pub use read_map::ReadMap;
 
 pub(crate) use port::open_serial;
 

@@ -8,10 +8,11 @@ use std::time::Duration;
 use common::{register, simulator, soon, unit, word};
 use tjern_gateway::config::{BusKind, Config};
 use tjern_gateway::modbus::transport::Table;
+use tjern_gateway::simulate::bad_line::crc;
 use tjern_gateway::simulate::{Simulation, Simulator};
 use tjern_gateway::value::{NumberType, Order, Scaling};
 use tjern_readings::configuration::ConfigText;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 use tokio_serial::{SerialPort, SerialStream};
 
@@ -138,6 +139,58 @@ async fn registers_are_found_one_by_one() {
     assert_eq!(config.sensors().count(), 3, "{stdout}");
     let (code, stdout, stderr) = run(&[&words[..], &["holding:0-3"]].concat()).await;
     assert_eq!((code, stdout.as_str(), stderr.contains("4 refused")), (Some(1), "", true), "{stderr}");
+}
+
+/// A sensor that has input registers 0 to 7, and is silent where it is asked for another: its unit id is 3.
+fn silent_outside_its_map() -> String {
+    let (mut ours, theirs) = SerialStream::pair().expect("a pseudo terminal");
+    let port = theirs.name().expect("a name");
+    tokio::spawn(async move {
+        let mut request = [0_u8; 8];
+        while ours.read_exact(&mut request).await.is_ok() {
+            let word = |index| u16::from_be_bytes([request[index], request[index + 1]]);
+            let (first, count) = (word(2), word(4));
+            if request[..2] != [3, 4] || u32::from(first) + u32::from(count) > 8 {
+                continue;
+            }
+            let mut answer = vec![3, 4, u8::try_from(count * 2).expect("at most 16")];
+            answer.extend((first..first + count).flat_map(|register| (700 + register).to_be_bytes()));
+            let sum = crc(&answer);
+            answer.extend(sum);
+            ours.write_all(&answer).await.expect("room");
+        }
+        drop(theirs);
+    });
+    port
+}
+
+/// Many sensors are silent where others refuse. They were down for `scan` and for `read`: a probe of 19 registers went before
+/// each first request.
+#[tokio::test]
+async fn a_sensor_that_is_silent_outside_its_map_is_found_and_read() {
+    let port = silent_outside_its_map();
+    let line = ["--port", &port, "--timeout", "300ms"];
+    let scan = [&["scan"][..], &line[..], &["--units", "2-4", "--bauds", "19200", "--parities", "even"]].concat();
+    let (code, stdout, stderr) = run(&scan).await;
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stdout.contains("unit 3  input:0  a value"), "{stdout}");
+    let config = Config::parse(&ConfigText::new("found.toml", &stdout)).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(config.sensors().count(), 1, "{stdout}");
+    for (register, count, value) in
+        [("input:0", "8", "\ninput,7,u16,abcd,707\n"), ("input:7", "1", "\ninput,7,u16,abcd,707\n")]
+    {
+        let read =
+            [&["read"][..], &line[..], &["--unit-id", "3", register, "--count", count, "--format", "csv"]].concat();
+        let (code, stdout, stderr) = run(&read).await;
+        assert_eq!(code, Some(0), "{stderr}");
+        assert!(stdout.contains(value), "{stdout}");
+    }
+    let registers = [&["scan", "registers"][..], &line[..], &["--unit-id", "3", "input:5-12"]].concat();
+    let (code, stdout, stderr) = run(&registers).await;
+    assert_eq!(code, Some(0), "{stderr}");
+    let config = Config::parse(&ConfigText::new("found.toml", &stdout)).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(config.sensors().count(), 3, "{stdout}");
+    assert!(stdout.contains("# input:12  timeout"), "it goes on to the end: {stdout}");
 }
 
 /// Requests and answers as they are on a line, with noise between: each is told, and the noise is counted.

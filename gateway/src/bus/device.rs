@@ -185,6 +185,14 @@ impl Device {
         }
     }
 
+    /// How many plans, requests and findings are kept.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> usize {
+        let learned = self.refusals.learned();
+        let found = learned.holes.len() + learned.points.len() + learned.counts.len();
+        self.plans.len() + self.pending.len() + found
+    }
+
     pub(super) fn missed(&self) -> u64 {
         self.points.iter().map(|point| point.state.schedule.missed()).sum()
     }
@@ -423,7 +431,7 @@ impl Device {
             // A converter says for it that it does not answer.
             Some(failure) if failure.is_exception() && !is_absent(failure) => self.health.answered(),
             // Not the device's fault: its line is missing.
-            Some(failure) if failure.cause == Cause::Unreachable => Change::None,
+            Some(failure) if failure.is_of_line() => Change::None,
             Some(failure) => {
                 self.health.failed(failure.cause, (timing.cost, timing.now), company.budget, company.others)
             }
@@ -437,7 +445,7 @@ impl Device {
         }
         let took_us = u64::try_from(timing.took.as_micros()).unwrap_or(u64::MAX);
         self.cell.note(took_us, failure.map(|failure| (failure.cause, failure.is_exception())));
-        let is_there = failure.is_none_or(|failure| failure.cause != Cause::Unreachable);
+        let is_there = failure.is_none_or(|failure| !failure.is_of_line());
         self.cell.set_state(if is_there { self.health.shown() } else { Shown::Unknown });
     }
 

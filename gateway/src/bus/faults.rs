@@ -25,8 +25,9 @@ use super::poll::Setting;
 use super::{BusContext, DeviceTimes, LeftBehind, Newest};
 use crate::config::{BusKind, Config};
 use crate::modbus::Master;
-use crate::modbus::faults::device::{Device, MOMENT_BITS, Words};
+use crate::modbus::faults::device::{Device, Habits, MOMENT_BITS, Words};
 use crate::modbus::faults::{Dial, LONGEST, TIMEOUT, TURNAROUND_MAX_MS, environment, line_faults};
+use crate::modbus::transport::ReadRequest;
 use crate::simulate::bad_line::Framing;
 
 const SEEDS: u64 = 50;
@@ -67,7 +68,14 @@ fn config(name: &str) -> Config {
     Config::parse(&ConfigText::new("test.toml", text)).expect("a good configuration")
 }
 
-fn actor(config: &Config, dial: &Dial, context: BusContext) -> Actor {
+/// Of every other line the devices are silent where nobody configured anything.
+fn is_on_the_map(request: ReadRequest) -> bool {
+    let place = request.address() % 1_000;
+    let end = place + request.count();
+    end <= 16 || place >= 416 && end <= 424
+}
+
+pub(super) fn actor(config: &Config, dial: &Dial, context: BusContext) -> Actor {
     let bus = std::sync::Arc::clone(&config.buses()[0]);
     let limits = Limits { timeout: bus.timeout, down_report: bus.down_report };
     let (wire, kind) = (Wire::of(&bus.kind), bus.kind.word());
@@ -115,6 +123,7 @@ async fn play(kind: &str, seed: u64) -> Result<[u64; 2], String> {
         seed,
         turnaround: Duration::from_millis(rng.u64(..=TURNAROUND_MAX_MS)),
         words: Words::OfMoment,
+        habits: if seed % 2 == 1 { Habits { bears: is_on_the_map, ..Habits::default() } } else { Habits::default() },
         moment: Arc::new(move || u64::try_from(start.elapsed().as_millis()).unwrap_or(0)),
     };
     assert!(device.faults.longest == LONGEST);

@@ -5,7 +5,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tjern_readings::reading::Cause;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
@@ -208,7 +207,7 @@ impl Actor {
 
     /// A line a change, not a line a poll.
     fn note_line(&mut self, failure: Option<&Failure>) {
-        let is_there = failure.is_none_or(|failure| failure.cause != Cause::Unreachable);
+        let is_there = failure.is_none_or(|failure| !failure.is_of_line());
         if self.line_is_there == Some(is_there) {
             return;
         }

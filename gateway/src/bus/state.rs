@@ -65,7 +65,8 @@ pub struct DeviceSnapshot {
     pub round_trip_us: Option<u64>,
     /// Requests without an answer in time; on a bus of text lines, slots without a line in time.
     pub timeouts: u64,
-    /// Requests that nothing could be sent for, since its line or its server is missing; on a bus of text lines,
+    /// Requests that nothing could be sent for, since its line or its server is missing, or that the server closed the
+    /// connection on; on a bus of text lines,
     /// slots.
     pub unreachable: u64,
     /// Answers that were exceptions.

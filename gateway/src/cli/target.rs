@@ -178,7 +178,7 @@ impl LineArguments {
         }
         let config = Config::parse(&ConfigText::new("command line", format!("{HEAD}{text}{DEVICE}")));
         let config = config.map_err(|error| Ending::wrong(error.to_string(), ""))?;
-        config.buses().first().map(|bus| Target::of(bus)).ok_or_else(|| Ending::wrong("no line", ""))
+        config.buses().first().map(|bus| Target::of(bus).without_devices()).ok_or_else(|| Ending::wrong("no line", ""))
     }
 }
 
@@ -220,6 +220,17 @@ impl Target {
         Self { kind: bus.kind.clone(), timeout: bus.timeout }
     }
 
+    /// The same, of whose devices nothing is known.
+    fn without_devices(mut self) -> Self {
+        if let BusKind::ModbusTcp { devices, .. }
+        | BusKind::ModbusRtu { devices, .. }
+        | BusKind::ModbusRtuTcp { devices, .. } = &mut self.kind
+        {
+            devices.clear();
+        }
+        self
+    }
+
     /// What became of a read.
     pub(super) fn ending_of_read(&self, unit: u8, place: &str, failure: &Failure) -> Ending {
         Ending::failed(format!("unit {unit}, {place}: {failure}"), hint(failure.cause, &self.kind))
@@ -227,7 +238,7 @@ impl Target {
 
     /// Its wire. Nothing is opened yet.
     pub(super) fn master(&self) -> Result<Master, Ending> {
-        Master::of(&self.kind, self.timeout).ok_or_else(|| Ending::wrong("the line has no registers", ""))
+        Master::for_a_command(&self.kind, self.timeout).ok_or_else(|| Ending::wrong("the line has no registers", ""))
     }
 }
 

@@ -11,6 +11,7 @@
 //! and a million polls over the wires without), `TJERN_FAULTS_FIRST` others. The canaries take a wall
 //! down and must be caught.
 
+mod bearing;
 pub(crate) mod device;
 mod pipe;
 
@@ -23,6 +24,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use tjern_readings::reading::Cause;
 
+use self::bearing::Bearing;
 use self::device::{Device, Words};
 use super::mbap::Stream;
 use super::rtu::{RtuMaster, RtuPlace};
@@ -54,6 +56,8 @@ pub(crate) enum Broken {
     Probe,
     /// A master that is begun anew takes the line for one on which nothing is owed.
     Restart,
+    /// A unit that answers no probe is believed at once.
+    Knock,
     /// A request whose connection broke is forgotten, and sent again.
     HangUp,
     /// A line of text is asked for while an answer to an earlier question may come.
@@ -124,8 +128,8 @@ impl Wire {
 }
 
 /// A master before a line in memory, as a bus makes it.
-fn master(wire: Wire, dial: Dial) -> Master {
-    let manners = Manners::patient_for(TIMEOUT);
+fn master(wire: Wire, bearing: Bearing, dial: Dial) -> Master {
+    let manners = Manners { maps: bearing.maps(), ..Manners::patient_for(TIMEOUT) };
     let place = match wire {
         Wire::Tcp | Wire::Together => {
             let mut master = TcpMaster::new("in memory".into(), manners);
@@ -147,6 +151,7 @@ fn master(wire: Wire, dial: Dial) -> Master {
     master.dial = Some(dial);
     master.careless.no_drain = is_broken(Broken::Drain);
     master.careless.forgets_sent = is_broken(Broken::HangUp);
+    master.careless.hasty = is_broken(Broken::Knock);
     master.owed.careless = is_broken(Broken::Probe);
     Master::Rtu(master)
 }
@@ -228,29 +233,13 @@ pub(crate) fn line_faults(rng: &mut Rng, seed: u64) -> LineFaults {
     }
 }
 
-fn any_request(rng: &mut Rng) -> ReadRequest {
-    loop {
-        let table = Table::ALL[rng.usize(..Table::ALL.len())].1;
-        // Small reads of a few places: requests that look alike are what late answers are mistaken for.
-        let (address, count) = if rng.bool() {
-            (rng.u16(..8) * 16, [1, 2, 8][rng.usize(..3)])
-        } else {
-            (rng.u16(..), rng.u16(1..=table.count_max()))
-        };
-        // A few bits are too few to say where they are from.
-        let count = if table.is_bits() { count.max(64) } else { count };
-        if let Some(request) = ReadRequest::new(table, address, count) {
-            return request;
-        }
-    }
-}
-
 async fn play(wire: Wire, seed: u64, polls: u64) -> Result<Outcome, Wrong> {
     // What the master draws for itself has to be the same again, too.
     fastrand::seed(seed);
     let mut rng = Rng::with_seed(seed ^ 0x5EED);
     let poll = Arc::new(AtomicU64::new(0));
     let moment = Arc::clone(&poll);
+    let bearing = Bearing::of(wire.framing(), seed);
     let device = Device {
         framing: wire.framing(),
         units: UNITS,
@@ -258,17 +247,20 @@ async fn play(wire: Wire, seed: u64, polls: u64) -> Result<Outcome, Wrong> {
         seed,
         turnaround: Duration::from_millis(rng.u64(..=TURNAROUND_MAX_MS)),
         words: Words::OfPoll,
+        habits: bearing.habits(),
         moment: Arc::new(move || moment.load(Ordering::Relaxed)),
     };
     let is_good = device.faults == LineFaults { longest: LONGEST, ..LineFaults::default() };
     let (dial, line) = device.start();
-    let mut polled = master(wire, dial.clone());
+    // Who hears no probe does not answer the first of them, on the best of lines.
+    let is_good = is_good && bearing != Bearing::Deaf;
+    let mut polled = master(wire, bearing, dial.clone());
     let (mut outcome, told) = (Outcome::default(), environment("TJERN_FAULTS_SEED").is_some());
     for number in 1..=polls {
         poll.store(number, Ordering::Relaxed);
         let count = rng.usize(1..=wire.at_once());
         let asked: Vec<Asked> =
-            (0..count).map(|_| Asked { unit: rng.u8(1..=UNITS), request: any_request(&mut rng) }).collect();
+            (0..count).map(|_| Asked { unit: rng.u8(1..=UNITS), request: bearing.any_request(&mut rng) }).collect();
         outcome.polls += count as u64;
         let results: Vec<Result<Answer, Failure>> = match polled.read_together(&asked).await {
             Ok(replies) => replies.into_iter().map(|reply| reply.result).collect(),
@@ -278,12 +270,12 @@ async fn play(wire: Wire, seed: u64, polls: u64) -> Result<Outcome, Wrong> {
         if told {
             asked.iter().zip(&results).for_each(|(asked, result)| println!("{number}: {asked:?}: {}", told_of(result)));
         }
-        if begins_anew(&mut rng, results.iter().any(Result::is_err)) {
+        if bearing.begins_anew(&mut rng, results.iter().any(Result::is_err)) {
             outcome.restarts += 1;
             if told {
                 println!("begun anew");
             }
-            polled = master(wire, dial.clone());
+            polled = master(wire, bearing, dial.clone());
         }
         for (asked, result) in asked.into_iter().zip(results) {
             outcome.judge(asked, result, (number, is_good)).map_err(|detail| Wrong {
@@ -303,11 +295,6 @@ async fn play(wire: Wire, seed: u64, polls: u64) -> Result<Outcome, Wrong> {
 /// Some polls wait for their slot; most come right after the one before.
 fn pauses(rng: &mut Rng) -> bool {
     rng.u8(..16) == 0
-}
-
-/// A gateway is started again, or its bus: most of all when something is wrong.
-fn begins_anew(rng: &mut Rng, failed: bool) -> bool {
-    rng.u8(..) < if failed { 32 } else { 2 }
 }
 
 fn play_seed(wire: Wire, seed: u64, polls: u64) -> Result<Outcome, Wrong> {
@@ -402,6 +389,11 @@ fn a_canary_that_does_not_drain_the_line_is_caught() {
 #[test]
 fn a_canary_that_trusts_a_line_that_it_does_not_know_is_caught() {
     println!("caught by seed {}", caught(Wire::Rtu, Broken::Restart));
+}
+
+#[test]
+fn a_canary_that_believes_at_once_who_answers_no_probe_is_caught() {
+    println!("caught by seed {}", caught(Wire::Rtu, Broken::Knock));
 }
 
 #[test]

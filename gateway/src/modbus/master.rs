@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::read_map::ReadMap;
 use super::rtu::{RtuMaster, RtuPlace};
 use super::stats::WireStats;
 use super::tcp::TcpMaster;
@@ -23,6 +24,8 @@ pub struct Manners {
     pub connection: Connection,
     /// What is sent is heard back.
     pub echo: bool,
+    /// What units may be asked that serves nobody; of one that is not named, nothing is known.
+    pub maps: HashMap<u8, ReadMap>,
 }
 
 impl Manners {
@@ -49,22 +52,39 @@ impl Master {
         let gaps = |devices: &[ModbusDevice]| {
             devices.iter().filter(|device| !device.gap.is_zero()).map(|device| (device.unit_id, device.gap)).collect()
         };
+        let maps = |devices: &[ModbusDevice]| {
+            devices.iter().map(|device| (device.unit_id, ReadMap::of(device))).collect::<HashMap<_, _>>()
+        };
         Some(match kind {
             BusKind::ModbusTcp { address, connection, devices } => {
-                let manners = Manners { timeout, gaps: gaps(devices), connection: *connection, echo: false };
+                // A TCP answer says which request it answers: nothing is probed.
+                let maps = HashMap::new();
+                let manners = Manners { timeout, gaps: gaps(devices), connection: *connection, echo: false, maps };
                 Self::Tcp(TcpMaster::new(address.clone(), manners))
             }
             BusKind::ModbusRtu { serial, echo, devices } => {
                 let connection = Connection::default();
-                let manners = Manners { timeout, gaps: gaps(devices), connection, echo: *echo };
+                let (gaps, maps) = (gaps(devices), maps(devices));
+                let manners = Manners { timeout, gaps, connection, echo: *echo, maps };
                 Self::Rtu(RtuMaster::new(RtuPlace::Port(serial.clone()), manners))
             }
             BusKind::ModbusRtuTcp { address, baud, echo, connection, devices } => {
-                let manners = Manners { timeout, gaps: gaps(devices), connection: *connection, echo: *echo };
+                let (gaps, maps) = (gaps(devices), maps(devices));
+                let manners = Manners { timeout, gaps, connection: *connection, echo: *echo, maps };
                 let place = RtuPlace::Server { address: address.clone(), line: Line::rtu(*baud) };
                 Self::Rtu(RtuMaster::new(place, manners))
             }
             BusKind::TextLines { .. } => return None,
+        })
+    }
+
+    /// The same for a command that asks whom it does not know: a unit on a serial line is asked for what is wanted of it
+    /// before any probe, and its answer believed after one.
+    #[must_use]
+    pub fn for_a_command(kind: &BusKind, timeout: Duration) -> Option<Self> {
+        Some(match Self::of(kind, timeout)? {
+            Self::Rtu(master) => Self::Rtu(master.asking_first()),
+            Self::Tcp(master) => Self::Tcp(master),
         })
     }
 

@@ -10,15 +10,17 @@
 //!    a second timeout.
 //! 2. While a unit may still owe an answer it is asked what no owed answer can pass for, if need be a *probe* that
 //!    serves nobody (`owed`). A request whose connection broke is owed as one that was not answered: a converter may have
-//!    passed it on.
+//!    passed it on. A unit that answers no probe is *knocked* at: asked for what is wanted of it, and believed the second
+//!    time, if the line was silent in between for as long as any answer may take.
 //! 3. An answer with another unit, function or length than asked for is passed over (see `wire`), and
 //!    what is let through is held against the request once more.
 //!
 //! A new master knows nothing of what was asked before its time, by an earlier run or before a reload: it listens for
 //! as long as an answer may take, at most [`LISTEN_MAX`], before its first request, and takes every unit to owe an answer.
 //!
-//! Limits: a probe costs one transaction after a failure, and one a unit and table after a start. What a unit sends
-//! later than two timeouts after a start is one answer at most.
+//! Limits: a probe costs one transaction after a failure, and one or two a unit and table after a start; to knock costs
+//! two more timeouts. What a unit sends later than two timeouts after a start is one answer at most. Where others talk all
+//! the time, who answers no probe is not believed.
 
 use std::future::Future;
 use std::pin::pin;
@@ -30,6 +32,7 @@ use tokio_modbus::client::{Context, rtu};
 use tokio_modbus::slave::{Slave, SlaveContext};
 use tracing::{debug, warn};
 
+use super::answering::Answering;
 use super::connect::connect;
 use super::owed::Debts;
 use super::parked::Parked;
@@ -41,11 +44,16 @@ use super::wire::{Carrier, LUMP, Progress, Wire, now};
 use super::{Manners, Retry};
 use crate::config::Serial;
 
+mod asking;
+
 /// However long the timeout is: a new master listens for so long before its first request, and no longer.
 const LISTEN_MAX: Duration = Duration::from_secs(2);
 
 /// The data of the longest answer.
 const ANSWER_BYTES_MAX: u16 = 250;
+
+/// So few bytes are no answer of anybody: noise, as drivers make it that are switched on and off.
+const NOISE_MAX: usize = 4;
 
 /// Where a line is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,9 +77,12 @@ pub struct RtuMaster {
     manners: Manners,
     line: Parked<Connected>,
     retry: Retry,
+    answering: Answering,
     pub(super) owed: Debts,
     /// Whether the last read asked for more than what it was asked for.
     was_probed: bool,
+    /// Bytes that came in the last exchange and were not its answer.
+    strange: usize,
     quiet_until: Instant,
     last_unit: Option<u8>,
     echo_told: bool,
@@ -88,6 +99,7 @@ pub struct RtuMaster {
 pub(super) struct Careless {
     pub(super) no_drain: bool,
     pub(super) forgets_sent: bool,
+    pub(super) hasty: bool,
 }
 
 struct Connected {
@@ -129,8 +141,10 @@ impl RtuMaster {
             place,
             manners,
             retry: Retry::default(),
+            answering: Answering::default(),
             owed: Debts::of_a_strange_line(),
             was_probed: false,
+            strange: 0,
             quiet_until: now() + listens,
             last_unit: None,
             echo_told: false,
@@ -140,6 +154,11 @@ impl RtuMaster {
             #[cfg(test)]
             dial: None,
         }
+    }
+
+    /// The same for one that asks a unit for what is wanted of it before any probe.
+    pub(super) fn asking_first(self) -> Self {
+        Self { owed: self.owed.asking_first(), ..self }
     }
 
     /// The same for a line on which nothing was asked before.
@@ -188,32 +207,6 @@ impl RtuMaster {
         self.place.is_server() && self.line.is_there()
     }
 
-    /// Asks until there is an answer that can be to nothing else.
-    async fn ask(&mut self, unit: u8, request: ReadRequest) -> Result<Answer, Failure> {
-        let table = request.table();
-        for _ in 0..self.owed.requests_max(unit, table) {
-            let probe = self.owed.probe(unit, request);
-            self.was_probed |= probe.is_some();
-            let asked = probe.unwrap_or(request);
-            match self.exchange(unit, asked).await {
-                Ok(answer) => {
-                    self.owed.answered(unit, asked);
-                    if probe.is_none() {
-                        return Ok(answer);
-                    }
-                }
-                Err(failure) if failure.is_exception() => {
-                    if self.owed.refused(unit, asked, probe.is_some()) && probe.is_none() {
-                        return Err(failure);
-                    }
-                    self.was_probed = true;
-                }
-                Err(failure) => return Err(failure),
-            }
-        }
-        Err(Failure::new(Cause::Malformed, "the device still sends answers to earlier requests"))
-    }
-
     async fn exchange(&mut self, unit: u8, request: ReadRequest) -> Result<Answer, Failure> {
         let reused = self.is_reused();
         let mut line = match self.line.take() {
@@ -223,12 +216,13 @@ impl RtuMaster {
         // Also where it ends before its request is sent: what is then known is of this exchange and of no other.
         line.wire.begin(self.silence(unit), self.manners.timeout);
         let result = match line.wire.forget_until(self.quiet_until).await {
-            Ok(()) => self.transact(&mut line, unit, request).await,
+            Ok(_) => self.transact(&mut line, unit, request).await,
             Err(error) => Err(Failure::new(Cause::Unreachable, error.to_string())),
         };
         self.last_unit = Some(unit);
         let progress = line.wire.progress();
         self.note_passed(progress);
+        self.strange = progress.strange;
         // Noise that harmed no answer yet is told too.
         if let Some(errors) = line.wire.line_errors() {
             self.stats.set_hardware(errors);
@@ -238,18 +232,45 @@ impl RtuMaster {
                 self.lost(unit, request, progress.may_be_sent && !self.forgets_sent());
                 // The line is closed at once, so that an adapter that is plugged in again gets its old name.
                 drop(line);
-                if !reused {
-                    self.retry.failed();
-                }
-                return Err(Failure::new(Cause::Unreachable, format!("{} is gone: {}", self.place, failure.detail)));
+                return Err(self.hung_up(unit, failure, reused));
             }
             Err(failure) if !failure.is_exception() => {
                 self.lost(unit, request, true);
+                if failure.cause == Cause::Timeout {
+                    self.answering.was_silent(unit);
+                }
             }
-            _ => self.retry.succeeded(),
+            _ => {
+                self.retry.succeeded();
+                self.answering.answered(unit);
+            }
         }
         self.line.park(line);
         result
+    }
+
+    /// The line was closed. A server that was connected to anew and closes again is not there, if that is not one unit's doing.
+    fn hung_up(&mut self, unit: u8, failure: &Failure, reused: bool) -> Failure {
+        let gone = Failure::new(Cause::Unreachable, format!("{} is gone: {}", self.place, failure.detail));
+        if self.place.is_server() && self.answering.hung_up(&[unit]) {
+            return gone.of_unit();
+        }
+        // One that was idle for long may be closed at any time.
+        if !reused {
+            self.retry.failed();
+        }
+        gone
+    }
+
+    #[cfg(test)]
+    const fn is_hasty(&self) -> bool {
+        self.careless.hasty
+    }
+
+    #[cfg(not(test))]
+    #[expect(clippy::unused_self, reason = "a canary is hasty")]
+    const fn is_hasty(&self) -> bool {
+        false
     }
 
     #[cfg(test)]
@@ -266,7 +287,8 @@ impl RtuMaster {
     /// No answer came to what may be on the wire: one may still come, over this connection or another.
     fn lost(&mut self, unit: u8, request: ReadRequest, may_be_sent: bool) {
         if may_be_sent {
-            self.owed.lost(unit, request);
+            let was_silent = self.strange <= NOISE_MAX;
+            self.owed.lost(unit, request, (was_silent, now()));
             self.quiet_until = now() + self.drain(request);
         }
     }
@@ -373,6 +395,7 @@ impl RtuMaster {
             }
             Err(error) => {
                 self.retry.failed();
+                self.answering.is_gone();
                 Err(Failure::new(Cause::Unreachable, format!("cannot open {}: {error}", self.place)))
             }
         }

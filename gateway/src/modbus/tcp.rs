@@ -1,7 +1,7 @@
 //! Modbus TCP: one connection a bus.
 //!
 //! The connection is kept until its first error and made again at the next request, with growing
-//! pauses until somebody answers. An answer that comes after its time dies with its connection, or is
+//! pauses until somebody answers; at once where the server hangs up on one unit and answers for others (`answering`). An answer that comes after its time dies with its connection, or is
 //! dropped where a converter sends it over the next one, which is then made anew, too: its transaction id is no
 //! longer open (see `mbap`). Several requests may be asked together, if their servers are known to bear it: all of
 //! them are answered, or none. After a timeout the server is left alone for as long once more, and at most for a quarter of a
@@ -14,6 +14,7 @@ use tjern_readings::reading::Cause;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 
+use super::answering::Answering;
 use super::connect::connect;
 use super::mbap::{Connection, TransactionIds};
 use super::parked::Parked;
@@ -36,6 +37,7 @@ pub struct TcpMaster {
     manners: Manners,
     connection: Parked<Connection<Stream>>,
     retry: Retry,
+    answering: Answering,
     ids: TransactionIds,
     quiet_until: Instant,
     /// When the last answer came, and whose.
@@ -56,6 +58,7 @@ impl TcpMaster {
             connection: Parked::new(manners.connection.idle_close),
             manners,
             retry: Retry::default(),
+            answering: Answering::default(),
             ids: TransactionIds::new(),
             quiet_until: Instant::now(),
             last: None,
@@ -118,16 +121,32 @@ impl TcpMaster {
         let limit = self.manners.timeout;
         let result = connection.exchange(asked, limit).await;
         self.last = Some((Instant::now(), careful));
-        match &result {
-            Ok(_) => self.answered(connection),
+        match result {
+            Ok(_) => {
+                asked.iter().for_each(|asked| self.answering.answered(asked.unit));
+                self.answered(connection);
+                result
+            }
             Err(failure) if failure.cause == Cause::Timeout => {
                 self.quiet_until = Instant::now() + limit.min(QUIET_MAX);
+                if let [one] = asked {
+                    self.answering.was_silent(one.unit);
+                }
+                Err(failure)
             }
-            // Accepted, and closed without an answer: such a server is not there either.
-            Err(failure) if failure.cause == Cause::Unreachable && !reused => self.retry.failed(),
-            Err(_) => {}
+            Err(failure) if failure.cause == Cause::Unreachable && !reused => Err(self.hung_up(asked, failure)),
+            Err(failure) => Err(failure),
         }
-        result
+    }
+
+    /// Accepted, and closed without an answer: such a server is not there either, if that is not one unit's doing.
+    fn hung_up(&mut self, asked: &[Asked], failure: Failure) -> Failure {
+        let units: Vec<u8> = asked.iter().map(|asked| asked.unit).collect();
+        if self.answering.hung_up(&units) {
+            return failure.of_unit();
+        }
+        self.retry.failed();
+        failure
     }
 
     fn gap(&self, unit: u8) -> Duration {
@@ -160,6 +179,7 @@ impl TcpMaster {
             Ok(stream) => Ok(self.guarded(stream)),
             Err(error) => {
                 self.retry.failed();
+                self.answering.is_gone();
                 Err(Failure::new(Cause::Unreachable, format!("cannot connect to {}: {error}", self.address)))
             }
         }

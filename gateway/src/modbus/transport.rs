@@ -104,7 +104,7 @@ impl ReadRequest {
         self.table.answer_bytes(self.count)
     }
 
-    /// The same table near the same place, with an answer of so many bytes: see [`super::rtu`].
+    /// The same table near the same place, with an answer of so many bytes: see `read_map`.
     pub(crate) fn with_answer_bytes(self, bytes: u16) -> Option<Self> {
         let count = if self.table.is_bits() { bytes * 8 } else { bytes / 2 };
         let address = self.address.min(u16::try_from(65_536 - u32::from(count)).unwrap_or(0));
@@ -228,11 +228,24 @@ pub struct Failure {
     pub cause: Cause,
     /// For the log.
     pub detail: String,
+    /// It is of the unit alone: the line was closed on its request, and others on it are answered.
+    is_of_unit: bool,
 }
 
 impl Failure {
     pub(crate) fn new(cause: Cause, detail: impl Into<String>) -> Self {
-        Self { cause, detail: detail.into() }
+        Self { cause, detail: detail.into(), is_of_unit: false }
+    }
+
+    /// The same, of the unit alone.
+    pub(crate) fn of_unit(self) -> Self {
+        Self { is_of_unit: true, ..self }
+    }
+
+    /// Nobody on the line is reached.
+    #[must_use]
+    pub fn is_of_line(&self) -> bool {
+        self.cause == Cause::Unreachable && !self.is_of_unit
     }
 
     /// The device answered, and said no: neither it nor the line is broken.

@@ -30,6 +30,9 @@ pub(super) const LUMP: Duration = Duration::from_millis(20);
 /// What a line that never falls silent may make us keep.
 const RECEIVED_MAX: usize = 16 * FRAME_MAX;
 
+/// A read's request: unit, function, address, count, CRC.
+const REQUEST_BYTES: usize = 8;
+
 /// What carries the bytes.
 #[derive(Debug)]
 pub(super) enum Carrier {
@@ -68,6 +71,8 @@ struct Exchange {
     sent: Option<Instant>,
     expected: Option<Expected>,
     received: Vec<u8>,
+    /// All that came since the request was sent.
+    came: usize,
     passed: Passed,
     answer: Vec<u8>,
     taken: usize,
@@ -88,6 +93,15 @@ pub(super) struct Progress {
     pub(super) is_damaged: bool,
     /// What was passed over.
     pub(super) passed: Passed,
+    /// Bytes that came and are neither the answer nor the request, heard back.
+    pub(super) strange: usize,
+}
+
+impl Exchange {
+    fn strange(&self) -> usize {
+        let echoes = usize::try_from(self.passed.echoes).unwrap_or(usize::MAX).saturating_mul(REQUEST_BYTES);
+        self.came.saturating_sub(self.answer.len()).saturating_sub(echoes)
+    }
 }
 
 impl Carrier {
@@ -158,6 +172,7 @@ impl Wire {
             unread,
             is_damaged: unread >= length,
             passed: exchange.passed,
+            strange: exchange.strange(),
         }
     }
 
@@ -171,22 +186,24 @@ impl Wire {
         }
     }
 
-    /// Reads and forgets what comes until then.
-    pub(super) async fn forget_until(&self, until: Instant) -> io::Result<()> {
-        let mut buffer = [0; FRAME_MAX];
+    /// Reads and forgets what comes until then, and counts it.
+    pub(super) async fn forget_until(&self, until: Instant) -> io::Result<usize> {
+        if until <= now() {
+            return Ok(0);
+        }
+        let (mut buffer, mut came) = ([0; FRAME_MAX], 0_usize);
         let read = std::future::poll_fn(|context| -> Poll<io::Result<()>> {
             let mut open = self.lock();
             loop {
-                ready!(open.carrier.poll_read(context, &mut ReadBuf::new(&mut buffer)))?;
+                let mut bytes = ReadBuf::new(&mut buffer);
+                ready!(open.carrier.poll_read(context, &mut bytes))?;
+                came = came.saturating_add(bytes.filled().len());
                 open.active = now();
             }
         });
-        if until <= now() {
-            return Ok(());
-        }
         match tokio::time::timeout_at(until.into(), read).await {
             Ok(Err(error)) => Err(error),
-            Ok(Ok(())) | Err(_) => Ok(()),
+            Ok(Ok(())) | Err(_) => Ok(came),
         }
     }
 }
@@ -251,6 +268,7 @@ impl Open {
             let mut more = ReadBuf::new(&mut bytes);
             ready!(self.carrier.poll_read(context, &mut more))?;
             self.active = now();
+            exchange.came = exchange.came.saturating_add(more.filled().len());
             let Some(expected) = &exchange.expected else { continue };
             if exchange.received.len() < RECEIVED_MAX {
                 exchange.received.extend_from_slice(more.filled());

@@ -153,7 +153,7 @@ fn device_counts(page: &mut Page<'_, '_>, status: &GatewayStatus) -> fmt::Result
         ("device_timeouts", "Requests without an answer in time", |device| device.timeouts),
         (
             "device_unreachable",
-            "Requests that nothing could be sent for: the line or the server is missing",
+            "Requests that nothing could be sent for: the line or the server is missing; or that the server hung up on",
             |device| device.unreachable,
         ),
         ("device_exceptions", "Answers that were exceptions", |device| device.exceptions),

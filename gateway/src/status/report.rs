@@ -259,7 +259,7 @@ pub struct DeviceReport {
     pub round_trip_us: Option<u64>,
     /// Requests without an answer in time.
     pub timeouts: u64,
-    /// Requests that nothing could be sent for, since its line or its server is missing.
+    /// Requests that nothing could be sent for, since its line or its server is missing, or that it hung up on.
     #[serde(default)]
     pub unreachable: u64,
     /// Answers that were exceptions.

@@ -21,7 +21,7 @@ use crate::bus::point::Limits;
 use crate::bus::state::BusStates;
 use crate::bus::{BusContext, DeviceTimes, LeftBehind, Newest, READINGS_QUEUE};
 use crate::config::{BusKind, Config};
-use crate::modbus::faults::device::{Device, Words};
+use crate::modbus::faults::device::{Device, Habits, Words};
 use crate::modbus::faults::{
     Broken, Dial, LONGEST, TIMEOUT, TURNAROUND_MAX_MS, caught_by, environment, line_faults, with_broken,
 };
@@ -94,6 +94,7 @@ async fn play(seed: u64) -> Result<[u64; 2], String> {
         seed,
         turnaround: Duration::from_millis(rng.u64(..=TURNAROUND_MAX_MS)),
         words: Words::OfMoment,
+        habits: Habits::default(),
         moment: Arc::new(move || u64::try_from(start.elapsed().as_millis()).unwrap_or(0)),
     };
     assert!(device.faults.longest == LONGEST);

@@ -22,6 +22,8 @@ struct Line {
     timeout: Duration,
     turnarounds: HashMap<u8, Duration>,
     dead: Option<(u8, Duration)>,
+    /// A converter answers for it that it is not there.
+    absent: Option<(u8, Duration)>,
     /// Since the start.
     now: Duration,
     drained_at: Duration,
@@ -37,6 +39,7 @@ impl Line {
             timeout,
             turnarounds: HashMap::new(),
             dead: None,
+            absent: None,
             now: Duration::ZERO,
             drained_at: Duration::ZERO,
             asked: 0,
@@ -52,6 +55,11 @@ impl Line {
             self.now += self.timeout;
             self.drained_at = self.now + self.timeout;
             return Err(Failure::new(Cause::Timeout, "no answer"));
+        }
+        if self.absent.is_some_and(|(absent, since)| absent == unit && self.now >= since) {
+            self.now += self.timeout;
+            let cause = if request.count() == 1 { Cause::Exception11 } else { Cause::Exception10 };
+            return Err(Failure::new(cause, "the device answered: the target did not"));
         }
         self.now += self.turnarounds.get(&unit).copied().unwrap_or(Duration::from_millis(10));
         let count = usize::from(request.count());
@@ -243,6 +251,33 @@ fn a_dead_device_reports_itself_and_does_not_flood() {
     assert!((12..=13).contains(&times.len()), "three, and one a minute: {times:?}");
     assert!(line.asked < 2 * 601 + 60, "{} requests", line.asked);
     assert_eq!(polling.missed(), 0, "its slots end with a cause");
+}
+
+/// A converter says for a dead unit that it is not there, after as long as it waited itself. Were that taken for an answer, it would be
+/// asked at each slot; elsewhere something was kept of each such answer, until the memory was full.
+#[test]
+fn a_unit_for_which_its_converter_answers_that_it_is_absent_is_down() {
+    for (registers, cause) in [(&[0][..], Cause::Exception11), (&[0, 1], Cause::Exception10)] {
+        let devices: String = (1..=10).map(|unit_id| device(unit_id, registers, "1s")).collect();
+        let bus = config(&format!("{TCP}timeout = \"1s\"\ndown_report = \"60s\""), &devices);
+        let (died, end) = (Duration::from_millis(20_300), Duration::from_secs(1_831));
+        let mut line = Line::new(&bus);
+        line.absent = Some((4, died));
+        let (readings, polling) = poll(&bus, Policy::DEFAULT, &mut line, end);
+        let span = (died + Duration::from_secs(10), end - Duration::from_secs(1));
+        for unit_id in (1..=10).filter(|unit_id| *unit_id != 4) {
+            let kept = kept(&readings, unit_id, Duration::from_secs(1), span);
+            assert!(kept >= 0.95, "unit {unit_id} keeps {kept:.3}");
+        }
+        let lost: Vec<&Reading> =
+            readings.iter().filter(|row| row.sensor.as_str() == "unit-4/r0" && row.value.is_none()).collect();
+        assert!(lost.iter().all(|row| row.cause == Some(cause)), "{lost:?}");
+        assert!((30..=35).contains(&lost.len()), "three, and one a minute: {}", lost.len());
+        let absent = polling.devices().find(|device| device.unit_id == 4).expect("it is there");
+        assert_eq!(absent.health.shown(), crate::bus::state::DeviceState::Down);
+        // What is kept of it grows with nothing: two plans at most, and what is due at once.
+        assert!(absent.kept() <= 2 + registers.len(), "{} things are kept", absent.kept());
+    }
 }
 
 #[test]

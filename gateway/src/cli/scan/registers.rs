@@ -8,9 +8,11 @@ use tjern_readings::reading::Cause;
 use super::super::progress::Progress;
 use super::super::target::{Addresses, Ending, LineArguments, word};
 use super::found::{FoundPoint, FoundUnit, configuration};
+use crate::modbus::Master;
 use crate::modbus::transport::{Answer, ReadRequest};
 
-/// After so many addresses in a row without any answer, the device is not there.
+/// After so many addresses in a row without any answer, the device is not there; unless it still answers where it did, and
+/// is silent where it has nothing.
 const SILENCES_MAX: u32 = 3;
 
 /// What `scan registers` is told.
@@ -52,10 +54,13 @@ pub(super) async fn scan(arguments: RegistersArguments) -> Result<(), Ending> {
             Err(failure) if failure.is_exception() => failure.to_string(),
             Err(failure) => {
                 silences += 1;
-                if silences >= SILENCES_MAX || failure.cause == Cause::Unreachable {
+                let is_gone = failure.cause == Cause::Unreachable
+                    || silences >= SILENCES_MAX && !still_answers(&mut master, unit, points.last()).await;
+                if is_gone {
                     progress.clear();
                     return Err(target.ending_of_read(unit, &place, &failure));
                 }
+                silences %= SILENCES_MAX;
                 tell(&progress, &format!("# {place}  {failure}"))?;
                 continue;
             }
@@ -69,6 +74,14 @@ pub(super) async fn scan(arguments: RegistersArguments) -> Result<(), Ending> {
         return Err(Ending::failed(message, "try another table, or other addresses"));
     }
     tell(&progress, &format!("\n{}", configuration(&target, &[FoundUnit { unit_id: unit, points }])))
+}
+
+/// Whether the device has what it had.
+async fn still_answers(master: &mut Master, unit: u8, found: Option<&FoundPoint>) -> bool {
+    match found.and_then(|point| ReadRequest::new(point.table, point.address, 1)) {
+        Some(request) => master.read(unit, request).await.is_ok(),
+        None => false,
+    }
 }
 
 fn shown(answer: &Answer) -> String {

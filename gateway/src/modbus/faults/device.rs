@@ -29,6 +29,21 @@ impl std::fmt::Debug for Dial {
     }
 }
 
+/// What devices do besides answering.
+#[derive(Clone)]
+pub(crate) struct Habits {
+    /// They are silent to any other request.
+    pub(crate) bears: fn(ReadRequest) -> bool,
+    /// On a request to such a unit the connection is closed.
+    pub(crate) hangs_up: Arc<dyn Fn(u8) -> bool + Send + Sync>,
+}
+
+impl Default for Habits {
+    fn default() -> Self {
+        Self { bears: |_| true, hangs_up: Arc::new(|_| false) }
+    }
+}
+
 /// What a device is sent that answers with a line.
 const QUESTION: usize = "?\n".len();
 
@@ -96,6 +111,7 @@ pub(crate) struct Device {
     /// How long they take for each answer, besides what the line adds.
     pub(crate) turnaround: Duration,
     pub(crate) words: Words,
+    pub(crate) habits: Habits,
     /// What counts as the moment of a request when it arrives.
     pub(crate) moment: Arc<dyn Fn() -> u64 + Send + Sync>,
 }
@@ -147,7 +163,7 @@ impl Device {
             let (reads, writes) = tokio::io::split(theirs);
             let unread = Arc::new(AtomicUsize::new(0));
             *lock(&newest) = Some(Writes { half: writes, unread: Arc::clone(&unread) });
-            tokio::spawn(listen(Arc::clone(&device), reads, answers.clone()));
+            tokio::spawn(listen(Arc::clone(&device), reads, answers.clone(), Arc::clone(&newest)));
             Pipe::new(ours, unread)
         };
         (Dial(Arc::new(dial)), Line(line))
@@ -165,7 +181,7 @@ impl Device {
         };
         let number = |place: usize| u16::from_be_bytes([pdu[place], pdu[place + 1]]);
         let asked = ReadRequest::new(table(pdu[0]), number(1), number(3)).expect("a request that may be asked");
-        if !(1..=self.units).contains(&unit) {
+        if !(1..=self.units).contains(&unit) || !(self.habits.bears)(asked) {
             return None;
         }
         let bytes = match right_answer(self.words, unit, asked, (self.moment)()) {
@@ -191,14 +207,24 @@ fn packed(bits: &[bool]) -> u8 {
 }
 
 /// Takes requests when they arrive, however busy the devices are: that is the moment they were asked.
-async fn listen(device: Arc<Device>, mut reads: ReadHalf<DuplexStream>, answers: mpsc::UnboundedSender<Asked>) {
+async fn listen(
+    device: Arc<Device>,
+    mut reads: ReadHalf<DuplexStream>,
+    answers: mpsc::UnboundedSender<Asked>,
+    newest: Newest,
+) {
     let mut request = [0_u8; 12];
     let request = match device.framing {
         Framing::Tcp => &mut request[..],
         Framing::Rtu => &mut request[..8],
         Framing::Lines => &mut request[..QUESTION],
     };
+    let unit_at = if device.framing == Framing::Tcp { 6 } else { 0 };
     while reads.read_exact(request).await.is_ok() {
+        if device.framing != Framing::Lines && (device.habits.hangs_up)(request[unit_at]) {
+            *lock(&newest) = None;
+            return;
+        }
         if device.answer(request).is_some_and(|answer| answers.send(answer).is_err()) {
             return;
         }

@@ -2,8 +2,8 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::os::unix::fs::symlink;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -13,7 +13,8 @@ use tokio_serial::{SerialPort, SerialStream};
 use super::super::frame::crc;
 use super::super::transport::Table;
 use super::*;
-use crate::config::{Connection, Parity};
+use crate::config::{Connection, Parity, ReadLimits};
+use crate::modbus::ReadMap;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -150,6 +151,138 @@ async fn a_device_that_answers_in_time_again_is_believed_after_one_probe() {
     silent.store(false, Ordering::Relaxed);
     assert_eq!(master.read(1, request).await, Ok(expected));
     assert_eq!(master.owed.count(1, Table::Holding), 0);
+}
+
+/// What a bus asks of a unit that has this configured.
+fn mapped(limits: ReadLimits, spans: &[(u16, u16)]) -> Manners {
+    let spans = spans.iter().map(|(address, width)| (Table::Holding, *address, *width)).collect();
+    Manners { maps: HashMap::from([(1, ReadMap::of_spans(limits, spans))]), ..manners() }
+}
+
+/// First address and count of each request.
+type Reads = Arc<Mutex<Vec<(u16, u16)>>>;
+
+/// A device that has registers 0 to 7 and is silent where it is asked for another; while it is away, to all.
+fn deaf(away: &Arc<AtomicBool>) -> (String, Reads) {
+    let (away, asked) = (Arc::clone(away), Arc::new(Mutex::new(Vec::new())));
+    let told = Arc::clone(&asked);
+    let port = device(move |request| {
+        let word = |index| u16::from_be_bytes([request[index], request[index + 1]]);
+        told.lock().expect("no panic").push((word(2), word(4)));
+        let has = u32::from(word(2)) + u32::from(word(4)) <= 8;
+        if has && !away.load(Ordering::Relaxed) { vec![truth(request)] } else { vec![] }
+    });
+    (port, asked)
+}
+
+/// Such a sensor was down from each start on, for ever: the probe of 19 registers goes past its map, is not answered, and
+/// no other request came after it.
+#[tokio::test]
+async fn a_device_that_is_silent_outside_its_map_is_polled_after_a_start() {
+    let (any, eight) = (ReadLimits::default(), ReadLimits { max_registers: 8, ..ReadLimits::default() });
+    let careful = ReadLimits { max_hole: Some(0), ..any };
+    let whole: Vec<(u16, u16)> = (0..8).map(|address| (address, 1)).collect();
+    // Its configuration, what is read, and after how many reads and requests the value is there.
+    let cases = [
+        (manners(), words(0, 8), 3, 5),
+        (mapped(any, &whole), words(0, 8), 1, 3),
+        (mapped(eight, &whole), words(0, 8), 1, 3),
+        (mapped(eight, &[(0, 8)]), words(0, 8), 1, 3),
+        (mapped(eight, &[(0, 1)]), words(0, 1), 1, 3),
+        (mapped(any, &[(0, 1)]), words(0, 1), 3, 5),
+        (mapped(careful, &[(0, 1)]), words(0, 1), 1, 2),
+    ];
+    for (index, (manners, (request, expected), reads, requests)) in cases.into_iter().enumerate() {
+        let (port, asked) = deaf(&Arc::new(AtomicBool::new(false)));
+        let mut master = RtuMaster::new(RtuPlace::Port(serial(&port, 115_200)), manners);
+        for _ in 1..reads {
+            let failure = master.read(1, request).await.expect_err("it hears no such probe");
+            assert_eq!(failure.cause, Cause::Timeout, "case {index}");
+        }
+        assert_eq!(master.read(1, request).await, Ok(expected.clone()), "case {index}");
+        let told = asked.lock().expect("no panic").clone();
+        assert_eq!(told.len(), requests, "case {index}: {told:?}");
+        assert_eq!(master.read(1, request).await, Ok(expected), "case {index}");
+        assert_eq!(asked.lock().expect("no panic").len(), requests + 1, "case {index}: as any other from now on");
+    }
+}
+
+/// While it was away, probes of sixteen lengths were asked in turn: it was believed when one came that it answers.
+#[tokio::test]
+async fn a_device_that_is_silent_outside_its_map_is_believed_as_soon_as_it_is_back() {
+    for manners in [manners(), mapped(ReadLimits { max_hole: Some(0), ..ReadLimits::default() }, &[(6, 2)])] {
+        let away = Arc::new(AtomicBool::new(false));
+        let (port, _) = deaf(&away);
+        let mut master = master_at(&port, 115_200, manners);
+        let (request, expected) = words(6, 2);
+        assert_eq!(master.read(1, request).await, Ok(expected.clone()));
+        for deaths in [1, 9] {
+            away.store(true, Ordering::Relaxed);
+            for _ in 0..deaths {
+                assert_eq!(master.read(1, request).await.expect_err("away").cause, Cause::Timeout);
+            }
+            away.store(false, Ordering::Relaxed);
+            assert_eq!(master.read(1, request).await, Ok(expected.clone()), "after {deaths}");
+        }
+    }
+}
+
+/// An answer that is late by more than all that is waited for: the request itself is asked at last, and it comes then.
+#[tokio::test]
+async fn what_comes_when_a_deaf_device_is_knocked_at_is_no_value() {
+    for is_hasty in [false, true] {
+        let mut asked = 0;
+        let port = device(move |request| {
+            asked += 1;
+            let is_own = u16::from_be_bytes([request[4], request[5]]) == 1;
+            match (asked, is_own) {
+                // What somebody asked of register 11, and the answer to this when its time is over.
+                (3, true) => vec![framed(&[1, 3, 2, 0, 11])],
+                (4, false) => vec![framed(&[1, 3, 2, 0, 100])],
+                (_, true) => vec![truth(request)],
+                (_, false) => vec![],
+            }
+        });
+        let mut master = RtuMaster::new(RtuPlace::Port(serial(&port, 115_200)), manners());
+        master.careless.hasty = is_hasty;
+        let (request, expected) = words(100, 1);
+        let mut answers = Vec::new();
+        for _ in 0..5 {
+            answers.extend(master.read(1, request).await);
+        }
+        assert_eq!(answers.iter().any(|answer| *answer != expected), is_hasty, "{answers:?}");
+        assert!(answers.contains(&expected), "it is believed in the end");
+    }
+}
+
+/// A register that nobody has damages the next answer: where the configuration says that no hole is read over, no probe does.
+#[tokio::test]
+async fn no_probe_reads_over_a_hole_that_the_configuration_forbids() {
+    let is_silent = Arc::new(AtomicBool::new(true));
+    let (silent, points) = (Arc::clone(&is_silent), [(0_u16, 2_u16), (4, 1), (9, 2)]);
+    let holes = Arc::new(Mutex::new(Vec::new()));
+    let told = Arc::clone(&holes);
+    let port = device(move |request| {
+        let word = |index| u16::from_be_bytes([request[index], request[index + 1]]);
+        let is_there = |place: u16| points.iter().any(|(first, width)| (*first..first + width).contains(&place));
+        if !(word(2)..word(2) + word(4)).all(is_there) {
+            told.lock().expect("no panic").push((word(2), word(4)));
+        }
+        if silent.load(Ordering::Relaxed) { vec![] } else { vec![truth(request)] }
+    });
+    let limits = ReadLimits { max_hole: Some(0), ..ReadLimits::default() };
+    let mut master = RtuMaster::new(RtuPlace::Port(serial(&port, 115_200)), mapped(limits, &points));
+    for _ in 0..6 {
+        for (address, width) in points {
+            assert_eq!(master.read(1, words(address, width).0).await.expect_err("silent").cause, Cause::Timeout);
+        }
+    }
+    is_silent.store(false, Ordering::Relaxed);
+    for (address, width) in points {
+        let (request, expected) = words(address, width);
+        assert_eq!(master.read(1, request).await, Ok(expected));
+    }
+    assert_eq!(*holes.lock().expect("no panic"), []);
 }
 
 /// A device with a short map refuses the probes, which grow with each time that it did not answer. It was taken for
@@ -511,8 +644,15 @@ fn damage_is_told_from_silence() {
     let cause = |unread, is_sent: bool| {
         let now = Instant::now();
         let sent = is_sent.then_some(now);
-        let progress =
-            Progress { sent, active: now, unread, may_be_sent: is_sent, is_damaged: false, passed: Default::default() };
+        let progress = Progress {
+            sent,
+            active: now,
+            unread,
+            may_be_sent: is_sent,
+            is_damaged: false,
+            passed: Default::default(),
+            strange: unread,
+        };
         no_answer(progress, Duration::ZERO).cause
     };
     assert_eq!([0, 3, 9].map(|unread| cause(unread, true)), [Cause::Timeout, Cause::Malformed, Cause::Crc]);
