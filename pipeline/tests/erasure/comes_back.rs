@@ -8,7 +8,7 @@ use tjern_lake::{Commit, Operation, Table, TableName};
 use tjern_pipeline::erase::{erase, go_on};
 use tjern_pipeline::ingest::{Ingester, open_runs};
 
-use crate::support::{SETTINGS, source};
+use crate::support::{HOUR_US, SETTINGS, source};
 use crate::world::{FROM_US, GATEWAY, SENSOR, TO_US, World, request, time};
 
 /// How many rows are there that may not be there.
@@ -54,6 +54,40 @@ async fn a_late_upload_brings_nothing_back() {
         assert_eq!((erased_rows(&world).await.as_str(), world.others().await), ("0", others.clone()));
         assert_eq!(world.place.keys("quarantine"), Vec::<String>::new());
         assert_eq!(world.traces().await, []);
+    }
+}
+
+/// A gateway never heard that its batches had landed. They left the landing zone when their grace was over, then their
+/// readings were erased, and nobody had to remember batches that were not there. Sent again, one alone or all of them, their
+/// rows were known; their bytes lay in the landing zone for another grace.
+#[tokio::test]
+async fn a_batch_that_had_left_before_the_erasure_does_not_stay() {
+    for first in [Some(73), None] {
+        let world = World::empty().await;
+        let next = world.land(1, -2..4, true).await;
+        world.land(next, [4], false).await;
+        world.ingest().await;
+        world.sum_up().await;
+        let before = world.objects().await;
+        world.place.ahead(8 * 24 * HOUR_US);
+        world.ingest().await;
+        assert_eq!(world.place.keys("landing").len(), 1, "the newest");
+        let (erasure, outcome) = erase(&world.lake(), &world.settings(), &request()).await.expect("erased");
+        assert_eq!((outcome.done, outcome.landed), (vec![erasure.id], 0));
+        assert_eq!(world.place.keys("erasures/landed"), Vec::<String>::new());
+        let others = world.others().await;
+        let is_sent = |key: &str| first.is_none_or(|first| key.contains(&format!("/{first:020}-")));
+        let landed = before.iter().filter(|(key, _)| key.as_ref().starts_with("landing/") && is_sent(key.as_ref()));
+        for (key, bytes) in landed {
+            world.place.put(key, bytes.to_vec()).await;
+        }
+        assert!(!world.traces().await.is_empty());
+        world.ingest().await;
+        assert_eq!(world.traces().await, [], "sent again: {first:?}");
+        assert_eq!((erased_rows(&world).await.as_str(), world.others().await), ("0", others));
+        assert_eq!(world.place.keys("quarantine"), Vec::<String>::new());
+        let left = if first.is_some() { 1 } else { 3 };
+        assert_eq!(world.place.keys("landing").len(), left, "what holds nothing of it stays for its grace");
     }
 }
 
