@@ -60,6 +60,7 @@ pub(crate) use landing::Stream;
 pub(crate) use progress::INGEST;
 pub use refused::{Refused, Why, mark, refused};
 pub use schedule::Polling;
+pub(crate) use stored::{Remains, remains_of};
 
 pub use waiting::{Missing, Waiting, missing, waiting};
 
