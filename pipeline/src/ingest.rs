@@ -55,6 +55,7 @@ use schedule::{Due, Schedule};
 use sequence::{Closed, Progress};
 
 pub use accept::{AcceptError, Accepted, accept};
+pub(crate) use held::{hides, unreadable_of};
 pub(crate) use landed::{Decoded, decode};
 pub(crate) use landing::Stream;
 pub(crate) use progress::INGEST;
