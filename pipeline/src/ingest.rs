@@ -156,6 +156,13 @@ pub fn watermark(table: &Table, source: &SourceName, epoch: Epoch) -> Option<i64
     table.transaction(&progress::watermark_of(source, epoch))
 }
 
+/// Whether every number of a stream up to this one is in the table: none is passed over, and none waits.
+#[must_use]
+pub fn is_taken(table: &Table, source: &SourceName, epoch: Epoch, last: i64) -> bool {
+    let is_missing = |run: &OpenRun| run.source == *source && run.epoch == epoch && run.bounds.first <= last;
+    watermark(table, source, epoch).unwrap_or(0) >= last && !open_runs(table).iter().any(is_missing)
+}
+
 /// Whether a stream was finished by its gateway, and taken to its last number.
 #[must_use]
 pub(crate) fn is_finished(table: &Table, stream: &Stream) -> bool {
