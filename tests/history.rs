@@ -191,6 +191,46 @@ fn a_file_is_imported_once_and_its_bad_lines_are_told() {
     assert_eq!(refused.status.code(), Some(2), "{}", said(&refused));
 }
 
+/// A file that was imported without a fault was said to have failed, since the batch of some gateway could not be read. One
+/// that could not be taken itself has failed.
+#[test]
+fn an_import_fails_for_its_own_trouble_and_for_no_others() {
+    let place = Place::new();
+    let of = |name: &str, value: &str| {
+        let file = place.write(name, format!("time,sensor,value\n2025-07-01T08:00:00Z,{SENSOR},{value}\n"));
+        file.to_str().expect("text").to_owned()
+    };
+    let import =
+        |file: &str, flags: &[&str]| place.run(&[&["import", file, "--source", "import:old"][..], flags].concat());
+    let others = place.path("lake/landing/elva-01").join("07".repeat(16));
+    fs::create_dir_all(&others).expect("created");
+    // A name that leads to itself can be listed, and read by nobody.
+    let link = others.join("00000000000000000001-00000000000000000002.arrow");
+    std::os::unix::fs::symlink(&link, &link).expect("a link");
+    let output = import(&of("june.csv", "18.5"), &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let told = said(&output);
+    assert!(told.contains("warning: 1 source is held back") && told.contains("elva-01"), "{told}");
+    assert!(told.contains("what was imported here is in the tables"), "{told}");
+    assert_eq!(place.ask("SELECT value FROM readings"), ["18.5"]);
+    // Now its own.
+    let july = of("july.csv", "19.25");
+    assert_eq!(import(&july, &["--land-only"]).status.code(), Some(0));
+    let epochs = fs::read_dir(place.path("lake/landing")).expect("a folder").flatten();
+    let own = epochs.map(|entry| entry.path()).find(|path| path.to_string_lossy().contains("import")).expect("landed");
+    let epochs = fs::read_dir(&own).expect("a folder").flatten().map(|entry| entry.path());
+    let newest = epochs.filter(|path| path.is_dir() && !path.ends_with("config"));
+    let newest = newest.max_by_key(|path| fs::metadata(path).and_then(|found| found.modified()).expect("a time"));
+    let link = newest.expect("an epoch").join("00000000000000000003-00000000000000000004.arrow");
+    std::os::unix::fs::symlink(&link, &link).expect("a link");
+    let output = import(&july, &[]);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert_eq!(place.ask("SELECT value FROM readings"), ["18.5"], "it was not taken");
+    fs::remove_file(&link).expect("removed");
+    assert_eq!(import(&july, &[]).status.code(), Some(0));
+    assert_eq!(place.ask("SELECT count(*) FROM readings"), ["2"], "each once; the later file's value counts");
+}
+
 /// Real measurements, held against the file as another reader has it: each value once, to the bit.
 #[test]
 fn a_year_of_real_measurements_comes_in_whole() {

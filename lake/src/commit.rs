@@ -287,3 +287,42 @@ fn is_conflict(error: &DeltaTableError) -> bool {
 fn failed(table: TableName, source: DeltaTableError) -> CommitError {
     CommitError::Failed(LakeError::Delta { table, source: Box::new(source) })
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::TryStreamExt;
+    use object_store::ObjectStore;
+    use object_store::path::Path;
+    use tjern_readings::store::Store;
+
+    use super::*;
+    use crate::Lake;
+
+    /// A process that commits for months: delta-rs's handle grows with each commit, and each was slower than the one before.
+    #[tokio::test]
+    async fn a_handle_that_has_made_its_commits_is_renewed() {
+        let lake = Lake::over(Store::open(&"memory:///".parse().expect("a lake")).expect("opened"));
+        let mut table = Table::open_or_create(&lake, TableName::Readings).await.expect("created");
+        let (first, last) = (1, 2 * i64::from(COMMITS_PER_HANDLE) + 5);
+        let mut ages = Vec::new();
+        for number in first..=last {
+            let transactions = vec![("ingest".to_owned(), number)];
+            let (add, remove, notes) = (Vec::new(), Vec::new(), BTreeMap::new());
+            let commit = Commit { operation: Operation::Ingest, add, remove, transactions, notes };
+            let before = table.version();
+            assert_eq!(table.commit(commit).await.expect("committed"), before + 1);
+            let handle = lake.take_handle(TableName::Readings).expect("it is kept for the next commit");
+            ages.push(i64::from(handle.commits));
+            lake.keep_handle(TableName::Readings, handle);
+        }
+        let wanted: Vec<_> = (first..=last).map(|number| (number - 1) % i64::from(COMMITS_PER_HANDLE) + 1).collect();
+        assert_eq!(ages, wanted, "renewed after each {COMMITS_PER_HANDLE}th commit, and not before");
+        assert_eq!(table.missing_versions().await.expect("listed"), Vec::<i64>::new());
+        assert_eq!(table.transaction("ingest"), Some(last), "none was lost, none was made twice");
+        // What the new one begins from.
+        let log = Path::from("tables/readings/_delta_log");
+        let metas: Vec<_> = lake.objects().list(Some(&log)).try_collect().await.expect("listed");
+        let checkpoints = metas.iter().filter(|meta| meta.location.as_ref().ends_with(".checkpoint.parquet")).count();
+        assert!(checkpoints >= 2, "{checkpoints}");
+    }
+}

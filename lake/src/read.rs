@@ -21,7 +21,7 @@ use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask};
 use parquet::errors::{ParquetError, Result as ParquetResult};
-use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
+use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
 
 use crate::{DataFile, Lake, LakeError, TableName, schema};
 
@@ -115,6 +115,19 @@ impl FileReader {
     #[must_use]
     pub fn metadata(&self) -> &ParquetMetaData {
         self.metadata.metadata()
+    }
+
+    /// What the footer says, and with it what the file says of its pages, where it does. They are not read otherwise.
+    ///
+    /// # Errors
+    /// [`LakeError::Unreadable`].
+    pub async fn metadata_of_pages(&mut self) -> Result<ParquetMetaData, LakeError> {
+        let key = self.reader.key.to_string();
+        let refused = |source| LakeError::Unreadable { key: key.clone(), source };
+        let reader = ParquetMetaDataReader::new_with_metadata(self.metadata().clone());
+        let mut reader = reader.with_page_index_policy(PageIndexPolicy::Optional);
+        reader.load_page_index(&mut self.reader).await.map_err(refused)?;
+        reader.finish().map_err(refused)
     }
 
     /// The rows, in the columns of [`with_dictionaries`], in batches of at most so many rows.

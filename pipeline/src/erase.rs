@@ -15,6 +15,9 @@
 //! How far a table is stands in its own transactions (`:erasure/<id>`: 1 told, 2 no row left, 3 no file left), so a
 //! table that was restored, or built anew, says by itself that it has to be done again, whatever the note says.
 //!
+//! One source that cannot be looked at ([`unseen`]) keeps nobody's readings from being erased; the erasure is not complete
+//! before it was looked at.
+//!
 //! Limits: what a process that was at work while it was erased left behind uncommitted goes with vacuum. What other
 //! processes hold in memory, a gateway's own spool and what others have copied is out of its reach.
 
@@ -29,6 +32,7 @@ mod rows;
 mod settings;
 mod sources;
 mod told;
+mod unseen;
 mod work;
 
 use std::collections::BTreeSet;
@@ -86,7 +90,8 @@ pub struct Request {
 /// Something that holds erased readings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Found {
-    /// What it is: `file of readings`, `rows of hourly`, `landed batch`, `quarantine`, `record`, `release`.
+    /// What it is: `file of readings`, `rows of hourly`, `landed batch`, `quarantine`, `record`, `release`; or
+    /// [`Found::UNSEEN`].
     pub what: &'static str,
     /// Its key.
     pub key: String,
@@ -96,6 +101,13 @@ pub struct Found {
 }
 
 impl Found {
+    /// What could not be looked at, so that nobody knows whether it holds any.
+    pub const UNSEEN: &'static str = "not looked at";
+
+    fn unseen(key: &str) -> Self {
+        Self { what: Self::UNSEEN, key: key.to_owned(), rows: None }
+    }
+
     fn new(what: &'static str, key: impl Into<Path>, rows: Option<usize>) -> Self {
         Self { what, key: key.into().to_string(), rows }
     }
@@ -111,6 +123,14 @@ pub struct Wait {
     /// The erasures that wait for it; none: all of them.
     #[serde(skip)]
     erasures: Option<BTreeSet<String>>,
+}
+
+impl Wait {
+    /// What could not be looked at.
+    fn unseen(key: &str, why: &str, ids: BTreeSet<String>) -> Self {
+        let why = format!("it cannot be looked at, so nobody knows whether something of it lies there: {why}");
+        Self { what: key.to_owned(), why, erasures: Some(ids) }
+    }
 }
 
 /// What a run did.

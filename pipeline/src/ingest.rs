@@ -55,11 +55,13 @@ use schedule::{Due, Schedule};
 use sequence::{Closed, Progress};
 
 pub use accept::{AcceptError, Accepted, accept};
+pub(crate) use held::{hides, unreadable_of};
 pub(crate) use landed::{Decoded, decode};
 pub(crate) use landing::Stream;
 pub(crate) use progress::INGEST;
 pub use refused::{Refused, Why, mark, refused};
 pub use schedule::Polling;
+pub(crate) use stored::{Remains, remains_of};
 
 pub use waiting::{Missing, Waiting, missing, waiting};
 
@@ -152,6 +154,13 @@ pub enum IngestError {
 #[must_use]
 pub fn watermark(table: &Table, source: &SourceName, epoch: Epoch) -> Option<i64> {
     table.transaction(&progress::watermark_of(source, epoch))
+}
+
+/// Whether every number of a stream up to this one is in the table: none is passed over, and none waits.
+#[must_use]
+pub fn is_taken(table: &Table, source: &SourceName, epoch: Epoch, last: i64) -> bool {
+    let is_missing = |run: &OpenRun| run.source == *source && run.epoch == epoch && run.bounds.first <= last;
+    watermark(table, source, epoch).unwrap_or(0) >= last && !open_runs(table).iter().any(is_missing)
 }
 
 /// Whether a stream was finished by its gateway, and taken to its last number.

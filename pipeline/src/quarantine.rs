@@ -15,6 +15,7 @@ use tjern_readings::keys;
 
 use crate::ingest::BATCH_BYTES_MAX;
 
+pub(crate) use kept::list_readable;
 pub use kept::{Kept, Looked, find, list, look};
 pub use retry::{Retried, retry};
 

@@ -2,15 +2,20 @@
 //!
 //! Of each file that the newest version names: whether it is there and is Parquet; whether it has as many bytes and rows
 //! as the log says; whether its least and greatest text and time are what the log says, since queries leave files out
-//! by them; whether it is sorted, and its keys unique, where our tags claim so. And whether the log's versions are
-//! contiguous. Nothing is changed.
+//! by them, and what the file itself says of its row groups and pages, which are left out in the same way
+//! ([`claims`]); whether it is sorted, and its keys unique, where our tags claim so. And whether the log's versions
+//! are contiguous. Nothing is changed.
 //!
 //! One batch of one file is in memory at a time.
 
-use arrow::array::{Array, AsArray, RecordBatch};
+mod claims;
+
+use arrow::array::{Array, ArrayAccessor, AsArray, RecordBatch};
 use arrow::datatypes::{Int32Type, TimestampMicrosecondType};
 use futures::StreamExt;
 use tjern_lake::{DataFile, FileReader, Lake, LakeError, Table, TableName};
+
+use claims::Claims;
 
 /// Rows that are looked at together.
 const BATCH_ROWS: usize = 8 << 10;
@@ -81,6 +86,7 @@ pub async fn verify(lake: &Lake, watcher: &mut (dyn FnMut(u64, u64) + Send)) -> 
 struct Content {
     rows: i64,
     footer_rows: i64,
+    claims: Claims,
     text: Option<(String, String)>,
     time_us: Option<(i64, i64)>,
     last: Option<(String, i64)>,
@@ -89,8 +95,11 @@ struct Content {
 }
 
 async fn read(table: &Table, file: &DataFile) -> Result<Content, LakeError> {
-    let reader = FileReader::open(table.lake(), table.name(), file).await?;
-    let mut content = Content { footer_rows: reader.metadata().file_metadata().num_rows(), ..Content::default() };
+    let mut reader = FileReader::open(table.lake(), table.name(), file).await?;
+    let metadata = reader.metadata_of_pages().await?;
+    let claims = Claims::of(&metadata, table.name().sort_columns());
+    let footer_rows = metadata.file_metadata().num_rows();
+    let mut content = Content { footer_rows, claims, ..Content::default() };
     let mut rows = reader.rows(BATCH_ROWS)?;
     while let Some(batch) = rows.next().await {
         content.take(&batch?, table.name());
@@ -105,8 +114,13 @@ impl Content {
         let texts = texts.downcast_dict::<arrow::array::StringArray>().expect("texts");
         let times = time.as_primitive::<TimestampMicrosecondType>();
         self.rows += i64::try_from(batch.num_rows()).unwrap_or(i64::MAX);
-        for row in (0..batch.num_rows()).filter(|row| texts.is_valid(*row) && times.is_valid(*row)) {
-            self.step(arrow::array::ArrayAccessor::value(&texts, row), times.value(row));
+        for row in 0..batch.num_rows() {
+            let text = texts.is_valid(row).then(|| ArrayAccessor::value(&texts, row));
+            let time_us = times.is_valid(row).then(|| times.value(row));
+            self.claims.take(text, time_us);
+            if let Some((text, time_us)) = text.zip(time_us) {
+                self.step(text, time_us);
+            }
         }
     }
 
@@ -151,10 +165,6 @@ impl Content {
         if let Some(((least, greatest), (low, high))) = self.time_us.zip(file.time_us)
             && (low > least || high < greatest)
         {
-            let shown = |time_us| {
-                jiff::Timestamp::from_microsecond(time_us)
-                    .map_or_else(|_| format!("{time_us} us"), |time| time.to_string())
-            };
             let (least, greatest, low, high) = (shown(least), shown(greatest), shown(low), shown(high));
             wrong.push(format!("it holds {least} to {greatest}, and the log says {low} to {high}"));
         }
@@ -164,80 +174,14 @@ impl Content {
         if file.unique && (self.doubled || self.unsorted) {
             wrong.push("it is tagged as free of doubles, and is not".to_owned());
         }
+        wrong.extend(self.claims.wrong());
         wrong
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::{NOW_US, Place, Row, batch_of, commit};
-    use tjern_lake::{Operation, write_file};
-
-    async fn checked(place: &Place) -> Verdict {
-        verify(&place.lake, &mut |_, _| ()).await.expect("read")
-    }
-
-    async fn filled() -> Place {
-        let place = Place::new();
-        for round in 0..3 {
-            place.ingest(&[Row::new("sample", NOW_US + round, 1.0), Row::new("state", NOW_US + round, 2.0)]).await;
-        }
-        place
-    }
-
-    #[tokio::test]
-    async fn a_sound_lake_has_no_problem() {
-        let place = filled().await;
-        place.compact().await;
-        place.ingest(&[Row::new("sample", NOW_US + 9, 1.0)]).await;
-        let verdict = checked(&place).await;
-        assert_eq!((verdict.files, verdict.rows, verdict.problems), (2, 7, vec![]));
-    }
-
-    /// Every lie that a log can tell is a query's wrong answer one day.
-    #[tokio::test]
-    async fn what_the_log_says_wrongly_is_told() {
-        let rows = [Row::new("sample", NOW_US, 1.0), Row::new("sample", NOW_US, 1.0), Row::new("level", NOW_US, 1.0)];
-        for (lie, told) in [
-            (&(|file: &mut DataFile| file.rows = Some(4)) as &dyn Fn(&mut DataFile), "and the log says 4"),
-            (&|file| file.sorted = true, "tagged as sorted"),
-            (&|file| file.unique = true, "tagged as free of doubles"),
-            (&|file| file.sensor = Some(("tjern/n".into(), "tjern/z".into())), "`tjern/n`"),
-            (&|file| file.time_us = Some((NOW_US + 1, NOW_US + 1)), "06:00:00Z to"),
-        ] {
-            let place = filled().await;
-            let mut file = write_file(&place.lake, TableName::Readings, &[batch_of(&rows)]).await.expect("written");
-            assert!(!file.sorted && !file.unique);
-            lie(&mut file);
-            let mut table = Table::open(&place.lake, TableName::Readings).await.expect("opened").expect("there");
-            table.commit(commit(Operation::Ingest, vec![file], vec![])).await.expect("committed");
-            let problems = checked(&place).await.problems;
-            assert!(
-                !problems.is_empty() && problems.iter().any(|problem| problem.what.contains(told)),
-                "{told}: {problems:?}"
-            );
-        }
-    }
-
-    #[tokio::test]
-    async fn a_file_that_is_gone_cut_or_damaged_is_told() {
-        for damage in [
-            &(|path: &std::path::Path| std::fs::remove_file(path).expect("removed")) as &dyn Fn(&std::path::Path),
-            &|path| std::fs::write(path, b"PAR1").expect("cut"),
-            &|path| {
-                let mut bytes = std::fs::read(path).expect("read");
-                bytes[4..40].fill(0xFF);
-                std::fs::write(path, bytes).expect("written");
-            },
-        ] {
-            let place = filled().await;
-            let table = Table::open(&place.lake, TableName::Readings).await.expect("opened").expect("there");
-            let file = table.files().swap_remove(0);
-            damage(&place.folder.path().join("lake/tables/readings").join(&file.path));
-            let verdict = checked(&place).await;
-            assert_eq!((verdict.files, verdict.problems.len()), (3, 1), "{:?}", verdict.problems);
-            assert!(verdict.problems[0].key.ends_with(&file.path));
-        }
-    }
+fn shown(time_us: i64) -> String {
+    jiff::Timestamp::from_microsecond(time_us).map_or_else(|_| format!("{time_us} us"), |time| time.to_string())
 }
+
+#[cfg(test)]
+mod tests;

@@ -53,6 +53,9 @@ pub const ERASURES: &str = "erasures";
 /// The folder, below [`ERASURES`], of landed batches that hold erased readings.
 const ERASED_BATCHES: &str = "landed";
 
+/// The folder of what erasures could not look at, under [`ERASURES`].
+const ERASED_UNSEEN: &str = "unseen";
+
 /// A run of numbers of one epoch, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bounds {
@@ -278,6 +281,8 @@ pub enum ErasureKey {
     Done(String),
     /// Landed batches that hold such readings.
     Landed(String),
+    /// What could not be looked at.
+    Unseen(String),
 }
 
 impl ErasureKey {
@@ -288,6 +293,7 @@ impl ErasureKey {
             Self::Record(id) => format!("{ERASURES}/{id}.json"),
             Self::Done(id) => format!("{ERASURES}/{id}.done.json"),
             Self::Landed(id) => format!("{ERASURES}/{ERASED_BATCHES}/{id}.json"),
+            Self::Unseen(id) => format!("{ERASURES}/{ERASED_UNSEEN}/{id}.json"),
         })
     }
 
@@ -297,6 +303,7 @@ impl ErasureKey {
         let name = key.as_ref().strip_prefix(ERASURES)?.strip_prefix('/')?.strip_suffix(".json")?;
         match name.split_once('/') {
             Some((ERASED_BATCHES, id)) if !id.contains('/') => Some(Self::Landed(id.to_owned())),
+            Some((ERASED_UNSEEN, id)) if !id.contains('/') => Some(Self::Unseen(id.to_owned())),
             Some(_) => None,
             None => Some(match name.strip_suffix(".done") {
                 Some(id) => Self::Done(id.to_owned()),
@@ -394,7 +401,9 @@ mod tests {
     #[test]
     fn a_key_of_an_erasure_names_what_it_was_made_of() {
         let id = || "ab".repeat(16);
-        for key in [ErasureKey::Record(id()), ErasureKey::Done(id()), ErasureKey::Landed(id())] {
+        for key in
+            [ErasureKey::Record(id()), ErasureKey::Done(id()), ErasureKey::Landed(id()), ErasureKey::Unseen(id())]
+        {
             assert_eq!(ErasureKey::parse(&key.key()), Some(key));
         }
         for key in ["erasures/x", "erasures/other/x.json", "erasures/landed/x/y.json", "corrections/x.json"] {

@@ -110,7 +110,10 @@ fn tell_found(found: &[Found], json: bool) -> Result<(), Failure> {
             writeln!(stdout, "{what}\t{key}\t{rows}").map_err(Failure::failed)?;
         }
     }
-    eprintln!("erase: {} things hold readings that would be erased; nothing was changed", found.len());
+    let unseen = found.iter().filter(|found| found.what == Found::UNSEEN).count();
+    let hold = found.len() - unseen;
+    let unseen = if unseen > 0 { format!("; {unseen} could not be looked at") } else { String::new() };
+    eprintln!("erase: {hold} things hold readings that would be erased{unseen}; nothing was changed");
     Ok(())
 }
 

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use tjern_gateway::cli::progress::{Progress, duration};
+use tjern_lake::{Lake, Table, TableName};
 use tjern_pipeline::import::{
     BadLine, CheckedMap, ColumnMap, Decimal, Encoding, ImportError, ImportMap, ImportOutcome, ImportProgress, Listener,
     MapError, import,
 };
-use tjern_pipeline::ingest::ingest;
+use tjern_pipeline::ingest::{IngestError, IngestOutcome, ingest, is_taken};
 use tjern_pipeline::register::load;
 use tjern_readings::configuration::ConfigText;
 
@@ -32,7 +33,8 @@ const TELL_EVERY: Duration = Duration::from_secs(10);
     Without --column each line names its sensor: columns `time`, `sensor`, `value`. The same file under the same map is\n\
     imported once, however often this is run; an import that was broken off goes on. Lines that cannot be read are\n\
     written to stdout as CSV (file, line, reason), and the others are taken. docs/configuration.md has the map.\n\n\
-    Exit status: 0 all lines were taken, 1 failed or some lines were not, 2 wrong usage, configuration or map."
+    Exit status: 0 all lines were taken (stderr tells where another source is held back), 1 failed or some lines were\n\
+    not, 2 wrong usage, configuration or map."
 )]
 pub(crate) struct ImportArguments {
     /// The files: CSV (also packed with gzip) or Parquet
@@ -95,24 +97,49 @@ pub(crate) async fn execute(arguments: &ImportArguments) -> Result<(), Failure> 
     let Some(done) = stop.run_until_cancelled(working).await else {
         return Err(Failure::failed("interrupted; hint: run it again, and it goes on where it was"));
     };
-    let bad = done?;
+    let outcomes = done?;
     if !arguments.dry_run && !arguments.land_only {
         let taking = Box::pin(ingest(&lake, &city.jobs.ingest));
         let Some(taken) = stop.run_until_cancelled(taking).await else {
             return Err(Failure::failed("interrupted; what has landed is taken by the next ingest"));
         };
-        let taken = taken.map_err(Failure::failed)?;
-        eprintln!("ingest: {} readings of {} batches", taken.rows, taken.batches);
+        tell_taken(&lake, taken, &outcomes).await?;
     }
+    let bad: usize = outcomes.iter().map(|outcome| outcome.bad).sum();
     if bad > 0 {
         return Err(Failure::failed(format!("{bad} lines were not taken; hint: stdout has them, with the reasons")));
     }
     Ok(())
 }
 
-/// Returns how many lines and fields were bad.
-async fn import_all(arguments: &ImportArguments, map: &CheckedMap, lake: &tjern_lake::Lake) -> Result<usize, Failure> {
-    let mut bad = 0;
+/// Says what ingest did. That another source is held back is not this import's failure, once all of it is in the table.
+async fn tell_taken(
+    lake: &Lake,
+    taken: Result<IngestOutcome, IngestError>,
+    outcomes: &[ImportOutcome],
+) -> Result<(), Failure> {
+    let (taken, held) = match taken {
+        Ok(taken) => (taken, None),
+        Err(held @ IngestError::HeldBack { outcome, .. }) => (outcome, Some(held)),
+        Err(error) => return Err(Failure::failed(error)),
+    };
+    eprintln!("ingest: {} readings of {} batches", taken.rows, taken.batches);
+    let Some(held) = held else { return Ok(()) };
+    let readings = Table::open(lake, TableName::Readings).await.map_err(Failure::failed)?;
+    let is_here = |outcome: &ImportOutcome| {
+        let last = i64::try_from(outcome.readings).unwrap_or(i64::MAX);
+        readings.as_ref().is_some_and(|readings| is_taken(readings, &outcome.source, outcome.epoch, last))
+    };
+    if !outcomes.iter().all(is_here) {
+        return Err(Failure::failed(held));
+    }
+    eprintln!("warning: {held}; what was imported here is in the tables");
+    Ok(())
+}
+
+/// Imports one file after the other.
+async fn import_all(arguments: &ImportArguments, map: &CheckedMap, lake: &Lake) -> Result<Vec<ImportOutcome>, Failure> {
+    let mut outcomes = Vec::new();
     for path in &arguments.files {
         let mut told = Told::new(path);
         let outcome = import(lake, path, map, arguments.dry_run, &mut told).await;
@@ -122,9 +149,9 @@ async fn import_all(arguments: &ImportArguments, map: &CheckedMap, lake: &tjern_
             error => Failure::failed(error),
         })?;
         eprintln!("import: {}: {}", path.display(), said(&outcome, arguments.dry_run));
-        bad += outcome.bad;
+        outcomes.push(outcome);
     }
-    Ok(bad)
+    Ok(outcomes)
 }
 
 fn said(outcome: &ImportOutcome, dry_run: bool) -> String {
@@ -140,7 +167,7 @@ fn said(outcome: &ImportOutcome, dry_run: bool) -> String {
     )
 }
 
-async fn warn_of_what_fails(lake: &tjern_lake::Lake, map: &CheckedMap) -> Result<(), Failure> {
+async fn warn_of_what_fails(lake: &Lake, map: &CheckedMap) -> Result<(), Failure> {
     let register = load(lake).await.map_err(Failure::failed)?;
     for sensor in map.sensors() {
         match register.get(sensor.as_str()) {

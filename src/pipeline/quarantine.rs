@@ -148,13 +148,14 @@ async fn retry_some(arguments: &RetryArguments) -> Result<(), Failure> {
     }
     let done = retry(&place.lake, &place.city.jobs.ingest, objects).await.map_err(Failure::failed)?;
     let mut text = String::new();
-    let mut refused = 0;
+    let (mut stay, mut removed) = (0, 0);
     for (kept, became) in &done {
         let why = match became {
             Retried::Taken => None,
-            Retried::Refused(why) => Some(why),
+            Retried::Refused(why) | Retried::Removed(why) => Some(why),
         };
-        refused += usize::from(why.is_some());
+        stay += usize::from(matches!(became, Retried::Refused(_)));
+        removed += usize::from(matches!(became, Retried::Removed(_)));
         let _ = if arguments.job.json {
             writeln!(text, "{}", json!({"name": kept.name, "taken": why.is_none(), "refused": why}))
         } else {
@@ -162,8 +163,9 @@ async fn retry_some(arguments: &RetryArguments) -> Result<(), Failure> {
         };
     }
     write_out(&text)?;
-    if refused > 0 {
-        return Err(Failure::failed(format!("{refused} of {} stay in quarantine", done.len())));
+    if stay + removed > 0 {
+        let removed = if removed > 0 { format!(", {removed} were refused and removed") } else { String::new() };
+        return Err(Failure::failed(format!("{stay} of {} stay in quarantine{removed}", done.len())));
     }
     eprintln!("quarantine: {} taken", done.len());
     Ok(())

@@ -39,6 +39,8 @@ pub enum Fault {
     Withheld(&'static str),
     /// What lies in this folder (its key ends with `/`) is neither listed nor handed out: a folder without rights.
     Locked(&'static str),
+    /// What lies in this folder is not removed: one that may be read and not written to.
+    Undeletable(&'static str),
 }
 
 /// The store. Clones of its objects ([`Simulated::inner`]) are the test's own hands, without faults.
@@ -199,6 +201,13 @@ impl Shared {
         readable
     }
 
+    fn may_remove(&self, key: &Path) -> Result<()> {
+        match *self.fault.lock().unwrap_or_else(PoisonError::into_inner) {
+            Fault::Undeletable(folder) if key.as_ref().starts_with(folder) => Err(lost("it may not be removed")),
+            _ => Ok(()),
+        }
+    }
+
     fn leave(&self, dies: bool) -> Result<()> {
         if dies {
             self.is_dead.store(true, Ordering::SeqCst);
@@ -275,6 +284,7 @@ impl ObjectStore for Simulated {
             let (shared, inner) = (Arc::clone(&shared), Arc::clone(&inner));
             async move {
                 let dies = shared.enter(Some(&key)).await?;
+                shared.may_remove(&key)?;
                 let one = futures::stream::once(futures::future::ok(key.clone())).boxed();
                 let _: Vec<_> = inner.delete_stream(one).try_collect().await?;
                 shared.dates_us.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);

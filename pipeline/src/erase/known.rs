@@ -20,6 +20,7 @@ use tjern_readings::keys::{Bounds, ERASURES, ErasureKey};
 
 use super::doomed::{self, Doomed};
 use super::record::{Erasure, FORMAT};
+use super::unseen::Unseen;
 use crate::ingest::Stream;
 
 /// Counts the erasures of `readings`: who keeps what was loaded sees by it that there is a new one.
@@ -55,6 +56,8 @@ pub struct Erasures {
     /// The spans of each sensor, from and up to.
     spans: HashMap<String, Vec<(i64, i64)>>,
     pub(super) doomed: Doomed,
+    /// What could not be looked at.
+    pub(super) unseen: Unseen,
 }
 
 impl Erasures {
@@ -90,10 +93,10 @@ impl Erasures {
         known
     }
 
-    /// The same, with what another one knows of landed batches.
+    /// The same, with what another one knows of landed batches, and of what could not be looked at.
     #[must_use]
-    pub(super) fn with_doomed_of(self, other: &Self) -> Self {
-        Self { doomed: other.doomed.clone(), ..self }
+    pub(super) fn with_landed_of(self, other: &Self) -> Self {
+        Self { doomed: other.doomed.clone(), unseen: other.unseen.clone(), ..self }
     }
 
     fn take(&mut self, key: &ErasureKey, bytes: &[u8]) -> Result<(), ErasuresError> {
@@ -101,6 +104,7 @@ impl Erasures {
         match key {
             ErasureKey::Done(id) => _ = self.done.insert(id.clone()),
             ErasureKey::Landed(_) => self.doomed.take(bytes).map_err(damaged)?,
+            ErasureKey::Unseen(_) => self.unseen.take(key, bytes).map_err(damaged)?,
             ErasureKey::Record(_) => {
                 let erasure: Erasure = serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
                 if erasure.format != FORMAT {
@@ -134,10 +138,10 @@ impl Erasures {
         self.all.is_empty()
     }
 
-    /// Whether nothing of an erasure was left when somebody last looked.
+    /// Whether nothing of an erasure was left when somebody last looked, and everything could be looked at.
     #[must_use]
     pub fn is_done(&self, erasure: &Erasure) -> bool {
-        self.done.contains(&erasure.id)
+        self.done.contains(&erasure.id) && !self.unseen.erasures.contains(&erasure.id)
     }
 
     /// Whether something of a sensor's readings is still being erased.

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use object_store::path::Path;
 use object_store::{Error, ObjectStore, ObjectStoreExt};
 use tjern_lake::{Lake, LakeError, Table};
@@ -16,8 +16,9 @@ use tjern_readings::sensor::{Epoch, SourceName};
 
 use super::known::Erasures;
 use super::sources::Tainted;
+use super::unseen::{self, Reasons};
 use super::{Found, Wait};
-use crate::ingest::{BATCH_BYTES_MAX, Stream, is_finished, open_runs, watermark};
+use crate::ingest::{BATCH_BYTES_MAX, Stream, hides, is_finished, open_runs, unreadable_of, watermark};
 
 /// How many batches are read at once.
 const READ_AT_ONCE: usize = 16;
@@ -37,6 +38,8 @@ pub(super) struct Zone {
     streams: BTreeMap<Stream, Lying>,
     /// The configurations, by their keys.
     pub(super) configurations: Vec<Path>,
+    /// Folders and objects of sources that could not be listed.
+    pub(super) unseen: Reasons,
 }
 
 /// A landed batch that holds erased readings, or may hold some.
@@ -68,7 +71,17 @@ impl Zone {
     pub(super) async fn list(lake: &Lake) -> Result<Self, LakeError> {
         let mut zone = Self::default();
         let mut metas = lake.objects().list(Some(&Path::from(LANDING)));
-        while let Some(meta) = metas.try_next().await.map_err(|source| LakeError::store(LANDING, source))? {
+        while let Some(listed) = metas.next().await {
+            let meta = match listed {
+                Ok(meta) => meta,
+                Err(error) => match unreadable_of(LANDING, &error) {
+                    Some(key) => {
+                        zone.unseen.insert(key.to_owned(), error.to_string());
+                        continue;
+                    }
+                    None => return Err(LakeError::store(LANDING, error)),
+                },
+            };
             let Some((source, landed)) = Landed::parse(&meta.location) else { continue };
             match landed {
                 Landed::Batch(epoch, bounds) => {
@@ -99,32 +112,35 @@ impl Zone {
     }
 
     /// Reads every batch: those that hold erased readings, and those that nobody can read and that come from a source
-    /// that wrote such readings.
+    /// that wrote such readings. And those that the store does not hand out.
     pub(super) async fn holding(
         &self,
         lake: &Lake,
         erasures: &Erasures,
         tainted: &mut Tainted,
-    ) -> Result<Vec<Holding>, LakeError> {
+    ) -> (Vec<Holding>, Reasons) {
         let reading = futures::stream::iter(self.batches())
             .map(|(stream, bounds)| async move {
-                let found = read(lake, &Landed::Batch(stream.1, bounds).key(&stream.0)).await?;
+                let found = read(lake, &Landed::Batch(stream.1, bounds).key(&stream.0)).await;
                 let of = |batch: Box<Batch>| (erasures.of_batch(&batch.rows), erasures.count(&batch.rows));
-                let found = found.map(|batch| batch.map(of));
-                Ok::<_, LakeError>((stream, bounds, found))
+                (stream, bounds, found.map(|found| found.map(|batch| batch.map(of))))
             })
             .buffered(READ_AT_ONCE);
         let mut reading = Box::pin(reading);
-        let (mut holding, mut unreadable) = (Vec::new(), Vec::new());
-        while let Some((stream, bounds, found)) = reading.try_next().await? {
+        let (mut holding, mut unreadable, mut unseen) = (Vec::new(), Vec::new(), Reasons::new());
+        while let Some((stream, bounds, found)) = reading.next().await {
             match found {
-                Some(Some((Some(ids), rows))) => {
+                Ok(Some(Some((Some(ids), rows)))) => {
                     tainted.add(stream.0.as_str(), ids.iter().cloned());
                     holding.push(Holding { stream, bounds, ids, rows: Some(rows) });
                 }
-                Some(None) => unreadable.push((stream, bounds)),
+                Ok(Some(None)) => unreadable.push((stream, bounds)),
                 // It holds none, or went meanwhile.
-                Some(Some((None, _))) | None => {}
+                Ok(Some(Some((None, _))) | None) => {}
+                Err(error) => {
+                    let key = Landed::Batch(stream.1, bounds).key(&stream.0);
+                    unseen.insert(key.to_string(), error.to_string());
+                }
             }
         }
         let tainted = unreadable.into_iter().filter_map(|(stream, bounds)| {
@@ -132,7 +148,7 @@ impl Zone {
             Some(Holding { stream, bounds, ids, rows: None })
         });
         holding.extend(tainted);
-        Ok(holding)
+        (holding, unseen)
     }
 
     /// Why a batch may not go yet.
@@ -152,28 +168,34 @@ impl Zone {
 }
 
 /// Removes of the batches that are known to hold erased readings what may go. Returns how many those were, and what
-/// has to wait.
-pub(super) async fn settle(
-    lake: &Lake,
-    zone: &Zone,
-    readings: &Table,
-    erasures: &Erasures,
-) -> Result<(usize, Vec<Wait>), LakeError> {
-    let (mut going, mut waits) = (Vec::new(), Vec::new());
+/// has to wait: also where a folder cannot be read, since some of them may lie there.
+pub(super) async fn settle(lake: &Lake, zone: &Zone, readings: &Table, erasures: &Erasures) -> (usize, Vec<Wait>) {
+    let (mut going, mut waits) = (BTreeMap::new(), Vec::new());
+    let mut hidden: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
     for (stream, bounds, ids) in erasures.doomed.all() {
+        for folder in zone.unseen.keys().filter(|folder| hides(folder, stream)) {
+            hidden.entry(folder.as_str()).or_default().extend(ids.iter().cloned());
+        }
         if !zone.streams.get(stream).is_some_and(|lying| lying.batches.contains(&bounds)) {
             continue;
         }
         let key = Landed::Batch(stream.1, bounds).key(&stream.0);
         match zone.waits(readings, stream, bounds) {
             Some(why) => waits.push(Wait { what: key.to_string(), why: why.to_owned(), erasures: Some(ids.clone()) }),
-            None => going.push(key),
+            None => _ = going.insert(key, ids.clone()),
         }
     }
+    waits.extend(hidden.into_iter().map(|(folder, ids)| {
+        let why = zone.unseen.get(folder).map_or("", String::as_str);
+        Wait::unseen(folder, why, ids)
+    }));
+    let kept = unseen::remove(lake, going.keys().cloned().collect()).await;
+    waits.extend(kept.iter().map(|(key, why)| {
+        let ids = going.get(&Path::from(key.as_str())).cloned();
+        Wait { what: key.clone(), why: format!("it cannot be removed: {why}"), erasures: ids }
+    }));
     waits.sort_by(|one, other| one.what.cmp(&other.what));
-    let count = going.len();
-    crate::vacuum::remove(lake, going).await?;
-    Ok((count, waits))
+    (going.len() - kept.len(), waits)
 }
 
 impl Holding {

@@ -7,32 +7,39 @@
 use tjern_lake::{Lake, LakeError};
 use tjern_readings::keys::Landed;
 
-use super::Found;
 use super::known::Erasures;
 use super::landed::read;
 use super::sources::Tainted;
-use crate::quarantine::{Kept, list};
+use super::unseen::Reasons;
+use super::{Found, unseen};
+use crate::quarantine::{Kept, list_readable};
 
-/// The objects that have to go.
+/// The objects that have to go, and what could not be looked at.
 pub(super) async fn find(
     lake: &Lake,
     erasures: &Erasures,
     tainted: &Tainted,
-) -> Result<Vec<(Kept, Option<usize>)>, LakeError> {
+) -> Result<(Vec<(Kept, Option<usize>)>, Reasons), LakeError> {
     let mut found = Vec::new();
-    for kept in list(lake).await? {
-        let rows = match read(lake, &kept.key()).await? {
-            None => continue,
-            Some(Some(batch)) => match erasures.count(&batch.rows) {
+    let (all, unreadable) = list_readable(lake).await?;
+    let mut unseen: Reasons = unreadable.into_iter().map(|(key, error)| (key, error.to_string())).collect();
+    for kept in all {
+        let rows = match read(lake, &kept.key()).await {
+            Err(error) => {
+                unseen.insert(kept.key().to_string(), error.to_string());
+                continue;
+            }
+            Ok(None) => continue,
+            Ok(Some(Some(batch))) => match erasures.count(&batch.rows) {
                 0 => continue,
                 rows => Some(rows),
             },
-            Some(None) if tainted.of(&source_of(&kept)).is_some() => None,
-            Some(None) => continue,
+            Ok(Some(None)) if tainted.of(&source_of(&kept)).is_some() => None,
+            Ok(Some(None)) => continue,
         };
         found.push((kept, rows));
     }
-    Ok(found)
+    Ok((found, unseen))
 }
 
 /// The name of whose landing folder it came from.
@@ -43,10 +50,11 @@ fn source_of(kept: &Kept) -> String {
     }
 }
 
-/// Removes them; the reason goes first, so that what is left of a run that broke off is still an object.
-pub(super) async fn remove(lake: &Lake, found: &[(Kept, Option<usize>)]) -> Result<(), LakeError> {
+/// Removes them; the reason goes first, so that what is left of a run that broke off is still an object. Returns what the
+/// store keeps.
+pub(super) async fn remove(lake: &Lake, found: &[(Kept, Option<usize>)]) -> Reasons {
     let keys = found.iter().flat_map(|(kept, _)| [kept.reason_key(), kept.key()]);
-    crate::vacuum::remove(lake, keys.collect()).await
+    unseen::remove(lake, keys.collect()).await
 }
 
 /// What is told of them.

@@ -2,7 +2,8 @@
 //! hold such readings.
 //!
 //! Known from the table, from landed batches, from the register and from the configurations in the landing zone. It has
-//! to be asked before the rows go; what landed is remembered with the batches.
+//! to be asked before the rows go; what landed is remembered with the batches, and where something could not be looked
+//! at, all of it ([`super::unseen`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,12 +16,17 @@ use tjern_readings::keys::Landed;
 use super::EraseError;
 use super::known::Erasures;
 use super::record::Erasure;
+use super::unseen::Reasons;
 use crate::register::Register;
 use crate::tables::engine;
 
 /// Sources, with the erasures whose readings may come from them.
 #[derive(Debug, Default)]
-pub(super) struct Tainted(BTreeMap<String, BTreeSet<String>>);
+pub(super) struct Tainted {
+    sources: BTreeMap<String, BTreeSet<String>>,
+    /// The configurations that cannot be read: whose they are, they may name anything.
+    pub(super) unseen: Reasons,
+}
 
 impl Tainted {
     /// Those that are known without looking at any batch.
@@ -35,6 +41,9 @@ impl Tainted {
         for (stream, _, ids) in erasures.doomed.all() {
             tainted.add(stream.0.as_str(), ids.iter().cloned());
         }
+        for (source, ids) in &erasures.unseen.sources {
+            tainted.add(source, ids.iter().cloned());
+        }
         for erasure in erasures.all() {
             let id = || [erasure.id.clone()];
             let named = register.get(erasure.sensor.as_str()).and_then(|sensor| sensor.sources.as_deref());
@@ -45,7 +54,14 @@ impl Tainted {
         }
         for key in configurations {
             let Some((source, Landed::Configuration(_))) = Landed::parse(key) else { continue };
-            let Some(text) = text(lake, key).await? else { continue };
+            let text = match text(lake, key).await {
+                Ok(Some(text)) => text,
+                Ok(None) => continue,
+                Err(error) => {
+                    tainted.unseen.insert(key.to_string(), error.to_string());
+                    continue;
+                }
+            };
             let named = erasures.all().iter().filter(|erasure| names(&text, erasure));
             tainted.add(source.as_str(), named.map(|erasure| erasure.id.clone()));
         }
@@ -55,13 +71,18 @@ impl Tainted {
     pub(super) fn add(&mut self, source: &str, ids: impl IntoIterator<Item = String>) {
         let mut ids = ids.into_iter().peekable();
         if ids.peek().is_some() {
-            self.0.entry(source.to_owned()).or_default().extend(ids);
+            self.sources.entry(source.to_owned()).or_default().extend(ids);
         }
     }
 
     /// The erasures whose readings may come from a source.
     pub(super) fn of(&self, source: &str) -> Option<&BTreeSet<String>> {
-        self.0.get(source)
+        self.sources.get(source)
+    }
+
+    /// All of them.
+    pub(super) fn into_sources(self) -> BTreeMap<String, BTreeSet<String>> {
+        self.sources
     }
 }
 

@@ -1,18 +1,21 @@
 //! The work: which erasures are due, and one step after the other.
 
+use futures::FutureExt;
+use object_store::path::Path;
 use tjern_lake::{Lake, Lease, Table, TableName};
 
 use super::known::{COUNT, Erasures};
 use super::landed::{Zone, settle};
 use super::leftovers::{self, mark, mark_of};
 use super::sources::Tainted;
+use super::unseen::{self, Reasons, Unseen};
 use super::{
     EraseError, EraseOutcome, EraseSettings, Erasure, Found, JOB, LEASE, Mark, Request, Wait, doomed, quarantined,
     released, rows, told,
 };
 use crate::compact;
 use crate::correct::CORRECTIONS;
-use crate::ingest::{INGEST, ingest};
+use crate::ingest::{INGEST, IngestError, ingest};
 use crate::quality;
 use crate::register::load;
 use crate::rollup::{Again, rollup_again, rows_of_spans};
@@ -56,8 +59,12 @@ pub async fn find(lake: &Lake, request: &Request) -> Result<Vec<Found>, EraseErr
             found.push(Found::new(what, tjern_readings::keys::table(name.as_str()), Some(rows)));
         }
     }
-    found.extend(zone.holding(lake, &erasures, &mut tainted).await?.iter().map(super::landed::Holding::found));
-    found.extend(quarantined::told(&quarantined::find(lake, &erasures, &tainted).await?));
+    let (holding, unread) = zone.holding(lake, &erasures, &mut tainted).await;
+    found.extend(holding.iter().map(super::landed::Holding::found));
+    let (set_aside, hidden) = quarantined::find(lake, &erasures, &tainted).await?;
+    found.extend(quarantined::told(&set_aside));
+    let unseen = [&zone.unseen, &tainted.unseen, &unread, &hidden].into_iter().flat_map(Reasons::keys);
+    found.extend(unseen.map(|key| Found::unseen(key)));
     found.extend(told::find(lake, &erasures).await?.iter().map(told::Record::found));
     found.extend(released::find(lake, &erasures).await?.iter().map(released::Tainted::found));
     Ok(found)
@@ -96,6 +103,9 @@ struct Due {
     all: Vec<Erasure>,
     /// Those of them of which more is left than landed batches that wait.
     whole: Vec<Erasure>,
+    /// Those for which the landing zone and quarantine have to be looked at: the whole ones, and those for which something
+    /// of it could not be.
+    looks: Vec<Erasure>,
 }
 
 async fn due(lake: &Lake, known: &Erasures, again: bool) -> Result<Due, EraseError> {
@@ -110,7 +120,9 @@ async fn due(lake: &Lake, known: &Erasures, again: bool) -> Result<Due, EraseErr
     };
     let whole: Vec<_> = known.all().iter().filter(is_whole).cloned().collect();
     let is_due = |erasure: &&Erasure| !known.is_done(erasure) || whole.contains(erasure);
-    Ok(Due { all: known.all().iter().filter(is_due).cloned().collect(), whole })
+    let looks = |erasure: &&Erasure| known.unseen.erasures.contains(&erasure.id) || whole.contains(erasure);
+    let looks = known.all().iter().filter(looks).cloned().collect();
+    Ok(Due { all: known.all().iter().filter(is_due).cloned().collect(), whole, looks })
 }
 
 /// A run under way.
@@ -123,16 +135,20 @@ struct Work<'a> {
 
 impl Work<'_> {
     async fn run(&mut self, due: &Due) -> Result<(), EraseError> {
-        if !due.whole.is_empty() && !self.remove(due).await? {
-            return Ok(());
+        if !due.whole.is_empty() {
+            if !self.remove(due).await? {
+                return Ok(());
+            }
+        } else if !due.looks.is_empty() {
+            Box::pin(self.look_again(due)).await?;
         }
         let readings = Table::open_or_create(self.lake, TableName::Readings).await?;
         // What was doomed by others since is known by their notes.
         let known = Erasures::load(self.lake).await?;
         let zone = Zone::list(self.lake).await?;
-        let (gone, waits) = settle(self.lake, &zone, &readings, &known).await?;
+        let (gone, waits) = settle(self.lake, &zone, &readings, &known).await;
         self.outcome.landed += gone;
-        self.outcome.waits.extend(waits);
+        waits.into_iter().for_each(|wait| self.wait(wait));
         self.outcome.waits.extend(told::forget_alerts(self.lake, &Erasures::of(due.all.clone())).await?);
         let waits = |erasure: &&Erasure| {
             let for_it = |wait: &Wait| wait.erasures.as_ref().is_none_or(|ids| ids.contains(&erasure.id));
@@ -173,9 +189,7 @@ impl Work<'_> {
     async fn remove_alone(&mut self, due: &Due, readings: &mut Table) -> Result<(), EraseError> {
         let lake = self.lake;
         let erasures = Erasures::of(due.whole.clone());
-        Box::pin(ingest(lake, &self.settings.ingest)).await?;
-        readings.refresh().await?;
-        self.landed(readings, &erasures).await?;
+        Box::pin(self.landed(readings, &due.looks)).await?;
         let done = rows::rewrite(readings, &self.settings.compact, &erasures).await?;
         (self.outcome.rows, self.outcome.files) = (done.rows, done.files);
         mark(readings, &erasures, Mark::Erased, |_| Vec::new()).await?;
@@ -194,21 +208,87 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Looks at every landed batch and at quarantine. What holds erased rows is remembered first and goes then.
-    async fn landed(&mut self, readings: &Table, erasures: &Erasures) -> Result<(), EraseError> {
+    /// Ingests, without what is erased. A source that is held back keeps its own.
+    async fn ingest(&self) -> Result<(), EraseError> {
+        // Its type is forgotten here: the compiler loses itself in what is around it otherwise.
+        match ingest(self.lake, &self.settings.ingest).boxed().await {
+            Ok(_) => Ok(()),
+            Err(IngestError::HeldBack { why, .. }) => {
+                tracing::warn!(why, "a source is held back; what the others have is erased");
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Looks at what could not be looked at before; at everything, where some of it can be now.
+    async fn look_again(&mut self, due: &Due) -> Result<(), EraseError> {
+        let before = self.known.unseen.clone();
+        let kept: Vec<_> = before.stays.keys().map(|key| Path::from(key.as_str())).collect();
+        let stays = unseen::remove(self.lake, kept).await;
+        let is_gone = |key: &&String| !stays.contains_key(*key) && !key.ends_with(".reason.json");
+        self.outcome.quarantined += before.stays.keys().filter(is_gone).count();
+        let keys = before.still(self.lake).await;
+        if keys.len() < before.keys.len() {
+            let mut readings = Table::open_or_create(self.lake, TableName::Readings).await?;
+            return Box::pin(self.landed(&mut readings, &due.looks)).await;
+        }
+        let unseen = Unseen { keys, stays, ..before };
+        if unseen.stays.len() < self.known.unseen.stays.len() {
+            unseen.write(self.lake).await?;
+        }
+        self.wait_for(&unseen);
+        Ok(())
+    }
+
+    /// Ingests, and looks at every landed batch and at quarantine. What holds erased rows is remembered first and goes
+    /// then; what cannot be looked at is remembered too, and waited for.
+    async fn landed(&mut self, readings: &mut Table, looks: &[Erasure]) -> Result<(), EraseError> {
         let lake = self.lake;
+        self.ingest().await?;
+        readings.refresh().await?;
         // Ingest has just remembered what it met.
-        let mut erasures = erasures.clone().with_doomed_of(&Erasures::load(lake).await?);
+        let mut erasures = Erasures::of(looks.to_vec()).with_landed_of(&Erasures::load(lake).await?);
         let zone = Zone::list(lake).await?;
         let register = load(lake).await?;
-        let mut tainted = Tainted::find(lake, Some(readings), &register, &zone.configurations, &erasures).await?;
-        let holding = zone.holding(lake, &erasures, &mut tainted).await?;
+        let mut tainted = Tainted::find(lake, Some(&*readings), &register, &zone.configurations, &erasures).await?;
+        let (holding, unread) = zone.holding(lake, &erasures, &mut tainted).await;
         erasures.doom(lake, holding.into_iter().map(super::landed::Holding::doomed)).await?;
-        self.outcome.landed += settle(lake, &zone, readings, &erasures).await?.0;
-        let found = quarantined::find(lake, &erasures, &tainted).await?;
-        quarantined::remove(lake, &found).await?;
-        self.outcome.quarantined += found.len();
+        self.outcome.landed += settle(lake, &zone, readings, &erasures).await.0;
+        let (found, hidden) = quarantined::find(lake, &erasures, &tainted).await?;
+        let stays = quarantined::remove(lake, &found).await;
+        self.outcome.quarantined +=
+            found.iter().filter(|(kept, _)| !stays.contains_key(&kept.key().to_string())).count();
+        let mut keys = zone.unseen;
+        keys.extend([std::mem::take(&mut tainted.unseen), unread, hidden].into_iter().flatten());
+        let ids = looks.iter().map(|erasure| erasure.id.clone()).collect();
+        let (sources, notes) = (tainted.into_sources(), std::mem::take(&mut erasures.unseen.notes));
+        let unseen = Unseen { keys, stays, erasures: ids, sources, notes, ..Unseen::default() };
+        unseen.write(lake).await?;
+        self.wait_for(&unseen);
         Ok(())
+    }
+
+    fn wait_for(&mut self, unseen: &Unseen) {
+        for (key, why) in &unseen.keys {
+            self.wait(Wait::unseen(key, why, unseen.erasures.clone()));
+        }
+        for (key, why) in &unseen.stays {
+            let why = format!("it cannot be removed: {why}");
+            self.wait(Wait { what: key.clone(), why, erasures: Some(unseen.erasures.clone()) });
+        }
+    }
+
+    /// Adds to what waits; what is there already waits for more erasures.
+    fn wait(&mut self, wait: Wait) {
+        let Some(there) = self.outcome.waits.iter_mut().find(|there| there.what == wait.what) else {
+            self.outcome.waits.push(wait);
+            return;
+        };
+        there.erasures = there.erasures.take().zip(wait.erasures).map(|(mut all, more)| {
+            all.extend(more);
+            all
+        });
     }
 }
 

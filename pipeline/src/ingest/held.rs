@@ -7,8 +7,10 @@
 
 use std::collections::BTreeMap;
 
+use object_store::Error;
 use tjern_readings::clock::SECOND_US;
-use tjern_readings::keys::{self, LANDING};
+use tjern_readings::keys;
+use tjern_readings::store::local::Unreadable;
 
 use super::landing::{Stream, Zone};
 
@@ -101,18 +103,26 @@ impl HeldBack {
         all.first().map(|first| (all.len(), (*first).clone()))
     }
 
-    fn is_hidden(&self, (source, epoch): &Stream) -> bool {
-        let folder = format!("{}/", keys::epoch_folder(source, *epoch));
-        self.folders.keys().any(|hidden| {
-            // `landing/<source>/<epoch>/<object>` hides its stream too: it is not seen whole.
-            folder.starts_with(hidden.as_str()) || hidden.starts_with(&folder)
-        })
+    fn is_hidden(&self, stream: &Stream) -> bool {
+        self.folders.keys().any(|hidden| hides(hidden, stream))
     }
 }
 
-/// Whether a folder or an object that a listing could not read is one source's, so that the others' can be taken.
-pub(super) fn is_of_one_source(key: &str) -> bool {
-    let rest = key.strip_prefix(LANDING).and_then(|rest| rest.strip_prefix('/'));
+/// Whether what a listing of the landing zone could not read hides something of a stream.
+pub(crate) fn hides(hidden: &str, (source, epoch): &Stream) -> bool {
+    let folder = format!("{}/", keys::epoch_folder(source, *epoch));
+    // `landing/<source>/<epoch>/<object>` hides its stream too: it is not seen whole.
+    folder.starts_with(hidden) || hidden.starts_with(&folder)
+}
+
+/// The folder or the object that a listing of `zone` could not read, if it is one source's, so that the others' can be
+/// taken.
+pub(crate) fn unreadable_of<'a>(zone: &str, error: &'a Error) -> Option<&'a str> {
+    Unreadable::of(error).filter(|key| is_of_one_source(zone, key))
+}
+
+fn is_of_one_source(zone: &str, key: &str) -> bool {
+    let rest = key.strip_prefix(zone).and_then(|rest| rest.strip_prefix('/'));
     rest.is_some_and(|rest| !rest.is_empty())
 }
 
@@ -143,6 +153,7 @@ mod tests {
             held.unreadable([(hidden, "no right".to_owned())].into());
             assert_eq!(left(&held, 0, true), [stream("a", 1), stream("ab", 1)]);
         }
+        let is_of_one_source = |key| is_of_one_source("landing", key);
         assert!(is_of_one_source("landing/a/") && !is_of_one_source("landing/") && !is_of_one_source("landing"));
     }
 

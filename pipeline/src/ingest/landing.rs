@@ -21,9 +21,8 @@ use tjern_lake::{Lake, LakeError};
 use tjern_readings::keys::{self, Bounds, LANDING, Landed};
 use tjern_readings::sensor::{Epoch, SourceName};
 use tjern_readings::store::counted::LISTING_PAGE;
-use tjern_readings::store::local::Unreadable;
 
-use super::held::is_of_one_source;
+use super::held::unreadable_of;
 use super::sequence::{Item, Progress};
 
 /// How many listings are under way at once.
@@ -107,7 +106,7 @@ impl Seen {
                 let stream = note(&mut self.zone, &meta);
                 Ok(Some((meta.location, stream)))
             }
-            Err(error) => match Unreadable::of(&error).filter(|key| is_of_one_source(key)) {
+            Err(error) => match unreadable_of(LANDING, &error) {
                 Some(key) => {
                     self.unreadable.insert(key.to_owned(), error.to_string());
                     Ok(None)

@@ -60,6 +60,8 @@ pub(super) enum Step {
     Turn(Bounds, Bounds),
     /// See whether this batch's rows are in the tables.
     Compare(Bounds),
+    /// See whether this batch, whose rows are known and which came again, holds readings that were erased.
+    Look(Bounds),
     /// This batch has numbers that were taken and numbers that were not.
     Overlap(Bounds),
     /// Nothing comes after this number.
@@ -96,7 +98,7 @@ impl Step {
     /// The batch that has to be read for it.
     pub(super) const fn batch(self) -> Option<Bounds> {
         match self {
-            Self::Take(bounds) | Self::Fill(bounds, _) | Self::Compare(bounds) => Some(bounds),
+            Self::Take(bounds) | Self::Fill(bounds, _) | Self::Compare(bounds) | Self::Look(bounds) => Some(bounds),
             Self::PassHole(_) | Self::PassGap(_) | Self::Turn(..) | Self::Overlap(_) | Self::Finish(_) => None,
         }
     }
@@ -105,7 +107,8 @@ impl Step {
     const fn reaches(self) -> i64 {
         match self {
             Self::Take(bounds) | Self::PassHole(bounds) | Self::PassGap(bounds) => bounds.last,
-            Self::Fill(..) | Self::Turn(..) | Self::Compare(_) | Self::Overlap(_) | Self::Finish(_) => 0,
+            Self::Fill(..) | Self::Turn(..) | Self::Compare(_) | Self::Look(_) => 0,
+            Self::Overlap(_) | Self::Finish(_) => 0,
         }
     }
 }
@@ -207,6 +210,22 @@ fn chain(progress: &Progress, taken: &[Bounds]) -> BTreeSet<Bounds> {
         end = bounds.first - 1;
     }
     chained
+}
+
+/// The batches up to the watermark that landed later than something with higher numbers, or than the end of their epoch:
+/// they were sent again, or late. Those that a gateway sent in their order are none.
+pub(super) fn came_again(watermark: i64, items: &[Item], ended_us: Option<i64>) -> Vec<Bounds> {
+    let mut sorted: Vec<&Item> = items.iter().collect();
+    sorted.sort_by_key(|item| std::cmp::Reverse(item.bounds.last));
+    let mut before_us = ended_us.unwrap_or(i64::MAX);
+    let mut again = Vec::new();
+    for item in sorted {
+        if !item.gap && item.bounds.last <= watermark && item.landed_us > before_us {
+            again.push(item.bounds);
+        }
+        before_us = before_us.min(item.landed_us);
+    }
+    again
 }
 
 /// What is left of `open` when `filled` is taken out of it.
@@ -327,6 +346,21 @@ mod tests {
         assert!(found.steps.contains(&Step::Overlap(bounds(8, 12))), "{found:?}");
     }
 
+    /// A batch that fits between its neighbours explains the numbers and is not read; where readings are erased while it is
+    /// gone, it must not bring their bytes back unseen.
+    #[test]
+    fn what_comes_again_is_told_from_what_comes_in_order() {
+        let landed = |first, last, landed_us| Item { landed_us, ..batch(first, last) };
+        let items = [landed(1, 4, 900), landed(5, 8, 100), landed(9, 12, 200), landed(13, 16, 200)];
+        assert_eq!(plan(&at(16), &items, 0, PATIENCE_US).steps, [], "it is not looked at for its own sake");
+        assert_eq!(came_again(16, &items, None), [bounds(1, 4)]);
+        assert_eq!(came_again(3, &items, None), [], "what is still to be taken is read anyway");
+        assert_eq!(came_again(16, &items[1..], None), [], "in order, two at the same moment");
+        // Of an epoch that is finished everything may have left.
+        assert_eq!(came_again(16, &items[..1], Some(300)), [bounds(1, 4)]);
+        assert_eq!(came_again(16, &items[1..], Some(300)), []);
+    }
+
     proptest! {
         /// Whatever lands in whatever order, in however many rounds: every number up to the
         /// watermark is taken once, or passed, and a batch is never taken twice.
@@ -374,7 +408,7 @@ mod tests {
                                 progress.open.extend(shrink(open, bounds));
                                 progress.filled.insert(bounds);
                             }
-                            Step::Turn(..) | Step::Compare(_) | Step::Overlap(_) | Step::Finish(_) => {
+                            Step::Turn(..) | Step::Compare(_) | Step::Look(_) | Step::Overlap(_) | Step::Finish(_) => {
                                 prop_assert!(false, "{:?} of an honest gateway", step);
                             }
                         }

@@ -6,13 +6,47 @@ use arrow::datatypes::{Float64Type, Int64Type, TimestampMicrosecondType};
 use datafusion::error::DataFusionError;
 use datafusion::prelude::{Expr, col, lit};
 use datafusion::scalar::ScalarValue;
-use tjern_lake::{Table, TableName, schema};
+use tjern_lake::{Lake, Table, TableName, schema};
+use tjern_readings::batch::Batch;
 use tjern_readings::keys::Bounds;
 
-use super::IngestError;
 use super::landing::Stream;
+use super::rows::{self, Came, Units};
+use super::{IngestError, Taken};
 use crate::erase::Erasures;
+use crate::quality::QualityError;
+use crate::register::Said;
 use crate::tables::{conform, engine};
+
+/// What can be said of a batch that ingest looked at and that does not lie in the landing zone any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Remains {
+    /// It holds no reading that was erased.
+    NothingErased,
+    /// It does, and all its others are in the table.
+    Stored,
+    /// It does, and its others are not in the table.
+    Refused,
+}
+
+/// Asks the table what became of a batch.
+pub(crate) async fn remains_of(lake: &Lake, batch: &Batch) -> Result<Remains, IngestError> {
+    let erasures = Erasures::load(lake).await?;
+    if erasures.count(&batch.rows) == 0 {
+        return Ok(Remains::NothingErased);
+    }
+    let header = &batch.header;
+    let (source, epoch, bounds) = (&header.source, header.epoch, header.bounds);
+    let table = Table::open(lake, TableName::Readings).await?;
+    let Some(table) = table.filter(|table| Taken::of(table, source, epoch).has(bounds)) else {
+        return Ok(Remains::Refused);
+    };
+    let came = Came { landed_us: i64::MAX, received_us: lake.clock().now_us() };
+    let rows = rows::rows(batch, &Said::load(lake).await?, &Units::new(), came)?;
+    let (rest, _) = erasures.without(&rows.batch).map_err(QualityError::from)?;
+    let is_stored = are_stored(&table, &(source.clone(), epoch), bounds, &rest, &erasures).await?;
+    Ok(if is_stored { Remains::Stored } else { Remains::Refused })
+}
 
 /// Compares sensor, time, value and number; flags may have been changed since. What was erased counts as not stored: the
 /// rows are without it already.

@@ -137,6 +137,8 @@ impl Ingester {
             before = self.late_of(zone);
             keys = self.may_go(zone, &before, grace);
         }
+        // Where one of them comes again, it is looked at again.
+        self.compared.retain(|key| !keys.contains(key));
         Ok(clean::remove(&self.lake, keys).await)
     }
 
@@ -200,7 +202,9 @@ impl Ingester {
         for (stream, seen) in zone.iter().filter(|(stream, _)| !failed.contains_key(*stream)) {
             let plan = self.plan(stream, seen);
             waiting += usize::from(plan.waiting.is_some());
-            let mut of_stream = plan.steps.into_iter().filter(|step| !self.is_done(stream, *step)).peekable();
+            let looks = self.looks(stream, seen, &plan);
+            let of_stream = plan.steps.into_iter().chain(looks);
+            let mut of_stream = of_stream.filter(|step| !self.is_done(stream, *step)).peekable();
             if of_stream.peek().is_none() {
                 continue;
             }
@@ -242,9 +246,25 @@ impl Ingester {
         gone.map(|bounds| Item { bounds, gap: true, landed_us: i64::MIN, bytes: 0 }).collect()
     }
 
+    /// Batches that came again after they had left, and that nothing else would look into: they may hold readings that
+    /// were erased meanwhile, of which nobody took note since they were not there.
+    fn looks(&self, stream: &Stream, seen: &LandedEpoch, plan: &Plan) -> Vec<Step> {
+        let Some((_, known)) = self.erasures.as_ref().filter(|(_, known)| !known.is_empty() && !seen.partial) else {
+            return Vec::new();
+        };
+        let watermark = self.known.progress.get(stream).map_or(0, |progress| progress.watermark);
+        // The word that an epoch is finished leaves after all else of it.
+        let left_us = self.known.finished.contains(stream).then_some(i64::MIN);
+        let again = sequence::came_again(watermark, &seen.items, seen.closed_us.or(left_us));
+        let doomed: BTreeSet<Bounds> = known.doomed_of(stream).collect();
+        let is_planned = |bounds: Bounds| plan.steps.iter().any(|step| step.batch() == Some(bounds));
+        again.into_iter().filter(|one| !doomed.contains(one) && !is_planned(*one)).map(Step::Look).collect()
+    }
+
     /// Whether a step was done without leaving anything in the table.
     fn is_done(&self, (source, epoch): &Stream, step: Step) -> bool {
-        matches!(step, Step::Compare(bounds) if self.compared.contains(&Landed::Batch(*epoch, bounds).key(source)))
+        let (Step::Compare(bounds) | Step::Look(bounds)) = step else { return false };
+        self.compared.contains(&Landed::Batch(*epoch, bounds).key(source))
     }
 
     /// One commit. Returns whether anything came of it.
@@ -265,16 +285,16 @@ impl Ingester {
                 seen.items.retain(|item| item.gap || item.bounds != *bounds);
             }
         }
+        if let Some((_, known)) = &mut self.erasures {
+            // Before the commit, and where there is none: what was taken, or is known, is not read again.
+            let doomed = std::mem::take(&mut gathered.doomed);
+            known.doom(&self.lake, doomed).await.map_err(IngestError::from)?;
+        }
         if gathered.transactions.is_empty() {
             return Ok(gathered.compared || !gathered.quarantined.is_empty());
         }
         let (batches, rows, passed) = (gathered.batches, gathered.row_count, gathered.passed);
         let erased = gathered.erased;
-        if let Some((_, known)) = &mut self.erasures {
-            // Before the commit: a batch that is taken is not read again.
-            let doomed = std::mem::take(&mut gathered.doomed);
-            known.doom(&self.lake, doomed).await.map_err(IngestError::from)?;
-        }
         self.commit(gathered).await?;
         self.learn();
         outcome.batches += batches;
@@ -341,7 +361,10 @@ impl Ingester {
             _ => None,
         };
         let decoded = match decoded {
-            Some(Decoded::Good(batch)) => Some(self.kept_apart(batch, &said.register)?),
+            // What is only looked into is taken already.
+            Some(Decoded::Good(batch)) if !matches!(step, Step::Look(_)) => {
+                Some(self.kept_apart(batch, &said.register)?)
+            }
             other => other,
         };
         let now_us = self.lake.clock().now_us();
@@ -386,7 +409,8 @@ impl Ingester {
             (Step::Fill(bounds, _) | Step::Compare(bounds), Some(Decoded::Bad(reason))) => {
                 self.refuse(&stream, bounds, &reason, gathered).await?;
             }
-            (Step::Fill(..) | Step::Compare(_), _) => {}
+            (Step::Look(bounds), Some(decoded)) => self.look(&stream, bounds, &decoded, gathered),
+            (Step::Fill(..) | Step::Compare(_) | Step::Look(_), _) => {}
             // What is not there any more is waited for.
             (Step::Take(_), _) => return Ok(false),
         }
@@ -479,6 +503,17 @@ impl Ingester {
         self.refuse(stream, bounds, reason, gathered).await
     }
 
+    /// Takes note of a batch whose rows are known if it holds readings that were erased.
+    fn look(&mut self, stream: &Stream, bounds: Bounds, decoded: &Decoded, gathered: &mut Gathered) {
+        if let (Decoded::Good(batch), Some((_, known))) = (decoded, &self.erasures)
+            && let Some(ids) = known.of_batch(&batch.rows)
+        {
+            gathered.doomed.push((stream.clone(), bounds, ids));
+        }
+        self.compared.insert(Landed::Batch(stream.1, bounds).key(&stream.0));
+        gathered.compared = true;
+    }
+
     async fn refuse(
         &self,
         stream: &Stream,
@@ -487,6 +522,8 @@ impl Ingester {
         gathered: &mut Gathered,
     ) -> Result<(), IngestError> {
         let key = Landed::Batch(stream.1, bounds).key(&stream.0);
+        // What is refused is not taken: others may have had these numbers.
+        gathered.doomed.retain(|(of, numbers, _)| of != stream || *numbers != bounds);
         if self.holds_erased(stream, bounds).await? {
             tracing::warn!(%key, reason, "a batch is refused and holds readings that were erased: it is removed");
             crate::vacuum::remove(&self.lake, vec![key]).await?;

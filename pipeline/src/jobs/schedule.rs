@@ -3,7 +3,8 @@
 //!
 //! A run that was missed, because the machine was off or another job was at work, is due at once, and once:
 //! what counts is the last run that did not fail, not how many slots have passed. A failed run is repeated
-//! after a pause that doubles, see [`pause`]. Pure: the time is given.
+//! after a pause that doubles, see [`Schedule::pause`]. So is one that did nothing because another process is at it: that
+//! one may have been killed at it, and its slot would be lost. Pure: the time is given.
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -85,6 +86,8 @@ pub(super) struct Turn {
     jitter: Duration,
     /// When the last run that did not fail began.
     succeeded_us: Option<i64>,
+    /// How often in a row another process was at it.
+    held: u32,
     /// When it was decided when the next one is.
     decided_us: i64,
     next_us: i64,
@@ -107,6 +110,7 @@ impl Turn {
             timezone: timezone.clone(),
             jitter,
             succeeded_us,
+            held: 0,
             decided_us: now_us,
             next_us: now_us,
         };
@@ -128,13 +132,22 @@ impl Turn {
 
     /// Goes on after a run.
     pub(super) fn ran(&mut self, run: &Run, now_us: i64) {
-        if run.outcome == Outcome::Failed && !run.partly {
-            self.decided_us = now_us;
-            self.next_us = now_us.saturating_add(micros(self.schedule.pause(run.failures)));
+        let is_held = run.outcome == Outcome::HeldElsewhere;
+        self.held = if is_held { self.held.saturating_add(1) } else { 0 };
+        if is_held {
+            self.repeat(self.held, now_us);
+        } else if run.outcome == Outcome::Failed && !run.partly {
+            self.repeat(run.failures, now_us);
         } else {
             self.succeeded_us = Some(run.began.0);
             self.decide(now_us);
         }
+    }
+
+    /// What was due is not done, for so many times.
+    fn repeat(&mut self, times: u32, now_us: i64) {
+        self.decided_us = now_us;
+        self.next_us = now_us.saturating_add(micros(self.schedule.pause(times)));
     }
 
     fn decide(&mut self, now_us: i64) {

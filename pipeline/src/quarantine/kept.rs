@@ -1,6 +1,8 @@
 //! What lies in quarantine, and what can be said of it.
 
-use futures::{StreamExt, TryStreamExt};
+use std::collections::BTreeMap;
+
+use futures::StreamExt;
 use object_store::path::Path;
 use object_store::{Error, ObjectMeta, ObjectStore, ObjectStoreExt};
 use serde::Serialize;
@@ -10,7 +12,7 @@ use tjern_readings::batch::Header;
 use tjern_readings::keys::{LANDING, Landed, QUARANTINE};
 
 use super::{REASON, Reason};
-use crate::ingest::{BATCH_BYTES_MAX, Decoded, decode};
+use crate::ingest::{BATCH_BYTES_MAX, Decoded, decode, unreadable_of};
 
 /// How many reasons are read at once.
 const READ_AT_ONCE: usize = 16;
@@ -59,14 +61,43 @@ impl Kept {
 /// # Errors
 /// [`LakeError::Store`].
 pub async fn list(lake: &Lake) -> Result<Vec<Kept>, LakeError> {
-    let failed = |source| LakeError::store(QUARANTINE, source);
+    let (kept, unreadable) = list_readable(lake).await?;
+    unreadable.into_values().next().map_or(Ok(kept), Err)
+}
+
+/// Everything in quarantine that can be read, in the order of the names; and by their keys the folders and objects of
+/// sources that cannot.
+pub(crate) async fn list_readable(lake: &Lake) -> Result<(Vec<Kept>, BTreeMap<String, LakeError>), LakeError> {
     let folder = Path::from(QUARANTINE);
-    let metas: Vec<ObjectMeta> = lake.objects().list(Some(&folder)).try_collect().await.map_err(failed)?;
-    let objects = metas.into_iter().filter(|meta| !meta.location.as_ref().ends_with(REASON));
-    let kept = futures::stream::iter(objects).map(|meta| of(lake, meta)).buffered(READ_AT_ONCE);
-    let mut kept: Vec<Kept> = kept.try_collect().await?;
-    kept.sort_by(|one, other| one.name.cmp(&other.name));
-    Ok(kept)
+    let mut unreadable = BTreeMap::new();
+    let mut objects = Vec::new();
+    let mut metas = lake.objects().list(Some(&folder));
+    while let Some(listed) = metas.next().await {
+        match listed {
+            Ok(meta) if meta.location.as_ref().ends_with(REASON) => {}
+            Ok(meta) => objects.push(meta),
+            Err(error) => {
+                let key = unreadable_of(QUARANTINE, &error).map(str::to_owned);
+                let error = LakeError::store(QUARANTINE, error);
+                let Some(key) = key else { return Err(error) };
+                unreadable.insert(key, error);
+            }
+        }
+    }
+    let looking = futures::stream::iter(objects).map(|meta| async move {
+        let key = meta.location.to_string();
+        of(lake, meta).await.map_err(|error| (key, error))
+    });
+    let mut looking = Box::pin(looking.buffered(READ_AT_ONCE));
+    let mut kept = Vec::new();
+    while let Some(looked) = looking.next().await {
+        match looked {
+            Ok(one) => kept.push(one),
+            Err((key, error)) => _ = unreadable.insert(key, error),
+        }
+    }
+    kept.sort_by(|one: &Kept, other| one.name.cmp(&other.name));
+    Ok((kept, unreadable))
 }
 
 /// One object by its name, or by where it had landed; `None` where there is no such thing.

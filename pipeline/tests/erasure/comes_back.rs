@@ -7,9 +7,12 @@ use object_store::path::Path;
 use tjern_lake::{Commit, Operation, Table, TableName};
 use tjern_pipeline::erase::{erase, go_on};
 use tjern_pipeline::ingest::{Ingester, open_runs};
+use tjern_pipeline::quarantine::{Retried, list, retry};
+use tjern_readings::batch::encode;
+use tjern_readings::keys::{Landed, quarantine};
 
-use crate::support::{SETTINGS, source};
-use crate::world::{FROM_US, GATEWAY, SENSOR, TO_US, World, request, time};
+use crate::support::{EPOCH, HOUR_US, SETTINGS, source};
+use crate::world::{FROM_US, GATEWAY, SENSOR, TO_US, World, half_a_day, request, time};
 
 /// How many rows are there that may not be there.
 async fn erased_rows(world: &World) -> String {
@@ -55,6 +58,98 @@ async fn a_late_upload_brings_nothing_back() {
         assert_eq!(world.place.keys("quarantine"), Vec::<String>::new());
         assert_eq!(world.traces().await, []);
     }
+}
+
+/// A gateway never heard that its batches had landed. They left the landing zone when their grace was over, then their
+/// readings were erased, and nobody had to remember batches that were not there. Sent again, one alone or all of them, their
+/// rows were known; their bytes lay in the landing zone for another grace.
+#[tokio::test]
+async fn a_batch_that_had_left_before_the_erasure_does_not_stay() {
+    for first in [Some(73), None] {
+        let world = World::empty().await;
+        let next = world.land(1, -2..4, true).await;
+        world.land(next, [4], false).await;
+        world.ingest().await;
+        world.sum_up().await;
+        let before = world.objects().await;
+        world.place.ahead(8 * 24 * HOUR_US);
+        world.ingest().await;
+        assert_eq!(world.place.keys("landing").len(), 1, "the newest");
+        let (erasure, outcome) = erase(&world.lake(), &world.settings(), &request()).await.expect("erased");
+        assert_eq!((outcome.done, outcome.landed), (vec![erasure.id], 0));
+        assert_eq!(world.place.keys("erasures/landed"), Vec::<String>::new());
+        let others = world.others().await;
+        let is_sent = |key: &str| first.is_none_or(|first| key.contains(&format!("/{first:020}-")));
+        let landed = before.iter().filter(|(key, _)| key.as_ref().starts_with("landing/") && is_sent(key.as_ref()));
+        for (key, bytes) in landed {
+            world.place.put(key, bytes.to_vec()).await;
+        }
+        assert!(!world.traces().await.is_empty());
+        world.ingest().await;
+        assert_eq!(world.traces().await, [], "sent again: {first:?}");
+        assert_eq!((erased_rows(&world).await.as_str(), world.others().await), ("0", others));
+        assert_eq!(world.place.keys("quarantine"), Vec::<String>::new());
+        let left = if first.is_some() { 1 } else { 3 };
+        assert_eq!(world.place.keys("landing").len(), left, "what holds nothing of it stays for its grace");
+    }
+}
+
+/// A batch of tomorrow's format came after the erasure, so nobody could say that it holds erased readings. Tried again after
+/// an update it was taken without them, and stayed in quarantine with them for ever: it was said to have been set aside.
+#[tokio::test]
+async fn what_is_tried_again_from_quarantine_does_not_stay_there() {
+    let (world, _) = erased().await;
+    let (readings, first) = (half_a_day(FROM_US + HOUR_US / 2, true), 1 + 36 * 6 + 24);
+    let (bytes, batch) = encode(&source(GATEWAY), EPOCH, first, &readings, None).expect("encoded");
+    let key = Landed::Batch(EPOCH, batch.header.bounds).key(&source(GATEWAY));
+    world.place.put(&key, b"as yesterday's software saw it".to_vec()).await;
+    world.ingest().await;
+    let kept = list(&world.lake()).await.expect("listed");
+    assert_eq!(kept.len(), 1);
+    world.land(first + 36, [6], false).await;
+    world.ingest().await;
+    world.place.store.inner().put(&kept[0].key(), bytes.clone().into()).await.expect("put");
+    let traces = world.traces().await;
+    assert!(!traces.is_empty() && traces.iter().all(|(key, _)| key.starts_with("quarantine/")), "{traces:?}");
+    let rows = world.others().await.split("; ").count();
+    let done = retry(&world.lake(), &SETTINGS, kept.clone()).await.expect("tried");
+    assert_eq!(done.into_iter().map(|(_, became)| became).collect::<Vec<_>>(), [Retried::Taken]);
+    assert_eq!(world.traces().await, []);
+    assert_eq!(world.place.keys("quarantine"), Vec::<String>::new());
+    let others = world.others().await;
+    assert_eq!((erased_rows(&world).await.as_str(), others.split("; ").count()), ("0", rows + 24));
+    // Killed before it left the quarantine, and tried again.
+    world.place.put(&kept[0].key(), bytes.to_vec()).await;
+    let again = list(&world.lake()).await.expect("listed");
+    let done = retry(&world.lake(), &SETTINGS, again).await.expect("tried");
+    assert!(matches!(&done[..], [(_, Retried::Taken)]), "{done:?}");
+    assert_eq!((world.traces().await, world.others().await), (vec![], others));
+    assert_eq!(world.place.keys("quarantine"), Vec::<String>::new());
+}
+
+/// A clone's readings are not in the table, so it would be untrue that they were taken; they may not stay for all that.
+#[tokio::test]
+async fn a_refused_batch_with_erased_readings_is_told_as_such_and_goes() {
+    let (world, _) = erased().await;
+    let others = world.others().await;
+    let clone = half_a_day(FROM_US + HOUR_US / 2, true);
+    let (bytes, batch) = encode(&source(GATEWAY), EPOCH, 80, &clone, None).expect("encoded");
+    let key = Landed::Batch(EPOCH, batch.header.bounds).key(&source(GATEWAY));
+    world.place.put(&quarantine(&key), bytes.to_vec()).await;
+    // One without erased readings stays, as ever.
+    let innocent = half_a_day(FROM_US + HOUR_US / 2, false);
+    let (bytes, batch) = encode(&source(GATEWAY), EPOCH, 120, &innocent, None).expect("encoded");
+    let kept_key = quarantine(&Landed::Batch(EPOCH, batch.header.bounds).key(&source(GATEWAY)));
+    world.place.put(&kept_key, bytes.to_vec()).await;
+    let kept = list(&world.lake()).await.expect("listed");
+    let notes = world.place.keys("erasures/landed");
+    let done = retry(&world.lake(), &SETTINGS, kept).await.expect("tried");
+    let [(_, Retried::Removed(why)), (_, Retried::Refused(_))] = &done[..] else { panic!("{done:?}") };
+    assert!(why.contains("with other readings") && why.contains("erased"), "{why}");
+    assert_eq!((world.traces().await, world.others().await), (vec![], others));
+    let left: Vec<_> = list(&world.lake()).await.expect("listed").iter().map(|kept| kept.key()).collect();
+    assert_eq!(left, [kept_key]);
+    assert_eq!(world.place.keys("erasures/landed"), notes, "of what was refused nothing is remembered");
 }
 
 /// The same rows by another way: a file that was never imported, and the one that was.

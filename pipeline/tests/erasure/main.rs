@@ -7,6 +7,7 @@
 mod comes_back;
 mod crashes;
 mod everywhere;
+mod held;
 mod scan;
 #[path = "../ingest/support/mod.rs"]
 #[expect(dead_code, reason = "the tests of ingest use more of it")]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use async_trait::async_trait;
+use tjern_lake::Lease;
 use tjern_readings::clock::Clock;
 use tjern_readings::store::Store;
 use tokio::task::JoinHandle;
@@ -235,6 +236,64 @@ async fn a_stop_waits_for_no_job() {
     let short = Rehearsed::default();
     live(&lake, vec![short.entry("rollup", Line::Upkeep, &every(600))], 60).await;
     assert_eq!(short.runs(), 1, "the next start does at once what was not done");
+}
+
+/// A job that others are kept from while it is at work, as compaction.
+#[derive(Debug)]
+struct Leased {
+    lasts: Duration,
+    work: Rehearsed,
+}
+
+#[async_trait]
+impl Job for Leased {
+    fn undone(&self) -> &'static str {
+        self.work.undone()
+    }
+
+    async fn run(&mut self, lake: &Lake, stop: &CancellationToken) -> Result<Done, JobError> {
+        let Some(lease) = Lease::take(lake, "leased", self.lasts).await.map_err(JobError::failed)? else {
+            return Ok(Done { held_elsewhere: true, ..Done::new("another process is at it").worked(false) });
+        };
+        let done = self.work.run(lake, stop).await;
+        lease.give_back().await.map_err(JobError::failed)?;
+        done
+    }
+}
+
+/// The daemon was killed while it compacted at half past three, and restarted after five seconds. Its own lease, which
+/// nobody gave back, kept it from the run that was due, and the night was lost.
+#[tokio::test(start_paused = true)]
+async fn a_run_that_was_killed_is_made_up_for_once_its_lease_has_run_out() {
+    for lasts_s in [60, 300] {
+        let lasts = Duration::from_secs(lasts_s);
+        // 03:30 in Oslo, on the next day.
+        let slot_us = NOON_US + (14 * 3_600 + 1_800) * SECOND_US;
+        let (lake, clock, ticking) = lake(slot_us - 3_600 * SECOND_US);
+        let work = Rehearsed::default();
+        let entry = || Entry {
+            name: "compact".to_owned(),
+            line: Line::Upkeep,
+            schedule: nightly(),
+            job: Box::new(Leased { lasts, work: work.clone() }),
+        };
+        let yesterday = slot_us - 86_400 * SECOND_US;
+        record::write(&lake, &Run::new("compact", yesterday, yesterday + 1, Outcome::Done)).await.expect("written");
+        ticking.abort();
+        clock.set_us(slot_us + 60 * SECOND_US);
+        let killed = Lease::take(&lake, "leased", lasts).await.expect("taken").expect("free");
+        drop(killed);
+        clock.advance_us(5 * SECOND_US);
+        let ticking = tick(clock);
+        let states = live(&lake, vec![entry()], 2 * lasts_s + 10).await;
+        assert_eq!(work.runs(), 1, "made up for, once");
+        let job = &states.all()["compact"];
+        assert!(job.held_elsewhere > 1 && job.failed == 0 && job.done == 1, "{job:?}");
+        assert!(states.health(lake.clock().now_us()).0);
+        let run = record::read(&lake, "compact").await.expect("read").expect("there");
+        assert_eq!((run.outcome, run.failures), (Outcome::Done, 0));
+        ticking.abort();
+    }
 }
 
 /// A job with a defect.

@@ -88,6 +88,33 @@ fn what_failed_before_a_restart_is_repeated_at_once() {
     assert_eq!(turn(&nightly(), Some(&failed), NOON_US).next_us(NOON_US), NOON_US);
 }
 
+/// Killed in the night's run and restarted at once: the lease of who was killed was still held, that counted as a run, and
+/// nothing was compacted before the next night.
+#[test]
+fn a_slot_is_not_done_because_another_process_holds_the_lease() {
+    let slot_us = NOON_US - 9 * HOUR_US - 30 * MINUTE_US;
+    let yesterday = ran(slot_us - 24 * HOUR_US, Outcome::Done);
+    let mut now_us = slot_us + MINUTE_US + 5_000_000;
+    let mut turn = turn(&nightly(), Some(&yesterday), now_us);
+    assert_eq!(turn.next_us(now_us), now_us, "it is made up for");
+    let mut before = yesterday;
+    let pauses_s: Vec<_> = (0..9)
+        .map(|_| {
+            let run = ran(now_us, Outcome::HeldElsewhere).after(Some(&before));
+            assert_eq!((run.failures, run.succeeded), (0, before.succeeded), "it neither failed nor was done");
+            turn.ran(&run, now_us);
+            let pause_us = turn.next_us(now_us) - now_us;
+            (now_us, before) = (now_us + pause_us, run);
+            pause_us / 1_000_000
+        })
+        .collect();
+    assert_eq!(pauses_s, [5, 10, 20, 40, 80, 160, 320, 600, 600]);
+    turn.ran(&ran(now_us, Outcome::Done), now_us);
+    assert_eq!(turn.next_us(now_us), slot_us + 24 * HOUR_US);
+    turn.ran(&ran(now_us, Outcome::HeldElsewhere), now_us);
+    assert_eq!(turn.next_us(now_us) - now_us, 5_000_000, "the next time it begins anew");
+}
+
 #[test]
 fn a_clock_that_was_wrong_keeps_no_job_waiting() {
     let future = ran(NOON_US + 1_000 * HOUR_US, Outcome::Done);
