@@ -95,7 +95,7 @@ fn entries_named(settings: &JobSettings, prefix: &str) -> Vec<Entry> {
     }));
     let watched = entries.iter().filter(|entry| !settings.off.contains(&entry.name));
     let schedules: BTreeMap<_, _> = watched.map(|entry| (entry.name.clone(), entry.schedule.clone())).collect();
-    let watch = watch::Watch::new(settings.watch.clone(), schedules);
+    let watch = watch::Watch::new(settings.watch.clone(), schedules, bounds);
     entries.push(entry("watch", Line::Watch, &when.watch, Box::new(watch)));
     entries
 }
