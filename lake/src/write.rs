@@ -51,6 +51,17 @@ impl FileWriter {
         Self::with_purpose(table, Purpose::Open)
     }
 
+    /// The same, of rows that are not to take more than about so many bytes of memory while they are gathered into a row
+    /// group. The file's encoded bytes come on top.
+    ///
+    /// # Errors
+    /// [`LakeError::Parquet`].
+    pub fn open_within(table: TableName, memory_bytes: u64) -> Result<Self, LakeError> {
+        let mut writer = Self::new(table)?;
+        writer.encoded.group_bytes_max = usize::try_from(memory_bytes).unwrap_or(usize::MAX);
+        Ok(writer)
+    }
+
     /// A writer of a file of `table` that will stay: it takes longer and becomes smaller. Rows are expected in the
     /// order of the table.
     ///

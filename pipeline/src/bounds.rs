@@ -49,6 +49,11 @@ impl Bounds {
         i64::try_from(self.memory_bytes / 4).unwrap_or(i64::MAX)
     }
 
+    /// A part of the memory, for what is done beside other work of the same job.
+    pub(crate) fn part(&self, of: u64) -> Self {
+        Self { memory_bytes: self.memory_bytes / of, ..self.clone() }
+    }
+
     /// So many rows are worked on together.
     pub(crate) fn rows(&self) -> i64 {
         i64::try_from(self.memory_bytes / ROW_BYTES).unwrap_or(i64::MAX)

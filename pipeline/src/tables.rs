@@ -19,13 +19,14 @@ use crate::bounds::Bounds;
 /// so more than this many in a row means that something is badly wrong.
 pub(crate) const ATTEMPTS_MAX: usize = 16;
 
-/// The memory that one job's queries may take before they spill.
-const JOB_MEMORY_BYTES: usize = 1 << 30;
+/// What queries may take whose answers are small, whatever the lake holds; none of them comes near it.
+const SMALL_MEMORY_BYTES: usize = 1 << 30;
 
-/// An engine that reads the files it is handed, and knows no table by name.
+/// An engine for what is small whatever the lake holds: the register, the rows of one batch, names. It reads the files it is
+/// handed, and knows no table by name.
 pub(crate) fn engine(lake: &Lake) -> Result<SessionContext, LakeError> {
     let timezone = jiff::tz::TimeZone::UTC;
-    bare_session(lake, &SessionSettings { access: Access::Staff, timezone, memory_bytes: JOB_MEMORY_BYTES })
+    bare_session(lake, &SessionSettings { access: Access::Staff, timezone, memory_bytes: SMALL_MEMORY_BYTES })
 }
 
 /// An engine that sorts any number of rows within a job's bounds.

@@ -143,7 +143,7 @@ async fn commit(table: &mut Table, record: &Record, rewritten: &Rewritten) -> Re
 
 /// How many readings of the period there are, and how many have no good value.
 async fn counted(table: &Table, period: &Period, bounds: &Bounds) -> Result<ValidateOutcome, CorrectError> {
-    let mut moments = Moments::open_within(table, &period.wanted(), bounds).await?;
+    let mut moments = Moments::open(table, &period.wanted(), bounds).await?;
     let mut outcome = ValidateOutcome::default();
     while let Some(moment) = moments.next().await? {
         let row = moment.newest();
@@ -273,7 +273,7 @@ impl Newest {
         let (first_us, last_us) = file.time_us.unwrap_or((i64::MIN, i64::MAX));
         let (from_us, to_us) = (period.from_us.max(first_us), period.to_us.min(last_us.saturating_add(1)));
         let wanted = Wanted { from_us, to_us, ..period.wanted() };
-        let mut moments = Moments::open_within(table, &wanted, bounds).await?;
+        let mut moments = Moments::open(table, &wanted, bounds).await?;
         let ahead = moments.next().await?;
         Ok(Self { moments, ahead, known: BTreeSet::new(), in_order: file.sorted })
     }

@@ -8,8 +8,9 @@ use std::io::Write;
 use clap::Args;
 use serde_json::{Value, json};
 use tjern_gateway::value as gateway;
+use tjern_pipeline::bounds::Bounds;
 use tjern_pipeline::correct::again::Pending;
-use tjern_pipeline::correct::recompute::{Again, Formula, Formulas, RecomputeOutcome, recompute};
+use tjern_pipeline::correct::recompute::{Again, Formula, Formulas, RecomputeOutcome, recompute_within};
 use tjern_pipeline::import::ImportMap;
 use tjern_readings::configuration::ConfigText;
 use tjern_readings::sensor::SensorId;
@@ -56,7 +57,8 @@ pub(crate) async fn execute(arguments: &RecomputeArguments) -> Result<(), Failur
     let author = arguments.author.author()?;
     let Workplace { city, lake, stop } = change::open(&arguments.lake).await?;
     let period = arguments.period.period(&city.timezone)?;
-    let working = Box::pin(recompute(&lake, &period, &formulas, &author, arguments.dry_run));
+    let bounds = Bounds::from(&city.jobs.compact);
+    let working = Box::pin(recompute_within(&lake, &period, &formulas, &author, arguments.dry_run, &bounds));
     let Some(done) = stop.run_until_cancelled(working).await else {
         return Err(Failure::failed("interrupted; hint: run it again, what is done is not done twice"));
     };

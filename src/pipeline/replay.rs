@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde_json::{Value, json};
 use tjern_lake::Lake;
+use tjern_pipeline::bounds::Bounds;
 use tjern_pipeline::correct::again::{MadeAgain, Pending, pending};
 use tjern_pipeline::ingest::IngestOutcome;
 use tjern_pipeline::ingest::replay::{self, ReplayError, Replayable, Standing};
@@ -69,7 +70,7 @@ pub(crate) async fn execute(arguments: &ReplayArguments) -> Result<(), Failure> 
         ReplayError::Taken { .. } => Failure::wrong(error),
         error => Failure::failed(error),
     })?;
-    let corrections = Box::pin(correct_again(&place.lake)).await?;
+    let corrections = Box::pin(correct_again(&place.lake, &Bounds::from(&place.city.jobs.compact))).await?;
     replay::finish(&place.lake).await.map_err(Failure::failed)?;
     finished(arguments, &outcome, &corrections)
 }
@@ -138,13 +139,13 @@ fn words(one: &Pending) -> Value {
 }
 
 /// Makes the corrections again that the lake has records of, in their order. Returns them with what became of each.
-async fn correct_again(lake: &Lake) -> Result<Vec<(Pending, MadeAgain)>, Failure> {
+async fn correct_again(lake: &Lake, bounds: &Bounds) -> Result<Vec<(Pending, MadeAgain)>, Failure> {
     let mut made = Vec::new();
     for one in pending(lake).await.map_err(Failure::failed)? {
         let formulas = one.is_recomputation().then(|| FromConfigurations::of_record(&one)).flatten();
         let formulas =
             formulas.as_ref().map(|formulas| -> &dyn tjern_pipeline::correct::recompute::Formulas { formulas });
-        let became = one.make(lake, formulas).await.map_err(Failure::failed)?;
+        let became = one.make(lake, formulas, bounds).await.map_err(Failure::failed)?;
         match &became {
             MadeAgain::Rows(rows) => eprintln!("replay: made again, {rows} readings: {}", shown(&one)),
             MadeAgain::Not(why) => eprintln!("replay: not made again: {}: {why}", shown(&one)),

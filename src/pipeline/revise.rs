@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use tjern_pipeline::correct::revise::{ReviseError, ReviseLayout, revise};
+use tjern_pipeline::bounds::Bounds;
+use tjern_pipeline::correct::revise::{ReviseError, ReviseLayout, revise_within};
 use tjern_pipeline::import::Decimal;
 use tjern_pipeline::times::zone;
 
@@ -51,8 +52,9 @@ pub(crate) async fn execute(arguments: &ReviseArguments) -> Result<(), Failure> 
     let own = arguments.timezone.as_deref().map(zone).transpose().map_err(Failure::wrong)?;
     let Workplace { city, lake, stop } = change::open(&arguments.lake).await?;
     let decimal = if arguments.decimal_comma { Decimal::Comma } else { Decimal::Point };
+    let bounds = Bounds::from(&city.jobs.compact);
     let layout = ReviseLayout { separator, decimal, zone: own.unwrap_or(city.timezone) };
-    let working = Box::pin(revise(&lake, &arguments.file, &layout, &author, arguments.dry_run));
+    let working = Box::pin(revise_within(&lake, &arguments.file, &layout, &author, arguments.dry_run, &bounds));
     let Some(done) = stop.run_until_cancelled(working).await else {
         return Err(Failure::failed("interrupted; hint: run it again, what is done is not done twice"));
     };

@@ -113,12 +113,17 @@ impl Pending {
     ///
     /// # Errors
     /// [`CorrectError`]; nothing was changed then.
-    pub async fn make(&self, lake: &Lake, formulas: Option<&dyn Formulas>) -> Result<MadeAgain, CorrectError> {
+    pub async fn make(
+        &self,
+        lake: &Lake,
+        formulas: Option<&dyn Formulas>,
+        bounds: &Bounds,
+    ) -> Result<MadeAgain, CorrectError> {
         let not = |why: &str| Ok(MadeAgain::Not(why.to_owned()));
         match (self.kind.as_str(), self.period(), formulas) {
             ("recompute", Some(period), Some(formulas)) => {
                 let RecomputeOutcome { corrected, left, .. } =
-                    recompute_as(lake, &period, formulas, self.record(), false).await?;
+                    recompute_as(lake, &period, formulas, self.record(), false, bounds).await?;
                 if let Some(first) = left.first() {
                     tracing::warn!(id = self.id, readings = left.len(), reason = %first.reason, "readings cannot be computed again");
                 }
@@ -126,8 +131,7 @@ impl Pending {
             }
             ("validate" | "validate --undo", Some(period), _) => {
                 let undo = self.kind != "validate";
-                let ValidateOutcome { changed, .. } =
-                    validate_as(lake, &period, &self.record(), undo, &Bounds::default()).await?;
+                let ValidateOutcome { changed, .. } = validate_as(lake, &period, &self.record(), undo, bounds).await?;
                 Ok(MadeAgain::Rows(changed))
             }
             ("revise", ..) => {

@@ -8,7 +8,6 @@ use arrow::datatypes::{
     ArrowPrimitiveType, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, TimestampMicrosecondType,
 };
 use datafusion::execution::SendableRecordBatchStream;
-use datafusion::execution::context::SessionContext;
 use datafusion::prelude::{col, lit};
 use datafusion::scalar::ScalarValue;
 use futures::TryStreamExt;
@@ -17,7 +16,7 @@ use tjern_lake::{Table, TableName, precedence, schema};
 use super::CorrectError;
 use crate::bounds::Bounds;
 use crate::erase::Erasures;
-use crate::tables::{conform, engine, engine_within};
+use crate::tables::{conform, engine_within};
 
 /// A row of `readings`.
 #[derive(Debug, Clone, PartialEq)]
@@ -73,21 +72,13 @@ pub(crate) struct Moments {
 }
 
 impl Moments {
-    pub(crate) async fn open(table: &Table, wanted: &Wanted<'_>) -> Result<Self, CorrectError> {
-        Self::open_in(&engine(table.lake())?, table, wanted).await
-    }
-
-    /// The same, sorted within these bounds.
-    pub(crate) async fn open_within(table: &Table, wanted: &Wanted<'_>, bounds: &Bounds) -> Result<Self, CorrectError> {
-        Self::open_in(&engine_within(table.lake(), bounds)?, table, wanted).await
-    }
-
-    async fn open_in(engine: &SessionContext, table: &Table, wanted: &Wanted<'_>) -> Result<Self, CorrectError> {
+    /// Sorted within these bounds.
+    pub(crate) async fn open(table: &Table, wanted: &Wanted<'_>, bounds: &Bounds) -> Result<Self, CorrectError> {
         let at = |time_us| lit(ScalarValue::TimestampMicrosecond(Some(time_us), Some("UTC".into())));
         let sensors = wanted.sensors.iter().map(|sensor| lit(*sensor)).collect();
         let mut order = vec![col("sensor").sort(true, false), col("time").sort(true, false)];
         order.extend(precedence::first());
-        let rows = engine
+        let rows = engine_within(table.lake(), bounds)?
             .read_table(table.provider())?
             .filter(col("sensor").in_list(sensors, false))?
             .filter(col("time").gt_eq(at(wanted.from_us)).and(col("time").lt(at(wanted.to_us))))?

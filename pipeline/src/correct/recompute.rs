@@ -17,6 +17,7 @@ use super::moments::{Moment, Moments, Stored, Wanted};
 use super::origin::Origins;
 use super::write::Corrected;
 use super::{Author, CorrectError, Prepare, Prepared, Record, correct, utc};
+use crate::bounds::Bounds;
 use crate::register::Said;
 
 /// How values are made under a configuration, and how they should have been.
@@ -117,11 +118,26 @@ pub async fn recompute(
     author: &Author,
     dry_run: bool,
 ) -> Result<RecomputeOutcome, CorrectError> {
+    recompute_within(lake, period, formulas, author, dry_run, &Bounds::default()).await
+}
+
+/// The same within these bounds.
+///
+/// # Errors
+/// [`CorrectError`]; nothing was changed then.
+pub async fn recompute_within(
+    lake: &Lake,
+    period: &Period,
+    formulas: &dyn Formulas,
+    author: &Author,
+    dry_run: bool,
+    bounds: &Bounds,
+) -> Result<RecomputeOutcome, CorrectError> {
     let mut words = period.words();
     if let (Some(words), serde_json::Value::Object(change)) = (words.as_object_mut(), formulas.words()) {
         words.extend(change);
     }
-    recompute_as(lake, period, formulas, Record::new(lake, "recompute", author, words), dry_run).await
+    recompute_as(lake, period, formulas, Record::new(lake, "recompute", author, words), dry_run, bounds).await
 }
 
 /// The same under a record that says what is to be changed.
@@ -131,9 +147,10 @@ pub(crate) async fn recompute_as(
     formulas: &dyn Formulas,
     record: Record,
     dry_run: bool,
+    bounds: &Bounds,
 ) -> Result<RecomputeOutcome, CorrectError> {
     let said = Said::load(lake).await?;
-    let mut recomputing = Recomputing { period, formulas, said, dry_run, outcome: RecomputeOutcome::default() };
+    let mut recomputing = Recomputing { period, formulas, said, dry_run, bounds, outcome: RecomputeOutcome::default() };
     if dry_run {
         if let Some(table) = Table::open(lake, tjern_lake::TableName::Readings).await? {
             recomputing.prepare(&table).await?;
@@ -149,6 +166,7 @@ struct Recomputing<'a> {
     formulas: &'a dyn Formulas,
     said: Said,
     dry_run: bool,
+    bounds: &'a Bounds,
     outcome: RecomputeOutcome,
 }
 
@@ -157,8 +175,8 @@ impl Prepare for Recomputing<'_> {
         let mut outcome = RecomputeOutcome::default();
         let mut known =
             Known { period: self.period, formulas: self.formulas, origins: Origins::new(table), made: HashMap::new() };
-        let mut moments = Moments::open(table, &self.period.wanted()).await?;
-        let mut corrected = Corrected::new(table.lake(), &self.said);
+        let mut moments = Moments::open(table, &self.period.wanted(), self.bounds).await?;
+        let mut corrected = Corrected::new(table.lake(), &self.said, self.bounds);
         while let Some(moment) = moments.next().await? {
             outcome.readings += 1;
             let newest = moment.newest();

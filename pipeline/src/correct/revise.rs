@@ -20,6 +20,7 @@ use super::moments::{Moment, Moments, Stored, Wanted};
 use super::recompute::{is_same, with_value};
 use super::write::Corrected;
 use super::{Author, CorrectError, Prepare, Prepared, Record, correct, utc};
+use crate::bounds::Bounds;
 use crate::register::Said;
 use crate::sheet::{self, Decimal, Layout, Sheet};
 use crate::times::moment;
@@ -97,12 +98,27 @@ pub async fn revise(
     author: &Author,
     dry_run: bool,
 ) -> Result<ReviseOutcome, ReviseError> {
+    revise_within(lake, path, layout, author, dry_run, &Bounds::default()).await
+}
+
+/// The same within these bounds.
+///
+/// # Errors
+/// [`ReviseError`]; nothing was revised then.
+pub async fn revise_within(
+    lake: &Lake,
+    path: &Path,
+    layout: &ReviseLayout,
+    author: &Author,
+    dry_run: bool,
+    bounds: &Bounds,
+) -> Result<ReviseOutcome, ReviseError> {
     let unreadable = |what: String| ReviseError::Unreadable { path: path.to_owned(), what };
     let bytes = tokio::fs::read(path).await.map_err(|error| unreadable(error.to_string()))?;
     let words = read(path, layout)?;
     let said = Said::load(lake).await.map_err(CorrectError::from)?;
     let outcome = ReviseOutcome::default();
-    let mut revising = Revising { words: &words, said, dry_run, outcome, missing: Vec::new() };
+    let mut revising = Revising { words: &words, said, dry_run, bounds, outcome, missing: Vec::new() };
     let sha256: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
     let times = || words.keys().map(|(_, time_us)| *time_us);
@@ -185,6 +201,7 @@ struct Revising<'a> {
     words: &'a Words,
     said: Said,
     dry_run: bool,
+    bounds: &'a Bounds,
     outcome: ReviseOutcome,
     /// What no reading is stored for.
     missing: Vec<(u64, String)>,
@@ -193,10 +210,10 @@ struct Revising<'a> {
 impl Prepare for Revising<'_> {
     async fn prepare(&mut self, table: &Table) -> Result<Prepared, CorrectError> {
         let (mut outcome, mut open) = (ReviseOutcome::default(), self.words.clone());
-        let mut corrected = Corrected::new(table.lake(), &self.said);
+        let mut corrected = Corrected::new(table.lake(), &self.said, self.bounds);
         let mut missing = Vec::new();
         if let Some(wanted) = wanted(self.words) {
-            let mut moments = Moments::open(table, &wanted).await?;
+            let mut moments = Moments::open(table, &wanted, self.bounds).await?;
             while let Some(found) = moments.next().await? {
                 let newest = found.newest();
                 let Some(word) = open.remove(&(newest.sensor.clone(), newest.time_us)) else { continue };

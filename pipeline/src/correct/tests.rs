@@ -19,6 +19,7 @@ use tjern_readings::sensor::{Epoch, SensorId, SourceName};
 use super::recompute::{Again, Formula, Formulas, Period, RecomputeOutcome, recompute};
 use super::revise::{ReviseError, ReviseLayout, ReviseOutcome, revise};
 use super::*;
+use crate::bounds::Bounds;
 use crate::ingest::{IngestSettings, ingest};
 use crate::sheet::Decimal;
 use crate::testing::{NOW_US, Place};
@@ -374,7 +375,7 @@ async fn what_people_corrected_is_corrected_again_after_a_replay() {
     for one in &pending {
         let formulas = one.word("scale").and_then(serde_json::Value::as_f64).map(Scale);
         let formulas = formulas.as_ref().map(|scale| -> &dyn Formulas { scale });
-        let became = one.make(&place.lake, formulas).await.expect("made");
+        let became = one.make(&place.lake, formulas, &Bounds::default()).await.expect("made");
         let rows = |rows| again::MadeAgain::Rows(rows);
         match one.kind.as_str() {
             "recompute" => assert_eq!(became, rows(2)),

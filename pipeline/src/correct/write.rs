@@ -11,28 +11,27 @@ use tjern_lake::{FileWriter, Lake, TableName, schema};
 
 use super::moments::Stored;
 use super::{CorrectError, Prepared, utc};
+use crate::bounds::Bounds;
 use crate::quality::evaluate;
 use crate::register::Said;
 
-/// A file that reaches this size is finished: compaction makes its own of it anyway.
-const FILE_BYTES_MAX: u64 = 128 << 20;
-
-/// So many rows are gathered before they are encoded.
-const GATHERED_ROWS: usize = 64 << 10;
+/// So many rows are gathered before they are encoded, at the most.
+const GATHERED_ROWS_MAX: usize = 64 << 10;
 
 /// Writes corrected rows; they come in the order of a table's files.
 pub(crate) struct Corrected<'a> {
     lake: &'a Lake,
     said: &'a Said,
+    bounds: &'a Bounds,
     gathered: Vec<Stored>,
     writer: Option<FileWriter>,
     prepared: Prepared,
 }
 
 impl<'a> Corrected<'a> {
-    pub(crate) fn new(lake: &'a Lake, said: &'a Said) -> Self {
+    pub(crate) fn new(lake: &'a Lake, said: &'a Said, bounds: &'a Bounds) -> Self {
         let prepared = Prepared { files: Vec::new(), rows: 0 };
-        Self { lake, said, gathered: Vec::new(), writer: None, prepared }
+        Self { lake, said, bounds, gathered: Vec::new(), writer: None, prepared }
     }
 
     /// Adds the newest word on a reading: the revision after the one before.
@@ -43,7 +42,8 @@ impl<'a> Corrected<'a> {
             .ok_or_else(|| CorrectError::Revisions { sensor: before.sensor.clone(), time: utc(before.time_us) })?;
         let received_us = self.lake.clock().now_us();
         self.gathered.push(Stored { revision, received_us, ..row });
-        if self.gathered.len() >= GATHERED_ROWS { self.flush().await } else { Ok(()) }
+        let enough = usize::try_from(self.bounds.rows() / 16).unwrap_or(GATHERED_ROWS_MAX).min(GATHERED_ROWS_MAX);
+        if self.gathered.len() >= enough { self.flush().await } else { Ok(()) }
     }
 
     async fn flush(&mut self) -> Result<(), CorrectError> {
@@ -55,10 +55,12 @@ impl<'a> Corrected<'a> {
         self.gathered.clear();
         let mut writer = match self.writer.take() {
             Some(writer) => writer,
-            None => FileWriter::new(TableName::Readings)?,
+            None => FileWriter::open_within(TableName::Readings, self.bounds.memory_bytes / 16)?,
         };
         writer.write(&rows)?;
-        if u64::try_from(writer.bytes()).unwrap_or(u64::MAX) >= FILE_BYTES_MAX {
+        // Compaction makes its own of it anyway.
+        let enough = self.bounds.file_bytes.min(self.bounds.memory_bytes / 8);
+        if u64::try_from(writer.bytes()).unwrap_or(u64::MAX) >= enough {
             self.prepared.files.push(writer.finish(self.lake).await?);
         } else {
             self.writer = Some(writer);

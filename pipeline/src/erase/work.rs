@@ -13,6 +13,7 @@ use super::{
     EraseError, EraseOutcome, EraseSettings, Erasure, Found, JOB, LEASE, Mark, Request, Wait, doomed, quarantined,
     released, rows, told,
 };
+use crate::bounds::Bounds;
 use crate::compact;
 use crate::correct::CORRECTIONS;
 use crate::ingest::{INGEST, IngestError, ingest};
@@ -195,7 +196,9 @@ impl Work<'_> {
         mark(readings, &erasures, Mark::Erased, |_| Vec::new()).await?;
         let marks = due.whole.iter().map(|erasure| (erasure.mark(), Mark::Erased as i64)).collect();
         let again = Again { spans: erasures.periods(), marks };
-        let summed = Box::pin(rollup_again(lake, &self.settings.timezone, &again)).await?;
+        let summed =
+            Box::pin(rollup_again(lake, &self.settings.timezone, &again, &Bounds::from(&self.settings.compact)))
+                .await?;
         self.outcome.summed = summed.hourly.rows_computed + summed.daily.rows_computed;
         self.outcome.records = told::change(lake, told::find(lake, &erasures).await?).await?;
         let tainted = released::find(lake, &erasures).await?;

@@ -81,7 +81,7 @@ fn entries_named(settings: &JobSettings, prefix: &str) -> Vec<Entry> {
         entry("ingest", Line::Ingest, &when.ingest, Box::new(ingest::Ingest::new(settings.ingest))),
         entry("register", Line::Upkeep, &when.register, Box::new(register::Register::new(settings.register.clone()))),
         entry("quality", Line::Upkeep, &when.quality, Box::new(quality::Quality::new(bounds.clone()))),
-        entry("rollup", Line::Upkeep, &when.rollup, Box::new(rollup::Rollup::new(timezone.clone()))),
+        entry("rollup", Line::Upkeep, &when.rollup, Box::new(rollup::Rollup::new(timezone.clone(), bounds.clone()))),
         entry("compact", Line::Upkeep, &when.compact, Box::new(Compact::new(settings.compact.clone()))),
         entry("erase", Line::Upkeep, &when.erase, Box::new(erase::Erase::new(EraseSettings::of(settings)))),
         entry("vacuum", Line::Upkeep, &when.vacuum, Box::new(vacuum::Vacuum(settings.retention))),
@@ -95,7 +95,7 @@ fn entries_named(settings: &JobSettings, prefix: &str) -> Vec<Entry> {
     }));
     let watched = entries.iter().filter(|entry| !settings.off.contains(&entry.name));
     let schedules: BTreeMap<_, _> = watched.map(|entry| (entry.name.clone(), entry.schedule.clone())).collect();
-    let watch = watch::Watch::new(settings.watch.clone(), schedules);
+    let watch = watch::Watch::new(settings.watch.clone(), schedules, bounds);
     entries.push(entry("watch", Line::Watch, &when.watch, Box::new(watch)));
     entries
 }

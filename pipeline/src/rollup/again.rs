@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use arrow::array::AsArray;
 use arrow::datatypes::TimestampMicrosecondType;
 use datafusion::prelude::{col, lit};
+use futures::TryStreamExt;
 use tjern_lake::Table;
 use tjern_lake::rollup::windows::{DAY_US, HOUR_US};
 use tjern_lake::rollup::{Span, Spans};
@@ -50,7 +51,8 @@ pub(crate) async fn rows_of_spans(table: &Table, spans: &[Period]) -> Result<Vec
     let wanted = names.into_iter().map(lit).collect();
     let rows = engine(table.lake())?.read_table(table.provider())?.filter(col("sensor").in_list(wanted, false))?;
     let mut found = Vec::new();
-    for batch in rows.select_columns(&["sensor", "time"])?.collect().await? {
+    let mut batches = rows.select_columns(&["sensor", "time"])?.execute_stream().await?;
+    while let Some(batch) = batches.try_next().await? {
         let sensors = crate::frames::texts(batch.column(0))?;
         let starts = batch.column(1).as_primitive::<TimestampMicrosecondType>();
         let rows = sensors.iter().flatten().zip(starts.values().iter().copied());

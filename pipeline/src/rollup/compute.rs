@@ -23,10 +23,10 @@ use arrow::record_batch::RecordBatch;
 use polars::prelude::{DataFrame, DataType, Expr, IntoLazy, NULL, col, len, lit, when};
 
 use super::RollupError;
-use super::read::{Readings, rollup_schema};
+use super::read::{Cut, Readings, rollup_schema};
 use crate::frames::{SensorKeys, to_batch, to_frame};
 use tjern_lake::rollup::selection::contains;
-use tjern_lake::rollup::{Finder, Grid, Kind, Nature, Natures, Selection, Window, increase};
+use tjern_lake::rollup::{Finder, Kind, Nature, Selection, Window, increase};
 
 /// The columns that Polars groups, in the making.
 struct Prepared {
@@ -89,51 +89,79 @@ impl Prepared {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ways<'a> {
     pub(crate) keys: &'a SensorKeys,
-    pub(crate) grid: &'a Grid,
-    pub(crate) natures: &'a Natures,
+    pub(crate) cut: Cut<'a>,
 }
 
-/// The rows of a rollup for those windows of these readings that are wanted, in no order.
-/// `last_values` are the counters' last good values before the first of the readings; they are
-/// carried forward to the last good ones before `carry_until_us`.
+/// What is known of counters from one portion of the readings to the next.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    /// Their last good values before the first of the readings, by key.
+    last_values: HashMap<i32, f64>,
+    /// The counter that the portion before ended in, and its last good value there.
+    running: Option<(i32, f64)>,
+}
+
+impl Counters {
+    pub(crate) fn new(last_values: HashMap<i32, f64>) -> Self {
+        Self { last_values, running: None }
+    }
+
+    /// Other readings follow, which begin anew with the first sensor.
+    pub(crate) fn begin(&mut self) {
+        self.running = None;
+    }
+
+    /// The step to the next good value of a counter.
+    fn step(&mut self, sensor: i32, value: f64) -> Option<f64> {
+        let before = match self.running {
+            Some((same, before)) if same == sensor => Some(before),
+            _ => self.last_values.get(&sensor).copied(),
+        };
+        self.running = Some((sensor, value));
+        before.map(|before| increase(before, value))
+    }
+}
+
+/// The rows of a rollup for those windows of a portion of readings that are wanted, in no order. Portions come in the order of
+/// sensors and times, and each window is whole in one of them.
+/// The counters' last good values are carried forward to the last ones before `carry_until_us`.
 pub(crate) async fn roll_up(
     readings: Readings,
     ways: Ways<'_>,
     wanted: &Selection,
-    last_values: &mut HashMap<i32, f64>,
+    counters: &mut Counters,
     carry_until_us: i64,
 ) -> Result<RecordBatch, RollupError> {
-    let Ways { keys, grid, natures } = ways;
-    let natures: Vec<Nature> = keys.names().iter().map(|name| natures.get(name)).collect();
-    let wanted: Vec<&[Window]> = keys.names().iter().map(|name| wanted.of(name)).collect();
+    let Ways { keys, cut: Cut { grid, natures } } = ways;
     let mut prepared = Prepared::with_capacity(readings.len());
     let mut keep = Vec::with_capacity(readings.len());
     let mut finder = Finder::new(grid);
-    let mut running: Option<(i32, Option<f64>)> = None;
+    let mut known: Option<(i32, Nature, &[Window])> = None;
     for row in 0..readings.len() {
         let (sensor, time_us) = (readings.sensor.value(row), readings.time_us.value(row));
-        let key = usize::try_from(sensor).unwrap_or(usize::MAX);
-        let nature = natures.get(key).copied().unwrap_or(Nature::UNKNOWN);
+        let (_, nature, ranges) = match known {
+            Some(same) if same.0 == sensor => same,
+            _ => {
+                let name = keys.name(sensor).unwrap_or_default();
+                *known.insert((sensor, natures.get(name), wanted.of(name)))
+            }
+        };
         let window = finder.window_of(time_us, nature.kind);
         let mut step = None;
         if nature.kind == Kind::Counter
             && let Some(value) = readings.good(row)
         {
-            let before = match running {
-                Some((same, before)) if same == sensor => before,
-                _ => last_values.get(&sensor).copied(),
-            };
-            step = before.map(|before| increase(before, value));
-            running = Some((sensor, Some(value)));
+            step = counters.step(sensor, value);
             if time_us < carry_until_us {
-                last_values.insert(sensor, value);
+                counters.last_values.insert(sensor, value);
             }
         }
         let value = readings.value.is_valid(row).then(|| readings.value.value(row));
         prepared.push(window, time_us, value, step, nature);
-        keep.push(wanted.get(key).is_some_and(|ranges| contains(ranges, window.start_us)));
+        keep.push(contains(ranges, window.start_us));
     }
     let batch = arrow::compute::filter_record_batch(&prepared.batch(&readings)?, &keep.into())?;
+    drop(readings);
     grouped(batch, keys).await
 }
 

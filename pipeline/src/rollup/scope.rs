@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 
 use arrow::array::AsArray;
 use arrow::datatypes::TimestampMicrosecondType;
+use futures::TryStreamExt;
 use tjern_lake::rollup::neighbours::{Closed, followers};
 use tjern_lake::rollup::selection::window_of;
 use tjern_lake::rollup::touched::each_run;
@@ -112,7 +113,8 @@ impl Place<'_> {
             return Ok(found);
         }
         let rows = self.source.context().read_table(self.rollup.provider())?.filter(windows.readings())?;
-        for batch in rows.select_columns(&["sensor", "time"])?.collect().await? {
+        let mut batches = rows.select_columns(&["sensor", "time"])?.execute_stream().await?;
+        while let Some(batch) = batches.try_next().await? {
             let sensors = texts(batch.column(0))?;
             let starts = batch.column(1).as_primitive::<TimestampMicrosecondType>();
             for (sensor, start_us) in sensors.iter().flatten().zip(starts.values()) {

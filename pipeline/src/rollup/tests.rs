@@ -1,10 +1,11 @@
 //! Rollups against two independent computations: a plain loop over the readings that count, and plain SQL (`judge`). What the rollup
 //! says at its own version is here, what sessions say at any is in `read_rule`; `bounded` is about what it costs, `closed` about
-//! windows whose readings are gone.
+//! windows whose readings are gone, `portions` about what does not fit into memory.
 
 mod bounded;
 mod closed;
 mod judge;
+mod portions;
 mod read_rule;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use super::*;
 use crate::testing::{Place, Row};
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{Float64Type, Int8Type, Int64Type, TimestampMicrosecondType};
+use arrow::record_batch::RecordBatch;
 use jiff::Timestamp;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};

@@ -21,6 +21,7 @@ use super::mail::{message, smtp};
 use super::settings::WatchSettings;
 use super::state::{Alert, Queue, State};
 use super::webhook;
+use crate::bounds::Bounds;
 use crate::ingest;
 use crate::jobs::record::{self, Moment, Run};
 use crate::jobs::schedule::Schedule;
@@ -87,13 +88,21 @@ pub struct Watcher {
     register: Option<(i64, Register)>,
     runs: HashMap<Path, (i64, Option<Run>)>,
     slow: Slow,
+    bounds: Bounds,
 }
 
 impl Watcher {
     /// A watch that has looked at nothing yet. `schedules` are those of the jobs.
     #[must_use]
     pub fn new(settings: WatchSettings, schedules: BTreeMap<String, Schedule>) -> Self {
-        Self { settings, schedules, register: None, runs: HashMap::new(), slow: Slow::default() }
+        let (runs, slow, bounds) = (HashMap::new(), Slow::default(), Bounds::default());
+        Self { settings, schedules, register: None, runs, slow, bounds }
+    }
+
+    /// The same, which looks at readings within these bounds.
+    #[must_use]
+    pub fn within(self, bounds: Bounds) -> Self {
+        Self { bounds, ..self }
     }
 
     /// Looks, and tells what is new.
@@ -144,7 +153,8 @@ impl Watcher {
         conditions.extend(tokens::tokens(&settings.tokens, settings.token_warning, now_us, zone));
         let mut seen = Seen { from_us: now_us, ..Seen::default() };
         if let Some(table) = table {
-            seen = readings::look(lake, &table, &register, settings.source_silent, &mut self.slow).await?;
+            seen =
+                readings::look(lake, &table, &register, settings.source_silent, &mut self.slow, &self.bounds).await?;
             conditions.extend(holes::holes(&ingest::open_runs(&table)));
             let refusals = ingest::refused(&table);
             seen.refused_us = refusals.iter().map(|one| one.last_us).max();

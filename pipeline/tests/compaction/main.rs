@@ -1,7 +1,10 @@
-//! What writes whole tables anew: compaction, quality control and validation within their memory, compaction beside everybody else.
+//! What goes over whole tables: compaction, quality control, validation, rollups and corrections within their memory,
+//! compaction beside everybody else.
 
 mod concurrency;
+mod correction;
 mod memory;
 mod place;
 mod quality;
+mod rollup;
 mod validation;

@@ -5,20 +5,22 @@ use jiff::tz::TimeZone;
 use tjern_lake::{Lake, Table, TableName};
 use tokio_util::sync::CancellationToken;
 
+use crate::bounds::Bounds;
 use crate::jobs::job::{Done, Job, JobError};
 use crate::jobs::unchanged::{LOOK, Unchanged};
-use crate::rollup::rollup;
+use crate::rollup::rollup_within;
 
-/// With the city's time zone, and the version of `readings` that it saw last.
+/// With the city's time zone, what it may take, and the version of `readings` that it saw last.
 #[derive(Debug)]
 pub(super) struct Rollup {
     timezone: TimeZone,
+    bounds: Bounds,
     seen: Unchanged<i64>,
 }
 
 impl Rollup {
-    pub(super) fn new(timezone: TimeZone) -> Self {
-        Self { timezone, seen: Unchanged::default() }
+    pub(super) fn new(timezone: TimeZone, bounds: Bounds) -> Self {
+        Self { timezone, bounds, seen: Unchanged::default() }
     }
 }
 
@@ -34,7 +36,7 @@ impl Job for Rollup {
         if self.seen.since(&version, lake.clock().now_us()) {
             return Ok(Done::new("no new reading since the last run").worked(false));
         }
-        let outcome = rollup(lake, &self.timezone).await.map_err(JobError::failed)?;
+        let outcome = rollup_within(lake, &self.timezone, &self.bounds).await.map_err(JobError::failed)?;
         self.seen.done(version, lake.clock().now_us());
         let (hourly, daily) = (outcome.hourly.rows_computed, outcome.daily.rows_computed);
         let read = outcome.hourly.readings_read + outcome.daily.readings_read;

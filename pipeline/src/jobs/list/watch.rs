@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use tjern_lake::Lake;
 use tokio_util::sync::CancellationToken;
 
+use crate::bounds::Bounds;
 use crate::jobs::job::{Done, Job, JobError};
 use crate::jobs::schedule::Schedule;
 use crate::watch::{WatchSettings, Watcher};
@@ -14,8 +15,8 @@ use crate::watch::{WatchSettings, Watcher};
 pub(super) struct Watch(Watcher);
 
 impl Watch {
-    pub(super) fn new(settings: WatchSettings, schedules: BTreeMap<String, Schedule>) -> Self {
-        Self(Watcher::new(settings, schedules))
+    pub(super) fn new(settings: WatchSettings, schedules: BTreeMap<String, Schedule>, bounds: Bounds) -> Self {
+        Self(Watcher::new(settings, schedules).within(bounds))
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tjern_lake::rollup::Spans;
+
 use super::*;
 use crate::maintain::retain;
 use crate::testing::NOW_US;
@@ -212,7 +214,7 @@ async fn an_erased_counter_leaves_no_step_behind() {
             let period = ("tjern/counter".to_owned(), NOW_US - from * DAY_US, NOW_US - to * DAY_US);
             let again = Again { spans: vec![period], marks: Vec::new() };
             for _ in 0..2 {
-                rollup_again(&place.lake, &zone, &again).await.expect("rolled up");
+                rollup_again(&place.lake, &zone, &again, &Bounds::default()).await.expect("rolled up");
                 assert_left(&both(&place).await, left, &format!("from {from} to {to} days ago, {zone:?}"));
             }
         }
@@ -252,7 +254,9 @@ async fn a_thousand_erasures_take_nothing_of_the_days_between() {
     let commit = crate::testing::commit(Operation::Erase, Vec::new(), Vec::new());
     table.commit(commit).await.expect("committed");
     rollup(&place.lake, &oslo()).await.expect("rolled up");
-    rollup_again(&place.lake, &oslo(), &Again { spans: periods, marks: Vec::new() }).await.expect("rolled up");
+    rollup_again(&place.lake, &oslo(), &Again { spans: periods, marks: Vec::new() }, &Bounds::default())
+        .await
+        .expect("rolled up");
     assert_both(&both(&place).await, &before, "none of what was summed up was erased");
 }
 

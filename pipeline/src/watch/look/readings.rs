@@ -14,8 +14,9 @@ use tjern_readings::configuration::parse_duration;
 
 use super::super::alert::{Condition, Kind};
 use super::{length, local};
+use crate::bounds::Bounds;
 use crate::register::{Register, SensorRow};
-use crate::tables::engine;
+use crate::tables::engine_within;
 
 /// What the way from a device into the table may take beyond two intervals: sealing, upload, ingest.
 const GRACE_US: i64 = 10 * 60 * 1_000_000;
@@ -67,11 +68,12 @@ pub async fn look(
     register: &Register,
     silent: Duration,
     slow: &mut Slow,
+    bounds: &Bounds,
 ) -> Result<Seen, LakeError> {
     let now_us = lake.clock().now_us();
     let silent_us = i64::try_from(silent.as_micros()).unwrap_or(i64::MAX);
     let from_us = now_us.saturating_sub(WINDOW_US.max(silent_us.saturating_mul(2)));
-    let context = engine(lake)?;
+    let context = engine_within(lake, bounds)?;
     context.register_table("readings", table.provider())?;
     let mut seen = Seen { from_us, ..Seen::default() };
     let from = moment(from_us);
