@@ -1,8 +1,9 @@
 //! What a file says of its two sort columns, row group by row group and page by page, held against its rows.
 //!
 //! Queries leave out row groups and pages by these words, so a wrong one is an answer in which rows are missing. A least
-//! or greatest value may be wider than the rows (texts are cut short), unless the file calls it exact; a count of rows
-//! without a value has to be right. What a file does not say is not asked for.
+//! or greatest value may be wider than the rows (texts are cut short), unless the file calls it exact, as which readers
+//! take those of a row group's times in any case; a count of rows without a value has to be right. What a file does not say
+//! is not asked for.
 //!
 //! Limit: which rows a page has is believed of the file's own offset index. Times are held against where they are in
 //! microseconds, as Delta wants them.

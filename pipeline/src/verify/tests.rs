@@ -249,9 +249,10 @@ async fn what_a_file_says_wrongly_of_its_pages_and_row_groups_is_told() {
 async fn what_is_wider_than_the_rows_is_wrong_only_where_it_is_said_to_be_exact() {
     let sound = written(&paged());
     for is_exact in [false, true] {
-        let said = ValueStatistics::new(Some(NOW_US - 9), Some(NOW_US + 99), None, Some(0), false);
-        let said = Statistics::Int64(said.with_min_is_exact(is_exact).with_max_is_exact(is_exact));
-        let problems = problems_of(&doctored(&sound, |it| of_group(it, [1, TIME], said))).await;
+        let [low, high] = ["tjern/a", "tjern/z"].map(|text| Some(ByteArray::from(text)));
+        let said = ValueStatistics::new(low, high, None, Some(0), false);
+        let said = Statistics::ByteArray(said.with_min_is_exact(is_exact).with_max_is_exact(is_exact));
+        let problems = problems_of(&doctored(&sound, |it| of_group(it, [1, TEXT], said))).await;
         assert_eq!(problems.len(), usize::from(is_exact), "{problems:?}");
     }
 }
