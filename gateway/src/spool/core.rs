@@ -36,8 +36,9 @@ use super::{SpoolSettings, SpoolStatus, locked};
 /// The most readings that wait in memory while the disk refuses them.
 pub(crate) const PENDING_MAX: usize = 100_000;
 
-/// So many unsynced readings are synced without waiting for `sync_every`.
-const SYNC_READINGS: usize = 10_000;
+/// So many unsynced readings are synced without waiting for `sync_every`: a third of a batch, so that three syncs make one and
+/// what waits stays small.
+const SYNC_READINGS: usize = SEAL_ROWS.div_ceil(3);
 
 /// Records are written together up to about so many bytes.
 const WRITE_BYTES: usize = 32 << 10;

@@ -6,8 +6,9 @@
 //! which for clones of one id is comparing addresses. A wrong guess costs a hash. There is one table for a spool: its
 //! handles note what was taken, its core what is on disk. No I/O.
 
-use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 
+use hashbrown::HashTable;
 use tjern_readings::reading::{Cause, Reading};
 use tjern_readings::sensor::SensorId;
 
@@ -17,7 +18,9 @@ use crate::grid::Moment;
 #[derive(Debug, Default)]
 pub(crate) struct KnownSensors {
     entries: Vec<Entry>,
-    places: HashMap<SensorId, u32>,
+    /// Where each is, by the hash of its id, which stands in the entry and not here a second time.
+    places: HashTable<u32>,
+    hasher: RandomState,
     /// The entry that was found last.
     last: u32,
     /// The bytes of all names.
@@ -61,7 +64,7 @@ impl KnownSensors {
         self.entries.iter_mut().for_each(|entry| entry.listed = None);
         for (sensor, place) in sensors.iter().zip(0..=u16::MAX) {
             // Not followed: the list has an order of its own.
-            let known = self.places.get(sensor).map(|known| *known as usize);
+            let known = self.place(sensor).map(|known| known as usize);
             match known.and_then(|known| self.entries.get_mut(known)) {
                 Some(entry) => entry.listed = Some(place),
                 None => self.add(sensor).listed = Some(place),
@@ -98,7 +101,7 @@ impl KnownSensors {
 
     /// The newest time that was taken of a sensor, on disk or on its way there.
     pub(crate) fn newest_us(&self, sensor: &SensorId) -> Option<i64> {
-        let entry = &self.entries[*self.places.get(sensor)? as usize];
+        let entry = &self.entries[self.place(sensor)? as usize];
         entry.newest_us()
     }
 
@@ -132,7 +135,7 @@ impl KnownSensors {
     fn follow(&mut self, sensor: &SensorId) -> Option<&mut Entry> {
         let guess = self.entries.get(self.last as usize).map_or(0, |last| last.next);
         let is_right = self.entries.get(guess as usize).is_some_and(|entry| entry.sensor == *sensor);
-        let found = if is_right { guess } else { *self.places.get(sensor)? };
+        let found = if is_right { guess } else { self.place(sensor)? };
         if let (false, Some(last)) = (is_right, self.entries.get_mut(self.last as usize)) {
             last.next = found;
         }
@@ -151,7 +154,6 @@ impl KnownSensors {
         let place = u32::try_from(self.entries.len()).expect("a gateway has fewer than 2³² sensors");
         let (sensor, next) = (sensor.clone(), place.wrapping_add(1));
         self.names_bytes += sensor.as_str().len();
-        self.places.insert(sensor.clone(), place);
         self.last = place;
         if self.entries.len() == self.entries.capacity() {
             // By an eighth and not to twice as many: it is kept as long as the gateway runs.
@@ -159,7 +161,15 @@ impl KnownSensors {
         }
         let none = Moment::NONE;
         self.entries.push(Entry { sensor, next, listed: None, taken_us: none, synced_us: none, sure_us: none });
+        let Self { entries, places, hasher, .. } = self;
+        let hash = |place: &u32| hasher.hash_one(&entries[*place as usize].sensor);
+        places.insert_unique(hash(&place), place, hash);
         &mut self.entries[place as usize]
+    }
+
+    fn place(&self, sensor: &SensorId) -> Option<u32> {
+        let is_it = |place: &u32| self.entries[*place as usize].sensor == *sensor;
+        self.places.find(self.hasher.hash_one(sensor), is_it).copied()
     }
 }
 
