@@ -34,7 +34,7 @@ pub(crate) struct Rewrite<'a> {
     table: &'a Table,
     /// Reads what stays, while another one reads what is summed up.
     context: SessionContext,
-    /// What the encoded files under way may take together; a row group that is not encoded yet may take half as much.
+    /// What the encoded files under way may take together; a row group that is not encoded yet may take a quarter of that.
     open_bytes_max: usize,
     /// By the month of their windows.
     open: BTreeMap<Window, FileWriter>,
@@ -45,7 +45,7 @@ pub(crate) struct Rewrite<'a> {
 
 impl<'a> Rewrite<'a> {
     pub(crate) fn new(lake: &'a Lake, table: &'a Table, bounds: &Bounds) -> Result<Self, LakeError> {
-        let open_bytes = bounds.file_bytes.min(bounds.memory_bytes / 16);
+        let open_bytes = bounds.file_bytes.min(bounds.memory_bytes / 8);
         Ok(Self {
             lake,
             table,
@@ -133,7 +133,7 @@ impl<'a> Rewrite<'a> {
                 let open = match self.open.entry(month) {
                     std::collections::btree_map::Entry::Occupied(open) => open.into_mut(),
                     std::collections::btree_map::Entry::Vacant(place) => {
-                        let group_bytes = u64::try_from(self.open_bytes_max / 2).unwrap_or(u64::MAX);
+                        let group_bytes = u64::try_from(self.open_bytes_max / 4).unwrap_or(u64::MAX);
                         place.insert(FileWriter::open_within(self.table.name(), group_bytes)?)
                     }
                 };

@@ -165,9 +165,10 @@ impl Run<'_> {
         Cut { grid: self.grid, natures: &self.natures }
     }
 
-    /// A reading takes about half a kilobyte while its window is computed, and an eighth of the memory is for that.
+    /// A sixteenth of the memory is for readings while their windows are computed: half is for what is sorted, and the rest for
+    /// what stays and what is written.
     fn portion_rows(&self) -> usize {
-        usize::try_from(self.bounds.memory_bytes / 8 / READING_BYTES).unwrap_or(usize::MAX).max(1)
+        usize::try_from(self.bounds.memory_bytes / 16 / READING_BYTES).unwrap_or(usize::MAX).max(1)
     }
 
     /// The counters' last values before the first window that is not closed; `anew` are the closed ones that are computed again.
