@@ -96,8 +96,11 @@ fn put(disk: &dyn Disk, root: &FilePath, path: &FilePath, payload: &PutPayload, 
     if let Err(error) = placed {
         if error.kind() == ErrorKind::AlreadyExists {
             // Whoever reads it and finds what it wanted to write goes by that. The put that made it may have failed
-            // at its last sync.
-            disk.sync_file(path)?;
+            // at its last sync. Where somebody has taken it away by now, as a lease that is given back, nobody will.
+            match disk.sync_file(path) {
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                synced => synced?,
+            }
             sync_to(disk, root, folder)?;
         }
         return Err(error);

@@ -186,6 +186,57 @@ fn run<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(work)
 }
 
+/// A disk on which what has a name that is asked for is gone a moment later.
+#[derive(Debug)]
+struct TakenAway(RealDisk);
+
+impl Disk for TakenAway {
+    fn create_folder(&self, folder: &FilePath) -> io::Result<()> {
+        self.0.create_folder(folder)
+    }
+
+    fn write_synced(&self, file: &FilePath, payload: &PutPayload) -> io::Result<()> {
+        self.0.write_synced(file, payload)
+    }
+
+    fn link(&self, file: &FilePath, name: &FilePath) -> io::Result<()> {
+        let linked = self.0.link(file, name);
+        if linked.is_err() {
+            fs::remove_file(name)?;
+        }
+        linked
+    }
+
+    fn rename(&self, file: &FilePath, name: &FilePath) -> io::Result<()> {
+        self.0.rename(file, name)
+    }
+
+    fn sync_file(&self, file: &FilePath) -> io::Result<()> {
+        self.0.sync_file(file)
+    }
+
+    fn sync_folder(&self, folder: &FilePath) -> io::Result<()> {
+        self.0.sync_folder(folder)
+    }
+
+    fn read_folder(&self, folder: &FilePath) -> io::Result<fs::ReadDir> {
+        self.0.read_folder(folder)
+    }
+}
+
+/// A lease was given back between the question and the sync, and a compaction beside it failed for that.
+#[tokio::test]
+async fn what_was_there_and_is_taken_away_was_there() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let objects = SyncedFolder::create_on(Arc::new(TakenAway(RealDisk)), folder.path()).expect("opened");
+    let (key, create) = (Path::from("jobs/compact.json"), PutOptions::from(PutMode::Create));
+    objects.put_opts(&key, "first".into(), create.clone()).await.expect("put");
+    let second = objects.put_opts(&key, "second".into(), create.clone()).await;
+    assert!(matches!(second, Err(Error::AlreadyExists { .. })), "{second:?}");
+    assert!(matches!(objects.get(&key).await, Err(Error::NotFound { .. })));
+    objects.put_opts(&key, "second".into(), create).await.expect("the place is free");
+}
+
 proptest! {
     /// A gateway drops its own copy on the word of a put, and a Delta log goes on from it: a power cut right
     /// after it must find the object, its bytes, and every folder above it, however it came to be.
