@@ -20,6 +20,10 @@ use encode::EncodedFile;
 use layout::Purpose;
 use order::Order;
 
+/// A row group may take so much memory in any case: the encoder of differences reserves a MiB for each of up to three columns, and
+/// where that were all a row group would end with each write.
+const GROUP_BYTES_MIN: usize = 4 << 20;
+
 /// Writes one file of a table from batches of its columns. It is not committed yet.
 ///
 /// # Errors
@@ -51,14 +55,14 @@ impl FileWriter {
         Self::with_purpose(table, Purpose::Open)
     }
 
-    /// The same, of rows that are not to take more than about so many bytes of memory while they are gathered into a row
-    /// group. The file's encoded bytes come on top.
+    /// The same, of rows that are not to take more than about so many bytes of memory, and four MiB at the least, while they
+    /// are gathered into a row group. The file's encoded bytes come on top.
     ///
     /// # Errors
     /// [`LakeError::Parquet`].
     pub fn open_within(table: TableName, memory_bytes: u64) -> Result<Self, LakeError> {
         let mut writer = Self::new(table)?;
-        writer.encoded.group_bytes_max = usize::try_from(memory_bytes).unwrap_or(usize::MAX);
+        writer.encoded.group_bytes_max = usize::try_from(memory_bytes).unwrap_or(usize::MAX).max(GROUP_BYTES_MIN);
         Ok(writer)
     }
 

@@ -34,7 +34,7 @@ pub(crate) struct Rewrite<'a> {
     table: &'a Table,
     /// Reads what stays, while another one reads what is summed up.
     context: SessionContext,
-    /// What the encoded files under way may take together; a row group that is not encoded yet may take a quarter of that.
+    /// What the encoded files under way may take together; a row group that is not encoded yet may take half as much.
     open_bytes_max: usize,
     /// By the month of their windows.
     open: BTreeMap<Window, FileWriter>,
@@ -133,7 +133,7 @@ impl<'a> Rewrite<'a> {
                 let open = match self.open.entry(month) {
                     std::collections::btree_map::Entry::Occupied(open) => open.into_mut(),
                     std::collections::btree_map::Entry::Vacant(place) => {
-                        let group_bytes = u64::try_from(self.open_bytes_max / 4).unwrap_or(u64::MAX);
+                        let group_bytes = u64::try_from(self.open_bytes_max / 2).unwrap_or(u64::MAX);
                         place.insert(FileWriter::open_within(self.table.name(), group_bytes)?)
                     }
                 };

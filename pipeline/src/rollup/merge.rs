@@ -45,13 +45,13 @@ pub(crate) fn take_to(rows: &mut RecordBatch, until: &Place) -> Result<RecordBat
     Ok(taken)
 }
 
-/// Whether a row of this sensor and start stays.
-type Stays<'s> = dyn Fn(&str, i64) -> bool + Send + Sync + 's;
+/// Whether the row of a window stays, by its sensor and its start.
+type Stays<'s> = Box<dyn Fn(&str, i64) -> bool + Send + Sync + 's>;
 
 /// Of rows in order those that stay, as `stays` says by sensor and start.
 pub(crate) struct Kept<'s> {
     batches: Fuse<SendableRecordBatchStream>,
-    stays: Box<Stays<'s>>,
+    stays: Stays<'s>,
     /// What was read and not handed out yet.
     held: RecordBatch,
 }

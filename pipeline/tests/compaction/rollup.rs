@@ -14,9 +14,9 @@ use crate::memory::memory;
 use crate::place::{ALONE, HOUR_US, a_lake, commit, file, rows};
 use crate::quality::{DAY_US, MEMORY_BYTES, TIMES, bounds};
 
-/// A month of so many sensors, a reading every twenty minutes, so that the hours do not fit either.
-const SENSORS: i64 = 150;
-const MONTH_ROWS: i64 = 31 * 72;
+/// A month of so many sensors, a reading every ten minutes, so that the hours do not fit either.
+const SENSORS: i64 = 75;
+const MONTH_ROWS: i64 = 31 * 144;
 const FILE_ROWS: i64 = MONTH_ROWS * SENSORS / 40;
 /// What a row takes at the least while it is sorted: nine numbers and three texts of 8 to 40 bytes.
 const ROW_BYTES: u64 = 128;
@@ -31,7 +31,7 @@ async fn fill(lake: &Lake) {
     let mut files = Vec::new();
     for index in 0..40 {
         // Not on a window's border: what lies there may be of the window before.
-        let time_us = |number: i64| MONTH_US + (number / SENSORS * 20 + 1) * 60 * 1_000_000;
+        let time_us = |number: i64| MONTH_US + (number / SENSORS * 10 + 1) * 60 * 1_000_000;
         files.push(file(lake, &rows(index * FILE_ROWS, FILE_ROWS, SENSORS, time_us)).await);
     }
     table.commit(commit(Operation::Ingest, files, vec![])).await.expect("committed");
@@ -85,9 +85,9 @@ async fn ten_times_the_memory_is_summed_up_within_it() {
     let readings = usize::try_from(SENSORS * MONTH_ROWS).expect("small");
     let input = u64::try_from(readings).expect("small") * ROW_BYTES;
     assert!(input > 10 * MEMORY_BYTES, "{input} bytes of rows");
-    let hours = readings / 3;
+    let hours = readings / 6;
     let kept = u64::try_from(hours).expect("small") * HOUR_BYTES;
-    assert!(kept > 3 * MEMORY_BYTES, "{kept} bytes of hours");
+    assert!(kept > MEMORY_BYTES, "{kept} bytes of hours");
     let (mut grown, mut summed_up) = (Vec::new(), Vec::new());
     for memory_bytes in [MEMORY_BYTES, 1 << 30] {
         let (_folder, lake) = a_lake();
