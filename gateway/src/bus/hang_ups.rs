@@ -6,7 +6,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use tjern_readings::clock::Clock;
@@ -48,6 +48,12 @@ fn config(kind: &str) -> Config {
     }
     Config::parse(&ConfigText::new("test.toml", text)).expect("a good configuration")
 }
+
+/// A second listener, beside that of a test. Of a single one `tracing` asks only the thread that comes to a line of code
+/// first, and takes its answer for that of all threads (tracing-core 0.1.36, `callsite::dispatchers`): a line that another
+/// test wrote first, with nobody listening, would be missing here.
+static BESIDE: LazyLock<tracing::Dispatch> =
+    LazyLock::new(|| tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default()));
 
 /// What the bus said, as it would stand in the log.
 #[derive(Clone, Default)]
@@ -115,6 +121,7 @@ async fn live(kind: &str, hangs_up: fn(u8) -> bool) -> Life {
         learned: None,
         device_times: DeviceTimes::default(),
     };
+    LazyLock::force(&BESIDE);
     let log = Log::default();
     let writer = log.clone();
     let told = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
