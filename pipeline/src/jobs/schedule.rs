@@ -114,8 +114,8 @@ impl Turn {
             decided_us: now_us,
             next_us: now_us,
         };
-        // What failed last is repeated at once: its slot is not done.
-        if last.is_none_or(|run| run.outcome != Outcome::Failed) {
+        // What failed last, or was told to stop, is repeated at once: its slot is not done.
+        if last.is_none_or(|run| !matches!(run.outcome, Outcome::Failed | Outcome::Interrupted)) {
             turn.decide(now_us);
         }
         turn
