@@ -9,7 +9,7 @@
 //! - [`rules`]: which rules hold for a sensor; `defaults.csv` has those that are built in.
 //! - [`series`], [`formulas`]: the tests on one series. No I/O; Polars computes.
 //! - [`scope`]: which readings are evaluated again when some came. [`walk`]: in order, in bounded
-//!   memory. [`pass`]: over files; [`in_place`]: a sealed one written anew. [`control`]: the job.
+//!   memory; [`judge`]: sensors together where their rules are alike. [`pass`]: over files; [`in_place`]: a sealed one written anew. [`control`]: the job.
 //!
 //! **What a reading's flags are depends on the readings and the rules only**, not on the order in which
 //! they came nor on how they were cut into batches: whatever a test looks at lies within its sensor's
@@ -24,6 +24,7 @@ mod control;
 mod flags;
 mod formulas;
 mod in_place;
+mod judge;
 mod pass;
 mod rules;
 mod scope;

@@ -16,8 +16,9 @@ use tjern_lake::rollup::Spans;
 use tjern_lake::{DataFile, FileReader, Lake, LakeError, TableName};
 
 use super::control::ControlError;
+use super::judge::{Judged, column};
 use super::pass::{FILE, Rewritten};
-use super::walk::{Judged, Take, column};
+use super::walk::Take;
 use crate::anew::{Anew, BATCH_ROWS};
 use crate::bounds::Bounds;
 use crate::frames::texts;

@@ -21,8 +21,9 @@ use tjern_lake::{DataFile, FileReader, Lake, Table, TableName, precedence, schem
 
 use super::control::ControlError;
 use super::in_place::{InPlace, OURS};
+use super::judge::{Judged, column};
 use super::scope::{Scope, Sensors, Span, times_of};
-use super::walk::{Judged, Take, Walk, column, held_rows};
+use super::walk::{Take, Walk, held_rows};
 use crate::anew::{Anew, BATCH_ROWS};
 use crate::bounds::Bounds;
 use crate::frames::texts;

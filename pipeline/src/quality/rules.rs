@@ -138,6 +138,14 @@ const fn applies(test: Test, kind: Kind) -> bool {
 }
 
 impl SensorRules {
+    /// Whether every formula is the same for both: of what somebody said of their readings no formula knows.
+    pub(crate) fn are_alike(&self, others: &Self) -> bool {
+        let Self { plausible, tests, interval_us, counter, reach_us, not_good: _ } = self;
+        (*plausible, *interval_us, *counter, *reach_us)
+            == (others.plausible, others.interval_us, others.counter, others.reach_us)
+            && *tests == others.tests
+    }
+
     /// The lines of a test, those that switch it off left out.
     pub(crate) fn lines(&self, test: Test) -> impl Iterator<Item = (Months, Parameters)> + '_ {
         let lines = self.tests.get(&test).into_iter().flatten().copied();

@@ -6,6 +6,7 @@
 //! too.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use tjern_lake::DataFile;
 
@@ -33,7 +34,7 @@ impl Span {
     }
 
     /// The span and what lies so far before and after it.
-    const fn widened(self, before_us: i64, after_us: i64) -> Self {
+    pub(super) const fn widened(self, before_us: i64, after_us: i64) -> Self {
         Self { from_us: self.from_us.saturating_sub(before_us), to_us: self.to_us.saturating_add(after_us) }
     }
 }
@@ -41,7 +42,7 @@ impl Span {
 /// What is known of a sensor while a run lasts.
 #[derive(Debug)]
 pub(super) struct Known {
-    pub(super) rules: SensorRules,
+    pub(super) rules: Arc<SensorRules>,
     pub(super) margins: Margins,
 }
 
@@ -61,7 +62,7 @@ impl<'a> Sensors<'a> {
     pub(super) fn get(&mut self, sensor: &str) -> Option<&Known> {
         if !self.known.contains_key(sensor) {
             let rules = self.rulebook.of(sensor);
-            let known = rules.map(|rules| Known { margins: (self.margins)(&rules), rules });
+            let known = rules.map(|rules| Known { margins: (self.margins)(&rules), rules: Arc::new(rules) });
             self.known.insert(sensor.to_owned(), known);
         }
         self.known.get(sensor).and_then(Option::as_ref)

@@ -1,4 +1,4 @@
-//! The tests of QARTOD on one sensor's series: values in, flags out, no I/O. Polars computes them.
+//! The tests of QARTOD on sensors' series: values in, flags out, no I/O. Polars computes them.
 //!
 //! Three steps, each on what the one before left. First each reading by itself: range, season,
 //! event. Then spikes, among the readings that count (the newest word of their moment, with a value,
@@ -12,7 +12,7 @@
 use polars::prelude::*;
 
 use super::flags::{Bits, FAIL, SUSPECT};
-use super::formulas;
+use super::formulas::{self, Formula};
 use super::rules::SensorRules;
 use crate::register::{NotGood, Test, not_good_at};
 use tjern_readings::reading::Quality;
@@ -35,24 +35,109 @@ pub(crate) struct Series {
 /// # Errors
 /// What Polars refuses.
 pub(crate) fn flags(series: &Series, rules: &SensorRules) -> PolarsResult<Vec<i32>> {
-    let mut tests: Vec<i32> = series.came.iter().map(|came| Bits::Came.put(*came)).collect();
-    for (row, tests) in tests.iter_mut().enumerate() {
-        *tests |= Bits::Event.put(event(series.time_us[row], &rules.not_good));
+    Ok(flags_of_alike(&[(series, rules)])?.pop().unwrap_or_default())
+}
+
+/// The `tests` of each reading of several sensors whose rules are alike ([`SensorRules::are_alike`]): a plan of Polars
+/// takes longer to make than to run over a day's readings, so they share it.
+///
+/// # Errors
+/// What Polars refuses.
+pub(crate) fn flags_of_alike(all: &[(&Series, &SensorRules)]) -> PolarsResult<Vec<Vec<i32>>> {
+    let Some((_, rules)) = all.first() else { return Ok(Vec::new()) };
+    let margins = rules.margins();
+    flags_of_apart(all, rules, margins.before_us.saturating_add(margins.after_us).saturating_add(1))
+}
+
+/// The same with another distance between the series, so that a test can see what happens with too short a one.
+pub(super) fn flags_of_apart(
+    all: &[(&Series, &SensorRules)],
+    rules: &SensorRules,
+    apart_us: i64,
+) -> PolarsResult<Vec<Vec<i32>>> {
+    let (mut found, mut line) = (Vec::with_capacity(all.len()), Line::default());
+    for (series, own) in all {
+        if !line.push(series, &own.not_good, apart_us) {
+            found.extend(std::mem::take(&mut line).flags(rules)?);
+            line.push(series, &own.not_good, apart_us);
+        }
     }
-    let valued = Part::of(series, |row| series.value[row].is_some());
-    valued.apply(formulas::of_a_point(rules), &mut tests)?;
-    for (row, tests) in tests.iter_mut().enumerate() {
-        *tests = if series.value[row].is_some() { *tests } else { 0 };
+    found.extend(line.flags(rules)?);
+    Ok(found)
+}
+
+/// Series one after another, each put off so far that none of its readings is within the margins of another's.
+#[derive(Default)]
+struct Line {
+    /// When a reading was taken.
+    time_us: Vec<i64>,
+    /// Where on the line it stands.
+    place_us: Vec<i64>,
+    value: Vec<Option<f64>>,
+    counts: Vec<bool>,
+    tests: Vec<i32>,
+    /// Where each series ends.
+    ends: Vec<usize>,
+}
+
+impl Line {
+    /// Adds a series, if there is room: the first one always has it.
+    fn push(&mut self, series: &Series, not_good: &[NotGood], apart_us: i64) -> bool {
+        let Some((first_us, last_us)) = series.time_us.first().zip(series.time_us.last()) else {
+            self.ends.push(self.time_us.len());
+            return true;
+        };
+        let put_off = self.place_us.last().map_or(Some(0), |end| end.checked_add(apart_us)?.checked_sub(*first_us));
+        let Some(put_off_us) = put_off.filter(|put_off| last_us.checked_add(*put_off).is_some()) else { return false };
+        self.place_us.extend(series.time_us.iter().map(|time_us| time_us + put_off_us));
+        self.time_us.extend(&series.time_us);
+        self.value.extend(&series.value);
+        self.counts.extend(&series.counts);
+        let came = series.time_us.iter().zip(&series.came);
+        self.tests
+            .extend(came.map(|(time_us, came)| Bits::Came.put(*came) | Bits::Event.put(event(*time_us, not_good))));
+        self.ends.push(self.time_us.len());
+        true
     }
-    let counting = Part::of(series, |row| series.counts[row] && series.value[row].is_some());
-    counting.apply(formulas::of_a_gap(rules), &mut tests)?;
-    let usable = Part::of(series, |row| series.counts[row] && series.value[row].is_some() && !failed(tests[row]));
-    usable.apply(formulas::of_a_spike(rules), &mut tests)?;
-    // What stands out alone is nobody's neighbour, suspect or failed.
-    let alone = |tests: i32| failed(tests) || Bits::Spike.get(tests) >= SUSPECT;
-    let steady = Part::of(series, |row| series.counts[row] && series.value[row].is_some() && !alone(tests[row]));
-    steady.apply(formulas::of_a_stretch(rules), &mut tests)?;
-    Ok(tests)
+
+    /// The tests of each series.
+    fn flags(mut self, rules: &SensorRules) -> PolarsResult<Vec<Vec<i32>>> {
+        let has_value = |line: &Self, row: usize| line.value[row].is_some();
+        let counts = |line: &Self, row: usize| line.counts[row] && has_value(line, row);
+        self.apply(formulas::of_a_point(rules), has_value)?;
+        for (value, tests) in self.value.iter().zip(&mut self.tests) {
+            *tests = if value.is_some() { *tests } else { 0 };
+        }
+        self.apply(formulas::of_a_gap(rules), counts)?;
+        self.apply(formulas::of_a_spike(rules), |line, row| counts(line, row) && !failed(line.tests[row]))?;
+        // What stands out alone is nobody's neighbour, suspect or failed.
+        let alone = |tests: i32| failed(tests) || Bits::Spike.get(tests) >= SUSPECT;
+        self.apply(formulas::of_a_stretch(rules), |line, row| counts(line, row) && !alone(line.tests[row]))?;
+        let begins = std::iter::once(0).chain(self.ends.iter().copied());
+        Ok(begins.zip(&self.ends).map(|(begin, end)| self.tests[begin..*end].to_vec()).collect())
+    }
+
+    /// Adds to the tests of some readings, all with a value, what a formula says of these.
+    fn apply(&mut self, formula: Option<Formula>, is_in: impl Fn(&Self, usize) -> bool) -> PolarsResult<()> {
+        let rows: Vec<usize> = (0..self.time_us.len()).filter(|row| is_in(self, *row)).collect();
+        let Some(formula) = formula.filter(|_| !rows.is_empty()) else { return Ok(()) };
+        let mut columns = vec![];
+        if formula.needs_months {
+            let months: Vec<i8> = rows.iter().map(|row| month_of(self.time_us[*row])).collect();
+            columns.push(Column::new("month".into(), months));
+        }
+        let places_us: Vec<i64> = rows.iter().map(|row| self.place_us[*row]).collect();
+        let values: Vec<f64> = rows.iter().map(|row| self.value[*row].unwrap_or(f64::NAN)).collect();
+        columns.push(Column::new("time".into(), places_us));
+        columns.push(Column::new("value".into(), values));
+        let frame = DataFrame::new(rows.len(), columns)?.lazy().with_columns(formula.columns);
+        let frame = frame.select([formula.tests.alias("tests")]).collect()?;
+        let found = frame.column("tests")?.as_materialized_series().i32()?.clone();
+        for (row, found) in rows.into_iter().zip(found.iter()) {
+            self.tests[row] |= found.unwrap_or(0);
+        }
+        Ok(())
+    }
 }
 
 /// Whether a reading is no measurement, whatever its neighbours say: nothing but its own tests and
@@ -75,41 +160,6 @@ pub(super) fn event(time_us: i64, not_good: &[NotGood]) -> i32 {
         None => 0,
         Some(Quality::Suspect) => SUSPECT,
         Some(_) => FAIL,
-    }
-}
-
-/// Some readings of a series, all with a value.
-struct Part {
-    rows: Vec<usize>,
-    time_us: Vec<i64>,
-    value: Vec<f64>,
-}
-
-impl Part {
-    fn of(series: &Series, is_in: impl Fn(usize) -> bool) -> Self {
-        let rows: Vec<usize> = (0..series.time_us.len()).filter(|row| is_in(*row)).collect();
-        let time_us = rows.iter().map(|row| series.time_us[*row]).collect();
-        let value = rows.iter().map(|row| series.value[*row].unwrap_or(f64::NAN)).collect();
-        Self { rows, time_us, value }
-    }
-
-    /// Adds what a formula says to the `tests` of these readings.
-    fn apply(self, formula: Option<formulas::Formula>, tests: &mut [i32]) -> PolarsResult<()> {
-        let Some(formula) = formula.filter(|_| !self.rows.is_empty()) else { return Ok(()) };
-        let mut columns = vec![];
-        if formula.needs_months {
-            let months: Vec<i8> = self.time_us.iter().map(|time_us| month_of(*time_us)).collect();
-            columns.push(Column::new("month".into(), months));
-        }
-        columns.push(Column::new("time".into(), self.time_us));
-        columns.push(Column::new("value".into(), self.value));
-        let frame = DataFrame::new(self.rows.len(), columns)?.lazy().with_columns(formula.columns);
-        let frame = frame.select([formula.tests.alias("tests")]).collect()?;
-        let found = frame.column("tests")?.as_materialized_series().i32()?.clone();
-        for (row, found) in self.rows.into_iter().zip(found.iter()) {
-            tests[row] |= found.unwrap_or(0);
-        }
-        Ok(())
     }
 }
 

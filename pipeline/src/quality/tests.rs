@@ -9,6 +9,7 @@ mod cuts;
 mod fixtures;
 mod job;
 mod real;
+mod together;
 
 const HOUR_US: i64 = 3_600_000_000;
 

@@ -7,23 +7,20 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int8Array, Int32Array, RecordBatch};
+use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::{concat_batches, take_record_batch};
-use arrow::datatypes::{Float64Type, Int8Type, Int32Type, SchemaRef, TimestampMicrosecondType};
+use arrow::datatypes::TimestampMicrosecondType;
 use arrow::error::ArrowError;
 use datafusion::execution::SendableRecordBatchStream;
 use futures::TryStreamExt;
-use tjern_lake::rollup::Spans;
-use tjern_readings::reading::Quality;
 
 use super::control::ControlError;
-use super::flags::{aggregate, came, came_with};
+use super::judge::{Judged, Whole, column, judge};
 use super::scope::{Scope, Sensors, Span};
-use super::series::{Series, flags};
 use crate::bounds::Bounds;
 use crate::frames::texts;
 
-/// So many rows of one sensor are evaluated together, beside what its margins hold.
+/// So many rows are evaluated together, beside what the margins of a sensor hold.
 const HELD_ROWS_MAX: usize = 1 << 17;
 const HELD_ROWS_MIN: usize = 1 << 12;
 
@@ -31,7 +28,7 @@ const HELD_ROWS_MIN: usize = 1 << 12;
 /// the columns of the tests.
 const HELD_ROW_BYTES: u64 = 1 << 10;
 
-/// How many rows of one sensor are evaluated together in a quarter of a job's memory.
+/// How many rows are evaluated together in a quarter of a job's memory.
 pub(super) fn held_rows(bounds: &Bounds) -> usize {
     let rows = usize::try_from(bounds.memory_bytes / 4 / HELD_ROW_BYTES).unwrap_or(usize::MAX);
     rows.clamp(HELD_ROWS_MIN, HELD_ROWS_MAX)
@@ -43,47 +40,11 @@ pub(super) trait Take: Send {
     fn take(&mut self, judged: Judged) -> impl Future<Output = Result<(), ControlError>> + Send;
 }
 
-/// Level of readings that went through the tests.
-pub(super) const PROVISIONAL: i8 = 1;
-/// Level of readings that a person vouches for: their flags stand.
-pub(super) const VALIDATED: i8 = 2;
-
-/// Rows of one sensor, with what they have and what they shall have.
-pub(super) struct Judged {
-    /// The rows as they were read.
-    pub(super) rows: RecordBatch,
-    /// Their new flags.
-    pub(super) quality: Int8Array,
-    /// Their new tests.
-    pub(super) tests: Int32Array,
-    /// Their new level.
-    pub(super) level: Int8Array,
-    /// Which of them change.
-    pub(super) changed: BooleanArray,
-}
-
-impl Judged {
-    /// Notes those of some rows of which the quality changes, in their order: nothing else that changes is summed up.
-    pub(super) fn note_touched(
-        &self,
-        some: impl IntoIterator<Item = usize>,
-        touched: &mut Spans,
-    ) -> Result<(), ControlError> {
-        let before = column(&self.rows, "quality").as_primitive::<Int8Type>();
-        let times = column(&self.rows, "time").as_primitive::<TimestampMicrosecondType>();
-        let sensors = texts(column(&self.rows, "sensor"))?;
-        for row in some.into_iter().filter(|row| before.value(*row) != self.quality.value(*row)) {
-            touched.add(sensors.value(row), [times.value(row)]);
-        }
-        Ok(())
-    }
-}
-
 /// What a walk needs.
 pub(super) struct Walk<'a, 'b> {
     pub(super) sensors: &'a mut Sensors<'b>,
     pub(super) scope: &'a Scope,
-    /// How many rows of one sensor are evaluated together.
+    /// How many rows are evaluated together.
     pub(super) held_rows: usize,
 }
 
@@ -109,6 +70,34 @@ impl Held {
     }
 }
 
+/// Sensors that ended and wait to be judged together: to judge a few rows costs as much as to judge thousands.
+#[derive(Default)]
+struct Waiting {
+    all: Vec<Whole>,
+    rows: usize,
+}
+
+impl Waiting {
+    fn push(&mut self, whole: Whole) {
+        self.rows += whole.rows.num_rows();
+        self.all.push(whole);
+    }
+
+    /// Judges and hands on all of them.
+    async fn judge(&mut self, taker: &mut impl Take) -> Result<(), ControlError> {
+        let Self { all, .. } = std::mem::take(self);
+        if all.is_empty() {
+            return Ok(());
+        }
+        // Polars computes on threads of its own and may panic: neither shall reach this runtime.
+        let judged = tokio::task::spawn_blocking(move || judge(all)).await;
+        for judged in judged.map_err(|error| ControlError::Panicked { what: error.to_string() })?? {
+            taker.take(judged).await?;
+        }
+        Ok(())
+    }
+}
+
 impl Walk<'_, '_> {
     /// Walks over sorted batches and hands on every row once, judged, in order.
     pub(super) async fn run(
@@ -116,32 +105,36 @@ impl Walk<'_, '_> {
         mut batches: SendableRecordBatchStream,
         taker: &mut impl Take,
     ) -> Result<(), ControlError> {
-        let mut held: Option<Held> = None;
+        let (mut held, mut waiting): (Option<Held>, _) = (None, Waiting::default());
         while let Some(batch) = batches.try_next().await? {
             for (sensor, part) in by_sensor(&batch)? {
                 if held.as_ref().is_some_and(|held| held.sensor != sensor)
                     && let Some(last) = held.take()
                 {
-                    self.flush(last, true, taker).await?;
+                    self.cut(last, true, &mut waiting)?;
                 }
                 let mut now = held.take().unwrap_or_else(|| Held::of(&sensor, self.held_rows));
                 now.push(part);
-                held = if now.rows >= now.full { self.flush(now, false, taker).await? } else { Some(now) };
+                if waiting.rows + now.rows >= self.held_rows {
+                    waiting.judge(taker).await?;
+                }
+                held = if now.rows >= now.full {
+                    let rest = self.cut(now, false, &mut waiting)?;
+                    waiting.judge(taker).await?;
+                    rest
+                } else {
+                    Some(now)
+                };
             }
         }
         if let Some(last) = held {
-            self.flush(last, true, taker).await?;
+            self.cut(last, true, &mut waiting)?;
         }
-        Ok(())
+        waiting.judge(taker).await
     }
 
-    /// Hands on the held rows whose neighbours are all there, and keeps what later ones need.
-    async fn flush(
-        &mut self,
-        mut held: Held,
-        ended: bool,
-        taker: &mut impl Take,
-    ) -> Result<Option<Held>, ControlError> {
+    /// Lets the held rows wait whose neighbours are all there, and keeps what later ones need.
+    fn cut(&mut self, mut held: Held, ended: bool, waiting: &mut Waiting) -> Result<Option<Held>, ControlError> {
         let Some(schema) = held.parts.first().map(RecordBatch::schema) else { return Ok(None) };
         let rows = concat_batches(&schema, &held.parts)?;
         let times = rows_times(&rows);
@@ -153,13 +146,9 @@ impl Walk<'_, '_> {
         let first = times.partition_point(|time_us| *time_us < held.done_us);
         let end = if ended { times.len() } else { times.partition_point(|time_us| *time_us < until_us) };
         if first < end {
-            let rules = known.map(|known| known.rules.clone());
+            let rules = known.map(|known| Arc::clone(&known.rules));
             let spans: Vec<Span> = self.scope.spans(&held.sensor).to_vec();
-            let (whole, range) = (rows.clone(), first..end);
-            // Polars computes on threads of its own and may panic: neither shall reach this runtime.
-            let judged = tokio::task::spawn_blocking(move || judge(&whole, range, rules.as_ref(), &spans, margins));
-            let judged = judged.await.map_err(|error| ControlError::Panicked { what: error.to_string() })??;
-            taker.take(judged).await?;
+            waiting.push(Whole { rows: rows.clone(), range: first..end, rules, margins, spans });
         }
         if ended {
             return Ok(None);
@@ -192,85 +181,6 @@ fn by_sensor(batch: &RecordBatch) -> Result<Vec<(String, RecordBatch)>, ControlE
         }
     }
     Ok(parts)
-}
-
-/// Judges a range of a sensor's rows by all of them.
-fn judge(
-    rows: &RecordBatch,
-    range: std::ops::Range<usize>,
-    rules: Option<&super::rules::SensorRules>,
-    spans: &[Span],
-    margins: super::rules::Margins,
-) -> Result<Judged, ControlError> {
-    let times = rows_times(rows);
-    let quality = column(rows, "quality").as_primitive::<Int8Type>();
-    let tests = column(rows, "tests").as_primitive::<Int32Type>();
-    let level = column(rows, "level").as_primitive::<Int8Type>();
-    let values = column(rows, "value").as_primitive::<Float64Type>();
-    let stored_tests = |row: usize| tests.is_valid(row).then(|| tests.value(row));
-    let mut new: Vec<(i8, Option<i32>, i8)> =
-        range.clone().map(|row| (quality.value(row), stored_tests(row), level.value(row))).collect();
-    if let Some(rules) = rules {
-        let near = |time_us: i64| {
-            spans.iter().any(|span| {
-                span.from_us.saturating_sub(margins.before_us) <= time_us
-                    && time_us <= span.to_us.saturating_add(margins.after_us)
-            })
-        };
-        let read: Vec<usize> = (0..rows.num_rows()).filter(|row| near(times[*row])).collect();
-        let mut series = Series::default();
-        for row in &read {
-            series.time_us.push(times[*row]);
-            series.value.push(values.is_valid(*row).then(|| values.value(*row)));
-            series.came.push(match level.value(*row) {
-                VALIDATED => came_with(quality.value(*row)),
-                _ => came(quality.value(*row), stored_tests(*row)),
-            });
-            // Sorted by what counts: the last row of a moment is its newest word.
-            series.counts.push(times.get(row + 1).is_none_or(|next| *next != times[*row]));
-        }
-        let found = flags(&series, rules)?;
-        for ((row, value), tests) in read.iter().zip(&series.value).zip(found) {
-            let in_scope = spans.iter().any(|span| span.contains(times[*row]));
-            if in_scope && range.contains(row) && level.value(*row) != VALIDATED {
-                let quality = if value.is_some() { aggregate(tests) } else { Quality::Missing };
-                new[row - range.start] =
-                    (quality.code(), (tests != 0).then_some(tests), PROVISIONAL.max(level.value(*row)));
-            }
-        }
-    }
-    let changed: BooleanArray = range
-        .clone()
-        .zip(&new)
-        .map(|(row, new)| Some((quality.value(row), stored_tests(row), level.value(row)) != *new))
-        .collect();
-    Ok(Judged {
-        rows: rows.slice(range.start, range.len()),
-        quality: new.iter().map(|(quality, _, _)| Some(*quality)).collect(),
-        tests: new.iter().map(|(_, tests, _)| *tests).collect(),
-        level: new.iter().map(|(_, _, level)| Some(*level)).collect(),
-        changed,
-    })
-}
-
-impl Judged {
-    /// The rows that a mask chooses, with their new flags, in the columns of the table.
-    pub(super) fn rewritten(&self, schema: &SchemaRef, chosen: &BooleanArray) -> Result<RecordBatch, ArrowError> {
-        let columns = schema.fields().iter().map(|field| -> Result<ArrayRef, ArrowError> {
-            let column: ArrayRef = match field.name().as_str() {
-                "quality" => Arc::new(self.quality.clone()),
-                "tests" => Arc::new(self.tests.clone()),
-                "level" => Arc::new(self.level.clone()),
-                name => Arc::clone(column(&self.rows, name)),
-            };
-            arrow::compute::filter(&arrow::compute::cast(&column, field.data_type())?, chosen)
-        });
-        RecordBatch::try_new(Arc::clone(schema), columns.collect::<Result<_, _>>()?)
-    }
-}
-
-pub(super) fn column<'a>(rows: &'a RecordBatch, name: &str) -> &'a ArrayRef {
-    rows.column_by_name(name).expect("the walk is over columns of `readings`")
 }
 
 fn rows_times(rows: &RecordBatch) -> Vec<i64> {
