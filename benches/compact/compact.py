@@ -8,8 +8,8 @@ old day per `--days`. Then, in turn and several times over, each in a process of
 - DuckDB: `COPY (SELECT * FROM read_parquet(…) ORDER BY sensor, time) TO … (FORMAT parquet, COMPRESSION zstd)`;
 - Polars: `scan_parquet(…).sort("sensor", "time").sink_parquet(…, compression="zstd")`, streamed, and collected first.
 
-DuckDB has one thread, two, and two with as much memory as `tjern`; Polars has two and one. `tjern` decodes and sorts on one thread while it encodes
-on another. Printed are the best of the rounds by the wall clock and by the processor (user and system, all threads), the ratios to
+DuckDB has one thread, two, and two with as much memory as `tjern`; Polars has two and one; `tjern` has as many as there
+are cores, up to four. Printed are the best of the rounds by the wall clock and by the processor (user and system, all threads), the ratios to
 `tjern`, and the bytes that were written. The others neither check nor commit.
 """
 

@@ -3,12 +3,13 @@
 //!
 //! Whether the rows are sorted and unique is found out while they are written ([`order`]). How they are
 //! laid out depends on whether the file will stay ([`layout`]): a file of ingest is written once, fast; one of
-//! compaction is written with trials ([`group`]). [`encode`] makes the bytes, here they are put.
+//! compaction is written with trials ([`group`]), on several threads if need be ([`threads`]). [`encode`] makes the bytes, here they are put.
 
 mod encode;
 mod group;
 mod layout;
 mod order;
+mod threads;
 
 use arrow::array::RecordBatch;
 use bytes::Bytes;
@@ -19,6 +20,7 @@ use crate::{DataFile, Lake, LakeError, TableName, schema};
 use encode::EncodedFile;
 use layout::Purpose;
 use order::Order;
+use threads::Team;
 
 /// A row group may take so much memory in any case: the encoder of differences reserves a MiB for each of up to three columns, and
 /// where that were all a row group would end with each write.
@@ -84,6 +86,15 @@ impl FileWriter {
         let mut writer = Self::sealed(table)?;
         writer.encoded.group_bytes_max = usize::try_from(memory_bytes).unwrap_or(usize::MAX);
         Ok(writer)
+    }
+
+    /// Shares the work on columns among so many threads, the caller's among them. The bytes are the same.
+    ///
+    /// # Errors
+    /// [`LakeError::Parquet`]: the system has no thread left.
+    pub fn with_threads(mut self, threads: usize) -> Result<Self, LakeError> {
+        self.encoded.team = Team::of(threads).map_err(|source| LakeError::Parquet { table: self.table, source })?;
+        Ok(self)
     }
 
     fn with_purpose(table: TableName, purpose: Purpose) -> Result<Self, LakeError> {

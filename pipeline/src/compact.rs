@@ -10,17 +10,23 @@
 //! are gathered and sorted ([`sort`]), what is more goes to disk, and files are cut so that one under way takes a
 //! quarter. Beside that come the distinct texts, the footers, and a row group of one file.
 //!
+//! **Threads** ([`CompactSettings::threads`]) share the work ([`mod@rewrite`]) and take no more memory together than one. The files
+//! are the same to the byte whatever their number.
+//!
 //! One process compacts at a time (a lease, short and renewed); the fence, not the lease, keeps the data right.
 
+mod gathered;
 mod merge;
 mod multiset;
 mod rewrite;
 mod run;
 mod sort;
+mod spill;
 mod texts;
 mod windows;
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -48,11 +54,26 @@ pub struct CompactSettings {
     pub target_bytes: u64,
     /// The folder for rows that do not fit into memory: a disk, and not a file system in memory.
     pub spill_folder: PathBuf,
+    /// Threads that encode, the caller's among them; from two on, as many sort and write to the disk while others read.
+    pub threads: usize,
+}
+
+/// A file's columns keep no more threads than this busy.
+const THREADS_MAX: usize = 4;
+
+/// As many threads as this process may use cores, but no more than have something to do.
+pub(crate) fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZeroUsize::get).min(THREADS_MAX)
 }
 
 impl Default for CompactSettings {
     fn default() -> Self {
-        Self { memory_bytes: 512 << 20, target_bytes: 128 << 20, spill_folder: std::env::temp_dir() }
+        Self {
+            memory_bytes: 512 << 20,
+            target_bytes: 128 << 20,
+            spill_folder: std::env::temp_dir(),
+            threads: threads(),
+        }
     }
 }
 

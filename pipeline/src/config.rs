@@ -115,6 +115,7 @@ impl CompactSection {
             memory_bytes: self.memory.0,
             target_bytes: self.target_size.0.max(1),
             spill_folder: self.spill.as_ref().map_or_else(std::env::temp_dir, |spill| folder.join(spill)),
+            threads: crate::compact::threads(),
         }
     }
 }

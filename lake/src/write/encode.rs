@@ -9,6 +9,7 @@ use parquet::file::writer::SerializedFileWriter;
 use super::group::{RowGroup, RowGroups, parquet_schema};
 use super::layout::{GroupRows, Purpose, Way, properties};
 use super::order::Order;
+use super::threads::Team;
 use crate::TableName;
 
 /// A file, and what was found out about its rows.
@@ -18,6 +19,8 @@ pub(super) struct EncodedFile {
     pub(super) group_rows: GroupRows,
     /// A row group that takes so much memory ends.
     pub(super) group_bytes_max: usize,
+    /// Who shares the work on columns.
+    pub(super) team: Team,
     parquet: Encoder,
     order: Order,
 }
@@ -29,6 +32,7 @@ impl EncodedFile {
             table,
             group_rows: purpose.group_rows(),
             group_bytes_max: usize::MAX,
+            team: Team::alone(),
             parquet,
             order: Order::default(),
         })
@@ -40,11 +44,11 @@ impl EncodedFile {
         while start < rows.num_rows() {
             let end = self.cut(rows, start);
             if start < end {
-                self.parquet.write(&rows.slice(start, end - start))?;
+                self.parquet.write(&rows.slice(start, end - start), &self.team)?;
             }
             let is_full = self.parquet.open_rows() == self.group_rows.max;
             if end < rows.num_rows() || is_full || self.parquet.open_memory() >= self.group_bytes_max {
-                self.parquet.end_group()?;
+                self.parquet.end_group(&self.team)?;
             }
             start = end;
         }
@@ -76,7 +80,7 @@ impl EncodedFile {
 
     /// The bytes, and what was found out.
     pub(super) fn finish(self) -> Result<(Vec<u8>, Order), ParquetError> {
-        Ok((self.parquet.finish()?, self.order))
+        Ok((self.parquet.finish(&self.team)?, self.order))
     }
 }
 
@@ -108,20 +112,20 @@ impl Encoder {
         self.done.bytes_written() + self.open.as_ref().map_or(0, RowGroup::bytes)
     }
 
-    fn write(&mut self, rows: &RecordBatch) -> Result<(), ParquetError> {
+    fn write(&mut self, rows: &RecordBatch, team: &Team) -> Result<(), ParquetError> {
         let mut open = match self.open.take() {
             Some(open) => open,
             None => self.groups.begin(self.number)?,
         };
-        open.write(rows)?;
+        open.write(rows, team)?;
         self.open = Some(open);
         Ok(())
     }
 
-    fn end_group(&mut self) -> Result<(), ParquetError> {
+    fn end_group(&mut self, team: &Team) -> Result<(), ParquetError> {
         let Some(open) = self.open.take() else { return Ok(()) };
         let mut group = self.done.next_row_group()?;
-        for chunk in open.close()? {
+        for chunk in open.close(team)? {
             chunk.append_to_row_group(&mut group)?;
         }
         group.close()?;
@@ -129,8 +133,8 @@ impl Encoder {
         Ok(())
     }
 
-    fn finish(mut self) -> Result<Vec<u8>, ParquetError> {
-        self.end_group()?;
+    fn finish(mut self, team: &Team) -> Result<Vec<u8>, ParquetError> {
+        self.end_group(team)?;
         self.done.into_inner()
     }
 }

@@ -1,5 +1,6 @@
 //! A row group under way: each column is written in each of its ways at once, and the smallest chunk stays.
-//! In memory only; what is held is encoded, but for the page under way of each column.
+//! In memory only; what is held is encoded, but for the page under way of each column. Each way of each column is
+//! work of its own, which several threads share ([`super::threads`]).
 
 use std::io::Sink;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::TypePtr;
 
 use super::layout::{Purpose, Way, properties};
+use super::threads::Team;
 use crate::{TableName, schema};
 
 /// Makes row groups of one kind of file.
@@ -40,12 +42,14 @@ impl RowGroups {
 
     /// Begins the row group with this number.
     pub(super) fn begin(&self, number: usize) -> Result<RowGroup, ParquetError> {
-        let writer = |factory: &ArrowRowGroupWriterFactory| {
-            let mut writers = factory.create_column_writers(number)?;
-            writers.pop().ok_or_else(|| ParquetError::General("a column has a writer".to_owned()))
+        let ways = self.factories.iter().enumerate();
+        let ways = ways.flat_map(|(column, ways)| ways.iter().map(move |factory| (column, factory)));
+        let way = |(column, factory): (usize, &ArrowRowGroupWriterFactory)| {
+            let writer = factory.create_column_writers(number)?.pop();
+            let writer = writer.ok_or_else(|| ParquetError::General("a column has a writer".to_owned()))?;
+            Ok(ColumnWay { column, writer: Box::new(writer) })
         };
-        let columns = self.factories.iter().map(|ways| ways.iter().map(writer).collect());
-        Ok(RowGroup { fields: self.fields.clone(), columns: columns.collect::<Result<_, _>>()?, rows: 0 })
+        Ok(RowGroup { fields: self.fields.clone(), ways: ways.map(way).collect::<Result<_, ParquetError>>()?, rows: 0 })
     }
 }
 
@@ -66,8 +70,15 @@ fn factory(
 /// A row group that is being written.
 pub(super) struct RowGroup {
     fields: Vec<FieldRef>,
-    columns: Vec<Vec<ArrowColumnWriter>>,
+    /// In the order of the columns. None is left after an error.
+    ways: Vec<ColumnWay>,
     rows: usize,
+}
+
+/// A column that is written in one of its ways.
+struct ColumnWay {
+    column: usize,
+    writer: Box<ArrowColumnWriter>,
 }
 
 impl RowGroup {
@@ -75,36 +86,47 @@ impl RowGroup {
         self.rows
     }
 
-    pub(super) fn write(&mut self, batch: &RecordBatch) -> Result<(), ParquetError> {
-        for ((field, column), ways) in self.fields.iter().zip(batch.columns()).zip(&mut self.columns) {
-            for leaf in compute_leaves(field, column)? {
-                ways.iter_mut().try_for_each(|writer| writer.write(&leaf))?;
-            }
-        }
+    pub(super) fn write(&mut self, batch: &RecordBatch, team: &Team) -> Result<(), ParquetError> {
+        let with_values = |way: ColumnWay| {
+            let (field, values) = (&self.fields[way.column], batch.column(way.column));
+            (Arc::clone(field), Arc::clone(values), way)
+        };
+        let ways = std::mem::take(&mut self.ways).into_iter().map(with_values).collect();
+        self.ways = team.each(ways, |(field, values, mut way)| {
+            compute_leaves(&field, &values)?.iter().try_for_each(|leaf| way.writer.write(leaf))?;
+            Ok(way)
+        })?;
         self.rows += batch.num_rows();
         Ok(())
     }
 
     /// How many bytes it would have by now.
     pub(super) fn bytes(&self) -> usize {
-        let least = |ways: &Vec<ArrowColumnWriter>| ways.iter().map(ArrowColumnWriter::get_estimated_total_bytes).min();
-        self.columns.iter().filter_map(least).sum()
+        let columns = self.ways.chunk_by(|one, other| one.column == other.column);
+        let least = |ways: &[ColumnWay]| ways.iter().map(|way| way.writer.get_estimated_total_bytes()).min();
+        columns.filter_map(least).sum()
     }
 
     /// How many bytes of memory it takes: pages under way are not encoded yet.
     pub(super) fn memory(&self) -> usize {
-        self.columns.iter().flatten().map(ArrowColumnWriter::memory_size).sum()
+        self.ways.iter().map(|way| way.writer.memory_size()).sum()
     }
 
     /// The chunks of its columns, each in the way that came out smallest; of equals the first.
-    pub(super) fn close(self) -> Result<Vec<ArrowColumnChunk>, ParquetError> {
-        let smallest = |ways: Vec<ArrowColumnWriter>| {
-            let chunks = ways.into_iter().map(ArrowColumnWriter::close).collect::<Result<Vec<_>, _>>()?;
-            let bytes = |chunk: &ArrowColumnChunk| chunk.close().metadata.compressed_size();
-            let smallest = chunks.into_iter().min_by_key(bytes);
-            smallest.ok_or_else(|| ParquetError::General("a column has a way to be written".to_owned()))
-        };
-        self.columns.into_iter().map(smallest).collect()
+    pub(super) fn close(self, team: &Team) -> Result<Vec<ArrowColumnChunk>, ParquetError> {
+        let bytes = |chunk: &ArrowColumnChunk| chunk.close().metadata.compressed_size();
+        let mut smallest: Vec<(usize, ArrowColumnChunk)> = Vec::with_capacity(self.fields.len());
+        for (column, chunk) in team.each(self.ways, |way| Ok((way.column, way.writer.close()?)))? {
+            match smallest.last_mut() {
+                Some((last, former)) if *last == column => {
+                    if bytes(&chunk) < bytes(former) {
+                        *former = chunk;
+                    }
+                }
+                _ => smallest.push((column, chunk)),
+            }
+        }
+        Ok(smallest.into_iter().map(|(_, chunk)| chunk).collect())
     }
 }
 

@@ -107,6 +107,27 @@ async fn row_groups_of_a_sealed_file_end_where_a_sensor_does() {
     }
 }
 
+/// A file is the same to the byte whoever was done first with which column: else two machines would make two lakes of one.
+#[test]
+fn a_file_is_the_same_on_any_number_of_threads() {
+    let value = |sensor: usize, slot: usize| {
+        (slot % 17 != 3).then(|| f64::from(u32::try_from(sensor * 7_919 + slot * 37 % 5_000).expect("small")) / 100.0)
+    };
+    let rows = rows(9, 5_000, value);
+    let bytes = |threads: usize| {
+        let mut writer = cut_at(12_000, 20_000).with_threads(threads).expect("threads");
+        for start in (0..rows.num_rows()).step_by(4_096) {
+            writer.write(&rows.slice(start, 4_096.min(rows.num_rows() - start))).expect("written");
+        }
+        writer.encoded.finish().expect("encoded").0
+    };
+    let alone = bytes(1);
+    assert!(ParquetRecordBatchReaderBuilder::try_new(bytes::Bytes::from(alone.clone())).is_ok());
+    for threads in [2, 3, 40] {
+        assert!(bytes(threads) == alone, "{threads} threads");
+    }
+}
+
 /// One sensor that never ends is cut all the same: a row group must fit into memory.
 #[tokio::test]
 async fn a_row_group_never_grows_beyond_its_bound() {

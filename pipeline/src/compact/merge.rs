@@ -1,7 +1,8 @@
 //! Merges runs into one order, with one batch of each in memory.
 //!
 //! Rows of one sensor and about the same time come in long stretches from one run, so a run is followed until
-//! its next row comes after the next one of another.
+//! its next row comes after the next one of another. Of rows that are equal in all that orders them those of the
+//! former run come first.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -97,8 +98,8 @@ pub(super) fn merge(runs: Vec<Run>, rows_max: usize, texts: &mut Texts, sink: &m
             pending.hand_out(&mut cursors, texts, sink)?;
             pending.window = key.0;
         }
-        let others = heap.peek().map(|Reverse((key, _))| *key);
-        let next = follow(&mut cursors[index], &mut pending, rows_max, others, &ranks)?;
+        let others = heap.peek().map(|Reverse(first)| *first);
+        let next = follow((&mut cursors[index], index), &mut pending, rows_max, others, &ranks)?;
         heap.extend(next.map(|key| Reverse((key, index))));
     }
     pending.hand_out(&mut cursors, texts, sink)
@@ -106,10 +107,10 @@ pub(super) fn merge(runs: Vec<Run>, rows_max: usize, texts: &mut Texts, sink: &m
 
 /// Takes rows of one run until another's comes first. Returns the key of its next row.
 fn follow(
-    cursor: &mut Cursor,
+    (cursor, index): (&mut Cursor, usize),
     pending: &mut Pending,
     rows_max: usize,
-    others: Option<Key>,
+    others: Option<(Key, usize)>,
     ranks: &[u32],
 ) -> Result<Option<Key>, SortError> {
     loop {
@@ -121,7 +122,8 @@ fn follow(
             cursor.held = pending.hold(rows);
         }
         let next = cursor.key(ranks);
-        let goes_on = next.is_some_and(|key| key.0 == pending.window && others.is_none_or(|others| key <= others));
+        let goes_on =
+            next.is_some_and(|key| key.0 == pending.window && others.is_none_or(|others| (key, index) < others));
         if !goes_on || pending.places.len() >= rows_max {
             return Ok(next);
         }

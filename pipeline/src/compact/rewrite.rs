@@ -1,7 +1,8 @@
 //! Writes the rows of a merge's files anew: sorted, a window after the other, in files of the target size.
 //!
-//! Data goes one way, through two short queues: this task reads and decodes, a thread of its own gathers, sorts
-//! and merges, and this task encodes and puts. Where it is dropped, both queues close and the thread ends.
+//! Data goes one way, through two short queues: this task reads and decodes, a thread of its own gathers and merges
+//! (and others sort and write what is gathered, [`super::spill`]), and this task encodes, with other threads' help, and puts.
+//! Where it is dropped, both queues close and the threads end.
 
 use arrow::array::{AsArray, RecordBatch};
 use futures::StreamExt;
@@ -9,8 +10,9 @@ use tjern_lake::read::with_dictionaries;
 use tjern_lake::{DataFile, FileReader, FileWriter, Table, TableName, schema};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
+use super::gathered::BATCH_ROWS;
 use super::multiset::Multiset;
-use super::sort::{BATCH_ROWS, SortCost, SortError, SortLimits, Sorter, with_texts};
+use super::sort::{SortCost, SortError, SortLimits, Sorter, with_texts};
 use super::windows::{Merge, Window};
 use super::{CompactError, CompactSettings, Step};
 
@@ -48,8 +50,7 @@ pub(super) async fn rewrite(
     told: &mut (dyn FnMut(Step) + Send),
 ) -> Result<Rewritten, CompactError> {
     let memory_bytes = usize::try_from(settings.memory_bytes / 2).unwrap_or(usize::MAX);
-    let folder = settings.spill_folder.clone();
-    let limits = SortLimits { memory_bytes, folder: folder.clone() };
+    let limits = SortLimits { memory_bytes, folder: settings.spill_folder.clone(), threads: settings.threads };
     let (to_sorter, input) = channel(QUEUE);
     let (output, from_sorter) = channel(QUEUE);
     let windows = merge.windows.clone();
@@ -122,7 +123,8 @@ async fn write(
     told: &mut (dyn FnMut(Step) + Send),
 ) -> Result<Option<Rewritten>, CompactError> {
     let (bytes_max, memory_bytes) = (settings.file_bytes(), settings.memory_bytes / 4);
-    let mut cutter = Cutter { table, bytes_max, memory_bytes, open: None, files: Vec::new() };
+    let threads = settings.threads;
+    let mut cutter = Cutter { table, bytes_max, memory_bytes, threads, open: None, files: Vec::new() };
     while let Some(output) = from_sorter.recv().await {
         match output {
             Output::Rows(window, rows) => {
@@ -150,6 +152,7 @@ struct Cutter<'a> {
     bytes_max: u64,
     /// What a row group under way may take.
     memory_bytes: u64,
+    threads: usize,
     open: Option<Open>,
     files: Vec<DataFile>,
 }
@@ -187,6 +190,7 @@ impl Cutter<'_> {
             Some(open) => open,
             None => {
                 let writer = FileWriter::sealed_within(TableName::Readings, self.memory_bytes)?;
+                let writer = writer.with_threads(self.threads)?;
                 self.open.insert(Open { window, writer, sensor: String::new() })
             }
         };

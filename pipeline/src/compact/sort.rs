@@ -1,26 +1,28 @@
 //! Sorts any number of rows within a bound on memory, by window, sensor and time.
 //!
-//! Rows are gathered with their texts as numbers until they take the sorter's share of memory; then they are
-//! sorted and written to disk as a run, and more are gathered. At the end what is gathered is handed out
-//! at once where nothing was written, or else the runs are merged, so many at a time as memory allows, in
-//! several rounds if need be. Rows that are equal in all that orders them come in any order.
-//!
-//! Files that were sorted before are runs that stand one after another, and the sort finds and merges these.
+//! Rows are gathered with their texts as numbers ([`super::gathered`]) until they take the sorter's share of memory; then
+//! they are sorted and written to disk as runs, and more are gathered. Where there are several threads the share has a part
+//! for each and one more: the threads sort and write theirs ([`super::spill`]) while the next rows are gathered. At the end what is
+//! gathered is handed out at once where nothing was written, or else the runs are merged, so many at a time as memory allows, in
+//! several rounds if need be. Rows that are equal in all that orders them come in the order in which they were
+//! added: what is handed out is the same whatever the memory and the number of threads.
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, RecordBatch};
 use arrow::buffer::ScalarBuffer;
-use arrow::compute::interleave_record_batch;
 use arrow::datatypes::{
     DataType, Field, Int16Type, Int64Type, Schema, SchemaRef, TimestampMicrosecondType, UInt32Type,
 };
 use arrow::error::ArrowError;
 
+use super::gathered::{BATCH_ROWS, BATCHES_MAX, Gathered};
 use super::merge::merge;
 use super::multiset::Multiset;
 use super::run::{Run, RunWriter};
+use super::spill::Spill;
 use super::texts::{Texts, Translation};
 use super::windows::Window;
 
@@ -28,12 +30,6 @@ use super::windows::Window;
 pub(super) const OUT_ROWS: usize = 8 << 10;
 /// Rows of a batch on disk: a run that is merged takes one of these.
 const RUN_ROWS: usize = 4 << 10;
-/// A gathered batch has at most so many rows, so that a row's place is one number.
-pub(super) const BATCH_ROWS: usize = 1 << BATCH_BITS;
-const BATCH_BITS: u32 = 13;
-const BATCHES_MAX: usize = 1 << (32 - BATCH_BITS);
-/// A row's key, and what a sort of keys needs besides.
-const KEY_BYTES: usize = size_of::<Key>() * 3 / 2;
 
 /// What sorting may take, and where it writes what is too much.
 #[derive(Debug, Clone)]
@@ -42,6 +38,20 @@ pub(super) struct SortLimits {
     pub(super) memory_bytes: usize,
     /// Where runs are written.
     pub(super) folder: PathBuf,
+    /// Threads that there are: so many runs are written while the next one is gathered, and with one thread none.
+    pub(super) threads: usize,
+}
+
+impl SortLimits {
+    /// Runs that are written while the next one is gathered.
+    const fn spills_max(&self) -> usize {
+        if self.threads > 1 { self.threads } else { 0 }
+    }
+
+    /// What the rows of a run take at the most.
+    const fn run_bytes(&self) -> usize {
+        self.memory_bytes / (self.spills_max() + 1)
+    }
 }
 
 /// Why rows could not be sorted.
@@ -73,30 +83,18 @@ pub(super) type Sink<'a> = dyn FnMut(usize, RecordBatch, &mut Texts) -> Result<(
 /// Gathers rows and hands them out in order.
 pub(super) struct Sorter {
     limits: SortLimits,
-    windows: Vec<Window>,
+    windows: Arc<[Window]>,
     schema: SchemaRef,
     texts: Texts,
     translations: Vec<Translation>,
-    batches: Vec<RecordBatch>,
-    bytes: usize,
-    rows: usize,
+    gathered: Gathered,
+    /// What was gathered before, and may be written as a run each, the oldest first.
+    waiting: Vec<Gathered>,
+    /// Runs that are being written, the oldest first.
+    spills: VecDeque<Spill>,
     runs: Vec<Run>,
     pub(super) read: Multiset,
     pub(super) cost: SortCost,
-}
-
-/// What orders rows first, and where a row lies: its batch, and its place in it.
-#[derive(Debug, Clone, Copy)]
-struct Key {
-    time_us: i64,
-    sensor: u32,
-    row: u32,
-}
-
-impl Key {
-    const fn place(&self) -> (usize, usize) {
-        ((self.row >> BATCH_BITS) as usize, (self.row & ((1 << BATCH_BITS) - 1)) as usize)
-    }
 }
 
 /// The columns that order rows, in their order.
@@ -152,13 +150,13 @@ impl Sorter {
         let translations = schema.fields().iter().map(|_| Translation::default()).collect();
         Self {
             limits,
-            windows,
+            windows: windows.into(),
             schema: numbered(schema),
             texts: Texts::default(),
             translations,
-            batches: Vec::new(),
-            bytes: 0,
-            rows: 0,
+            gathered: Gathered::default(),
+            waiting: Vec::new(),
+            spills: VecDeque::new(),
             runs: Vec::new(),
             read: Multiset::default(),
             cost: SortCost::default(),
@@ -177,85 +175,81 @@ impl Sorter {
         });
         let numbered = RecordBatch::try_new(Arc::clone(schema), columns.collect())?;
         read.add(rows, |column| translations[column].hashes.as_slice());
-        self.bytes += numbered.get_array_memory_size();
-        self.rows += numbered.num_rows();
-        self.batches.push(numbered);
-        if self.bytes + self.rows * KEY_BYTES >= self.limits.memory_bytes || self.batches.len() == BATCHES_MAX {
+        self.gathered.add(numbered);
+        if self.gathered.bytes() >= self.limits.run_bytes() {
+            self.waiting.push(std::mem::take(&mut self.gathered));
+        }
+        if self.is_too_much() {
             self.spill()?;
         }
         Ok(())
     }
 
+    /// Whether no more can be gathered, given what is being written.
+    fn is_too_much(&self) -> bool {
+        let held = || self.waiting.iter().chain([&self.gathered]);
+        self.waiting.len() + self.spills.len() > self.limits.spills_max()
+            || held().map(Gathered::bytes).sum::<usize>() >= self.limits.memory_bytes
+            || held().map(Gathered::batches).sum::<usize>() == BATCHES_MAX
+    }
+
     /// Hands everything out. Returns what was read, and what it took.
     pub(super) fn finish(mut self, sink: &mut Sink<'_>) -> Result<(Multiset, SortCost), SortError> {
-        if self.runs.is_empty() {
-            self.hand_out(OUT_ROWS, sink)?;
-            return Ok((self.read, self.cost));
+        if self.runs.is_empty() && self.spills.is_empty() {
+            let Self { waiting, gathered, windows, mut texts, read, cost, .. } = self;
+            let ranks = texts.ranks().to_vec();
+            let mut all = Gathered::default();
+            waiting.into_iter().chain([gathered]).for_each(|rows| all.append(rows));
+            all.hand_out(&windows, &ranks, OUT_ROWS, &mut |window, rows| sink(window, rows, &mut texts))?;
+            return Ok((read, cost));
         }
         self.spill()?;
+        self.await_spills(0)?;
         let Self { limits, schema, mut texts, mut runs, read, mut cost, .. } = self;
         let at_once = runs_at_once(&limits, &schema);
+        let mut first = 0;
         while runs.len() > at_once {
-            let several: Vec<_> = runs.drain(..at_once).collect();
+            // Neighbours, and the result in their place, so that equal rows stay in their order; each is merged about equally often.
+            if first + at_once > runs.len() {
+                first = 0;
+            }
+            let several: Vec<_> = runs.drain(first..first + at_once).collect();
             let mut writer = RunWriter::new(&limits.folder, &schema)?;
             merge(several, RUN_ROWS, &mut texts, &mut |window, rows, _: &mut Texts| writer.write(window, &rows))?;
-            // To the end of the queue: each run is merged about equally often.
-            runs.push(counted(writer.finish()?, &mut cost));
+            runs.insert(first, counted(writer.finish()?, &mut cost));
+            first += 1;
         }
         merge(runs, OUT_ROWS, &mut texts, sink)?;
         Ok((read, cost))
     }
 
-    /// Writes what is gathered as a run.
+    /// Begins to write what is held, in runs. Comes back when there is room to gather more.
     fn spill(&mut self) -> Result<(), SortError> {
-        if self.batches.is_empty() {
-            return Ok(());
+        self.waiting.push(std::mem::take(&mut self.gathered));
+        for gathered in std::mem::take(&mut self.waiting).into_iter().filter(|gathered| !gathered.is_empty()) {
+            let writer = RunWriter::new(&self.limits.folder, &self.schema)?;
+            let (windows, ranks) = (Arc::clone(&self.windows), self.texts.ranks().to_vec());
+            let write = move || write_run(gathered, &windows, &ranks, writer);
+            self.spills.push_back(Spill::begin(&self.limits.folder, write)?);
         }
-        let mut writer = RunWriter::new(&self.limits.folder, &self.schema)?;
-        self.hand_out(RUN_ROWS, &mut |window, rows, _| writer.write(window, &rows))?;
-        self.runs.push(counted(writer.finish()?, &mut self.cost));
-        Ok(())
+        self.await_spills(self.limits.spills_max())
     }
 
-    /// Hands out what is gathered, in order, and forgets it.
-    fn hand_out(&mut self, rows_max: usize, sink: &mut Sink<'_>) -> Result<(), SortError> {
-        let batches = std::mem::take(&mut self.batches);
-        (self.bytes, self.rows) = (0, 0);
-        let held: Vec<_> = batches.iter().collect();
-        let orderings: Vec<_> = batches.iter().map(Ordering::of).collect();
-        let by_window = keys(&orderings, &self.windows, self.texts.ranks());
-        for (window, mut keys) in by_window.into_iter().enumerate() {
-            keys.sort_by(|one, other| {
-                (one.sensor, one.time_us).cmp(&(other.sensor, other.time_us)).then_with(|| {
-                    let rest = |key: &Key| orderings[key.place().0].rest(key.place().1);
-                    rest(one).cmp(&rest(other))
-                })
-            });
-            for some in keys.chunks(rows_max) {
-                let places: Vec<_> = some.iter().map(Key::place).collect();
-                sink(window, interleave_record_batch(&held, &places)?, &mut self.texts)?;
-            }
+    /// Waits for the oldest runs until at most so many are being written.
+    fn await_spills(&mut self, left: usize) -> Result<(), SortError> {
+        while self.spills.len() > left
+            && let Some(oldest) = self.spills.pop_front()
+        {
+            self.runs.push(counted(oldest.end()?, &mut self.cost));
         }
         Ok(())
     }
 }
 
-/// The keys of all rows, by the windows that they lie in.
-fn keys(orderings: &[Ordering], windows: &[Window], ranks: &[u32]) -> Vec<Vec<Key>> {
-    let mut by_window = vec![Vec::new(); windows.len()];
-    let mut window = 0;
-    for (batch, ordering) in (0_u32..).zip(orderings) {
-        for (row, (sensor, time_us)) in (0_u32..).zip(ordering.sensor.iter().zip(ordering.time_us.iter())) {
-            if !windows[window].contains(*time_us) {
-                // The planner made windows of the files' own statistics; a foreign file's may be wrong, and
-                // its row then joins the nearest window.
-                window = windows.partition_point(|window| window.to_us <= *time_us).min(windows.len() - 1);
-            }
-            let key = Key { time_us: *time_us, sensor: ranks[*sensor as usize], row: batch << BATCH_BITS | row };
-            by_window[window].push(key);
-        }
-    }
-    by_window
+/// Writes what is gathered as a run.
+fn write_run(gathered: Gathered, windows: &[Window], ranks: &[u32], mut writer: RunWriter) -> Result<Run, SortError> {
+    gathered.hand_out(windows, ranks, RUN_ROWS, &mut |window, rows| writer.write(window, &rows))?;
+    writer.finish()
 }
 
 /// How many runs may be merged at once: a batch of each is held, and the rows that are handed out.

@@ -7,4 +7,5 @@ mod memory;
 mod place;
 mod quality;
 mod rollup;
+mod threads;
 mod validation;

@@ -1,15 +1,17 @@
 //! Compaction's own work: reads files, sorts within a bound on memory, counts and hashes, encodes a sealed file.
 //!
-//!     tjern-compact-core FOLDER FILE MEMORY_BYTES
+//!     tjern-compact-core FOLDER FILE MEMORY_BYTES [THREADS]
 //!
 //! The modules are the pipeline's and the lake's own, from their sources. What is not here is what costs the same however many rows
 //! there are: opening a table, the lease, the commit. Reading is by the same decoder, of files that are in memory as a whole.
-//! One thread reads and encodes, another one gathers and sorts, as in the pipeline (`pipeline/src/compact/rewrite.rs`).
+//! The threads do what they do in the pipeline (`pipeline/src/compact/rewrite.rs`); there are as many as cores.
 #![allow(dead_code, reason = "the modules have more than is needed here")]
 
 // Where the modules look for their crates' own things.
 extern crate self as tjern_readings;
 
+#[path = "../../../../pipeline/src/compact/gathered.rs"]
+mod gathered;
 #[path = "../../../../pipeline/src/compact/merge.rs"]
 mod merge;
 #[path = "../../../../pipeline/src/compact/multiset.rs"]
@@ -20,6 +22,8 @@ mod run;
 mod schema;
 #[path = "../../../../pipeline/src/compact/sort.rs"]
 mod sort;
+#[path = "../../../../pipeline/src/compact/spill.rs"]
+mod spill;
 #[path = "../../../../pipeline/src/compact/texts.rs"]
 mod texts;
 mod windows;
@@ -53,13 +57,18 @@ enum Output {
 
 fn main() -> Result<(), Failure> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [folder, file, memory] = arguments.as_slice() else {
-        return Err("usage: tjern-compact-core FOLDER FILE MEMORY_BYTES".into());
+    let (required, more) = arguments.split_at(arguments.len().min(3));
+    let ([folder, file, memory], [] | [_]) = (required, more) else {
+        return Err("usage: tjern-compact-core FOLDER FILE MEMORY_BYTES [THREADS]".into());
+    };
+    let threads = match more {
+        [threads, ..] => threads.parse()?,
+        [] => std::thread::available_parallelism()?.get(),
     };
     let file = PathBuf::from(file);
     let spill = file.parent().map_or_else(std::env::temp_dir, Path::to_owned);
     // Half of the memory is for the rows that are gathered.
-    let limits = SortLimits { memory_bytes: memory.parse::<usize>()? / 2, folder: spill };
+    let limits = SortLimits { memory_bytes: memory.parse::<usize>()? / 2, folder: spill, threads };
     let (to_sorter, input) = sync_channel(QUEUE);
     let (output, from_sorter) = sync_channel(QUEUE);
     let sorting = std::thread::spawn(move || sort(limits, input, &output));
@@ -69,7 +78,7 @@ fn main() -> Result<(), Failure> {
         }
     }
     drop(to_sorter);
-    let mut encoded = write::sealed()?;
+    let mut encoded = write::sealed(threads)?;
     let mut end = None;
     for output in from_sorter {
         match output {

@@ -7,7 +7,7 @@ use arrow::array::RecordBatch;
 use arrow::compute::cast;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 
-use crate::sort::BATCH_ROWS;
+use crate::gathered::BATCH_ROWS;
 use crate::{Failure, TableName, schema};
 
 pub fn files(folder: &Path) -> Result<Vec<PathBuf>, Failure> {

@@ -8,6 +8,8 @@ mod group;
 mod layout;
 #[path = "../../../../lake/src/write/order.rs"]
 mod order;
+#[path = "../../../../lake/src/write/threads.rs"]
+mod threads;
 
 use arrow::array::RecordBatch;
 
@@ -15,8 +17,10 @@ use crate::{Failure, TableName};
 
 pub struct Sealed(encode::EncodedFile);
 
-pub fn sealed() -> Result<Sealed, Failure> {
-    Ok(Sealed(encode::EncodedFile::new(TableName::Readings, layout::Purpose::Sealed)?))
+pub fn sealed(threads: usize) -> Result<Sealed, Failure> {
+    let mut file = encode::EncodedFile::new(TableName::Readings, layout::Purpose::Sealed)?;
+    file.team = threads::Team::of(threads)?;
+    Ok(Sealed(file))
 }
 
 impl Sealed {
