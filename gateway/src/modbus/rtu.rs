@@ -183,6 +183,11 @@ impl RtuMaster {
         self.stats.clone()
     }
 
+    /// The next request connects, whoever hung up a moment ago.
+    pub(super) fn try_at_once(&mut self) {
+        self.retry.succeeded();
+    }
+
     /// What a new connection costs before its first request; nothing while there is one, or on a port.
     pub(super) fn connect_pause(&self) -> Duration {
         if self.line.is_there() { Duration::ZERO } else { self.manners.connection.pause }
@@ -252,6 +257,7 @@ impl RtuMaster {
     /// The line was closed. A server that was connected to anew and closes again is not there, if that is not one unit's doing.
     fn hung_up(&mut self, unit: u8, failure: &Failure, reused: bool) -> Failure {
         let gone = Failure::new(Cause::Unreachable, format!("{} is gone: {}", self.place, failure.detail));
+        let gone = if self.place.is_server() { gone.by_hang_up() } else { gone };
         if self.place.is_server() && self.answering.hung_up(&[unit]) {
             return gone.of_unit();
         }
