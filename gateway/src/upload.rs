@@ -345,7 +345,10 @@ impl Uploader {
         let access = access?.with_timeout(self.settings.limits.request_timeout());
         // A folder is created and synced: work that blocks.
         let opening = tokio::task::spawn_blocking(move || Store::open_with(&lake, &access).map_err(Box::new));
-        let store = opening.await??;
+        let store = {
+            let _waits = self.settings.state.ask();
+            opening.await??
+        };
         self.prove(&store).await?;
         self.store = Some(store.clone());
         Ok(store)

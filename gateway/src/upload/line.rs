@@ -6,7 +6,8 @@
 //! the rate allows and one object. What a put compares with (a read back) counts too.
 //!
 //! On such a link a request has its own limit of time, from its own length: a mobile connection of which one half is
-//! gone says nothing for hours, and whoever waits for it sends nothing else.
+//! gone says nothing for hours, and whoever waits for it sends nothing else. On another a cloud's client has the limit, and a
+//! folder none: what waits there is entered in the upload's state, so that it is told (`state`).
 
 use std::future::Future;
 use std::num::NonZeroU64;
@@ -69,6 +70,7 @@ impl Line<'_> {
     }
 
     async fn within<T>(&self, bytes: u64, request: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let _waits = (!self.pace.is_limited()).then(|| self.state.ask());
         self.pace.within(bytes, unbroken(request)).await
     }
 }
