@@ -3,6 +3,8 @@
 //! The targets in `fuzz/` (cargo-fuzz) and the property tests below call the same functions, so that what one finds
 //! the other keeps. Each also asserts what must hold of what was understood. No stable interface.
 
+use std::sync::LazyLock;
+
 use regex::Regex;
 use tjern_readings::batch;
 use tjern_readings::configuration::ConfigText;
@@ -12,19 +14,21 @@ use crate::lines;
 pub use crate::modbus::fuzzing::{rtu_frames, tcp_frames};
 pub use crate::spool::fuzz_segment as spool_segment;
 
+/// Made once, as a bus does it: to compile a pattern takes longer than to go over a thousand lines with it.
+static FIELDS: LazyLock<Vec<LineField>> = LazyLock::new(|| {
+    let pattern = Regex::new(r"T=(?<value>-?\d+(\.\d+)?)").expect("a pattern");
+    let columns = [";", ",", " "].map(|separator| LineField::Column { column: 2, separator: separator.into() });
+    let others = [LineField::Nmea { sentence: "MTW".into(), field: 1 }, LineField::Pattern(pattern)];
+    columns.into_iter().chain(others).collect()
+});
+
 /// Lines of text, as every kind of field finds its number in them.
 ///
 /// # Panics
 /// Where a number that is none is understood.
 pub fn text_lines(bytes: &[u8]) {
-    let pattern = Regex::new(r"T=(?<value>-?\d+(\.\d+)?)").expect("a pattern");
-    let columns = [";", ",", " "].map(|separator| LineField::Column { column: 2, separator: separator.into() });
-    let fields = columns
-        .into_iter()
-        .chain([LineField::Nmea { sentence: "MTW".into(), field: 1 }, LineField::Pattern(pattern)])
-        .collect::<Vec<_>>();
     for line in String::from_utf8_lossy(bytes).lines() {
-        for field in &fields {
+        for field in FIELDS.iter() {
             if let Some(Ok(value)) = lines::read(field, line) {
                 assert!(value.is_finite(), "{value} from {line:?}");
             }

@@ -45,6 +45,13 @@ const ATTEMPTS: u32 = 2;
 /// Each attempt may follow a probe.
 const TRANSACTIONS: u32 = 2 * ATTEMPTS;
 
+/// A lake that leaves a question open for longer is told of: a cloud's client has given up twice over by then.
+const LAKE_SILENCE: Duration = Duration::from_secs(180);
+
+/// An uploader that waits for a cloud's client for longer waits for nothing: no request lasts a third of it, with all of its
+/// repetitions.
+pub(crate) const UPLOAD_BOUND: Duration = Duration::from_secs(600);
+
 /// A bus that is read now, in one of its lives.
 #[derive(Debug, Clone)]
 pub(crate) struct BusPlace {
@@ -75,6 +82,8 @@ struct Inner {
     spool: SpoolProbe,
     buses: BusStates,
     upload: UploadState,
+    /// Nothing bounds how long it may keep silent.
+    lake_is_a_folder: bool,
     maintenance: MaintenanceTrouble,
     now: Mutex<Now>,
 }
@@ -131,7 +140,8 @@ impl StatusSource {
         let now = Now { configuration, places, units: units(config), stuck: Vec::new() };
         let gateway = config.gateway().as_str().to_owned();
         let (started, maintenance, now) = (Instant::now(), MaintenanceTrouble::default(), Mutex::new(now));
-        Self(Arc::new(Inner { clock, started, gateway, spool, buses, upload, maintenance, now }))
+        let lake_is_a_folder = config.lake().local_folder().is_some();
+        Self(Arc::new(Inner { clock, started, gateway, spool, buses, upload, lake_is_a_folder, maintenance, now }))
     }
 
     /// The same, which tells as well why what is under maintenance is not known.
@@ -186,6 +196,12 @@ impl StatusSource {
         self.0.spool.answers().await
     }
 
+    /// Whether the uploader waits for what must long have ended: a cloud's client gives up by itself, and says so. A folder
+    /// may be silent for ever, and a new start would not help.
+    pub(crate) fn upload_hangs(&self) -> bool {
+        !self.0.lake_is_a_folder && self.0.upload.waits_for().is_some_and(|waited| waited > UPLOAD_BOUND)
+    }
+
     /// How the gateway is.
     #[must_use]
     pub fn status(&self) -> GatewayStatus {
@@ -203,7 +219,9 @@ impl StatusSource {
             upload: UploadReport::from(inner.upload.snapshot()),
             buses,
         };
-        status.health = report::health(&status, &now.stuck, inner.maintenance.get());
+        let silent = inner.upload.waits_for().filter(|waited| *waited > LAKE_SILENCE);
+        let notes = report::Notes { stuck: &now.stuck, maintenance: inner.maintenance.get(), silent };
+        status.health = report::health(&status, notes);
         status
     }
 

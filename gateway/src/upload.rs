@@ -46,7 +46,7 @@ use crate::spool::{SealedKind, SealedObject, Spool, SpoolError};
 use backoff::Backoff;
 use credentials::Credentials;
 use landing::Outcome;
-use line::{Line, Pace};
+use line::{Line, Pace, unbroken};
 pub(crate) use probe::{Probe, probe};
 pub(crate) use settings::BATCH_BYTES_LEAST;
 pub use settings::{IN_FLIGHT_DEFAULT, UploadLimits, UploadSettings};
@@ -345,7 +345,10 @@ impl Uploader {
         let access = access?.with_timeout(self.settings.limits.request_timeout());
         // A folder is created and synced: work that blocks.
         let opening = tokio::task::spawn_blocking(move || Store::open_with(&lake, &access).map_err(Box::new));
-        let store = opening.await??;
+        let store = {
+            let _waits = self.settings.state.ask();
+            opening.await??
+        };
         self.prove(&store).await?;
         self.store = Some(store.clone());
         Ok(store)
@@ -356,8 +359,10 @@ impl Uploader {
     async fn prove(&mut self, store: &Store) -> Result<(), UploadError> {
         if !self.proven {
             let key = keys::source_proof(&self.settings.source);
-            let proof = tokio::time::timeout(PROOF_PATIENCE, store.prove_create_only(&key));
-            let puts = proof.await.map_err(|_| UploadError::Silent)?.map_err(|error| match error {
+            let proof = unbroken(async { Ok(store.prove_create_only(&key).await) });
+            let proof = tokio::time::timeout(PROOF_PATIENCE, proof).await.map_err(|_| UploadError::Silent)?;
+            let proof = proof.map_err(|source| UploadError::Put { key: key.clone(), source })?;
+            let puts = proof.map_err(|error| match error {
                 ProofError::Open { key, source, .. } => UploadError::Put { key, source: *source },
                 careless => Box::new(careless).into(),
             })?;

@@ -4,18 +4,14 @@
 //! The real binary runs at `RUST_LOG=trace`, with canaries for credentials, against servers that refuse, vanish,
 //! talk nonsense and send back all that they were sent. The last test is the canary of this one.
 
-use std::path::Path;
-use std::process::Stdio;
-use std::time::Duration;
+#[path = "common/canary.rs"]
+mod canary;
 
+use canary::{Server, Talking, config, ended, leak, said};
 use tjern_gateway::upload::UploadSettings;
 use tjern_readings::store::{Access, LakeUrl, Store};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
-use tokio::process::Command;
-use tokio::time::timeout;
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 const KEY_ID: &str = "CANARYKEYID1234";
 const SECRET: &str = "canary/secret+key==";
@@ -24,112 +20,11 @@ const TOKEN: &str = "canarySessionToken567";
 const SIGNATURE: &str = "canary+sig/nature=";
 const SIGNATURE_IN_URL: &str = "canary%2Bsig%2Fnature%3D";
 
-/// What a text gives away, if anything.
-fn leak(text: &str) -> Option<String> {
-    let lower = text.to_lowercase();
-    let place = lower.find("canary")?;
-    let start = lower.floor_char_boundary(place.saturating_sub(200));
-    let end = lower.ceil_char_boundary((place + 100).min(lower.len()));
-    Some(lower[start..end].to_owned())
-}
-
-/// What a server does with a request.
-#[derive(Debug, Clone, Copy)]
-enum Server {
-    /// Answers with this status, and with all that it was sent as the body.
-    Echoes(u16),
-    /// Answers what is no HTTP.
-    Babbles,
-    /// Closes at once.
-    HangsUp,
-    /// Is not there.
-    Missing,
-}
-
-impl Server {
-    /// Starts it, and gives its port.
-    async fn start(self) -> u16 {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let port = listener.local_addr().expect("bound").port();
-        if !matches!(self, Self::Missing) {
-            tokio::spawn(async move {
-                while let Ok((mut stream, _)) = listener.accept().await {
-                    let mut request = vec![0; 64 << 10];
-                    let length = stream.read(&mut request).await.unwrap_or(0);
-                    let sent = String::from_utf8_lossy(&request[..length]).into_owned();
-                    let answer = match self {
-                        Self::Echoes(status) => format!(
-                            "HTTP/1.1 {status} No\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{sent}",
-                            sent.len()
-                        ),
-                        Self::Babbles => format!("{sent}\r\n\r\n"),
-                        Self::HangsUp | Self::Missing => continue,
-                    };
-                    // Whoever asked may have gone.
-                    let _ = stream.write_all(answer.as_bytes()).await;
-                }
-            });
-        }
-        port
-    }
-}
-
-fn config(root: &Path, lake: &str, more: &str) -> String {
-    let root = root.display();
-    format!(
-        "version = 1\ngateway = \"site-01\"\nlake = \"{lake}\"\n[spool]\ndir = \"{root}/spool\"\n[upload]\nevery = \"1s\"\n{more}"
-    )
-}
-
-/// Runs the gateway with these variables until it says this, or ends; gives all that it said.
-async fn said(config: &Path, variables: &[(&str, &str)], until: &str) -> String {
-    said_after(config, variables, ("", || {}), until).await
-}
-
-/// The same, with something that happens once it has said something else.
-async fn said_after(
-    config: &Path,
-    variables: &[(&str, &str)],
-    (first, then): (&str, impl FnOnce()),
-    until: &str,
-) -> String {
-    let mut then = Some(then);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tjern-gateway"));
-    command.args(["run", "--config"]).arg(config).env("RUST_LOG", "trace").env("NO_COLOR", "1").kill_on_drop(true);
-    command.envs(variables.iter().copied()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().expect("it starts");
-    let mut log = BufReader::new(child.stderr.take().expect("piped"));
-    let mut said = String::new();
-    let reading = async {
-        let mut line = Vec::new();
-        while log.read_until(b'\n', &mut line).await.expect("readable") > 0 {
-            let text = String::from_utf8_lossy(&line).into_owned();
-            said.push_str(&text);
-            if text.contains(first)
-                && let Some(then) = then.take()
-            {
-                then();
-            }
-            if text.contains(until) {
-                return;
-            }
-            line.clear();
-        }
-    };
-    let in_time = timeout(PATIENCE, reading).await.is_ok();
-    // It may have ended by itself.
-    let _ = child.kill().await;
-    let mut rest = Vec::new();
-    log.read_to_end(&mut rest).await.expect("readable");
-    child.stdout.take().expect("piped").read_to_end(&mut rest).await.expect("readable");
-    assert!(in_time && said.contains(until), "it did not say {until:?}:\n{said}");
-    said + &String::from_utf8_lossy(&rest)
-}
-
 /// One way to fail: the server, the scheme before its address, and what the gateway has to say of it.
 async fn fail_at(server: Server, scheme: &str, in_file: bool, expected: &str) {
     let folder = tempfile::tempdir().expect("a folder");
-    let endpoint = format!("{scheme}://127.0.0.1:{}", server.start().await);
+    let started = server.start().await;
+    let endpoint = format!("{scheme}://127.0.0.1:{}", started.port);
     let variables = [
         ("AWS_ENDPOINT", endpoint.as_str()),
         ("AWS_ALLOW_HTTP", "true"),
@@ -148,6 +43,9 @@ async fn fail_at(server: Server, scheme: &str, in_file: bool, expected: &str) {
     let line = said.lines().find(|line| line.contains("nothing can be uploaded")).expect("said");
     assert!(line.contains(expected), "{server:?}: no {expected:?} in {line}");
     assert_eq!(leak(&said), None, "{server:?}, in a file: {in_file}");
+    for sent in started.credentials() {
+        assert!(!said.contains(&sent), "{server:?}: what signs a request is told as well: {sent}");
+    }
     if in_file {
         assert!(said.contains("others may read the lake's credentials"), "{said}");
     }
@@ -179,7 +77,7 @@ async fn no_failure_of_an_s3_lake_tells_its_credentials() {
 async fn no_failure_of_an_azure_lake_tells_its_signature() {
     for server in [Server::Echoes(403), Server::Echoes(500), Server::Missing] {
         let folder = tempfile::tempdir().expect("a folder");
-        let endpoint = format!("http://127.0.0.1:{}", server.start().await);
+        let endpoint = server.start().await.url();
         let sas = format!("?sv=2024-01-01&sp=rw&sig={SIGNATURE_IN_URL}");
         let variables = [
             ("AZURE_STORAGE_ACCOUNT_NAME", "account"),
@@ -213,7 +111,12 @@ async fn a_wrong_configuration_does_not_show_the_secrets_in_it() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("gateway.toml");
         std::fs::write(&path, config(folder.path(), lake, more)).expect("written");
-        let said = said(&path, &[], expected).await;
+        let mut said = said(&path, &[], expected).await;
+        for command in ["check", "plan", "doctor"] {
+            let told = ended(&[command], &path, &[]).await;
+            assert!(told.contains(expected), "{command}: no {expected:?} in {told}");
+            said += &told;
+        }
         assert_eq!(leak(&said), None, "{lake} {more}:\n{said}");
     }
 }
@@ -275,11 +178,14 @@ async fn credentials_are_rotated_while_the_gateway_runs() {
     };
     std::fs::write(&file, text("OLDKEY")).expect("written");
     std::fs::write(&path, config(folder.path(), "s3://bucket/prefix", "")).expect("written");
-    let rotate = || std::fs::write(&file, text("NEWKEY")).expect("written");
     // systemd's store has it.
     let store = folder.path().display().to_string();
     let variables = [("CREDENTIALS_DIRECTORY", store.as_str())];
-    let said = said_after(&path, &variables, ("nothing can be uploaded", rotate), "the lake is reached").await;
+    let mut gateway = Talking::start(&path, &variables);
+    gateway.until("nothing can be uploaded").await;
+    std::fs::write(&file, text("NEWKEY")).expect("written");
+    gateway.until("the lake is reached").await;
+    let said = gateway.end().await;
     assert!(said.contains("the store refuses these credentials"), "{said}");
     assert!(!said.contains("others may read"), "systemd sees to the permissions of its store: {said}");
     assert_eq!(leak(&said), None);
@@ -292,7 +198,7 @@ async fn missing_credentials_are_asked_for_by_name() {
     let path = folder.path().join("gateway.toml");
     std::fs::write(&path, config(folder.path(), "s3://bucket/prefix", "")).expect("written");
     // The service that lends a cloud's own machines theirs is not there.
-    let nowhere = format!("http://127.0.0.1:{}", Server::Missing.start().await);
+    let nowhere = Server::Missing.start().await.url();
     let said = said(&path, &[("AWS_METADATA_ENDPOINT", &nowhere)], "nothing can be uploaded").await;
     let line = said.lines().find(|line| line.contains("nothing can be uploaded")).expect("said");
     assert!(line.contains("set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"), "{line}");
@@ -314,8 +220,18 @@ fn what_holds_credentials_does_not_show_them() {
 /// The canary of all of these: each form in which a secret could stand in a log is seen.
 #[test]
 fn a_leak_is_seen() {
+    let told = [
+        "Y2FuYXJ5c2VjcmV0",
+        "eGNhbmFyeXNlY3JldA==",
+        "eHhjYW5hcnlzZWNyZXQ=",
+        "[1, 99, 97, 110, 97, 114, 121]",
+        "63616E617279",
+    ];
+    for told in told {
+        assert!(leak(&format!("a line with {told} in it")).is_some(), "{told}");
+    }
     for secret in [KEY_ID, SECRET, TOKEN, SIGNATURE, SIGNATURE_IN_URL] {
-        let line = format!("æøå WARN nothing can be uploaded error=\"GET https://x/?sig={secret}\" æøå");
+        let line = format!("æøå WARN nothing can be uploaded error=\"GET https://x/?a={secret}\" æøå");
         assert!(leak(&line).is_some(), "{secret} in {line}");
         let access = Access::default().with_variables([("AWS_SECRET".to_owned(), secret.to_owned())]);
         assert_eq!(leak(&access.scrub(&line)), None, "{secret}");

@@ -44,7 +44,7 @@ enum Fault {
     AfterAsExisting,
     /// It is not applied, and the store says that the object exists (a conflict that passed).
     BeforeAsExisting,
-    /// A defect in the code below.
+    /// The client below breaks down over it.
     Panic,
     /// It is neither applied nor answered: one half of the connection is gone.
     Silence,
@@ -58,6 +58,8 @@ struct Faulty {
     /// Faults by the number of the put.
     faults: Mutex<BTreeMap<u64, Fault>>,
     away: AtomicBool,
+    /// A defect that is met where no request is under way.
+    defect: AtomicBool,
     /// How often it was asked while it was away, and how often for a listing.
     refused: AtomicU64,
     lists: AtomicU64,
@@ -72,6 +74,7 @@ impl Faulty {
             puts: count(),
             faults,
             away: AtomicBool::new(false),
+            defect: AtomicBool::new(false),
             refused: count(),
             lists: count(),
         })
@@ -138,6 +141,7 @@ impl ObjectStore for Faulty {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        assert!(!self.defect.load(Ordering::Relaxed), "on purpose");
         self.lists.fetch_add(1, Ordering::Relaxed);
         if let Err(error) = self.check() {
             return futures::stream::once(async { Err(error) }).boxed();
@@ -474,8 +478,22 @@ async fn a_gateway_whose_uploader_is_gone_fails() {
         place.path().display()
     );
     let config = Config::parse(&ConfigText::new("test.toml", text)).expect("good");
-    let store = settings(&Faulty::new([(0, Fault::Panic)])).store;
+    let faulty = Faulty::new([]);
+    faulty.defect.store(true, Ordering::Relaxed);
+    let store = settings(&faulty).store;
     let options = RunOptions { clock: Clock::system(), stop: CancellationToken::new(), store };
     let result = tokio::time::timeout(Duration::from_secs(30), run(config, options)).await.expect("it ends");
     assert!(matches!(result, Err(RunError::Ended { task: "the task that uploads" })), "{result:?}");
+}
+
+/// A page of a captive portal was taken for a token, which no header can carry: the client broke down, and the gateway ended
+/// with it, start after start.
+#[tokio::test]
+async fn a_request_over_which_the_client_breaks_down_is_tried_again() {
+    let place = tempfile::tempdir().expect("a folder");
+    let spool = spool_in(place.path());
+    fill(&spool, 0..4).await;
+    let store = Faulty::new([(0, Fault::Panic), (2, Fault::Panic), (3, Fault::Panic)]);
+    upload_all(&spool, settings(&store)).await;
+    assert_eq!(landed(&store).await.0.len(), 40, "each reading once");
 }

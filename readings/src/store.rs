@@ -11,6 +11,7 @@ pub mod counted;
 pub mod credentials;
 pub mod local;
 pub mod proof;
+mod secret;
 mod whole;
 
 use std::path::PathBuf;
@@ -79,6 +80,16 @@ pub enum StoreError {
         url: LakeUrl,
         /// Why.
         source: Box<object_store::Error>,
+    },
+    /// A variable has a value that no request can carry.
+    #[error(
+        "cannot open the lake `{url}`: the value of {name} holds what no request can carry; hint: is there a line's end behind it, or a letter beyond ASCII in it?"
+    )]
+    Value {
+        /// Which lake.
+        url: LakeUrl,
+        /// The variable.
+        name: String,
     },
     /// The folder cannot be had.
     #[error("cannot create the lake's folder `{path}`: {source}; hint: create it, or give this user the right to")]
@@ -206,7 +217,13 @@ impl Store {
 
 fn open_remote(url: &LakeUrl, access: &Access) -> Result<Arc<dyn ObjectStore>, StoreError> {
     let hint = access.missing(url);
-    let refused = |source| StoreError::Open { hint, url: url.clone(), source: Box::new(source) };
+    let refused = |source| {
+        let source = Box::new(without_secrets_of(access, source));
+        StoreError::Open { hint, url: url.clone(), source }
+    };
+    if let Some(name) = access.unsendable(url) {
+        return Err(StoreError::Value { url: url.clone(), name: name.to_ascii_uppercase() });
+    }
     let (_, prefix) = ObjectStoreScheme::parse(url.url()).map_err(|error| refused(error.into()))?;
     Ok(Arc::new(PrefixStore::new(open_cloud(url.url(), access).map_err(refused)?, prefix)))
 }
@@ -230,6 +247,16 @@ fn open_cloud(url: &Url, access: &Access) -> object_store::Result<Arc<dyn Object
         "az" => build!(MicrosoftAzureBuilder),
         "gs" => build!(GoogleCloudStorageBuilder),
         _ => Ok(Arc::new(InMemory::new())),
+    }
+}
+
+/// What cannot be parsed is shown by those who tried, whatever it is: the key of a service account, too.
+fn without_secrets_of(access: &Access, error: object_store::Error) -> object_store::Error {
+    match error {
+        object_store::Error::Generic { store, source } => {
+            object_store::Error::Generic { store, source: access.scrub_with_files(&source.to_string()).into() }
+        }
+        other => other,
     }
 }
 

@@ -3,7 +3,7 @@
 pymodbus serves a map of registers and bits, over TCP and over RTU on a pair of pseudo terminals that `socat` joins.
 Then the same addresses are read by pymodbus's own client, by `mbpoll` (which is libmodbus) and by `tjern-gateway`, whose
 batches Polars reads. All must say what Python's `struct` packed. Exit status 0 where they do; without `mbpoll` or
-`socat` their share is skipped, with a message.
+`socat` their share is skipped, with a line each on stderr, and counted in the last line.
 """
 
 import argparse
@@ -27,6 +27,8 @@ from pymodbus.client import ModbusSerialClient, ModbusTcpClient
 from pymodbus.client.mixin import ModbusClientMixin
 from pymodbus.server import ModbusSerialServer, ModbusTcpServer
 from pymodbus.simulator import DataType, SimData, SimDevice
+
+from skipped import skip, summary
 
 UNIT = 7
 BAUD = 115_200
@@ -334,14 +336,14 @@ def compare(program: Path, folder: Path) -> None:
             oracles["rtu"] = ["-m", "rtu", "-b", str(BAUD), "-P", "none", theirs]
             clients["rtu"] = ModbusSerialClient(theirs, baudrate=BAUD)
         else:
-            say("SKIPPED: RTU: there is no socat")
+            skip("decoders", "RTU, all of it: there is no socat")
         for wire, client in clients.items():
             say(f"{wire}: pymodbus agrees on {by_pymodbus(client)} numbers")
         for wire, oracle in oracles.items():
             if shutil.which("mbpoll"):
                 say(f"{wire}: mbpoll agrees on {by_mbpoll(oracle)} words, bits and numbers")
             else:
-                say(f"SKIPPED: {wire} by mbpoll: it is not installed")
+                skip("decoders", f"{wire} by mbpoll: it is not installed")
         say(f"tjern-gateway agrees on {by_gateway(program, folder, wires)} sensors over {' and '.join(wires)}")
 
 
@@ -362,7 +364,7 @@ def main() -> int:
     except Failure as failure:
         say(f"FAILED: {failure}")
         return 1
-    say(f"all agree, after {time.monotonic() - began:.0f} s")
+    say(f"all agree, after {time.monotonic() - began:.0f} s; {summary()}")
     return 0
 
 

@@ -7,36 +7,30 @@
 //!
 //! No I/O and no waiting: the actor of the bus does both.
 
+mod outcome;
+mod point;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tjern_readings::reading::{Cause, Reading};
 use tokio::time::Instant;
-use tracing::{info, warn};
 
 use super::BusContext;
 use super::cost::{Costs, Turnaround, Wire};
-use super::health::{Budget, Change, Health, Policy};
+use super::health::{Budget, Health, Policy};
 use super::learned::{DeviceMemory, fingerprint};
 use super::plan::{Group, Rules, Wanted, plan};
-use super::point::{Limits, PointState};
-use super::refusal::{Refusals, Verdict};
-use super::state::{DeviceCell, DeviceState as Shown};
-use crate::config::{ModbusDevice, ModbusPoint, ReadLimits};
-use crate::grid::Due;
-use crate::modbus::transport::{Answer, Failure, ReadRequest, Table};
-use crate::value::{NumberType, Order};
-
-/// A period of at least so many timeouts leaves the time to ask once more after a failure.
-const RETRY_PERIODS: u32 = 4;
+use super::point::Limits;
+use super::refusal::Refusals;
+use super::state::DeviceCell;
+use crate::config::{ModbusDevice, ReadLimits};
+use crate::modbus::transport::ReadRequest;
+use point::{Point, share};
 
 /// Plans that are kept: one a combination of points that are due together.
 const PLANS_MAX: usize = 8;
-
-/// A point that its device refuses is asked for after pauses that double, from and to this.
-const REFUSED_PAUSE_MIN: Duration = Duration::from_secs(1);
-const REFUSED_PAUSE_MAX: Duration = Duration::from_secs(300);
 
 #[derive(Debug)]
 pub(super) struct Device {
@@ -63,31 +57,6 @@ pub(super) struct Device {
     replan: bool,
     /// A round asks at most one question that serves no point.
     proved: bool,
-}
-
-#[derive(Debug)]
-struct Point {
-    state: PointState,
-    table: Table,
-    address: u16,
-    kind: NumberType,
-    order: Order,
-    /// How long after its slot its poll begins.
-    spread_us: i64,
-    /// It overlaps another, and gets a request of its own.
-    alone: bool,
-    /// It is not asked for, since its device refuses it.
-    refused: Option<Box<Refused>>,
-    /// The turn of the bus that ended its last slot; 0 for none.
-    served: u64,
-}
-
-/// A point that its device refuses.
-#[derive(Debug, Clone, Copy)]
-struct Refused {
-    until: Instant,
-    times: u32,
-    cause: Cause,
 }
 
 /// A request that a device is asked.
@@ -323,217 +292,8 @@ impl Device {
         }
         self.pending.pop_front().map(Job::Read)
     }
-
-    /// A request ended: what is to be written down of it.
-    pub(super) fn ended(
-        &mut self,
-        job: &Job,
-        result: Result<&Answer, &Failure>,
-        timing: Timing,
-        company: Company<'_>,
-    ) -> Vec<Reading> {
-        let (bus, was_healthy) = (company.bus, self.health.is_healthy());
-        if result.is_ok() && was_healthy && timing.is_measure {
-            let device_time = timing.took.saturating_sub(self.wire.time(job.request()));
-            // On TCP a plan is the same whatever an answer takes: a byte costs next to nothing beside it.
-            if self.turnaround.note(device_time) && self.wire.is_serial() {
-                self.plans.clear();
-            }
-        }
-        self.note_health(result.err(), timing, company);
-        let group = match job {
-            Job::Read(group) => group,
-            Job::Proof(request) => {
-                self.proved_by(bus, *request, result.err(), timing.answered_us);
-                return Vec::new();
-            }
-        };
-        match result {
-            Ok(answer) => {
-                if self.refusals.answered(group.request) {
-                    self.plans.clear();
-                }
-                self.end(group, |point| point.decode(answer, group.request.address()), timing)
-            }
-            Err(failure) if is_refusal(failure) => self.refuse(bus, group, failure, timing),
-            Err(failure) if was_healthy && self.may_ask_again(group, failure, timing) => {
-                self.replan = true;
-                Vec::new()
-            }
-            Err(failure) => self.end(group, |_| Err(failure.cause), timing),
-        }
-    }
-
-    fn end(&mut self, group: &Group, raw: impl Fn(&Point) -> Result<f64, Cause>, timing: Timing) -> Vec<Reading> {
-        let (mut readings, mut relents) = (Vec::with_capacity(group.members.len()), false);
-        for member in &group.members {
-            let point = &mut self.points[member.point];
-            let raw = raw(point);
-            if raw.is_ok() {
-                relents |= point.refused.take().is_some();
-            }
-            if let Some(due) = point.state.schedule.due(timing.asked_us) {
-                readings.extend(point.end(due, raw, (timing.asked_us, timing.answered_us), timing.turn));
-            }
-        }
-        if relents {
-            // A device that has begun to answer what it refused may answer more of it.
-            self.points.iter_mut().filter_map(|point| point.refused.as_mut()).for_each(|rest| rest.until = timing.now);
-        }
-        readings
-    }
-
-    fn refuse(&mut self, bus: &str, group: &Group, failure: &Failure, timing: Timing) -> Vec<Reading> {
-        let verdict = self.refusals.refused(group, timing.answered_us);
-        self.plans.clear();
-        match verdict {
-            Verdict::Point => {
-                for member in &group.members {
-                    self.points[member.point].refuse(timing.now, failure.cause);
-                }
-                return self.end(group, |_| Err(failure.cause), timing);
-            }
-            Verdict::Split => {}
-            Verdict::Apart => group.members.iter().for_each(|member| self.points[member.point].alone = true),
-        }
-        let points = group.members.len();
-        info!(bus, device = self.name, points, "a shared request was refused: looking for what is bad in it");
-        self.replan = true;
-        Vec::new()
-    }
-
-    fn proved_by(&mut self, bus: &str, request: ReadRequest, failure: Option<&Failure>, now_us: i64) {
-        if failure.is_some_and(|failure| !is_refusal(failure)) {
-            return;
-        }
-        self.refusals.proved(request, failure.is_some(), now_us);
-        self.plans.clear();
-        self.replan = self.has_work();
-        info!(bus, device = self.name, "what it refuses is known: its points share requests round that");
-    }
-
-    /// Whether an answer that was lost on a healthy line leaves the time to ask once more in the same slot.
-    fn may_ask_again(&self, group: &Group, failure: &Failure, timing: Timing) -> bool {
-        if !matches!(failure.cause, Cause::Timeout | Cause::Crc | Cause::Malformed) {
-            return false;
-        }
-        let enough_us = after(0, self.timeout * RETRY_PERIODS);
-        let done_us = after(timing.answered_us, 2 * timing.cost + self.timeout);
-        group.members.iter().all(|member| {
-            let schedule = &self.points[member.point].state.schedule;
-            schedule.grid().every_us() >= enough_us && schedule.next_us(timing.asked_us) > done_us
-        })
-    }
-
-    fn note_health(&mut self, failure: Option<&Failure>, timing: Timing, company: Company<'_>) {
-        let change = match failure {
-            None => self.health.answered(),
-            // A converter says for it that it does not answer.
-            Some(failure) if failure.is_exception() && !is_absent(failure) => self.health.answered(),
-            // Not the device's fault: its line is missing.
-            Some(failure) if failure.is_of_line() => Change::None,
-            Some(failure) => {
-                self.health.failed(failure.cause, (timing.cost, timing.now), company.budget, company.others)
-            }
-        };
-        match (change, failure) {
-            (Change::Down, Some(failure)) => {
-                warn!(bus = company.bus, device = self.name, unit = self.unit_id, "down: {failure}");
-            }
-            (Change::Back, _) => info!(bus = company.bus, device = self.name, unit = self.unit_id, "answers again"),
-            _ => {}
-        }
-        let took_us = u64::try_from(timing.took.as_micros()).unwrap_or(u64::MAX);
-        self.cell.note(took_us, failure.map(|failure| (failure.cause, failure.is_exception())));
-        let is_there = failure.is_none_or(|failure| !failure.is_of_line());
-        self.cell.set_state(if is_there { self.health.shown() } else { Shown::Unknown });
-    }
-
-    /// Points whose device answers, but not with a value for them: a line when that begins.
-    pub(super) fn note_new_failures(&self, bus: &str, job: &Job) {
-        let Job::Read(group) = job else { return };
-        for point in group.members.iter().map(|member| &self.points[member.point].state) {
-            let Some(cause) = point.cause() else { continue };
-            let lost = matches!(cause, Cause::Timeout | Cause::Unreachable | Cause::Crc | Cause::Malformed);
-            if point.failures() == 1 && !lost {
-                warn!(bus, device = self.name, sensor = point.sensor.as_str(), %cause, "the device answers, but not with a value for this point");
-            }
-        }
-    }
-}
-
-const fn is_refusal(failure: &Failure) -> bool {
-    matches!(failure.cause, Cause::Exception2 | Cause::Exception3)
-}
-
-/// A converter answers for a device that is not there.
-const fn is_absent(failure: &Failure) -> bool {
-    matches!(failure.cause, Cause::Exception10 | Cause::Exception11)
 }
 
 fn after(time_us: i64, duration: Duration) -> i64 {
     time_us.saturating_add(i64::try_from(duration.as_micros()).unwrap_or(i64::MAX))
-}
-
-/// A bus begins the rounds of its devices at so many moments of the spread: each costs a timer, and a hundred devices
-/// that are asked one after the other anyway need no moment each.
-const SPREAD_STEPS: f64 = 16.0;
-
-/// Where in the spread a device's requests lie, from 0 to 1: by its name, so that a restart changes nothing.
-fn share(bus: &str, device: &str) -> f64 {
-    let share = f64::from(crc32c::crc32c(format!("{bus}\n{device}").as_bytes())) / (f64::from(u32::MAX) + 1.0);
-    (share * SPREAD_STEPS).floor() / SPREAD_STEPS
-}
-
-impl Point {
-    fn new(point: &ModbusPoint, share: f64, limits: Limits, context: &BusContext) -> Self {
-        Self {
-            spread_us: point.common.terms.grid.spread_us(share),
-            state: PointState::new(&point.common, limits, context),
-            table: point.table,
-            address: point.address,
-            kind: point.kind,
-            order: point.order,
-            alone: false,
-            refused: None,
-            served: 0,
-        }
-    }
-
-    const fn wanted(&self, index: usize) -> Wanted {
-        Wanted { point: index, table: self.table, address: self.address, width: self.kind.width(), alone: self.alone }
-    }
-
-    fn resting(&self, now: Instant) -> Option<(Instant, Cause)> {
-        self.refused.as_deref().filter(|refused| refused.until > now).map(|refused| (refused.until, refused.cause))
-    }
-
-    fn refuse(&mut self, now: Instant, cause: Cause) {
-        let times = self.refused.as_deref().map_or(0, |refused| refused.times + 1);
-        let pause = (REFUSED_PAUSE_MIN * 2_u32.saturating_pow(times.min(16))).min(REFUSED_PAUSE_MAX);
-        self.refused = Some(Box::new(Refused { until: now + pause, times, cause }));
-    }
-
-    /// Ends a slot.
-    fn end(
-        &mut self,
-        due: Due,
-        raw: Result<f64, Cause>,
-        (asked_us, answered_us): (i64, i64),
-        turn: u64,
-    ) -> Option<Reading> {
-        self.served = turn;
-        self.state.conclude(due, raw, asked_us, answered_us)
-    }
-
-    fn decode(&self, answer: &Answer, first: u16) -> Result<f64, Cause> {
-        let start = usize::from(self.address.checked_sub(first).ok_or(Cause::Malformed)?);
-        match answer {
-            Answer::Bits(bits) => bits.get(start).map(|bit| f64::from(u8::from(*bit))).ok_or(Cause::Malformed),
-            Answer::Registers(registers) => {
-                let own = registers.get(start..start + usize::from(self.kind.width())).ok_or(Cause::Malformed)?;
-                self.state.no_value().decode(self.kind, self.order, own)
-            }
-        }
-    }
 }

@@ -126,6 +126,14 @@ impl Master {
         }
     }
 
+    /// For a command that does not come back later: the next request connects, whoever hung up a moment ago.
+    pub(crate) fn try_at_once(&mut self) {
+        match self {
+            Self::Tcp(master) => master.try_at_once(),
+            Self::Rtu(master) => master.try_at_once(),
+        }
+    }
+
     /// Whether the last read took more than its own request, so that it says nothing about its device's pace.
     #[must_use]
     pub(crate) const fn was_probed(&self) -> bool {

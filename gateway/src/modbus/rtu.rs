@@ -22,29 +22,32 @@
 //! two more timeouts. What a unit sends later than two timeouts after a start is one answer at most. Where others talk all
 //! the time, who answers no probe is not believed.
 
-use std::future::Future;
-use std::pin::pin;
-use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
 use tjern_readings::reading::Cause;
-use tokio_modbus::client::{Context, rtu};
+use tokio_modbus::client::rtu;
 use tokio_modbus::slave::{Slave, SlaveContext};
 use tracing::{debug, warn};
 
 use super::answering::Answering;
-use super::connect::connect;
 use super::owed::Debts;
 use super::parked::Parked;
-use super::port::open_serial;
 use super::stats::WireStats;
-use super::timing::{ANSWER_CHARS, Line, REQUEST_CHARS};
-use super::transport::{Answer, Failure, ReadRequest, call};
-use super::wire::{Carrier, LUMP, Progress, Wire, now};
+use super::timing::Line;
+use super::transport::{Answer, Failure, ReadRequest};
+use super::wire::{Progress, now};
 use super::{Manners, Retry};
-use crate::config::Serial;
 
 mod asking;
+mod canary;
+mod place;
+mod waiting;
+
+#[cfg(test)]
+use canary::Careless;
+use place::Connected;
+pub use place::RtuPlace;
+use waiting::drain;
 
 /// However long the timeout is: a new master listens for so long before its first request, and no longer.
 const LISTEN_MAX: Duration = Duration::from_secs(2);
@@ -54,20 +57,6 @@ const ANSWER_BYTES_MAX: u16 = 250;
 
 /// So few bytes are no answer of anybody: noise, as drivers make it that are switched on and off.
 const NOISE_MAX: usize = 4;
-
-/// Where a line is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RtuPlace {
-    /// A serial port.
-    Port(Serial),
-    /// A server that passes bytes on to a serial line.
-    Server {
-        /// `host:port`.
-        address: String,
-        /// How fast the far line is.
-        line: Line,
-    },
-}
 
 /// The client's end of an RS-485 line.
 #[derive(Debug)]
@@ -91,42 +80,6 @@ pub struct RtuMaster {
     pub(super) careless: Careless,
     #[cfg(test)]
     pub(crate) dial: Option<super::faults::Dial>,
-}
-
-/// What a canary leaves out, so that the tests show that they would notice.
-#[cfg(test)]
-#[derive(Debug, Default)]
-pub(super) struct Careless {
-    pub(super) no_drain: bool,
-    pub(super) forgets_sent: bool,
-    pub(super) hasty: bool,
-}
-
-struct Connected {
-    wire: Wire,
-    context: Option<Context>,
-}
-
-impl RtuPlace {
-    const fn line(&self) -> Line {
-        match self {
-            Self::Port(serial) => serial.line(),
-            Self::Server { line, .. } => *line,
-        }
-    }
-
-    const fn is_server(&self) -> bool {
-        matches!(self, Self::Server { .. })
-    }
-}
-
-impl std::fmt::Display for RtuPlace {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Port(serial) => formatter.write_str(&serial.port),
-            Self::Server { address, .. } => formatter.write_str(address),
-        }
-    }
 }
 
 impl RtuMaster {
@@ -181,6 +134,11 @@ impl RtuMaster {
     #[must_use]
     pub fn stats(&self) -> WireStats {
         self.stats.clone()
+    }
+
+    /// The next request connects, whoever hung up a moment ago.
+    pub(super) fn try_at_once(&mut self) {
+        self.retry.succeeded();
     }
 
     /// What a new connection costs before its first request; nothing while there is one, or on a port.
@@ -252,6 +210,7 @@ impl RtuMaster {
     /// The line was closed. A server that was connected to anew and closes again is not there, if that is not one unit's doing.
     fn hung_up(&mut self, unit: u8, failure: &Failure, reused: bool) -> Failure {
         let gone = Failure::new(Cause::Unreachable, format!("{} is gone: {}", self.place, failure.detail));
+        let gone = if self.place.is_server() { gone.by_hang_up() } else { gone };
         if self.place.is_server() && self.answering.hung_up(&[unit]) {
             return gone.of_unit();
         }
@@ -260,28 +219,6 @@ impl RtuMaster {
             self.retry.failed();
         }
         gone
-    }
-
-    #[cfg(test)]
-    const fn is_hasty(&self) -> bool {
-        self.careless.hasty
-    }
-
-    #[cfg(not(test))]
-    #[expect(clippy::unused_self, reason = "a canary is hasty")]
-    const fn is_hasty(&self) -> bool {
-        false
-    }
-
-    #[cfg(test)]
-    const fn forgets_sent(&self) -> bool {
-        self.careless.forgets_sent
-    }
-
-    #[cfg(not(test))]
-    #[expect(clippy::unused_self, reason = "a canary forgets")]
-    const fn forgets_sent(&self) -> bool {
-        false
     }
 
     /// No answer came to what may be on the wire: one may still come, over this connection or another.
@@ -304,63 +241,6 @@ impl RtuMaster {
         result
     }
 
-    /// The answer, or why none came: its time is over, or as many bytes as it has came and are none.
-    async fn wait(&self, wire: &Wire, context: &mut Context, request: ReadRequest) -> Result<Answer, Failure> {
-        let request_us = self.speed.chars_us(REQUEST_CHARS) + self.speed.answer_us(&request);
-        let limit = self.manners.timeout + Duration::from_micros(request_us);
-        // The line's thread gives up by itself; this is for one that hangs in the kernel.
-        let never_sent = now() + self.silence_max() + self.manners.timeout * 2 + limit;
-        let mut answer = pin!(call(context, request));
-        let mut timer = pin!(tokio::time::sleep_until(never_sent.into()));
-        std::future::poll_fn(|task| {
-            loop {
-                if let Poll::Ready(result) = answer.as_mut().poll(task) {
-                    return Poll::Ready(result);
-                }
-                let progress = wire.progress();
-                let due = match progress.sent {
-                    None => never_sent,
-                    Some(sent) if progress.is_damaged => (sent + limit).min(progress.active + LUMP),
-                    Some(sent) => sent + limit,
-                };
-                if now() >= due {
-                    return Poll::Ready(Err(no_answer(progress, self.manners.timeout)));
-                }
-                timer.as_mut().reset(due.into());
-                ready!(timer.as_mut().poll(task));
-            }
-        })
-        .await
-    }
-
-    /// The silence before a request: 3.5 characters, and what this device and the last one want. Where answers were owed,
-    /// more may follow the one that was heard, with pauses in between as an adapter makes them.
-    fn silence(&self, unit: u8) -> Duration {
-        #[cfg(test)]
-        if self.careless.no_drain {
-            return Duration::ZERO;
-        }
-        let gap = |unit: &u8| self.manners.gaps.get(unit).copied().unwrap_or_default();
-        let gaps = gap(&unit).max(self.last_unit.as_ref().map(gap).unwrap_or_default());
-        let lumps = if self.was_probed { LUMP } else { Duration::ZERO };
-        gaps.max(lumps).max(Duration::from_micros(self.speed.silence_us()))
-    }
-
-    fn silence_max(&self) -> Duration {
-        let gap = self.manners.gaps.values().max().copied().unwrap_or_default();
-        gap.max(LUMP).max(Duration::from_micros(self.speed.silence_us()))
-    }
-
-    /// How long the line is listened to after a failure: an answer that had begun is over then, also
-    /// where an adapter held it back. Never as long as the timeout once more.
-    fn drain(&self, request: ReadRequest) -> Duration {
-        #[cfg(test)]
-        if self.careless.no_drain {
-            return Duration::ZERO;
-        }
-        drain(self.speed, request.answer_bytes(), self.manners.timeout)
-    }
-
     fn note_passed(&mut self, progress: Progress) {
         let mut passed = progress.passed;
         passed.noise += progress.unread as u64;
@@ -372,53 +252,6 @@ impl RtuMaster {
         if passed.strangers + passed.noise > 0 {
             debug!(line = %self.place, strangers = passed.strangers, noise = passed.noise, "passed over");
         }
-    }
-
-    async fn open(&mut self) -> Result<Connected, Failure> {
-        let place = &self.place;
-        if !self.retry.may_try() {
-            return Err(Failure::new(Cause::Unreachable, format!("{place} was not there a moment ago")));
-        }
-        #[cfg(test)]
-        if let Some(dial) = &self.dial {
-            let wire = Wire::new(Carrier::Memory(dial.open())).expect("a pipe");
-            return Ok(Connected { wire, context: None });
-        }
-        let carrier = match place {
-            RtuPlace::Port(serial) => open_serial(serial).map(Carrier::Serial),
-            RtuPlace::Server { address, .. } => connect(address, &self.manners).await.map(Carrier::Tcp),
-        };
-        match carrier.and_then(Wire::new) {
-            Ok(wire) => {
-                self.stats.opened();
-                Ok(Connected { wire, context: None })
-            }
-            Err(error) => {
-                self.retry.failed();
-                self.answering.is_gone();
-                Err(Failure::new(Cause::Unreachable, format!("cannot open {}: {error}", self.place)))
-            }
-        }
-    }
-}
-
-/// How long an answer with so much data is on its way once it has begun: no longer than the timeout.
-fn drain(speed: Line, bytes: u16, timeout: Duration) -> Duration {
-    let chars_us = speed.chars_us(ANSWER_CHARS + u64::from(bytes));
-    (Duration::from_micros(chars_us) + LUMP).min(timeout)
-}
-
-/// What a time limit that passed means: silence, or an answer that could not be read.
-fn no_answer(progress: Progress, timeout: Duration) -> Failure {
-    let strangers = progress.passed.strangers;
-    match (progress.sent, progress.unread) {
-        (None, _) => Failure::new(Cause::Unreachable, "the port took no request"),
-        (Some(_), 0) if strangers > 0 => {
-            Failure::new(Cause::Timeout, format!("no answer within {timeout:?}, and {strangers} to something else"))
-        }
-        (Some(_), 0) => Failure::new(Cause::Timeout, format!("no answer within {timeout:?}")),
-        (Some(_), unread @ 1..5) => Failure::new(Cause::Malformed, format!("only {unread} bytes came")),
-        (Some(_), unread) => Failure::new(Cause::Crc, format!("{unread} bytes came, and no frame with a right CRC")),
     }
 }
 

@@ -74,6 +74,11 @@ impl TcpMaster {
         self.quiet_until.saturating_duration_since(Instant::now())
     }
 
+    /// The next request connects, whoever hung up a moment ago.
+    pub(super) fn try_at_once(&mut self) {
+        self.retry.succeeded();
+    }
+
     /// What a new connection costs before its first request; nothing while there is one.
     pub(super) fn connect_pause(&self) -> Duration {
         if self.connection.is_there() { Duration::ZERO } else { self.manners.connection.pause }
@@ -141,7 +146,7 @@ impl TcpMaster {
 
     /// Accepted, and closed without an answer: such a server is not there either, if that is not one unit's doing.
     fn hung_up(&mut self, asked: &[Asked], failure: Failure) -> Failure {
-        let units: Vec<u8> = asked.iter().map(|asked| asked.unit).collect();
+        let (units, failure) = (asked.iter().map(|asked| asked.unit).collect::<Vec<u8>>(), failure.by_hang_up());
         if self.answering.hung_up(&units) {
             return failure.of_unit();
         }

@@ -230,11 +230,23 @@ pub struct Failure {
     pub detail: String,
     /// It is of the unit alone: the line was closed on its request, and others on it are answered.
     is_of_unit: bool,
+    /// Somebody was there, and hung up.
+    is_hang_up: bool,
 }
 
 impl Failure {
     pub(crate) fn new(cause: Cause, detail: impl Into<String>) -> Self {
-        Self { cause, detail: detail.into(), is_of_unit: false }
+        Self { cause, detail: detail.into(), is_of_unit: false, is_hang_up: false }
+    }
+
+    /// The same, of a server that was connected to and closed the connection.
+    pub(crate) fn by_hang_up(self) -> Self {
+        Self { is_hang_up: true, ..self }
+    }
+
+    /// Whether somebody was there, and hung up.
+    pub(crate) const fn is_hang_up(&self) -> bool {
+        self.is_hang_up
     }
 
     /// The same, of the unit alone.

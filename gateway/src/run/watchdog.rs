@@ -1,5 +1,11 @@
-//! The watchdog is fed by progress: only while every bus comes round within its bound and the spool's task
-//! answers. A timer would feed it for a gateway that reads nothing.
+//! The watchdog is fed by progress: only while every bus comes round within its bound, the spool's task
+//! answers, and the uploader does not wait for what must long have ended. A timer would feed it for a gateway that reads
+//! nothing.
+//!
+//! A lake that is away is no reason: a new start would not bring it back. A cloud's client gives up on a request after
+//! half a minute, and on its repetitions after some, and the uploader says so and tries again; one that still waits after
+//! `UPLOAD_BOUND` waits for nothing. A lake in a folder has no such limit (its disk, or the server behind it, may
+//! hang for a day): that is told in `/health`, and the watchdog is fed.
 //!
 //! What it finds is in `/health` too, with or without a service manager.
 
@@ -34,6 +40,9 @@ pub(super) async fn run(status: StatusSource, notifier: Notifier) {
         stuck.iter_mut().for_each(|bus| *bus = format!("bus `{bus}` makes no progress"));
         if timeout(SPOOL_PATIENCE, status.spool_answers()).await != Ok(true) {
             stuck.push("the spool does not answer".to_owned());
+        }
+        if status.upload_hangs() {
+            stuck.push("the uploader hangs".to_owned());
         }
         if stuck != known {
             match stuck.as_slice() {
@@ -79,7 +88,7 @@ mod tests {
     use crate::config::Config;
     use crate::notify::tests::Manager;
     use crate::spool::{Spool, SpoolSettings};
-    use crate::status::BusPlace;
+    use crate::status::{BusPlace, UPLOAD_BOUND};
     use crate::upload::UploadState;
     use tjern_readings::clock::Clock;
     use tjern_readings::configuration::ConfigText;
@@ -123,18 +132,30 @@ mod tests {
         Spool::open(settings, Clock::system()).expect("it opens")
     }
 
+    /// A spool in a folder, two buses, and a watchdog over them that is listened to.
+    async fn watched(
+        folder: &std::path::Path,
+        lake: &str,
+        upload: UploadState,
+    ) -> (Spool, BusStates, StatusSource, Manager, tokio_util::task::AbortOnDropHandle<()>) {
+        let (spool, states) = (spool(folder), BusStates::new());
+        let text = TWO_BUSES.replace("memory:///", lake);
+        let config = Config::parse(&ConfigText::new("test.toml", text)).expect("good");
+        let places = config.buses().iter().zip(1..).map(|(bus, life)| BusPlace::new(bus, life)).collect();
+        let sources = (spool.probe(), states.clone(), upload);
+        let status = StatusSource::new(Clock::system(), sources, &config, places);
+        let (manager, notifier) = Manager::new(Some(Duration::from_secs(20)));
+        let task = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(run(status.clone(), notifier)));
+        (spool, states, status, manager, task)
+    }
+
     /// A watchdog that a timer feeds would be fed here for ever.
     #[tokio::test(start_paused = true)]
     async fn a_gateway_with_a_stuck_bus_or_without_its_spool_is_not_fed() {
         let folder = tempfile::tempdir().expect("a folder");
-        let (spool, states) = (spool(folder.path()), BusStates::new());
-        let config = Config::parse(&ConfigText::new("test.toml", TWO_BUSES.to_owned())).expect("good");
+        let (spool, states, status, manager, _task) =
+            watched(folder.path(), "memory:///", UploadState::default()).await;
         let [good, hung] = ["good", "hung"].map(|name| states.begin(name, "modbus-tcp", Vec::new()));
-        let places = config.buses().iter().zip(1..).map(|(bus, life)| BusPlace::new(bus, life)).collect();
-        let status =
-            StatusSource::new(Clock::system(), (spool.probe(), states, UploadState::default()), &config, places);
-        let (manager, notifier) = Manager::new(Some(Duration::from_secs(20)));
-        let _task = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(run(status.clone(), notifier)));
         let mut fed = Vec::new();
         for minute in 0..4 {
             for _ in 0..60 {
@@ -156,5 +177,39 @@ mod tests {
         // A look may have been under way when the spool was closed.
         let [well, stuck, again, without_spool] = fed[..] else { panic!("{fed:?}") };
         assert!(well >= 11 && stuck <= 4 && again >= 11 && without_spool <= 1, "{fed:?}");
+    }
+
+    /// What waits past every limit waits for nothing: only a new start ends that. A folder on a server that is gone is no such
+    /// thing, and would have the gateway begin anew every ten minutes.
+    #[tokio::test(start_paused = true)]
+    async fn an_uploader_that_hangs_is_found_and_a_silent_folder_is_only_told() {
+        for (lake, is_fed) in [("s3://bucket/prefix", false), ("file:///mnt/lake", true)] {
+            let (folder, upload) = (tempfile::tempdir().expect("a folder"), UploadState::default());
+            let (_spool, states, status, manager, _task) = watched(folder.path(), lake, upload.clone()).await;
+            let buses = ["good", "hung"].map(|name| states.begin(name, "modbus-tcp", Vec::new()));
+            let minute = async || {
+                for _ in 0..60 {
+                    sleep(Duration::from_secs(1)).await;
+                    buses.iter().for_each(|bus| bus.turn());
+                }
+                manager.heard().len()
+            };
+            assert!(minute().await >= 11);
+            let question = upload.ask();
+            let bound = UPLOAD_BOUND.as_secs() / 60;
+            for waited in 1..=bound {
+                assert!(minute().await >= 11, "{lake}: fed for {waited} min, since an answer may come");
+            }
+            // A look may have been under way when the bound was over.
+            let after = [minute().await, minute().await][1];
+            assert_eq!((after > 0, after == 0), (is_fed, !is_fed), "{lake}");
+            let details = status.status().health.details.join("\n");
+            assert!(details.contains("the lake has not answered for"), "{lake}: {details}");
+            assert_eq!(details.contains("the uploader hangs"), !is_fed, "{lake}: {details}");
+            drop(question);
+            minute().await;
+            assert!(minute().await >= 11, "{lake}: it goes on");
+            assert_eq!(status.status().health.details, [""; 0], "{lake}");
+        }
     }
 }

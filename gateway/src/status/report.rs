@@ -2,6 +2,8 @@
 //!
 //! Keys are added and never renamed; a reader that does not know one leaves it.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::bus::state::{DeviceSnapshot, DeviceState, PointSnapshot};
@@ -364,9 +366,19 @@ fn state_name(state: DeviceState) -> &'static str {
     DeviceState::ALL.iter().find(|(_, known)| *known == state).map_or("unknown", |(name, _)| name)
 }
 
+/// What `/health` has besides what the status says.
+pub(super) struct Notes<'now> {
+    /// What makes no progress.
+    pub(super) stuck: &'now [String],
+    /// Why what is under maintenance is not known.
+    pub(super) maintenance: Option<String>,
+    /// For how long the lake has not answered a question.
+    pub(super) silent: Option<Duration>,
+}
+
 /// How well a gateway is, as its status has it. A device that is down and a lake that is away are not the
 /// gateway's failures: a new start would not help.
-pub(super) fn health(status: &GatewayStatus, stuck: &[String], maintenance: Option<String>) -> Health {
+pub(super) fn health(status: &GatewayStatus, Notes { stuck, maintenance, silent }: Notes<'_>) -> Health {
     let mut failing: Vec<String> = stuck.to_vec();
     if status.spool.in_trouble {
         failing.push("the disk refuses readings: they are held in memory".to_owned());
@@ -380,6 +392,12 @@ pub(super) fn health(status: &GatewayStatus, stuck: &[String], maintenance: Opti
     }
     if let Some(error) = &status.upload.last_error {
         warnings.push(format!("nothing can be uploaded: {error}"));
+    }
+    if let Some(waited) = silent {
+        let waited = waited.as_secs();
+        warnings.push(format!(
+            "nothing can be uploaded: the lake has not answered for {waited} s; hint: is the folder on a server that is gone?"
+        ));
     }
     if status.spool.dropped_batches > 0 {
         warnings.push(format!("the spool was full: {} batches were dropped", status.spool.dropped_batches));

@@ -6,15 +6,17 @@
 //! the rate allows and one object. What a put compares with (a read back) counts too.
 //!
 //! On such a link a request has its own limit of time, from its own length: a mobile connection of which one half is
-//! gone says nothing for hours, and whoever waits for it sends nothing else.
+//! gone says nothing for hours, and whoever waits for it sends nothing else. On another a cloud's client has the limit, and a
+//! folder none: what waits there is entered in the upload's state, so that it is told (`state`).
 
 use std::future::Future;
 use std::num::NonZeroU64;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::TryStreamExt;
+use futures::{FutureExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{Error, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, PutResult};
 use tokio::time::{Instant, timeout};
@@ -42,16 +44,16 @@ impl Line<'_> {
         self.state.count_request();
         let payload = PutPayload::from_bytes(bytes.clone());
         let put = self.store.put_opts(key, payload, PutOptions::from(PutMode::Create));
-        self.pace.within(bytes.len() as u64, put).await
+        self.within(bytes.len() as u64, put).await
     }
 
     /// An object's bytes.
     pub(super) async fn read(&self, key: &Path) -> Result<Bytes, Error> {
         self.pace.wait(0).await;
         self.state.count_request();
-        let found = self.pace.within(0, self.store.get(key)).await?;
+        let found = self.within(0, self.store.get(key)).await?;
         let length = found.meta.size;
-        let bytes = self.pace.within(length, found.bytes()).await?;
+        let bytes = self.within(length, found.bytes()).await?;
         self.pace.spend(bytes.len());
         Ok(bytes)
     }
@@ -61,11 +63,26 @@ impl Line<'_> {
         self.state.count_request();
         let mut listing = self.store.list_with_offset(Some(folder), offset);
         let mut objects = Vec::new();
-        while let Some(object) = self.pace.within(PAGE_BYTES, listing.try_next()).await? {
+        while let Some(object) = self.within(PAGE_BYTES, listing.try_next()).await? {
             objects.push(object);
         }
         Ok(objects)
     }
+
+    async fn within<T>(&self, bytes: u64, request: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let _waits = (!self.pace.is_limited()).then(|| self.state.ask());
+        self.pace.within(bytes, unbroken(request)).await
+    }
+}
+
+/// What comes of a request, also where the cloud's client breaks down over it: parts of it panic where a credential holds what no
+/// header can carry, a page of a captive portal in the place of a token among others. That must not end the gateway, time
+/// after time.
+pub(super) async fn unbroken<T>(request: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    AssertUnwindSafe(request).catch_unwind().await.unwrap_or_else(|_| {
+        let source = "the store's client broke down; hint: is what lets this machine in what it should be? the lines before say where it broke";
+        Err(Error::Generic { store: "lake", source: source.into() })
+    })
 }
 
 /// How fast the line may be used.
@@ -152,5 +169,13 @@ mod tests {
         let (pace, began) = (Pace::new(None), Instant::now());
         pace.wait(usize::MAX).await;
         assert_eq!(began.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_breaks_down_is_an_error() {
+        let broken = unbroken(async { panic!("on purpose") }).await;
+        let error = broken.map(|()| "nothing").expect_err("it broke").to_string();
+        assert!(error.contains("the store's client broke down"), "{error}");
+        assert_eq!(unbroken(async { Ok(7) }).await.expect("well"), 7);
     }
 }

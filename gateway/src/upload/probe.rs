@@ -10,6 +10,7 @@ use tjern_readings::sensor::SourceName;
 use tjern_readings::store::{LakeUrl, Store, hint};
 
 use super::credentials::Credentials;
+use super::line::unbroken;
 
 /// How long a person waits.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -46,7 +47,7 @@ pub(crate) async fn probe(lake: &LakeUrl, source: &SourceName, credentials_file:
     let folder = Path::from(format!("{LANDING}/{source}"));
     let objects = store.objects();
     let mut listed = objects.list(Some(&folder));
-    match tokio::time::timeout(PATIENCE, listed.try_next()).await {
+    match tokio::time::timeout(PATIENCE, unbroken(listed.try_next())).await {
         Ok(Ok(first)) => Probe::Reached { has_landed: first.is_some() },
         Ok(Err(error)) => failed(&credentials.scrub(&error.to_string()), missing.or(hint(&error))),
         Err(_) => failed(&format!("no answer within {} s", PATIENCE.as_secs()), missing),

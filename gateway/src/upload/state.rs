@@ -1,8 +1,13 @@
 //! What the upload has to say of itself, for metrics, `/health` and the gateway's own readings.
 //!
 //! One writer (the uploader), any readers; a snapshot is whole: its numbers belong together.
+//!
+//! Each question to the lake that has no limit of its own is entered here while it waits ([`UploadState::ask`]): a
+//! folder on a server that is gone gives neither an answer nor an error.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::time::{Duration, Instant};
 
 /// How the upload stands.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -29,13 +34,49 @@ pub struct UploadSnapshot {
 
 /// The upload's state, shared: clones show the same.
 #[derive(Debug, Clone, Default)]
-pub struct UploadState(Arc<Mutex<UploadSnapshot>>);
+pub struct UploadState(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    snapshot: Mutex<UploadSnapshot>,
+    /// Since when the questions that wait do so: as many as are in flight at once.
+    asked: Mutex<Vec<Instant>>,
+}
+
+/// A question that waits, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Asked<'state>(&'state UploadState, Instant);
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        let mut asked = self.0.asked();
+        if let Some(place) = asked.iter().position(|since| *since == self.1) {
+            asked.swap_remove(place);
+        }
+    }
+}
 
 impl UploadState {
     /// How the upload stands now.
     #[must_use]
     pub fn snapshot(&self) -> UploadSnapshot {
         self.lock().clone()
+    }
+
+    /// A question to the lake begins to wait.
+    pub(crate) fn ask(&self) -> Asked<'_> {
+        let now = Instant::now();
+        self.asked().push(now);
+        Asked(self, now)
+    }
+
+    /// For how long the question has waited that waits longest.
+    pub(crate) fn waits_for(&self) -> Option<Duration> {
+        self.asked().iter().min().map(Instant::elapsed)
+    }
+
+    fn asked(&self) -> MutexGuard<'_, Vec<Instant>> {
+        self.0.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn count_request(&self) {
@@ -68,6 +109,27 @@ impl UploadState {
 
     /// Held for a few instructions, none of which can panic half-way.
     fn lock(&self) -> MutexGuard<'_, UploadSnapshot> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.snapshot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_waits_longest_is_told_until_it_ends() {
+        let state = UploadState::default();
+        let other = state.clone();
+        assert_eq!(other.waits_for(), None);
+        let first = state.ask();
+        tokio::time::advance(Duration::from_secs(5)).await;
+        let second = state.ask();
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(other.waits_for(), Some(Duration::from_secs(7)));
+        drop(first);
+        assert_eq!(other.waits_for(), Some(Duration::from_secs(2)));
+        drop(second);
+        assert_eq!(other.waits_for(), None);
     }
 }

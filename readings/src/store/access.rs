@@ -4,11 +4,11 @@
 //! What is secret in them is never shown: not by `Debug`, and not in a text that [`Access::scrub`] went over.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use url::Url;
-
-use super::LakeUrl;
+use super::credentials::text_of;
+use super::{LakeUrl, knows, secret};
 
 /// Variables that are meant for a cloud begin with one of these, in small letters.
 pub const PREFIXES: [&str; 3] = ["aws_", "azure_", "google_"];
@@ -16,8 +16,14 @@ pub const PREFIXES: [&str; 3] = ["aws_", "azure_", "google_"];
 /// Names with one of these in them have values that nobody may see.
 const SECRET_NAMES: [&str; 7] = ["key", "secret", "token", "sas", "password", "credential", "service_account"];
 
-/// A shorter value is no secret, and may stand in any text by chance.
-const SECRET_LEAST: usize = 6;
+/// Names with one of these in them have values that stand in a request's head as they are.
+const SENT_NAMES: [&str; 4] = ["access_key_id", "token", "account_name", "region"];
+
+/// A longer value is no path, whatever it begins with.
+const PATH_MAX: usize = 1_024;
+
+/// Where Google's own tools leave what they know of somebody, below his home: `object_store` looks there.
+const GOOGLE_DEFAULT: &str = ".config/gcloud/application_default_credentials.json";
 
 /// What stands in the place of a secret.
 pub const REDACTED: &str = "***";
@@ -93,35 +99,47 @@ impl Access {
         })
     }
 
-    /// A text without the secrets of these variables, also where they stand in it as a URL has them.
+    /// The variable of this lake whose value goes into a request as it is, and cannot: `object_store` panics where it tries.
+    pub(super) fn unsendable(&self, lake: &LakeUrl) -> Option<&str> {
+        let is_sent = |name: &str| SENT_NAMES.iter().any(|part| name.contains(part)) && !names_a_file(name);
+        let cannot = |value: &str| value.bytes().any(|byte| !(b' '..=b'~').contains(&byte));
+        let found = self.variables.iter().find(|(name, value)| is_sent(name) && cannot(value) && knows(lake, name));
+        found.map(|(name, _)| name.as_str())
+    }
+
+    /// A text without the secrets of these variables, also where they stand in it as a URL has them, and without what looks
+    /// like one.
     #[must_use]
     pub fn scrub(&self, text: &str) -> String {
-        let mut secrets: Vec<String> = self.secrets().filter(|secret| secret.len() >= SECRET_LEAST).collect();
-        // A secret may begin with another one.
-        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-        secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), REDACTED))
+        secret::without(text, self.secrets())
+    }
+
+    /// The same, without what the files say that these variables name. It reads them: work that blocks.
+    pub(super) fn scrub_with_files(&self, text: &str) -> String {
+        let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(GOOGLE_DEFAULT));
+        let named = self.variables.iter().filter(|(_, value)| is_path(value)).map(|(_, value)| PathBuf::from(value));
+        let texts = named.chain(home).filter_map(|path| text_of(&path).ok());
+        secret::without(text, self.secrets().chain(texts.flat_map(|text| secret::forms(&text))))
     }
 
     fn secrets(&self) -> impl Iterator<Item = String> + '_ {
-        let is_secret = |name: &str| SECRET_NAMES.iter().any(|part| name.contains(part));
-        self.variables.iter().filter(move |(name, _)| is_secret(name)).flat_map(|(_, value)| forms(value))
+        let is_secret = |name: &str, value: &str| {
+            SECRET_NAMES.iter().any(|part| name.contains(part)) && !(names_a_file(name) && is_path(value))
+        };
+        let secret = self.variables.iter().filter(move |(name, value)| is_secret(name, value));
+        secret.flat_map(|(_, value)| secret::forms(value))
     }
 }
 
-/// A secret, and how it can look in a URL: as a whole, and, of a shared access signature, each value.
-fn forms(value: &str) -> Vec<String> {
-    let mut forms = vec![value.to_owned(), encoded(value)];
-    if value.contains("sig=") {
-        let query = Url::parse(&format!("x://x/?{}", value.trim_start_matches('?')));
-        let pairs = query.iter().flat_map(Url::query_pairs);
-        let signature = pairs.filter(|(name, _)| name == "sig").map(|(_, value)| value.into_owned());
-        forms.extend(signature.flat_map(|signature| [encoded(&signature), signature]));
-    }
-    forms
+/// Whether a variable is meant to have a path: the file is what somebody has to look at.
+fn names_a_file(name: &str) -> bool {
+    let ends = ["_file", "_path", "google_service_account", "application_credentials"];
+    ends.iter().any(|end| name.ends_with(end))
 }
 
-fn encoded(text: &str) -> String {
-    url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
+/// Whether a value is one: what belongs into the file is pasted in its place now and then.
+fn is_path(value: &str) -> bool {
+    value.len() <= PATH_MAX && value.starts_with(['/', '.']) && !value.contains(['{', '"', '\n'])
 }
 
 impl fmt::Debug for Access {
@@ -165,5 +183,62 @@ mod tests {
         }
         assert!(scrubbed.ends_with("eu-north-1"), "{scrubbed}");
         assert!(!format!("{access:?}").contains("ab/cd"));
+    }
+
+    /// The end of a line behind a key, as editors leave it, ended the program that tried to send it.
+    #[test]
+    fn what_no_request_can_carry_is_told_by_its_name() {
+        let lake: LakeUrl = "s3://bucket/x".parse().expect("a lake");
+        let open = |name: &str, value: &str| super::super::Store::open_with(&lake, &access(&[(name, value)]));
+        for (name, value) in
+            [("AWS_ACCESS_KEY_ID", "c4nary\n"), ("AWS_SESSION_TOKEN", "c4nary-ø"), ("AWS_REGION", "eu\t")]
+        {
+            let error = open(name, value).expect_err(name).to_string();
+            assert!(error.contains(name) && !error.contains("c4nary"), "{error}");
+        }
+        assert_eq!(access(&[("AWS_WEB_IDENTITY_TOKEN_FILE", "/home/bjørn/token")]).unsendable(&lake), None);
+        assert_eq!(access(&[("AZURE_STORAGE_TOKEN", "c4nary\n")]).unsendable(&lake), None, "another cloud's");
+        assert_eq!(access(&[("AWS_SESSION_TOKEN", "c4/na+ry==")]).unsendable(&lake), None);
+    }
+
+    /// "Unable to open service account file from ***" helped nobody.
+    #[test]
+    fn the_path_of_a_file_is_told_and_what_was_pasted_in_its_place_is_not() {
+        let path = "cannot open /etc/tjern/key.json: not found";
+        assert_eq!(access(&[("GOOGLE_SERVICE_ACCOUNT", "/etc/tjern/key.json")]).scrub(path), path);
+        let pasted = access(&[("GOOGLE_SERVICE_ACCOUNT", "{\"private_key\": \"c4nary\"}")]);
+        assert_eq!(pasted.scrub("cannot open {\"private_key\": \"c4nary\"}: not found"), "cannot open ***: not found");
+    }
+
+    /// A key on one line, as variables have it, is shown byte by byte by the reader of PEM; one that is no document at all as
+    /// it is.
+    #[test]
+    fn what_a_file_of_a_service_account_holds_is_not_told() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("key.json");
+        let open = |text: &str| {
+            std::fs::write(&file, text).expect("written");
+            let access = access(&[("GOOGLE_SERVICE_ACCOUNT", &file.display().to_string())]);
+            super::super::Store::open_with(&"gs://bucket/x".parse().expect("a lake"), &access)
+        };
+        let account = |key: &str, more: &str| {
+            format!("{{\"private_key\":\"{key}\",\"private_key_id\":\"c4nary-id\",\"client_email\":\"a@b\"{more}}}")
+        };
+        let one_line = "-----BEGIN PRIVATE KEY-----\\\\nc4naryc4nary\\\\n-----END PRIVATE KEY-----\\\\n";
+        for wrong in [
+            "\"c4nary-secret\"",
+            "c4nary-secret",
+            &account("c4nary-secret", ""),
+            &account("c4nary-secret", ",\"disable_oauth\":\"c4nary-secret\""),
+            &account(one_line, ""),
+            &account("-----BEGIN PRIVATE KEY----- c4naryc4nary -----END PRIVATE KEY-----", ""),
+            &account("-----BEGIN PRIVATE KEY-----\\nc4naryc4nary\\n", ""),
+            &account("-----BEGIN PRIVATE KEY-----\\nc4naryc4nary\\n-----END PRIVATE KEY-----\\n", ""),
+        ] {
+            let shown = open(wrong).expect_err(wrong).to_string();
+            let bytes = "c4nary".bytes().map(|byte| byte.to_string()).collect::<Vec<_>>().join(", ");
+            assert!(!shown.contains("c4nary") && !shown.contains(&bytes), "{wrong}: {shown}");
+            assert!(shown.contains("gs://bucket/x"), "{shown}");
+        }
     }
 }

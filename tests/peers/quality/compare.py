@@ -18,6 +18,7 @@ from pathlib import Path
 import differences
 import numpy as np
 from ioos_qc import qartod
+from skipped import skip
 
 warnings.filterwarnings("ignore")
 HOUR = 3_600_000_000
@@ -132,7 +133,7 @@ def all_series(arguments, random):
         yield f"series {number}, hourly", hourly, values, 1
         yield f"series {number}, uneven", start + uneven(random, len(values)), values, 1
     if arguments.real is None:
-        print("  no real series: TJERN_QARTOD does not name the folder with ioos_20363_1000427.csv.gz; SKIPPED")
+        skip("quality", "the real series: TJERN_QARTOD does not name the folder with ioos_20363_1000427.csv.gz")
         return
     with gzip.open(arguments.real, "rt") as lines:
         fields = [line.rstrip("\n").split(",") for line in lines][1:]

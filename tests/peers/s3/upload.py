@@ -31,6 +31,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 
+from skipped import skip
+
 SOURCE = "s3-01"
 #: Every so-manieth reply to a put is lost.
 LOST_EVERY = 3
@@ -253,7 +255,7 @@ def problems(batches: dict[str, bytes]) -> tuple[list[str], int]:
 def check(site: Site, seconds: float) -> bool:
     """Two lives over one server. Says whether there was anything to check."""
     if not site.honours_create():
-        say("SKIPPED: this server does not know create-only puts (If-None-Match)")
+        skip("s3", "this server does not know create-only puts (If-None-Match)")
         return False
     site.app.is_on = True
     site.live(seconds, signal.SIGKILL, "killed")

@@ -54,7 +54,9 @@ pub(super) async fn scan(arguments: RegistersArguments) -> Result<(), Ending> {
             Err(failure) if failure.is_exception() => failure.to_string(),
             Err(failure) => {
                 silences += 1;
-                let is_gone = failure.cause == Cause::Unreachable
+                // Some converters hang up where a device is silent.
+                master.try_at_once();
+                let is_gone = failure.cause == Cause::Unreachable && !failure.is_hang_up()
                     || silences >= SILENCES_MAX && !still_answers(&mut master, unit, points.last()).await;
                 if is_gone {
                     progress.clear();

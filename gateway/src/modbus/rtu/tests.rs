@@ -12,8 +12,9 @@ use tokio_serial::{SerialPort, SerialStream};
 
 use super::super::frame::crc;
 use super::super::transport::Table;
+use super::waiting::no_answer;
 use super::*;
-use crate::config::{Connection, Parity, ReadLimits};
+use crate::config::{Connection, Parity, ReadLimits, Serial};
 use crate::modbus::ReadMap;
 
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -1,0 +1,163 @@
+//! What a request's end means to a device: readings, what it refuses, how healthy it is, whether it is asked once more.
+
+use tjern_readings::reading::{Cause, Reading};
+use tracing::{info, warn};
+
+use super::super::health::Change;
+use super::super::plan::Group;
+use super::super::refusal::Verdict;
+use super::super::state::DeviceState as Shown;
+use super::point::Point;
+use super::{Company, Device, Job, Timing, after};
+use crate::modbus::transport::{Answer, Failure, ReadRequest};
+
+/// A period of at least so many timeouts leaves the time to ask once more after a failure.
+const RETRY_PERIODS: u32 = 4;
+
+impl Device {
+    /// A request ended: what is to be written down of it.
+    pub(in crate::bus) fn ended(
+        &mut self,
+        job: &Job,
+        result: Result<&Answer, &Failure>,
+        timing: Timing,
+        company: Company<'_>,
+    ) -> Vec<Reading> {
+        let (bus, was_healthy) = (company.bus, self.health.is_healthy());
+        if result.is_ok() && was_healthy && timing.is_measure {
+            let device_time = timing.took.saturating_sub(self.wire.time(job.request()));
+            // On TCP a plan is the same whatever an answer takes: a byte costs next to nothing beside it.
+            if self.turnaround.note(device_time) && self.wire.is_serial() {
+                self.plans.clear();
+            }
+        }
+        self.note_health(result.err(), timing, company);
+        let group = match job {
+            Job::Read(group) => group,
+            Job::Proof(request) => {
+                self.proved_by(bus, *request, result.err(), timing.answered_us);
+                return Vec::new();
+            }
+        };
+        match result {
+            Ok(answer) => {
+                if self.refusals.answered(group.request) {
+                    self.plans.clear();
+                }
+                self.end(group, |point| point.decode(answer, group.request.address()), timing)
+            }
+            Err(failure) if is_refusal(failure) => self.refuse(bus, group, failure, timing),
+            Err(failure) if was_healthy && self.may_ask_again(group, failure, timing) => {
+                self.replan = true;
+                Vec::new()
+            }
+            Err(failure) => self.end(group, |_| Err(failure.cause), timing),
+        }
+    }
+
+    fn end(&mut self, group: &Group, raw: impl Fn(&Point) -> Result<f64, Cause>, timing: Timing) -> Vec<Reading> {
+        let (mut readings, mut relents) = (Vec::with_capacity(group.members.len()), false);
+        for member in &group.members {
+            let point = &mut self.points[member.point];
+            let raw = raw(point);
+            if raw.is_ok() {
+                relents |= point.refused.take().is_some();
+            }
+            if let Some(due) = point.state.schedule.due(timing.asked_us) {
+                readings.extend(point.end(due, raw, (timing.asked_us, timing.answered_us), timing.turn));
+            }
+        }
+        if relents {
+            // A device that has begun to answer what it refused may answer more of it.
+            self.points.iter_mut().filter_map(|point| point.refused.as_mut()).for_each(|rest| rest.until = timing.now);
+        }
+        readings
+    }
+
+    fn refuse(&mut self, bus: &str, group: &Group, failure: &Failure, timing: Timing) -> Vec<Reading> {
+        let verdict = self.refusals.refused(group, timing.answered_us);
+        self.plans.clear();
+        match verdict {
+            Verdict::Point => {
+                for member in &group.members {
+                    self.points[member.point].refuse(timing.now, failure.cause);
+                }
+                return self.end(group, |_| Err(failure.cause), timing);
+            }
+            Verdict::Split => {}
+            Verdict::Apart => group.members.iter().for_each(|member| self.points[member.point].alone = true),
+        }
+        let points = group.members.len();
+        info!(bus, device = self.name, points, "a shared request was refused: looking for what is bad in it");
+        self.replan = true;
+        Vec::new()
+    }
+
+    fn proved_by(&mut self, bus: &str, request: ReadRequest, failure: Option<&Failure>, now_us: i64) {
+        if failure.is_some_and(|failure| !is_refusal(failure)) {
+            return;
+        }
+        self.refusals.proved(request, failure.is_some(), now_us);
+        self.plans.clear();
+        self.replan = self.has_work();
+        info!(bus, device = self.name, "what it refuses is known: its points share requests round that");
+    }
+
+    /// Whether an answer that was lost on a healthy line leaves the time to ask once more in the same slot.
+    fn may_ask_again(&self, group: &Group, failure: &Failure, timing: Timing) -> bool {
+        if !matches!(failure.cause, Cause::Timeout | Cause::Crc | Cause::Malformed) {
+            return false;
+        }
+        let enough_us = after(0, self.timeout * RETRY_PERIODS);
+        let done_us = after(timing.answered_us, 2 * timing.cost + self.timeout);
+        group.members.iter().all(|member| {
+            let schedule = &self.points[member.point].state.schedule;
+            schedule.grid().every_us() >= enough_us && schedule.next_us(timing.asked_us) > done_us
+        })
+    }
+
+    fn note_health(&mut self, failure: Option<&Failure>, timing: Timing, company: Company<'_>) {
+        let change = match failure {
+            None => self.health.answered(),
+            // A converter says for it that it does not answer.
+            Some(failure) if failure.is_exception() && !is_absent(failure) => self.health.answered(),
+            // Not the device's fault: its line is missing.
+            Some(failure) if failure.is_of_line() => Change::None,
+            Some(failure) => {
+                self.health.failed(failure.cause, (timing.cost, timing.now), company.budget, company.others)
+            }
+        };
+        match (change, failure) {
+            (Change::Down, Some(failure)) => {
+                warn!(bus = company.bus, device = self.name, unit = self.unit_id, "down: {failure}");
+            }
+            (Change::Back, _) => info!(bus = company.bus, device = self.name, unit = self.unit_id, "answers again"),
+            _ => {}
+        }
+        let took_us = u64::try_from(timing.took.as_micros()).unwrap_or(u64::MAX);
+        self.cell.note(took_us, failure.map(|failure| (failure.cause, failure.is_exception())));
+        let is_there = failure.is_none_or(|failure| !failure.is_of_line());
+        self.cell.set_state(if is_there { self.health.shown() } else { Shown::Unknown });
+    }
+
+    /// Points whose device answers, but not with a value for them: a line when that begins.
+    pub(in crate::bus) fn note_new_failures(&self, bus: &str, job: &Job) {
+        let Job::Read(group) = job else { return };
+        for point in group.members.iter().map(|member| &self.points[member.point].state) {
+            let Some(cause) = point.cause() else { continue };
+            let lost = matches!(cause, Cause::Timeout | Cause::Unreachable | Cause::Crc | Cause::Malformed);
+            if point.failures() == 1 && !lost {
+                warn!(bus, device = self.name, sensor = point.sensor.as_str(), %cause, "the device answers, but not with a value for this point");
+            }
+        }
+    }
+}
+
+const fn is_refusal(failure: &Failure) -> bool {
+    matches!(failure.cause, Cause::Exception2 | Cause::Exception3)
+}
+
+/// A converter answers for a device that is not there.
+const fn is_absent(failure: &Failure) -> bool {
+    matches!(failure.cause, Cause::Exception10 | Cause::Exception11)
+}

@@ -1,0 +1,133 @@
+//! `scan` by the real program before converters that hang up. Speeds and parities are played in `cli/scan/units.rs`.
+
+use std::path::Path;
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use tjern_gateway::config::{BusKind, Config};
+use tjern_readings::configuration::ConfigText;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::process::Command;
+use tokio::time::timeout;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+async fn run(words: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tjern-gateway"));
+    command.args(words).kill_on_drop(true).stdin(Stdio::null()).env_remove("RUST_LOG");
+    let output = timeout(PATIENCE, command.output()).await.expect("it ends in time");
+    let Output { status, stdout, stderr } = output.expect("it starts");
+    (status.code(), String::from_utf8_lossy(&stdout).into(), String::from_utf8_lossy(&stderr).into())
+}
+
+fn found(stdout: &str) -> Config {
+    Config::parse(&ConfigText::new("found.toml", stdout)).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// What was found goes into a file, as a technician does it, and `check` has to take it.
+async fn check(folder: &Path, stdout: &str) {
+    let file = folder.join("found.toml");
+    std::fs::write(&file, stdout).expect("written");
+    let (code, _, stderr) = run(&["check", "--config", &file.to_string_lossy()]).await;
+    assert_eq!(code, Some(0), "{stderr}");
+}
+
+/// What a converter does on a request.
+#[derive(Debug, Clone, Copy)]
+enum Does {
+    Answers,
+    HangsUp,
+    /// Hangs up, and does not listen any more.
+    GoesAway,
+}
+
+/// A converter that does this for each unit; its address.
+async fn converter(does: fn(u8) -> Does) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("bound").to_string();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            if serve(&mut stream, does).await.is_none() {
+                // Before the connection: whoever sees that closed finds nobody.
+                drop(listener);
+                return;
+            }
+        }
+    });
+    address
+}
+
+/// Serves a connection; nothing where it shall be the last one.
+async fn serve(stream: &mut TcpStream, does: fn(u8) -> Does) -> Option<()> {
+    let mut request = [0_u8; 12];
+    while stream.read_exact(&mut request).await.is_ok() {
+        let [id_high, id_low, .., unit, function, _, _, _, _] = request;
+        match does(unit) {
+            Does::Answers => {
+                let answer = [id_high, id_low, 0, 0, 0, 5, unit, function, 2, 0, 77];
+                // It may have gone.
+                let _ = stream.write_all(&answer).await;
+            }
+            Does::HangsUp => return Some(()),
+            Does::GoesAway => return None,
+        }
+    }
+    Some(())
+}
+
+/// The scan ended with the first unit that was not there, and said that the line could not be reached.
+#[tokio::test]
+async fn a_converter_that_hangs_up_on_who_is_not_there_is_scanned_to_the_end() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let address = converter(|unit| if [5, 7].contains(&unit) { Does::Answers } else { Does::HangsUp }).await;
+    let (code, stdout, stderr) = run(&["scan", "--tcp", &address, "--units", "1-9", "--timeout", "5s"]).await;
+    assert_eq!(code, Some(0), "{stderr}");
+    let config = found(&stdout);
+    let BusKind::ModbusTcp { devices, .. } = &config.buses()[0].kind else { panic!("{stdout}") };
+    assert_eq!(devices.iter().map(|device| device.unit_id).collect::<Vec<_>>(), [5, 7], "{stdout}");
+    check(folder.path(), &stdout).await;
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_up_on_everybody_is_told_of() {
+    let address = converter(|_| Does::HangsUp).await;
+    let (code, stdout, stderr) = run(&["scan", "--tcp", &address, "--units", "1-20", "--timeout", "5s"]).await;
+    assert_eq!((code, stdout.as_str()), (Some(1), ""), "{stderr}");
+    assert!(stderr.contains("the connection was closed on 20 unit ids"), "{stderr}");
+    assert!(stderr.contains("hint: the server is there"), "{stderr}");
+}
+
+/// Where nobody can be reached any more the scan ends, and does not ask for 247 units one by one.
+#[tokio::test]
+async fn a_scan_ends_where_nobody_can_be_reached_any_more() {
+    let address = converter(|unit| if unit < 3 { Does::HangsUp } else { Does::GoesAway }).await;
+    let (code, stdout, stderr) = run(&["scan", "--tcp", &address, "--timeout", "5s"]).await;
+    assert_eq!((code, stdout.as_str()), (Some(1), ""), "{stderr}");
+    assert!(stderr.contains("unit 4, the line: unreachable: cannot connect to"), "{stderr}");
+}
+
+/// A converter hangs up where its device is silent: the registers behind are found all the same.
+#[tokio::test]
+async fn registers_behind_a_converter_that_hangs_up_are_found() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("bound").to_string();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = [0_u8; 12];
+            while stream.read_exact(&mut request).await.is_ok() {
+                let register = u16::from_be_bytes([request[8], request[9]]);
+                if ![2, 4, 5].contains(&register) {
+                    break;
+                }
+                let answer = [request[0], request[1], 0, 0, 0, 5, request[6], request[7], 2, 0, 77];
+                // It may have gone.
+                let _ = stream.write_all(&answer).await;
+            }
+        }
+    });
+    let words = ["scan", "registers", "--tcp", &address, "--unit-id", "1", "--timeout", "5s", "input:2-6"];
+    let (code, stdout, stderr) = run(&words).await;
+    assert_eq!(code, Some(0), "{stderr}");
+    assert_eq!(found(&stdout).sensors().count(), 3, "{stdout}");
+}
