@@ -482,7 +482,7 @@ async fn a_gateway_whose_uploader_is_gone_fails() {
     faulty.defect.store(true, Ordering::Relaxed);
     let store = settings(&faulty).store;
     let options = RunOptions { clock: Clock::system(), stop: CancellationToken::new(), store };
-    let result = tokio::time::timeout(Duration::from_secs(30), run(config, options)).await.expect("it ends");
+    let result = tokio::time::timeout(Duration::from_secs(120), run(config, options)).await.expect("it ends");
     assert!(matches!(result, Err(RunError::Ended { task: "the task that uploads" })), "{result:?}");
 }
 

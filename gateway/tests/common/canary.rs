@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::time::timeout;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// `canary` as it can stand in a text, in small letters: as it is, in hexadecimal, and as bytes are shown.
 const SHAPES: [&str; 3] = ["canary", "63616e617279", "99, 97, 110, 97, 114, 121"];
