@@ -89,7 +89,7 @@ pub enum StoreError {
         /// Which lake.
         url: LakeUrl,
         /// The variable.
-        name: String,
+        name: Box<str>,
     },
     /// The folder cannot be had.
     #[error("cannot create the lake's folder `{path}`: {source}; hint: create it, or give this user the right to")]
@@ -222,7 +222,7 @@ fn open_remote(url: &LakeUrl, access: &Access) -> Result<Arc<dyn ObjectStore>, S
         StoreError::Open { hint, url: url.clone(), source }
     };
     if let Some(name) = access.unsendable(url) {
-        return Err(StoreError::Value { url: url.clone(), name: name.to_ascii_uppercase() });
+        return Err(StoreError::Value { url: url.clone(), name: name.to_ascii_uppercase().into() });
     }
     let (_, prefix) = ObjectStoreScheme::parse(url.url()).map_err(|error| refused(error.into()))?;
     Ok(Arc::new(PrefixStore::new(open_cloud(url.url(), access).map_err(refused)?, prefix)))
