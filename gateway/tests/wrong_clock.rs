@@ -66,7 +66,8 @@ impl Site {
         let body = "register = \"input:0\"\ntype = \"u16\"\nevery = \"100ms\"";
         let text = format!(
             "version = 1\ngateway = \"site-01\"\nlake = \"file://{0}/lake\"\n[spool]\ndir = \"{0}/spool\"\nsync_every = \"50ms\"\n\
-             [upload]\nevery = \"100ms\"\n[[bus]]\nname = \"b\"\nkind = \"modbus-tcp\"\naddress = \"{device_address}\"\n{1}{2}",
+             [upload]\nevery = \"100ms\"\n[[bus]]\nname = \"b\"\nkind = \"modbus-tcp\"\naddress = \"{device_address}\"\n\
+             timeout = \"60s\"\n{1}{2}",
             folder.path().display(),
             device(1),
             point(SENSOR, body),
@@ -156,13 +157,13 @@ async fn kill(mut child: Child) {
 }
 
 /// It polls from the first moment, and what it read gets the time at which it was read once that is known.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_box_that_boots_in_1970_dates_its_readings_when_the_clock_comes() {
     let (device, _) = unit(1, vec![word(0, 11)]);
     let device = simulator(Simulation::ModbusTcp(vec![device])).await;
     let Some(site) = Site::new(&device.address().expect("TCP").to_string()).await else { return };
     site.set_clock(BOOT_US);
-    let (child, started) = (site.start(), Instant::now());
+    let (started, child) = (Instant::now(), site.start());
     site.until("it polls, and holds what it reads", |site| site.held() >= SEVERAL).await;
     assert!(site.landed().is_empty(), "nothing has a time yet");
     site.set_clock(RIGHT_US);
@@ -182,7 +183,7 @@ async fn a_box_that_boots_in_1970_dates_its_readings_when_the_clock_comes() {
 }
 
 /// The power goes before the clock came: the next start knows how long after the last known time each was read, and no more.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_power_cut_before_the_clock_comes_leaves_readings_with_an_estimated_time() {
     let (device, _) = unit(1, vec![word(0, 11)]);
     let device = simulator(Simulation::ModbusTcp(vec![device])).await;
@@ -196,7 +197,7 @@ async fn a_power_cut_before_the_clock_comes_leaves_readings_with_an_estimated_ti
     let known_at_most_us = RIGHT_US + Clock::system().now_us() - set_at_us(&site, RIGHT_US);
 
     site.set_clock(BOOT_US);
-    let (child, started) = (site.start(), Instant::now());
+    let (started, child) = (Instant::now(), site.start());
     site.until("it polls, and holds what it reads", |site| site.held() >= SEVERAL).await;
     kill(child).await;
     let lived_us = micros(started.elapsed());
