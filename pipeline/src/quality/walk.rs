@@ -24,6 +24,9 @@ use crate::frames::texts;
 const HELD_ROWS_MAX: usize = 1 << 17;
 const HELD_ROWS_MIN: usize = 1 << 12;
 
+/// So many sensors are judged together at the most: each is held against the rules of the others.
+const WAITING_MAX: usize = 1 << 10;
+
 /// What a held row takes while it is judged, about, in bytes: as it was read, once more while rows are joined, and in
 /// the columns of the tests.
 const HELD_ROW_BYTES: u64 = 1 << 10;
@@ -115,7 +118,7 @@ impl Walk<'_, '_> {
                 }
                 let mut now = held.take().unwrap_or_else(|| Held::of(&sensor, self.held_rows));
                 now.push(part);
-                if waiting.rows + now.rows >= self.held_rows {
+                if waiting.rows + now.rows >= self.held_rows || waiting.all.len() >= WAITING_MAX {
                     waiting.judge(taker).await?;
                 }
                 held = if now.rows >= now.full {

@@ -44,7 +44,9 @@ async fn fill(lake: &Lake) -> Table {
 }
 
 async fn run(lake: &Lake, memory_bytes: u64, spill: &Path) -> (CompactOutcome, Vec<Progress>, Option<u64>) {
-    let settings = CompactSettings { memory_bytes, spill_folder: spill.to_owned(), ..CompactSettings::default() };
+    // Each thread has a heap of its own beside what is bounded: as many on every machine.
+    let settings =
+        CompactSettings { memory_bytes, spill_folder: spill.to_owned(), threads: 2, ..CompactSettings::default() };
     let mut seen = Vec::new();
     let before = memory();
     let stop = CancellationToken::new();

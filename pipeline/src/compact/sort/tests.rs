@@ -67,6 +67,9 @@ fn bits(row: &Row) -> (String, i64, i16, i64, i64, Option<u64>, i8) {
 }
 
 proptest! {
+    // Each case writes hundreds of runs.
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases / 4, ..ProptestConfig::default() })]
+
     /// Few sensors and times, so that many rows are equal but for their values: whoever is done first, and wherever a run
     /// ends, they come out in the order in which they went in, and a file is the same to the byte on every machine.
     #[test]
@@ -85,7 +88,9 @@ proptest! {
             prop_assert_eq!(&got, &wanted, "{} threads, {:?}", threads, sorted.cost);
         }
     }
+}
 
+proptest! {
     /// Two kilobytes hold some twenty rows, so that most of these go to disk and are merged in rounds.
     #[test]
     fn rows_come_out_in_order_and_none_is_lost(
