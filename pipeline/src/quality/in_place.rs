@@ -16,7 +16,7 @@ use tjern_lake::rollup::Spans;
 use tjern_lake::{DataFile, FileReader, Lake, LakeError, TableName};
 
 use super::control::ControlError;
-use super::judge::{Judged, column};
+use super::judge::{Flags, Judged, column};
 use super::pass::{FILE, Rewritten};
 use super::walk::Take;
 use crate::anew::{Anew, BATCH_ROWS};
@@ -99,9 +99,6 @@ impl Take for InPlace<'_> {
 fn optional(numbers: &Int32Array, row: usize) -> Option<i32> {
     numbers.is_valid(row).then(|| numbers.value(row))
 }
-
-/// Quality, tests and level.
-type Flags = (i8, Option<i32>, i8);
 
 /// What a row is known by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -149,7 +149,7 @@ impl Whole {
 }
 
 /// Quality, tests and level.
-type Flags = (i8, Option<i32>, i8);
+pub(super) type Flags = (i8, Option<i32>, i8);
 
 /// The flags that rows have.
 struct Stored<'a> {
