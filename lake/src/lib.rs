@@ -26,6 +26,7 @@ pub mod schema;
 pub mod session;
 mod states;
 pub mod table;
+pub mod versions;
 pub mod views;
 pub mod write;
 
@@ -41,6 +42,7 @@ use rollup::touched::KnownTouched;
 use states::{Handle, KnownStates, Moment};
 use tjern_readings::clock::Clock;
 use tjern_readings::store::{LakeUrl, ProofError, Store, StoreError};
+use tokio::sync::watch;
 use url::Url;
 
 pub use commit::{Commit, CommitError, Operation};
@@ -51,6 +53,7 @@ pub use read::FileReader;
 pub use schema::TableName;
 pub use session::{Access, SessionSettings, session};
 pub use table::{Changes, Table};
+pub use versions::{Version, Versions};
 pub use write::{FileWriter, write_file};
 
 /// An open lake: its store, the clock by which times are written into it, and what is known of its
@@ -217,6 +220,13 @@ impl Lake {
         &self.clock
     }
 
+    /// At which version each table is, by what anything of this process that shares the lake has seen or committed; who
+    /// waits for a change learns of it at once.
+    #[must_use]
+    pub fn versions(&self) -> watch::Receiver<Versions> {
+        self.states.versions()
+    }
+
     /// What commits of `readings` touched, as far as somebody asked.
     pub(crate) fn known_touched(&self) -> &KnownTouched {
         &self.touched
@@ -234,6 +244,15 @@ impl Lake {
         age: Duration,
     ) -> Result<Option<Arc<LogState>>, LakeError> {
         self.states.within(self, table, age).await
+    }
+
+    /// The state of a table carried forward to a version that somebody told of.
+    pub(crate) async fn state_reaching(
+        &self,
+        table: TableName,
+        told: Version,
+    ) -> Result<Option<Arc<LogState>>, LakeError> {
+        self.states.reaching(self, table, told).await
     }
 
     /// Lets everybody know what a look found that began at a moment.

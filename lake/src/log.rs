@@ -22,6 +22,7 @@ use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use serde::Deserialize;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use crate::file::{AddEntry, DataFile, decode_path};
 use crate::{Lake, LakeError, TableName};
@@ -41,6 +42,8 @@ pub struct LogState {
     tip: Option<Tip>,
     files: BTreeMap<String, DataFile>,
     transactions: HashMap<String, i64>,
+    /// The digest of the newest commit, where it was read.
+    digest: Option<u64>,
 }
 
 /// What tells a commit from another one of the same number.
@@ -75,6 +78,8 @@ pub(crate) struct CommitEntries {
     /// What it says of the rows that it changed.
     pub(crate) touched: Option<Value>,
     transactions: Vec<(String, i64)>,
+    /// Of its bytes.
+    digest: u64,
 }
 
 /// A file that a commit removed.
@@ -112,7 +117,7 @@ impl LogState {
 
     /// Before the first version.
     fn empty(table: TableName) -> Self {
-        Self { table, version: -1, tip: None, files: BTreeMap::new(), transactions: HashMap::new() }
+        Self { table, version: -1, tip: None, files: BTreeMap::new(), transactions: HashMap::new(), digest: None }
     }
 
     /// Carries the state forward to the newest version. Returns whether it moved. A state that others
@@ -129,22 +134,24 @@ impl LogState {
         Ok(true)
     }
 
-    /// Carries the state forward by asking for the next commit, and the one after it, until there is none. Returns
-    /// whether the end was reached; where it was not, the state is as it was.
+    /// Carries the state forward by asking for the next commit, and the one after it, until there is none, or
+    /// until a version that somebody told of. Returns whether that end was reached; where it was not, the state is as it was.
     ///
     /// # Errors
     /// As [`LogState::read`]; the state is then as it was.
-    pub(crate) async fn probe(state: &mut Arc<Self>, lake: &Lake) -> Result<bool, LakeError> {
+    pub(crate) async fn probe(state: &mut Arc<Self>, lake: &Lake, until: Option<i64>) -> Result<bool, LakeError> {
         let (table, first) = (state.table, state.version + 1);
         let (mut commits, mut tip) = (Vec::new(), None);
         for version in first..first + PROBES_MAX {
+            if until.is_some_and(|until| version > until) {
+                Self::follow_to(state, commits, tip);
+                return Ok(true);
+            }
             let key = log_folder(table).join(format!("{version:020}.json"));
             let found = match lake.objects().get(&key).await {
                 Ok(found) => found,
                 Err(object_store::Error::NotFound { .. }) => {
-                    if let Some(tip) = tip {
-                        Arc::make_mut(state).follow(commits, tip);
-                    }
+                    Self::follow_to(state, commits, tip);
                     return Ok(true);
                 }
                 // Some stores say so of what is not there, where rights to list are bound to a prefix.
@@ -193,6 +200,12 @@ impl LogState {
         self.tip.map(|tip| tip.modified_us)
     }
 
+    /// A digest of the newest commit, 48 bits; `None` where it was not read, since a checkpoint has all of it.
+    #[must_use]
+    pub const fn digest(&self) -> Option<u64> {
+        self.digest
+    }
+
     /// The active files.
     pub fn files(&self) -> impl Iterator<Item = &DataFile> {
         self.files.values()
@@ -226,8 +239,16 @@ impl LogState {
         Ok(Some((read_commits(lake, self.table, keys).await?, tip)))
     }
 
+    /// Carries a state forward that others may hold too.
+    fn follow_to(state: &mut Arc<Self>, commits: Vec<CommitEntries>, tip: Option<Tip>) {
+        if let Some(tip) = tip {
+            Arc::make_mut(state).follow(commits, tip);
+        }
+    }
+
     fn follow(&mut self, commits: Vec<CommitEntries>, tip: Tip) {
         for entries in commits {
+            self.digest = Some(entries.digest);
             self.apply(entries);
             self.version += 1;
         }
@@ -427,7 +448,7 @@ pub(crate) async fn read_commit(lake: &Lake, table: TableName, key: &Path) -> Re
 
 fn entries_of(bytes: &[u8], table: TableName, key: &Path) -> Result<CommitEntries, LakeError> {
     let damaged = |what: String| LakeError::Log { table, place: key.to_string(), what };
-    let mut entries = CommitEntries::default();
+    let mut entries = CommitEntries { digest: digest_of(bytes), ..CommitEntries::default() };
     for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty()) {
         let action: ActionLine = serde_json::from_slice(line).map_err(|error| damaged(error.to_string()))?;
         entries
@@ -435,6 +456,13 @@ fn entries_of(bytes: &[u8], table: TableName, key: &Path) -> Result<CommitEntrie
             .map_err(|error| error.unwrap_or_else(|| damaged("a deletion vector".to_owned())))?;
     }
     Ok(entries)
+}
+
+/// What tells a commit from all others: its bytes have names of files that are given once. 48 bits, which every reader of
+/// JSON takes for a whole number.
+fn digest_of(bytes: &[u8]) -> u64 {
+    let digest = Sha256::digest(bytes);
+    digest.iter().take(6).fold(0, |number, byte| (number << 8) | u64::from(*byte))
 }
 
 impl CommitEntries {

@@ -11,6 +11,9 @@
 //! made anew, or that commits were cleaned away. A look is as old as the lake's clock or the machine's own says, whichever
 //! is more: one may be set back, or stand still, as that of a test does.
 //!
+//! Whoever was told of a version asks for the commits up to it and no further. At which version each table is by all that
+//! was seen is told at once to those who wait for that ([`KnownStates::versions`]).
+//!
 //! Delta's own handle of a table, which commits are made on, is kept in the same way: a new one reads up to fifty
 //! commits, and a job that commits once an hour would do so each time. One commit uses it at a time; another one
 //! at the same time opens its own.
@@ -20,9 +23,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use deltalake_core::DeltaTable;
+use tokio::sync::watch;
 
 use crate::log::LogState;
-use crate::{Lake, LakeError, TableName};
+use crate::{Lake, LakeError, TableName, Version, Versions};
 
 /// So long after a listing a log may be probed. No commit is cleaned away within this time.
 const LISTED: Duration = Duration::from_secs(10 * 60);
@@ -31,6 +35,8 @@ const LISTED: Duration = Duration::from_secs(10 * 60);
 #[derive(Debug, Default)]
 pub(crate) struct KnownStates {
     states: Mutex<HashMap<TableName, Known>>,
+    /// The versions of these states, for those who wait for newer ones.
+    versions: watch::Sender<Versions>,
     handles: Mutex<HashMap<TableName, Handle>>,
 }
 
@@ -111,12 +117,41 @@ impl KnownStates {
         if lake.store().url().local_folder().is_none()
             && let Some(mut state) = known.state
             && known.listed.is_within(now.us, LISTED)
-            && LogState::probe(&mut state, lake).await?
+            && LogState::probe(&mut state, lake, None).await?
         {
             self.note(lake, table, Some(Arc::clone(&state)), now, false);
             return Ok(Some(state));
         }
         self.newest(lake, table).await
+    }
+
+    /// The state of this version, which somebody told of, or a newer one. The last listing counts here too: commits of a table
+    /// that was made anew may follow upon those that are known, and only a listing tells them apart.
+    pub(crate) async fn reaching(
+        &self,
+        lake: &Lake,
+        table: TableName,
+        told: Version,
+    ) -> Result<Option<Arc<LogState>>, LakeError> {
+        let now = Moment::now(lake);
+        let known = self.lock().get(&table).cloned();
+        // A folder of this machine bills nothing, and a listing sees more.
+        if lake.store().url().local_folder().is_none()
+            && let Some(Known { state: Some(mut state), listed, .. }) = known
+            && state.version() < told.version
+            && listed.is_within(now.us, LISTED)
+            && LogState::probe(&mut state, lake, Some(told.version)).await?
+            && Version::of(&state).is(told)
+        {
+            self.note(lake, table, Some(Arc::clone(&state)), now, false);
+            return Ok(Some(state));
+        }
+        self.newest(lake, table).await
+    }
+
+    /// The versions of what is known.
+    pub(crate) fn versions(&self) -> watch::Receiver<Versions> {
+        self.versions.subscribe()
     }
 
     /// Takes note of what a look found that began at a moment.
@@ -138,7 +173,10 @@ impl KnownStates {
             return;
         }
         let listed = known.filter(|_| !is_listed).map_or(looked, |known| known.listed);
+        let seen = state.as_deref().map(Version::of);
         states.insert(table, Known { state, looked, listed });
+        // Under the lock, so that the last word is the last one here too.
+        self.versions.send_if_modified(|versions| versions.set(table, seen));
     }
 
     /// The handle of a table, for one commit.

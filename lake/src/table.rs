@@ -17,7 +17,7 @@ use crate::log::expired::{self, Expired};
 use crate::log::{LogState, commits_after, missing_versions, newest_checkpoint, objects_up_to};
 use crate::scan::LakeTable;
 use crate::states::Moment;
-use crate::{DataFile, Lake, LakeError, Operation, TableName, schema};
+use crate::{DataFile, Lake, LakeError, Operation, TableName, Version, schema};
 
 /// A Delta table at one version.
 #[derive(Debug, Clone)]
@@ -58,6 +58,16 @@ impl Table {
     /// [`LakeError`], where the log cannot be read.
     pub async fn open_within(lake: &Lake, name: TableName, age: Duration) -> Result<Option<Self>, LakeError> {
         let state = lake.state_within(name, age).await?;
+        Ok(state.map(|state| Self { lake: lake.clone(), name, state }))
+    }
+
+    /// Opens a table as [`Table::open_within`] does, where somebody told of this version: a get for each commit up to it that
+    /// is not known yet, and no more. Where that commit is not found, or is not ahead of what is known, it costs a listing.
+    ///
+    /// # Errors
+    /// [`LakeError`], where the log cannot be read.
+    pub async fn open_told(lake: &Lake, name: TableName, told: Version) -> Result<Option<Self>, LakeError> {
+        let state = lake.state_reaching(name, told).await?;
         Ok(state.map(|state| Self { lake: lake.clone(), name, state }))
     }
 
@@ -126,6 +136,12 @@ impl Table {
     #[must_use]
     pub fn version(&self) -> i64 {
         self.state.version()
+    }
+
+    /// The version, and what tells it from another one of the same number.
+    #[must_use]
+    pub fn known_version(&self) -> Version {
+        Version::of(&self.state)
     }
 
     /// How long ago its newest commit was made, by the store's clock; nothing where that is not known.

@@ -2,7 +2,7 @@
 //!
 //! [`list`] has every job with its schedule, [`job`] says what a job is, [`once`] runs one and [`daemon`] all
 //! of them until they are told to stop. How each ran last is in the lake ([`record`]), how they fare now is told
-//! by [`door`].
+//! by [`door`], which tells other processes of commits too ([`versions`]).
 
 pub mod cron;
 pub mod daemon;
@@ -16,6 +16,7 @@ pub mod schedule;
 pub mod settings;
 pub mod states;
 mod unchanged;
+pub mod versions;
 
 pub use cron::Cron;
 pub use daemon::run;
@@ -26,3 +27,4 @@ pub use record::{Outcome, Run};
 pub use schedule::Schedule;
 pub use settings::{JobSettings, Schedules};
 pub use states::States;
+pub use versions::told_tables;

@@ -31,8 +31,8 @@ pub(crate) async fn execute(config: &Path) -> Result<(), Failure> {
         Table::create_all(lake).await.map_err(Failure::failed)?;
     }
     let telling = door.map(|door| {
-        tracing::info!("the jobs: http://{}/health and /metrics", door.address());
-        tokio::spawn(door.run(states.clone(), lake.clone(), stop.clone()))
+        tracing::info!("the jobs: http://{}/health, /metrics and /versions", door.address());
+        tokio::spawn(door.run(states.clone(), lake.clone(), jobs::told_tables(&city.jobs.off), stop.clone()))
     });
     let others = personal
         .zip(city.personal)

@@ -1,4 +1,5 @@
-//! Where a daemon tells how its jobs are: `/health`, `/health/<job>` and `/metrics`. GET and HEAD.
+//! Where a daemon tells how its jobs are, and what it has committed: `/health`, `/health/<job>`, `/metrics` and
+//! `/versions`. GET and HEAD.
 //!
 //! Status 200 says that all is well, 503 that a job is failing or late. There is no authentication, so it
 //! belongs on the machine's own address.
@@ -8,17 +9,19 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::{Value, json};
-use tjern_lake::Lake;
+use tjern_lake::{Lake, TableName};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::metrics;
 use super::states::{Condition, States};
+use super::versions::{Asked, Teller};
 
 /// The listener could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -58,14 +61,19 @@ impl Door {
         self.address
     }
 
-    /// Answers until `stop` is cancelled.
-    pub async fn run(self, states: States, lake: Lake, stop: CancellationToken) {
+    /// Answers until `stop` is cancelled. Of these tables it tells the versions: see
+    /// [`told_tables`](super::versions::told_tables).
+    pub async fn run(self, states: States, lake: Lake, tables: Vec<TableName>, stop: CancellationToken) {
+        let teller = Teller::new(lake.clone(), tables, stop.clone());
         let routes = Router::new()
             .route("/health", get(health))
             .route("/health/{job}", get(job_health))
             .route("/metrics", get(metrics))
-            .fallback(|| async { (StatusCode::NOT_FOUND, "there are /health, /health/<job> and /metrics\n") })
-            .with_state(Arc::new((states, lake)));
+            .route("/versions", get(versions))
+            .fallback(|| async {
+                (StatusCode::NOT_FOUND, "there are /health, /health/<job>, /metrics and /versions\n")
+            })
+            .with_state(Arc::new(Known { states, lake, teller }));
         let served = axum::serve(self.listener, routes).with_graceful_shutdown(stop.cancelled_owned()).await;
         if let Err(error) = served {
             tracing::error!(%error, "nothing tells of the jobs any more");
@@ -73,7 +81,15 @@ impl Door {
     }
 }
 
-type Told = State<Arc<(States, Lake)>>;
+/// What there is to tell.
+#[derive(Debug)]
+struct Known {
+    states: States,
+    lake: Lake,
+    teller: Teller,
+}
+
+type Told = State<Arc<Known>>;
 
 /// What `/health` says of all jobs.
 #[must_use]
@@ -83,13 +99,13 @@ pub fn report(states: &States, now_us: i64) -> (bool, Value) {
 }
 
 async fn health(State(told): Told) -> Response {
-    let (well, report) = report(&told.0, told.1.clock().now_us());
+    let (well, report) = report(&told.states, told.lake.clock().now_us());
     answer(well, &report)
 }
 
 async fn job_health(State(told): Told, Path(job): Path<String>) -> Response {
-    let now_us = told.1.clock().now_us();
-    match told.0.all().get(&job) {
+    let now_us = told.lake.clock().now_us();
+    match told.states.all().get(&job) {
         Some(state) => {
             let health = state.health(now_us);
             answer(health.status == Condition::Ok, &json!(health))
@@ -100,10 +116,14 @@ async fn job_health(State(told): Told, Path(job): Path<String>) -> Response {
 
 async fn metrics(State(told): Told) -> Response {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    match metrics::text(&told.0, &told.1) {
+    match metrics::text(&told.states, &told.lake) {
         Ok(text) => ([(header::CONTENT_TYPE, kind)], text).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
+}
+
+async fn versions(State(told): Told, asked: Result<Query<Asked>, QueryRejection>) -> Response {
+    told.teller.answer(asked).await
 }
 
 fn answer(well: bool, body: &Value) -> Response {
