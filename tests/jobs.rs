@@ -136,6 +136,10 @@ fn a_daemon_that_is_killed_goes_on_with_what_is_due() {
     let (status, metrics) = get(&address, "/metrics");
     assert!(status == 200 && metrics.contains("tjern_job_runs_total{job=\"rollup\",outcome=\"done\"} 1"), "{metrics}");
     assert_eq!((get(&address, "/health/ingest").0, get(&address, "/health/dance").0), (200, 404));
+    let (status, versions) = get(&address, "/versions");
+    let versions: Value = serde_json::from_str(&versions).expect("JSON");
+    assert!(status == 200 && versions["tables"]["quality_rules"]["version"].is_i64(), "{versions}");
+    assert_eq!((get(&address, "/versions?wait=31").0, get(&address, "/versions?since=0").0), (400, 400));
     drop(daemon);
 
     let daemon = Daemon::start(folder.path());
@@ -175,6 +179,7 @@ fn a_wrong_schedule_or_a_missing_secret_starts_nothing() {
         ("[jobs.cron]\ncompact = \"61 * * * *\"\n", ["tjern.toml:4:11", "`61` is no minute"]),
         ("[jobs]\noff = [\"ingst\"]\n", ["tjern.toml:4:8", "the jobs are ingest"]),
         ("[watch.webhook]\nurl_file = \"no-such-file\"\n", ["no-such-file", "cannot read the secret"]),
+        ("[serve]\npipeline = \"127.0.0.1:8082\"\n", ["tjern.toml:4:12", "like \"http://127.0.0.1:8082\""]),
         ("[watch.webhook]\n", ["the webhook has no address", "TJERN_WEBHOOK_URL"]),
         ("[watch.mail]\nserver = \"x\"\nfrom = \"x@y\"\nto = [\"x@y\"]\n", ["tjern.toml:4:10", "no mail server"]),
         ("[watch.mail]\nserver = \"x:25\"\nfrom = \"x\"\nto = []\n", ["tjern.toml:5:8", "no mail address"]),

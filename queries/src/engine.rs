@@ -1,6 +1,7 @@
 //! Sessions on the newest versions of the tables, shared by requests.
 //!
-//! A request sees a snapshot that is at most [`limits::SNAPSHOT_AGE_MAX`] old. Whoever finds it older
+//! A request sees a snapshot that is at most [`limits::SNAPSHOT_AGE_MAX`] old, and none that lacks a commit that this process
+//! knows of, or was told of ([`told`](crate::told)). Whoever finds it older
 //! looks for newer tables, as often as that is worth what it costs ([`looks`](crate::looks)), one at a time; the others
 //! wait for that one. Where the lake cannot be read,
 //! or a table is gone that was there, the older snapshot and what was made of it serve on, and
@@ -12,11 +13,11 @@ use std::time::Duration;
 use datafusion::prelude::SessionContext;
 use jiff::tz::TimeZone;
 use tjern_lake::session::session_on;
-use tjern_lake::{Access, Lake, LakeError, SessionSettings, Table, TableName};
-use tjern_readings::clock::Clock;
-use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
+use tjern_lake::{Access, Lake, LakeError, SessionSettings, Table, TableName, Versions};
+use tokio::sync::{Mutex, MutexGuard, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
+use crate::kept::{Kept, Served};
 use crate::latest::{self, SensorNow};
 use crate::limits::{self, Limits};
 use crate::looks::Looks;
@@ -25,6 +26,7 @@ use crate::pages::curve::{self, Curves};
 use crate::parameters::ParameterError;
 use crate::rows::ColumnError;
 use crate::sql::{self, Answer, SqlError};
+use crate::told::{Change, Tidings, Told};
 use crate::workshop::Workshop;
 
 /// Why there is no answer.
@@ -54,98 +56,24 @@ pub(crate) enum EngineError {
 /// `FROM generate_series(…)`, which makes rows as they are asked for, is.
 const GROWING: [&str; 7] = ["array_repeat", "array_resize", "generate_series", "lpad", "range", "repeat", "rpad"];
 
-/// A value that is made anew when it is too old, by one request at a time.
-struct Kept<T> {
-    age_max: Duration,
-    /// What was dear to make is kept for so many times as long as the making took.
-    thrift: u32,
-    value: Mutex<Making<T>>,
-}
-
-/// What was made last, when, until when it serves, and why there is nothing newer.
-struct Making<T> {
-    value: Option<(Served, Arc<T>)>,
-    failure: Option<String>,
-}
-
-/// From when on and for how long something serves: by the lake's clock and by the machine's own, whichever ends first.
-/// One may be set back, or stand still, as that of a test does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Served {
-    from_us: i64,
-    from: Instant,
-    lasts: Duration,
-}
-
-impl Served {
-    fn of(from_us: i64, from: Instant, lasts: Duration) -> Self {
-        Self { from_us, from, lasts }
-    }
-
-    fn serves(self, now_us: i64) -> bool {
-        let age_us = u128::try_from(now_us.saturating_sub(self.from_us));
-        age_us.is_ok_and(|age_us| age_us < self.lasts.as_micros()) && self.from.elapsed() < self.lasts
-    }
-}
-
-impl<T> Kept<T> {
-    const fn new(age_max: Duration, thrift: u32) -> Self {
-        Self { age_max, thrift, value: Mutex::const_new(Making { value: None, failure: None }) }
-    }
-
-    /// The value; where no newer one can be made, the older one.
-    async fn get<E: std::fmt::Display>(
-        &self,
-        clock: &Clock,
-        make: impl Future<Output = Result<T, E>>,
-    ) -> Result<Arc<T>, E> {
-        let mut kept = self.value.lock().await;
-        if let Some((served, value)) = &kept.value
-            && served.serves(clock.now_us())
-        {
-            return Ok(Arc::clone(value));
-        }
-        // The age counts from before the making: a slow making must not hide an old value.
-        let (from_us, began) = (clock.now_us(), Instant::now());
-        let made = make.await;
-        let served = Served::of(from_us, began, self.age_max.max(began.elapsed().saturating_mul(self.thrift)));
-        match (made, &mut kept.value) {
-            (Ok(value), _) => {
-                let value = Arc::new(value);
-                *kept = Making { value: Some((served, Arc::clone(&value))), failure: None };
-                Ok(value)
-            }
-            (Err(error), Some((tried, value))) => {
-                tracing::warn!(%error, "what was made before serves on");
-                *tried = served;
-                let value = Arc::clone(value);
-                kept.failure = Some(error.to_string());
-                Ok(value)
-            }
-            (Err(error), None) => Err(error),
-        }
-    }
-
-    /// Why there is nothing newer, where there should be.
-    async fn failure(&self) -> Option<String> {
-        self.value.lock().await.failure.clone()
-    }
-}
-
 /// The newest snapshot that could be had.
 #[derive(Default)]
 struct Snapshot {
     context: Option<SessionContext>,
     tried: Option<Served>,
     failure: Option<String>,
-    /// Tables that were there once: they do not go, unless the lake does.
-    seen: Vec<TableName>,
+    /// Of which tables, and their versions. A table that was there once does not go, unless the lake does.
+    versions: Versions,
+    /// The last change that the pipeline had told when these were looked for.
+    changes: u64,
 }
 
 /// Answers queries of one kind of people.
 pub(crate) struct Engine {
     lake: Lake,
     looks: Looks,
+    /// What the pipeline of another process tells, where it is asked.
+    told: Option<Told>,
     settings: SessionSettings,
     /// Of those who ask.
     turns: Arc<Semaphore>,
@@ -179,6 +107,7 @@ impl Engine {
         Self {
             lake,
             looks,
+            told: None,
             settings: SessionSettings { access, timezone, memory_bytes: limits::SESSION_MEMORY_BYTES },
             turns: Arc::new(Semaphore::new(at_once_max)),
             page_turns: Arc::new(Semaphore::new(limits::PAGES_AT_ONCE_MAX)),
@@ -189,51 +118,86 @@ impl Engine {
         }
     }
 
+    /// The same, which is told of commits.
+    pub(crate) fn with_told(mut self, told: Option<&Told>) -> Self {
+        self.told = told.cloned();
+        self
+    }
+
     pub(crate) fn now_us(&self) -> i64 {
         self.lake.clock().now_us()
     }
 
     /// The snapshot's session.
     async fn context(&self) -> Result<SessionContext, EngineError> {
-        let mut snapshot = self.snapshot.lock().await;
-        if snapshot.tried.is_none_or(|tried| !tried.serves(self.now_us())) {
-            let tried = Served::of(self.now_us(), Instant::now(), limits::SNAPSHOT_AGE_MAX);
-            match self.open_in_time(&snapshot.seen).await {
-                Ok((context, seen)) => {
-                    *snapshot = Snapshot { context: Some(context), tried: Some(tried), failure: None, seen };
-                }
-                Err(failure) => {
-                    tracing::warn!(%failure, "cannot look for newer tables");
-                    snapshot.tried = Some(Served::of(self.now_us(), Instant::now(), limits::SNAPSHOT_AGE_MAX));
-                    snapshot.failure = Some(failure);
-                }
-            }
-        }
+        let snapshot = self.newest().await;
         match (&snapshot.context, &snapshot.failure) {
             (Some(context), _) => Ok(context.clone()),
             (None, failure) => Err(EngineError::Lake(failure.clone().unwrap_or_default())),
         }
     }
 
-    async fn open_in_time(&self, seen: &[TableName]) -> Result<(SessionContext, Vec<TableName>), String> {
-        match tokio::time::timeout(limits::REFRESH_TIME_MAX, Box::pin(self.open(seen))).await {
+    /// The newest snapshot that can be had.
+    async fn newest(&self) -> MutexGuard<'_, Snapshot> {
+        let mut snapshot = self.snapshot.lock().await;
+        let tidings = self.told.as_ref().map(Told::now).unwrap_or_default();
+        let serves = snapshot.tried.is_some_and(|tried| tried.serves(self.now_us()));
+        if serves && !self.lacks_something(&snapshot, &tidings) {
+            return snapshot;
+        }
+        let tried = Served::of(self.now_us(), Instant::now(), limits::SNAPSHOT_AGE_MAX);
+        match self.open_in_time(&snapshot, &tidings).await {
+            Ok((context, versions)) => {
+                let changes = tidings.changes;
+                *snapshot = Snapshot { context: Some(context), tried: Some(tried), failure: None, versions, changes };
+            }
+            Err(failure) => {
+                tracing::warn!(%failure, "cannot look for newer tables");
+                snapshot.tried = Some(Served::of(self.now_us(), Instant::now(), limits::SNAPSHOT_AGE_MAX));
+                snapshot.failure = Some(failure);
+            }
+        }
+        snapshot
+    }
+
+    /// Whether there is a commit that the snapshot does not have: this process has seen one, or was told of one and has
+    /// not looked since. Where the last look failed, the next one has time.
+    fn lacks_something(&self, snapshot: &Snapshot, tidings: &Tidings) -> bool {
+        if snapshot.failure.is_some() {
+            return false;
+        }
+        let known = self.lake.versions().borrow().clone();
+        TableName::ALL.into_iter().filter(|name| self.shows(*name)).any(|name| {
+            let shown = snapshot.versions.get(name);
+            let is_told = tidings.of(name).is_some_and(|change| {
+                change.number > snapshot.changes && !shown.is_some_and(|shown| shown.is(change.version))
+            });
+            is_told || known.get(name) != shown
+        })
+    }
+
+    async fn open_in_time(&self, before: &Snapshot, tidings: &Tidings) -> Result<(SessionContext, Versions), String> {
+        match tokio::time::timeout(limits::REFRESH_TIME_MAX, Box::pin(self.open(before, tidings))).await {
             Ok(opened) => opened,
             Err(_) => Err(format!("no answer within {} s", limits::REFRESH_TIME_MAX.as_secs())),
         }
     }
 
-    /// A session, and which tables there are. A table that nobody has made yet is empty; one that was
+    /// A session, and the versions of its tables. A table that nobody has made yet is empty; one that was
     /// there and is gone is a lake that went away.
-    async fn open(&self, seen: &[TableName]) -> Result<(SessionContext, Vec<TableName>), String> {
+    async fn open(&self, before: &Snapshot, tidings: &Tidings) -> Result<(SessionContext, Versions), String> {
         let (mut tables, mut readings_rest) = (Vec::new(), Duration::ZERO);
         let wanted = TableName::ALL.into_iter().filter(|name| self.shows(*name));
         // `readings` is the first of all: the others go by it.
         for name in wanted {
-            let table = self.look(name, readings_rest).await.map_err(|error| error.to_string())?;
+            let change = tidings.of(name);
+            // What was told before the last look is no reason for another one.
+            let news = change.filter(|change| change.number > before.changes);
+            let table = self.look(name, readings_rest, change, news).await.map_err(|error| error.to_string())?;
             if name == TableName::Readings {
                 readings_rest = table.as_ref().map(Table::rests_for).unwrap_or_default();
             }
-            if table.is_none() && seen.contains(&name) {
+            if table.is_none() && before.versions.get(name).is_some() {
                 return Err(format!(
                     "the table `{name}` was there and is gone; hint: is the lake's place still there?"
                 ));
@@ -244,8 +208,8 @@ impl Engine {
         for name in GROWING {
             context.deregister_udf(name);
         }
-        let seen = tables.iter().filter(|(_, table)| table.is_some()).map(|(name, _)| *name).collect();
-        Ok((context, seen))
+        let versions = tables.iter().filter_map(|(name, table)| Some((*name, table.as_ref()?.known_version())));
+        Ok((context, versions.collect()))
     }
 
     /// Whether who asks may see anything of a table.
@@ -254,15 +218,40 @@ impl Engine {
         self.settings.access == Access::Staff || !is_staffs
     }
 
-    /// A table, looked for as far as what is known of it is too old.
-    async fn look(&self, name: TableName, readings_rest: Duration) -> Result<Option<Table>, LakeError> {
+    /// A table, looked for as far as what is known of it is too old. What the pipeline tells of it is `change`, and `news`
+    /// where nobody has looked since.
+    async fn look(
+        &self,
+        name: TableName,
+        readings_rest: Duration,
+        change: Option<Change>,
+        news: Option<Change>,
+    ) -> Result<Option<Table>, LakeError> {
         // What was known a while ago says how often things change.
-        let Some(known) = Table::open_within(&self.lake, name, Duration::MAX).await? else {
+        let known = Table::open_within(&self.lake, name, Duration::MAX).await?;
+        let version = known.as_ref().map(Table::known_version);
+        let is_as_told = change.is_some_and(|change| version.is_some_and(|version| version.is(change.version)));
+        if let (Some(news), false) = (news, is_as_told) {
+            let table = Table::open_told(&self.lake, name, news.version).await?;
+            self.doubt_less_than(name, news, table.as_ref());
+            return Ok(table);
+        }
+        let Some(known) = known else {
             return Table::open_within(&self.lake, name, self.looks.age_max_of_none()).await;
         };
         let rests = known.rests_for();
         let readings_rest = if name == TableName::Readings { rests } else { readings_rest };
-        Table::open_within(&self.lake, name, self.looks.age_max(name, rests, readings_rest)).await
+        let looks = if is_as_told { self.looks.told() } else { self.looks };
+        Table::open_within(&self.lake, name, looks.age_max(name, rests, readings_rest)).await
+    }
+
+    /// The pipeline tells of what it has seen in the log. Where a look does not find it there, it was another log.
+    fn doubt_less_than(&self, name: TableName, news: Change, found: Option<&Table>) {
+        let found = found.map(Table::known_version);
+        let has_it = found.is_some_and(|found| found.version > news.version.version || found.is(news.version));
+        if let (false, Some(told)) = (has_it, &self.told) {
+            told.doubt(name, news.version, found);
+        }
     }
 
     /// Why there is nothing newer than what is shown, where there should be.
@@ -310,12 +299,17 @@ impl Engine {
 
     /// What is known of each sensor now.
     pub(crate) async fn latest(&self) -> Result<Arc<Vec<SensorNow>>, EngineError> {
-        self.latest.get(self.lake.clock(), async { Ok(latest::read(&self.own("latest", &[]).await?)?) }).await
+        let snapshot = self.newest().await;
+        let versions = snapshot.context.as_ref().map(|_| snapshot.versions.clone());
+        drop(snapshot);
+        let reading = async { Ok(latest::read(&self.own("latest", &[]).await?)?) };
+        self.latest.get(self.lake.clock(), versions, reading).await
     }
 
     /// The curves of the front page.
     pub(crate) async fn curves(&self) -> Result<Arc<Curves>, EngineError> {
-        self.curves.get(self.lake.clock(), async { Ok(curve::read(&self.own("curves", &[]).await?)?) }).await
+        // They move slowly: what came since is not worth their price.
+        self.curves.get(self.lake.clock(), None, async { Ok(curve::read(&self.own("curves", &[]).await?)?) }).await
     }
 
     /// The curves of one place.
@@ -341,42 +335,6 @@ impl std::fmt::Debug for Engine {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicU32, Ordering};
-
-    #[tokio::test]
-    async fn many_who_ask_at_once_cost_as_much_as_one() {
-        let (made, clock) = (AtomicU32::new(0), Clock::manual(0));
-        let ask = async |kept: &Kept<u32>| {
-            let make = async {
-                tokio::task::yield_now().await;
-                Ok::<_, String>(made.fetch_add(1, Ordering::Relaxed))
-            };
-            kept.get(&clock, make).await.map(|value| *value)
-        };
-        let kept = Kept::new(Duration::from_secs(3600), 0);
-        futures::future::join_all((0..20).map(|_| ask(&kept))).await;
-        assert_eq!(made.load(Ordering::Relaxed), 1);
-        let old = Kept::new(Duration::ZERO, 0);
-        assert_eq!((ask(&old).await, ask(&old).await), (Ok(1), Ok(2)));
-    }
-
-    #[tokio::test]
-    async fn a_failure_is_not_kept() {
-        let (kept, clock) = (Kept::new(Duration::from_secs(1), 0), Clock::manual(0));
-        assert_eq!(kept.get(&clock, async { Err::<u32, _>("no") }).await, Err("no"));
-        assert_eq!(kept.get(&clock, async { Ok::<_, &str>(7) }).await.as_deref(), Ok(&7));
-    }
-
-    /// A query that fails must not take away the numbers that were there.
-    #[tokio::test]
-    async fn what_was_made_serves_on_where_nothing_newer_can_be_made() {
-        let (kept, clock) = (Kept::new(Duration::ZERO, 0), Clock::manual(0));
-        assert_eq!(kept.get(&clock, async { Ok::<_, &str>(7) }).await.as_deref(), Ok(&7));
-        assert_eq!(kept.get(&clock, async { Err::<u32, _>("no") }).await.as_deref(), Ok(&7));
-        assert_eq!(kept.failure().await.as_deref(), Some("no"));
-        assert_eq!(kept.get(&clock, async { Ok::<_, &str>(8) }).await.as_deref(), Ok(&8));
-        assert_eq!(kept.failure().await, None);
-    }
 
     /// Whoever takes all turns of the named queries does not close the pages.
     #[tokio::test]

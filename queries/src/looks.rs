@@ -10,8 +10,10 @@
 //!   half hour;
 //! - the register changes when people change it: every ten minutes.
 //!
-//! Where the pipeline works in the same process and shares the lake, what it commits is known without a look. What is
-//! left are commits of others (a correction at the command line): every five minutes at least.
+//! Where the pipeline works in the same process and shares the lake, what it commits is known without a look; where it is
+//! in another one and tells of its commits ([`told`](crate::told)), as far as a table is found as it was told. What is
+//! left are commits of others (a correction at the command line): every five minutes at least. Of tables that are told
+//! of, all but `readings` are looked at once in an hour: the pipeline's own jobs bring them up to date.
 
 use std::time::Duration;
 
@@ -34,6 +36,10 @@ const REGISTER: Duration = Duration::from_secs(10 * 60);
 /// How old a look may be where this process knows by itself what the pipeline commits.
 const SHARED: Duration = Duration::from_secs(5 * 60);
 
+/// How old a look at a rollup or the register may be that was found as the pipeline tells. Files that were removed stay for
+/// an hour at least, and so long a version can be read.
+const TOLD: Duration = Duration::from_secs(55 * 60);
+
 /// What looks cost, and who commits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Looks {
@@ -41,16 +47,27 @@ pub(crate) enum Looks {
     Free,
     /// Each is billed.
     Billed,
-    /// Each is billed, and the pipeline's commits are known without one.
+    /// Each is billed, and the pipeline's commits are known without one: it shares the lake.
     Shared,
+    /// Each is billed, and the pipeline tells of its commits, in words that were found to be true.
+    Told,
 }
 
 impl Looks {
+    /// The same, where what was told of a table is what was found.
+    pub(crate) const fn told(self) -> Self {
+        match self {
+            Self::Free | Self::Shared => self,
+            Self::Billed | Self::Told => Self::Told,
+        }
+    }
+
     /// How old a look at a table may be. `readings` has not moved for `readings_rest`, the table itself for `rests`.
     pub(crate) fn age_max(self, table: TableName, rests: Duration, readings_rest: Duration) -> Duration {
         match (self, table) {
             (Self::Free, _) => FREE,
-            (Self::Shared, TableName::Readings) => SHARED,
+            (Self::Shared | Self::Told, TableName::Readings) => SHARED,
+            (Self::Told, _) => TOLD,
             (Self::Billed, TableName::Readings) => (readings_rest / READINGS_LOOKS).clamp(READINGS.0, READINGS.1),
             (Self::Billed, TableName::Hourly | TableName::Daily) => {
                 let is_behind = rests > readings_rest && readings_rest < FOLLOWS_WITHIN;
@@ -65,7 +82,7 @@ impl Looks {
     pub(crate) const fn age_max_of_none(self) -> Duration {
         match self {
             Self::Free => FREE,
-            Self::Billed | Self::Shared => FOLLOWING,
+            Self::Billed | Self::Shared | Self::Told => FOLLOWING,
         }
     }
 }
@@ -90,6 +107,14 @@ mod tests {
         assert_eq!(age(3_600, 30), FOLLOWING);
         assert_eq!(age(10, 70), ROLLUPS, "it followed");
         assert_eq!(age(3_600, 1_200), ROLLUPS, "what moved was a compaction: nothing followed");
+    }
+
+    #[test]
+    fn what_is_told_is_looked_at_for_others_commits_only() {
+        let told = |looks: Looks, table| looks.told().age_max(table, 60 * SECOND, 60 * SECOND);
+        assert_eq!(told(Looks::Billed, TableName::Readings), SHARED);
+        assert_eq!(told(Looks::Billed, TableName::Sensors), TOLD);
+        assert_eq!((told(Looks::Free, TableName::Readings), Looks::Shared.told()), (FREE, Looks::Shared));
     }
 
     #[test]

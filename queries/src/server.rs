@@ -6,17 +6,21 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
+use tjern_lake::Versions;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::connections::BoundedListener;
 use crate::engine::Engine;
 use crate::http::metrics::{Metrics, count};
 use crate::http::staff::Office;
-use crate::http::{Face, public, reply, staff};
+use crate::http::{Commits, Face, public, reply, staff};
 use crate::limits;
 use crate::looks::Looks;
 use crate::settings::ServerSettings;
+use crate::told::Told;
+use crate::told::listener::{Patience, listen as listen_to_pipeline};
 use crate::workshop::Workshop;
 
 /// Why a server cannot start.
@@ -55,6 +59,7 @@ pub struct Server {
     staff_address: SocketAddr,
     settings: ServerSettings,
     workshop: Workshop,
+    told: Option<Told>,
 }
 
 impl Server {
@@ -66,7 +71,9 @@ impl Server {
         let (public, public_address) = listen(settings.public, "public").await?;
         let (staff, staff_address) = listen(settings.staff, "staff").await?;
         let workshop = Workshop::start().map_err(ServeError::Threads)?;
-        Ok(Self { public, staff, public_address, staff_address, settings, workshop })
+        // Of a pipeline in this process all is known.
+        let told = settings.pipeline.clone().filter(|_| !settings.shares_pipeline).map(Told::by);
+        Ok(Self { public, staff, public_address, staff_address, settings, workshop, told })
     }
 
     /// Where residents' pages and open data are.
@@ -81,14 +88,25 @@ impl Server {
         self.staff_address
     }
 
+    /// What the pipeline has told last, empty while it tells nothing; `None` where it is not asked.
+    #[must_use]
+    pub fn told(&self) -> Option<watch::Receiver<Versions>> {
+        self.told.as_ref().map(Told::versions)
+    }
+
     /// Answers until `stop`; then open connections have [`limits::GOODBYE_MAX`] to end.
     pub async fn run(self, stop: CancellationToken) {
-        let (public, staff) = routers(&self.settings, self.workshop);
+        let (public, staff) = routers(&self.settings, self.workshop, self.told.as_ref());
+        let listening = async {
+            if let Some(told) = self.told {
+                listen_to_pipeline(told, Patience::SERVER, stop.clone()).await;
+            }
+        };
         let serve = |listener, router: Router| {
             let stop = stop.clone().cancelled_owned();
             axum::serve(BoundedListener::new(listener), router).with_graceful_shutdown(stop).into_future()
         };
-        let serving = async { tokio::join!(serve(self.public, public), serve(self.staff, staff)) };
+        let serving = async { tokio::join!(serve(self.public, public), serve(self.staff, staff), listening) };
         let patience = async {
             stop.cancelled().await;
             tokio::time::sleep(limits::GOODBYE_MAX).await;
@@ -107,23 +125,25 @@ async fn listen(address: SocketAddr, which: &'static str) -> Result<(TcpListener
     Ok((listener, bound))
 }
 
-fn routers(settings: &ServerSettings, workshop: Workshop) -> (Router, Router) {
+fn routers(settings: &ServerSettings, workshop: Workshop, told: Option<&Told>) -> (Router, Router) {
     let (lake, timezone) = (&settings.lake, &settings.timezone);
     let metrics = Metrics::new(Arc::clone(&settings.metrics));
+    let commits = Commits { told: told.cloned(), are_shared: settings.shares_pipeline };
     let looks = match (lake.store().url().local_folder(), settings.shares_pipeline) {
         (Some(_), _) => Looks::Free,
         (None, true) => Looks::Shared,
         (None, false) => Looks::Billed,
     };
     let face = Face {
-        engine: Arc::new(Engine::public(lake.clone(), looks, timezone.clone())),
+        engine: Arc::new(Engine::public(lake.clone(), looks, timezone.clone()).with_told(told)),
         timezone: settings.timezone.clone(),
         simulated: settings.simulated,
     };
     let office = Office {
-        engine: Arc::new(Engine::staff(lake.clone(), looks, timezone.clone(), workshop)),
+        engine: Arc::new(Engine::staff(lake.clone(), looks, timezone.clone(), workshop).with_told(told)),
         tokens: settings.tokens.clone(),
         metrics: metrics.clone(),
+        commits,
         status: settings.status.clone(),
     };
     let dressed = |router: Router, listener: &'static str| {

@@ -11,6 +11,7 @@ use tjern_lake::Lake;
 use tjern_readings::store::LakeUrl;
 
 use crate::tokens::Tokens;
+use crate::told::address::PipelineAddress;
 
 /// The section `[serve]`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -22,6 +23,8 @@ pub struct ServeConfig {
     pub staff: SocketAddr,
     /// The file with the staff's tokens.
     pub tokens: Option<PathBuf>,
+    /// Where the pipeline of another process tells of its commits; nobody is asked where it is left out.
+    pub pipeline: Option<PipelineAddress>,
     /// The lake of personal readings. Its place is kept; nothing is served from it yet (docs/personal.md).
     pub personal_lake: Option<LakeUrl>,
 }
@@ -29,7 +32,7 @@ pub struct ServeConfig {
 impl Default for ServeConfig {
     fn default() -> Self {
         let here = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        Self { public: here(8080), staff: here(8081), tokens: None, personal_lake: None }
+        Self { public: here(8080), staff: here(8081), tokens: None, pipeline: None, personal_lake: None }
     }
 }
 
@@ -58,6 +61,8 @@ pub struct ServerSettings {
     pub metrics: SharedRegistry,
     /// Whether the pipeline works in this process, on a clone of this lake: then what it commits is known without a look.
     pub shares_pipeline: bool,
+    /// Where the pipeline tells of its commits; not asked where it works in this process.
+    pub pipeline: Option<PipelineAddress>,
     /// What else `/health` on the staff listener says, under `parts`.
     pub status: Option<StatusHook>,
 }
@@ -75,6 +80,7 @@ impl ServerSettings {
             simulated: false,
             metrics: SharedRegistry::default(),
             shares_pipeline: false,
+            pipeline: serve.pipeline.clone(),
             status: None,
         }
     }
@@ -87,6 +93,7 @@ impl std::fmt::Debug for ServerSettings {
             .field("public", &self.public)
             .field("staff", &self.staff)
             .field("tokens", &self.tokens)
+            .field("pipeline", &self.pipeline)
             .field("simulated", &self.simulated)
             .finish_non_exhaustive()
     }
@@ -106,6 +113,6 @@ mod tests {
         );
         assert_eq!(serve.tokens, None);
         assert!(said(r#"{"pubic": "127.0.0.1:1"}"#).expect_err("unknown").to_string().contains("`public`"));
-        assert!(said(r#"{"public": "8080"}"#).is_err());
+        assert!(said(r#"{"public": "8080"}"#).is_err() && said(r#"{"pipeline": "127.0.0.1:8082"}"#).is_err());
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -60,9 +60,16 @@ struct Shared {
     is_dead: AtomicBool,
     /// How often a request gives way to others.
     yields: AtomicU64,
+    /// By how much a request puts the test's clock on, in microseconds.
+    cost_us: AtomicI64,
+    /// Held by who puts the clock on.
+    passing: Mutex<()>,
     /// How long a request takes, and what tokio's and the test's clock said when that was set.
     latency: Mutex<Option<(Duration, Instant, i64)>>,
 }
+
+/// So often a request that is charged lets others begin.
+const BEGIN_TOGETHER: usize = 8;
 
 fn lost(what: &str) -> Error {
     Error::Generic { store: "Simulated", source: what.to_owned().into() }
@@ -80,6 +87,8 @@ impl Simulated {
             puts: AtomicU64::new(0),
             is_dead: AtomicBool::new(false),
             yields: AtomicU64::new(0),
+            cost_us: AtomicI64::new(0),
+            passing: Mutex::new(()),
             latency: Mutex::new(None),
         };
         Self { inner: Arc::new(InMemory::new()), shared: Arc::new(shared) }
@@ -109,6 +118,14 @@ impl Simulated {
     pub fn take(&self, latency: Duration) {
         let now = (latency, Instant::now(), self.shared.clock.now_us());
         *self.shared.latency.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+    }
+
+    /// From now on each request puts the test's clock on by so much, and nobody waits: for tests whose clients are behind
+    /// real sockets, which know no other clock than the machine's. Requests that begin together end together, as far as that
+    /// is seen; where it is not, their times add up: what is measured may be too long, and is never too short.
+    pub fn charge(&self, latency: Duration) {
+        let cost_us = i64::try_from(latency.as_micros()).unwrap_or(i64::MAX);
+        self.shared.cost_us.store(cost_us, Ordering::SeqCst);
     }
 
     /// From now on each request lets the others of its thread go on so often before it is done.
@@ -157,6 +174,21 @@ impl Shared {
         meta
     }
 
+    /// What a request is charged passes.
+    async fn pass(&self) {
+        let cost_us = self.cost_us.load(Ordering::SeqCst);
+        if cost_us == 0 {
+            return;
+        }
+        let ends_us = self.clock.now_us() + cost_us;
+        // Those that begin together begin before the first of them ends.
+        for _ in 0..BEGIN_TOGETHER {
+            tokio::task::yield_now().await;
+        }
+        let _one = self.passing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.clock.set_us(self.clock.now_us().max(ends_us));
+    }
+
     /// A request on its way. Says whether its process dies once it did its work.
     async fn enter(&self, key: Option<&Path>) -> Result<bool> {
         let latency = self.latency.lock().unwrap_or_else(PoisonError::into_inner).map(|(latency, ..)| latency);
@@ -164,6 +196,7 @@ impl Shared {
             tokio::time::sleep(latency).await;
             self.tick();
         }
+        self.pass().await;
         for _ in 0..self.yields.load(Ordering::SeqCst) {
             tokio::task::yield_now().await;
         }

@@ -1,4 +1,4 @@
-//! How soon what landed can be queried. What a day costs is played with the whole city: `tests/bill.rs`.
+//! How soon what landed can be queried. What a day costs is played with the whole city: `tests/bill`.
 
 use std::time::Duration;
 

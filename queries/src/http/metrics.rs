@@ -39,6 +39,7 @@ pub(crate) struct Metrics {
     requests: Family<Outcome, Counter>,
     durations: Family<Route, Histogram>,
     newest_age_s: Gauge<f64, AtomicU64>,
+    commits_told: Gauge,
     registry: SharedRegistry,
 }
 
@@ -48,6 +49,7 @@ impl Metrics {
             requests: Family::default(),
             durations: Family::new_with_constructor(|| Histogram::new(DURATIONS_S)),
             newest_age_s: Gauge::default(),
+            commits_told: Gauge::default(),
             registry: Arc::clone(&registry),
         };
         metrics.newest_age_s.set(f64::NAN);
@@ -57,12 +59,15 @@ impl Metrics {
         registry.register("tjern_http_request_duration_seconds", help, metrics.durations.clone());
         let help = "Age of the newest reading of any sensor";
         registry.register("tjern_newest_reading_age_seconds", help, metrics.newest_age_s.clone());
+        let help = "Whether the pipeline's commits are known without asking the store";
+        registry.register("tjern_commits_told", help, metrics.commits_told.clone());
         drop(registry);
         metrics
     }
 
     /// The text of `/metrics`; the age is not a number where nothing is known.
-    pub(crate) fn text(&self, newest_age_s: Option<i64>) -> Response {
+    pub(crate) fn text(&self, newest_age_s: Option<i64>, are_commits_told: bool) -> Response {
+        self.commits_told.set(i64::from(are_commits_told));
         #[expect(clippy::cast_precision_loss, reason = "an age")]
         self.newest_age_s.set(newest_age_s.map_or(f64::NAN, |age_s| age_s as f64));
         let mut body = String::new();

@@ -16,7 +16,7 @@ use serde::Deserialize;
 
 use super::metrics::Metrics;
 use super::reply::{self, Failure};
-use super::{health, newest_us};
+use super::{Commits, Inside, health, newest_us};
 use crate::engine::Engine;
 use crate::latest::age_s;
 use crate::limits;
@@ -29,6 +29,7 @@ pub(crate) struct Office {
     pub(crate) engine: Arc<Engine>,
     pub(crate) tokens: Tokens,
     pub(crate) metrics: Metrics,
+    pub(crate) commits: Commits,
     pub(crate) status: Option<StatusHook>,
 }
 
@@ -64,12 +65,12 @@ async fn not_allowed() -> Response {
 
 async fn metrics(State(office): State<Office>) -> Response {
     let newest_us = office.engine.latest().await.ok().and_then(|sensors| newest_us(&sensors));
-    office.metrics.text(newest_us.map(|time_us| age_s(office.engine.now_us(), time_us)))
+    let newest_age_s = newest_us.map(|time_us| age_s(office.engine.now_us(), time_us));
+    office.metrics.text(newest_age_s, office.commits.are_told())
 }
 
 async fn healthy(State(office): State<Office>) -> Response {
-    let nothing: StatusHook = Arc::new(|| serde_json::Value::Null);
-    health(&office.engine, Some(office.status.as_ref().unwrap_or(&nothing))).await
+    health(&office.engine, Some(Inside { parts: office.status.as_ref(), commits: &office.commits })).await
 }
 
 async fn sql(State(office): State<Office>, parameters: Parameters, request: Request) -> Response {

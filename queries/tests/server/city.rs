@@ -121,7 +121,7 @@ impl City {
         let tokens = self.folder.path().join("tokens");
         std::fs::write(&tokens, format!("# staff\nanalyst:{TOKEN}\n")).expect("written");
         let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let serve = ServeConfig { public: free, staff: free, tokens: Some(tokens.clone()), personal_lake: None };
+        let serve = ServeConfig { public: free, staff: free, tokens: Some(tokens.clone()), ..ServeConfig::default() };
         let oslo = TimeZone::get("Europe/Oslo").expect("known");
         let tokens = Tokens::read(&tokens).expect("tokens");
         let mut settings = ServerSettings::new(self.lake.clone(), oslo, &serve, tokens);

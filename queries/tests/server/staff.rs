@@ -209,6 +209,7 @@ async fn metrics_and_health_are_for_the_staffs_network() {
         "tjern_http_request_duration_seconds_count",
         "tjern_newest_reading_age_seconds 4.0",
         "tjern_guest_total 0",
+        "tjern_commits_told 0",
         "# EOF",
     ] {
         assert!(metrics.body.contains(part), "no {part:?} in {}", metrics.body);
@@ -216,9 +217,28 @@ async fn metrics_and_health_are_for_the_staffs_network() {
     let health = get(served.staff, "/health").await.json();
     assert_eq!((&health["status"], &health["parts"]["ingest"]), (&"ok".into(), &"ok".into()));
     assert_eq!(health["newest_reading_age_s"], 4);
+    assert_eq!(health["commits"], serde_json::json!({ "how": "asked" }));
     for path in ["/", "/sted/landfalltjern", "/api/latest", "/api/query/latest"] {
         assert_eq!(get(served.staff, path).await.status, 404, "{path}");
     }
+}
+
+/// Nobody is at the pipeline's address: the pages are there all the same, and the staff sees why they may be older.
+#[tokio::test]
+async fn a_pipeline_that_cannot_be_reached_is_told_and_keeps_nobody_waiting() {
+    let city = City::drammen().await;
+    let nobody = "http://127.0.0.1:1".parse().expect("an address");
+    let served = city.serve_with(|settings| settings.pipeline = Some(nobody)).await;
+    assert_eq!(get(served.public, "/").await.status, 200);
+    let reason = loop {
+        let health = get(served.staff, "/health").await.json();
+        assert_eq!((&health["status"], &health["commits"]["how"]), (&"ok".into(), &"asked".into()), "{health}");
+        if let Some(reason) = health["commits"]["reason"].as_str() {
+            break reason.to_owned();
+        }
+    };
+    assert!(reason.contains("cannot be reached"), "{reason}");
+    assert!(!get(served.public, "/health").await.body.contains("127.0.0.1:1"), "where the pipeline is is the staff's");
 }
 
 /// A lake that can no longer be read: the last numbers are shown on, and health says so.
@@ -327,7 +347,7 @@ async fn a_port_in_use_is_one_clear_line() {
     let served = city.serve().await;
     let taken = served.staff;
     let free = std::net::SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, 0));
-    let serve = tjern_queries::ServeConfig { public: free, staff: taken, tokens: None, personal_lake: None };
+    let serve = tjern_queries::ServeConfig { public: free, staff: taken, ..Default::default() };
     let settings =
         tjern_queries::ServerSettings::new(city.lake.clone(), jiff::tz::TimeZone::UTC, &serve, Tokens::none());
     let error = Server::bind(settings).await.expect_err("the port is taken");
