@@ -168,15 +168,12 @@ impl Table {
             .with_actions(actions(&commit, table, now_us / 1_000))
             .build(Some(snapshot), delta.log_store(), delta_operation(&commit))
             .await;
-        if let Err(error) = committed {
-            return Err(if is_conflict(&error) {
-                CommitError::Conflict { table, version }
-            } else {
-                failed(table, error)
-            });
-        }
+        let committed = committed.map_err(|error| match is_conflict(&error) {
+            true => CommitError::Conflict { table, version },
+            false => failed(table, error),
+        })?;
         self.lake.keep_handle(table, handle);
-        self.refresh().await?;
+        self.reach(i64::try_from(committed.version()).unwrap_or(i64::MAX)).await?;
         Ok(self.version())
     }
 

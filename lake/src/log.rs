@@ -142,11 +142,11 @@ impl LogState {
     pub(crate) async fn probe(state: &mut Arc<Self>, lake: &Lake, until: Option<i64>) -> Result<bool, LakeError> {
         let (table, first) = (state.table, state.version + 1);
         let (mut commits, mut tip) = (Vec::new(), None);
-        for version in first..first + PROBES_MAX {
-            if until.is_some_and(|until| version > until) {
-                Self::follow_to(state, commits, tip);
-                return Ok(true);
-            }
+        let last = first + PROBES_MAX - 1;
+        if until.is_some_and(|until| until > last) {
+            return Ok(false);
+        }
+        for version in first..=until.unwrap_or(last) {
             let key = log_folder(table).join(format!("{version:020}.json"));
             let found = match lake.objects().get(&key).await {
                 Ok(found) => found,
@@ -162,7 +162,11 @@ impl LogState {
             let bytes = found.bytes().await.map_err(|source| LakeError::store(&key, source))?;
             commits.push(entries_of(&bytes, table, &key)?);
         }
-        Ok(false)
+        // Without a word of how many there are, there may be more.
+        if until.is_some() {
+            Self::follow_to(state, commits, tip);
+        }
+        Ok(until.is_some())
     }
 
     async fn news(&self, lake: &Lake) -> Result<News, LakeError> {

@@ -126,7 +126,8 @@ impl KnownStates {
     }
 
     /// The state of this version, which somebody told of, or a newer one. The last listing counts here too: commits of a table
-    /// that was made anew may follow upon those that are known, and only a listing tells them apart.
+    /// that was made anew may follow upon those that are known, and only a listing tells them apart. Until that one, ten
+    /// minutes at most, such a table may be shown as both.
     pub(crate) async fn reaching(
         &self,
         lake: &Lake,

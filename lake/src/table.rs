@@ -62,7 +62,8 @@ impl Table {
     }
 
     /// Opens a table as [`Table::open_within`] does, where somebody told of this version: a get for each commit up to it that
-    /// is not known yet, and no more. Where that commit is not found, or is not ahead of what is known, it costs a listing.
+    /// is not known yet, and no question whether there is another one. It costs a listing where the last one is ten minutes
+    /// old, where that commit is not found or is not ahead of what is known, and where it is far ahead.
     ///
     /// # Errors
     /// [`LakeError`], where the log cannot be read.
@@ -118,6 +119,17 @@ impl Table {
         let moved = LogState::refresh(&mut self.state, &self.lake).await?;
         self.lake.saw_state(self.name, &self.state, looked);
         Ok(moved)
+    }
+
+    /// Moves on to a version that was committed a moment ago, and was the newest then: a get for each commit up to it, where
+    /// [`Table::refresh`] asks for a listing first.
+    pub(crate) async fn reach(&mut self, version: i64) -> Result<(), LakeError> {
+        let looked = Moment::now(&self.lake);
+        if LogState::probe(&mut self.state, &self.lake, Some(version)).await? && self.version() >= version {
+            self.lake.saw_commit(self.name, &self.state, looked);
+            return Ok(());
+        }
+        self.refresh().await.map(drop)
     }
 
     /// Which table.

@@ -11,8 +11,8 @@ use arrow::util::pretty::pretty_format_batches;
 use jiff::tz::TimeZone;
 use tjern_lake::session::MEMORY_BYTES;
 use tjern_lake::{
-    Access, Commit, CommitError, DataFile, Lake, Operation, SessionSettings, Table, TableName, schema, session,
-    write_file,
+    Access, Commit, CommitError, DataFile, Lake, Operation, SessionSettings, Table, TableName, Version, schema,
+    session, write_file,
 };
 use tjern_readings::clock::Clock;
 use tjern_readings::store::{LakeUrl, Store};
@@ -345,6 +345,37 @@ async fn a_look_that_may_be_old_costs_nothing_or_one_get() {
     assert_eq!(look(700, 60).await, (3, 0, 0));
 }
 
+/// Who was told of a version asks for the commits up to it; a listing is for what is far ahead, is not there, or is no
+/// step ahead.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_told_of_costs_a_get_each() {
+    let objects: Arc<dyn object_store::ObjectStore> = Arc::new(object_store::memory::InMemory::new());
+    let process = || {
+        let store = Store::over(Arc::clone(&objects), "s3://city/lake".parse().expect("a lake"));
+        Lake::over(store).with_clock(Clock::manual(0))
+    };
+    let (reader, writer) = (process(), process());
+    let mut table = Table::open_or_create(&writer, TableName::Readings).await.expect("created");
+    Table::open(&reader, TableName::Readings).await.expect("opened").expect("there");
+    let mut hours = 1_i64..;
+    for (commits, lists) in [(1, 0), (16, 0), (17, 1)] {
+        for hour in hours.by_ref().take(commits) {
+            append(&mut table, &[row("a/b", hour, 1.0)], None).await.expect("committed");
+        }
+        let told = table.known_version();
+        let before = reader.store().requests();
+        let seen = Table::open_told(&reader, TableName::Readings, told).await.expect("opened").expect("there");
+        let spent = reader.store().requests().since(&before);
+        assert_eq!((seen.known_version(), spent.lists), (told, lists), "{commits} commits");
+        assert_eq!(spent.gets, u64::try_from(commits).expect("few"), "{commits} commits");
+    }
+    let before = reader.store().requests();
+    let not_there = Version { version: 50, digest: None };
+    let seen = Table::open_told(&reader, TableName::Readings, not_there).await.expect("opened").expect("there");
+    assert_eq!(seen.known_version(), table.known_version());
+    assert_eq!(reader.store().requests().since(&before).lists, 1, "what is not there is looked for");
+}
+
 /// A table that was removed and made anew (a restore, a replay) begins at version 0 again: what was
 /// known of the old one must not be taken for the new one.
 #[tokio::test(flavor = "multi_thread")]
@@ -355,6 +386,7 @@ async fn a_table_that_was_made_anew_is_noticed() {
         append(&mut table, &[row("a/b", hour, 1.0)], None).await.expect("committed");
     }
     assert!(count(&lake).await.contains("| 3 "), "{}", count(&lake).await);
+    let old = table.known_version();
     std::fs::remove_dir_all(folder.path().join("tables/readings")).expect("removed");
     assert!(
         Table::open(&lake, TableName::Readings).await.expect("looked").is_none(),
@@ -365,4 +397,13 @@ async fn a_table_that_was_made_anew_is_noticed() {
     assert!(table.refresh().await.expect("looked"), "a handle of the old one goes on as if nothing had happened");
     assert_eq!((table.version(), table.files()), (1, anew.files()));
     assert!(count(&lake).await.contains("| 1 | 5.0 |"), "{}", count(&lake).await);
+    for hour in 8..10 {
+        append(&mut anew, &[row("a/b", hour, 5.0)], None).await.expect("committed");
+    }
+    let version = anew.known_version();
+    assert_eq!(version.version, old.version);
+    assert!(!version.is(old), "another commit of the same number passes for the old one: {version:?}");
+    let elsewhere = Lake::open(lake.store().url()).expect("opened");
+    let seen = Table::open(&elsewhere, TableName::Readings).await.expect("opened").expect("there").known_version();
+    assert_eq!(seen, version, "who reads a commit knows it as the one who made it");
 }

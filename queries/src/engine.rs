@@ -13,7 +13,7 @@ use std::time::Duration;
 use datafusion::prelude::SessionContext;
 use jiff::tz::TimeZone;
 use tjern_lake::session::session_on;
-use tjern_lake::{Access, Lake, LakeError, SessionSettings, Table, TableName, Versions};
+use tjern_lake::{Access, Lake, LakeError, SessionSettings, Table, TableName, Version, Versions};
 use tokio::sync::{Mutex, MutexGuard, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
@@ -26,7 +26,7 @@ use crate::pages::curve::{self, Curves};
 use crate::parameters::ParameterError;
 use crate::rows::ColumnError;
 use crate::sql::{self, Answer, SqlError};
-use crate::told::{Change, Tidings, Told};
+use crate::told::{Tidings, Told};
 use crate::workshop::Workshop;
 
 /// Why there is no answer.
@@ -66,6 +66,15 @@ struct Snapshot {
     versions: Versions,
     /// The last change that the pipeline had told when these were looked for.
     changes: u64,
+}
+
+/// What was found of `readings`, by which the looks at the other tables go.
+#[derive(Debug, Clone, Copy, Default)]
+struct Readings {
+    /// For how long nothing came.
+    rest: Duration,
+    /// Whether it was found as the pipeline tells.
+    is_as_told: bool,
 }
 
 /// Answers queries of one kind of people.
@@ -169,9 +178,8 @@ impl Engine {
         let known = self.lake.versions().borrow().clone();
         TableName::ALL.into_iter().filter(|name| self.shows(*name)).any(|name| {
             let shown = snapshot.versions.get(name);
-            let is_told = tidings.of(name).is_some_and(|change| {
-                change.number > snapshot.changes && !shown.is_some_and(|shown| shown.is(change.version))
-            });
+            let news = tidings.since(snapshot.changes, name);
+            let is_told = news.is_some_and(|news| !shown.is_some_and(|shown| shown.is(news)));
             is_told || known.get(name) != shown
         })
     }
@@ -186,16 +194,21 @@ impl Engine {
     /// A session, and the versions of its tables. A table that nobody has made yet is empty; one that was
     /// there and is gone is a lake that went away.
     async fn open(&self, before: &Snapshot, tidings: &Tidings) -> Result<(SessionContext, Versions), String> {
-        let (mut tables, mut readings_rest) = (Vec::new(), Duration::ZERO);
+        let (mut tables, mut readings) = (Vec::new(), Readings::default());
         let wanted = TableName::ALL.into_iter().filter(|name| self.shows(*name));
         // `readings` is the first of all: the others go by it.
         for name in wanted {
-            let change = tidings.of(name);
+            let told = tidings.of(name);
             // What was told before the last look is no reason for another one.
-            let news = change.filter(|change| change.number > before.changes);
-            let table = self.look(name, readings_rest, change, news).await.map_err(|error| error.to_string())?;
+            let news = tidings.since(before.changes, name);
+            let table = self.look(name, readings, told, news).await.map_err(|error| error.to_string())?;
+            let found = table.as_ref().map(Table::known_version);
+            if let (Some(told), Some(teller)) = (told, &self.told) {
+                teller.compare(name, told, found, news.is_some());
+            }
             if name == TableName::Readings {
-                readings_rest = table.as_ref().map(Table::rests_for).unwrap_or_default();
+                let is_as_told = told.zip(found).is_some_and(|(told, found)| found.is(told));
+                readings = Readings { rest: table.as_ref().map(Table::rests_for).unwrap_or_default(), is_as_told };
             }
             if table.is_none() && before.versions.get(name).is_some() {
                 return Err(format!(
@@ -218,40 +231,30 @@ impl Engine {
         self.settings.access == Access::Staff || !is_staffs
     }
 
-    /// A table, looked for as far as what is known of it is too old. What the pipeline tells of it is `change`, and `news`
+    /// A table, looked for as far as what is known of it is too old. What the pipeline tells of it is `told`, and `news`
     /// where nobody has looked since.
     async fn look(
         &self,
         name: TableName,
-        readings_rest: Duration,
-        change: Option<Change>,
-        news: Option<Change>,
+        readings: Readings,
+        told: Option<Version>,
+        news: Option<Version>,
     ) -> Result<Option<Table>, LakeError> {
         // What was known a while ago says how often things change.
         let known = Table::open_within(&self.lake, name, Duration::MAX).await?;
         let version = known.as_ref().map(Table::known_version);
-        let is_as_told = change.is_some_and(|change| version.is_some_and(|version| version.is(change.version)));
+        let is_as_told = told.zip(version).is_some_and(|(told, version)| version.is(told));
         if let (Some(news), false) = (news, is_as_told) {
-            let table = Table::open_told(&self.lake, name, news.version).await?;
-            self.doubt_less_than(name, news, table.as_ref());
-            return Ok(table);
+            return Table::open_told(&self.lake, name, news).await;
         }
         let Some(known) = known else {
             return Table::open_within(&self.lake, name, self.looks.age_max_of_none()).await;
         };
         let rests = known.rests_for();
-        let readings_rest = if name == TableName::Readings { rests } else { readings_rest };
-        let looks = if is_as_told { self.looks.told() } else { self.looks };
-        Table::open_within(&self.lake, name, looks.age_max(name, rests, readings_rest)).await
-    }
-
-    /// The pipeline tells of what it has seen in the log. Where a look does not find it there, it was another log.
-    fn doubt_less_than(&self, name: TableName, news: Change, found: Option<&Table>) {
-        let found = found.map(Table::known_version);
-        let has_it = found.is_some_and(|found| found.version > news.version.version || found.is(news.version));
-        if let (false, Some(told)) = (has_it, &self.told) {
-            told.doubt(name, news.version, found);
-        }
+        let readings = if name == TableName::Readings { Readings { rest: rests, is_as_told } } else { readings };
+        // A command that the pipeline has not seen in `readings` may have committed elsewhere too, and removed files.
+        let looks = if is_as_told && readings.is_as_told { self.looks.told() } else { self.looks };
+        Table::open_within(&self.lake, name, looks.age_max(name, rests, readings.rest)).await
     }
 
     /// Why there is nothing newer than what is shown, where there should be.

@@ -9,7 +9,6 @@
 //! What a request may cost is in [`limits`], and nothing is ever cut without saying so.
 #![forbid(unsafe_code)]
 
-mod connections;
 mod engine;
 mod http;
 mod kept;

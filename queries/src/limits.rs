@@ -1,25 +1,12 @@
-//! Every bound of this crate, by name: what a request may cost, and what a server holds at once.
+//! Every bound of this crate, by name: what a request may cost, and what a server holds at once. Those of its
+//! connections are [`tjern_connections::limits`].
 //!
 //! Nothing here is ever answered by silently returning less: whoever meets a bound is told so.
 
 use std::time::Duration;
 
-/// Connections that one listener holds open; further ones wait in the system's own queue.
-pub const CONNECTIONS_MAX: usize = 512;
-/// How long a connection may stand without a byte in either direction. Longer than [`SQL_TIME_MAX`],
-/// because nothing moves while a query is computed.
-pub const CONNECTION_IDLE_MAX: Duration = Duration::from_secs(75);
-/// How long a connection may live in all: it ends those that send one byte a minute.
-pub const CONNECTION_AGE_MAX: Duration = Duration::from_secs(600);
 /// The longest body of a request.
 pub const REQUEST_BYTES_MAX: usize = 1 << 20;
-/// Connections that one address of another machine holds open; a network (/64) of IPv6 is one address.
-pub const CONNECTIONS_PER_PEER_MAX: usize = 32;
-/// Connections that this machine's own programs hold open: a proxy speaks for many.
-pub const CONNECTIONS_OF_LOOPBACK_MAX: usize = 256;
-/// How long the head of a request may take, from its first byte; the first head from the connection's
-/// beginning.
-pub const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
 /// The longest SQL text. Planning copies it many times over.
 pub const SQL_BYTES_MAX: usize = 64 << 10;
 /// The tokens that an SQL text may have, comments and spaces not counted.
@@ -65,8 +52,6 @@ pub const CURVES_AGE_MAX: Duration = Duration::from_secs(15);
 /// Curves that take long to compute are kept for so many times as long: a tenth of the time at most
 /// goes into them.
 pub const CURVES_THRIFT: u32 = 10;
-/// How long open connections are waited for when the server ends.
-pub const GOODBYE_MAX: Duration = Duration::from_secs(3);
 
 /// What one query may cost.
 #[derive(Debug, Clone, Copy)]

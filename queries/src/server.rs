@@ -6,21 +6,20 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
+use tjern_connections::serve;
 use tjern_lake::Versions;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::connections::BoundedListener;
 use crate::engine::Engine;
 use crate::http::metrics::{Metrics, count};
 use crate::http::staff::Office;
 use crate::http::{Commits, Face, public, reply, staff};
-use crate::limits;
 use crate::looks::Looks;
 use crate::settings::ServerSettings;
 use crate::told::Told;
-use crate::told::listener::{Patience, listen as listen_to_pipeline};
+use crate::told::listener::{Listener, Patience};
 use crate::workshop::Workshop;
 
 /// Why a server cannot start.
@@ -39,6 +38,9 @@ pub enum ServeError {
     /// The system gives no threads.
     #[error("cannot start the threads that answer SQL: {0}; hint: allow the process more threads (`ulimit -u`)")]
     Threads(#[source] io::Error),
+    /// The pipeline cannot be asked.
+    #[error("cannot make a client that asks `[serve] pipeline`: {0}; hint: can the system's certificates be read?")]
+    Client(#[source] reqwest::Error),
 }
 
 fn bind_hint(error: &io::Error) -> &'static str {
@@ -60,6 +62,7 @@ pub struct Server {
     settings: ServerSettings,
     workshop: Workshop,
     told: Option<Told>,
+    listener: Option<Listener>,
 }
 
 impl Server {
@@ -73,7 +76,8 @@ impl Server {
         let workshop = Workshop::start().map_err(ServeError::Threads)?;
         // Of a pipeline in this process all is known.
         let told = settings.pipeline.clone().filter(|_| !settings.shares_pipeline).map(Told::by);
-        Ok(Self { public, staff, public_address, staff_address, settings, workshop, told })
+        let listener = told.clone().map(Listener::new).transpose().map_err(ServeError::Client)?;
+        Ok(Self { public, staff, public_address, staff_address, settings, workshop, told, listener })
     }
 
     /// Where residents' pages and open data are.
@@ -94,27 +98,21 @@ impl Server {
         self.told.as_ref().map(Told::versions)
     }
 
-    /// Answers until `stop`; then open connections have [`limits::GOODBYE_MAX`] to end.
+    /// Answers until `stop`; then open connections have [`GOODBYE_MAX`](tjern_connections::limits::GOODBYE_MAX) to end.
     pub async fn run(self, stop: CancellationToken) {
+        let is_cloud = self.settings.lake.store().url().local_folder().is_none();
+        if is_cloud && !self.settings.shares_pipeline && self.told.is_none() {
+            tracing::info!(
+                "the store is asked for commits; hint: `[serve] pipeline` makes that cheaper, and answers newer"
+            );
+        }
         let (public, staff) = routers(&self.settings, self.workshop, self.told.as_ref());
         let listening = async {
-            if let Some(told) = self.told {
-                listen_to_pipeline(told, Patience::SERVER, stop.clone()).await;
+            if let Some(listener) = self.listener {
+                listener.listen(Patience::SERVER, stop.clone()).await;
             }
         };
-        let serve = |listener, router: Router| {
-            let stop = stop.clone().cancelled_owned();
-            axum::serve(BoundedListener::new(listener), router).with_graceful_shutdown(stop).into_future()
-        };
-        let serving = async { tokio::join!(serve(self.public, public), serve(self.staff, staff), listening) };
-        let patience = async {
-            stop.cancelled().await;
-            tokio::time::sleep(limits::GOODBYE_MAX).await;
-        };
-        tokio::select! {
-            _ = serving => {}
-            () = patience => tracing::info!("connections were still open when the server ended"),
-        }
+        tokio::join!(serve(self.public, public, stop.clone()), serve(self.staff, staff, stop.clone()), listening);
     }
 }
 

@@ -11,15 +11,19 @@ pub(crate) mod address;
 mod backoff;
 pub(crate) mod listener;
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tjern_lake::{TableName, Version, Versions};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use self::address::PipelineAddress;
+
+/// Found and told may differ for a while: a command has committed, and the pipeline sees that with its next look.
+const DIFFERS_MAX: Duration = Duration::from_secs(10 * 60);
 
 /// What was told last. Clones share it.
 #[derive(Debug, Clone)]
@@ -31,8 +35,6 @@ struct Shared {
     state: Mutex<State>,
     /// The same versions, for those who wait for them.
     versions: watch::Sender<Versions>,
-    /// Whether it was said that it tells of what is not there.
-    is_doubted: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -40,15 +42,19 @@ struct State {
     /// Changes that were told, counted: none of them has the number of another one.
     changes: u64,
     tables: BTreeMap<TableName, Change>,
+    /// Since when the log says something else of these.
+    differing: BTreeMap<TableName, Instant>,
+    /// Whether that was said.
+    is_doubted: bool,
     contact: Contact,
 }
 
 /// What was told of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Change {
-    pub(crate) version: Version,
+struct Change {
+    version: Version,
     /// Which change this is.
-    pub(crate) number: u64,
+    number: u64,
 }
 
 /// How it stands with the pipeline.
@@ -68,24 +74,26 @@ pub(crate) struct Tidings {
     /// The number of the last change.
     pub(crate) changes: u64,
     tables: BTreeMap<TableName, Change>,
+    differing: BTreeSet<TableName>,
 }
 
 impl Tidings {
     /// What is told of a table, if anything is.
-    pub(crate) fn of(&self, table: TableName) -> Option<Change> {
-        self.tables.get(&table).copied()
+    pub(crate) fn of(&self, table: TableName) -> Option<Version> {
+        self.tables.get(&table).map(|change| change.version)
+    }
+
+    /// The same, where it was told after a change of this number, and what was told before was found. Of a table of which
+    /// the log says something else no news is worth a look.
+    pub(crate) fn since(&self, changes: u64, table: TableName) -> Option<Version> {
+        let change = self.tables.get(&table).filter(|change| change.number > changes);
+        change.filter(|_| !self.differing.contains(&table)).map(|change| change.version)
     }
 }
 
 impl Told {
     pub(crate) fn by(address: PipelineAddress) -> Self {
-        let shared = Shared {
-            address,
-            state: Mutex::default(),
-            versions: watch::Sender::default(),
-            is_doubted: AtomicBool::new(false),
-        };
-        Self(Arc::new(shared))
+        Self(Arc::new(Shared { address, state: Mutex::default(), versions: watch::Sender::default() }))
     }
 
     pub(crate) fn address(&self) -> &PipelineAddress {
@@ -95,7 +103,8 @@ impl Told {
     /// What is told now; nothing where the pipeline is silent.
     pub(crate) fn now(&self) -> Tidings {
         let state = self.lock();
-        Tidings { changes: state.changes, tables: state.tables.clone() }
+        let differing = state.differing.keys().copied().collect();
+        Tidings { changes: state.changes, tables: state.tables.clone(), differing }
     }
 
     /// What was told last; empty while nothing is.
@@ -127,6 +136,7 @@ impl Told {
     fn lost(&self, why: &str) {
         let mut state = self.lock();
         state.tables.clear();
+        state.differing.clear();
         if !matches!(std::mem::replace(&mut state.contact, Contact::Lost(why.to_owned())), Contact::Lost(_)) {
             tracing::warn!(
                 pipeline = %self.0.address,
@@ -137,15 +147,23 @@ impl Told {
         self.0.versions.send_replace(Versions::default());
     }
 
-    /// A look found less than what was told.
-    pub(crate) fn doubt(&self, table: TableName, told: Version, found: Option<Version>) {
-        if self.0.is_doubted.swap(true, Ordering::Relaxed) {
+    /// What is found of a table that is told of; `looked` for it after it was told. The pipeline tells of what it has seen in
+    /// the log: where a look does not find that, or the two differ for long, it was another log.
+    pub(crate) fn compare(&self, table: TableName, told: Version, found: Option<Version>, looked: bool) {
+        let mut state = self.lock();
+        if found.is_some_and(|found| found.is(told)) {
+            state.differing.remove(&table);
+            return;
+        }
+        let lacks_it = looked && found.is_none_or(|found| found.version < told.version);
+        let since = *state.differing.entry(table).or_insert_with(Instant::now);
+        if (!lacks_it && since.elapsed() < DIFFERS_MAX) || std::mem::replace(&mut state.is_doubted, true) {
             return;
         }
         tracing::warn!(
             pipeline = %self.0.address, %table, told = told.version, found = found.map(|found| found.version),
-            "the pipeline tells of a commit that is not in this lake; the store is asked as if it were silent; hint: is the \
-             pipeline at `[serve] pipeline` this lake's?"
+            "the pipeline tells of other commits than are in this lake; the store is asked as if it were silent; hint: is the \
+             pipeline at `[serve] pipeline` this lake's, and does its `ingest` run?"
         );
     }
 
@@ -158,12 +176,14 @@ impl Told {
             Contact::Lost(why) => Some(why.as_str()),
             Contact::New | Contact::Told => None,
         };
-        json!({ "pipeline": self.0.address.to_string(), "told": versions, "reason": reason })
+        let differing: Vec<_> = state.differing.keys().map(|table| table.as_str()).collect();
+        json!({ "pipeline": self.0.address.to_string(), "told": versions, "differing": differing, "reason": reason })
     }
 
-    /// Whether the pipeline tells now.
+    /// Whether it is known by what is told now which readings there are.
     pub(crate) fn is_told(&self) -> bool {
-        matches!(self.lock().contact, Contact::Told)
+        let state = self.lock();
+        state.tables.contains_key(&TableName::Readings) && !state.differing.contains_key(&TableName::Readings)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -183,7 +203,7 @@ mod tests {
     #[test]
     fn a_change_is_what_differs_and_what_is_silent_tells_nothing() {
         let told = Told::by("http://127.0.0.1:1".parse().expect("an address"));
-        let number = || told.now().of(TableName::Readings).map(|change| change.number);
+        let number = || told.lock().tables.get(&TableName::Readings).map(|change| change.number);
         assert_eq!(number(), None);
         for (readings, digest, wanted) in [(7, 100, 1), (7, 100, 1), (8, 90, 2), (8, 91, 3), (0, 5, 4)] {
             told.heard(&versions(readings, digest));
@@ -193,5 +213,33 @@ mod tests {
         assert_eq!((number(), told.is_told(), told.report()["reason"].as_str()), (None, false, Some("gone")));
         told.heard(&versions(0, 5));
         assert_eq!(number(), Some(5), "what was told before the silence is told anew");
+    }
+
+    /// A pipeline of another lake must not pass for this one's, whichever of the two has more commits.
+    #[test]
+    fn a_table_that_is_found_otherwise_is_not_told_of_until_it_is_found_so() {
+        let told = Told::by("http://127.0.0.1:1".parse().expect("an address"));
+        let found = |version, digest| Some(Version { version, digest: Some(digest) });
+        for other in [found(5_000, 1), found(99, 1), found(100, 2), None] {
+            told.heard(&versions(100, 1));
+            assert!(told.is_told());
+            let before = told.now();
+            told.heard(&versions(101, 9));
+            assert_eq!(told.now().since(before.changes, TableName::Readings), found(101, 9));
+            told.compare(TableName::Readings, Version { version: 101, digest: Some(9) }, other, true);
+            assert_eq!((told.is_told(), told.report()["differing"][0].as_str()), (false, Some("readings")));
+            told.heard(&versions(102, 7));
+            assert_eq!(told.now().since(before.changes, TableName::Readings), None, "no news of it is worth a look");
+            told.compare(TableName::Readings, Version { version: 102, digest: Some(7) }, found(102, 7), false);
+            assert!(told.is_told(), "{}", told.report());
+        }
+    }
+
+    /// Where a daemon leaves `ingest` to others, its word is none on readings.
+    #[test]
+    fn who_tells_of_no_readings_does_not_tell() {
+        let told = Told::by("http://127.0.0.1:1".parse().expect("an address"));
+        told.heard(&[(TableName::Daily, Version { version: 1, digest: None })].into_iter().collect());
+        assert!(!told.is_told() && told.report()["reason"].is_null(), "{}", told.report());
     }
 }

@@ -146,6 +146,33 @@ async fn a_server_whose_pipeline_goes_away_answers_on_and_misses_no_commit() {
     assert!(dashboard.shows(time_us(7)).await, "a version that is less is another one too");
 }
 
+/// A command commits what the pipeline does not know of: seen within five minutes, and what is told goes on after it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_command_commits_is_seen_within_five_minutes() {
+    let place = Place::new();
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut pipeline = Pipeline::start(&place).await;
+    register(&pipeline.lake, &files(folder.path(), 1)).await.expect("registered");
+    let mut dashboard = Dashboard::told_by(place.lake(), pipeline.daemon.address).await;
+    pipeline.takes(&place, 1).await;
+    dashboard.hears(&pipeline.versions()).await;
+    assert!(dashboard.shows(time_us(1)).await);
+    place.ahead(60 * 60 * SECOND_US);
+    dashboard.ask().await;
+    land(&place, 2).await;
+    let mut command = Ingester::open(&place.lake(), INGEST).await.expect("opened");
+    assert_eq!(command.run_everything().await.expect("ingested").batches, 1);
+    place.ahead(5 * 60 * SECOND_US);
+    assert!(dashboard.shows(time_us(2)).await, "nobody told of it");
+    pipeline.takes(&place, 3).await;
+    dashboard.hears(&pipeline.versions()).await;
+    place.ahead(60 * SECOND_US);
+    assert!(dashboard.shows(time_us(3)).await);
+    pipeline.takes(&place, 4).await;
+    dashboard.hears(&pipeline.versions()).await;
+    assert!(dashboard.shows(time_us(4)).await, "the pipeline and the log agree, so what it tells is news again");
+}
+
 /// A daemon of another lake at the address: its versions are never found, so the store is asked as if nobody told.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pipeline_of_another_lake_makes_no_answer_older() {

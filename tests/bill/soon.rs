@@ -2,8 +2,9 @@
 //! of these looks from when a batch is committed until it is shown, and every twenty seconds from when it has landed: so one
 //! that saves looks has made one not long before the commit comes.
 //!
-//! Nothing is timed by the machine. A request of either to the store puts the clock on by what it takes. What the pipeline tells is there when [`TELLING_US`] have passed: the least time
-//! between two questions, and as much again. `pipeline/tests/ingest/soon.rs` has the time to the commit.
+//! Nothing is timed by the machine. A request of either to the store puts the clock on by what it takes. What the pipeline
+//! tells is there when [`TELLING_US`] have passed: the least time between two questions, and as much again.
+//! `pipeline/tests/ingest/soon.rs` has the time to the commit.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,7 +22,7 @@ use crate::place::{EPOCH, HOUR_US, NOW_US, Place, SECOND_US, files, gateway};
 /// What it may take until a commit is told; see `told/listener.rs` of the server.
 const TELLING_US: i64 = 200_000;
 
-/// Between two questions so many looks of ingest pass, where nothing is committed.
+/// Between two questions so many looks of ingest pass, where nothing is committed: a dashboard on a wall.
 const LOOKS_PER_QUESTION: u32 = 10;
 
 /// A city: how many sources send how often, over what time, to which store.
@@ -99,7 +100,7 @@ impl City {
             let table = table.expect("there");
             let is_taken = |batch: &Batch| watermark(&table, &gateway(batch.source), EPOCH) >= Some(batch.number);
             looks += 1;
-            if underway.iter().any(is_taken) || !underway.is_empty() && looks.is_multiple_of(LOOKS_PER_QUESTION) {
+            if underway.iter().any(is_taken) || looks.is_multiple_of(LOOKS_PER_QUESTION) {
                 let newest = newest(&dashboard.ask().await.0);
                 let now_us = place.clock.now_us();
                 underway.retain(|batch: &Batch| {
@@ -144,9 +145,10 @@ fn newest(reply: &str) -> BTreeMap<String, i64> {
     sensors.iter().filter_map(of).collect()
 }
 
+/// By nearest rank: of few values the 99th is the worst.
 fn percentile(values: &mut [i64], hundredths: usize) -> i64 {
     values.sort_unstable();
-    values[(values.len() - 1) * hundredths / 100]
+    values[(values.len() * hundredths).div_ceil(100) - 1]
 }
 
 /// The third and later batches of each source, whose rhythm is known by then: the 99th percentile.

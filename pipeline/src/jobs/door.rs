@@ -2,7 +2,7 @@
 //! `/versions`. GET and HEAD.
 //!
 //! Status 200 says that all is well, 503 that a job is failing or late. There is no authentication, so it
-//! belongs on the machine's own address.
+//! belongs on the machine's own address, or on a network that is the city's own. Connections are bounded (`tjern-connections`).
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,6 +15,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::{Value, json};
+use tjern_connections::serve;
 use tjern_lake::{Lake, TableName};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -74,10 +75,7 @@ impl Door {
                 (StatusCode::NOT_FOUND, "there are /health, /health/<job>, /metrics and /versions\n")
             })
             .with_state(Arc::new(Known { states, lake, teller }));
-        let served = axum::serve(self.listener, routes).with_graceful_shutdown(stop.cancelled_owned()).await;
-        if let Err(error) = served {
-            tracing::error!(%error, "nothing tells of the jobs any more");
-        }
+        serve(self.listener, routes, stop).await;
     }
 }
 

@@ -45,9 +45,13 @@ impl Patience {
 /// Why nothing was told.
 #[derive(Debug, thiserror::Error)]
 enum ListenError {
-    #[error("it cannot be reached: {0}")]
+    #[error(
+        "it cannot be reached: {0}; hint: is `[jobs] listen` of `tjern pipeline run` at this address, and may this machine reach it?"
+    )]
     Unreachable(String),
-    #[error("no answer came in time")]
+    #[error(
+        "no answer came in time; hint: is `[jobs] listen` of `tjern pipeline run` at this address, or something between?"
+    )]
     Late,
     #[error("it answered with status {}; hint: does `[serve] pipeline` name the `[jobs] listen` of `tjern pipeline run`?", .0.as_u16())]
     Refused(StatusCode),
@@ -65,16 +69,27 @@ impl From<reqwest::Error> for ListenError {
     }
 }
 
-/// Listens until `stop`.
-pub(crate) async fn listen(told: Told, patience: Patience, stop: CancellationToken) {
-    // The pipeline is the city's own: no proxy stands before it, and nobody sends us elsewhere.
-    let client = Client::builder().no_proxy().redirect(Policy::none());
-    let client = match client.user_agent(concat!("tjern/", env!("CARGO_PKG_VERSION"))).build() {
-        Ok(client) => client,
-        Err(error) => return told.lost(&ListenError::from(error).to_string()),
-    };
-    // Cut off where it stands: nothing is half done.
-    let _ = stop.run_until_cancelled(ask_on(&client, &told, patience)).await;
+/// Who asks the pipeline.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    told: Told,
+    client: Client,
+}
+
+impl Listener {
+    /// Nothing is asked yet.
+    pub(crate) fn new(told: Told) -> reqwest::Result<Self> {
+        // The pipeline is the city's own: no proxy stands before it, and nobody sends us elsewhere.
+        let client = Client::builder().no_proxy().redirect(Policy::none());
+        let client = client.user_agent(concat!("tjern/", env!("CARGO_PKG_VERSION"))).build()?;
+        Ok(Self { told, client })
+    }
+
+    /// Listens until `stop`.
+    pub(crate) async fn listen(self, patience: Patience, stop: CancellationToken) {
+        // Cut off where it stands: nothing is half done.
+        let _ = stop.run_until_cancelled(ask_on(&self.client, &self.told, patience)).await;
+    }
 }
 
 async fn ask_on(client: &Client, told: &Told, patience: Patience) {

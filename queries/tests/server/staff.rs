@@ -163,7 +163,7 @@ async fn one_peer_does_not_take_every_place() {
     let city = City::drammen().await;
     let served = city.serve().await;
     let mut half = Vec::new();
-    for _ in 0..tjern_queries::limits::CONNECTIONS_OF_LOOPBACK_MAX {
+    for _ in 0..tjern_connections::limits::CONNECTIONS_OF_LOOPBACK_MAX {
         let mut stream = tokio::net::TcpStream::connect(served.public).await.expect("it listens");
         stream.write_all(b"GET / HT").await.expect("sent");
         half.push(stream);
@@ -174,7 +174,7 @@ async fn one_peer_does_not_take_every_place() {
     let ended = tokio::time::timeout(patience, one_more.read_to_end(&mut answer)).await;
     assert!(ended.is_ok() && answer.is_empty(), "one connection too many is ended at once: {ended:?}");
     // Nobody waits longer than for a head: then there are places again.
-    let freed = tokio::time::timeout(tjern_queries::limits::HEAD_TIME_MAX * 3, half[0].read_to_end(&mut answer));
+    let freed = tokio::time::timeout(tjern_connections::limits::HEAD_TIME_MAX * 3, half[0].read_to_end(&mut answer));
     freed.await.expect("half a request is ended").expect("closed");
     let health = request(served.public, "GET", "/health", &[], "").await;
     assert_eq!(health.status, 200, "{health:?}");
@@ -336,7 +336,7 @@ async fn it_ends_when_told_even_with_a_connection_that_says_nothing() {
     let idle = tokio::net::TcpStream::connect(served.public).await.expect("it listens");
     assert_eq!(get(served.public, "/health").await.status, 200);
     served.stop.cancel();
-    let patience = tjern_queries::limits::GOODBYE_MAX * 3;
+    let patience = tjern_connections::limits::GOODBYE_MAX * 3;
     tokio::time::timeout(patience, served.running).await.expect("it ends").expect("without a panic");
     drop(idle);
 }

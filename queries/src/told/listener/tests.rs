@@ -1,5 +1,7 @@
 //! Whoever answers at the pipeline's address, and with whatever: it does no harm, and what is right is heard afterwards.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use tjern_lake::{TableName, Version};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -39,16 +41,18 @@ async fn answer(mut stream: TcpStream, answer: Answer) {
     }
 }
 
-/// Somebody who answers in this way.
-async fn somebody(with: Answer) -> (Told, AbortOnDropHandle<()>) {
+/// Somebody who answers in this way, until he answers in another one.
+async fn somebody(with: Answer) -> (Told, Arc<Mutex<Answer>>, AbortOnDropHandle<()>) {
+    let with = Arc::new(Mutex::new(with));
+    let answers = Arc::clone(&with);
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = format!("http://{}", listener.local_addr().expect("bound"));
     let serving = tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(answer(stream, with.clone()));
+            tokio::spawn(answer(stream, answers.lock().unwrap_or_else(PoisonError::into_inner).clone()));
         }
     });
-    (Told::by(address.parse().expect("an address")), AbortOnDropHandle::new(serving))
+    (Told::by(address.parse().expect("an address")), with, AbortOnDropHandle::new(serving))
 }
 
 fn reply(status: &str, body: &str) -> Answer {
@@ -56,9 +60,9 @@ fn reply(status: &str, body: &str) -> Answer {
 }
 
 async fn asked(with: Answer, patience: Patience) -> Result<Telling, ListenError> {
-    let (told, _serving) = somebody(with).await;
-    let client = Client::builder().no_proxy().redirect(Policy::none()).build().expect("a client");
-    timeout(patience.wait + patience.answer, ask(&client, &told, patience, None))
+    let (told, _, _serving) = somebody(with).await;
+    let listener = Listener::new(told).expect("a client");
+    timeout(patience.wait + patience.answer, ask(&listener.client, &listener.told, patience, None))
         .await
         .unwrap_or(Err(ListenError::Late))
 }
@@ -96,13 +100,19 @@ async fn nonsense_is_a_failure_within_its_bounds() {
 /// What is at the address changes: it is forgotten, asked for again, and heard again.
 #[tokio::test]
 async fn what_was_told_is_forgotten_when_it_ends_and_heard_when_it_is_back() {
-    let (told, serving) = somebody(reply("200 OK", &versions().tell())).await;
+    let good = reply("200 OK", &versions().tell());
+    let (told, answers, _serving) = somebody(good.clone()).await;
+    let answer = |with| *answers.lock().unwrap_or_else(PoisonError::into_inner) = with;
     let mut heard = told.versions();
-    let listening = AbortOnDropHandle::new(tokio::spawn(listen(told.clone(), LONG, CancellationToken::new())));
+    let listening = AbortOnDropHandle::new(tokio::spawn(
+        Listener::new(told.clone()).expect("a client").listen(LONG, CancellationToken::new()),
+    ));
     heard.wait_for(|heard| *heard == versions()).await.expect("told");
     assert!(told.is_told());
-    drop(serving);
+    answer(reply("503 Service Unavailable", ""));
     heard.wait_for(|heard| *heard == Versions::default()).await.expect("forgotten");
     assert!(!told.is_told() && told.report()["reason"].is_string(), "{}", told.report());
+    answer(good);
+    heard.wait_for(|heard| *heard == versions()).await.expect("heard again");
     drop(listening);
 }

@@ -1,7 +1,7 @@
-//! Connections within bounds: so many at once, so many of one peer, none that stands still, none for
-//! ever.
+//! The connections of every HTTP listener, within bounds: so many at once, so many of one peer, none that stands still, none
+//! for ever.
 //!
-//! The HTTP library has no clock of its own here, so the bounds are kept below it: a connection that
+//! [`serve`] answers on a listener until it is told to end. The HTTP library has no clock of its own here, so the bounds are kept below it: a connection that
 //! moves no byte in either direction for [`limits::CONNECTION_IDLE_MAX`], is older than
 //! [`limits::CONNECTION_AGE_MAX`], or has not sent the head of its request within
 //! [`limits::HEAD_TIME_MAX`], fails with `TimedOut`.
@@ -13,31 +13,50 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use axum::Router;
 use axum::serve::Listener;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep};
+use tokio_util::sync::CancellationToken;
 
 use self::head::Heads;
 use self::peers::{PeerPlace, Peers};
-use crate::limits;
 
 mod head;
+pub mod limits;
 mod peers;
 
 /// A pause after the system refused a connection: it has no more files for us.
 const REFUSED_PAUSE: Duration = Duration::from_millis(200);
 
+/// Answers until `stop`; then open connections have [`limits::GOODBYE_MAX`] to end.
+pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
+    let served =
+        axum::serve(BoundedListener::new(listener), router).with_graceful_shutdown(stop.clone().cancelled_owned());
+    let patience = async {
+        stop.cancelled().await;
+        tokio::time::sleep(limits::GOODBYE_MAX).await;
+    };
+    // The library's own end waits for whoever has sent half a head.
+    tokio::select! {
+        ended = served.into_future() => if let Err(error) = ended {
+            tracing::error!(%error, "the listener has ended");
+        },
+        () = patience => tracing::info!("connections were still open when the listener ended"),
+    }
+}
+
 /// Accepts connections up to a bound.
-pub(crate) struct BoundedListener {
+struct BoundedListener {
     listener: TcpListener,
     places: Arc<Semaphore>,
     peers: Arc<Peers>,
 }
 
 impl BoundedListener {
-    pub(crate) fn new(listener: TcpListener) -> Self {
+    fn new(listener: TcpListener) -> Self {
         Self { listener, places: Arc::new(Semaphore::new(limits::CONNECTIONS_MAX)), peers: Arc::default() }
     }
 }
@@ -99,7 +118,7 @@ impl Patience {
 type Place = (OwnedSemaphorePermit, PeerPlace);
 
 /// A connection with its place, and its time.
-pub(crate) struct Connection<S> {
+struct Connection<S> {
     stream: S,
     patience: Patience,
     heads: Heads,
