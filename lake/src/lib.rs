@@ -255,12 +255,7 @@ impl Lake {
         self.states.reaching(self, table, told).await
     }
 
-    /// Lets everybody know what a commit has made of a table.
-    pub(crate) fn saw_commit(&self, table: TableName, state: &Arc<LogState>, looked: Moment) {
-        self.states.note(self, table, Some(Arc::clone(state)), looked, false);
-    }
-
-    /// Lets everybody know what a look found that began at a moment.
+    /// Lets everybody know what a look found that began at a moment: a listing, or a commit, which was the newest.
     pub(crate) fn saw_state(&self, table: TableName, state: &Arc<LogState>, looked: Moment) {
         self.states.note(self, table, Some(Arc::clone(state)), looked, true);
     }

@@ -126,7 +126,7 @@ impl Table {
     pub(crate) async fn reach(&mut self, version: i64) -> Result<(), LakeError> {
         let looked = Moment::now(&self.lake);
         if LogState::probe(&mut self.state, &self.lake, Some(version)).await? && self.version() >= version {
-            self.lake.saw_commit(self.name, &self.state, looked);
+            self.lake.saw_state(self.name, &self.state, looked);
             return Ok(());
         }
         self.refresh().await.map(drop)
