@@ -9,8 +9,9 @@ mod canary;
 
 use std::path::{Path, PathBuf};
 
-use canary::{Server, Started, Talking, config, ended, leak, said};
+use canary::{Talking, config, ended, said};
 use tjern_gateway::status::client::{StatusAddress, get};
+use tjern_testing::canary::{Server, Started, leak};
 
 /// A key that was made for this test (PKCS #8, without its head and foot). It opens nothing.
 const PRIVATE_KEY: &str = "\
