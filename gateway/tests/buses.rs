@@ -158,8 +158,11 @@ async fn the_bare_client_falls_into_the_trap() {
     let port = tokio_serial::SerialStream::open(&settings).expect("the port opens");
     let mut client = tokio_modbus::client::rtu::attach_slave(port, Slave(1));
     faults.set_delay(Duration::from_millis(200));
-    let first = timeout(Duration::from_millis(50), client.call(Request::ReadInputRegisters(0, 1))).await;
-    assert!(first.is_err(), "the first answer is late");
+    // On a machine that is busy an answer may be there before who waits for it gets to give up: then it was not late.
+    soon("a late answer", async {
+        while timeout(Duration::from_millis(50), client.call(Request::ReadInputRegisters(0, 1))).await.is_ok() {}
+    })
+    .await;
     let second = soon("the second answer", client.call(Request::ReadInputRegisters(100, 1))).await;
     assert_eq!(second.expect("an answer"), Ok(Response::ReadInputRegisters(vec![11])), "it is the first one's");
 }

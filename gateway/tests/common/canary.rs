@@ -10,7 +10,8 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::time::timeout;
 
-const PATIENCE: Duration = Duration::from_secs(120);
+/// How long anything may take before a test gives up.
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A gateway's configuration, without a bus.
 pub fn config(root: &Path, lake: &str, more: &str) -> String {
