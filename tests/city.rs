@@ -179,7 +179,8 @@ fn a_configured_city_says_that_a_logger_does_not_answer() {
     let folder = tempfile::tempdir().expect("a folder");
     let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).expect("written");
     let lake = format!("file://{}/lake", folder.path().display());
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port");
+    let nobody = tjern_testing::ports::SilentPort::take();
+    let closed = nobody.address();
     write("sites.csv", "site,name_nb,kind\nvann,Øvre Vann,tarn\n".to_owned());
     write(
         "sensors.csv",

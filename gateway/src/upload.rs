@@ -17,7 +17,8 @@
 //! sent nothing, and what waits stays in the spool.
 //!
 //! Nothing here ends the process. What cannot be sent when the gateway stops stays for its next start.
-//! No error, log line or state carries a secret: what could is scrubbed (`credentials`).
+//! No error, log line or state carries a secret: a store's own errors have none (`tjern_readings::store`), those of a file of
+//! credentials tell no value.
 
 mod backoff;
 mod contact;
@@ -245,14 +246,14 @@ impl Uploader {
         self.settings.state.round(self.settings.clock.now_us(), text);
     }
 
-    /// An error as a person may read it: with what to do, and without secrets.
+    /// An error as a person may read it: with what to do.
     fn told(&self, error: &UploadError) -> String {
         let hint = match error.of_store() {
             Some(of_store) => self.credentials.missing(&self.settings.lake).or_else(|| store::hint(of_store)),
             None => None,
         };
         let hint = hint.map_or_else(String::new, |hint| format!("; hint: {hint}"));
-        self.credentials.scrub(&format!("{error}{hint}"))
+        format!("{error}{hint}")
     }
 
     /// After a refusal, or where the file has another text, the lake is opened with what it says now.
@@ -384,8 +385,7 @@ impl Uploader {
                     self.settings.unsent.sent(&sha256);
                 }
                 Err(error) => {
-                    let error = self.credentials.scrub(&error.to_string());
-                    tracing::debug!(%key, error, "cannot upload the configuration yet");
+                    tracing::debug!(%key, %error, "cannot upload the configuration yet");
                     return;
                 }
             }

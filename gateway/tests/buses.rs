@@ -127,6 +127,27 @@ async fn a_late_answer_never_becomes_the_value_of_another_register() {
     buses.end().await;
 }
 
+/// As a reload begins a bus anew whose configuration changed, at its quickest. The thread of the bus that ended had the port for
+/// a moment more: the one that began in its place found it locked, and lost its first slots.
+#[tokio::test]
+async fn a_bus_that_begins_anew_on_its_port_finds_it_free() {
+    let (unit, _) = unit(1, vec![word(0, 11)]);
+    let simulator = simulator(Simulation::ModbusRtu(vec![unit])).await;
+    let port = simulator.port().expect("a port");
+    let config = config(&format!(
+        "[[bus]]\nname = \"rtu\"\nkind = \"modbus-rtu\"\nport = \"{port}\"\ntimeout = \"50ms\"\ndown_report = \"10ms\"\n{}{}",
+        device(1),
+        point("bus/level", "register = \"input:0\"\ntype = \"u16\"\nevery = \"10ms\"")
+    ));
+    for life in 1..=20 {
+        let mut buses = Buses::start(&config);
+        let first = buses.next().await;
+        // On a machine that is busy the answer may be late: that is another matter.
+        assert_ne!(first.cause, Some(Cause::Unreachable), "life {life}: {first:?}");
+        buses.end().await;
+    }
+}
+
 /// The same device against the library's bare client, which takes the late answer: were this test to
 /// fail, the one above would prove nothing.
 #[tokio::test]
@@ -137,8 +158,11 @@ async fn the_bare_client_falls_into_the_trap() {
     let port = tokio_serial::SerialStream::open(&settings).expect("the port opens");
     let mut client = tokio_modbus::client::rtu::attach_slave(port, Slave(1));
     faults.set_delay(Duration::from_millis(200));
-    let first = timeout(Duration::from_millis(50), client.call(Request::ReadInputRegisters(0, 1))).await;
-    assert!(first.is_err(), "the first answer is late");
+    // On a machine that is busy an answer may be there before who waits for it gets to give up: then it was not late.
+    soon("a late answer", async {
+        while timeout(Duration::from_millis(50), client.call(Request::ReadInputRegisters(0, 1))).await.is_ok() {}
+    })
+    .await;
     let second = soon("the second answer", client.call(Request::ReadInputRegisters(100, 1))).await;
     assert_eq!(second.expect("an answer"), Ok(Response::ReadInputRegisters(vec![11])), "it is the first one's");
 }

@@ -13,9 +13,9 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use common::{simulator, soon, unit, word};
+use common::{PATIENCE, simulator, soon, unit, word};
 use tjern_gateway::simulate::Simulation;
-use tjern_gateway::status::client::{StatusAddress, get, status};
+use tjern_gateway::status::client::{StatusAddress, get_within, status};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::interval;
@@ -120,7 +120,7 @@ async fn a_busy_gateway_runs_within_64_mb() {
     std::fs::remove_file(&lake).expect("the lake comes back");
     signal(&gateway, "HUP").await;
     for _ in 0..20 {
-        soon("metrics", get(&address, "/metrics")).await.expect("it answers");
+        soon("metrics", get_within(PATIENCE, &address, "/metrics")).await.expect("it answers");
     }
     until("the lake has them", async || landed(&lake) >= READINGS).await;
     let peak_kib = peak_kib(&gateway);

@@ -7,11 +7,11 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use common::{device, point, simulator, soon, unit, word};
+use common::{PATIENCE, device, point, simulator, soon, unit, word};
 use tjern_gateway::config::Config;
 use tjern_gateway::run::{RELOAD_QUEUE, RunError, RunOptions, Service, run_as_service};
 use tjern_gateway::simulate::{Simulation, Simulator};
-use tjern_gateway::status::client::{StatusAddress, get, status};
+use tjern_gateway::status::client::{StatusAddress, get_within, status};
 use tjern_gateway::status::report::{GatewayStatus, HealthState};
 use tjern_readings::batch;
 use tjern_readings::clock::Clock;
@@ -200,7 +200,8 @@ async fn a_wrong_file_changes_nothing_and_that_is_said() {
         assert_eq!(after.configuration.sha256, before.configuration.sha256, "all or nothing");
         assert_eq!((after.buses.len(), life(&after, "north").0), (1, life(&before, "north").0));
         assert_eq!(after.health.state, HealthState::Warning);
-        let health = String::from_utf8(get(&site.address(), "/health").await.expect("it answers")).expect("text");
+        let health = String::from_utf8(get_within(PATIENCE, &site.address(), "/health").await.expect("it answers"))
+            .expect("text");
         assert!(health.contains("refused"), "{health}");
     }
     let mended = site.reload("file", &good).await;

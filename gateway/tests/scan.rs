@@ -1,10 +1,15 @@
-//! `scan` by the real program before converters that hang up. Speeds and parities are played in `cli/scan/units.rs`.
+//! `scan` by the real program before converters that hang up, and on a port with several settings. Which of them a device
+//! is heard at is played in `cli/scan/units.rs`: a pseudo terminal has no speed.
+
+mod common;
 
 use std::path::Path;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
+use common::{simulator, unit, word};
 use tjern_gateway::config::{BusKind, Config};
+use tjern_gateway::simulate::Simulation;
 use tjern_readings::configuration::ConfigText;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -132,4 +137,25 @@ async fn registers_behind_a_converter_that_hangs_up_are_found() {
     let (code, stdout, stderr) = run(&words).await;
     assert_eq!(code, Some(0), "{stderr}");
     assert_eq!(found(&stdout).sensors().count(), 3, "{stdout}");
+}
+
+/// Each setting opens the port anew. The scan ended at the second one: the thread that had written at the one before still had
+/// the port.
+#[tokio::test]
+async fn a_port_is_scanned_at_each_of_its_settings() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (there, _) = unit(5, vec![word(0, 77)]);
+    let device = simulator(Simulation::ModbusRtu(vec![there])).await;
+    let port = device.port().expect("a port");
+    let settings = ["--bauds", "9600,19200,38400", "--parities", "even,none"];
+    let words = [&["scan", "--port", port, "--units", "5", "--timeout", "5s"][..], &settings].concat();
+    let (code, stdout, stderr) = run(&words).await;
+    assert_eq!(code, Some(0), "{stderr}");
+    for setting in ["9600 8E1", "9600 8N1", "19200 8E1", "19200 8N1", "38400 8E1", "38400 8N1"] {
+        assert!(stdout.contains(&format!("# {setting}  unit 5  input:0  a value")), "nobody at {setting}: {stdout}");
+    }
+    let config = found(&stdout);
+    let BusKind::ModbusRtu { serial, devices, .. } = &config.buses()[0].kind else { panic!("{stdout}") };
+    assert_eq!((serial.baud, devices.len(), devices[0].unit_id), (9_600, 1, 5), "{stdout}");
+    check(folder.path(), &stdout).await;
 }

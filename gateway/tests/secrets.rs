@@ -7,9 +7,10 @@
 #[path = "common/canary.rs"]
 mod canary;
 
-use canary::{Server, Talking, config, ended, leak, said};
+use canary::{Talking, config, ended, said};
 use tjern_gateway::upload::UploadSettings;
 use tjern_readings::store::{Access, LakeUrl, Store};
+use tjern_testing::canary::{Server, leak};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -233,8 +234,6 @@ fn a_leak_is_seen() {
     for secret in [KEY_ID, SECRET, TOKEN, SIGNATURE, SIGNATURE_IN_URL] {
         let line = format!("æøå WARN nothing can be uploaded error=\"GET https://x/?a={secret}\" æøå");
         assert!(leak(&line).is_some(), "{secret} in {line}");
-        let access = Access::default().with_variables([("AWS_SECRET".to_owned(), secret.to_owned())]);
-        assert_eq!(leak(&access.scrub(&line)), None, "{secret}");
     }
     assert_eq!(leak("nothing"), None);
 }

@@ -9,8 +9,9 @@ mod canary;
 
 use std::path::{Path, PathBuf};
 
-use canary::{Server, Started, Talking, config, ended, leak, said};
-use tjern_gateway::status::client::{StatusAddress, get};
+use canary::{PATIENCE, Talking, config, ended, said};
+use tjern_gateway::status::client::{StatusAddress, get_within};
+use tjern_testing::canary::{Server, Started, leak};
 
 /// A key that was made for this test (PKCS #8, without its head and foot). It opens nothing.
 const PRIVATE_KEY: &str = "\
@@ -292,7 +293,7 @@ async fn no_page_and_no_command_tells_a_secret() {
         let address = StatusAddress::Unix(folder.path().join("status.sock"));
         let mut told = String::new();
         for page in ["/status", "/health", "/metrics"] {
-            let body = get(&address, page).await.unwrap_or_else(|error| panic!("{page}: {error}"));
+            let body = get_within(PATIENCE, &address, page).await.unwrap_or_else(|error| panic!("{page}: {error}"));
             told += &String::from_utf8(body).expect("text");
         }
         assert!(told.contains("the store refuses these credentials"), "the error is not among it: {told}");

@@ -6,16 +6,17 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use common::{device, point, simulator, soon, unit, word};
+use common::{PATIENCE, device, point, simulator, soon, unit, word};
 use tjern_gateway::config::Config;
 use tjern_gateway::run::{RunOptions, run};
 use tjern_gateway::simulate::Simulation;
-use tjern_gateway::status::client::{ClientError, StatusAddress, get, status};
+use tjern_gateway::status::client::{ClientError, StatusAddress, get_within, status};
 use tjern_gateway::status::http::{CONNECTIONS_MAX, HEAD_MAX};
 use tjern_gateway::status::report::HealthState;
 use tjern_gateway::watch::Size;
 use tjern_readings::clock::Clock;
 use tjern_readings::configuration::ConfigText;
+use tjern_testing::ports::SilentPort;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::interval;
@@ -105,7 +106,7 @@ async fn those_who_say_nothing_keep_nobody_out_for_long() {
 #[tokio::test]
 async fn metrics_are_what_prometheus_reads() {
     let (address, stop, _folder) = listening().await;
-    let body = get(&StatusAddress::Http(address.to_string()), "/metrics").await.expect("it answers");
+    let body = get_within(PATIENCE, &StatusAddress::Http(address.to_string()), "/metrics").await.expect("it answers");
     let samples = read_metrics(&String::from_utf8(body).expect("text"));
     let device = "{bus=\"a \\\"bus\\\"\",device=\"device-1\"";
     for name in [
@@ -129,8 +130,8 @@ async fn metrics_are_what_prometheus_reads() {
 
 #[tokio::test]
 async fn where_no_gateway_runs_that_is_said_with_what_to_do() {
-    let free = TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("an address");
-    let error = status(&StatusAddress::Http(free.to_string())).await.expect_err("nobody is there");
+    let nobody = SilentPort::take();
+    let error = status(&StatusAddress::Http(nobody.address().to_string())).await.expect_err("nobody is there");
     assert!(
         matches!(error, ClientError::Silent { .. }) && error.to_string().contains("hint: is it running?"),
         "{error}"
@@ -141,7 +142,8 @@ async fn where_no_gateway_runs_that_is_said_with_what_to_do() {
 /// ever, with `/health` ok and no counter that grew.
 #[tokio::test]
 async fn what_cannot_be_reached_is_told() {
-    let refused = TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("an address");
+    let nobody = SilentPort::take();
+    let refused = nobody.address();
     // A server that accepts nobody, with its queue full: a connection to it waits for ever.
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
@@ -186,7 +188,7 @@ async fn what_cannot_be_reached_is_told() {
         assert!(told.health.details.iter().any(|detail| detail.starts_with(&warning)), "{:?}", told.health);
     }
     assert_eq!((told.health.state, told.health.details.len()), (HealthState::Warning, names.len()));
-    let body = get(&address, "/metrics").await.expect("it answers");
+    let body = get_within(PATIENCE, &address, "/metrics").await.expect("it answers");
     let samples = read_metrics(&String::from_utf8(body).expect("text"));
     for name in names {
         assert_eq!(samples[&format!("tjern_gateway_line_up{{bus=\"{name}\"}}")], 0.0);
@@ -226,7 +228,7 @@ async fn what_is_wrong_with_text_lines_is_told() {
     })
     .await;
     assert_eq!((counts.bad_checksums, counts.unwanted), (1, 2), "{counts:?}");
-    let body = get(&address, "/metrics").await.expect("it answers");
+    let body = get_within(PATIENCE, &address, "/metrics").await.expect("it answers");
     let samples = read_metrics(&String::from_utf8(body).expect("text"));
     for (kind, count) in [("whole", 3.0), ("bad_checksum", 1.0), ("unwanted", 2.0), ("dropped", 0.0)] {
         assert_eq!(samples[&format!("tjern_gateway_lines_total{{bus=\"mast\",kind=\"{kind}\"}}")], count, "{kind}");

@@ -4,11 +4,13 @@
 //! folder are on disk (see [`local`]); `s3://bucket/prefix`, `az://container/prefix` and
 //! `gs://bucket/prefix` are clouds, whose credentials come from the environment and never from the
 //! URL. `memory:///` is for tests. Whatever it is, an answer that was cut is an error (`whole`), and who
-//! writes finds out first that creating twice is refused ([`proof`]).
+//! writes finds out first that creating twice is refused ([`proof`]). No error of a cloud shows what lets somebody in
+//! (`discreet`).
 
 pub mod access;
 pub mod counted;
 pub mod credentials;
+mod discreet;
 pub mod local;
 pub mod proof;
 mod secret;
@@ -31,6 +33,7 @@ use crate::configuration::without_secrets;
 pub use access::Access;
 use counted::Counted;
 pub use counted::{RequestCounts, Requests};
+use discreet::{Discreet, without_secrets as without_secrets_of};
 use local::SyncedFolder;
 pub use proof::ProofError;
 use whole::WholeAnswers;
@@ -173,7 +176,8 @@ impl Store {
         Self::open_with(url, &Access::from_environment())
     }
 
-    /// The same, with what is needed to reach a cloud from elsewhere.
+    /// The same, with what is needed to reach a cloud from elsewhere. No error of the store shows it, nor do the files that it
+    /// names: they are read here, as work that blocks.
     ///
     /// # Errors
     /// As [`Store::open`].
@@ -217,15 +221,18 @@ impl Store {
 
 fn open_remote(url: &LakeUrl, access: &Access) -> Result<Arc<dyn ObjectStore>, StoreError> {
     let hint = access.missing(url);
+    // What cannot be parsed is shown by those who tried, whatever it is: the key of a service account, too.
+    let secrets = Arc::new(access.secrets());
     let refused = |source| {
-        let source = Box::new(without_secrets_of(access, source));
+        let source = Box::new(without_secrets_of(source, &secrets));
         StoreError::Open { hint, url: url.clone(), source }
     };
     if let Some(name) = access.unsendable(url) {
         return Err(StoreError::Value { url: url.clone(), name: name.to_ascii_uppercase().into() });
     }
     let (_, prefix) = ObjectStoreScheme::parse(url.url()).map_err(|error| refused(error.into()))?;
-    Ok(Arc::new(PrefixStore::new(open_cloud(url.url(), access).map_err(refused)?, prefix)))
+    let cloud = open_cloud(url.url(), access).map_err(refused)?;
+    Ok(Discreet::of(Arc::new(PrefixStore::new(cloud, prefix)), secrets))
 }
 
 /// Opens a cloud's store. What the environment says and the store does not know is left alone, as it
@@ -247,16 +254,6 @@ fn open_cloud(url: &Url, access: &Access) -> object_store::Result<Arc<dyn Object
         "az" => build!(MicrosoftAzureBuilder),
         "gs" => build!(GoogleCloudStorageBuilder),
         _ => Ok(Arc::new(InMemory::new())),
-    }
-}
-
-/// What cannot be parsed is shown by those who tried, whatever it is: the key of a service account, too.
-fn without_secrets_of(access: &Access, error: object_store::Error) -> object_store::Error {
-    match error {
-        object_store::Error::Generic { store, source } => {
-            object_store::Error::Generic { store, source: access.scrub_with_files(&source.to_string()).into() }
-        }
-        other => other,
     }
 }
 

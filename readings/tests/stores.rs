@@ -108,9 +108,14 @@ async fn a_store_that_fails_is_not_called_careless() {
 #[tokio::test(flavor = "multi_thread")]
 async fn faults_of_http_lose_and_tear_nothing() {
     let server = S3Server::start(100).await;
-    let store = Store::open_with(&server.lake("lake"), &server.access(Some(Duration::from_secs(1)))).expect("opened");
-    let objects = store.objects();
-    let stall = HttpFault::Stall(Duration::from_secs(2));
+    let patient_for = |limit| {
+        let access = server.access(Some(Duration::from_secs(limit)));
+        Store::open_with(&server.lake("lake"), &access).expect("opened").objects()
+    };
+    // What answers is waited for, however busy the machine is; what never does, not for long.
+    let (patient, hasty) = (patient_for(60), patient_for(3));
+    let stall = HttpFault::Stall(Duration::from_secs(3_600));
+    let of = |fault| if fault == stall { &hasty } else { &patient };
     let text = "a text that is long enough to be cut".repeat(10);
     let passing = [
         HttpFault::Refused(500),
@@ -126,9 +131,9 @@ async fn faults_of_http_lose_and_tear_nothing() {
         let key = Path::from(format!("put/{number}"));
         server.fail(&Method::PUT, [fault]);
         let payload = PutPayload::from(text.clone().into_bytes());
-        let put = objects.put_opts(&key, payload, PutMode::Create.into()).await;
+        let put = of(fault).put_opts(&key, payload, PutMode::Create.into()).await;
         assert_eq!(server.faults_left(), 0, "{fault:?}");
-        let there = match objects.get(&key).await {
+        let there = match patient.get(&key).await {
             Ok(found) => Some(found.bytes().await.expect("read")),
             Err(Error::NotFound { .. }) => None,
             Err(error) => panic!("{fault:?}: {error}"),
@@ -143,16 +148,16 @@ async fn faults_of_http_lose_and_tear_nothing() {
         println!("put with {fault:?}: {}, {}", told(&put), if there.is_some() { "there" } else { "not there" });
     }
     let key = Path::from("get/one");
-    objects.put(&key, PutPayload::from(text.clone().into_bytes())).await.expect("put");
+    patient.put(&key, PutPayload::from(text.clone().into_bytes())).await.expect("put");
     let reading = [HttpFault::Refused(503), HttpFault::ResetBefore, HttpFault::ResetMidway, stall];
     for fault in reading {
         server.fail(&Method::GET, [fault]);
-        let read = async { objects.get(&key).await?.bytes().await }.await;
+        let read = async { of(fault).get(&key).await?.bytes().await }.await;
         println!("get with {fault:?}: {}", told(&read));
         assert!(read.as_ref().is_ok_and(|there| *there == text), "{fault:?}: {read:?}");
     }
     server.fail(&Method::GET, [HttpFault::Halved]);
-    let range = objects.get_range(&key, 3..9).await;
+    let range = patient.get_range(&key, 3..9).await;
     assert!(range.is_err(), "an answer that is no range was taken for one: {range:?}");
 }
 

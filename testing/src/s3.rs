@@ -36,7 +36,7 @@ use tokio::task::JoinHandle;
 
 use answer::{Reply, refused};
 pub use fault::HttpFault;
-use fault::Storm;
+use fault::{Echo, Storm};
 use objects::{COPY_SOURCES, Objects};
 
 /// The one bucket.
@@ -60,6 +60,7 @@ struct Shared {
     objects: Mutex<Objects>,
     faults: Mutex<HashMap<Method, VecDeque<HttpFault>>>,
     storm: Mutex<Option<Storm>>,
+    echo: Mutex<Option<Echo>>,
     /// How many requests failed.
     failed: AtomicU64,
     counts: Mutex<BTreeMap<String, u64>>,
@@ -112,6 +113,17 @@ impl S3Server {
     /// From now on `per_mille` of a thousand requests fail, by a seed; none where that is 0.
     pub fn storm(&self, seed: u64, per_mille: u64) {
         *locked(&self.shared.storm) = (per_mille > 0).then(|| Storm::new(seed, per_mille));
+    }
+
+    /// After so many more requests each is answered with this status, and with all that it brought as the answer's text:
+    /// what let it in, too.
+    pub fn echo_after(&self, requests: u64, status: u16) {
+        *locked(&self.shared.echo) = Some(Echo { requests, status });
+    }
+
+    /// From now on it is well again.
+    pub fn echo_no_more(&self) {
+        *locked(&self.shared.echo) = None;
     }
 
     /// How many requests failed so far.
@@ -219,6 +231,10 @@ async fn serve(
     body: Bytes,
 ) -> Response {
     *locked(&shared.counts).entry(method.as_str().to_owned()).or_default() += 1;
+    let echoed = locked(&shared.echo).as_mut().and_then(Echo::next);
+    if let Some(status) = echoed {
+        return fault::echo(status, &method, &uri, &headers);
+    }
     let knows_us = headers.get("authorization").and_then(|value| value.to_str().ok());
     let named = format!("Credential={KEY_ID}/");
     let is_let_in = shared.lets_anybody_in.load(Ordering::Relaxed) || knows_us.is_some_and(|it| it.contains(&named));

@@ -120,6 +120,11 @@ pub(super) fn duplicate(stream: &SerialStream) -> io::Result<OwnedFd> {
     borrow(stream).try_clone_to_owned()
 }
 
+/// Lets go of the lock on an open port, which its other descriptors would keep as long as they live.
+pub(super) fn unlock(stream: &SerialStream) -> io::Result<()> {
+    Ok(rustix::fs::flock(borrow(stream), rustix::fs::FlockOperation::Unlock)?)
+}
+
 impl From<&Rs485> for SerialRs485 {
     fn from(rs485: &Rs485) -> Self {
         let milliseconds = |delay: Duration| u32::try_from(delay.as_millis()).unwrap_or(u32::MAX);

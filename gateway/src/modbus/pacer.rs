@@ -6,7 +6,7 @@
 //! connection a millisecond is nothing: there a task does it, so that threads are as many as ports.
 //!
 //! Limits: one order at a time; a thread's sleep is as exact as the kernel's (some 60 µs). It ends with its
-//! [`Pacer`], after the order under way.
+//! [`Pacer`], after the order under way, which is not written where nobody waits for it any more.
 
 use std::io;
 use std::os::fd::OwnedFd;

@@ -14,6 +14,13 @@ pub(super) struct Parked<T> {
     timer: Option<AbortOnDropHandle<()>>,
 }
 
+impl<T> Drop for Parked<T> {
+    /// Its timer ends a moment later, and would keep the thing until then from who opens it anew.
+    fn drop(&mut self) {
+        drop(self.kept.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
+
 impl<T: Send + 'static> Parked<T> {
     /// Keeps nothing yet; without an idle time what it keeps stays for ever.
     pub(super) fn new(idle: Option<Duration>) -> Self {
@@ -66,6 +73,15 @@ mod tests {
         };
         tokio::time::timeout(Duration::from_secs(30), gone).await.expect("let go of");
         assert_eq!((parked.is_there(), parked.take()), (false, None));
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_goes_with_who_keeps_it() {
+        let thing = Arc::new(());
+        let mut parked = Parked::new(Some(Duration::from_secs(3_600)));
+        parked.park(Arc::clone(&thing));
+        drop(parked);
+        assert_eq!(Arc::strong_count(&thing), 1, "its timer keeps it");
     }
 
     #[tokio::test]

@@ -6,7 +6,8 @@
 //! echoes of the request and answers to somebody else are counted and forgotten (see `frame`).
 //!
 //! The same holds for a serial port and for RTU over TCP, where the far line's silences are kept as well.
-//! Clones share the line: the library's context lives until its first error, the line longer.
+//! Clones share the line: the library's context lives until its first error, the line longer. With the last of them the
+//! port is free for the next who opens it, whatever the pacer's thread is at.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -204,6 +205,17 @@ impl Wire {
         match tokio::time::timeout_at(until.into(), read).await {
             Ok(Err(error)) => Err(error),
             Ok(Ok(())) | Err(_) => Ok(came),
+        }
+    }
+}
+
+impl Drop for Open {
+    /// The pacer's thread has a descriptor of the port as well, and lets go of it when it gets its turn, or after the order
+    /// under way. Until then nobody could open the port: a bus that begins anew, the next setting of a scan.
+    fn drop(&mut self) {
+        if let Carrier::Serial(stream) = &self.carrier {
+            // A port that was pulled out has no lock any more.
+            let _ = ioctl::unlock(stream);
         }
     }
 }

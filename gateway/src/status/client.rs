@@ -14,7 +14,7 @@ use crate::config::StatusListen;
 /// A gateway of ten thousand points says less.
 const ANSWER_MAX: u64 = 64 << 20;
 
-/// A gateway that runs answers well within this.
+/// A gateway that runs answers well within this, and somebody waits before a terminal.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where a gateway is asked: `http://host:port`, or `unix:/path`.
@@ -118,6 +118,14 @@ pub async fn status(address: &StatusAddress) -> Result<GatewayStatus, ClientErro
 /// # Errors
 /// [`ClientError`] where nobody answers in time, or in something else than HTTP.
 pub async fn get(address: &StatusAddress, path: &str) -> Result<Vec<u8>, ClientError> {
+    get_within(PATIENCE, address, path).await
+}
+
+/// The same for who has another time to wait.
+///
+/// # Errors
+/// As [`get`].
+pub async fn get_within(patience: Duration, address: &StatusAddress, path: &str) -> Result<Vec<u8>, ClientError> {
     let exchange = async {
         match address {
             StatusAddress::Http(address) => ask(TcpStream::connect(address).await?, path).await,
@@ -125,7 +133,7 @@ pub async fn get(address: &StatusAddress, path: &str) -> Result<Vec<u8>, ClientE
         }
     };
     let late = || io::Error::new(io::ErrorKind::TimedOut, "no answer in time");
-    let answer = timeout(PATIENCE, exchange).await.unwrap_or_else(|_| Err(late()));
+    let answer = timeout(patience, exchange).await.unwrap_or_else(|_| Err(late()));
     let answer = answer.map_err(|source| ClientError::Silent { place: address.to_string(), source })?;
     let strange = |reason: &str| ClientError::Strange { place: address.to_string(), reason: reason.to_owned() };
     if !answer.starts_with(b"HTTP/1.") {

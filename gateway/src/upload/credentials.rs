@@ -9,7 +9,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use tjern_readings::store::credentials::{CredentialsError, lines, text_of, variables};
+use tjern_readings::store::credentials::{CredentialsError, text_of, variables};
 use tjern_readings::store::{Access, LakeUrl};
 
 /// The name of the credential in systemd's store.
@@ -52,9 +52,7 @@ impl Credentials {
             let text = text_of(&path)?;
             self.read = Some(crc32c::crc32c(text.as_bytes()));
             self.warn_if_open(&path);
-            // Known before the lines are checked: an error further on must not show them either.
-            self.access = environment.with_variables(lines(&text).filter_map(|(_, pair)| pair));
-            self.access = Access::from_environment().with_variables(variables(&text, &path, lake)?);
+            self.access = environment.with_variables(variables(&text, &path, lake)?);
         } else {
             self.access = environment;
         }
@@ -65,11 +63,6 @@ impl Credentials {
     pub(super) fn have_changed(&self) -> bool {
         let now = self.file.as_deref().and_then(|path| text_of(path).ok());
         now.is_some_and(|text| self.read != Some(crc32c::crc32c(text.as_bytes())))
-    }
-
-    /// A text without any of the secrets.
-    pub(super) fn scrub(&self, text: &str) -> String {
-        self.access.scrub(text)
     }
 
     /// What is missing to reach a lake, where that is obvious.
@@ -107,7 +100,6 @@ mod tests {
         let mut credentials = Credentials::with_store(Some(written(&folder, text)), None);
         let access = credentials.read(&lake()).expect("read");
         assert_eq!(access.missing(&lake()), None);
-        assert_eq!(access.scrub("a canary-secret b"), "a *** b");
         assert!(!credentials.have_changed());
         written(&folder, "AWS_ACCESS_KEY_ID=other\n");
         assert!(credentials.have_changed());

@@ -42,14 +42,14 @@ pub(crate) async fn probe(lake: &LakeUrl, source: &SourceName, credentials_file:
     let missing = credentials.missing(lake);
     let store = match Store::open_with(lake, &access) {
         Ok(store) => store,
-        Err(error) => return failed(&credentials.scrub(&error.to_string()), missing),
+        Err(error) => return failed(&error.to_string(), missing),
     };
     let folder = Path::from(format!("{LANDING}/{source}"));
     let objects = store.objects();
     let mut listed = objects.list(Some(&folder));
     match tokio::time::timeout(PATIENCE, unbroken(listed.try_next())).await {
         Ok(Ok(first)) => Probe::Reached { has_landed: first.is_some() },
-        Ok(Err(error)) => failed(&credentials.scrub(&error.to_string()), missing.or(hint(&error))),
+        Ok(Err(error)) => failed(&error.to_string(), missing.or(hint(&error))),
         Err(_) => failed(&format!("no answer within {} s", PATIENCE.as_secs()), missing),
     }
 }

@@ -169,12 +169,20 @@ async fn one_peer_does_not_take_every_place() {
         half.push(stream);
     }
     let mut one_more = tokio::net::TcpStream::connect(served.public).await.expect("the system takes it");
-    let mut answer = Vec::new();
-    let patience = std::time::Duration::from_secs(5);
-    let ended = tokio::time::timeout(patience, one_more.read_to_end(&mut answer)).await;
+    let (mut answer, mut of_half) = (Vec::new(), Vec::new());
+    let patience = std::time::Duration::from_secs(60);
+    // One that was taken would be ended after the first half ones, which have waited longer.
+    let ended = async {
+        tokio::select! {
+            biased;
+            ended = one_more.read_to_end(&mut answer) => ended,
+            half = half[0].read_to_end(&mut of_half) => panic!("half a request was ended first: {half:?}"),
+        }
+    };
+    let ended = tokio::time::timeout(patience, ended).await;
     assert!(ended.is_ok() && answer.is_empty(), "one connection too many is ended at once: {ended:?}");
     // Nobody waits longer than for a head: then there are places again.
-    let freed = tokio::time::timeout(tjern_connections::limits::HEAD_TIME_MAX * 3, half[0].read_to_end(&mut answer));
+    let freed = tokio::time::timeout(patience, half[0].read_to_end(&mut answer));
     freed.await.expect("half a request is ended").expect("closed");
     let health = request(served.public, "GET", "/health", &[], "").await;
     assert_eq!(health.status, 200, "{health:?}");

@@ -1,13 +1,15 @@
 //! How a cloud is reached: variables by the names that `object_store` gives them, from the environment and
 //! from whoever opens the store, whose own stand over the environment's.
 //!
-//! What is secret in them is never shown: not by `Debug`, and not in a text that [`Access::scrub`] went over.
+//! What is secret in them is never shown: not by `Debug`, and not by the errors of a store that was opened with them
+//! (`discreet`).
 
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::credentials::text_of;
+use super::secret::Secrets;
 use super::{LakeUrl, knows, secret};
 
 /// Variables that are meant for a cloud begin with one of these, in small letters.
@@ -107,22 +109,16 @@ impl Access {
         found.map(|(name, _)| name.as_str())
     }
 
-    /// A text without the secrets of these variables, also where they stand in it as a URL has them, and without what looks
-    /// like one.
-    #[must_use]
-    pub fn scrub(&self, text: &str) -> String {
-        secret::without(text, self.secrets())
-    }
-
-    /// The same, without what the files say that these variables name. It reads them: work that blocks.
-    pub(super) fn scrub_with_files(&self, text: &str) -> String {
+    /// What no text may show: the secrets of these variables, also as a URL has them, and what the files say that these
+    /// variables name. It reads them: work that blocks.
+    pub(super) fn secrets(&self) -> Secrets {
         let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(GOOGLE_DEFAULT));
         let named = self.variables.iter().filter(|(_, value)| is_path(value)).map(|(_, value)| PathBuf::from(value));
         let texts = named.chain(home).filter_map(|path| text_of(&path).ok());
-        secret::without(text, self.secrets().chain(texts.flat_map(|text| secret::forms(&text))))
+        Secrets::of(self.secret_values().chain(texts.flat_map(|text| secret::forms(&text))))
     }
 
-    fn secrets(&self) -> impl Iterator<Item = String> + '_ {
+    fn secret_values(&self) -> impl Iterator<Item = String> + '_ {
         let is_secret = |name: &str, value: &str| {
             SECRET_NAMES.iter().any(|part| name.contains(part)) && !(names_a_file(name) && is_path(value))
         };
@@ -177,7 +173,7 @@ mod tests {
             ("AWS_REGION", "eu-north-1"),
         ]);
         let text = "PUT https://x/?sv=2024&sig=q%2Bw%2Fe123 ab/cd+ef== ab%2Fcd%2Bef%3D%3D q+w/e123 eu-north-1";
-        let scrubbed = access.scrub(text);
+        let scrubbed = access.secrets().scrub(text);
         for part in ["cd+ef", "cd%2Bef", "q%2Bw", "q+w"] {
             assert!(!scrubbed.contains(part), "{part} in {scrubbed}");
         }
@@ -205,9 +201,12 @@ mod tests {
     #[test]
     fn the_path_of_a_file_is_told_and_what_was_pasted_in_its_place_is_not() {
         let path = "cannot open /etc/tjern/key.json: not found";
-        assert_eq!(access(&[("GOOGLE_SERVICE_ACCOUNT", "/etc/tjern/key.json")]).scrub(path), path);
+        assert_eq!(access(&[("GOOGLE_SERVICE_ACCOUNT", "/etc/tjern/key.json")]).secrets().scrub(path), path);
         let pasted = access(&[("GOOGLE_SERVICE_ACCOUNT", "{\"private_key\": \"c4nary\"}")]);
-        assert_eq!(pasted.scrub("cannot open {\"private_key\": \"c4nary\"}: not found"), "cannot open ***: not found");
+        assert_eq!(
+            pasted.secrets().scrub("cannot open {\"private_key\": \"c4nary\"}: not found"),
+            "cannot open ***: not found"
+        );
     }
 
     /// A key on one line, as variables have it, is shown byte by byte by the reader of PEM; one that is no document at all as

@@ -95,7 +95,7 @@ pub fn text_of(path: &Path) -> Result<String, CredentialsError> {
 }
 
 /// The lines that say something, with their numbers: a name in small letters and its value, or what is neither.
-pub fn lines(text: &str) -> impl Iterator<Item = (usize, Option<(String, String)>)> + '_ {
+fn lines(text: &str) -> impl Iterator<Item = (usize, Option<(String, String)>)> + '_ {
     let told = text.lines().map(str::trim).enumerate().filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
     told.map(|(index, line)| {
         let pair = line.strip_prefix("export ").unwrap_or(line).split_once('=');

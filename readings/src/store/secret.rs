@@ -4,6 +4,7 @@
 //!
 //! Invariant: what is left over of a secret is nothing; what is taken too much is a word in an error. Pure.
 
+use std::fmt;
 use std::ops::Range;
 
 use url::Url;
@@ -18,7 +19,8 @@ const HEADERS: [&str; 5] =
     ["authorization", "x-amz-security-token", "x-aws-ec2-metadata-token", "x-identity-header", "cookie"];
 
 /// Fields of forms, URLs and documents whose value lets somebody in, in small letters.
-const FIELDS: [&str; 18] = [
+const FIELDS: [&str; 19] = [
+    "token",
     "access_token",
     "refresh_token",
     "id_token",
@@ -43,13 +45,36 @@ const FIELDS: [&str; 18] = [
 const QUOTED: [&str; 3] = ["invalid type: string ", "invalid value: string ", "unknown variant "];
 const UNTIL: &str = ", expected";
 
-/// A text without these secrets, and without what looks like one.
-pub(super) fn without(text: &str, secrets: impl IntoIterator<Item = String>) -> String {
-    let mut known: Vec<String> = secrets.into_iter().filter(|secret| secret.len() >= LEAST).collect();
-    // A secret may begin with another one.
-    known.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-    let text = known.iter().fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), REDACTED));
-    without_shapes(&text)
+/// Words of documents with credentials that are in every other text about that cloud, too.
+const OF_ALL: [&str; 3] = ["service_account", "authorized_user", "googleapis.com"];
+
+/// What is not to be shown, known once.
+#[derive(Default)]
+pub(super) struct Secrets(Vec<String>);
+
+impl Secrets {
+    /// Of these texts those that are long enough. No address is one, as long as it has no question in it.
+    pub(super) fn of(texts: impl IntoIterator<Item = String>) -> Self {
+        let is_of_all =
+            |text: &str| OF_ALL.contains(&text) || (text.starts_with("https://") && !text.contains(['?', '@', ' ']));
+        let mut known: Vec<String> = texts.into_iter().filter(|text| text.len() >= LEAST && !is_of_all(text)).collect();
+        // A secret may begin with another one.
+        known.sort_by(|one, other| other.len().cmp(&one.len()).then_with(|| one.cmp(other)));
+        known.dedup();
+        Self(known)
+    }
+
+    /// A text without these secrets, and without what looks like one.
+    pub(super) fn scrub(&self, text: &str) -> String {
+        let text = self.0.iter().fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), REDACTED));
+        without_shapes(&text)
+    }
+}
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} secrets", self.0.len())
+    }
 }
 
 /// A secret, and how it can look elsewhere: in a URL; of a shared access signature each value; of a document (the key of
@@ -182,6 +207,8 @@ mod tests {
         for (text, shown) in [
             ("PUT /x\r\nAuthorization: Bearer ya29.c4nary\r\nHost: x", "PUT /x\r\nAuthorization: ***\r\nHost: x"),
             ("{\"access_token\":\"c4nary\",\"expires_in\":1}", "{\"access_token\":\"***\",\"expires_in\":1}"),
+            // As a container's own service lends: no other part of the name says what it is.
+            ("{\"Token\" : \"c4nary\", \"Expiration\" : 1}", "{\"Token\" : \"***\", \"Expiration\" : 1}"),
             ("{\\\"access_token\\\": \\\"c4nary\\\"}", "{\\\"access_token\\\": \\\"***\\\"}"),
             ("GET http://x/?a=1&sig=c4n%2Fary&b=2", "GET http://x/?a=1&sig=***&b=2"),
             ("client_id=a&client_secret=c4nary", "client_id=a&client_secret=***"),
@@ -197,8 +224,8 @@ mod tests {
             ("section start: [\n    45,\n    45,\n    45,\n    45,\n    66,\n    69,\n]", "section start: [***]"),
             ("section start: [45, 45, 45, 45, 45, 66, 69, 7", "section start: [***"),
         ] {
-            assert_eq!(without(text, []), shown);
-            assert_eq!(without(shown, []), shown, "once is enough");
+            assert_eq!(without_shapes(text), shown);
+            assert_eq!(without_shapes(shown), shown, "once is enough");
         }
     }
 
@@ -209,8 +236,9 @@ mod tests {
             "SignatureDoesNotMatch: the request signature we calculated does not match",
             "cannot open the lake: missing field `private_key` at line 1 column 2",
             "units [1, 2, 3] design = 7, a bearer of news",
+            "ExpiredToken: the provided token has expired",
         ] {
-            assert_eq!(without(text, []), text);
+            assert_eq!(without_shapes(text), text);
         }
     }
 
@@ -224,10 +252,22 @@ mod tests {
         assert!(!forms.iter().any(|known| known == "private_key"), "a name is none: {forms:?}");
     }
 
+    /// "error sending request for url (***)" helped nobody.
+    #[test]
+    fn what_every_text_about_a_cloud_has_is_told() {
+        let key = "{\"type\": \"service_account\", \"private_key\": \"c4nary\", \"token_uri\": \"https://oauth2.googleapis.com/token\", \"universe_domain\": \"googleapis.com\"}";
+        let secrets = Secrets::of(forms(key));
+        let text = "no service_account at https://oauth2.googleapis.com/token with c4nary";
+        assert_eq!(secrets.scrub(text), text.replace("c4nary", "***"));
+        assert!(!format!("{secrets:?}").contains("c4nary"));
+        let signed = Secrets::of(["https://x/?sig=c4nary".to_owned()]);
+        assert_eq!(signed.scrub("at https://x/?sig=c4nary"), "at ***");
+    }
+
     proptest! {
         #[test]
         fn any_text_can_be_gone_over(text in "(\\PC|[\"<>\\[\\], \n]|sig=|eyJ|Bearer |Authorization: |-----BEGIN ){0,40}") {
-            let shown = without(&text, forms(&text));
+            let shown = Secrets::of(forms(&text)).scrub(&text);
             prop_assert!(text.len() < LEAST || shown.contains(REDACTED), "{shown}");
             let _ = without_shapes(&text);
         }

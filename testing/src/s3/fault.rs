@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
+use axum::http::{HeaderMap, Method, Uri};
 use axum::response::Response;
 use futures::{StreamExt, stream};
 
@@ -74,6 +75,31 @@ impl Storm {
         let faults: &[HttpFault] = if is_read { &of_reads } else { &of_writes };
         Some(faults[self.random.usize(..faults.len())])
     }
+}
+
+/// A server that soon sends back what it is sent.
+#[derive(Debug)]
+pub(super) struct Echo {
+    /// How many requests it is well for.
+    pub(super) requests: u64,
+    pub(super) status: u16,
+}
+
+impl Echo {
+    /// The status for a request, where its turn has come.
+    pub(super) fn next(&mut self) -> Option<u16> {
+        let is_well = self.requests > 0;
+        self.requests = self.requests.saturating_sub(1);
+        (!is_well).then_some(self.status)
+    }
+}
+
+/// All that a request brought besides its body.
+pub(super) fn echo(status: u16, method: &Method, uri: &Uri, headers: &HeaderMap) -> Response {
+    let headers =
+        headers.iter().map(|(name, value)| format!("{name}: {}\r\n", String::from_utf8_lossy(value.as_bytes())));
+    let text = format!("{method} {uri} HTTP/1.1\r\n{}", headers.collect::<String>());
+    Reply { body: text.into(), ..Reply::empty(status) }.into_response()
 }
 
 /// Does the work, or does not, and answers as the fault wants it.

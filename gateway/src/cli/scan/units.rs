@@ -25,7 +25,7 @@ const PARITIES: [Parity; 3] = [Parity::Even, Parity::None, Parity::Odd];
 const TIMEOUT: Duration = Duration::from_millis(150);
 
 /// A line that was there is tried again so often, after pauses that double from [`RECONNECT_PAUSE`]: some servers are busy for
-/// a moment after they hung up, and a port is let go by the thread that wrote to it at the last setting, a moment later.
+/// a moment after they hung up.
 const RECONNECTS: u32 = 5;
 const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
 

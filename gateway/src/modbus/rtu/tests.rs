@@ -115,19 +115,25 @@ async fn what_was_asked_before_the_start_is_no_answer_to_what_is_asked_after_it(
             master = master.on_a_fresh_line();
         }
         let (request, expected) = words(100, 1);
-        let answer = soon("an answer", async {
-            loop {
-                match master.read(1, request).await {
-                    Ok(answer) => return answer,
-                    // The thread of the one before has the port for a moment more.
-                    Err(failure) => assert_eq!(failure.cause, Cause::Unreachable, "{failure}"),
-                }
-                tokio::task::yield_now().await;
-            }
-        })
-        .await;
+        let answer = master.read(1, request).await.expect("an answer");
         assert_eq!(answer == expected, !is_careless, "{answer:?}");
     }
+}
+
+/// The thread of the master before had the port for as long as its order took: whoever came next could not open it, and a bus
+/// that begins anew lost its first slots.
+#[tokio::test]
+async fn a_port_is_free_with_the_end_of_its_master_whatever_its_thread_is_at() {
+    let port = device(|request| vec![truth(request)]);
+    let (request, expected) = words(11, 1);
+    let gaps = HashMap::from([(1, PATIENCE)]);
+    let mut before = master_at(&port, 115_200, Manners { gaps, ..manners() });
+    // The thread sleeps until the unit has been left alone for long enough.
+    let given_up = tokio::time::timeout(Duration::from_millis(20), before.read(1, request)).await;
+    assert!(given_up.is_err(), "{given_up:?}");
+    drop(before);
+    let mut after = master_at(&port, 115_200, Manners::patient_for(PATIENCE));
+    assert_eq!(soon("an answer", after.read(1, request)).await, Ok(expected));
 }
 
 /// Every answer of such a device is the one to the request before: an hour of it once was an hour of wrong

@@ -142,8 +142,8 @@ async fn a_receiver_that_is_away_is_told_later_and_no_secret_is_in_the_error() {
 
     // Nobody there at all.
     let mut gone = city.settings.clone();
-    let port = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("bound").port();
-    std::fs::write(city.place.folder.path().join("url"), format!("http://127.0.0.1:{port}/the-canary"))
+    let nobody = tjern_testing::ports::SilentPort::take();
+    std::fs::write(city.place.folder.path().join("url"), format!("http://{}/the-canary", nobody.address()))
         .expect("written");
     let section = crate::watch::webhook::WebhookSection { url_file: Some("url".into()), ..Default::default() };
     gone.webhook = Some(section.settings(city.place.folder.path()).expect("a secret"));
