@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow_array::builder::{
-    Float64Builder, Int8Builder, Int32Builder, Int64Builder, StringDictionaryBuilder, TimestampMicrosecondBuilder,
-};
+use arrow_array::builder::{Float64Builder, Int32Builder, StringDictionaryBuilder};
 use arrow_array::types::Int32Type;
-use arrow_array::{ArrayRef, DictionaryArray, RecordBatch};
+use arrow_array::{
+    ArrayRef, DictionaryArray, Int8Array, Int32Array, Int64Array, RecordBatch, TimestampMicrosecondArray,
+};
 use arrow_ipc::CompressionType;
 use arrow_ipc::writer::{IpcWriteOptions, StreamWriter};
 use arrow_schema::{ArrowError, Schema};
@@ -18,6 +18,10 @@ use super::{Batch, FORMAT_VERSION, Header, SOFTWARE, metadata, schema};
 use crate::keys::Bounds;
 use crate::reading::Reading;
 use crate::sensor::{Epoch, SensorId, SourceName};
+
+/// How hard zstd tries. Its default, 3, makes columns of readings no smaller (docs/decisions/0034), and needs tables of
+/// three quarters of a MiB for that, which are filled with zeros for each column.
+const ZSTD_LEVEL: i32 = 2;
 
 /// Encodes `readings`, numbered from `first_seq` on, as a batch. The same input gives the same bytes.
 ///
@@ -55,6 +59,7 @@ pub fn encode(
 fn write(header: &Header, rows: &RecordBatch) -> Result<Bytes, ArrowError> {
     let schema = Schema::clone(&rows.schema()).with_metadata(describe(header));
     let options = IpcWriteOptions::default().try_with_compression(Some(CompressionType::ZSTD))?;
+    let options = options.try_with_compression_level(Some(ZSTD_LEVEL))?;
     let mut writer = StreamWriter::try_new_with_options(Vec::new(), &schema, options)?;
     writer.write(&rows.clone().with_schema(Arc::new(schema))?)?;
     Ok(Bytes::from(writer.into_inner()?))
@@ -82,7 +87,7 @@ fn describe(header: &Header) -> HashMap<String, String> {
 /// Rows come round after round, so the sensor after this one is nearly always the one that followed it before. It is
 /// looked at first, and compared; a wrong guess costs a hash.
 struct Sensors<'a> {
-    keys: Int32Builder,
+    keys: Vec<i32>,
     names: StringDictionaryBuilder<Int32Type>,
     /// Each name, and the place of the one that came after it the last time.
     seen: Vec<(&'a SensorId, usize)>,
@@ -91,7 +96,7 @@ struct Sensors<'a> {
 
 impl<'a> Sensors<'a> {
     fn with_capacity(rows: usize) -> Self {
-        let (keys, names) = (Int32Builder::with_capacity(rows), StringDictionaryBuilder::new());
+        let (keys, names) = (Vec::with_capacity(rows), StringDictionaryBuilder::new());
         Self { keys, names, seen: Vec::new(), last: 0 }
     }
 
@@ -103,7 +108,7 @@ impl<'a> Sensors<'a> {
             *next = place;
         }
         self.last = place;
-        self.keys.append_value(i32::try_from(place).expect("a batch has fewer rows than 2³¹"));
+        self.keys.push(i32::try_from(place).expect("a batch has fewer rows than 2³¹"));
     }
 
     fn place(&mut self, sensor: &'a SensorId) -> usize {
@@ -116,19 +121,19 @@ impl<'a> Sensors<'a> {
     }
 
     fn finish(mut self) -> Result<DictionaryArray<Int32Type>, ArrowError> {
-        DictionaryArray::try_new(self.keys.finish(), Arc::clone(self.names.finish().values()))
+        DictionaryArray::try_new(Int32Array::from(self.keys), Arc::clone(self.names.finish().values()))
     }
 }
 
 /// Gathers the columns and the checksum in one pass.
 struct Columns<'a> {
     sensor: Sensors<'a>,
-    time: TimestampMicrosecondBuilder,
+    time: Vec<i64>,
     value: Float64Builder,
-    quality: Int8Builder,
+    quality: Vec<i8>,
     cause: StringDictionaryBuilder<Int32Type>,
     lag_ms: Int32Builder,
-    seq: Int64Builder,
+    seq: Vec<i64>,
     digest: RowDigest,
 }
 
@@ -144,12 +149,12 @@ impl<'a> Columns<'a> {
     fn with_capacity(rows: usize) -> Self {
         Self {
             sensor: Sensors::with_capacity(rows),
-            time: TimestampMicrosecondBuilder::with_capacity(rows),
+            time: Vec::with_capacity(rows),
             value: Float64Builder::with_capacity(rows),
-            quality: Int8Builder::with_capacity(rows),
-            cause: StringDictionaryBuilder::new(),
+            quality: Vec::with_capacity(rows),
+            cause: StringDictionaryBuilder::with_capacity(rows, 0, 0),
             lag_ms: Int32Builder::with_capacity(rows),
-            seq: Int64Builder::with_capacity(rows),
+            seq: Vec::with_capacity(rows),
             digest: RowDigest::default(),
         }
     }
@@ -157,12 +162,12 @@ impl<'a> Columns<'a> {
     fn add(&mut self, reading: &'a Reading, seq: i64) {
         let cause = reading.cause.map(crate::reading::Cause::word);
         self.sensor.add(&reading.sensor);
-        self.time.append_value(reading.time_us);
+        self.time.push(reading.time_us);
         self.value.append_option(reading.value);
-        self.quality.append_value(reading.quality.code());
+        self.quality.push(reading.quality.code());
         self.cause.append_option(cause);
         self.lag_ms.append_option(reading.lag_ms);
-        self.seq.append_value(seq);
+        self.seq.push(seq);
         self.digest.add(&Row {
             sensor: reading.sensor.as_str(),
             time_us: reading.time_us,
@@ -175,15 +180,15 @@ impl<'a> Columns<'a> {
     }
 
     fn finish(mut self) -> Result<(Vec<ArrayRef>, String), ArrowError> {
-        let time = self.time.finish().with_timezone("UTC");
+        let time = TimestampMicrosecondArray::from(self.time).with_timezone("UTC");
         let columns: Vec<ArrayRef> = vec![
             Arc::new(self.sensor.finish()?),
             Arc::new(time),
             Arc::new(self.value.finish()),
-            Arc::new(self.quality.finish()),
+            Arc::new(Int8Array::from(self.quality)),
             Arc::new(self.cause.finish()),
             Arc::new(self.lag_ms.finish()),
-            Arc::new(self.seq.finish()),
+            Arc::new(Int64Array::from(self.seq)),
         ];
         Ok((columns, self.digest.hex()))
     }
