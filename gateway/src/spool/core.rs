@@ -93,6 +93,8 @@ pub(crate) struct Core {
     pub(crate) pending_max: usize,
     pub(crate) synced_seq: i64,
     pub(crate) unsealed: VecDeque<Piece>,
+    /// The room of the last readings that were sealed, for the next: its pages are not given back and had again.
+    pub(crate) room: Vec<Reading>,
     pub(crate) sealed_to: i64,
     /// No batch is sealed that is larger, but for one of a single reading.
     pub(crate) batch_bytes: u64,
@@ -311,7 +313,7 @@ impl Core {
 
     /// Writes as many records as one write takes and the segment has room for, and says how many readings they hold.
     fn write_records(&mut self) -> io::Result<usize> {
-        let (mut records, mut taken) = (Vec::new(), 0);
+        let (mut records, mut taken) = (Vec::with_capacity(room_bytes(self.pending.len() - self.written)), 0);
         let rest = &self.pending.make_contiguous()[self.written..];
         let mut known = locked(&self.known);
         while taken < rest.len() && records.len() < WRITE_BYTES {
@@ -342,7 +344,8 @@ impl Core {
         let synced = self.pending.drain(..self.written);
         self.written = 0;
         if !matches!(self.unsealed.back(), Some(Piece::Readings { .. })) {
-            self.unsealed.push_back(Piece::Readings { first_seq, readings: Vec::new() });
+            let readings = std::mem::take(&mut self.room);
+            self.unsealed.push_back(Piece::Readings { first_seq, readings });
         }
         let Some(Piece::Readings { readings, .. }) = self.unsealed.back_mut() else { return Ok(()) };
         // As many as there are: a list that doubles would hold room for as many again until it is sealed.
@@ -438,7 +441,9 @@ impl Core {
                 (Ok(_), Piece::Gap(_)) => {}
                 (Ok(rows), Piece::Readings { first_seq, mut readings }) => {
                     readings.drain(..rows);
-                    if !readings.is_empty() {
+                    if readings.is_empty() {
+                        self.keep_room(readings);
+                    } else {
                         self.unsealed.push_front(Piece::Readings { first_seq: first_seq + count(rows), readings });
                     }
                 }
@@ -449,6 +454,13 @@ impl Core {
             }
         }
         Ok(())
+    }
+
+    /// Not that of a backlog: what a batch takes is had again in a moment, what ten took is not.
+    fn keep_room(&mut self, readings: Vec<Reading>) {
+        if readings.capacity() <= 2 * SEAL_ROWS {
+            self.room = readings;
+        }
     }
 
     fn seal_gap(&mut self, bounds: Bounds) -> io::Result<()> {
@@ -513,10 +525,16 @@ fn encode_within(
         let encoded = batch::encode(&settings.source, epoch, first_seq, &readings[..rows], configuration);
         let bytes = encoded.map_err(io::Error::other)?.0;
         if bytes.len() as u64 <= bytes_max.min(batch::SIZE_MAX) || rows == 1 {
-            return Ok((rows, bytes.to_vec()));
+            return Ok((rows, Vec::from(bytes)));
         }
         rows /= 2;
     }
+}
+
+/// About what the records of so many readings take, and one write at most.
+const fn room_bytes(readings: usize) -> usize {
+    let (bytes, most) = (readings * 16 + 64, WRITE_BYTES + record::READINGS_MAX * 16);
+    if bytes < most { bytes } else { most }
 }
 
 /// A count of readings as a difference of numbers.

@@ -217,6 +217,7 @@ fn empty(
         pending_max: PENDING_MAX,
         synced_seq: 0,
         unsealed: VecDeque::new(),
+        room: Vec::new(),
         sealed_to: 0,
         batch_bytes: SIZE_MAX,
         attempted: None,
