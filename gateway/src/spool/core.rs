@@ -17,7 +17,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use tjern_readings::batch;
+use tjern_readings::batch::{self, Encoder};
 use tjern_readings::clock::Clock;
 use tjern_readings::keys::Bounds;
 use tjern_readings::reading::Reading;
@@ -95,6 +95,7 @@ pub(crate) struct Core {
     pub(crate) unsealed: VecDeque<Piece>,
     /// The room of the last readings that were sealed, for the next: its pages are not given back and had again.
     pub(crate) room: Vec<Reading>,
+    pub(crate) encoder: Encoder,
     pub(crate) sealed_to: i64,
     /// No batch is sealed that is larger, but for one of a single reading.
     pub(crate) batch_bytes: u64,
@@ -475,7 +476,8 @@ impl Core {
         let attempted = self.attempted.filter(|bounds| bounds.first == first_seq).map(|bounds| bounds.count());
         let most = attempted.and_then(|rows| usize::try_from(rows).ok()).unwrap_or(readings.len());
         let readings = &readings[..readings.len().min(most)];
-        let (rows, bytes) = encode_within(self.batch_bytes, &self.settings, self.log.epoch, first_seq, readings)?;
+        let (settings, epoch) = (&self.settings, self.log.epoch);
+        let (rows, bytes) = encode_within(self.batch_bytes, settings, epoch, first_seq, readings, &mut self.encoder)?;
         // Where nothing can go, sealing is what makes room in the end.
         self.make_room(on_disk(bytes.len() as u64), 0)?;
         let bounds = Bounds { first: first_seq, last: first_seq + count(rows) - 1 };
@@ -508,7 +510,7 @@ pub(crate) fn encode(
     first_seq: i64,
     readings: &[Reading],
 ) -> io::Result<(usize, Vec<u8>)> {
-    encode_within(batch::SIZE_MAX, settings, epoch, first_seq, readings)
+    encode_within(batch::SIZE_MAX, settings, epoch, first_seq, readings, &mut Encoder::default())
 }
 
 /// Encodes as many of the first rows as a file of so many bytes may hold.
@@ -518,12 +520,13 @@ fn encode_within(
     epoch: Epoch,
     first_seq: i64,
     readings: &[Reading],
+    encoder: &mut Encoder,
 ) -> io::Result<(usize, Vec<u8>)> {
     let mut rows = readings.len().min(SEAL_ROWS);
     loop {
         let configuration = settings.configuration.as_deref();
-        let encoded = batch::encode(&settings.source, epoch, first_seq, &readings[..rows], configuration);
-        let bytes = encoded.map_err(io::Error::other)?.0;
+        let encoded = encoder.bytes(&settings.source, epoch, first_seq, &readings[..rows], configuration);
+        let bytes = encoded.map_err(io::Error::other)?;
         if bytes.len() as u64 <= bytes_max.min(batch::SIZE_MAX) || rows == 1 {
             return Ok((rows, Vec::from(bytes)));
         }
