@@ -12,7 +12,8 @@ import sys
 import threading
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "peers" / "s3"))
+PEERS = Path(__file__).parents[2] / "tests" / "peers"
+sys.path[:0] = [str(PEERS / "s3"), str(PEERS)]
 
 import boto3  # noqa: E402
 from botocore.config import Config  # noqa: E402

@@ -34,6 +34,7 @@ impl Moment {
     pub(crate) const NONE: Self = Self(i64::MIN);
 
     /// This one.
+    #[inline]
     pub(crate) const fn of(time_us: Option<i64>) -> Self {
         match time_us {
             Some(time_us) => Self(time_us),
@@ -42,11 +43,13 @@ impl Moment {
     }
 
     /// In microseconds.
+    #[inline]
     pub(crate) const fn get(self) -> Option<i64> {
         if self.0 == Self::NONE.0 { None } else { Some(self.0) }
     }
 
     /// This one, where it is later.
+    #[inline]
     pub(crate) fn raise(&mut self, time_us: i64) {
         self.0 = self.0.max(time_us);
     }
@@ -74,12 +77,14 @@ impl Grid {
 
     /// The slot that a moment lies in: the last one that has begun.
     #[must_use]
+    #[inline]
     pub const fn slot_of(self, time_us: i64) -> i64 {
         time_us - (time_us - self.phase_us).rem_euclid(self.every_us)
     }
 
     /// Whether a slot began so short a time ago that a value of now stands for it.
     #[must_use]
+    #[inline]
     pub const fn is_fresh(self, slot_us: i64, now_us: i64) -> bool {
         now_us - slot_us < self.every_us / TENTH
     }
@@ -94,6 +99,7 @@ impl Grid {
 
     /// How far behind its slot an answer came, where that is worth a note.
     #[must_use]
+    #[inline]
     pub fn lag_ms(self, slot_us: i64, answered_us: i64) -> Option<i32> {
         let lag_us = answered_us - slot_us;
         let noted = lag_us > (self.every_us / TENTH).max(LAG_MIN_US);
@@ -142,6 +148,7 @@ impl Schedule {
     }
 
     /// The slot that a moment lies in, without a division where it is the one of the last look, or the next.
+    #[inline]
     fn slot_of(&self, time_us: i64) -> i64 {
         let (every_us, since_us) = (self.grid.every_us, time_us.saturating_sub(self.looked_us));
         match since_us {
@@ -154,6 +161,7 @@ impl Schedule {
 
     /// The slot that is due, if one is.
     #[must_use]
+    #[inline]
     pub fn due(&self, now_us: i64) -> Option<Due> {
         let slot_us = self.slot_of(now_us);
         match self.done_us.get() {
@@ -169,21 +177,26 @@ impl Schedule {
     }
 
     /// Looks at the clock: slots that passed unpolled since the last look are missed, also those of a
-    /// point that was never polled.
-    pub fn look(&mut self, now_us: i64) {
+    /// point that was never polled. The slot that is due, if one is, and when the one ends that it is now.
+    #[inline]
+    pub fn look(&mut self, now_us: i64) -> (Option<Due>, i64) {
         self.looked_us = self.slot_of(now_us);
-        if let Some(due) = self.due(now_us) {
+        let due = self.due(now_us);
+        if let Some(due) = due {
             self.count_passed(due.slot_us);
             self.waiting_us = Moment::of(Some(due.slot_us));
         }
+        (due, self.looked_us.saturating_add(self.grid.every_us))
     }
 
     /// Notes that a slot is polled, and counts those that passed since the last one.
+    #[inline]
     pub fn begin(&mut self, due: Due) {
         self.count_passed(due.slot_us);
         (self.waiting_us, self.done_us) = (Moment::NONE, Moment::of(Some(due.slot_us)));
     }
 
+    #[inline]
     fn count_passed(&mut self, slot_us: i64) {
         let after_done_us = self.done_us.get().map(|done_us| done_us.saturating_add(self.grid.every_us));
         let first_us = self.waiting_us.get().or(after_done_us).unwrap_or(slot_us);
@@ -277,11 +290,11 @@ mod tests {
     #[test]
     fn slots_that_pass_unpolled_are_missed_while_they_pass() {
         let mut schedule = Schedule::new(grid(1_000, 0));
-        [0, 500_000, 1_200_000, 1_300_000, 4_000_000].into_iter().for_each(|now_us| schedule.look(now_us));
+        [0, 500_000, 1_200_000, 1_300_000, 4_000_000].into_iter().for_each(|now_us| _ = schedule.look(now_us));
         assert_eq!(schedule.missed(), 4, "a point that was never polled has slots too");
         schedule.begin(schedule.due(4_500_000).expect("due"));
         assert_eq!(schedule.missed(), 4, "the slot that is polled is not missed");
-        [4_900_000, 5_000_000, 7_000_000].into_iter().for_each(|now_us| schedule.look(now_us));
+        [4_900_000, 5_000_000, 7_000_000].into_iter().for_each(|now_us| _ = schedule.look(now_us));
         assert_eq!(schedule.missed(), 6);
         schedule.begin(schedule.due(8_000_000).expect("due"));
         assert_eq!(schedule.missed(), 7);

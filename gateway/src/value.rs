@@ -89,6 +89,7 @@ impl NumberType {
 
     /// How many addresses it takes: registers, or one bit.
     #[must_use]
+    #[inline]
     pub const fn width(self) -> u16 {
         match self {
             Self::Bool | Self::Bit(_) | Self::U8 | Self::I8 | Self::HighU8 | Self::HighI8 => 1,
@@ -101,6 +102,7 @@ impl NumberType {
 
     /// How many bits the number itself has.
     #[must_use]
+    #[inline]
     pub const fn bits(self) -> u32 {
         match self {
             Self::Bool | Self::Bit(_) => 1,
@@ -252,6 +254,7 @@ pub fn decode(kind: NumberType, order: Order, registers: &[u16]) -> Result<f64, 
 }
 
 /// The number's own bits, the most significant first.
+#[inline]
 fn bits(kind: NumberType, order: Order, registers: &[u16]) -> Result<u64, Cause> {
     let width = usize::from(kind.width());
     if registers.len() != width || kind == NumberType::Bool {
@@ -276,6 +279,7 @@ fn bits(kind: NumberType, order: Order, registers: &[u16]) -> Result<u64, Cause>
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "the bits are no wider than the type")]
+#[inline]
 fn interpret(kind: NumberType, bits: u64) -> Result<f64, Cause> {
     let float = |value: f64| if value.is_finite() { Ok(value) } else { Err(Cause::NotANumber) };
     match kind {

@@ -10,6 +10,7 @@
 mod decode;
 mod encode;
 mod envelope;
+mod room;
 mod rows;
 
 use std::sync::{Arc, LazyLock};
@@ -18,7 +19,7 @@ use arrow_array::RecordBatch;
 use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
 pub use decode::{decode, decoded_bytes};
-pub use encode::encode;
+pub use encode::{Encoder, encode};
 
 use crate::keys::Bounds;
 use crate::sensor::{Epoch, SourceName};

@@ -192,6 +192,7 @@ pub struct Reading {
 impl Reading {
     /// A reading of a value; NaN and infinities become a missing reading with a cause.
     #[must_use]
+    #[inline]
     pub fn of(sensor: SensorId, time_us: i64, value: f64) -> Self {
         if !value.is_finite() {
             return Self::missing(sensor, time_us, Cause::NotANumber);
@@ -201,12 +202,14 @@ impl Reading {
 
     /// A reading of nothing, and why.
     #[must_use]
+    #[inline]
     pub const fn missing(sensor: SensorId, time_us: i64, cause: Cause) -> Self {
         Self { sensor, time_us, value: None, quality: Quality::Missing, cause: Some(cause), lag_ms: None }
     }
 
     /// A reading of whichever of the two it is.
     #[must_use]
+    #[inline]
     pub fn from_result(sensor: SensorId, time_us: i64, result: Result<f64, Cause>) -> Self {
         match result {
             Ok(value) => Self::of(sensor, time_us, value),
@@ -216,6 +219,7 @@ impl Reading {
 
     /// The same with a note of how far behind its slot the answer came.
     #[must_use]
+    #[inline]
     pub fn with_lag_ms(mut self, lag_ms: Option<i32>) -> Self {
         self.lag_ms = lag_ms;
         self

@@ -51,6 +51,7 @@ impl Scaling {
 
     /// The value of a raw number.
     #[must_use]
+    #[inline]
     pub fn apply(&self, raw: f64) -> f64 {
         self.decimal.and_then(|decimal| decimal.apply(raw)).unwrap_or_else(|| self.apply_plainly(raw))
     }

@@ -113,6 +113,8 @@ pub(crate) struct Turnaround {
     samples: u32,
     /// What plans are made with: it follows in steps, so that they do not change with every answer.
     planned_us: Option<f64>,
+    /// The same, as it is asked for several times a request.
+    planned: Option<Duration>,
 }
 
 /// Of a new sample: so much goes into the smoothed figure.
@@ -127,7 +129,9 @@ impl Turnaround {
     pub(crate) fn kept(turnaround: Option<Duration>) -> Self {
         let smoothed_us = turnaround.map(|turnaround| turnaround.as_secs_f64() * 1e6);
         let samples = if smoothed_us.is_some() { SAMPLES_KEPT } else { 0 };
-        Self { smoothed_us, samples, planned_us: smoothed_us }
+        let mut turnaround = Self { smoothed_us, samples, ..Self::default() };
+        turnaround.plan_with(smoothed_us);
+        turnaround
     }
 
     /// Takes an answer; whether plans are to be made anew.
@@ -138,14 +142,19 @@ impl Turnaround {
         (self.smoothed_us, self.samples) = (Some(smoothed_us), self.samples.saturating_add(1));
         let off = self.planned_us.is_none_or(|planned_us| (smoothed_us - planned_us).abs() > planned_us * PLANNED_OFF);
         if off {
-            self.planned_us = Some(smoothed_us);
+            self.plan_with(Some(smoothed_us));
         }
         off
     }
 
+    fn plan_with(&mut self, smoothed_us: Option<f64>) {
+        self.planned_us = smoothed_us;
+        self.planned = smoothed_us.map(|planned_us| Duration::from_secs_f64(planned_us.max(0.0) / 1e6));
+    }
+
     /// What plans are made with.
-    pub(crate) fn planned(&self) -> Option<Duration> {
-        self.planned_us.map(|planned_us| Duration::from_secs_f64(planned_us.max(0.0) / 1e6))
+    pub(crate) const fn planned(&self) -> Option<Duration> {
+        self.planned
     }
 
     /// The figure, once it is worth keeping.

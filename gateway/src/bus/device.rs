@@ -22,7 +22,7 @@ use super::cost::{Costs, Turnaround, Wire};
 use super::health::{Budget, Health, Policy};
 use super::learned::{DeviceMemory, fingerprint};
 use super::plan::{Group, Rules, Wanted, plan};
-use super::point::Limits;
+use super::point::{Limits, PointState};
 use super::refusal::Refusals;
 use super::state::DeviceCell;
 use crate::config::{ModbusDevice, ReadLimits};
@@ -113,8 +113,8 @@ impl Device {
         let fingerprint = fingerprint(device);
         let share = share(bus, &device.name);
         let points: Vec<Point> = device.points.iter().map(|point| Point::new(point, share, limits, context)).collect();
-        let cells = points.iter().map(|point| point.state.cell()).collect();
-        let cell = DeviceCell::new(&device.name, Some(device.unit_id), cells);
+        let shown = device.points.iter().map(|point| PointState::shown(&point.common)).collect();
+        let cell = DeviceCell::new(&device.name, Some(device.unit_id), shown);
         Self {
             name: device.name.clone(),
             unit_id: device.unit_id,
@@ -221,17 +221,21 @@ impl Device {
         self.round_until_us = i64::MAX;
         let (mut round, mut ready, mut readings) = (Vec::new(), false, Vec::new());
         for (index, point) in self.points.iter_mut().enumerate() {
-            point.state.look(now_us);
-            let slot_end_us = point.state.schedule.next_us(now_us);
+            let (missed, schedule) = (point.state.schedule.missed(), &mut point.state.schedule);
+            let (due, slot_end_us) = schedule.look(now_us);
+            if schedule.missed() != missed {
+                self.cell.latest()[index].missed = schedule.missed();
+            }
             let next_us = slot_end_us.saturating_add(point.spread_us);
-            let Some(due) = point.state.schedule.due(now_us) else {
+            let Some(due) = due else {
                 self.wake_us = self.wake_us.min(next_us);
                 continue;
             };
             if let Some((until, cause)) = rest.max(point.resting(now)) {
                 let until_us = after(now_us, until.saturating_duration_since(now));
                 if until_us >= slot_end_us {
-                    readings.extend(point.end(due, Err(cause), (now_us, now_us), turn));
+                    let latest = &mut self.cell.latest()[index];
+                    readings.extend(point.end(due, Err(cause), (now_us, now_us), turn, latest));
                     self.wake_us = self.wake_us.min(next_us);
                 } else {
                     self.wake_us = self.wake_us.min(until_us);

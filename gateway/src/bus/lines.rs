@@ -26,7 +26,7 @@ use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
 
 use super::BusContext;
-use super::point::Limits;
+use super::point::{Limits, PointState};
 use super::state::{BusState, DeviceCell, LineState};
 use crate::config::{LinePlace, LinePoint};
 use crate::grid::{LOOK_AGAIN, wait};
@@ -75,18 +75,21 @@ fn points_and_devices(
     limits: Limits,
     (context, times): (&BusContext, &mut Times),
 ) -> (Vec<LinePointState>, Vec<Arc<DeviceCell>>) {
-    let (mut states, mut devices) = (Vec::new(), Vec::<(String, Vec<_>)>::new());
-    for point in points {
-        let device = point.device.clone();
-        let kept = times.take(&point.common.sensor);
-        let state = LinePointState::new(point, limits, context, kept);
-        match devices.last_mut().filter(|(name, _)| *name == device) {
-            Some((_, cells)) => cells.push(state.state.cell()),
-            None => devices.push((device, vec![state.state.cell()])),
+    let (mut states, mut devices) = (Vec::with_capacity(points.len()), Vec::new());
+    let mut points = points.into_iter().peekable();
+    while let Some(first) = points.next() {
+        let device = first.device.clone();
+        let own: Vec<LinePoint> =
+            std::iter::once(first).chain(std::iter::from_fn(|| points.next_if(|next| next.device == device))).collect();
+        let shown = own.iter().map(|point| PointState::shown(&point.common)).collect();
+        let cell = DeviceCell::new(&device, None, shown);
+        for (place, point) in own.into_iter().enumerate() {
+            let kept = times.take(&point.common.sensor);
+            states.push(LinePointState::new(point, (Arc::clone(&cell), place), limits, context, kept));
         }
-        states.push(state);
+        devices.push(cell);
     }
-    (states, devices.into_iter().map(|(name, cells)| DeviceCell::new(&name, None, cells)).collect())
+    (states, devices)
 }
 
 impl Actor {

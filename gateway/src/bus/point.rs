@@ -8,7 +8,7 @@ use tjern_readings::reading::{Cause, Reading};
 use tjern_readings::sensor::SensorId;
 
 use super::BusContext;
-use super::state::{Latest, PointCell};
+use super::state::{Latest, ShownPoint};
 use crate::config::{PointCommon, PointTerms};
 use crate::grid::{Due, Moment, Schedule};
 use crate::value::NoValue;
@@ -29,7 +29,6 @@ pub(super) struct PointState {
     pub(super) sensor: SensorId,
     pub(super) schedule: Schedule,
     terms: Arc<PointTerms>,
-    cell: Arc<PointCell>,
     newest_us: Moment,
     written_us: Moment,
     down_report_us: i64,
@@ -40,7 +39,6 @@ pub(super) struct PointState {
 impl PointState {
     pub(super) fn new(common: &PointCommon, limits: Limits, context: &BusContext) -> Self {
         Self {
-            cell: PointCell::new(common.sensor.clone(), common.terms.grid.every_us()),
             newest_us: Moment::of(context.newest_us(&common.sensor)),
             sensor: common.sensor.clone(),
             schedule: Schedule::new(common.terms.grid),
@@ -53,53 +51,44 @@ impl PointState {
     }
 
     /// By which raw numbers the device says that it has no value.
+    #[inline]
     pub(super) fn no_value(&self) -> &NoValue {
         &self.terms.no_value
     }
 
-    /// Where others see how the point is.
-    pub(super) fn cell(&self) -> Arc<PointCell> {
-        Arc::clone(&self.cell)
-    }
-
-    /// A slot ended without a line, on a bus where no request of its own stands behind a slot.
-    pub(super) fn note_without_line(&self, cause: Cause) {
-        self.cell.note_without_line(cause);
-    }
-
-    /// Looks at the clock: slots that passed unpolled since the last look are missed.
-    pub(super) fn look(&mut self, now_us: i64) {
-        let before = self.schedule.missed();
-        self.schedule.look(now_us);
-        if self.schedule.missed() != before {
-            self.cell.set_missed(self.schedule.missed());
-        }
+    /// What others see of the point that does not change.
+    pub(super) fn shown(common: &PointCommon) -> ShownPoint {
+        ShownPoint { sensor: common.sensor.clone(), every_us: common.terms.grid.every_us() }
     }
 
     /// How many results in a row had no value.
+    #[inline]
     pub(super) const fn failures(&self) -> u32 {
         self.failures
     }
 
     /// Why the last result had no value.
+    #[inline]
     pub(super) const fn cause(&self) -> Option<Cause> {
         self.cause
     }
 
     /// Ends a slot with its result (a raw number, or why there is none), and says what is to be
-    /// written down. `asked_us` is when the poll began, `answered_us` when it ended.
+    /// written down. `asked_us` is when the poll began, `answered_us` when it ended; `latest` is where others see how the
+    /// point is.
+    #[inline]
     pub(super) fn conclude(
         &mut self,
         due: Due,
         raw: Result<f64, Cause>,
-        asked_us: i64,
-        answered_us: i64,
+        (asked_us, answered_us): (i64, i64),
+        latest: &mut Latest,
     ) -> Option<Reading> {
         self.schedule.begin(due);
         let result = self.value_of(raw);
         self.failures = if result.is_ok() { 0 } else { self.failures.saturating_add(1) };
         self.cause = result.err();
-        self.show(due.slot_us, result, (asked_us, answered_us));
+        self.show(due.slot_us, result, (asked_us, answered_us), latest);
         let grid = self.schedule.grid();
         let sign_of_life_only =
             due.first && (!grid.is_fresh(due.slot_us, asked_us) || self.newest_us.get() >= Some(due.slot_us));
@@ -113,11 +102,17 @@ impl PointState {
 
     /// The reading of a moment that the device named itself (a raw number, or why there is none), if it
     /// is to be written down.
-    pub(super) fn conclude_dated(&mut self, time_us: i64, raw: Result<f64, Cause>, now_us: i64) -> Option<Reading> {
+    pub(super) fn conclude_dated(
+        &mut self,
+        time_us: i64,
+        raw: Result<f64, Cause>,
+        now_us: i64,
+        latest: &mut Latest,
+    ) -> Option<Reading> {
         let result = self.value_of(raw);
         self.failures = if result.is_ok() { 0 } else { self.failures.saturating_add(1) };
         self.cause = result.err();
-        self.show(time_us, result, (now_us, now_us));
+        self.show(time_us, result, (now_us, now_us), latest);
         if !self.shall_be_written(time_us) {
             return None;
         }
@@ -125,23 +120,23 @@ impl PointState {
         Some(Reading::from_result(self.sensor.clone(), time_us, result))
     }
 
+    #[inline]
     fn value_of(&self, raw: Result<f64, Cause>) -> Result<f64, Cause> {
         Ok(self.terms.scaling.apply(self.terms.no_value.sift(raw?)?))
     }
 
-    fn show(&self, slot_us: i64, result: Result<f64, Cause>, (asked_us, answered_us): (i64, i64)) {
-        let value = result.ok().filter(|value| value.is_finite());
-        self.cell.set(Latest {
-            slot_us: Moment::of(Some(slot_us)),
-            value: value.unwrap_or(f64::NAN),
-            cause: result.err(),
-            answered_us: Moment::of(Some(answered_us)),
-            round_trip_us: u32::try_from(answered_us - asked_us).unwrap_or(u32::MAX),
-            missed: self.schedule.missed(),
-            failures: self.failures,
-        });
+    #[inline]
+    fn show(&self, slot_us: i64, result: Result<f64, Cause>, (asked_us, answered_us): (i64, i64), latest: &mut Latest) {
+        latest.slot_us = Moment::of(Some(slot_us));
+        latest.value = result.ok().filter(|value| value.is_finite()).unwrap_or(f64::NAN);
+        latest.cause = result.err();
+        latest.answered_us = Moment::of(Some(answered_us));
+        latest.round_trip_us = u32::try_from(answered_us - asked_us).unwrap_or(u32::MAX);
+        latest.missed = self.schedule.missed();
+        latest.failures = self.failures;
     }
 
+    #[inline]
     fn shall_be_written(&self, slot_us: i64) -> bool {
         let waited = self.written_us.get().is_none_or(|written_us| (slot_us - written_us).abs() >= self.down_report_us);
         self.failures <= FAILURES_TO_DOWN || waited
@@ -162,7 +157,6 @@ mod tests {
         let grid = Grid::new(Period::from_seconds(10), Duration::ZERO);
         let terms = PointTerms { grid, no_value: NoValue::default(), scaling: Scaling::default(), unit: None };
         PointState {
-            cell: PointCell::new(sensor.clone(), 10 * SECOND_US),
             sensor,
             schedule: Schedule::new(grid),
             terms: Arc::new(terms),
@@ -176,7 +170,7 @@ mod tests {
 
     fn poll(point: &mut PointState, now_us: i64, raw: Result<f64, Cause>) -> Option<Reading> {
         let due = point.schedule.due(now_us).expect("due");
-        point.conclude(due, raw, now_us, now_us)
+        point.conclude(due, raw, (now_us, now_us), &mut Latest::default())
     }
 
     #[test]

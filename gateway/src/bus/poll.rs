@@ -43,6 +43,8 @@ pub(super) struct Setting {
 pub(super) struct Polling {
     name: String,
     devices: Vec<Served>,
+    /// Which of them may have something to be asked: all that have are among them.
+    busy: Vec<usize>,
     budget: Budget,
     together: Together,
     /// The bus's share clock: what the device that is served had used.
@@ -76,6 +78,7 @@ impl Polling {
         Self {
             name: setting.name.clone(),
             devices: devices.iter().map(serve).collect(),
+            busy: Vec::new(),
             budget: Budget::default(),
             together: Together::new(setting.in_flight),
             served_ns: 0,
@@ -118,6 +121,9 @@ impl Polling {
             self.turns += 1;
             let rest = self.devices[index].device.health.resting(self.budget, self.others(index), now);
             readings.extend(self.devices[index].device.refresh((now_us, now), rest, self.turns));
+            if self.devices[index].device.has_work() && !self.busy.contains(&index) {
+                self.busy.push(index);
+            }
         }
         readings
     }
@@ -149,12 +155,15 @@ impl Polling {
 
     /// Which device is asked next, and what.
     fn next(&mut self, now: Instant, may_be: impl Fn(&Device) -> bool) -> Option<(usize, Job)> {
-        let rank = |(index, served): (usize, &Served)| {
+        // Only a look at the clock gives a device something to be asked.
+        self.busy.retain(|index| self.devices[*index].device.has_work());
+        let rank = |index: &usize| {
+            let (index, served) = (*index, &self.devices[*index]);
             let resting = || served.device.health.resting(self.budget, self.others(index), now).is_some();
-            let eligible = served.device.has_work() && may_be(&served.device) && !resting();
+            let eligible = may_be(&served.device) && !resting();
             eligible.then(|| (served.used_ns.max(self.served_ns), served.turn, index))
         };
-        let (start_ns, _, index) = self.devices.iter().enumerate().filter_map(rank).min()?;
+        let (start_ns, _, index) = self.busy.iter().filter_map(rank).min()?;
         self.turns += 1;
         self.served_ns = start_ns;
         let served = &mut self.devices[index];

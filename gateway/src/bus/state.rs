@@ -1,11 +1,12 @@
 //! What is known of each bus at this moment, for metrics, `watch` and the watchdog.
 //!
 //! An actor writes, anybody reads: [`BusStates`] is cheap to clone, and [`BusStates::snapshot`] copies what is
-//! known into plain structs. Nobody waits for a reader for longer than it takes to copy one point. Counters begin
+//! known into plain structs. Nobody waits for a reader for longer than it takes to copy the points of one device: they
+//! lie in one piece behind one lock, which an actor takes once an answer. Counters begin
 //! at zero when an actor begins, `turns` excepted, which goes on for as long as the process lives: the watchdog
 //! asks whether it grows. Nothing here is on disk.
 
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tjern_readings::reading::Cause;
@@ -236,12 +237,22 @@ pub(crate) struct DeviceCell {
     unreachable: AtomicU64,
     exceptions: AtomicU64,
     broken_frames: AtomicU64,
-    points: Vec<Arc<PointCell>>,
+    points: Vec<ShownPoint>,
+    /// Of each of them, in the same order.
+    latest: Mutex<Vec<Latest>>,
+}
+
+/// What does not change of a point: whose readings it makes, and its period.
+#[derive(Debug)]
+pub(crate) struct ShownPoint {
+    pub(crate) sensor: SensorId,
+    pub(crate) every_us: i64,
 }
 
 impl DeviceCell {
     /// A device that was not asked yet. Without a unit id its state is that of its points.
-    pub(crate) fn new(device: &str, unit_id: Option<u8>, points: Vec<Arc<PointCell>>) -> Arc<Self> {
+    pub(crate) fn new(device: &str, unit_id: Option<u8>, points: Vec<ShownPoint>) -> Arc<Self> {
+        let latest = Mutex::new(vec![Latest::default(); points.len()]);
         Arc::new(Self {
             device: device.to_owned(),
             unit_id,
@@ -252,7 +263,13 @@ impl DeviceCell {
             exceptions: AtomicU64::new(0),
             broken_frames: AtomicU64::new(0),
             points,
+            latest,
         })
+    }
+
+    /// How the points are, in the order in which they were named, to be written.
+    pub(crate) fn latest(&self) -> MutexGuard<'_, Vec<Latest>> {
+        locked(&self.latest)
     }
 
     pub(crate) fn set_state(&self, state: DeviceState) {
@@ -273,41 +290,31 @@ impl DeviceCell {
     }
 
     fn snapshot(&self) -> DeviceSnapshot {
+        let latest = self.latest().clone();
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let states = || self.points.iter().map(|point| point.state());
-        let of_points = |count: fn(&PointCell) -> u64| self.points.iter().map(|point| count(point)).sum::<u64>();
+        let of_points = |count: fn(&Latest) -> u32| latest.iter().map(|point| u64::from(count(point))).sum::<u64>();
         DeviceSnapshot {
             device: self.device.clone(),
             unit_id: self.unit_id,
             state: match self.unit_id {
                 Some(_) => match DeviceState::of_code(self.state.load(Ordering::Relaxed)) {
                     // Not its own fault, as far as one knows; but nobody gets values from it either.
-                    DeviceState::Unknown if self.points.iter().any(|point| point.is_out_of_reach()) => {
-                        DeviceState::Down
-                    }
+                    DeviceState::Unknown if latest.iter().any(Latest::is_out_of_reach) => DeviceState::Down,
                     state => state,
                 },
-                None => states().min_by_key(|state| state.code().wrapping_sub(1)).unwrap_or(DeviceState::Unknown),
+                None => {
+                    let best = latest.iter().map(Latest::state).min_by_key(|state| state.code().wrapping_sub(1));
+                    best.unwrap_or(DeviceState::Unknown)
+                }
             },
             round_trip_us: Some(count(&self.round_trip_us)).filter(|time_us| *time_us != NONE),
-            timeouts: count(&self.timeouts) + of_points(PointCell::timeouts),
-            unreachable: count(&self.unreachable) + of_points(PointCell::unreachable),
+            timeouts: count(&self.timeouts) + of_points(|point| point.timeouts),
+            unreachable: count(&self.unreachable) + of_points(|point| point.unreachable),
             exceptions: count(&self.exceptions),
             broken_frames: count(&self.broken_frames),
-            points: self.points.iter().map(|point| point.snapshot()).collect(),
+            points: self.points.iter().zip(&latest).map(|(point, latest)| latest.snapshot(point)).collect(),
         }
     }
-}
-
-/// A point, as the actor of its bus writes it.
-#[derive(Debug)]
-pub(crate) struct PointCell {
-    sensor: SensorId,
-    every_us: i64,
-    latest: Mutex<Latest>,
-    /// Counted here where no request of its own stands behind a slot: on a bus of text lines.
-    timeouts: AtomicU32,
-    unreachable: AtomicU32,
 }
 
 /// How a point's last slot ended.
@@ -323,6 +330,9 @@ pub(crate) struct Latest {
     pub(crate) cause: Option<Cause>,
     /// So many slots in a row ended without a value.
     pub(crate) failures: u32,
+    /// Counted here where no request of its own stands behind a slot: on a bus of text lines.
+    timeouts: u32,
+    unreachable: u32,
 }
 
 impl Default for Latest {
@@ -336,72 +346,47 @@ impl Default for Latest {
             round_trip_us: 0,
             cause: None,
             failures: 0,
+            timeouts: 0,
+            unreachable: 0,
         }
     }
 }
 
-impl PointCell {
-    pub(crate) fn new(sensor: SensorId, every_us: i64) -> Arc<Self> {
-        let (timeouts, unreachable) = (AtomicU32::new(0), AtomicU32::new(0));
-        Arc::new(Self { sensor, every_us, latest: Mutex::default(), timeouts, unreachable })
-    }
-
-    /// A slot ended.
-    pub(crate) fn set(&self, latest: Latest) {
-        *locked(&self.latest) = latest;
-    }
-
+impl Latest {
     /// A slot that no request of its own stood behind ended without a line.
-    pub(crate) fn note_without_line(&self, cause: Cause) {
-        let counter = match cause {
-            Cause::Timeout => &self.timeouts,
-            Cause::Unreachable => &self.unreachable,
-            _ => return,
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn timeouts(&self) -> u64 {
-        self.timeouts.load(Ordering::Relaxed).into()
-    }
-
-    fn unreachable(&self) -> u64 {
-        self.unreachable.load(Ordering::Relaxed).into()
+    pub(crate) fn note_without_line(&mut self, cause: Cause) {
+        match cause {
+            Cause::Timeout => self.timeouts = self.timeouts.wrapping_add(1),
+            Cause::Unreachable => self.unreachable = self.unreachable.wrapping_add(1),
+            _ => {}
+        }
     }
 
     /// Whether its line has been missing for as many slots as make a device down.
     fn is_out_of_reach(&self) -> bool {
-        let latest = locked(&self.latest);
-        latest.failures >= FAILURES_TO_DOWN && latest.cause == Some(Cause::Unreachable)
-    }
-
-    /// Slots passed without a poll.
-    pub(crate) fn set_missed(&self, missed: u64) {
-        locked(&self.latest).missed = missed;
+        self.failures >= FAILURES_TO_DOWN && self.cause == Some(Cause::Unreachable)
     }
 
     fn state(&self) -> DeviceState {
-        let latest = locked(&self.latest);
-        match latest.failures {
-            _ if latest.slot_us.get().is_none() => DeviceState::Unknown,
+        match self.failures {
+            _ if self.slot_us.get().is_none() => DeviceState::Unknown,
             0 => DeviceState::Healthy,
             failures if failures < FAILURES_TO_DOWN => DeviceState::Suspect,
             _ => DeviceState::Down,
         }
     }
 
-    fn snapshot(&self) -> PointSnapshot {
-        let latest = *locked(&self.latest);
-        let value = Some(latest.value).filter(|value| value.is_finite());
+    fn snapshot(&self, point: &ShownPoint) -> PointSnapshot {
+        let value = Some(self.value).filter(|value| value.is_finite());
         PointSnapshot {
-            sensor: self.sensor.as_str().to_owned(),
-            slot_us: latest.slot_us.get(),
+            sensor: point.sensor.as_str().to_owned(),
+            slot_us: self.slot_us.get(),
             value,
-            cause: latest.cause,
-            answered_us: latest.answered_us.get(),
-            round_trip_us: value.map(|_| latest.round_trip_us.into()),
-            missed: latest.missed,
-            every_us: self.every_us,
+            cause: self.cause,
+            answered_us: self.answered_us.get(),
+            round_trip_us: value.map(|_| self.round_trip_us.into()),
+            missed: self.missed,
+            every_us: point.every_us,
         }
     }
 }
@@ -415,8 +400,8 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
 
-    fn cell(name: &str) -> Arc<PointCell> {
-        PointCell::new(name.parse().expect("valid"), 1_000_000)
+    fn point(name: &str) -> ShownPoint {
+        ShownPoint { sensor: name.parse().expect("valid"), every_us: 1_000_000 }
     }
 
     #[test]
@@ -436,8 +421,8 @@ mod tests {
 
     #[test]
     fn what_an_actor_writes_is_what_is_shown() {
-        let (states, point) = (BusStates::new(), cell("tarn/depth"));
-        let device = DeviceCell::new("logger", Some(7), vec![Arc::clone(&point)]);
+        let states = BusStates::new();
+        let device = DeviceCell::new("logger", Some(7), vec![point("tarn/depth")]);
         states.begin("north", "modbus-rtu", vec![Arc::clone(&device)]);
         device.note(9_000, None);
         device.note(9_000, Some((Cause::Timeout, false)));
@@ -445,7 +430,7 @@ mod tests {
         device.note(9_000, Some((Cause::Crc, false)));
         device.note(9_000, Some((Cause::Unreachable, false)));
         device.set_state(DeviceState::Suspect);
-        point.set(Latest { slot_us: Moment::of(Some(1)), value: 4.0, missed: 2, ..Latest::default() });
+        device.latest()[0] = Latest { slot_us: Moment::of(Some(1)), value: 4.0, missed: 2, ..Latest::default() };
         let shown = states.snapshot().remove(0).devices.remove(0);
         assert_eq!((shown.state, shown.round_trip_us), (DeviceState::Suspect, Some(9_000)));
         assert_eq!((shown.timeouts, shown.exceptions, shown.broken_frames), (1, 1, 1));
@@ -454,13 +439,12 @@ mod tests {
 
     #[test]
     fn a_bus_without_units_is_as_its_best_point() {
-        let points = [cell("mast/wind"), cell("mast/rain")];
-        let device = DeviceCell::new("mast", None, points.to_vec());
+        let device = DeviceCell::new("mast", None, vec![point("mast/wind"), point("mast/rain")]);
         assert_eq!(device.snapshot().state, DeviceState::Unknown);
         let failed = Latest { slot_us: Moment::of(Some(1)), failures: FAILURES_TO_DOWN, ..Latest::default() };
-        points[0].set(failed);
+        device.latest()[0] = failed;
         assert_eq!(device.snapshot().state, DeviceState::Down);
-        points[1].set(Latest { failures: 0, ..failed });
+        device.latest()[1] = Latest { failures: 0, ..failed };
         assert_eq!(device.snapshot().state, DeviceState::Healthy);
     }
 }

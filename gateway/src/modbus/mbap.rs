@@ -83,6 +83,9 @@ impl<S: Stream + ?Sized> Stream for Box<S> {
 /// The bytes of an answer's head: the prefix, unit and function.
 const HEAD: usize = PREFIX + 2;
 
+/// Of a head, as a big-endian number: the protocol is 0, and the length has one byte.
+const ZEROS_OF_A_HEAD: u64 = 0x0000_FFFF_FF00_0000;
+
 /// The heads of the answers to so many requests are known again.
 const HEADS_MAX: usize = 32;
 
@@ -202,6 +205,9 @@ impl<S: Stream> Connection<S> {
         let (mut word, mut count) = (0, 0);
         frame.iter().any(|byte| {
             (word, count) = (word << 8 | u64::from(*byte), count + 1);
+            if word & ZEROS_OF_A_HEAD != 0 {
+                return false;
+            }
             // A connection's ids follow one another: an id says where its head would stand.
             let back = usize::from(newest.wrapping_sub(id_of(word)));
             let place = self.heads.len().checked_sub(back + 1).filter(|_| count >= HEAD);

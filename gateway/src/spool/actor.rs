@@ -2,7 +2,8 @@
 //!
 //! Commands come through one bounded queue; the order in it is the order of the numbers. Work on the disk
 //! runs on a thread for blocking work, so that a slow disk stops nobody else. Readings that nobody waits for are
-//! gathered for [`GATHER`] first, at most [`GATHER_READINGS`] and one queue of them.
+//! gathered for [`GATHER`] first, at most [`GATHER_READINGS`] and one queue of them: among what waits to be written, so
+//! that what they came in is free for the next ones.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -51,37 +52,45 @@ const GATHER: Duration = Duration::from_millis(100);
 /// So many readings are written without waiting for more.
 const GATHER_READINGS: usize = 16_384;
 
-/// Commands that are carried out together.
+/// What is carried out together.
 #[derive(Debug)]
 struct Gathered {
-    commands: Vec<Command>,
-    /// Of those it is known what they are.
-    looked: usize,
+    /// Readings that the core has taken already, ahead of all commands.
     readings: usize,
-    /// Somebody waits for an answer.
-    is_awaited: bool,
+    /// From the first on that is more than readings.
+    commands: Vec<Command>,
     until: Instant,
 }
 
 impl Gathered {
     fn new() -> Self {
-        Self { commands: Vec::new(), looked: 0, readings: 0, is_awaited: false, until: Instant::now() }
+        Self { readings: 0, commands: Vec::new(), until: Instant::now() }
     }
 
-    /// Whether more may come before they are carried out.
-    fn may_wait(&mut self, due_at: Instant) -> bool {
-        if self.looked == 0 {
+    fn is_empty(&self) -> bool {
+        self.readings == 0 && self.commands.is_empty()
+    }
+
+    /// Takes what came, in its order.
+    fn add(&mut self, came: &mut Vec<Command>, core: &mut Core) {
+        if self.is_empty() {
             self.until = Instant::now() + GATHER;
         }
-        for command in &self.commands[self.looked..] {
+        for command in came.drain(..) {
             match command {
-                Command::Append(readings) => self.readings += readings.len(),
-                _ => self.is_awaited = true,
+                Command::Append(readings) if self.commands.is_empty() => {
+                    self.readings += readings.len();
+                    core.take(readings);
+                }
+                command => self.commands.push(command),
             }
         }
-        self.looked = self.commands.len();
-        let is_enough = self.is_awaited || self.readings >= GATHER_READINGS;
-        !self.commands.is_empty() && !is_enough && Instant::now() < self.until.min(due_at)
+    }
+
+    /// Whether more may come before they are carried out: somebody waits for whatever is more than readings.
+    fn may_wait(&self, due_at: Instant) -> bool {
+        let is_enough = !self.commands.is_empty() || self.readings >= GATHER_READINGS;
+        !self.is_empty() && !is_enough && Instant::now() < self.until.min(due_at)
     }
 }
 
@@ -90,20 +99,21 @@ pub(crate) async fn run(mut core: Core, mut commands: mpsc::Receiver<Command>, s
     let sync_every = core.settings.sync_every.min(FAR);
     // Nothing was synced yet: what comes first is synced at once.
     let mut due_at = Instant::now();
-    let mut gathered = Gathered::new();
+    let (mut came, mut gathered) = (Vec::new(), Gathered::new());
     loop {
-        let waits = !gathered.commands.is_empty();
+        let waits = !gathered.is_empty();
         let wake_at = if waits { gathered.until.min(due_at) } else { due_at };
         tokio::select! {
-            count = commands.recv_many(&mut gathered.commands, QUEUE_MAX) => if count == 0 {
-                gathered.commands.push(Command::Close(oneshot::channel().0));
+            count = commands.recv_many(&mut came, QUEUE_MAX) => if count == 0 {
+                came.push(Command::Close(oneshot::channel().0));
             },
             () = tokio::time::sleep_until(wake_at), if waits || core.has_unsynced() || core.recovery_due.is_some() => {}
         }
+        gathered.add(&mut came, &mut core);
         if gathered.may_wait(due_at) {
             continue;
         }
-        let batch = std::mem::replace(&mut gathered, Gathered::new()).commands;
+        let batch = std::mem::replace(&mut gathered, Gathered::new());
         let is_due = Instant::now() >= due_at;
         let shown = Arc::clone(&status);
         let work = tokio::task::spawn_blocking(move || {
@@ -145,9 +155,9 @@ impl Done {
     }
 }
 
-fn work(core: &mut Core, batch: Vec<Command>, is_due: bool, status: &Mutex<SpoolStatus>) -> Done {
-    let mut done = Done::default();
-    for command in batch {
+fn work(core: &mut Core, batch: Gathered, is_due: bool, status: &Mutex<SpoolStatus>) -> Done {
+    let mut done = Done { taken: batch.readings > 0, ..Done::default() };
+    for command in batch.commands {
         if !matches!(command, Command::Append(_)) {
             done.write(core);
         }

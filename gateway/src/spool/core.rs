@@ -17,7 +17,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use tjern_readings::batch;
+use tjern_readings::batch::{self, Encoder};
 use tjern_readings::clock::Clock;
 use tjern_readings::keys::Bounds;
 use tjern_readings::reading::Reading;
@@ -93,6 +93,9 @@ pub(crate) struct Core {
     pub(crate) pending_max: usize,
     pub(crate) synced_seq: i64,
     pub(crate) unsealed: VecDeque<Piece>,
+    /// The room of the last readings that were sealed, for the next: its pages are not given back and had again.
+    pub(crate) room: Vec<Reading>,
+    pub(crate) encoder: Encoder,
     pub(crate) sealed_to: i64,
     /// No batch is sealed that is larger, but for one of a single reading.
     pub(crate) batch_bytes: u64,
@@ -311,7 +314,7 @@ impl Core {
 
     /// Writes as many records as one write takes and the segment has room for, and says how many readings they hold.
     fn write_records(&mut self) -> io::Result<usize> {
-        let (mut records, mut taken) = (Vec::new(), 0);
+        let (mut records, mut taken) = (Vec::with_capacity(room_bytes(self.pending.len() - self.written)), 0);
         let rest = &self.pending.make_contiguous()[self.written..];
         let mut known = locked(&self.known);
         while taken < rest.len() && records.len() < WRITE_BYTES {
@@ -342,7 +345,8 @@ impl Core {
         let synced = self.pending.drain(..self.written);
         self.written = 0;
         if !matches!(self.unsealed.back(), Some(Piece::Readings { .. })) {
-            self.unsealed.push_back(Piece::Readings { first_seq, readings: Vec::new() });
+            let readings = std::mem::take(&mut self.room);
+            self.unsealed.push_back(Piece::Readings { first_seq, readings });
         }
         let Some(Piece::Readings { readings, .. }) = self.unsealed.back_mut() else { return Ok(()) };
         // As many as there are: a list that doubles would hold room for as many again until it is sealed.
@@ -438,7 +442,9 @@ impl Core {
                 (Ok(_), Piece::Gap(_)) => {}
                 (Ok(rows), Piece::Readings { first_seq, mut readings }) => {
                     readings.drain(..rows);
-                    if !readings.is_empty() {
+                    if readings.is_empty() {
+                        self.keep_room(readings);
+                    } else {
                         self.unsealed.push_front(Piece::Readings { first_seq: first_seq + count(rows), readings });
                     }
                 }
@@ -449,6 +455,13 @@ impl Core {
             }
         }
         Ok(())
+    }
+
+    /// Not that of a backlog: what a batch takes is had again in a moment, what ten took is not.
+    fn keep_room(&mut self, readings: Vec<Reading>) {
+        if readings.capacity() <= 2 * SEAL_ROWS {
+            self.room = readings;
+        }
     }
 
     fn seal_gap(&mut self, bounds: Bounds) -> io::Result<()> {
@@ -463,7 +476,8 @@ impl Core {
         let attempted = self.attempted.filter(|bounds| bounds.first == first_seq).map(|bounds| bounds.count());
         let most = attempted.and_then(|rows| usize::try_from(rows).ok()).unwrap_or(readings.len());
         let readings = &readings[..readings.len().min(most)];
-        let (rows, bytes) = encode_within(self.batch_bytes, &self.settings, self.log.epoch, first_seq, readings)?;
+        let (settings, epoch) = (&self.settings, self.log.epoch);
+        let (rows, bytes) = encode_within(self.batch_bytes, settings, epoch, first_seq, readings, &mut self.encoder)?;
         // Where nothing can go, sealing is what makes room in the end.
         self.make_room(on_disk(bytes.len() as u64), 0)?;
         let bounds = Bounds { first: first_seq, last: first_seq + count(rows) - 1 };
@@ -496,7 +510,7 @@ pub(crate) fn encode(
     first_seq: i64,
     readings: &[Reading],
 ) -> io::Result<(usize, Vec<u8>)> {
-    encode_within(batch::SIZE_MAX, settings, epoch, first_seq, readings)
+    encode_within(batch::SIZE_MAX, settings, epoch, first_seq, readings, &mut Encoder::default())
 }
 
 /// Encodes as many of the first rows as a file of so many bytes may hold.
@@ -506,17 +520,24 @@ fn encode_within(
     epoch: Epoch,
     first_seq: i64,
     readings: &[Reading],
+    encoder: &mut Encoder,
 ) -> io::Result<(usize, Vec<u8>)> {
     let mut rows = readings.len().min(SEAL_ROWS);
     loop {
         let configuration = settings.configuration.as_deref();
-        let encoded = batch::encode(&settings.source, epoch, first_seq, &readings[..rows], configuration);
-        let bytes = encoded.map_err(io::Error::other)?.0;
+        let encoded = encoder.bytes(&settings.source, epoch, first_seq, &readings[..rows], configuration);
+        let bytes = encoded.map_err(io::Error::other)?;
         if bytes.len() as u64 <= bytes_max.min(batch::SIZE_MAX) || rows == 1 {
-            return Ok((rows, bytes.to_vec()));
+            return Ok((rows, Vec::from(bytes)));
         }
         rows /= 2;
     }
+}
+
+/// About what the records of so many readings take, and one write at most.
+const fn room_bytes(readings: usize) -> usize {
+    let (bytes, most) = (readings * 16 + 64, WRITE_BYTES + record::READINGS_MAX * 16);
+    if bytes < most { bytes } else { most }
 }
 
 /// A count of readings as a difference of numbers.

@@ -49,12 +49,14 @@ impl Entry {
 }
 
 /// Whether a reading says itself that its time is none that was estimated: one without a value cannot say it.
+#[inline]
 fn is_sure(reading: &Reading) -> bool {
     reading.value.is_some() && reading.cause != Some(Cause::ClockEstimated)
 }
 
 impl KnownSensors {
     /// The place of a sensor in the list of the segment that is written.
+    #[inline]
     pub(crate) fn listed(&mut self, sensor: &SensorId) -> Option<u16> {
         self.follow(sensor)?.listed
     }
@@ -73,11 +75,13 @@ impl KnownSensors {
     }
 
     /// A reading was taken.
+    #[inline]
     pub(crate) fn note_taken(&mut self, sensor: &SensorId, time_us: i64) {
         self.follow_or_add(sensor).taken_us.raise(time_us);
     }
 
     /// A reading is on disk, or was.
+    #[inline]
     pub(crate) fn note_synced(&mut self, reading: &Reading) {
         let is_sure = is_sure(reading);
         let entry = self.follow_or_add(&reading.sensor);
@@ -132,6 +136,7 @@ impl KnownSensors {
         3 * self.names_bytes + 11 * self.entries.len() + estimated
     }
 
+    #[inline]
     fn follow(&mut self, sensor: &SensorId) -> Option<&mut Entry> {
         let guess = self.entries.get(self.last as usize).map_or(0, |last| last.next);
         let is_right = self.entries.get(guess as usize).is_some_and(|entry| entry.sensor == *sensor);
@@ -143,6 +148,7 @@ impl KnownSensors {
         self.entries.get_mut(found as usize)
     }
 
+    #[inline]
     fn follow_or_add(&mut self, sensor: &SensorId) -> &mut Entry {
         if self.follow(sensor).is_none() {
             return self.add(sensor);

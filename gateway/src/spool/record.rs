@@ -157,6 +157,7 @@ pub(crate) fn encode_next(
 }
 
 /// The place of a reading's sensor, where that, time and value say all of it.
+#[inline]
 fn place(reading: &Reading, known: &mut KnownSensors) -> Option<u16> {
     let Reading { sensor, time_us: _, value, quality, cause, lag_ms } = reading;
     let is_plain =
@@ -189,6 +190,7 @@ fn put_indexed(payload: &mut Vec<u8>, readings: &[Reading], known: &mut KnownSen
 }
 
 /// Zigzag, then seven bits a byte, the lowest first, with the eighth set where more follow.
+#[inline]
 fn put_difference(payload: &mut Vec<u8>, difference: i64) {
     let mut rest = (difference.wrapping_shl(1) ^ (difference >> 63)).cast_unsigned();
     while rest >= 0x80 {

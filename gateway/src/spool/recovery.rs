@@ -28,7 +28,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tjern_readings::batch::SIZE_MAX;
+use tjern_readings::batch::{Encoder, SIZE_MAX};
 use tjern_readings::clock::Clock;
 use tjern_readings::keys::Bounds;
 use tjern_readings::reading::Reading;
@@ -217,6 +217,8 @@ fn empty(
         pending_max: PENDING_MAX,
         synced_seq: 0,
         unsealed: VecDeque::new(),
+        room: Vec::new(),
+        encoder: Encoder::default(),
         sealed_to: 0,
         batch_bytes: SIZE_MAX,
         attempted: None,

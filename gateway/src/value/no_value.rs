@@ -70,6 +70,7 @@ impl NoValue {
     ///
     /// # Errors
     /// [`Cause::NotAvailable`] where it is; otherwise those of [`decode`](super::decode).
+    #[inline]
     pub fn decode(&self, kind: NumberType, order: Order, registers: &[u16]) -> Result<f64, Cause> {
         let bits = bits(kind, order, registers)?;
         let none = self.0.as_deref();
@@ -86,6 +87,7 @@ impl NoValue {
     ///
     /// # Errors
     /// [`Cause::NotAvailable`] where it is.
+    #[inline]
     pub fn sift(&self, raw: f64) -> Result<f64, Cause> {
         if self.0.as_deref().is_some_and(|none| none.numbers.contains(&raw)) {
             Err(Cause::NotAvailable)

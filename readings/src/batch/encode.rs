@@ -3,21 +3,26 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow_array::builder::{
-    Float64Builder, Int8Builder, Int32Builder, Int64Builder, StringDictionaryBuilder, TimestampMicrosecondBuilder,
-};
+use arrow_array::builder::{Int32Builder, NullBufferBuilder, StringDictionaryBuilder};
 use arrow_array::types::Int32Type;
-use arrow_array::{ArrayRef, DictionaryArray, RecordBatch};
+use arrow_array::{
+    ArrayRef, DictionaryArray, Float64Array, Int8Array, Int32Array, Int64Array, RecordBatch, TimestampMicrosecondArray,
+};
 use arrow_ipc::CompressionType;
-use arrow_ipc::writer::{IpcWriteOptions, StreamWriter};
+use arrow_ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions, write_message};
 use arrow_schema::{ArrowError, Schema};
 use bytes::Bytes;
 
+use super::room::Room;
 use super::rows::{Row, RowDigest};
 use super::{Batch, FORMAT_VERSION, Header, SOFTWARE, metadata, schema};
 use crate::keys::Bounds;
 use crate::reading::Reading;
 use crate::sensor::{Epoch, SensorId, SourceName};
+
+/// How hard zstd tries. Its default, 3, makes columns of readings no smaller (docs/decisions/0034), and needs tables of
+/// three quarters of a MiB for that, which are filled with zeros for each column.
+const ZSTD_LEVEL: i32 = 2;
 
 /// Encodes `readings`, numbered from `first_seq` on, as a batch. The same input gives the same bytes.
 ///
@@ -35,30 +40,84 @@ pub fn encode(
     readings: &[Reading],
     configuration: Option<&str>,
 ) -> Result<(Bytes, Batch), ArrowError> {
-    let count = i64::try_from(readings.len()).unwrap_or(i64::MAX);
-    let bounds = Bounds::new(first_seq, first_seq.saturating_add(count) - 1);
-    let bounds = bounds.expect("a batch has at least one reading and numbers from 1 on");
-    let (columns, checksum) = Columns::of(readings, first_seq)?;
-    let header = Header {
-        source: source.clone(),
-        epoch,
-        bounds,
-        software: SOFTWARE.to_owned(),
-        configuration: configuration.map(str::to_owned),
-        checksum,
-    };
-    let rows = RecordBatch::try_new(schema(), columns)?;
-    let bytes = write(&header, &rows)?;
-    Ok((bytes, Batch { header, rows }))
+    let mut encoder = Encoder::default();
+    let batch = encoder.batch(source, epoch, first_seq, readings, configuration)?;
+    Ok((encoder.write(&batch)?, batch))
 }
 
-fn write(header: &Header, rows: &RecordBatch) -> Result<Bytes, ArrowError> {
-    let schema = Schema::clone(&rows.schema()).with_metadata(describe(header));
-    let options = IpcWriteOptions::default().try_with_compression(Some(CompressionType::ZSTD))?;
-    let mut writer = StreamWriter::try_new_with_options(Vec::new(), &schema, options)?;
-    writer.write(&rows.clone().with_schema(Arc::new(schema))?)?;
-    Ok(Bytes::from(writer.into_inner()?))
+/// Makes one batch after the other: the room that a batch takes while it is made (its longest columns, and what zstd works
+/// with) is kept for the next one, and not given back to the system and had again. As much as the longest batch takes.
+#[derive(Debug, Default)]
+pub struct Encoder {
+    room: Room,
+    context: IpcWriteContext,
 }
+
+impl Encoder {
+    /// The bytes of a batch: those that [`encode`] gives.
+    ///
+    /// # Errors
+    /// As [`encode`].
+    ///
+    /// # Panics
+    /// As [`encode`].
+    pub fn bytes(
+        &mut self,
+        source: &SourceName,
+        epoch: Epoch,
+        first_seq: i64,
+        readings: &[Reading],
+        configuration: Option<&str>,
+    ) -> Result<Bytes, ArrowError> {
+        let batch = self.batch(source, epoch, first_seq, readings, configuration)?;
+        let bytes = self.write(&batch)?;
+        self.room.take_back(batch.rows);
+        Ok(bytes)
+    }
+
+    fn batch(
+        &mut self,
+        source: &SourceName,
+        epoch: Epoch,
+        first_seq: i64,
+        readings: &[Reading],
+        configuration: Option<&str>,
+    ) -> Result<Batch, ArrowError> {
+        let count = i64::try_from(readings.len()).unwrap_or(i64::MAX);
+        let bounds = Bounds::new(first_seq, first_seq.saturating_add(count) - 1);
+        let bounds = bounds.expect("a batch has at least one reading and numbers from 1 on");
+        let (columns, checksum) = Columns::of(readings, first_seq, &mut self.room)?;
+        let header = Header {
+            source: source.clone(),
+            epoch,
+            bounds,
+            software: SOFTWARE.to_owned(),
+            configuration: configuration.map(str::to_owned),
+            checksum,
+        };
+        Ok(Batch { header, rows: RecordBatch::try_new(schema(), columns)? })
+    }
+
+    /// An Arrow IPC stream, as `StreamWriter` writes it, which keeps nothing for the next one.
+    fn write(&mut self, batch: &Batch) -> Result<Bytes, ArrowError> {
+        let schema = Schema::clone(&batch.rows.schema()).with_metadata(describe(&batch.header));
+        let options = IpcWriteOptions::default().try_with_compression(Some(CompressionType::ZSTD))?;
+        let options = options.try_with_compression_level(Some(ZSTD_LEVEL))?;
+        let (generator, mut dictionaries) = (IpcDataGenerator::default(), DictionaryTracker::new(false));
+        let head = generator.schema_to_bytes_with_dictionary_tracker(&schema, &mut dictionaries, &options);
+        let rows = batch.rows.clone().with_schema(Arc::new(schema))?;
+        let (names, rows) = generator.encode(&rows, &mut dictionaries, &options, &mut self.context)?;
+        let mut bytes = Vec::new();
+        for message in std::iter::once(head).chain(names).chain([rows]) {
+            write_message(&mut bytes, message, &options)?;
+        }
+        bytes.extend_from_slice(&END);
+        Ok(Bytes::from(bytes))
+    }
+}
+
+/// The end of an Arrow IPC stream: the mark of a message, and a length of 0.
+const END: [u8; 8] = [0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0];
 
 fn describe(header: &Header) -> HashMap<String, String> {
     let mut words = HashMap::from([
@@ -82,7 +141,7 @@ fn describe(header: &Header) -> HashMap<String, String> {
 /// Rows come round after round, so the sensor after this one is nearly always the one that followed it before. It is
 /// looked at first, and compared; a wrong guess costs a hash.
 struct Sensors<'a> {
-    keys: Int32Builder,
+    keys: Vec<i32>,
     names: StringDictionaryBuilder<Int32Type>,
     /// Each name, and the place of the one that came after it the last time.
     seen: Vec<(&'a SensorId, usize)>,
@@ -90,9 +149,8 @@ struct Sensors<'a> {
 }
 
 impl<'a> Sensors<'a> {
-    fn with_capacity(rows: usize) -> Self {
-        let (keys, names) = (Int32Builder::with_capacity(rows), StringDictionaryBuilder::new());
-        Self { keys, names, seen: Vec::new(), last: 0 }
+    fn within(keys: Vec<i32>) -> Self {
+        Self { keys, names: StringDictionaryBuilder::new(), seen: Vec::new(), last: 0 }
     }
 
     fn add(&mut self, sensor: &'a SensorId) {
@@ -103,7 +161,7 @@ impl<'a> Sensors<'a> {
             *next = place;
         }
         self.last = place;
-        self.keys.append_value(i32::try_from(place).expect("a batch has fewer rows than 2³¹"));
+        self.keys.push(i32::try_from(place).expect("a batch has fewer rows than 2³¹"));
     }
 
     fn place(&mut self, sensor: &'a SensorId) -> usize {
@@ -116,40 +174,43 @@ impl<'a> Sensors<'a> {
     }
 
     fn finish(mut self) -> Result<DictionaryArray<Int32Type>, ArrowError> {
-        DictionaryArray::try_new(self.keys.finish(), Arc::clone(self.names.finish().values()))
+        DictionaryArray::try_new(Int32Array::from(self.keys), Arc::clone(self.names.finish().values()))
     }
 }
 
 /// Gathers the columns and the checksum in one pass.
 struct Columns<'a> {
     sensor: Sensors<'a>,
-    time: TimestampMicrosecondBuilder,
-    value: Float64Builder,
-    quality: Int8Builder,
+    time: Vec<i64>,
+    value: Vec<f64>,
+    has_value: NullBufferBuilder,
+    quality: Vec<i8>,
     cause: StringDictionaryBuilder<Int32Type>,
     lag_ms: Int32Builder,
-    seq: Int64Builder,
+    seq: Vec<i64>,
     digest: RowDigest,
 }
 
 impl<'a> Columns<'a> {
-    fn of(readings: &'a [Reading], first_seq: i64) -> Result<(Vec<ArrayRef>, String), ArrowError> {
-        let mut columns = Self::with_capacity(readings.len());
+    fn of(readings: &'a [Reading], first_seq: i64, room: &mut Room) -> Result<(Vec<ArrayRef>, String), ArrowError> {
+        let mut columns = Self::within(room, readings.len());
         for (reading, seq) in readings.iter().zip(first_seq..) {
             columns.add(reading, seq);
         }
         columns.finish()
     }
 
-    fn with_capacity(rows: usize) -> Self {
+    fn within(room: &mut Room, rows: usize) -> Self {
+        let Room { keys, time, value, seq } = room.lend(rows);
         Self {
-            sensor: Sensors::with_capacity(rows),
-            time: TimestampMicrosecondBuilder::with_capacity(rows),
-            value: Float64Builder::with_capacity(rows),
-            quality: Int8Builder::with_capacity(rows),
-            cause: StringDictionaryBuilder::new(),
+            sensor: Sensors::within(keys),
+            time,
+            value,
+            has_value: NullBufferBuilder::new(rows),
+            quality: Vec::with_capacity(rows),
+            cause: StringDictionaryBuilder::with_capacity(rows, 0, 0),
             lag_ms: Int32Builder::with_capacity(rows),
-            seq: Int64Builder::with_capacity(rows),
+            seq,
             digest: RowDigest::default(),
         }
     }
@@ -157,12 +218,13 @@ impl<'a> Columns<'a> {
     fn add(&mut self, reading: &'a Reading, seq: i64) {
         let cause = reading.cause.map(crate::reading::Cause::word);
         self.sensor.add(&reading.sensor);
-        self.time.append_value(reading.time_us);
-        self.value.append_option(reading.value);
-        self.quality.append_value(reading.quality.code());
+        self.time.push(reading.time_us);
+        self.value.push(reading.value.unwrap_or_default());
+        self.has_value.append(reading.value.is_some());
+        self.quality.push(reading.quality.code());
         self.cause.append_option(cause);
         self.lag_ms.append_option(reading.lag_ms);
-        self.seq.append_value(seq);
+        self.seq.push(seq);
         self.digest.add(&Row {
             sensor: reading.sensor.as_str(),
             time_us: reading.time_us,
@@ -175,15 +237,15 @@ impl<'a> Columns<'a> {
     }
 
     fn finish(mut self) -> Result<(Vec<ArrayRef>, String), ArrowError> {
-        let time = self.time.finish().with_timezone("UTC");
+        let time = TimestampMicrosecondArray::from(self.time).with_timezone("UTC");
         let columns: Vec<ArrayRef> = vec![
             Arc::new(self.sensor.finish()?),
             Arc::new(time),
-            Arc::new(self.value.finish()),
-            Arc::new(self.quality.finish()),
+            Arc::new(Float64Array::new(self.value.into(), self.has_value.finish())),
+            Arc::new(Int8Array::from(self.quality)),
             Arc::new(self.cause.finish()),
             Arc::new(self.lag_ms.finish()),
-            Arc::new(self.seq.finish()),
+            Arc::new(Int64Array::from(self.seq)),
         ];
         Ok((columns, self.digest.hex()))
     }

@@ -25,18 +25,40 @@ pub(super) struct Row<'a> {
 /// How much is gathered before it is hashed: fewer, longer calls.
 const FORM_LENGTH: usize = 16 << 10;
 
+/// Time, a value that is there, quality, no cause, no lag, number.
+const PLAIN_LENGTH: usize = 8 + 9 + 1 + 1 + 1 + 8;
+
 impl RowDigest {
     pub(super) fn add(&mut self, row: &Row<'_>) {
         self.text(row.sensor);
+        match row {
+            Row { value: Some(value), cause: None, lag_ms: None, .. } => self.plain(row, *value),
+            _ => self.any(row),
+        }
+        if self.form.len() >= FORM_LENGTH {
+            self.flush();
+        }
+    }
+
+    /// What stands behind the sensor of a row as most are, put there as a whole.
+    fn plain(&mut self, row: &Row<'_>, value: f64) {
+        let mut form = [0; PLAIN_LENGTH];
+        form[..8].copy_from_slice(&row.time_us.to_le_bytes());
+        form[8] = 1;
+        form[9..17].copy_from_slice(&value.to_bits().to_le_bytes());
+        form[17] = row.quality.to_le_bytes()[0];
+        // Neither a cause, whose length is 0, nor a lag.
+        form[20..].copy_from_slice(&row.seq.to_le_bytes());
+        self.form.extend_from_slice(&form);
+    }
+
+    fn any(&mut self, row: &Row<'_>) {
         self.form.extend_from_slice(&row.time_us.to_le_bytes());
         self.optional(row.value.map(|value| value.to_bits().to_le_bytes()));
         self.form.push(row.quality.to_le_bytes()[0]);
         self.text(row.cause.unwrap_or_default());
         self.optional(row.lag_ms.map(i32::to_le_bytes));
         self.form.extend_from_slice(&row.seq.to_le_bytes());
-        if self.form.len() >= FORM_LENGTH {
-            self.flush();
-        }
     }
 
     pub(super) fn hex(mut self) -> String {
@@ -58,5 +80,24 @@ impl RowDigest {
     fn optional<const N: usize>(&mut self, bytes: Option<[u8; N]>) {
         self.form.push(u8::from(bytes.is_some()));
         self.form.extend_from_slice(bytes.as_ref().map_or(&[], |bytes| bytes.as_slice()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Batches of one and the same reading had two checksums, and the lake would have taken neither for the other.
+        #[test]
+        fn a_plain_row_has_the_form_of_any_other(time_us: i64, value: f64, quality: i8, seq: i64) {
+            let row = Row { sensor: "mast/wind", time_us, value: Some(value), quality, cause: None, lag_ms: None, seq };
+            let (mut plain, mut any) = (RowDigest::default(), RowDigest::default());
+            plain.plain(&row, value);
+            any.any(&row);
+            prop_assert_eq!(plain.form, any.form);
+        }
     }
 }

@@ -47,6 +47,31 @@ fn the_same_readings_give_the_same_bytes() {
     assert_eq!(encoded(&golden_readings()), encoded(&golden_readings()));
 }
 
+/// An encoder that kept something of the last batch would put it into this one.
+#[test]
+fn an_encoder_gives_the_same_bytes_again_and_again() {
+    let (readings, mut encoder) = (golden_readings(), Encoder::default());
+    for rows in [5, 2, 1, 4, 5] {
+        let bytes = encoder.bytes(&source(), Epoch::from_bytes([7; 16]), 41, &readings[..rows], Some("c0ffee"));
+        assert_eq!(bytes.expect("encoded"), encoded(&readings[..rows]), "{rows} rows");
+    }
+}
+
+/// The stream is the one that the library writes.
+#[test]
+fn the_bytes_are_those_of_the_library() {
+    let bytes = encoded(&golden_readings());
+    let reader = arrow_ipc::reader::StreamReader::try_new(&bytes[..], None).expect("a stream");
+    let options = arrow_ipc::writer::IpcWriteOptions::default();
+    let options = options.try_with_compression(Some(arrow_ipc::CompressionType::ZSTD)).expect("known");
+    let options = options.try_with_compression_level(Some(2)).expect("known");
+    let schema = reader.schema();
+    let mut writer =
+        arrow_ipc::writer::StreamWriter::try_new_with_options(Vec::new(), &schema, options).expect("a writer");
+    reader.for_each(|rows| writer.write(&rows.expect("rows")).expect("written"));
+    assert!(writer.into_inner().expect("finished") == bytes);
+}
+
 /// Writes a batch again with other metadata or other rows, as a foreign or broken writer would.
 fn forged(change: impl FnOnce(&mut std::collections::HashMap<String, String>), rows: Option<RecordBatch>) -> Vec<u8> {
     let bytes = encoded(&golden_readings());

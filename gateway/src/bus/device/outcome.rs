@@ -57,6 +57,7 @@ impl Device {
 
     fn end(&mut self, group: &Group, raw: impl Fn(&Point) -> Result<f64, Cause>, timing: Timing) -> Vec<Reading> {
         let (mut readings, mut relents) = (Vec::with_capacity(group.members.len()), false);
+        let mut latest = self.cell.latest();
         for member in &group.members {
             let point = &mut self.points[member.point];
             let raw = raw(point);
@@ -64,9 +65,11 @@ impl Device {
                 relents |= point.refused.take().is_some();
             }
             if let Some(due) = point.state.schedule.due(timing.asked_us) {
-                readings.extend(point.end(due, raw, (timing.asked_us, timing.answered_us), timing.turn));
+                let times_us = (timing.asked_us, timing.answered_us);
+                readings.extend(point.end(due, raw, times_us, timing.turn, &mut latest[member.point]));
             }
         }
+        drop(latest);
         if relents {
             // A device that has begun to answer what it refused may answer more of it.
             self.points.iter_mut().filter_map(|point| point.refused.as_mut()).for_each(|rest| rest.until = timing.now);

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::super::BusContext;
 use super::super::plan::Wanted;
 use super::super::point::{Limits, PointState};
+use super::super::state::Latest;
 use crate::config::ModbusPoint;
 use crate::grid::Due;
 use crate::modbus::transport::{Answer, Table};
@@ -73,6 +74,7 @@ impl Point {
         Wanted { point: index, table: self.table, address: self.address, width: self.kind.width(), alone: self.alone }
     }
 
+    #[inline]
     pub(super) fn resting(&self, now: Instant) -> Option<(Instant, Cause)> {
         self.refused.as_deref().filter(|refused| refused.until > now).map(|refused| (refused.until, refused.cause))
     }
@@ -83,18 +85,21 @@ impl Point {
         self.refused = Some(Box::new(Refused { until: now + pause, times, cause }));
     }
 
-    /// Ends a slot.
+    /// Ends a slot that was asked for and answered at these moments.
+    #[inline]
     pub(super) fn end(
         &mut self,
         due: Due,
         raw: Result<f64, Cause>,
-        (asked_us, answered_us): (i64, i64),
+        times_us: (i64, i64),
         turn: u64,
+        latest: &mut Latest,
     ) -> Option<Reading> {
         self.served = turn;
-        self.state.conclude(due, raw, asked_us, answered_us)
+        self.state.conclude(due, raw, times_us, latest)
     }
 
+    #[inline]
     pub(super) fn decode(&self, answer: &Answer, first: u16) -> Result<f64, Cause> {
         let start = usize::from(self.address.checked_sub(first).ok_or(Cause::Malformed)?);
         match answer {

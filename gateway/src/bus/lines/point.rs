@@ -5,6 +5,7 @@
 //! anything came. A line whose time cannot be believed is taken like one without, and its reading says
 //! `clock_estimated`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tjern_readings::reading::{Cause, Reading};
@@ -13,6 +14,7 @@ use tracing::{info, warn};
 
 use super::super::BusContext;
 use super::super::point::{FAILURES_TO_DOWN, Limits, PointState};
+use super::super::state::DeviceCell;
 use super::stored_times::{DeviceTimes, StoredTimes};
 use crate::config::{LineField, LinePoint};
 use crate::grid::Due;
@@ -22,6 +24,8 @@ use crate::lines::{self, nmea};
 
 pub(super) struct LinePointState {
     pub(super) state: PointState,
+    /// Where others see how it is: among the points of its device, at this place.
+    shown: (Arc<DeviceCell>, usize),
     field: LineField,
     time: Option<DeviceTime>,
     pub(super) stored: StoredTimes,
@@ -55,10 +59,17 @@ enum Slot {
 
 impl LinePointState {
     /// `kept` is what an earlier run stored: it counts where none of this run did.
-    pub(super) fn new(point: LinePoint, limits: Limits, context: &BusContext, kept: Option<StoredTimes>) -> Self {
+    pub(super) fn new(
+        point: LinePoint,
+        shown: (Arc<DeviceCell>, usize),
+        limits: Limits,
+        context: &BusContext,
+        kept: Option<StoredTimes>,
+    ) -> Self {
         let sensor = point.common.sensor.clone();
         Self {
             state: PointState::new(&point.common, limits, context),
+            shown,
             field: point.field,
             time: point.time,
             stored: context.device_times.take(&sensor).or(kept).unwrap_or_default(),
@@ -121,7 +132,8 @@ impl LinePointState {
             return None;
         }
         let failed_before = self.state.failures();
-        let reading = self.state.conclude_dated(time_us, result, now_us);
+        let (device, place) = &self.shown;
+        let reading = self.state.conclude_dated(time_us, result, now_us, &mut device.latest()[*place]);
         self.note_change(bus, failed_before);
         reading
     }
@@ -160,8 +172,12 @@ impl LinePointState {
         };
         self.waiting = None;
         let failed_before = self.state.failures();
-        result.err().into_iter().for_each(|cause| self.state.note_without_line(cause));
-        let mut reading = self.state.conclude(due, result, asked_us, now_us);
+        let mut reading = {
+            let (device, place) = &self.shown;
+            let latest = &mut device.latest()[*place];
+            result.err().into_iter().for_each(|cause| latest.note_without_line(cause));
+            self.state.conclude(due, result, (asked_us, now_us), latest)
+        };
         if let Some(reading) = reading.as_mut().filter(|reading| misdated && reading.value.is_some()) {
             reading.cause = Some(Cause::ClockEstimated);
         }
