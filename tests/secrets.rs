@@ -125,64 +125,49 @@ async fn no_command_tells_what_a_store_sends_back() {
     }
 }
 
-/// Every way to fail at the first request.
+/// The ways to fail at the first request.
+const FAILURES: [Server; 9] = [
+    Server::Echoes(401),
+    Server::Echoes(400),
+    Server::Echoes(404),
+    Server::Echoes(500),
+    Server::Echoes(200),
+    Server::Echoes(302),
+    Server::Babbles,
+    Server::HangsUp,
+    Server::Missing,
+];
+
+/// Lakes at a server, and how each is reached.
+fn lakes(url: &str) -> [(&'static str, Vec<(String, String)>); 4] {
+    let owned = |variables: &[(&str, &str)]| {
+        variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect::<Vec<_>>()
+    };
+    let s3 = [("AWS_ENDPOINT", url), ("AWS_ALLOW_HTTP", "true"), ("AWS_ACCESS_KEY_ID", "CANARYKEYID1234")];
+    let azure =
+        [("AZURE_STORAGE_ENDPOINT", url), ("AZURE_ALLOW_HTTP", "true"), ("AZURE_STORAGE_ACCOUNT_NAME", "account")];
+    // A shared access signature travels in the URL, which errors show.
+    let signature = [("AZURE_STORAGE_SAS_TOKEN", "?sv=2024-01-01&sp=rw&sig=canary%2Bsig%2Fnature%3D")];
+    // `canary/account+key`, as Azure has keys: in Base64.
+    let key = [("AZURE_STORAGE_ACCOUNT_KEY", "Y2FuYXJ5L2FjY291bnQra2V5")];
+    // What cannot be parsed is shown by many a parser.
+    let google = "{\"type\": \"service_account\", \"private_key\": \"canary-key\", \"private_key_id\": \"canary-id\", \
+                  \"client_email\": \"a@example.org\"}";
+    [
+        (LAKE, owned(&[&s3[..], &LENT].concat())),
+        ("az://container/sas", owned(&[&azure[..], &signature].concat())),
+        ("az://container/key", owned(&[&azure[..], &key].concat())),
+        ("gs://bucket/lake", owned(&[("GOOGLE_SERVICE_ACCOUNT_KEY", google)])),
+    ]
+}
+
+/// Every way to fail, with every kind of credentials.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_command_tells_how_its_store_failed() {
     let folder = tempfile::tempdir().expect("a folder");
-    let servers = [
-        Server::Echoes(401),
-        Server::Echoes(400),
-        Server::Echoes(404),
-        Server::Echoes(500),
-        Server::Echoes(200),
-        Server::Echoes(302),
-        Server::Babbles,
-        Server::HangsUp,
-        Server::Missing,
-    ];
-    let google = "{\"type\": \"service_account\", \"private_key\": \"canary-key\", \"private_key_id\": \"canary-id\", \
-                  \"client_email\": \"a@example.org\"}";
-    let failing = servers.map(|server| async move {
+    for server in FAILURES {
         let endpoint = server.start().await;
-        let azure =
-            || [("AZURE_STORAGE_ENDPOINT", endpoint.url()), ("AZURE_ALLOW_HTTP", "true".to_owned())].into_iter();
-        let account = ("AZURE_STORAGE_ACCOUNT_NAME", "account".to_owned());
-        let lakes = [
-            (
-                LAKE,
-                vec![
-                    ("AWS_ENDPOINT", endpoint.url()),
-                    ("AWS_ALLOW_HTTP", "true".to_owned()),
-                    ("AWS_ACCESS_KEY_ID", "CANARYKEYID1234".to_owned()),
-                    (LENT[0].0, LENT[0].1.to_owned()),
-                    (LENT[1].0, LENT[1].1.to_owned()),
-                ],
-            ),
-            (
-                "az://container/sas",
-                // A shared access signature travels in the URL, which errors show.
-                azure()
-                    .chain([
-                        account.clone(),
-                        ("AZURE_STORAGE_SAS_TOKEN", "?sv=2024-01-01&sp=rw&sig=canary%2Bsig%2Fnature%3D".to_owned()),
-                    ])
-                    .collect(),
-            ),
-            (
-                "az://container/key",
-                // `canary/account+key`, as Azure has keys: in Base64.
-                azure()
-                    .chain([account, ("AZURE_STORAGE_ACCOUNT_KEY", "Y2FuYXJ5L2FjY291bnQra2V5".to_owned())])
-                    .collect(),
-            ),
-            // What cannot be parsed is shown by many a parser.
-            ("gs://bucket/lake", vec![("GOOGLE_SERVICE_ACCOUNT_KEY", google.to_owned())]),
-        ];
-        (server, endpoint, lakes)
-    });
-    for (server, endpoint, lakes) in futures::future::join_all(failing).await {
-        for (lake, variables) in lakes {
-            let variables: Vec<_> = variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        for (lake, variables) in lakes(&endpoint.url()) {
             let config = configure(folder.path(), lake);
             let commands = [
                 &["pipeline", "ingest", "--json"][..],
