@@ -116,9 +116,10 @@ proptest! {
         match formula.again(stored) {
             Ok(Again::Value(value)) => {
                 let wanted = wanted.expect("it has a value");
-                // The sign of zero is not kept, and of a float of 64 bits a neighbour may have given the value; one
-                // that the scale brought below the smallest normal number may have been stored as zero.
-                let near = (value - wanted).abs() <= (wanted.abs() * f64::EPSILON).max(f64::MIN_POSITIVE * f64::EPSILON)
+                // The sign of zero is not kept. Of a float of 64 bits a neighbour may have given the value: those that give
+                // one are as far apart as its last digit is worth, and each product is rounded by half of that. One that
+                // the scale brought below the smallest normal number may have been stored as zero.
+                let near = (value - wanted).abs() <= wanted.abs().max(f64::MIN_POSITIVE) * 2.0 * f64::EPSILON
                     || stored == Ok(0.0) && wanted.abs() < f64::MIN_POSITIVE;
                 prop_assert!(value == wanted || kind == NumberType::F64 && near, "{} for {}", value, wanted);
             }
