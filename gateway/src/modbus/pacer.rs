@@ -6,7 +6,7 @@
 //! connection a millisecond is nothing: there a task does it, so that threads are as many as ports.
 //!
 //! Limits: one order at a time; a thread's sleep is as exact as the kernel's (some 60 µs). It ends with its
-//! [`Pacer`], after the order under way, which is not written where nobody waits for it any more.
+//! [`Pacer`], after the order under way; where nobody waits for that any more it is not written, and no more of it than is.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -30,11 +30,14 @@ pub(super) enum Sent {
     NotSilent,
 }
 
+/// Where it is told what became of a request.
+type Reply = oneshot::Sender<io::Result<Sent>>;
+
 #[derive(Debug)]
 pub(super) struct Order {
     pub(super) frame: Vec<u8>,
     pub(super) at: Instant,
-    pub(super) reply: oneshot::Sender<io::Result<Sent>>,
+    pub(super) reply: Reply,
 }
 
 /// The way to a line's thread or task.
@@ -76,7 +79,7 @@ fn serve(line: &OwnedFd, mut orders: mpsc::Receiver<Order>) {
     while let Some(Order { frame, at, reply }) = orders.blocking_recv() {
         std::thread::sleep(at.saturating_duration_since(Instant::now()));
         // Nobody may be waiting any more; then it does not matter what became of it.
-        let result = if reply.is_closed() { Ok(Sent::NotSilent) } else { write(line, &frame) };
+        let result = if reply.is_closed() { Ok(Sent::NotSilent) } else { write(line, &frame, &reply) };
         let _ = reply.send(result);
     }
 }
@@ -84,32 +87,42 @@ fn serve(line: &OwnedFd, mut orders: mpsc::Receiver<Order>) {
 async fn attend(connection: OwnedFd, mut orders: mpsc::Receiver<Order>) {
     while let Some(Order { frame, at, reply }) = orders.recv().await {
         tokio::time::sleep_until(at.into()).await;
-        let result =
-            if reply.is_closed() { Ok(Sent::NotSilent) } else { write_when_there_is_room(&connection, &frame).await };
+        let result = if reply.is_closed() {
+            Ok(Sent::NotSilent)
+        } else {
+            write_when_there_is_room(&connection, &frame, &reply).await
+        };
         let _ = reply.send(result);
     }
 }
 
-fn write(line: &OwnedFd, frame: &[u8]) -> io::Result<Sent> {
+fn write(line: &OwnedFd, frame: &[u8], reply: &Reply) -> io::Result<Sent> {
     if rustix::io::ioctl_fionread(line)? > 0 {
         return Ok(Sent::NotSilent);
     }
     let (mut left, latest) = (frame, Instant::now() + WRITE_MAX);
     while write_some(line, &mut left, latest)? {
         std::thread::sleep(WRITE_AGAIN);
+        abandoned(reply)?;
     }
     Ok(Sent::At(Instant::now()))
 }
 
-async fn write_when_there_is_room(connection: &OwnedFd, frame: &[u8]) -> io::Result<Sent> {
+async fn write_when_there_is_room(connection: &OwnedFd, frame: &[u8], reply: &Reply) -> io::Result<Sent> {
     if rustix::io::ioctl_fionread(connection)? > 0 {
         return Ok(Sent::NotSilent);
     }
     let (mut left, latest) = (frame, Instant::now() + WRITE_MAX);
     while write_some(connection, &mut left, latest)? {
         tokio::time::sleep(WRITE_AGAIN).await;
+        abandoned(reply)?;
     }
     Ok(Sent::At(Instant::now()))
+}
+
+/// Fails where nobody waits any more: the line may be somebody else's by now.
+fn abandoned(reply: &Reply) -> io::Result<()> {
+    if reply.is_closed() { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
 }
 
 /// Writes what there is room for; whether something is left.
@@ -160,6 +173,20 @@ mod tests {
             let sent = pacer(ours.into()).send(vec![1, 2, 3], Instant::now()).expect("free").await.expect("a reply");
             assert_eq!(sent.expect("no error"), Sent::NotSilent);
         }
+    }
+
+    /// A port that took nothing may be somebody else's when it takes something again: half a request would talk over his.
+    #[tokio::test]
+    async fn what_nobody_waits_for_any_more_is_given_up() {
+        let (mut full, theirs) = UnixStream::pair().expect("a pair");
+        full.set_nonblocking(true).expect("set");
+        while full.write(&[0; 4096]).is_ok() {}
+        let (line, (reply, result)) = (OwnedFd::from(full), oneshot::channel());
+        drop(result);
+        for given_up in [write(&line, &[7; 8], &reply), write_when_there_is_room(&line, &[7; 8], &reply).await] {
+            assert_eq!(given_up.expect_err("the port takes nothing").kind(), io::ErrorKind::Interrupted);
+        }
+        drop(theirs);
     }
 
     /// An adapter that is plugged in again gets its old name only if nobody has the old one open.

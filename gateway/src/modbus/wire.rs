@@ -7,7 +7,7 @@
 //!
 //! The same holds for a serial port and for RTU over TCP, where the far line's silences are kept as well.
 //! Clones share the line: the library's context lives until its first error, the line longer. With the last of them the
-//! port is free for the next who opens it, whatever the pacer's thread is at.
+//! port is free for the next who opens it: the pacer's thread writes nothing more, but for a write that has begun.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -213,6 +213,8 @@ impl Drop for Open {
     /// The pacer's thread has a descriptor of the port as well, and lets go of it when it gets its turn, or after the order
     /// under way. Until then nobody could open the port: a bus that begins anew, the next setting of a scan.
     fn drop(&mut self) {
+        // Nobody waits any more, and the thread sees that: before the lock is given back.
+        self.sending = None;
         if let Carrier::Serial(stream) = &self.carrier {
             // A port that was pulled out has no lock any more.
             let _ = ioctl::unlock(stream);
