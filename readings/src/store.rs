@@ -222,7 +222,7 @@ impl Store {
 fn open_remote(url: &LakeUrl, access: &Access) -> Result<Arc<dyn ObjectStore>, StoreError> {
     let hint = access.missing(url);
     // What cannot be parsed is shown by those who tried, whatever it is: the key of a service account, too.
-    let secrets = Arc::new(access.secrets());
+    let secrets = Arc::new(access.secrets(url));
     let refused = |source| {
         let source = Box::new(without_secrets_of(source, &secrets));
         StoreError::Open { hint, url: url.clone(), source }

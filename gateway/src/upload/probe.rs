@@ -40,9 +40,16 @@ pub(crate) async fn probe(lake: &LakeUrl, source: &SourceName, credentials_file:
         Err(error) => return failed(&error.to_string(), None),
     };
     let missing = credentials.missing(lake);
-    let store = match Store::open_with(lake, &access) {
-        Ok(store) => store,
-        Err(error) => return failed(&error.to_string(), missing),
+    // It reads the files that are named, which may lie on a server that is gone: work that blocks.
+    let opening = tokio::task::spawn_blocking({
+        let lake = lake.clone();
+        move || Store::open_with(&lake, &access).map_err(Box::new)
+    });
+    let store = match tokio::time::timeout(PATIENCE, opening).await {
+        Ok(Ok(Ok(store))) => store,
+        Ok(Ok(Err(error))) => return failed(&error.to_string(), missing),
+        Ok(Err(error)) => return failed(&error.to_string(), missing),
+        Err(_) => return failed(&format!("it could not be opened within {} s", PATIENCE.as_secs()), missing),
     };
     let folder = Path::from(format!("{LANDING}/{source}"));
     let objects = store.objects();

@@ -106,7 +106,9 @@ impl Encoder {
         let (generator, mut dictionaries) = (IpcDataGenerator::default(), DictionaryTracker::new(false));
         let head = generator.schema_to_bytes_with_dictionary_tracker(&schema, &mut dictionaries, &options);
         let rows = batch.rows.clone().with_schema(Arc::new(schema))?;
-        let (names, rows) = generator.encode(&rows, &mut dictionaries, &options, &mut self.context)?;
+        let encoded = generator.encode(&rows, &mut dictionaries, &options, &mut self.context);
+        // What it had begun to write would stand in the next batch.
+        let (names, rows) = encoded.inspect_err(|_| self.context = IpcWriteContext::default())?;
         let mut bytes = Vec::new();
         for message in std::iter::once(head).chain(names).chain([rows]) {
             write_message(&mut bytes, message, &options)?;

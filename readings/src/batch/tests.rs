@@ -55,6 +55,16 @@ fn an_encoder_gives_the_same_bytes_again_and_again() {
         let bytes = encoder.bytes(&source(), Epoch::from_bytes([7; 16]), 41, &readings[..rows], Some("c0ffee"));
         assert_eq!(bytes.expect("encoded"), encoded(&readings[..rows]), "{rows} rows");
     }
+    // Long and short ones, of other sensors each: zstd's tables are full, and the room is larger than what comes.
+    for (rows, sensors) in [(20_000_u32, 300), (7, 3), (5_000, 1), (1, 1), (20_000, 2)] {
+        let reading = |n: u32| {
+            let sensor = format!("place/of-{rows}/s{}", n % sensors).parse().expect("valid");
+            Reading::of(sensor, i64::from(n) * 1_000_000, f64::from(n * 7 % 1_013) / 8.0)
+        };
+        let readings: Vec<_> = (0..rows).map(reading).collect();
+        let bytes = encoder.bytes(&source(), Epoch::from_bytes([7; 16]), 41, &readings, Some("c0ffee"));
+        assert!(bytes.expect("encoded") == encoded(&readings), "{rows} rows");
+    }
 }
 
 /// The stream is the one that the library writes.

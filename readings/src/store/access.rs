@@ -109,12 +109,14 @@ impl Access {
         found.map(|(name, _)| name.as_str())
     }
 
-    /// What no text may show: the secrets of these variables, also as a URL has them, and what the files say that these
-    /// variables name. It reads them: work that blocks.
-    pub(super) fn secrets(&self) -> Secrets {
-        let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(GOOGLE_DEFAULT));
-        let named = self.variables.iter().filter(|(_, value)| is_path(value)).map(|(_, value)| PathBuf::from(value));
-        let texts = named.chain(home).filter_map(|path| text_of(&path).ok());
+    /// What no text may show: the secrets of these variables, also as a URL has them, and what the files say that this
+    /// lake's variables name. It reads them: work that blocks. A pipe can be read once, and is left to who needs it.
+    pub(super) fn secrets(&self, lake: &LakeUrl) -> Secrets {
+        let is_googles = lake.url().scheme() == "gs";
+        let home = std::env::var_os("HOME").filter(|_| is_googles).map(|home| PathBuf::from(home).join(GOOGLE_DEFAULT));
+        let named = self.variables.iter().filter(|(name, value)| is_path(value) && knows(lake, name));
+        let files = named.map(|(_, value)| PathBuf::from(value)).chain(home).filter(|path| path.is_file());
+        let texts = files.filter_map(|path| text_of(&path).ok());
         Secrets::of(self.secret_values().chain(texts.flat_map(|text| secret::forms(&text))))
     }
 
@@ -154,9 +156,12 @@ mod tests {
         Access::default().with_variables(owned)
     }
 
+    fn lake(text: &str) -> LakeUrl {
+        text.parse().expect("a lake")
+    }
+
     #[test]
     fn what_is_missing_is_named_with_its_place() {
-        let lake = |text: &str| text.parse::<LakeUrl>().expect("a lake");
         for (url, name) in [("s3://b", "AWS_SECRET_ACCESS_KEY"), ("az://c", "AZURE_STORAGE_ACCOUNT_KEY")] {
             let hint = access(&[("AWS_REGION", "x")]).missing(&lake(url)).expect("a hint");
             assert!(hint.contains(name) && hint.contains("credentials_file"), "{hint}");
@@ -173,7 +178,7 @@ mod tests {
             ("AWS_REGION", "eu-north-1"),
         ]);
         let text = "PUT https://x/?sv=2024&sig=q%2Bw%2Fe123 ab/cd+ef== ab%2Fcd%2Bef%3D%3D q+w/e123 eu-north-1";
-        let scrubbed = access.secrets().scrub(text);
+        let scrubbed = access.secrets(&lake("az://container/x")).scrub(text);
         for part in ["cd+ef", "cd%2Bef", "q%2Bw", "q+w"] {
             assert!(!scrubbed.contains(part), "{part} in {scrubbed}");
         }
@@ -201,12 +206,30 @@ mod tests {
     #[test]
     fn the_path_of_a_file_is_told_and_what_was_pasted_in_its_place_is_not() {
         let path = "cannot open /etc/tjern/key.json: not found";
-        assert_eq!(access(&[("GOOGLE_SERVICE_ACCOUNT", "/etc/tjern/key.json")]).secrets().scrub(path), path);
+        let googles = lake("gs://bucket/x");
+        assert_eq!(access(&[("GOOGLE_SERVICE_ACCOUNT", "/etc/tjern/key.json")]).secrets(&googles).scrub(path), path);
         let pasted = access(&[("GOOGLE_SERVICE_ACCOUNT", "{\"private_key\": \"c4nary\"}")]);
         assert_eq!(
-            pasted.secrets().scrub("cannot open {\"private_key\": \"c4nary\"}: not found"),
+            pasted.secrets(&googles).scrub("cannot open {\"private_key\": \"c4nary\"}: not found"),
             "cannot open ***: not found"
         );
+    }
+
+    /// A key that comes through a pipe (`<(…)` of a shell) can be read once: who looked for secrets in it left nothing.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_key_that_comes_through_a_pipe_is_left_to_who_needs_it() {
+        use std::io::{Read, Write};
+        use std::os::fd::AsRawFd;
+
+        let (mut reader, mut writer) = std::io::pipe().expect("a pipe");
+        writer.write_all(b"{\"private_key\": \"c4nary\"}").expect("room");
+        drop(writer);
+        let path = format!("/proc/self/fd/{}", reader.as_raw_fd());
+        let _ = access(&[("GOOGLE_SERVICE_ACCOUNT", &path)]).secrets(&lake("gs://bucket/x"));
+        let mut left = String::new();
+        reader.read_to_string(&mut left).expect("read");
+        assert!(left.contains("c4nary"), "it was taken: {left}");
     }
 
     /// A key on one line, as variables have it, is shown byte by byte by the reader of PEM; one that is no document at all as

@@ -41,9 +41,20 @@ const FIELDS: [&str; 19] = [
     "x-goog-signature",
 ];
 
+/// Elements of a store's answer to a wrong key that have the request in them, as it was signed, in small letters; the last
+/// ones byte by byte: to their end.
+const ELEMENTS: [&str; 5] =
+    ["signatureprovided", "stringtosign", "canonicalrequest", "stringtosignbytes", "canonicalrequestbytes"];
+
+/// What Azure says of a wrong key; in quotes behind it is the signature.
+const MAC_FOUND: &str = "signature found in the http request '";
+
 /// What a reader of documents says of a text that it did not expect, before it quotes it; [`UNTIL`] follows.
 const QUOTED: [&str; 3] = ["invalid type: string ", "invalid value: string ", "unknown variant "];
 const UNTIL: &str = ", expected";
+
+/// Names in such documents whose values let nobody in, and stand in the names of buckets and keys.
+const PLAIN: [&str; 4] = ["project_id", "quota_project_id", "client_id", "universe_domain"];
 
 /// Words of documents with credentials that are in every other text about that cloud, too.
 const OF_ALL: [&str; 3] = ["service_account", "authorized_user", "googleapis.com"];
@@ -55,8 +66,8 @@ pub(super) struct Secrets(Vec<String>);
 impl Secrets {
     /// Of these texts those that are long enough. No address is one, as long as it has no question in it.
     pub(super) fn of(texts: impl IntoIterator<Item = String>) -> Self {
-        let is_of_all =
-            |text: &str| OF_ALL.contains(&text) || (text.starts_with("https://") && !text.contains(['?', '@', ' ']));
+        let is_address = |text: &str| text.starts_with("https://") || text.starts_with("http://");
+        let is_of_all = |text: &str| OF_ALL.contains(&text) || (is_address(text) && !text.contains(['?', '@', ' ']));
         let mut known: Vec<String> = texts.into_iter().filter(|text| text.len() >= LEAST && !is_of_all(text)).collect();
         // A secret may begin with another one.
         known.sort_by(|one, other| other.len().cmp(&one.len()).then_with(|| one.cmp(other)));
@@ -95,7 +106,7 @@ pub(super) fn forms(value: &str) -> Vec<String> {
 /// in front of a colon is a name.
 fn texts_in(document: &str) -> Vec<String> {
     let mut texts: Vec<String> = document.lines().map(|line| line.trim().to_owned()).collect();
-    let mut rest = document;
+    let (mut rest, mut name) = (document, "");
     while let Some((_, behind)) = rest.split_once('"') {
         let mut escaped = false;
         let end = behind.find(|character| {
@@ -104,7 +115,9 @@ fn texts_in(document: &str) -> Vec<String> {
             is_end
         });
         let (text, after) = end.map_or((behind, ""), |end| (&behind[..end], &behind[end + 1..]));
-        if !after.trim_start().starts_with(':') {
+        if after.trim_start().starts_with(':') {
+            name = text;
+        } else if !PLAIN.contains(&std::mem::take(&mut name)) {
             let meant = text.replace("\\n", "\n").replace("\\\"", "\"").replace("\\/", "/").replace("\\\\", "\\");
             texts.extend(meant.lines().map(|line| line.trim().to_owned()));
             texts.extend([text.to_owned(), meant]);
@@ -130,6 +143,15 @@ fn without_shapes(text: &str) -> String {
     for name in FIELDS {
         found.extend(values_of(&lower, name).map(|start| start..end_of_word(&lower, start)));
     }
+    for name in ELEMENTS {
+        let begins = lower.match_indices(name).filter(|(place, _)| lower[..*place].ends_with('<'));
+        let values = begins.map(|(place, _)| place + name.len()).filter(|end| lower[*end..].starts_with('>'));
+        found.extend(values.map(|end| end + 1..end_of(&lower, end + 1, |byte| byte == b'<')));
+    }
+    found.extend(lower.match_indices(MAC_FOUND).map(|(place, words)| {
+        let start = place + words.len();
+        start..end_of(&lower, start, |byte| byte == b'\'')
+    }));
     for (place, word) in lower.match_indices("bearer ") {
         let token = place + word.len()..end_of_word(&lower, place + word.len());
         found.extend(Some(token).filter(|token| token.len() >= LEAST));
@@ -213,6 +235,15 @@ mod tests {
             ("GET http://x/?a=1&sig=c4n%2Fary&b=2", "GET http://x/?a=1&sig=***&b=2"),
             ("client_id=a&client_secret=c4nary", "client_id=a&client_secret=***"),
             ("<SecretAccessKey>c4nary</SecretAccessKey>", "<SecretAccessKey>***</SecretAccessKey>"),
+            // As S3 answers who has a wrong key, and Azure.
+            (
+                "<SignatureProvided>c4nary</SignatureProvided><CanonicalRequestBytes>63 34 6e</CanonicalRequestBytes>",
+                "<SignatureProvided>***</SignatureProvided><CanonicalRequestBytes>***</CanonicalRequestBytes>",
+            ),
+            (
+                "The MAC signature found in the HTTP request 'c4nary=' is not the same as any computed signature.",
+                "The MAC signature found in the HTTP request '***' is not the same as any computed signature.",
+            ),
             ("the token eyJhbGciOi.eyJpc3Mi.c4nary is bad", "the token *** is bad"),
             ("x -----BEGIN PRIVATE KEY-----\nc4nary\n-----END PRIVATE KEY----- y", "x ***-----END PRIVATE KEY----- y"),
             (
@@ -255,9 +286,9 @@ mod tests {
     /// "error sending request for url (***)" helped nobody.
     #[test]
     fn what_every_text_about_a_cloud_has_is_told() {
-        let key = "{\"type\": \"service_account\", \"private_key\": \"c4nary\", \"token_uri\": \"https://oauth2.googleapis.com/token\", \"universe_domain\": \"googleapis.com\"}";
+        let key = "{\"type\": \"service_account\", \"private_key\": \"c4nary\", \"project_id\": \"bodo-sensors\", \"token_uri\": \"https://oauth2.googleapis.com/token\", \"universe_domain\": \"googleapis.com\"}";
         let secrets = Secrets::of(forms(key));
-        let text = "no service_account at https://oauth2.googleapis.com/token with c4nary";
+        let text = "no service_account at https://oauth2.googleapis.com/token of bodo-sensors-lake with c4nary";
         assert_eq!(secrets.scrub(text), text.replace("c4nary", "***"));
         assert!(!format!("{secrets:?}").contains("c4nary"));
         let signed = Secrets::of(["https://x/?sig=c4nary".to_owned()]);
