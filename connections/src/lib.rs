@@ -1,8 +1,8 @@
-//! The connections of every HTTP listener, within bounds: so many at once, so many of one peer, none that stands still, none
-//! for ever.
+//! The connections of every HTTP listener, within bounds: so many at once, so many of one peer, none that
+//! stands still, none for ever.
 //!
-//! [`serve`] answers on a listener until it is told to end. The HTTP library has no clock of its own here, so the bounds are kept below it: a connection that
-//! moves no byte in either direction for [`limits::CONNECTION_IDLE_MAX`], is older than
+//! [`serve`] answers on a listener until it is told to end. The HTTP library has no clock of its own here, so
+//! the bounds are kept below it: a connection that moves no byte in either direction for [`limits::CONNECTION_IDLE_MAX`], is older than
 //! [`limits::CONNECTION_AGE_MAX`], or has not sent the head of its request within
 //! [`limits::HEAD_TIME_MAX`], fails with `TimedOut`.
 
