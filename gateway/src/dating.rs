@@ -315,7 +315,7 @@ impl Dater {
         if self.clock.is_set() {
             return;
         }
-        if self.policy.witness.believes(self.clock.wall_us(), self.known_us) {
+        if self.is_believed().await {
             let offset_us = self.clock.settle();
             info!(seconds = offset_us / 1_000_000, "the clock is known: readings since the start are dated by it");
             self.give_up_holding(Some(offset_us)).await;
@@ -327,6 +327,13 @@ impl Dater {
             warn!("the clock did not come: readings are kept with an estimated time, and say so");
             self.give_up_holding(None).await;
         }
+    }
+
+    /// Whether the machine's clock is believed now. Chrony may be silent: no bus waits for it.
+    fn is_believed(&self) -> impl Future<Output = bool> + use<> {
+        let (witness, wall_us, known_us) = (self.policy.witness.clone(), self.clock.wall_us(), self.known_us);
+        let asking = tokio::task::spawn_blocking(move || witness.believes(wall_us, known_us));
+        async move { asking.await.unwrap_or(false) }
     }
 
     async fn give_up_holding(&mut self, offset_us: Option<i64>) {
