@@ -32,6 +32,15 @@ const BATTERY_CLOCKS: &str = "sys/class/rtc";
 /// One of these is there while chrony runs.
 const CHRONY: [&str; 2] = ["run/chrony", "run/chronyd.pid"];
 
+/// What is said of the clock.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ClockWord {
+    /// Whether it was synchronised; `None` where nobody says so.
+    pub is_synchronised: Option<bool>,
+    /// How far it is ahead of the true time, in milliseconds, where somebody reckons it.
+    pub ahead_ms: Option<i64>,
+}
+
 /// Who is asked about the clock.
 #[derive(Debug, Clone)]
 pub struct Witness {
@@ -56,15 +65,22 @@ impl Witness {
     /// second.
     #[must_use]
     pub fn is_synchronised(&self) -> Option<bool> {
+        self.word().is_synchronised
+    }
+
+    /// All that is said of the clock. Blocks as [`Self::is_synchronised`].
+    #[must_use]
+    pub fn word(&self) -> ClockWord {
         let file = self.root.join(SYNCHRONISED);
         if file.exists() {
-            return Some(true);
+            return ClockWord { is_synchronised: Some(true), ahead_ms: None };
         }
         if let Some(Ok(tracking)) = self.chrony() {
-            return Some(tracking.is_synchronised());
+            return ClockWord { is_synchronised: Some(tracking.is_synchronised()), ahead_ms: tracking.ahead_ms() };
         }
         // The folder is there while the service runs.
-        file.parent().is_some_and(Path::is_dir).then_some(false)
+        let is_synchronised = file.parent().is_some_and(Path::is_dir).then_some(false);
+        ClockWord { is_synchronised, ahead_ms: None }
     }
 
     /// What chrony says, where it runs. Blocks as [`Self::is_synchronised`].

@@ -15,7 +15,7 @@
 
 mod appender;
 mod buses;
-mod clock_offset;
+mod time_service;
 mod uploads;
 mod watchdog;
 
@@ -43,6 +43,7 @@ use crate::upload::{Unsent, UploadSettings, UploadState};
 pub(crate) use appender::Appender;
 use appender::DISK_PATIENCE;
 use buses::Buses;
+use time_service::TimeService;
 use uploads::Uploads;
 
 /// A file that does not answer must not keep the gateway from ending when it is told to.
@@ -164,7 +165,9 @@ impl Running {
         let upload =
             UploadShare { store, clock: clock.clone(), state: UploadState::default(), unsent: Unsent::default() };
         let uploads = Uploads::start(spool.clone(), upload.settings(&config));
-        let offset = clock_offset::of(clock.clone(), Witness::system());
+        let time_service = TimeService::begin(Witness::system());
+        let said = time_service.said();
+        let offset = time_service.offset_ms(clock.clone());
         let system = SystemReadings::new(config.gateway(), clock.clone(), upload.state.clone(), offset);
         let (newest, maintenance) = (Newest::from_fn(dater.newest_of()), dater.maintenance_trouble());
         let (appender, readings, left) = Appender::start(dater.with_system(system.ok()));
@@ -184,7 +187,8 @@ impl Running {
         let mut buses = Buses::new(context);
         buses.begin_missing(&config);
         let status = StatusSource::new(clock, (spool.probe(), states, upload.state.clone()), &config, buses.places())
-            .with_maintenance(maintenance);
+            .with_maintenance(maintenance)
+            .with_time_service(said);
         let listener = listen(&config, &status);
         let watchdog = AbortOnDropHandle::new(tokio::spawn(watchdog::run(status.clone(), notifier.clone())));
         notifier.ready(&polls(&config));
