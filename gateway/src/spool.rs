@@ -52,6 +52,7 @@ use tjern_readings::clock::Clock;
 use tjern_readings::reading::Reading;
 use tjern_readings::sensor::{Epoch, SensorId, SourceName};
 
+pub(crate) use disk::LOCK;
 pub use disk::Written;
 pub use look::{Finding, SegmentLook, SpoolLook};
 pub(crate) use probe::SpoolProbe;

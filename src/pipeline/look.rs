@@ -12,6 +12,7 @@ use super::job::{JobArguments, lake_of};
 use crate::config::City;
 use crate::failure::Failure;
 use crate::progress::Bar;
+use tjern_gateway::say;
 
 fn open(arguments: &JobArguments) -> Result<(City, Lake), Failure> {
     lake_of(City::load(&arguments.config)?, arguments.personal)
@@ -101,7 +102,7 @@ pub(crate) async fn verify(arguments: &JobArguments) -> Result<(), Failure> {
     let looked = format!("{} files, {} rows, {} bytes read", verdict.files, verdict.rows, verdict.bytes);
     match verdict.problems.len() {
         0 => {
-            eprintln!("verify: {looked}: all is as the logs say");
+            say!("verify: {looked}: all is as the logs say");
             Ok(())
         }
         count => Err(Failure::failed(format!("verify: {looked}: {count} problems"))),

@@ -29,7 +29,7 @@ const SYNC_EVERY_DEFAULT: Period = Period::from_seconds(5);
 /// How long readings wait for the clock.
 const PATIENCE_DEFAULT: Duration = Duration::from_secs(24 * 3_600);
 const DOWN_REPORT_DEFAULT: Period = Period::from_seconds(300);
-const TIMEOUT_DEFAULT: Period = Period::from_millis(500);
+pub(crate) const TIMEOUT_DEFAULT: Period = Period::from_millis(500);
 const RTU_TCP_BAUD_DEFAULT: u32 = 9_600;
 
 pub(super) fn config(text: &ConfigText, shape: Shape<ConfigFile>) -> Result<Config, ConfigError> {

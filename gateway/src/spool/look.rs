@@ -79,6 +79,12 @@ impl SpoolLook {
         look().map_err(|source| SpoolError::Folder { path: dir.to_owned(), source })
     }
 
+    /// Whether nothing was found that a spool has.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.segments.is_empty() && self.findings.is_empty() && self.core.shelf.objects.is_empty()
+    }
+
     fn over(disk: Arc<Onlooker>) -> std::io::Result<Self> {
         let (mut all, mut segments, mut findings, mut bytes_read) = (Vec::new(), Vec::new(), Vec::new(), 0);
         let unfinished = survey::segments(&*disk, |found, salvaged| {
