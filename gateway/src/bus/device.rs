@@ -7,6 +7,7 @@
 //!
 //! No I/O and no waiting: the actor of the bus does both.
 
+mod answered;
 mod outcome;
 mod point;
 
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tjern_readings::reading::{Cause, Reading};
+use tjern_readings::sensor::SensorId;
 use tokio::time::Instant;
 
 use super::BusContext;
@@ -47,8 +49,8 @@ pub(super) struct Device {
     /// How much longer than the line's own silence it is left alone before a request and after its answer.
     pub(super) gap: Duration,
     fingerprint: String,
-    plans: Vec<(Vec<usize>, Vec<Arc<Group>>)>,
-    pending: VecDeque<Arc<Group>>,
+    plans: Vec<(Vec<usize>, Vec<Arc<Planned>>)>,
+    pending: VecDeque<Arc<Planned>>,
     /// Where a slot of the round's points ends.
     round_until_us: i64,
     /// When a round may begin.
@@ -59,19 +61,34 @@ pub(super) struct Device {
     proved: bool,
 }
 
+/// A request of a plan.
+#[derive(Debug)]
+pub(super) struct Planned {
+    group: Group,
+    /// Those of its points: all rounds of its answers share them.
+    sensors: Arc<[SensorId]>,
+}
+
 /// A request that a device is asked.
 #[derive(Debug, Clone)]
 pub(super) enum Job {
     /// For these points.
-    Read(Arc<Group>),
+    Read(Arc<Planned>),
     /// To find out what it refuses.
     Proof(ReadRequest),
+}
+
+impl Planned {
+    /// Whom its answer serves, in the order of its sensors.
+    fn points(&self) -> impl Iterator<Item = usize> + '_ {
+        self.group.members.iter().map(|member| member.point)
+    }
 }
 
 impl Job {
     pub(super) fn request(&self) -> ReadRequest {
         match self {
-            Self::Read(group) => group.request,
+            Self::Read(planned) => planned.group.request,
             Self::Proof(request) => *request,
         }
     }
@@ -235,7 +252,8 @@ impl Device {
                 let until_us = after(now_us, until.saturating_duration_since(now));
                 if until_us >= slot_end_us {
                     let latest = &mut self.cell.latest()[index];
-                    readings.extend(point.end(due, Err(cause), (now_us, now_us), turn, latest));
+                    let ended = point.end(due, Err(cause), (now_us, now_us), turn, latest);
+                    readings.extend(ended.map(|ended| ended.reading(point.state.sensor.clone())));
                     self.wake_us = self.wake_us.min(next_us);
                 } else {
                     self.wake_us = self.wake_us.min(until_us);
@@ -257,7 +275,7 @@ impl Device {
     }
 
     /// The requests for these points, those that waited longest first.
-    fn planned(&mut self, due: Vec<usize>) -> VecDeque<Arc<Group>> {
+    fn planned(&mut self, due: Vec<usize>) -> VecDeque<Arc<Planned>> {
         let known = self.plans.iter().position(|(points, _)| *points == due);
         let plan = match known {
             Some(index) => self.plans[index].1.clone(),
@@ -271,12 +289,12 @@ impl Device {
             }
         };
         let mut pending = plan;
-        let served = |group: &Arc<Group>| group.members.iter().map(|member| self.points[member.point].served).min();
+        let served = |planned: &Arc<Planned>| planned.points().map(|point| self.points[point].served).min();
         pending.sort_by_cached_key(served);
         pending.into()
     }
 
-    fn plan(&self, due: &[usize]) -> Vec<Arc<Group>> {
+    fn plan(&self, due: &[usize]) -> Vec<Arc<Planned>> {
         let wanted = due.iter().map(|index| {
             let one = self.points[*index].wanted(*index);
             Wanted { alone: one.alone || self.refusals.is_refused(&one), ..one }
@@ -285,7 +303,11 @@ impl Device {
         let count_max = |table| self.refusals.count_max(table);
         let costs = Costs::new(self.wire, self.reads, self.turnaround.planned());
         let rules = Rules { costs, barriers: &barriers, count_max: &count_max };
-        plan(wanted.collect(), &rules).into_iter().map(Arc::new).collect()
+        let planned = |group: Group| {
+            let sensor = |member: &Wanted| self.points[member.point].state.sensor.clone();
+            Arc::new(Planned { sensors: group.members.iter().map(sensor).collect(), group })
+        };
+        plan(wanted.collect(), &rules).into_iter().map(planned).collect()
     }
 
     /// What the device is asked next.

@@ -10,6 +10,7 @@
 use std::time::Duration;
 
 use tjern_readings::reading::Reading;
+use tjern_readings::rows::Rows;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -187,7 +188,7 @@ impl Polling {
         (index, job): (usize, &Job),
         result: Result<&Answer, &Failure>,
         mut timing: Timing,
-    ) -> Vec<Reading> {
+    ) -> Rows {
         timing.turn = self.turns;
         let others = self.others(index);
         let served = &mut self.devices[index];

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tjern_readings::reading::Reading;
+use tjern_readings::rows::Rows;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -29,7 +29,7 @@ pub(crate) struct Appender {
 
 /// What comes from the buses. Dropped before all of it was passed on, it says how many readings are lost.
 struct Inbox {
-    received: mpsc::Receiver<Vec<Reading>>,
+    received: mpsc::Receiver<Rows>,
     left: LeftBehind,
     /// Readings that are being passed on.
     passing: usize,
@@ -45,7 +45,7 @@ struct Flush {
 
 impl Appender {
     /// Begins; the sender is for the buses, and what they leave behind. It ends when the last of them has gone.
-    pub(crate) fn start(dater: Dater) -> (Self, mpsc::Sender<Vec<Reading>>, LeftBehind) {
+    pub(crate) fn start(dater: Dater) -> (Self, mpsc::Sender<Rows>, LeftBehind) {
         let (readings, received) = mpsc::channel(READINGS_QUEUE);
         let (flush, asked) = mpsc::channel(FLUSH_QUEUE);
         let left = LeftBehind::default();
@@ -85,7 +85,7 @@ impl Appender {
 }
 
 impl Inbox {
-    async fn pass(&mut self, readings: Vec<Reading>, dater: &mut Dater) {
+    async fn pass(&mut self, readings: Rows, dater: &mut Dater) {
         self.passing = readings.len();
         dater.take(readings).await;
         self.passing = 0;

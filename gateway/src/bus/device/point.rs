@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
-use tjern_readings::reading::{Cause, Reading};
+use tjern_readings::reading::Cause;
 use tokio::time::Instant;
 
 use super::super::BusContext;
 use super::super::plan::Wanted;
-use super::super::point::{Limits, PointState};
+use super::super::point::{Ended, Limits, PointState};
 use super::super::state::Latest;
 use crate::config::ModbusPoint;
 use crate::grid::Due;
@@ -94,7 +94,7 @@ impl Point {
         times_us: (i64, i64),
         turn: u64,
         latest: &mut Latest,
-    ) -> Option<Reading> {
+    ) -> Option<Ended> {
         self.served = turn;
         self.state.conclude(due, raw, times_us, latest)
     }
