@@ -51,6 +51,8 @@ pub(super) struct Device {
     fingerprint: String,
     plans: Vec<(Vec<usize>, Vec<Arc<Planned>>)>,
     pending: VecDeque<Arc<Planned>>,
+    /// The points of the round that began last; kept for its room.
+    due_points: Vec<usize>,
     /// Where a slot of the round's points ends.
     round_until_us: i64,
     /// When a round may begin.
@@ -147,6 +149,7 @@ impl Device {
             fingerprint,
             plans: Vec::new(),
             pending: VecDeque::new(),
+            due_points: Vec::new(),
             round_until_us: i64::MAX,
             wake_us: i64::MIN,
             replan: false,
@@ -236,55 +239,59 @@ impl Device {
         self.pending.clear();
         (self.replan, self.proved, self.wake_us) = (false, self.replan && self.proved, i64::MAX);
         self.round_until_us = i64::MAX;
-        let (mut round, mut ready, mut readings) = (Vec::new(), false, Vec::new());
+        let mut due_points = std::mem::take(&mut self.due_points);
+        due_points.clear();
+        // When the round may begin at the earliest, and when its next one may.
+        let (mut ready_us, mut next_us, mut readings) = (i64::MAX, i64::MAX, Vec::new());
         for (index, point) in self.points.iter_mut().enumerate() {
             let (missed, schedule) = (point.state.schedule.missed(), &mut point.state.schedule);
             let (due, slot_end_us) = schedule.look(now_us);
             if schedule.missed() != missed {
                 self.cell.latest()[index].missed = schedule.missed();
             }
-            let next_us = slot_end_us.saturating_add(point.spread_us);
+            let point_next_us = slot_end_us.saturating_add(point.spread_us);
             let Some(due) = due else {
-                self.wake_us = self.wake_us.min(next_us);
+                self.wake_us = self.wake_us.min(point_next_us);
                 continue;
             };
-            if let Some((until, cause)) = rest.max(point.resting(now)) {
+            let rest = if point.refused.is_some() { rest.max(point.resting(now)) } else { rest };
+            if let Some((until, cause)) = rest {
                 let until_us = after(now_us, until.saturating_duration_since(now));
                 if until_us >= slot_end_us {
                     let latest = &mut self.cell.latest()[index];
                     let ended = point.end(due, Err(cause), (now_us, now_us), turn, latest);
                     readings.extend(ended.map(|ended| ended.reading(point.state.sensor.clone())));
-                    self.wake_us = self.wake_us.min(next_us);
+                    self.wake_us = self.wake_us.min(point_next_us);
                 } else {
                     self.wake_us = self.wake_us.min(until_us);
                 }
                 continue;
             }
-            let ready_us = if due.first || behind { now_us } else { due.slot_us.saturating_add(point.spread_us) };
-            ready |= ready_us <= now_us;
-            round.push((index, slot_end_us, ready_us, next_us));
+            let is_at_once = due.first || behind;
+            ready_us = ready_us.min(if is_at_once { now_us } else { due.slot_us.saturating_add(point.spread_us) });
+            next_us = next_us.min(point_next_us);
+            self.round_until_us = self.round_until_us.min(slot_end_us);
+            due_points.push(index);
         }
-        for (_, slot_end_us, ready_us, next_us) in &round {
-            self.round_until_us = self.round_until_us.min(*slot_end_us);
-            self.wake_us = self.wake_us.min(if ready { *next_us } else { *ready_us });
+        if ready_us <= now_us {
+            self.pending = self.planned(&due_points);
         }
-        if ready {
-            self.pending = self.planned(round.into_iter().map(|(index, ..)| index).collect());
-        }
+        self.wake_us = self.wake_us.min(if ready_us <= now_us { next_us } else { ready_us });
+        self.due_points = due_points;
         readings
     }
 
     /// The requests for these points, those that waited longest first.
-    fn planned(&mut self, due: Vec<usize>) -> VecDeque<Arc<Planned>> {
-        let known = self.plans.iter().position(|(points, _)| *points == due);
+    fn planned(&mut self, due: &[usize]) -> VecDeque<Arc<Planned>> {
+        let known = self.plans.iter().position(|(points, _)| points == due);
         let plan = match known {
             Some(index) => self.plans[index].1.clone(),
             None => {
-                let plan = self.plan(&due);
+                let plan = self.plan(due);
                 if self.plans.len() >= PLANS_MAX {
                     self.plans.remove(0);
                 }
-                self.plans.push((due, plan.clone()));
+                self.plans.push((due.to_vec(), plan.clone()));
                 plan
             }
         };

@@ -153,8 +153,8 @@ impl PointState {
 
     #[inline]
     fn shall_be_written(&self, slot_us: i64) -> bool {
-        let waited = self.written_us.get().is_none_or(|written_us| (slot_us - written_us).abs() >= self.down_report_us);
-        self.failures <= FAILURES_TO_DOWN || waited
+        let waited = |written_us: i64| (slot_us - written_us).abs() >= self.down_report_us;
+        self.failures <= FAILURES_TO_DOWN || self.written_us.get().is_none_or(waited)
     }
 }
 

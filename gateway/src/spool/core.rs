@@ -37,9 +37,8 @@ use super::{SpoolSettings, SpoolStatus, locked};
 /// The most readings that wait in memory while the disk refuses them.
 pub(crate) const PENDING_MAX: usize = 100_000;
 
-/// So many unsynced readings are synced without waiting for `sync_every`: a third of a batch, so that three syncs make one and
-/// what waits stays small.
-const SYNC_READINGS: usize = SEAL_ROWS.div_ceil(3);
+/// So many unsynced readings are synced without waiting for `sync_every`: a batch.
+const SYNC_READINGS: usize = SEAL_ROWS;
 
 /// Records are written together up to about so many bytes.
 const WRITE_BYTES: usize = 32 << 10;

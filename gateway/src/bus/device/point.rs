@@ -21,7 +21,7 @@ const REFUSED_PAUSE_MAX: Duration = Duration::from_secs(300);
 
 /// A bus begins the rounds of its devices at so many moments of the spread: each costs a timer, and a hundred devices
 /// that are asked one after the other anyway need no moment each.
-const SPREAD_STEPS: f64 = 16.0;
+const SPREAD_STEPS: f64 = 4.0;
 
 /// Where in the spread a device's requests lie, from 0 to 1: by its name, so that a restart changes nothing.
 pub(super) fn share(bus: &str, device: &str) -> f64 {
