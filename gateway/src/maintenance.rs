@@ -317,11 +317,13 @@ impl Maintenance {
         }
     }
 
+    /// Whether there is anything to mark.
+    pub(crate) fn is_under_way(&self) -> bool {
+        !self.windows.is_empty()
+    }
+
     /// Marks those that were measured during maintenance, by what the file said when it was last looked at.
     pub(crate) fn mark(&self, readings: &mut [Reading]) {
-        if self.windows.is_empty() {
-            return;
-        }
         for reading in readings.iter_mut().filter(|reading| reading.value.is_some()) {
             if self.windows.iter().any(|window| window.holds(reading)) {
                 (reading.quality, reading.cause) = (Quality::Fail, Some(Cause::Maintenance));

@@ -176,7 +176,8 @@ impl LinePointState {
             let (device, place) = &self.shown;
             let latest = &mut device.latest()[*place];
             result.err().into_iter().for_each(|cause| latest.note_without_line(cause));
-            self.state.conclude(due, result, (asked_us, now_us), latest)
+            let ended = self.state.conclude(due, result, (asked_us, now_us), latest);
+            ended.map(|ended| ended.reading(self.state.sensor.clone()))
         };
         if let Some(reading) = reading.as_mut().filter(|reading| misdated && reading.value.is_some()) {
             reading.cause = Some(Cause::ClockEstimated);
