@@ -56,6 +56,20 @@ impl Daemon {
         }
     }
 
+    /// Tells it to end, as systemd does, and gives the status with which it does.
+    fn terminate(&mut self) -> Option<i32> {
+        let sent = Command::new("sh").args(["-c", "kill -TERM \"$0\"", &self.process.id().to_string()]).status();
+        assert!(sent.expect("a shell").success());
+        let until = Instant::now() + PATIENCE;
+        loop {
+            if let Some(ended) = self.process.try_wait().expect("its state") {
+                return ended.code();
+            }
+            assert!(Instant::now() < until, "it was told to end, and has not");
+            std::thread::park_timeout(Duration::from_millis(100));
+        }
+    }
+
     fn address(&self) -> String {
         self.after("the jobs: http://").split('/').next().unwrap_or_default().to_owned()
     }
@@ -147,6 +161,42 @@ fn a_daemon_that_is_killed_goes_on_with_what_is_due() {
     for job in ["rollup", "publish-badetemperatur", "watch"] {
         assert_eq!(second["jobs"][job]["last"]["began"], first["jobs"][job]["last"]["began"], "{job} was repeated");
     }
+}
+
+/// A monitor that hangs, a scanner that says half a word: the daemon answers all others, and ends when it is told to, with
+/// what it does at its end done. It waited for half a request for ever, and systemd killed it. That a listener without
+/// bounds waits is shown in `connections/tests/half.rs`.
+#[test]
+fn half_a_request_keeps_no_daemon_from_ending() {
+    let folder = tempfile::tempdir().expect("a folder");
+    configure(folder.path(), "[jobs]\nlisten = \"127.0.0.1:0\"\n");
+    let mut daemon = Daemon::start(folder.path());
+    let address = daemon.address();
+    health_after(&address, &["ingest", "register"]);
+    let halves: Vec<TcpStream> =
+        ["", "GET /health HTTP/1.1\r\nHost: tj", "POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\nhalf"]
+            .map(|half| {
+                let mut stream = TcpStream::connect(&address).expect("somebody listens");
+                stream.write_all(half.as_bytes()).expect("sent");
+                stream
+            })
+            .into();
+    // One that has asked in full, and waits for news as a server does.
+    let (_, versions) = get(&address, "/versions");
+    let versions: Value = serde_json::from_str(&versions).expect("JSON");
+    let mut waiting = TcpStream::connect(&address).expect("somebody listens");
+    let after = versions["state"].as_str().expect("a state");
+    write!(waiting, "GET /versions?after={after}&wait=30 HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")
+        .expect("asked");
+    assert_eq!(get(&address, "/health").0, 200, "others are answered");
+    assert_eq!(daemon.terminate(), Some(0), "told to end is no failure");
+    let mut answer = String::new();
+    waiting.read_to_string(&mut answer).expect("it was answered, or ended");
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 200"), "{answer}");
+    drop(halves);
+    // The next one takes up where it was.
+    let again = Daemon::start(folder.path());
+    health_after(&again.address(), &["ingest"]);
 }
 
 /// A job that cannot work says what is not done, is tried again, and recovers without anybody's help.

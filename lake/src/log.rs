@@ -44,6 +44,8 @@ pub struct LogState {
     transactions: HashMap<String, i64>,
     /// The digest of the newest commit, where it was read.
     digest: Option<u64>,
+    /// What stands for the table, whatever its version.
+    id: Option<u64>,
 }
 
 /// What tells a commit from another one of the same number.
@@ -80,6 +82,8 @@ pub(crate) struct CommitEntries {
     transactions: Vec<(String, i64)>,
     /// Of its bytes.
     digest: u64,
+    /// Of the table's id, where it says that.
+    id: Option<u64>,
 }
 
 /// A file that a commit removed.
@@ -117,7 +121,8 @@ impl LogState {
 
     /// Before the first version.
     fn empty(table: TableName) -> Self {
-        Self { table, version: -1, tip: None, files: BTreeMap::new(), transactions: HashMap::new(), digest: None }
+        let (files, transactions) = (BTreeMap::new(), HashMap::new());
+        Self { table, version: -1, tip: None, files, transactions, digest: None, id: None }
     }
 
     /// Carries the state forward to the newest version. Returns whether it moved. A state that others
@@ -210,6 +215,12 @@ impl LogState {
         self.digest
     }
 
+    /// A digest of the id that the table was given when it was made, 48 bits: one that was made anew has another one.
+    #[must_use]
+    pub const fn id(&self) -> Option<u64> {
+        self.id
+    }
+
     /// The active files.
     pub fn files(&self) -> impl Iterator<Item = &DataFile> {
         self.files.values()
@@ -267,6 +278,7 @@ impl LogState {
             self.files.insert(file.path.clone(), file);
         }
         self.transactions.extend(entries.transactions);
+        self.id = entries.id.or(self.id);
     }
 
     fn damaged(&self, place: &str, what: &str) -> LakeError {
@@ -409,6 +421,7 @@ struct ActionLine {
     add: Option<AddEntry>,
     remove: Option<RemoveEntry>,
     txn: Option<TransactionEntry>,
+    meta_data: Option<MetadataEntry>,
     protocol: Option<ProtocolEntry>,
     commit_info: Option<CommitInfoEntry>,
 }
@@ -426,6 +439,11 @@ struct RemoveEntry {
 struct TransactionEntry {
     app_id: String,
     version: i64,
+}
+
+#[derive(Debug, Deserialize)]
+struct MetadataEntry {
+    id: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -462,8 +480,8 @@ fn entries_of(bytes: &[u8], table: TableName, key: &Path) -> Result<CommitEntrie
     Ok(entries)
 }
 
-/// What tells a commit from all others: its bytes have names of files that are given once. 48 bits, which every reader of
-/// JSON takes for a whole number.
+/// What tells a commit from all others: its bytes have names of files that are given once; or a table: its id is drawn. 48
+/// bits, which every reader of JSON takes for a whole number.
 fn digest_of(bytes: &[u8]) -> u64 {
     let digest = Sha256::digest(bytes);
     digest.iter().take(6).fold(0, |number, byte| (number << 8) | u64::from(*byte))
@@ -486,6 +504,7 @@ impl CommitEntries {
             size: one.size,
         }));
         self.transactions.extend(action.txn.map(|txn| (txn.app_id, txn.version)));
+        self.id = action.meta_data.map(|metadata| digest_of(metadata.id.as_bytes())).or(self.id);
         if let Some(info) = action.commit_info {
             self.operation = info.ours.or(info.operation);
             self.touched = info.touched;

@@ -83,7 +83,7 @@ impl KnownStates {
     pub(crate) async fn newest(&self, lake: &Lake, table: TableName) -> Result<Option<Arc<LogState>>, LakeError> {
         let looked = Moment::now(lake);
         let known = self.lock().get(&table).and_then(|known| known.state.clone());
-        let known_version = known.as_ref().map_or(-1, |state| state.version());
+        let known_version = known.as_deref().map(Version::of);
         let newest = match known {
             Some(mut state) => match LogState::refresh(&mut state, lake).await {
                 Ok(_) => Some(state),
@@ -93,7 +93,11 @@ impl KnownStates {
             },
             None => LogState::read(lake, table).await?.map(Arc::new),
         };
-        if newest.as_ref().is_none_or(|newest| known_version > newest.version()) {
+        let is_another = |newest: &Arc<LogState>| {
+            let newest = Version::of(newest);
+            known_version.is_some_and(|known| known.version > newest.version || known.is_of_another(newest))
+        };
+        if newest.as_ref().is_none_or(is_another) {
             // The table is gone, or was made anew.
             self.take_handle(table);
         }
@@ -125,9 +129,10 @@ impl KnownStates {
         self.newest(lake, table).await
     }
 
-    /// The state of this version, which somebody told of, or a newer one. The last listing counts here too: commits of a table
-    /// that was made anew may follow upon those that are known, and only a listing tells them apart. Until that one, ten
-    /// minutes at most, such a table may be shown as both.
+    /// The state of this version, which somebody told of, or a newer one. Commits of a table that was made anew may follow upon
+    /// those that are known: where another table is told of than is known, it is listed. Who does not tell of which table a
+    /// version is (a daemon of before) leaves that to the next listing, ten minutes after the last one at most; until then such
+    /// a table may be shown as both.
     pub(crate) async fn reaching(
         &self,
         lake: &Lake,
@@ -140,6 +145,7 @@ impl KnownStates {
         if lake.store().url().local_folder().is_none()
             && let Some(Known { state: Some(mut state), listed, .. }) = known
             && state.version() < told.version
+            && !Version::of(&state).is_of_another(told)
             && listed.is_within(now.us, LISTED)
             && LogState::probe(&mut state, lake, Some(told.version)).await?
             && Version::of(&state).is(told)

@@ -63,7 +63,8 @@ impl Table {
 
     /// Opens a table as [`Table::open_within`] does, where somebody told of this version: a get for each commit up to it that
     /// is not known yet, and no question whether there is another one. It costs a listing where the last one is ten minutes
-    /// old, where that commit is not found or is not ahead of what is known, and where it is far ahead.
+    /// old, where that commit is of another table (one that was made anew), is not found or is not ahead of what is known, and
+    /// where it is far ahead.
     ///
     /// # Errors
     /// [`LakeError`], where the log cannot be read.

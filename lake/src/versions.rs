@@ -1,7 +1,8 @@
 //! At which version each table is, as far as a process knows, and the text in which one process tells another.
 //!
 //! A version is a number and what tells it from another one of the same number: a table that was made anew begins at 0, so
-//! whoever compares versions asks whether they differ, and never which is greater. Here are names of tables and numbers
+//! whoever compares versions asks whether they differ, and never which is greater. Beside it stands which table it is of: a
+//! version that is ahead is one of the same table, or of another one in its place. Here are names of tables and numbers
 //! only. What is told says where it is worth looking, and never what is there: the log alone says that.
 
 use std::collections::BTreeMap;
@@ -22,18 +23,28 @@ pub struct Version {
     pub version: i64,
     /// A digest of that commit; nothing where it was not read, since a checkpoint has all of it.
     pub digest: Option<u64>,
+    /// A digest of the id that the table was given when it was made; nothing where an earlier version of this software told
+    /// it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<u64>,
 }
 
 impl Version {
     pub(crate) fn of(state: &LogState) -> Self {
-        Self { version: state.version(), digest: state.digest() }
+        Self { version: state.version(), digest: state.digest(), id: state.id() }
+    }
+
+    /// Whether both are known to be of tables of which one took the other's place.
+    #[must_use]
+    pub fn is_of_another(self, other: Self) -> bool {
+        self.id.zip(other.id).is_some_and(|(one, other)| one != other)
     }
 
     /// Whether it is the same one, as far as both are known.
     #[must_use]
     pub fn is(self, other: Self) -> bool {
         let is_other = self.digest.zip(other.digest).is_some_and(|(one, other)| one != other);
-        self.version == other.version && !is_other
+        self.version == other.version && !is_other && !self.is_of_another(other)
     }
 }
 
@@ -95,15 +106,16 @@ impl Versions {
         }
     }
 
-    /// What stands for these versions, in letters that may be in a URL: `readings.41.1893-hourly.7.912`. Whoever reads it
+    /// What stands for these versions, in letters that may be in a URL: `readings.41.1893.77-hourly.7.912.34`. Whoever reads it
     /// only asks whether it is another one.
     #[must_use]
     pub fn state(&self) -> String {
         let mut state = String::new();
-        for (table, Version { version, digest }) in self.iter() {
+        for (table, Version { version, digest, id }) in self.iter() {
             let between = if state.is_empty() { "" } else { "-" };
             // A string takes everything.
             let _ = write!(state, "{between}{table}.{version}.{}", digest.unwrap_or_default());
+            let _ = id.map(|id| write!(state, ".{id}"));
         }
         state
     }
@@ -145,7 +157,7 @@ mod tests {
     use super::*;
 
     fn version(version: i64, digest: Option<u64>) -> Version {
-        Version { version, digest }
+        Version { version, digest, id: None }
     }
 
     #[test]
@@ -158,6 +170,15 @@ mod tests {
         assert_eq!(telling.versions, versions);
         assert_eq!(telling.state, versions.state());
         assert_eq!(telling.state, "readings.41.1893-quality_rules.0.0");
+        // As a daemon of before told it, and heard by a server of before.
+        let plain = r#"{"format":1,"state":"x","tables":{"readings":{"version":41,"digest":1893}}}"#;
+        let heard = Versions::hear(plain.as_bytes()).expect("heard").versions;
+        assert_eq!(heard.get(TableName::Readings), Some(version(41, Some(1_893))));
+        assert!(!heard.tell().contains("\"id\""), "what is not known is not told");
+        let with_id = Version { id: Some(7), ..version(41, Some(1_893)) };
+        let told: Versions = [(TableName::Readings, with_id)].into_iter().collect();
+        assert_eq!(Versions::hear(told.tell().as_bytes()).expect("heard").versions, told);
+        assert_ne!(told.state(), heard.state());
         let newer = r#"{"format":1,"state":"x","more":1,"tables":{"tomorrow":{"version":1,"digest":2}}}"#;
         assert_eq!(Versions::hear(newer.as_bytes()).expect("heard").versions, Versions::default());
         assert!(matches!(Versions::hear(br#"{"format":2,"state":"","tables":{}}"#), Err(TellingError::Format(2))));
@@ -169,5 +190,8 @@ mod tests {
     fn another_commit_of_the_same_number_is_another_version() {
         assert!(version(3, Some(7)).is(version(3, Some(7))) && version(3, None).is(version(3, Some(7))));
         assert!(!version(3, Some(7)).is(version(3, Some(8))) && !version(3, None).is(version(4, None)));
+        let of = |id: Option<u64>| Version { id, ..version(3, None) };
+        assert!(of(Some(1)).is(of(Some(1))) && of(Some(1)).is(of(None)) && !of(Some(1)).is(of(Some(2))));
+        assert!(of(Some(1)).is_of_another(of(Some(2))) && !of(None).is_of_another(of(Some(2))));
     }
 }

@@ -8,7 +8,9 @@ use arrow::array::{
     TimestampMicrosecondArray,
 };
 use arrow::util::pretty::pretty_format_batches;
+use futures::TryStreamExt;
 use jiff::tz::TimeZone;
+use object_store::{ObjectStore, ObjectStoreExt};
 use tjern_lake::session::MEMORY_BYTES;
 use tjern_lake::{
     Access, Commit, CommitError, DataFile, Lake, Operation, SessionSettings, Table, TableName, Version, schema,
@@ -370,10 +372,60 @@ async fn what_was_told_of_costs_a_get_each() {
         assert_eq!(spent.gets, u64::try_from(commits).expect("few"), "{commits} commits");
     }
     let before = reader.store().requests();
-    let not_there = Version { version: 50, digest: None };
+    let not_there = Version { version: 50, digest: None, id: None };
     let seen = Table::open_told(&reader, TableName::Readings, not_there).await.expect("opened").expect("there");
     assert_eq!(seen.known_version(), table.known_version());
     assert_eq!(reader.store().requests().since(&before).lists, 1, "what is not there is looked for");
+}
+
+/// A table that was made anew, with more commits than were known of the one before it: a server that is told goes on from
+/// the old one's files with the new one's commits, and shows rows that nobody has any more, or has twice, for ten minutes.
+/// Who is told of which table a version is sees that at once; who is told by a daemon of before is the canary.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_made_anew_is_found_out_at_once_by_who_is_told() {
+    for tells_the_table in [true, false] {
+        let objects: Arc<dyn ObjectStore> = Arc::new(object_store::memory::InMemory::new());
+        let process = || {
+            let store = Store::over(Arc::clone(&objects), "s3://city/lake".parse().expect("a lake"));
+            Lake::over(store).with_clock(Clock::manual(0))
+        };
+        let (reader, writer) = (process(), process());
+        let mut table = Table::open_or_create(&writer, TableName::Readings).await.expect("created");
+        for hour in 0..3 {
+            append(&mut table, &[row("a/b", hour, 1.0)], None).await.expect("committed");
+        }
+        let known = Table::open(&reader, TableName::Readings).await.expect("opened").expect("there").known_version();
+        assert!(known.id.is_some(), "{known:?}");
+        let keys: Vec<_> = objects.list(None).map_ok(|meta| meta.location).try_collect().await.expect("listed");
+        for key in keys {
+            objects.delete(&key).await.expect("gone");
+        }
+        let anew = process();
+        let mut table = Table::open_or_create(&anew, TableName::Readings).await.expect("created");
+        for hour in 10..15 {
+            append(&mut table, &[row("a/b", hour, 5.0)], None).await.expect("committed");
+        }
+        let told = table.known_version();
+        assert!(told.version > known.version && told.is_of_another(known));
+        let told = if tells_the_table { told } else { Version { id: None, ..told } };
+        let before = reader.store().requests();
+        let seen = Table::open_told(&reader, TableName::Readings, told).await.expect("opened").expect("there");
+        let is_right = seen.files() == table.files();
+        assert_eq!(is_right, tells_the_table, "{:?}", seen.files());
+        if tells_the_table {
+            assert_eq!(seen.known_version(), told);
+            println!("it cost {}", reader.store().requests().since(&before));
+            // From a checkpoint on it is the same table.
+            table.write_checkpoint().await.expect("written");
+            let other = Table::open(&process(), TableName::Readings).await.expect("opened").expect("there");
+            assert_eq!(other.known_version().id, told.id);
+            append(&mut table, &[row("a/b", 20, 5.0)], None).await.expect("committed");
+            let before = reader.store().requests();
+            let seen = Table::open_told(&reader, TableName::Readings, table.known_version()).await;
+            assert_eq!(seen.expect("opened").expect("there").files(), table.files());
+            assert_eq!(reader.store().requests().since(&before).lists, 0, "and what follows costs what it did");
+        }
+    }
 }
 
 /// A table that was removed and made anew (a restore, a replay) begins at version 0 again: what was

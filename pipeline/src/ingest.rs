@@ -8,6 +8,9 @@
 //! Readings that were erased ([`crate::erase`]) are left out, however they come: the batch's numbers are taken, its other
 //! readings too, and the batch is remembered as one that has to leave the landing zone.
 //!
+//! A batch whose configuration is not there is taken all the same, and remembered (`unchecked`); when that comes, its readings
+//! are held against it (`check`).
+//!
 //! A batch that cannot be read goes to quarantine and leaves a hole; it never fails the others. What the store will not
 //! hand out, or list, holds back its own source (`held`); all others are taken and cleaned up behind, and it is told.
 //! What one commit takes is bounded by [`COMMIT_BATCHES_MAX`] and [`COMMIT_ROWS_MAX`], what is read ahead of it by `ahead`.
@@ -18,6 +21,7 @@
 mod accept;
 mod ahead;
 mod apart;
+mod check;
 mod clean;
 pub(crate) mod configurations;
 mod gathered;
@@ -33,6 +37,7 @@ mod schedule;
 mod sequence;
 mod stored;
 mod take;
+mod unchecked;
 mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -44,6 +49,8 @@ use tjern_lake::{Lake, LakeError, Table, TableName};
 use tjern_readings::keys::Bounds;
 use tjern_readings::sensor::{Epoch, SourceName};
 
+use crate::bounds::Bounds as JobBounds;
+use crate::correct::CorrectError;
 use crate::erase::{Erasures, ErasuresError};
 use crate::quality::QualityError;
 use crate::register::{RegisterError, Said};
@@ -63,6 +70,7 @@ pub use refused::{Refused, Why, mark, refused};
 pub use schedule::Polling;
 pub(crate) use stored::{Remains, remains_of};
 
+pub use unchecked::{MissingConfiguration, missing_configurations};
 pub use waiting::{Missing, Waiting, missing, waiting};
 
 /// The most batches of one commit.
@@ -112,6 +120,8 @@ pub struct IngestOutcome {
     pub quarantined: usize,
     /// Landed objects that were removed after their grace.
     pub cleaned: usize,
+    /// Readings that were taken before their configuration came, and fail since its unit is another one than the register's.
+    pub late_units: usize,
 }
 
 /// Why ingest stopped.
@@ -130,6 +140,9 @@ pub enum IngestError {
     /// It is not known what was erased.
     #[error(transparent)]
     Erasures(#[from] ErasuresError),
+    /// Readings could not be held against a configuration that came after them.
+    #[error(transparent)]
+    Check(#[from] Box<CorrectError>),
     /// The engine failed while it compared rows.
     #[error("cannot compare landed rows with stored ones: {0}")]
     Engine(#[from] datafusion::error::DataFusionError),
@@ -245,6 +258,7 @@ pub async fn ingest(lake: &Lake, settings: &IngestSettings) -> Result<IngestOutc
 pub struct Ingester {
     lake: Lake,
     settings: IngestSettings,
+    bounds: JobBounds,
     table: Table,
     known: Known,
     schedule: Schedule,
@@ -292,6 +306,7 @@ impl Ingester {
         let mut ingester = Self {
             lake: lake.clone(),
             settings,
+            bounds: JobBounds::default(),
             table,
             known: Known::default(),
             schedule: Schedule::new(Polling::of(lake.store().url())),
@@ -321,6 +336,13 @@ impl Ingester {
         self
     }
 
+    /// The same, which writes files anew within these bounds.
+    #[must_use]
+    pub fn within(mut self, bounds: JobBounds) -> Self {
+        self.bounds = bounds;
+        self
+    }
+
     /// The same, telling after each commit how far a run is.
     #[must_use]
     pub fn with_listener(mut self, told: impl FnMut(&IngestOutcome) + Send + Sync + 'static) -> Self {
@@ -342,10 +364,12 @@ impl Ingester {
         match self.due(now_us) {
             Due::Nothing => {}
             Due::Streams(streams) => {
-                let Seen { zone, unreadable } = landing::of_streams(&self.lake, &self.known, streams).await?;
+                let Seen { zone, unreadable, configurations } =
+                    landing::of_streams(&self.lake, &self.known, streams).await?;
                 self.held.also_unreadable(unreadable);
                 self.schedule.saw(&zone, now_us);
                 self.take(zone, &mut outcome, false).await?;
+                self.check_late(&configurations, &mut outcome).await;
             }
             Due::Everywhere => self.look_everywhere(now_us, &mut outcome).await?,
         }
@@ -365,13 +389,15 @@ impl Ingester {
     }
 
     async fn look_everywhere(&mut self, now_us: i64, outcome: &mut IngestOutcome) -> Result<(), IngestError> {
-        let (Seen { zone, unreadable }, requests) = landing::everywhere(&self.lake, &self.known, self.requests).await?;
+        let (Seen { zone, unreadable, configurations }, requests) =
+            landing::everywhere(&self.lake, &self.known, self.requests).await?;
         self.requests = requests;
         self.held.unreadable(unreadable);
         self.schedule.looked_everywhere(now_us);
         self.schedule.saw(&zone, now_us);
         let is_whole = zone.values().all(|seen| !seen.partial);
         self.take(zone, outcome, false).await?;
+        self.check_late(&configurations, outcome).await;
         if is_whole {
             // It all fitted into what was looked at anyway.
             (self.sweep, self.sweep_due_us) = (Sweep::default(), now_us.saturating_add(SWEEP_EVERY_US));
@@ -391,10 +417,11 @@ impl Ingester {
         let mut sweep = Sweep::default();
         self.held.unreadable(BTreeMap::new());
         loop {
-            let (Seen { zone, unreadable }, is_end) = sweep.portion(&self.lake, SWEEP_PAGES.1).await?;
+            let (Seen { zone, unreadable, configurations }, is_end) = sweep.portion(&self.lake, SWEEP_PAGES.1).await?;
             self.held.also_unreadable(unreadable);
             self.schedule.saw(&zone, now_us);
             self.take(zone, &mut outcome, true).await?;
+            self.check_late(&configurations, &mut outcome).await;
             if is_end {
                 break;
             }
@@ -407,12 +434,14 @@ impl Ingester {
     async fn sweep_on(&mut self, now_us: i64, outcome: &mut IngestOutcome) -> Result<(), IngestError> {
         let (least, most) = SWEEP_PAGES;
         let pages = self.sweep.size.div_ceil(SWEEP_LOOKS).clamp(least, most);
-        let (Seen { zone, unreadable }, is_end) = self.sweep.portion(&self.lake, pages).await?;
+        let (Seen { zone, unreadable, configurations }, is_end) = self.sweep.portion(&self.lake, pages).await?;
         self.held.also_unreadable(unreadable);
         if is_end {
             self.sweep_due_us = now_us.saturating_add(SWEEP_EVERY_US);
         }
-        self.take(zone, outcome, false).await
+        self.take(zone, outcome, false).await?;
+        self.check_late(&configurations, outcome).await;
+        Ok(())
     }
 
     fn ended(&self, outcome: IngestOutcome, hiccups: u32) -> Result<IngestOutcome, IngestError> {
@@ -425,6 +454,10 @@ impl Ingester {
     /// Brings what is known to what the table says.
     fn learn(&mut self) {
         let transactions = self.table.transactions();
-        self.known = Known { progress: progress::read(transactions), finished: progress::finished(transactions) };
+        self.known = Known {
+            progress: progress::read(transactions),
+            finished: progress::finished(transactions),
+            unchecked: unchecked::read(transactions),
+        };
     }
 }

@@ -8,7 +8,7 @@ use tjern_lake::{DataFile, Lake, LakeError, Table, TableName};
 
 use crate::compact::{self, CompactSettings};
 use crate::erase::{Erasure, Erasures, ErasuresError};
-use crate::ingest::{Missing, Waiting, missing, waiting};
+use crate::ingest::{self, Missing, MissingConfiguration, Waiting, missing, waiting};
 use crate::jobs::Run;
 use crate::jobs::record::{self, Moment};
 
@@ -23,6 +23,8 @@ pub struct Status {
     pub compaction: Backlog,
     /// Numbers that were passed and have not come.
     pub missing: Vec<Missing>,
+    /// Configurations that are not in the lake, and that readings wait for which were taken without them.
+    pub unchecked: Vec<Unchecked>,
     /// Erasures of which something is left.
     pub erasures: Vec<Erasure>,
     /// How each job ran last.
@@ -65,6 +67,17 @@ pub struct Landed {
     pub unreadable: Vec<String>,
 }
 
+/// A configuration that is not in the lake, while readings name it: their units are not held against the register's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Unchecked {
+    /// Whose it is.
+    pub source: String,
+    /// The SHA-256 of its text.
+    pub configuration: String,
+    /// When the first of these readings was taken.
+    pub since: Moment,
+}
+
 /// What compaction would do now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Backlog {
@@ -88,13 +101,14 @@ pub async fn status(lake: &Lake, settings: &CompactSettings) -> Result<Status, E
     let mut tables = Vec::new();
     let mut landed = Waiting::default();
     let mut compaction = Backlog { merges: 0, bytes: 0, oldest_unsealed: None };
-    let mut holes = Vec::new();
+    let (mut holes, mut unchecked) = (Vec::new(), Vec::new());
     for name in TableName::ALL {
         let Some(table) = Table::open(lake, name).await? else { continue };
         tables.push(of_table(&table).await?);
         if name == TableName::Readings {
             landed = waiting(lake, &table).await?;
             holes = missing(&table);
+            unchecked = ingest::missing_configurations(&table);
             let (merges, bytes) = compact::backlog(&table, settings);
             let oldest_unsealed = compact::oldest_unsealed_us(&table, settings).map(Moment);
             compaction = Backlog { merges, bytes, oldest_unsealed };
@@ -104,7 +118,13 @@ pub async fn status(lake: &Lake, settings: &CompactSettings) -> Result<Status, E
     let landed = Landed { batches, since: since_us.map(Moment), unreadable };
     let known = Erasures::load(lake).await?;
     let erasures = known.all().iter().filter(|erasure| !known.is_done(erasure)).cloned().collect();
-    Ok(Status { tables, landed, compaction, missing: holes, erasures, jobs: record::read_all(lake).await? })
+    let unchecked = unchecked.into_iter().map(|MissingConfiguration { source, sha256, since_us }| Unchecked {
+        source: source.to_string(),
+        configuration: sha256,
+        since: Moment(since_us),
+    });
+    let unchecked = unchecked.collect();
+    Ok(Status { tables, landed, compaction, missing: holes, unchecked, erasures, jobs: record::read_all(lake).await? })
 }
 
 async fn of_table(table: &Table) -> Result<TableStatus, LakeError> {
@@ -141,6 +161,8 @@ mod tests {
         let epoch = "0123456789abcdef0123456789abcdef";
         let run = |kind, from: i64| (format!(":open/landfall-01/{epoch}/{from:020}-{:020}", from + 2), kind);
         hole.transactions = vec![run(1, 3), run(0, 10), run(2, 20)];
+        let unchecked = |sha256: &str, since_us| (format!(":unchecked/landfall-01/{sha256}/since"), since_us);
+        hole.transactions.extend([unchecked("ab", NOW_US), unchecked("cd", 0)]);
         table.commit(hole).await.expect("committed");
         record::write(&place.lake, &Run::new("compact", 1, 2, Outcome::Done)).await.expect("written");
         let found = status(&place.lake, &CompactSettings::default()).await.expect("found");
@@ -155,6 +177,9 @@ mod tests {
         assert_eq!(found.compaction.oldest_unsealed, Some(Moment(midnight)));
         let missing: Vec<_> = found.missing.iter().map(|run| (run.first, run.last, run.gap)).collect();
         assert_eq!(missing, [(3, 5, false), (20, 22, true)], "what was filled is not missing");
+        let wanted =
+            Unchecked { source: "landfall-01".to_owned(), configuration: "ab".to_owned(), since: Moment(NOW_US) };
+        assert_eq!(found.unchecked, [wanted], "what came is not missing");
         assert_eq!(found.jobs.len(), 1);
         let shown = serde_json::to_value(&found).expect("JSON");
         assert_eq!((&shown["tables"][0]["table"], &shown["landed"]["batches"]), (&"readings".into(), &0.into()));

@@ -124,7 +124,7 @@ mod tests {
     #[tokio::test]
     async fn what_was_made_of_older_versions_is_made_anew_once() {
         let versions = |version| {
-            Some([(TableName::Readings, Version { version, digest: None })].into_iter().collect::<Versions>())
+            Some([(TableName::Readings, Version { version, digest: None, id: None })].into_iter().collect::<Versions>())
         };
         let (made, clock) = (AtomicU32::new(0), Clock::manual(0));
         let kept = Kept::new(Duration::from_secs(3600), 0);

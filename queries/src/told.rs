@@ -196,7 +196,7 @@ mod tests {
     use super::*;
 
     fn versions(readings: i64, digest: u64) -> Versions {
-        [(TableName::Readings, Version { version: readings, digest: Some(digest) })].into_iter().collect()
+        [(TableName::Readings, Version { version: readings, digest: Some(digest), id: None })].into_iter().collect()
     }
 
     /// What is told once more is no change; another commit of the same number is one, and so is a table that begins anew.
@@ -219,18 +219,23 @@ mod tests {
     #[test]
     fn a_table_that_is_found_otherwise_is_not_told_of_until_it_is_found_so() {
         let told = Told::by("http://127.0.0.1:1".parse().expect("an address"));
-        let found = |version, digest| Some(Version { version, digest: Some(digest) });
+        let found = |version, digest| Some(Version { version, digest: Some(digest), id: None });
         for other in [found(5_000, 1), found(99, 1), found(100, 2), None] {
             told.heard(&versions(100, 1));
             assert!(told.is_told());
             let before = told.now();
             told.heard(&versions(101, 9));
             assert_eq!(told.now().since(before.changes, TableName::Readings), found(101, 9));
-            told.compare(TableName::Readings, Version { version: 101, digest: Some(9) }, other, true);
+            told.compare(TableName::Readings, Version { version: 101, digest: Some(9), id: None }, other, true);
             assert_eq!((told.is_told(), told.report()["differing"][0].as_str()), (false, Some("readings")));
             told.heard(&versions(102, 7));
             assert_eq!(told.now().since(before.changes, TableName::Readings), None, "no news of it is worth a look");
-            told.compare(TableName::Readings, Version { version: 102, digest: Some(7) }, found(102, 7), false);
+            told.compare(
+                TableName::Readings,
+                Version { version: 102, digest: Some(7), id: None },
+                found(102, 7),
+                false,
+            );
             assert!(told.is_told(), "{}", told.report());
         }
     }
@@ -239,7 +244,7 @@ mod tests {
     #[test]
     fn who_tells_of_no_readings_does_not_tell() {
         let told = Told::by("http://127.0.0.1:1".parse().expect("an address"));
-        told.heard(&[(TableName::Daily, Version { version: 1, digest: None })].into_iter().collect());
+        told.heard(&[(TableName::Daily, Version { version: 1, digest: None, id: None })].into_iter().collect());
         assert!(!told.is_told() && told.report()["reason"].is_null(), "{}", told.report());
     }
 }

@@ -61,6 +61,15 @@ fn shown(status: &Status) -> String {
             .iter()
             .map(|run| format!("  {} {}/{} {}-{}", holes::kind(run), run.source, run.epoch, run.first, run.last)),
     );
+    if !status.unchecked.is_empty() {
+        lines.push(format!(
+            "configurations that are missing, so that units are not checked: {}",
+            status.unchecked.len()
+        ));
+        lines.extend(
+            status.unchecked.iter().map(|one| format!("  {} {}, since {}", one.source, one.configuration, one.since)),
+        );
+    }
     if !status.erasures.is_empty() {
         lines.push(format!("erasures that are not complete: {}", status.erasures.len()));
         lines.extend(status.erasures.iter().map(|erasure| {

@@ -144,6 +144,23 @@ async fn a_server_whose_pipeline_goes_away_answers_on_and_misses_no_commit() {
     line.lead(Some(pipeline.daemon.address));
     dashboard.hears(&pipeline.versions()).await;
     assert!(dashboard.shows(time_us(7)).await, "a version that is less is another one too");
+
+    // Once more, and it has more commits than it had before anybody asks.
+    let before = anew;
+    line.lead(None);
+    dashboard.hears(&Versions::default()).await;
+    place.lose("tables/readings/").await;
+    place.ahead(SECOND_US);
+    let mut pipeline = Pipeline::start(&place).await;
+    pipeline.ingester.run_everything().await.expect("ingested");
+    for number in 8..=12 {
+        pipeline.takes(&place, number).await;
+    }
+    let anew = pipeline.versions().get(TableName::Readings).expect("known");
+    assert!(anew.version > before.version && anew.is_of_another(before), "{anew:?} after {before:?}");
+    line.lead(Some(pipeline.daemon.address));
+    dashboard.hears(&pipeline.versions()).await;
+    assert!(dashboard.shows(time_us(12)).await, "a version that is ahead may be another table's");
 }
 
 /// A command commits what the pipeline does not know of: seen within five minutes, and what is told goes on after it.

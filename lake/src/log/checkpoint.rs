@@ -7,12 +7,12 @@ use object_store::path::Path;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 
-use super::{LogState, Removed, check_protocol};
+use super::{LogState, Removed, check_protocol, digest_of};
 use crate::file::{AddEntry, DataFile, decode_path};
 use crate::{Lake, LakeError};
 
 /// The actions that matter to us; whole subtrees of others are not even decoded.
-const ACTIONS: [&str; 3] = ["add", "txn", "protocol"];
+const ACTIONS: [&str; 4] = ["add", "txn", "protocol", "metaData"];
 
 /// Reads one part of a checkpoint into `state`.
 pub(super) async fn apply(state: &mut LogState, lake: &Lake, key: &Path) -> Result<(), LakeError> {
@@ -66,6 +66,9 @@ fn take(state: &mut LogState, batch: &RecordBatch, key: &Path) -> Result<(), Lak
         if let Some(protocol) = action("protocol").filter(|actions| actions.is_valid(row)) {
             let reader = integer(protocol, "minReaderVersion", row).unwrap_or(i64::MAX);
             check_protocol(state.table, reader)?;
+        }
+        if let Some(metadata) = action("metaData").filter(|actions| actions.is_valid(row)) {
+            state.id = text(metadata, "id", row).map(|id| digest_of(id.as_bytes())).or(state.id);
         }
         if let Some(txn) = action("txn").filter(|actions| actions.is_valid(row)) {
             let missing = || state_damaged(state, key, "a transaction without name or number");

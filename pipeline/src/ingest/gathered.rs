@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use arrow::compute::concat_batches;
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
-use tjern_lake::{Table, TableName, schema};
+use tjern_lake::rollup::Spans;
+use tjern_lake::{DataFile, Table, TableName, schema};
 use tjern_readings::keys::Bounds;
 
 use super::ahead::Room;
@@ -17,6 +18,7 @@ use super::progress::{self, Open};
 use super::refused::Tally;
 use super::rows::Rows;
 use super::sequence::shrink;
+use super::unchecked::{All, Name, Unchecked};
 use super::{COMMIT_BATCHES_MAX, COMMIT_ROWS_MAX};
 use crate::tables::sorted;
 
@@ -38,9 +40,26 @@ pub(super) struct Gathered {
     pub(super) quarantined: Vec<(Stream, Bounds)>,
     /// Whether something was found to be known.
     pub(super) compared: bool,
+    /// What is taken without the configuration that it names.
+    unchecked: All,
+    pub(super) replaced: Replaced,
+}
+
+/// Files that a commit replaces by others with the same rows and other flags.
+#[derive(Debug, Default)]
+pub(super) struct Replaced {
+    pub(super) add: Vec<DataFile>,
+    pub(super) remove: Vec<DataFile>,
+    /// The moments whose flags are others.
+    pub(super) touched: Spans,
 }
 
 impl Gathered {
+    /// Nothing but files in place of others.
+    pub(super) fn replacing(replaced: Replaced) -> Self {
+        Self { replaced, ..Self::default() }
+    }
+
     pub(super) const fn is_full(&self) -> bool {
         self.batches >= COMMIT_BATCHES_MAX || self.row_count >= COMMIT_ROWS_MAX
     }
@@ -66,6 +85,15 @@ impl Gathered {
     pub(super) fn remember(&mut self, table: &Table, stream: &Stream, bounds: Bounds, named: Option<&str>, late: bool) {
         let steps = self.configurations.of(stream, table.transactions());
         self.transactions.extend(steps.set(stream, bounds, named, late));
+    }
+
+    /// These rows are taken while their configuration is not there; `known` is what the table knows to be taken so.
+    pub(super) fn not_checked(&mut self, known: &All, name: Name, rows: &RecordBatch, now_us: i64) {
+        let before = self.unchecked.get(&name).or_else(|| known.get(&name)).copied();
+        if let Some(after) = Unchecked::with(before, rows, now_us) {
+            self.transactions.extend(after.moved(&name));
+            self.unchecked.insert(name, after);
+        }
     }
 
     /// A batch that ends with this number was taken long after it had landed; `before` is what the table knows of that.

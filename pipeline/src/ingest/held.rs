@@ -28,6 +28,8 @@ pub(super) struct HeldBack {
     folders: BTreeMap<String, String>,
     /// Why something that was taken, and whose grace is over, is still there.
     remains: Option<String>,
+    /// Why readings are not held against a configuration that came after them, and until when that rests.
+    unchecked: Option<(String, i64)>,
 }
 
 #[derive(Debug)]
@@ -62,6 +64,16 @@ impl HeldBack {
     /// What may go could not be removed, where that is so.
     pub(super) fn remains(&mut self, why: Option<String>) {
         self.remains = self.remains.take().or(why);
+    }
+
+    /// Readings could not be held against a configuration that came after them, where that is so.
+    pub(super) fn unchecked(&mut self, why: Option<String>, now_us: i64) {
+        self.unchecked = why.map(|why| (why, now_us.saturating_add(PAUSE_MAX_US)));
+    }
+
+    /// Whether the pause after that is not over.
+    pub(super) fn unchecked_rests(&self, now_us: i64) -> bool {
+        self.unchecked.as_ref().is_some_and(|(_, next_us)| (now_us..=now_us + PAUSE_MAX_US).contains(&(next_us - 1)))
     }
 
     /// The same of a part of the landing zone.
@@ -99,7 +111,8 @@ impl HeldBack {
     /// more often than `hiccups`.
     pub(super) fn told(&self, hiccups: u32) -> Option<(usize, String)> {
         let streams = self.streams.values().filter(|held| held.failures > hiccups).map(|held| &held.why);
-        let all: Vec<&String> = self.folders.values().chain(streams).chain(&self.remains).collect();
+        let unchecked = self.unchecked.iter().map(|(why, _)| why);
+        let all: Vec<&String> = self.folders.values().chain(streams).chain(&self.remains).chain(unchecked).collect();
         all.first().map(|first| (all.len(), (*first).clone()))
     }
 

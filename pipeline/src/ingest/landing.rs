@@ -11,7 +11,7 @@
 //! A listing is in the order of its keys on every store (`readings::store`). A folder of one source that cannot be read
 //! is noted ([`Seen::unreadable`]) and what lies behind it is listed; of what lies in it nothing is concluded.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
@@ -24,6 +24,7 @@ use tjern_readings::store::counted::LISTING_PAGE;
 
 use super::held::unreadable_of;
 use super::sequence::{Item, Progress};
+use super::unchecked::{All, Name};
 
 /// How many listings are under way at once.
 const AT_ONCE: usize = 16;
@@ -43,6 +44,8 @@ pub(super) struct Seen {
     pub(super) zone: Zone,
     /// Folders and objects of sources that could not be read, and why.
     pub(super) unreadable: BTreeMap<String, String>,
+    /// Configurations that lie there.
+    pub(super) configurations: BTreeSet<Name>,
 }
 
 /// What was seen of one stream.
@@ -61,6 +64,8 @@ pub(super) struct Known {
     pub(super) progress: HashMap<Stream, Progress>,
     /// Closed, and taken to the last number.
     pub(super) finished: HashSet<Stream>,
+    /// What was taken without its configuration, which is looked for.
+    pub(super) unchecked: All,
 }
 
 impl Known {
@@ -87,6 +92,8 @@ impl Known {
                 let target = self.known_up_to(&stream);
                 (Some(stream), target)
             }
+            // One of them is looked for.
+            Landed::Configuration(_) if self.unchecked.keys().any(|(of, _)| *of == source) => return None,
             Landed::Configuration(_) => (None, keys::configurations_end(&source)),
             Landed::Closed(_) => return None,
         };
@@ -103,7 +110,7 @@ impl Seen {
     fn note(&mut self, listed: object_store::Result<ObjectMeta>) -> Result<Option<(Path, Option<Stream>)>, LakeError> {
         match listed {
             Ok(meta) => {
-                let stream = note(&mut self.zone, &meta);
+                let stream = self.note_object(&meta);
                 Ok(Some((meta.location, stream)))
             }
             Err(error) => match unreadable_of(LANDING, &error) {
@@ -115,26 +122,30 @@ impl Seen {
             },
         }
     }
-}
 
-/// Notes an object. What is not ours is left alone.
-fn note(zone: &mut Zone, meta: &ObjectMeta) -> Option<Stream> {
-    let (source, landed) = Landed::parse(&meta.location)?;
-    let landed_us = meta.last_modified.timestamp_micros();
-    let mut add = |epoch: Epoch, bounds: Bounds, gap: bool| {
-        let stream = (source.clone(), epoch);
-        zone.entry(stream.clone()).or_default().items.push(Item { bounds, gap, landed_us, bytes: meta.size });
-        Some(stream)
-    };
-    match landed {
-        Landed::Batch(epoch, bounds) => add(epoch, bounds, false),
-        Landed::Gap(epoch, bounds) => add(epoch, bounds, true),
-        Landed::Closed(epoch) => {
-            let stream = (source, epoch);
-            zone.entry(stream.clone()).or_default().closed_us = Some(landed_us);
+    /// Notes an object. What is not ours is left alone.
+    fn note_object(&mut self, meta: &ObjectMeta) -> Option<Stream> {
+        let (source, landed) = Landed::parse(&meta.location)?;
+        let landed_us = meta.last_modified.timestamp_micros();
+        let zone = &mut self.zone;
+        let mut add = |epoch: Epoch, bounds: Bounds, gap: bool| {
+            let stream = (source.clone(), epoch);
+            zone.entry(stream.clone()).or_default().items.push(Item { bounds, gap, landed_us, bytes: meta.size });
             Some(stream)
+        };
+        match landed {
+            Landed::Batch(epoch, bounds) => add(epoch, bounds, false),
+            Landed::Gap(epoch, bounds) => add(epoch, bounds, true),
+            Landed::Closed(epoch) => {
+                let stream = (source, epoch);
+                self.zone.entry(stream.clone()).or_default().closed_us = Some(landed_us);
+                Some(stream)
+            }
+            Landed::Configuration(sha256) => {
+                self.configurations.insert((source, sha256));
+                None
+            }
         }
-        Landed::Configuration(_) => None,
     }
 }
 
@@ -162,8 +173,9 @@ async fn gathered(
     let looked: Vec<Seen> = futures::stream::iter(looks).buffer_unordered(AT_ONCE).try_collect().await?;
     let mut all = Seen::default();
     // No two looks see the same object, but a stream may begin in one part and go on in another.
-    for Seen { zone, unreadable } in looked {
+    for Seen { zone, unreadable, configurations } in looked {
         all.unreadable.extend(unreadable);
+        all.configurations.extend(configurations);
         for (stream, seen) in zone {
             let there = all.zone.entry(stream).or_default();
             there.items.extend(seen.items);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use object_store::path::Path;
 use object_store::{Error, ObjectStoreExt};
+use tjern_lake::rollup::TOUCHED_NOTE;
 use tjern_lake::{Commit, CommitError, LakeError, Operation, Table, TableName, write_file};
 use tjern_readings::batch::Batch;
 use tjern_readings::keys::{Bounds, Landed};
@@ -14,7 +15,7 @@ use tjern_readings::keys::{Bounds, Landed};
 use super::ahead::{Ahead, Wanted};
 use super::apart;
 use super::clean::{self, Grace, Streams, Told};
-use super::gathered::Gathered;
+use super::gathered::{Gathered, Replaced};
 use super::landed::{self, Decoded, Read};
 use super::landing::{LandedEpoch, Stream, Zone};
 use super::progress::{self, INGEST, Open};
@@ -22,6 +23,7 @@ use super::refused::Why;
 use super::rows::{self, Came, Rows, Units};
 use super::sequence::{self, Closed, Item, Plan, Progress, Step};
 use super::{IngestError, IngestOutcome, Ingester, stored};
+use crate::correct::CORRECTIONS;
 use crate::erase::Erasures;
 use crate::quality::{self, QualityError};
 use crate::quarantine::quarantine;
@@ -36,7 +38,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// Why there was no commit.
 #[derive(Debug)]
-enum CommitFailure {
+pub(super) enum CommitFailure {
     /// Not made, or open: look again.
     Refused,
     Failed(IngestError),
@@ -308,7 +310,7 @@ impl Ingester {
     }
 
     /// What the register says, read again where its tables moved on.
-    async fn said(&mut self) -> Result<Arc<Said>, IngestError> {
+    pub(super) async fn said(&mut self) -> Result<Arc<Said>, IngestError> {
         let mut versions = [-1; 2];
         for (version, name) in versions.iter_mut().zip([TableName::Sensors, TableName::Events]) {
             *version = Table::open(&self.lake, name).await?.map_or(-1, |table| table.version());
@@ -442,8 +444,10 @@ impl Ingester {
         let mut rows = rows::rows(batch, said, &units.clone().unwrap_or_default(), self.came(landed_us))?;
         self.leave_out(batch, &mut rows, gathered)?;
         let source = &batch.header.source;
-        if units.is_none() {
+        if let (None, Some(sha256)) = (&units, &batch.header.configuration) {
             gathered.refused.add(Why::Configuration, source, "", rows.batch.num_rows());
+            let (name, now_us) = ((source.clone(), sha256.clone()), self.lake.clock().now_us());
+            gathered.not_checked(&self.known.unchecked, name, &rows.batch, now_us);
         }
         for (against, readings) in &rows.against {
             if let Some(why) = Why::of_cause(against.cause) {
@@ -547,42 +551,56 @@ impl Ingester {
     /// is asked for again by each batch then, until it comes.
     async fn units_of(&mut self, batch: &Batch) -> Result<Option<Units>, IngestError> {
         let Some(sha256) = &batch.header.configuration else { return Ok(Some(Units::new())) };
-        let key = Landed::Configuration(sha256.clone()).key(&batch.header.source);
-        if let Some(units) = self.units.get(&key) {
+        self.units_at(&Landed::Configuration(sha256.clone()).key(&batch.header.source)).await
+    }
+
+    /// The units that a configuration says; none where it is not in the store.
+    pub(super) async fn units_at(&mut self, key: &Path) -> Result<Option<Units>, IngestError> {
+        if let Some(units) = self.units.get(key) {
             return Ok(Some(units.clone()));
         }
-        let text = match self.lake.objects().get(&key).await {
-            Ok(found) => found.bytes().await.map_err(|source| LakeError::store(&key, source))?,
+        let text = match self.lake.objects().get(key).await {
+            Ok(found) => found.bytes().await.map_err(|source| LakeError::store(key, source))?,
             Err(Error::NotFound { .. }) => {
                 if self.missing.insert(key.clone()) {
-                    tracing::warn!(%key, "the configuration that a batch names is not there: its units are not held against the register's; hint: restart its gateway, which uploads it");
+                    tracing::warn!(%key, "the configuration that a batch names is not there: its units are held against the register's once it is; hint: restart its gateway, which uploads it");
                 }
                 return Ok(None);
             }
-            Err(source) => return Err(LakeError::store(&key, source).into()),
+            Err(source) => return Err(LakeError::store(key, source).into()),
         };
         let units = rows::units(&String::from_utf8_lossy(&text));
-        if self.missing.remove(&key) {
+        if self.missing.remove(key) {
             tracing::info!(%key, "a configuration that was missing is there");
         }
-        self.units.insert(key, units.clone());
+        self.units.insert(key.clone(), units.clone());
         Ok(Some(units))
     }
 
-    async fn commit(&mut self, gathered: Gathered) -> Result<(), CommitFailure> {
-        let mut add = Vec::new();
+    /// Commits what was gathered, on the version that it was gathered from as far as it stands on it.
+    pub(super) async fn commit(&mut self, mut gathered: Gathered) -> Result<(), CommitFailure> {
+        let Replaced { mut add, remove, touched } = std::mem::take(&mut gathered.replaced);
         if let Some(rows) = gathered.rows().map_err(|error| IngestError::from(QualityError::from(error)))? {
             add.push(write_file(&self.lake, TableName::Readings, &[rows]).await.map_err(IngestError::from)?);
         }
         let count = self.table.transaction(INGEST).unwrap_or(0) + 1;
         let refused = gathered.refused.transactions(self.table.transactions(), self.lake.clock().now_us());
-        let moved = gathered.transactions.into_iter().chain(refused);
-        let transactions = moved.chain([(INGEST.to_owned(), count)]).collect();
-        let mut notes = BTreeMap::new();
+        let mut moved: BTreeMap<String, i64> = gathered.transactions.into_iter().chain(refused).collect();
+        moved.insert(INGEST.to_owned(), count);
+        let (mut operation, mut notes) = (Operation::Ingest, BTreeMap::new());
+        let corrections = |table: &Table| table.transaction(CORRECTIONS).unwrap_or(0);
+        let corrected = corrections(&self.table);
+        if !remove.is_empty() {
+            // Nobody corrects what is changed here on what it was before.
+            moved.insert(CORRECTIONS.to_owned(), corrected + 1);
+            operation = Operation::Correct;
+            notes.extend(touched.note().map(|note| (TOUCHED_NOTE.to_owned(), note)));
+        }
+        let transactions = moved.into_iter().collect();
         if let Some((_, said)) = self.said.as_ref().filter(|_| !add.is_empty()) {
             notes.extend([said.versions.note(), quality::note()]);
         }
-        let commit = Commit { operation: Operation::Ingest, add, remove: Vec::new(), transactions, notes };
+        let commit = Commit { operation, add, remove, transactions, notes };
         let mut failure = None;
         for attempt in 0..COMMIT_ATTEMPTS_MAX {
             match self.table.commit(commit.clone()).await {
@@ -598,6 +616,11 @@ impl Ingester {
             // A compaction that came before is no reason to read everything again; an ingest is, be it
             // another's or this very one.
             if self.table.transaction(INGEST).unwrap_or(0) + 1 != count {
+                return Err(CommitFailure::Refused);
+            }
+            // What is replaced must be there as it was read.
+            let is_there = commit.remove.iter().all(|file| self.table.is_active(file));
+            if !commit.remove.is_empty() && (!is_there || corrections(&self.table) != corrected) {
                 return Err(CommitFailure::Refused);
             }
         }

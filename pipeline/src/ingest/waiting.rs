@@ -63,7 +63,8 @@ pub fn missing(readings: &Table) -> Vec<Missing> {
 /// # Errors
 /// [`LakeError::Store`].
 pub async fn waiting(lake: &Lake, readings: &Table) -> Result<Waiting, LakeError> {
-    let known = Known { progress: progress::read(readings.transactions()), finished: HashSet::new() };
+    let known =
+        Known { progress: progress::read(readings.transactions()), finished: HashSet::new(), ..Known::default() };
     let seen = landing::everywhere(lake, &known, 0).await?.0;
     let mut waiting = Waiting { unreadable: seen.unreadable.into_keys().collect(), ..Waiting::default() };
     for (stream, landed) in seen.zone {

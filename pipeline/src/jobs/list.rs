@@ -78,7 +78,7 @@ fn entries_named(settings: &JobSettings, prefix: &str) -> Vec<Entry> {
     let timezone = settings.timezone.clone();
     let bounds = Bounds::from(&settings.compact);
     let mut entries = vec![
-        entry("ingest", Line::Ingest, &when.ingest, Box::new(ingest::Ingest::new(settings.ingest))),
+        entry("ingest", Line::Ingest, &when.ingest, Box::new(ingest::Ingest::new(settings.ingest, bounds.part(4)))),
         entry("register", Line::Upkeep, &when.register, Box::new(register::Register::new(settings.register.clone()))),
         entry("quality", Line::Upkeep, &when.quality, Box::new(quality::Quality::new(bounds.clone()))),
         entry("rollup", Line::Upkeep, &when.rollup, Box::new(rollup::Rollup::new(timezone.clone(), bounds.clone()))),

@@ -158,7 +158,8 @@ impl Watcher {
             conditions.extend(holes::holes(&ingest::open_runs(&table)));
             let refusals = ingest::refused(&table);
             seen.refused_us = refusals.iter().map(|one| one.last_us).max();
-            conditions.extend(refused::refused(&refusals, &register, state.refused.0, now_us, zone));
+            let missing = ingest::missing_configurations(&table);
+            conditions.extend(refused::refused(&refusals, &missing, &register, state.refused.0, now_us, zone));
             conditions.extend(holes::dropped(&ingest::dropped(&table), now_us, zone));
         }
         let mut known = state.clone();

@@ -7,6 +7,7 @@ mod corrections;
 mod exactly_once;
 mod held;
 mod holes;
+mod late_units;
 mod looks;
 mod personal;
 mod quarantine;

@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use tjern_lake::Lake;
 use tokio_util::sync::CancellationToken;
 
+use crate::bounds::Bounds;
 use crate::ingest::{IngestError, IngestOutcome, IngestSettings, Ingester, ingest};
 use crate::jobs::job::{Done, Job, JobError};
 
@@ -12,18 +13,19 @@ use crate::jobs::job::{Done, Job, JobError};
 #[derive(Debug)]
 pub(super) struct Ingest {
     settings: IngestSettings,
+    bounds: Bounds,
     ingester: Option<Ingester>,
 }
 
 impl Ingest {
-    pub(super) const fn new(settings: IngestSettings) -> Self {
-        Self { settings, ingester: None }
+    pub(super) const fn new(settings: IngestSettings, bounds: Bounds) -> Self {
+        Self { settings, bounds, ingester: None }
     }
 
     async fn once(&mut self, lake: &Lake) -> Result<IngestOutcome, IngestError> {
         let mut ingester = match self.ingester.take() {
             Some(open) => open,
-            None => Ingester::open(lake, self.settings).await?,
+            None => Ingester::open(lake, self.settings).await?.within(self.bounds.clone()),
         };
         let result = ingester.run().await;
         if matches!(result, Ok(_) | Err(IngestError::HeldBack { .. })) {
@@ -34,15 +36,20 @@ impl Ingest {
 }
 
 fn done(outcome: IngestOutcome) -> Done {
-    let IngestOutcome { batches, rows, erased, passed, waiting, quarantined, cleaned } = outcome;
+    let IngestOutcome { batches, rows, erased, passed, waiting, quarantined, cleaned, late_units } = outcome;
     let left_out = if erased == 0 { String::new() } else { format!(", {erased} left out since they were erased") };
+    let failed = match late_units {
+        0 => String::new(),
+        _ => format!("; {late_units} readings fail by the unit of a configuration that came after them"),
+    };
     let said = format!(
-        "{rows} rows of {batches} batches{left_out}; {passed} holes or gaps passed, {waiting} waited for, {quarantined} batches in quarantine"
+        "{rows} rows of {batches} batches{left_out}{failed}; {passed} holes or gaps passed, {waiting} waited for, {quarantined} batches in quarantine"
     );
     let done = Done::new(said).with("rows", rows).with("batches", batches).with("passed", passed);
     let done = done.with("waiting", waiting).with("quarantined", quarantined).with("cleaned", cleaned);
     let done = done.with("erased", erased);
-    done.worked(batches + passed + quarantined > 0)
+    let done = if late_units == 0 { done } else { done.with("late_units", late_units) };
+    done.worked(batches + passed + quarantined + late_units > 0)
 }
 
 #[async_trait]

@@ -9,6 +9,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use serde_json::Value;
 use tjern_lake::Operation;
+use tjern_readings::reading::Cause;
 
 use super::*;
 use crate::jobs::record::Outcome;
@@ -308,6 +309,7 @@ async fn what_ingest_refused_is_told_however_old_it_is_and_whoever_watched() {
 }
 
 /// A gateway whose configuration never came (its upload is tried for ever): the check of its units was off, and nobody knew.
+/// It is told for as long as it lasts, though the gateway sends no more, and over once readings were held against it.
 #[tokio::test]
 async fn a_configuration_that_is_not_there_is_told_until_it_comes() {
     let city = City::with_a_level().await;
@@ -315,17 +317,22 @@ async fn a_configuration_that_is_not_there_is_told_until_it_comes() {
     city.ingest("landfall-01", 1, LEVEL, city.now_us(), Some(&sha256)).await;
     city.rounds(10).await;
     assert_eq!(city.receiver.told(), ["begun configuration landfall-01"]);
+    city.place.clock.advance_us(26 * HOUR_US);
+    city.rounds(20).await;
+    let told: Vec<String> = city.receiver.told().into_iter().filter(|event| event.contains("configuration")).collect();
+    assert_eq!(told, [""; 0], "it is missing still: nothing is over, and nothing is told twice");
     let configuration = b"[[bus.device.point]]\nsensor = \"tjern/level\"\nunit = \"cm\"\n".to_vec();
     city.put(&keys::Landed::Configuration(sha256.clone()).key(&"landfall-01".parse().expect("valid")), configuration)
         .await;
     city.place.clock.advance_us(HOUR_US);
     city.ingest("landfall-01", 2, LEVEL, city.now_us(), Some(&sha256)).await;
     city.rounds(20).await;
-    let told = city.receiver.told();
+    let mut told = city.receiver.told();
+    told.retain(|event| !event.contains("source_silent"));
     assert_eq!(told, ["begun unit tjern/level landfall-01", "ended configuration landfall-01"]);
     let rows = city.place.readings().await;
-    let qualities: Vec<i8> = rows.iter().map(|row| row.quality).collect();
-    assert!(qualities.contains(&4) && qualities.iter().any(|quality| *quality != 4), "rows stay as they are: {rows:?}");
+    let causes: Vec<_> = rows.iter().map(|row| (row.quality, row.refused)).collect();
+    assert_eq!(causes, [(4, Some(Cause::Unit)); 2], "the one from before it came, too");
 }
 
 /// An alarm about missing numbers ends when they are explained or accepted, and that a gateway dropped readings is told for

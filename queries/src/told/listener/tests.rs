@@ -68,7 +68,7 @@ async fn asked(with: Answer, patience: Patience) -> Result<Telling, ListenError>
 }
 
 fn versions() -> Versions {
-    [(TableName::Readings, Version { version: 7, digest: Some(900) })].into_iter().collect()
+    [(TableName::Readings, Version { version: 7, digest: Some(900), id: None })].into_iter().collect()
 }
 
 #[tokio::test]

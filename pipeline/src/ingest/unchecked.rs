@@ -1,0 +1,145 @@
+//! Configurations that batches named and that were not in the store when their readings were taken: no I/O.
+//!
+//! The units of those readings are not held against the register's yet. That stands in the application transactions of
+//! `readings`, moved by the commit that brings the rows, so that a process that was started again, and any other one, knows
+//! it: `:unchecked/<source>/<sha256>/<field>`.
+//!
+//! | field | number |
+//! |---|---|
+//! | `since` | when the first of them was taken, in microseconds since 1970; 0 once all are checked |
+//! | `from`, `until` | the least and the greatest time of those readings |
+//!
+//! Which numbers they have is known by `configurations`. See `docs/decisions/0036-…`.
+
+use std::collections::{BTreeMap, HashMap};
+
+use arrow::array::{AsArray, RecordBatch};
+use arrow::compute::{max, min};
+use arrow::datatypes::TimestampMicrosecondType;
+use object_store::path::Path;
+use tjern_lake::Table;
+use tjern_readings::keys::Landed;
+use tjern_readings::sensor::SourceName;
+
+/// What stands before what is not checked. No source has such a name.
+const PREFIX: &str = ":unchecked/";
+
+/// A configuration: whose, and the SHA-256 of its text.
+pub(super) type Name = (SourceName, String);
+
+/// What is not checked, by configuration.
+pub(super) type All = BTreeMap<Name, Unchecked>;
+
+/// The readings of a configuration that are not checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Unchecked {
+    /// When the first of them was taken.
+    pub(super) since_us: i64,
+    /// Their least time.
+    pub(super) from_us: i64,
+    /// Their greatest time.
+    pub(super) until_us: i64,
+}
+
+/// A configuration that is not in the store, and that readings wait for which were taken without it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct MissingConfiguration {
+    /// Whose it is.
+    pub source: SourceName,
+    /// The SHA-256 (hex) of its text: its name in the landing zone.
+    pub sha256: String,
+    /// When the first of those readings was taken, in microseconds since 1970.
+    pub since_us: i64,
+}
+
+/// The configurations that are missing, in order.
+#[must_use]
+pub fn missing_configurations(table: &Table) -> Vec<MissingConfiguration> {
+    let all = read(table.transactions()).into_iter();
+    all.map(|((source, sha256), one)| MissingConfiguration { source, sha256, since_us: one.since_us }).collect()
+}
+
+/// Where a configuration lies once it is there.
+pub(super) fn key((source, sha256): &Name) -> Path {
+    Landed::Configuration(sha256.clone()).key(source)
+}
+
+/// What is not checked.
+pub(super) fn read(transactions: &HashMap<String, i64>) -> All {
+    let mut all = All::new();
+    for (app_id, number) in transactions {
+        let Some(rest) = app_id.strip_prefix(PREFIX) else { continue };
+        let [source, sha256, field] = rest.split('/').collect::<Vec<_>>()[..] else { continue };
+        let Ok(source) = source.parse() else { continue };
+        let nothing = Unchecked { since_us: 0, from_us: 0, until_us: 0 };
+        let one = all.entry((source, sha256.to_owned())).or_insert(nothing);
+        match field {
+            "since" => one.since_us = *number,
+            "from" => one.from_us = *number,
+            "until" => one.until_us = *number,
+            _ => {}
+        }
+    }
+    all.retain(|_, one| one.since_us > 0);
+    all
+}
+
+impl Unchecked {
+    /// After these rows were taken too, the first of all at a moment; none where there are no rows.
+    pub(super) fn with(before: Option<Self>, rows: &RecordBatch, now_us: i64) -> Option<Self> {
+        let times = rows.column(1).as_primitive::<TimestampMicrosecondType>();
+        let (from_us, until_us) = (min(times)?, max(times)?);
+        Some(before.map_or(Self { since_us: now_us, from_us, until_us }, |before| Self {
+            since_us: before.since_us,
+            from_us: before.from_us.min(from_us),
+            until_us: before.until_us.max(until_us),
+        }))
+    }
+
+    /// The transactions that say so.
+    pub(super) fn moved(self, name: &Name) -> [(String, i64); 3] {
+        let fields = [("since", self.since_us), ("from", self.from_us), ("until", self.until_us)];
+        fields.map(|(field, number)| (app_id(name, field), number))
+    }
+}
+
+/// The transaction that says that all of a configuration are checked.
+pub(super) fn done(name: &Name) -> (String, i64) {
+    (app_id(name, "since"), 0)
+}
+
+fn app_id((source, sha256): &Name, field: &str) -> String {
+    format!("{PREFIX}{source}/{sha256}/{field}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{Int32Array, TimestampMicrosecondArray};
+
+    use super::*;
+
+    fn rows(times_us: &[i64]) -> RecordBatch {
+        let times = TimestampMicrosecondArray::from(times_us.to_vec()).with_timezone("UTC");
+        let other = Int32Array::from(vec![0; times_us.len()]);
+        RecordBatch::try_from_iter_with_nullable([
+            ("sensor", Arc::new(other) as arrow::array::ArrayRef, false),
+            ("time", Arc::new(times) as arrow::array::ArrayRef, false),
+        ])
+        .expect("rows")
+    }
+
+    #[test]
+    fn what_is_not_checked_survives_the_log_until_it_is() {
+        let name: Name = ("landfall-01".parse().expect("valid"), "ab".repeat(32));
+        let first = Unchecked::with(None, &rows(&[5, 3]), 10);
+        let all = Unchecked::with(first, &rows(&[-7, 4]), 20).expect("rows");
+        assert_eq!(all, Unchecked { since_us: 10, from_us: -7, until_us: 5 });
+        let mut transactions = HashMap::from(all.moved(&name));
+        assert_eq!(read(&transactions), All::from([(name.clone(), all)]));
+        transactions.extend([done(&name)]);
+        assert_eq!(read(&transactions), All::new());
+        assert_eq!(Unchecked::with(None, &rows(&[]), 30), None, "nothing was taken");
+    }
+}

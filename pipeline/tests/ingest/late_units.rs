@@ -1,0 +1,324 @@
+//! A configuration that comes after the batches that name it: their units are checked all the same, once, at no cost while
+//! it is missing.
+//!
+//! A gateway uploads batches and configurations apart. A level in centimetres under a register that says metres, whose
+//! configuration's upload was tried again for an hour, was a hundred times too high for good, and nobody compared.
+
+use std::collections::BTreeMap;
+
+use jiff::tz::TimeZone;
+use object_store::ObjectStoreExt;
+use tjern_lake::{Lake, Table, TableName, write_file};
+use tjern_pipeline::compact::{CompactSettings, compact};
+use tjern_pipeline::config::RegisterSection;
+use tjern_pipeline::correct::Author;
+use tjern_pipeline::correct::revise::{ReviseLayout, revise};
+use tjern_pipeline::import::Decimal;
+use tjern_pipeline::ingest::{Ingester, Polling, Why, ingest, missing_configurations, refused};
+use tjern_pipeline::quality::control;
+use tjern_pipeline::register::{RegisterFiles, register};
+use tjern_pipeline::rollup::rollup;
+use tjern_readings::batch::decode;
+use tjern_readings::keys::Landed;
+use tjern_readings::reading::{Cause, Reading};
+use tjern_readings::store::counted::LISTING_PAGE;
+use tjern_testing::simulated::Fault;
+use tokio_util::sync::CancellationToken;
+
+use crate::exactly_once::plain_rows;
+use crate::support::{EPOCH, HOUR_US, NOW_US, Place, SECOND_US, SETTINGS, bounds, source};
+
+/// Anybody may write both.
+const SENSORS: &str = "id,site,quantity,unit,kind,class\ntarn/level,tarn,level,m,sample,public\n\
+    tarn/water_temperature,tarn,water_temperature,Cel,sample,public\n";
+
+/// The level in another unit than the register has it in.
+const CONFIGURATION: &str = "[[bus.device.point]]\nsensor = \"tarn/water_temperature\"\nunit = \"Cel\"\n\
+    [[bus.device.point]]\nsensor = \"tarn/level\"\nunit = \"cm\"\n";
+
+/// All of a row but when it was received.
+const ALL: &str = "SELECT sensor, time, value, quality, cause, source, seq, revision, level, tests FROM readings \
+    ORDER BY sensor, time, source, revision";
+
+fn sha256() -> String {
+    "fe".repeat(32)
+}
+
+fn configuration() -> object_store::path::Path {
+    Landed::Configuration(sha256()).key(&source("landfall-01"))
+}
+
+async fn lands(place: &Place) {
+    place.put(&configuration(), CONFIGURATION.as_bytes().to_vec()).await;
+}
+
+async fn registered() -> (Place, tempfile::TempDir) {
+    let (place, folder) = (Place::new(), tempfile::tempdir().expect("a folder"));
+    let files = RegisterFiles { required: true, ..RegisterSection::default().files(folder.path(), &TimeZone::UTC) };
+    std::fs::write(&files.sites, "site,name_nb\ntarn,Tjernet\n").expect("written");
+    std::fs::write(&files.sensors, SENSORS).expect("written");
+    register(&place.lake(), &files).await.expect("registered");
+    (place, folder)
+}
+
+fn of(sensor: &str, hours: i64, value: f64) -> Reading {
+    Reading::of(sensor.parse().expect("valid"), NOW_US - hours * HOUR_US, value)
+}
+
+/// Both sensors at two hours, one without a value; and the same level from another gateway, which names no configuration.
+async fn land(place: &Place) {
+    let missing = Reading::missing("tarn/level".parse().expect("valid"), NOW_US - 3 * HOUR_US, Cause::Timeout);
+    let readings = [
+        of("tarn/level", 5, 410.0),
+        of("tarn/water_temperature", 5, 4.0),
+        of("tarn/level", 4, 412.0),
+        of("tarn/water_temperature", 4, 4.5),
+        missing,
+    ];
+    place.land_readings("landfall-01", 1, &readings, Some(&sha256())).await;
+    place.land_readings("elva-01", 1, &[of("tarn/level", 2, 4.0)], None).await;
+}
+
+/// How many readings the watch is told to fail by their unit, and which configurations are missing.
+async fn told(lake: &Lake) -> (i64, usize) {
+    let table = Table::open(lake, TableName::Readings).await.expect("opened").expect("there");
+    let by_unit = refused(&table).into_iter().filter(|one| one.why == Why::Unit).map(|one| one.rows).sum();
+    (by_unit, missing_configurations(&table).len())
+}
+
+/// What a configuration says holds for its readings whenever it comes: the rows are those of a lake where it came first,
+/// in every column, and so are the hours. All the rest is untouched.
+#[tokio::test(flavor = "multi_thread")]
+async fn units_are_checked_whenever_the_configuration_comes() {
+    let (first, _folder) = registered().await;
+    lands(&first).await;
+    land(&first).await;
+    ingest(&first.lake(), &SETTINGS).await.expect("ingested");
+    let (late, _folder) = registered().await;
+    land(&late).await;
+    let mut ingester = Ingester::open(&late.lake(), SETTINGS).await.expect("opened");
+    ingester.run().await.expect("ingested");
+    assert_eq!(late.ask("SELECT DISTINCT cause FROM readings WHERE value IS NOT NULL").await, "");
+    assert_eq!(told(&late.lake()).await, (0, 1));
+    rollup(&late.lake(), &TimeZone::UTC).await.expect("rolled up");
+    // What was merged since is written anew too.
+    let stop = CancellationToken::new();
+    late.ahead(2 * HOUR_US);
+    land_more(&late).await;
+    compact(&late.lake(), &CompactSettings::default(), &stop, &mut |_| ()).await.expect("compacted");
+    lands(&late).await;
+    late.ahead(60 * SECOND_US);
+    let outcome = ingester.run().await.expect("ingested");
+    assert_eq!((outcome.late_units, outcome.rows), (2, 6));
+    land_more(&first).await;
+    ingest(&first.lake(), &SETTINGS).await.expect("ingested");
+    let wanted = first.ask(ALL).await;
+    assert!(wanted.contains("410.0 4 unit") && wanted.contains("4.0 2  elva-01"), "{wanted}");
+    assert_eq!(late.ask(ALL).await, wanted);
+    assert_eq!((told(&late.lake()).await, told(&first.lake()).await), ((2, 0), (2, 0)));
+    for place in [&first, &late] {
+        rollup(&place.lake(), &TimeZone::UTC).await.expect("rolled up");
+        control(&place.lake()).await.expect("judged");
+        rollup(&place.lake(), &TimeZone::UTC).await.expect("rolled up");
+    }
+    assert_eq!(late.ask(ALL).await, first.ask(ALL).await, "and quality control says the same of them");
+    let hours = "SELECT sensor, time, quality, count, sum FROM hourly ORDER BY sensor, time, quality";
+    assert_eq!(late.ask(hours).await, first.ask(hours).await);
+    assert_eq!(late.ask("SELECT max(value) FROM observations WHERE sensor = 'tarn/level'").await, "4.0");
+    late.ahead(60 * SECOND_US);
+    assert_eq!(ingester.run().await.expect("ingested").late_units, 0, "it is done");
+}
+
+/// A batch of another gateway, so that there is something to merge, and that other files are beside.
+async fn land_more(place: &Place) {
+    let readings: Vec<_> = (0..6).map(|number| of("tarn/water_temperature", 30 + number, 3.0)).collect();
+    place.land_readings("berg-01", 1, &readings, None).await;
+}
+
+/// A process that was started again knows what waits, and so does another one.
+#[tokio::test]
+async fn what_waits_for_its_configuration_is_known_after_a_restart() {
+    let (place, _folder) = registered().await;
+    land(&place).await;
+    ingest(&place.lake(), &SETTINGS).await.expect("ingested");
+    lands(&place).await;
+    assert_eq!(ingest(&place.lake(), &SETTINGS).await.expect("ingested").late_units, 2);
+    assert_eq!(told(&place.lake()).await, (2, 0));
+}
+
+/// Somebody looked at the level meanwhile and wrote down what it was: that word is about metres, and stays.
+#[tokio::test]
+async fn what_a_person_said_since_stays() {
+    let (place, folder) = registered().await;
+    land(&place).await;
+    ingest(&place.lake(), &SETTINGS).await.expect("ingested");
+    let time = jiff::Timestamp::from_microsecond(NOW_US - 5 * HOUR_US).expect("a time");
+    let file = folder.path().join("revised.csv");
+    std::fs::write(&file, format!("sensor,time,value\ntarn/level,{time},4.1\n")).expect("written");
+    let layout = ReviseLayout { separator: b',', decimal: Decimal::Point, zone: TimeZone::UTC };
+    let author = Author { by: "a technician".to_owned(), reason: None };
+    revise(&place.lake(), &file, &layout, &author, false).await.expect("revised");
+    lands(&place).await;
+    ingest(&place.lake(), &SETTINGS).await.expect("ingested");
+    let shown = "SELECT value, revision FROM observations WHERE sensor = 'tarn/level' ORDER BY time";
+    assert_eq!(place.ask(shown).await, "4.1 1; 4.0 0");
+    let came = "SELECT value, quality, cause FROM readings WHERE seq = 1 AND source = 'landfall-01' AND revision = 0";
+    assert_eq!(place.ask(came).await, "410.0 4 unit");
+}
+
+/// What an hour of looks costs.
+async fn cost_of_an_hour(place: &Place) -> u64 {
+    let lake = place.lake();
+    let polling = Polling::of(&"s3://city/lake".parse().expect("a lake"));
+    let mut ingester = Ingester::open(&lake, SETTINGS).await.expect("opened").with_polling(polling);
+    ingester.run().await.expect("ingested");
+    let before = lake.store().requests();
+    for _ in 0..1_800 {
+        place.ahead(2 * SECOND_US);
+        ingester.run().await.expect("ingested");
+    }
+    lake.store().requests().since(&before).billed()
+}
+
+/// A gateway whose configuration never comes would ask the store for it for years.
+#[tokio::test]
+async fn a_configuration_that_is_missing_costs_no_request() {
+    let (with, _folder) = registered().await;
+    lands(&with).await;
+    let (without, _folder) = registered().await;
+    let mut costs = Vec::new();
+    for place in [&with, &without] {
+        land(place).await;
+        costs.push(cost_of_an_hour(place).await);
+    }
+    assert_eq!(costs[0], costs[1]);
+    assert_eq!(told(&without.lake()).await, (0, 1));
+}
+
+/// A listing goes past the configurations of a source where a page ends among them: not of one that is waited for.
+#[tokio::test]
+async fn the_last_of_more_configurations_than_a_page_has_is_found() {
+    let (place, _folder) = registered().await;
+    for number in 0..LISTING_PAGE + 5 {
+        let name = Landed::Configuration(format!("{number:064x}"));
+        place.put(&name.key(&source("landfall-01")), b"1".to_vec()).await;
+    }
+    land(&place).await;
+    let mut ingester = Ingester::open(&place.lake(), SETTINGS).await.expect("opened");
+    ingester.run().await.expect("ingested");
+    lands(&place).await;
+    place.ahead(60 * SECOND_US);
+    assert_eq!(ingester.run().await.expect("ingested").late_units, 2);
+}
+
+/// A configuration that the store will not hand out keeps nobody's batches, and is told.
+#[tokio::test]
+async fn a_configuration_that_cannot_be_read_is_told_and_tried_again() {
+    let (place, _folder) = registered().await;
+    land(&place).await;
+    ingest(&place.lake(), &SETTINGS).await.expect("ingested");
+    lands(&place).await;
+    place.land_readings("elva-01", 2, &[of("tarn/level", 1, 4.2)], None).await;
+    place.store.fail(Fault::Withheld(".toml"));
+    let error = ingest(&place.lake(), &SETTINGS).await.expect_err("told").to_string();
+    assert!(error.contains("are not held against `landing/landfall-01/config/"), "{error}");
+    assert_eq!(place.ask("SELECT count(*) FROM readings WHERE source = 'elva-01'").await, "2");
+    place.store.fail(Fault::None);
+    assert_eq!(ingest(&place.lake(), &SETTINGS).await.expect("ingested").late_units, 2);
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Ours,
+    /// Adds the rows that fail without looking whether that was done, and without taking those away that did not.
+    Careless,
+}
+
+async fn checked(kind: Kind, lake: &Lake) -> bool {
+    match kind {
+        Kind::Ours => ingest(lake, &SETTINGS).await.is_ok(),
+        Kind::Careless => careless(lake).await.is_ok(),
+    }
+}
+
+async fn careless(lake: &Lake) -> Result<(), Box<dyn std::error::Error>> {
+    let key = Landed::Batch(EPOCH, bounds(1, 5)).key(&source("landfall-01"));
+    let rows = plain_rows(&decode(&lake.objects().get(&key).await?.bytes().await?)?)?;
+    let mut table = Table::open(lake, TableName::Readings).await?.ok_or("no table")?;
+    let file = write_file(lake, TableName::Readings, &[rows]).await?;
+    let (operation, notes) = (tjern_lake::Operation::Correct, BTreeMap::new());
+    let commit = tjern_lake::Commit { operation, add: vec![file], remove: vec![], transactions: vec![], notes };
+    table.commit(commit).await?;
+    Ok(())
+}
+
+async fn waiting() -> (Place, tempfile::TempDir) {
+    let (place, folder) = registered().await;
+    land(&place).await;
+    ingest(&place.lake(), &SETTINGS).await.expect("ingested");
+    lands(&place).await;
+    (place, folder)
+}
+
+/// Checks with each of the faults in turn, until one lies beyond the last request, and then again without one. Returns at
+/// which it was not as if nothing had happened, and how many faults there were.
+async fn wrong_at(kind: Kind, fault: fn(u64) -> Fault) -> (Vec<u64>, u64) {
+    let (quiet, _folder) = waiting().await;
+    assert!(checked(kind, &quiet.lake()).await, "without a fault nothing fails");
+    let wanted = quiet.ask(ALL).await;
+    let mut wrong = Vec::new();
+    for at in 1.. {
+        let (place, _folder) = waiting().await;
+        place.store.fail(fault(at));
+        let went_well = checked(kind, &place.lake()).await;
+        let (calls, puts) = place.store.counted();
+        place.store.fail(Fault::None);
+        // Whoever looks next does what is left.
+        while (kind == Kind::Ours || !went_well) && !checked(kind, &place.lake()).await {}
+        if place.ask(ALL).await != wanted || (kind == Kind::Ours && told(&place.lake()).await != (2, 0)) {
+            wrong.push(at);
+        }
+        let is_beyond = if let Fault::LostReply(_) = fault(at) { puts < at } else { calls < at };
+        if is_beyond {
+            assert!(went_well, "without a fault nothing fails");
+            return (wrong, at - 1);
+        }
+    }
+    unreachable!("a run ends")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_that_dies_or_loses_a_reply_anywhere_is_made_once() {
+    for fault in [Fault::DeadBefore as fn(u64) -> Fault, Fault::DeadAfter, Fault::LostReply] {
+        let (wrong, faults) = wrong_at(Kind::Ours, fault).await;
+        println!("{faults} times {:?} and so on", fault(1));
+        assert_eq!(wrong, Vec::<u64>::new(), "{:?}", fault(1));
+        assert!(faults >= 2, "a file and a commit at least: {faults}");
+    }
+    let (wrong, faults) = wrong_at(Kind::Careless, Fault::DeadAfter).await;
+    assert!(!wrong.is_empty(), "the canary lives: {faults} faults and not one was found");
+}
+
+/// Two servers find it in the same second, and one of them takes a batch that names it, while files are merged.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_ingesters_check_it_once() {
+    let (quiet, _folder) = waiting().await;
+    quiet.land_readings("landfall-01", 6, &[of("tarn/level", 1, 414.0)], Some(&sha256())).await;
+    ingest(&quiet.lake(), &SETTINGS).await.expect("ingested");
+    let wanted = quiet.ask(ALL).await;
+    for at in 1..10 {
+        let (place, _folder) = waiting().await;
+        place.land_readings("landfall-01", 6, &[of("tarn/level", 1, 414.0)], Some(&sha256())).await;
+        place.store.fail(Fault::LostReply(at));
+        let (one, other, third) = (place.lake(), place.lake(), place.lake());
+        let (settings, stop) = (CompactSettings::default(), CancellationToken::new());
+        let mut quietly = |_| ();
+        let merging = compact(&third, &settings, &stop, &mut quietly);
+        // Any may fail; what counts is what is there after another one went on.
+        let _ = tokio::join!(ingest(&one, &SETTINGS), ingest(&other, &SETTINGS), merging);
+        place.store.fail(Fault::None);
+        ingest(&place.lake(), &SETTINGS).await.expect("ingested");
+        assert_eq!(place.ask(ALL).await, wanted, "the reply of put {at} was lost");
+        assert_eq!(told(&place.lake()).await, (3, 0), "the reply of put {at} was lost");
+    }
+}
