@@ -226,6 +226,55 @@ async fn frames_of_a_fixed_length_find_their_start_again_after_a_pause() {
     drop(theirs);
 }
 
+/// A logger's memory of five weeks, newest first: all past 4,097 lines counted as stored, and was lost.
+#[tokio::test]
+async fn a_long_memory_that_is_printed_newest_first_is_stored_all() {
+    const ROWS: i64 = 5_000;
+    let folder = tempfile::tempdir().expect("a folder");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let place = format!(
+        "address = \"{}\"\npoll = \"DUMP\\r\\n\"\ntimeout = \"150ms\"",
+        listener.local_addr().expect("an address")
+    );
+    let device = "time_column = 1\ntime_format = \"%d.%m.%Y %H:%M:%S\"\ntime_zone = \"+01:00\"";
+    let config = config(&bus(&place, device, &[point("site/level", "column = 2\nevery = \"400ms\"")]));
+    let start_us = Clock::system().now_us() / SECOND_US * SECOND_US - 601 * ROWS * SECOND_US;
+    let dump = |rows: i64| -> String {
+        (0..rows).rev().map(|row| format!("{};{row}\r\n", written(start_us + row * 600 * SECOND_US))).collect()
+    };
+    // After a restart it prints all once more, and a row that is new.
+    for (rows, news) in [(ROWS, 0..ROWS), (ROWS + 1, ROWS..ROWS + 1)] {
+        let new = u64::try_from(news.end - news.start).expect("some");
+        let mut buses = Buses::start_with(&config, Some(folder.path().to_owned()));
+        let (mut stream, _) = soon("a connection", listener.accept()).await.expect("the gateway connects");
+        let text = dump(rows);
+        let answering = tokio::spawn(async move {
+            let mut question = [0; 64];
+            while stream.read(&mut question).await.is_ok_and(|count| count > 0) {
+                stream.write_all(text.as_bytes()).await.expect("the gateway listens");
+            }
+        });
+        for row in news.rev() {
+            let reading = buses.first("a row", |reading| reading.value.is_some()).await;
+            assert_eq!((reading.time_us - start_us, reading.value), (row * 600 * SECOND_US, Some(row as f64)));
+        }
+        let mut looks = interval(Duration::from_millis(5));
+        let counts = soon("all once more", async {
+            loop {
+                looks.tick().await;
+                let counts = buses.states().snapshot()[0].lines.expect("they are counted");
+                if counts.lines >= 2 * u64::try_from(ROWS).expect("small") {
+                    return counts;
+                }
+            }
+        })
+        .await;
+        assert_eq!((counts.repeated, counts.forgotten), (counts.lines - new, 0), "{counts:?}");
+        buses.end().await;
+        answering.abort();
+    }
+}
+
 /// `watch` and the metrics showed the bus's name in the place of each device on it.
 #[tokio::test]
 async fn devices_on_one_line_are_shown_by_their_names() {

@@ -11,6 +11,7 @@ mod faults;
 pub(super) mod point;
 mod question;
 mod rejected;
+mod remembered;
 pub(super) mod stored_times;
 mod stream;
 mod times;

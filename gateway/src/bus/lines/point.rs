@@ -15,7 +15,8 @@ use tracing::{info, warn};
 use super::super::BusContext;
 use super::super::point::{FAILURES_TO_DOWN, Limits, PointState};
 use super::super::state::DeviceCell;
-use super::stored_times::{DeviceTimes, StoredTimes};
+use super::remembered::{StoredTimes, Told};
+use super::stored_times::DeviceTimes;
 use crate::config::{LineField, LinePoint};
 use crate::grid::Due;
 use crate::lines::counters::LineFate;
@@ -127,9 +128,16 @@ impl LinePointState {
         fate: &mut LineFate,
     ) -> Option<Reading> {
         self.dated_at = Some(Instant::now());
-        if !self.stored.insert(time_us) {
-            fate.repeated += 1;
-            return None;
+        match self.stored.insert(time_us) {
+            Told::New => {}
+            Told::Repeated => {
+                fate.repeated += 1;
+                return None;
+            }
+            Told::Forgotten => {
+                fate.forgotten += 1;
+                return None;
+            }
         }
         let failed_before = self.state.failures();
         let (device, place) = &self.shown;
