@@ -14,7 +14,7 @@ use tjern_readings::clock::Clock;
 use tjern_readings::reading::{Cause, Quality, Reading};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
-use tokio::time::interval;
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
 const SECOND_US: i64 = 1_000_000;
 
@@ -24,6 +24,13 @@ fn bus(place: &str, device: &str, points: &[String]) -> String {
         "[[bus]]\nname = \"mast\"\nkind = \"text-lines\"\n{place}\n[[bus.device]]\nname = \"logger\"\n{device}\n{}",
         points.concat()
     )
+}
+
+/// A device's beat: where the machine is slow the device is, too, and never two beats come at once.
+fn beat(every_ms: u64) -> Interval {
+    let mut ticks = interval(Duration::from_millis(every_ms));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
 }
 
 /// A time as a logger in Oslo that keeps standard time writes it.
@@ -224,6 +231,43 @@ async fn frames_of_a_fixed_length_find_their_start_again_after_a_pause() {
     buses.end().await;
     printing.abort();
     drop(theirs);
+}
+
+/// A device's wind had a checksum like all it says, and lost it with the star: 9214.8 was a good value, since the point had
+/// not seen one of its own yet.
+#[tokio::test]
+async fn a_lost_checksum_is_noticed_by_all_points_of_a_device() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let place = format!("address = \"{}\"\ndown_report = \"100ms\"", listener.local_addr().expect("an address"));
+    let points = [("water", "MTW"), ("wind", "MWV")].map(|(name, sentence)| {
+        point(&format!("site/{name}"), &format!("sentence = \"{sentence}\"\nfield = 1\nevery = \"100ms\""))
+    });
+    let mut buses = Buses::start(&config(&bus(&place, "", &points)));
+    let body = "YXMTW,12.3,C";
+    let water = format!("${body}*{:02X}\r\n", checksum(body));
+    let wind = "$WIMWV,9214.8,R,0.1,M,A\r\n";
+    // The device is the same after a connection that broke.
+    for first in [water.as_str(), wind] {
+        let (mut stream, _) = soon("a connection", listener.accept()).await.expect("the gateway connects");
+        stream.write_all(first.as_bytes()).await.expect("the gateway listens");
+        let water = water.clone();
+        let printing = tokio::spawn(async move {
+            let mut ticks = beat(20);
+            while stream.write_all(format!("{wind}{water}").as_bytes()).await.is_ok() {
+                ticks.tick().await;
+            }
+        });
+        for _ in 0..5 {
+            buses.first("the water", |reading| reading.value == Some(12.3)).await;
+            let is_late = |reading: &Reading| matches!(reading.cause, Some(Cause::Unreachable | Cause::Timeout));
+            let is_wind = |reading: &Reading| reading.sensor.as_str() == "site/wind" && !is_late(reading);
+            let lost = buses.first("the wind", is_wind).await;
+            assert_eq!((lost.value, lost.cause), (None, Some(Cause::Crc)), "{lost:?}");
+        }
+        printing.abort();
+        buses.first("that it is gone", |reading| reading.cause == Some(Cause::Unreachable)).await;
+    }
+    buses.end().await;
 }
 
 /// A logger's memory of five weeks, newest first: all past 4,097 lines counted as stored, and was lost.

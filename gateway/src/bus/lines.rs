@@ -36,8 +36,8 @@ use crate::lines::{Framing, LineSplitter};
 use crate::modbus::Retry;
 #[cfg(test)]
 use crate::modbus::faults::{Broken, is_broken};
-use point::LinePointState;
-use question::{LINE_PAUSE_MAX, Question};
+use point::{DeviceChecksums, LinePointState};
+use question::Question;
 use rejected::RejectedLines;
 use stream::{Place, Stream, open, receive};
 pub(super) use times::Times;
@@ -83,10 +83,11 @@ fn points_and_devices(
         let own: Vec<LinePoint> =
             std::iter::once(first).chain(std::iter::from_fn(|| points.next_if(|next| next.device == device))).collect();
         let shown = own.iter().map(|point| PointState::shown(&point.common)).collect();
-        let cell = DeviceCell::new(&device, None, shown);
+        let (cell, checksums) = (DeviceCell::new(&device, None, shown), DeviceChecksums::default());
         for (place, point) in own.into_iter().enumerate() {
             let kept = times.take(&point.common.sensor);
-            states.push(LinePointState::new(point, (Arc::clone(&cell), place), limits, context, kept));
+            let shared = ((Arc::clone(&cell), place), checksums.clone());
+            states.push(LinePointState::new(point, shared, limits, context, kept));
         }
         devices.push(cell);
     }

@@ -6,6 +6,7 @@
 //! `clock_estimated`.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tjern_readings::reading::{Cause, Reading};
@@ -23,6 +24,21 @@ use crate::lines::counters::LineFate;
 use crate::lines::time::DeviceTime;
 use crate::lines::{self, nmea};
 
+/// Whether a device sends checksums, known to all of its points: a sentence without one has lost it then. It stays over
+/// lost connections, and begins anew with the bus, as a device does that was exchanged for one without.
+#[derive(Debug, Clone, Default)]
+pub(super) struct DeviceChecksums(Arc<AtomicBool>);
+
+impl DeviceChecksums {
+    fn was_sent(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn are_sent(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 pub(super) struct LinePointState {
     pub(super) state: PointState,
     /// Where others see how it is: among the points of its device, at this place.
@@ -32,8 +48,8 @@ pub(super) struct LinePointState {
     pub(super) stored: StoredTimes,
     /// Where that stays when the bus begins anew.
     device_times: DeviceTimes,
-    /// The device sends checksums: a sentence without one lost it.
-    has_checksums: bool,
+    /// Its device sends checksums.
+    checksums: DeviceChecksums,
     latest: Option<Latest>,
     /// When a line with a time of its own came last.
     dated_at: Option<Instant>,
@@ -62,7 +78,7 @@ impl LinePointState {
     /// `kept` is what an earlier run stored: it counts where none of this run did.
     pub(super) fn new(
         point: LinePoint,
-        shown: (Arc<DeviceCell>, usize),
+        (shown, checksums): ((Arc<DeviceCell>, usize), DeviceChecksums),
         limits: Limits,
         context: &BusContext,
         kept: Option<StoredTimes>,
@@ -75,7 +91,7 @@ impl LinePointState {
             time: point.time,
             stored: context.device_times.take(&sensor).or(kept).unwrap_or_default(),
             device_times: context.device_times.clone(),
-            has_checksums: false,
+            checksums,
             latest: None,
             dated_at: None,
             waiting: None,
@@ -110,13 +126,15 @@ impl LinePointState {
         None
     }
 
-    fn check(&mut self, result: Result<f64, Cause>, line: &str) -> Result<f64, Cause> {
+    fn check(&self, result: Result<f64, Cause>, line: &str) -> Result<f64, Cause> {
         if !matches!(self.field, LineField::Nmea { .. }) || result == Err(Cause::Crc) {
             return result;
         }
         let has_checksum = nmea::has_checksum(line);
-        let lost_it = self.has_checksums && !has_checksum;
-        self.has_checksums |= has_checksum;
+        let lost_it = !has_checksum && self.checksums.are_sent();
+        if has_checksum {
+            self.checksums.was_sent();
+        }
         if lost_it { Err(Cause::Crc) } else { result }
     }
 
