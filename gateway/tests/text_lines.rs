@@ -137,6 +137,66 @@ async fn half_a_line_at_the_start_is_no_value() {
     drop(theirs);
 }
 
+/// A terminal server passes on what its logger prints, to whoever connects, from then on: the rests of lines were values,
+/// 7.8, 3.45 and 5, after each connection that broke.
+#[tokio::test]
+async fn half_a_line_at_the_start_is_no_value_over_tcp_either() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let body = "column = 1\nevery = \"50ms\"";
+    let place = format!("address = \"{address}\"\ntimeout = \"200ms\"");
+    let mut buses = Buses::start(&config(&bus(&place, "", &[point("site/level", body)])));
+    // It prints on while nobody is connected.
+    let mut printed = b"123.45;67.8\r\n".iter().cycle().skip(1);
+    for _ in 0..5 {
+        let (mut stream, _) = soon("a connection", listener.accept()).await.expect("the gateway connects");
+        let mut ticks = beat(2);
+        for byte in printed.by_ref().take(13 * 20 + 3) {
+            ticks.tick().await;
+            stream.write_all(&[*byte]).await.expect("the gateway listens");
+        }
+        drop(stream);
+        let mut values = 0;
+        loop {
+            let reading = buses.next().await;
+            match (reading.value, reading.cause) {
+                (Some(value), _) => assert_eq!(value, 123.45),
+                (None, Some(Cause::Unreachable)) if values > 0 => break,
+                _ => {}
+            }
+            values += i32::from(reading.value.is_some());
+        }
+    }
+    buses.end().await;
+}
+
+/// A logger that sends a line when it has one, and hangs up: the line began after the connection was made, since that was
+/// silent before.
+#[tokio::test]
+async fn a_connection_for_each_line_loses_none_that_comes_after_a_silence() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let start = Clock::system().now_us() / SECOND_US - 7_200;
+    tokio::spawn(async move {
+        for row in 0.. {
+            let (mut stream, _) = listener.accept().await.expect("the gateway connects");
+            let mut ticks = beat(600);
+            ticks.tick().await;
+            ticks.tick().await;
+            stream.write_all(format!("{};{row}\r\n", start + row).as_bytes()).await.expect("the gateway listens");
+        }
+    });
+    let place = format!("address = \"{address}\"");
+    let device = "time_column = 1\ntime_format = \"unix\"";
+    let body = "column = 2\nevery = \"10s\"";
+    let mut buses = Buses::start(&config(&bus(&place, device, &[point("site/level", body)])));
+    for _ in 0..3 {
+        let reading = buses.first("a row", |reading| reading.value.is_some()).await;
+        assert_eq!(Some((reading.time_us / SECOND_US - start) as f64), reading.value);
+    }
+    buses.end().await;
+}
+
 /// A logger whose battery died counts from the year 2000; its values are as good as they were.
 #[tokio::test]
 async fn a_value_with_a_time_that_cannot_be_is_kept_under_its_slot_and_says_so() {
@@ -231,6 +291,38 @@ async fn frames_of_a_fixed_length_find_their_start_again_after_a_pause() {
     buses.end().await;
     printing.abort();
     drop(theirs);
+}
+
+/// Frames of a fixed length every 250 ms, of which one lost a byte: all after it were shifted, for ever, and good by their
+/// quality. A gateway that begins to listen within one is no better off.
+#[tokio::test]
+async fn a_lost_byte_shifts_no_frame_of_a_fixed_length() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.expect("the gateway connects");
+        stream.write_all(b"3.45;067.80;").await.expect("the gateway listens");
+        let mut ticks = beat(250);
+        for turn in 0_usize.. {
+            ticks.tick().await;
+            let frame = if turn % 4 == 2 { &b"12.45;067.80;"[..] } else { b"123.45;067.80;" };
+            if stream.write_all(frame).await.is_err() {
+                return;
+            }
+        }
+    });
+    let place = format!("address = \"{address}\"\nlength = 14");
+    let points = [("level", 1), ("flow", 2)]
+        .map(|(name, column)| point(&format!("site/{name}"), &format!("column = {column}\nevery = \"500ms\"")));
+    let mut buses = Buses::start(&config(&bus(&place, "", &points)));
+    let mut values = 0;
+    while values < 20 {
+        let reading = buses.next().await;
+        let Some(value) = reading.value else { continue };
+        assert_eq!(value, if reading.sensor.as_str() == "site/level" { 123.45 } else { 67.8 }, "{reading:?}");
+        values += 1;
+    }
+    buses.end().await;
 }
 
 /// A device's wind had a checksum like all it says, and lost it with the star: 9214.8 was a good value, since the point had

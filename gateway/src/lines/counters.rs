@@ -20,7 +20,7 @@ pub struct LineCounters {
 pub struct LineCounts {
     /// Whole lines that came.
     pub lines: u64,
-    /// Lines that were too long, or ended before their length.
+    /// Lines that were too long, ended before their length, or began where nobody listened.
     pub dropped: u64,
     /// Sentences whose checksum was wrong, or is missing where the device sent one before.
     pub bad_checksums: u64,

@@ -226,7 +226,7 @@ impl From<&WireCounts> for WireReport {
 pub struct LinesReport {
     /// Whole lines that came.
     pub lines: u64,
-    /// Lines that were too long, or ended before their length.
+    /// Lines that were too long, ended before their length, or began where nobody listened.
     pub dropped: u64,
     /// Sentences with a wrong checksum, or without one where the device sent one before.
     pub bad_checksums: u64,
