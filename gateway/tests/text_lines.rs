@@ -111,6 +111,36 @@ async fn what_a_logger_dumps_again_after_a_restart_is_not_stored_again() {
     }
 }
 
+/// A byte of a row was damaged on its way. When the logger printed its memory once more the row was whole, and was not stored:
+/// its time was stored already, without a value.
+#[tokio::test]
+async fn a_row_that_was_damaged_is_stored_when_it_comes_whole() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let place = format!(
+        "address = \"{}\"\npoll = \"DUMP\\r\\n\"\ntimeout = \"100ms\"",
+        listener.local_addr().expect("an address")
+    );
+    let device = "time_column = 1\ntime_format = \"unix\"";
+    let mut buses =
+        Buses::start(&config(&bus(&place, device, &[point("mast/value", "column = 2\nevery = \"300ms\"")])));
+    let start = Clock::system().now_us() / SECOND_US - 7_200;
+    let (mut stream, _) = soon("a connection", listener.accept()).await.expect("the gateway connects");
+    let mut got = Vec::new();
+    // Damaged twice, then whole twice, and a last row that ends the story.
+    for rows in ["12.x", "12.x", "12.5", "12.5", "12.x\n{};7"] {
+        let mut question = [0; 64];
+        assert!(stream.read(&mut question).await.is_ok_and(|count| count > 0), "the gateway asks");
+        let text = format!("{start};{}\n", rows.replace("{}", &(start + 60).to_string()));
+        stream.write_all(text.as_bytes()).await.expect("the gateway listens");
+    }
+    while got.last() != Some(&(60, Some(7.0))) {
+        let reading = buses.next().await;
+        got.push((reading.time_us / SECOND_US - start, reading.value));
+    }
+    assert_eq!(got, [(0, None), (0, Some(12.5)), (60, Some(7.0))]);
+    buses.end().await;
+}
+
 /// A device does not wait for a gateway: the first line after a start was its second half, and a number like any other.
 #[tokio::test]
 async fn half_a_line_at_the_start_is_no_value() {

@@ -46,6 +46,8 @@ pub(super) struct LinePointState {
     field: LineField,
     time: Option<DeviceTime>,
     pub(super) stored: StoredTimes,
+    /// Times whose lines had no number: damaged on their way, they may come whole.
+    unread: StoredTimes,
     /// Where that stays when the bus begins anew.
     device_times: DeviceTimes,
     /// Its device sends checksums.
@@ -90,6 +92,7 @@ impl LinePointState {
             field: point.field,
             time: point.time,
             stored: context.device_times.take(&sensor).or(kept).unwrap_or_default(),
+            unread: StoredTimes::default(),
             device_times: context.device_times.clone(),
             checksums,
             latest: None,
@@ -111,7 +114,7 @@ impl LinePointState {
         fate.unparsed |= matches!(result, Err(Cause::NoMatch | Cause::NotANumber));
         let mut misdated = false;
         if let Some(time) = self.time.as_ref().filter(|_| result != Err(Cause::Crc)) {
-            match time.read(line).and_then(|moments| moments.choose(self.stored.newest_us(), now_us)) {
+            match time.read(line).and_then(|moments| moments.choose(self.newest_us(), now_us)) {
                 Some(time_us) => return self.take_dated(bus, (time_us, now_us), result, fate),
                 None => misdated = true,
             }
@@ -146,7 +149,13 @@ impl LinePointState {
         fate: &mut LineFate,
     ) -> Option<Reading> {
         self.dated_at = Some(Instant::now());
-        match self.stored.insert(time_us) {
+        let has_number = !matches!(result, Err(Cause::NoMatch | Cause::NotANumber));
+        let told = match self.stored.look(time_us) {
+            Told::New if has_number => self.stored.insert(time_us),
+            Told::New => self.unread.insert(time_us),
+            told => told,
+        };
+        match told {
             Told::New => {}
             Told::Repeated => {
                 fate.repeated += 1;
@@ -162,6 +171,11 @@ impl LinePointState {
         let reading = self.state.conclude_dated(time_us, result, now_us, &mut device.latest()[*place]);
         self.note_change(bus, failed_before);
         reading
+    }
+
+    /// The newest time that the device told.
+    fn newest_us(&self) -> Option<i64> {
+        self.stored.newest_us().max(self.unread.newest_us())
     }
 
     fn every(&self) -> Duration {

@@ -114,22 +114,32 @@ impl StoredTimes {
     }
 
     fn insert_within(&mut self, time_us: i64, runs_max: usize) -> Told {
-        let around = self.runs.range(..=time_us).next_back().map(|(_, run)| *run).filter(|run| run.last_us >= time_us);
-        if around.is_some_and(|run| run.has(time_us)) {
+        let told = self.look(time_us);
+        if told == Told::New {
+            self.add(time_us);
+            self.keep(runs_max);
+        }
+        told
+    }
+
+    /// What is known of a time.
+    pub(super) fn look(&self, time_us: i64) -> Told {
+        if self.around(time_us).is_some_and(|run| run.has(time_us)) {
             return Told::Repeated;
         }
-        if self.forgotten.iter().any(|(first_us, last_us)| (*first_us..=*last_us).contains(&time_us)) {
-            return Told::Forgotten;
-        }
-        self.add(time_us, around);
-        self.keep(runs_max);
-        Told::New
+        let is_among = |(first_us, last_us): &(i64, i64)| (*first_us..=*last_us).contains(&time_us);
+        if self.forgotten.iter().any(is_among) { Told::Forgotten } else { Told::New }
+    }
+
+    /// The run between whose ends a time lies.
+    fn around(&self, time_us: i64) -> Option<Run> {
+        self.runs.range(..=time_us).next_back().map(|(_, run)| *run).filter(|run| run.last_us >= time_us)
     }
 
     /// Puts a time in its place, and makes as few runs as it can of those beside it.
-    fn add(&mut self, time_us: i64, around: Option<Run>) {
+    fn add(&mut self, time_us: i64) {
         let one = Run::one(time_us);
-        let mut pieces: Vec<Run> = match around {
+        let mut pieces: Vec<Run> = match self.around(time_us) {
             Some(run) => {
                 self.runs.remove(&run.first_us);
                 let [before, after] = run.split(time_us);
