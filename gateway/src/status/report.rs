@@ -226,7 +226,7 @@ impl From<&WireCounts> for WireReport {
 pub struct LinesReport {
     /// Whole lines that came.
     pub lines: u64,
-    /// Lines that were too long, or ended before their length.
+    /// Lines that were too long, ended before their length, or began where nobody listened.
     pub dropped: u64,
     /// Sentences with a wrong checksum, or without one where the device sent one before.
     pub bad_checksums: u64,
@@ -238,12 +238,15 @@ pub struct LinesReport {
     pub bad_times: u64,
     /// Values of a time that was stored already.
     pub repeated: u64,
+    /// Values of a time among those too many to be remembered one by one: stored already, or lost.
+    #[serde(default)]
+    pub forgotten: u64,
 }
 
 impl LinesReport {
     /// Every count that tells of damage or of a wrong configuration, with its word.
     #[must_use]
-    pub const fn kinds(&self) -> [(&'static str, u64); 6] {
+    pub const fn kinds(&self) -> [(&'static str, u64); 7] {
         [
             ("dropped", self.dropped),
             ("bad_checksum", self.bad_checksums),
@@ -251,6 +254,7 @@ impl LinesReport {
             ("unwanted", self.unwanted),
             ("bad_time", self.bad_times),
             ("repeated", self.repeated),
+            ("forgotten", self.forgotten),
         ]
     }
 }
@@ -265,6 +269,7 @@ impl From<&LineCounts> for LinesReport {
             unwanted: counts.unwanted,
             bad_times: counts.bad_times,
             repeated: counts.repeated,
+            forgotten: counts.forgotten,
         }
     }
 }
