@@ -331,7 +331,14 @@ impl Watcher {
                 let hash = events.iter().fold(Sha256::new(), |hash, event| hash.chain_update(&event.id));
                 let id: String = hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
                 let message = message::message(&mail.section, &subject(events), &text, &id, now_us);
-                smtp::send(mail, &message).await.map_err(|error| error.to_string())
+                let refusals = smtp::send(mail, &message).await.map_err(|error| error.to_string())?;
+                for smtp::Refusal { to, reply } in refusals {
+                    tracing::warn!(
+                        receiver = %to,
+                        "a mail went to the others only: the mail server refused this receiver: {reply}; hint: `to` in [watch.mail]"
+                    );
+                }
+                Ok(())
             }
             _ => Ok(()),
         }
