@@ -214,6 +214,33 @@ async fn a_sensor_that_never_spoke_is_late_only_once_the_watch_has_waited_for_it
     assert_eq!(city.receiver.told(), ["begun sensor_late tjern/water_temperature"]);
 }
 
+/// A city registered a sensor an evening before it was put up: "no value for at least 47 h", within a second. And a name that
+/// is spelt right afterwards is no sensor that begins anew.
+#[tokio::test]
+async fn a_sensor_that_is_registered_later_is_waited_for_too() {
+    let city = City::new().await;
+    let sensors = |name: &str| {
+        format!(
+            "id,site,quantity,unit,kind,class,interval,name_nb\ntjern/water_temperature,tjern,water_temperature,Cel,sample,public,,\n\
+             tjern/ph,tjern,ph,1,sample,public,1h,{name}\n"
+        )
+    };
+    let register = async |name: &str| {
+        let files = city.place.files("site\ntjern\n", &sensors(name));
+        register::register(&city.place.lake, &files).await.expect("registered");
+    };
+    city.rounds(10).await;
+    city.place.clock.advance_us(60 * HOUR_US);
+    register("pH i tjernt").await;
+    city.rounds(2 * 60).await;
+    assert_eq!(city.receiver.told(), [""; 0], "it has had two hours");
+    city.rounds(30).await;
+    assert_eq!(city.receiver.told(), ["begun sensor_late tjern/ph"]);
+    register("pH i tjernet").await;
+    city.rounds(60).await;
+    assert_eq!(city.receiver.told(), [""; 0], "it is late still");
+}
+
 /// The thermometer was out of the water, and a person withdrew its value: it was told as the newest all the same, through
 /// the word that was there before.
 #[tokio::test]
