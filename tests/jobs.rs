@@ -271,6 +271,7 @@ fn a_lake_that_cannot_be_written_is_told_by_the_command_too() {
 #[test]
 fn a_wrong_schedule_or_a_missing_secret_starts_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("tjern.toml.url"), "the-canary\n").expect("written");
     for (text, parts) in [
         ("[jobs.cron]\ndance = \"@daily\"\n", ["tjern.toml:4:9", "there is no job `dance`"]),
         ("[jobs.cron]\ncompact = \"61 * * * *\"\n", ["tjern.toml:4:11", "`61` is no minute"]),
@@ -278,6 +279,14 @@ fn a_wrong_schedule_or_a_missing_secret_starts_nothing() {
         ("[watch.webhook]\nurl_file = \"no-such-file\"\n", ["no-such-file", "cannot read the secret"]),
         ("[serve]\npipeline = \"127.0.0.1:8082\"\n", ["tjern.toml:4:12", "like \"http://127.0.0.1:8082\""]),
         ("[watch.webhook]\n", ["the webhook has no address", "TJERN_WEBHOOK_URL"]),
+        // Accepted, and told in the log of each round, which nobody reads who waits for a message.
+        ("[watch.webhook]\nurl = \"nonsense\"\n", ["tjern.toml:4:7", "like \"https://chat.example.org/hook\""]),
+        ("[watch.webhook]\nurl = \"ftp://x/\"\n", ["tjern.toml:4:7", "no address of a webhook"]),
+        ("[watch.webhook]\nurl_file = \"tjern.toml.url\"\n", ["webhook's address is no address", "TJERN_WEBHOOK_URL"]),
+        ("[[watch.limit]]\nsensor = \"a/b\"\n", ["tjern.toml:3:1", "a limit needs `low`, `high` or both"]),
+        ("[[watch.limit]]\nsensor = \"a/b\"\nhigh = nan\n", ["tjern.toml:5:8", "NaN is no limit"]),
+        ("[[watch.limit]]\nsensor = \"a/b\"\nlow = -inf\n", ["tjern.toml:5:7", "-inf is no limit"]),
+        ("[[watch.limit]]\nsensor = \"a/b\"\nlow = 9\nhigh = 5\n", ["tjern.toml:3:1", "`low` 9 is over `high` 5"]),
         ("[watch.mail]\nserver = \"x\"\nfrom = \"x@y\"\nto = [\"x@y\"]\n", ["tjern.toml:4:10", "no mail server"]),
         ("[watch.mail]\nserver = \"x:25\"\nfrom = \"x\"\nto = []\n", ["tjern.toml:5:8", "no mail address"]),
     ] {
@@ -287,6 +296,7 @@ fn a_wrong_schedule_or_a_missing_secret_starts_nothing() {
             let told = String::from_utf8_lossy(&output.stderr);
             assert_eq!(output.status.code(), Some(2), "{text}: {told}");
             assert!(parts.iter().all(|part| told.contains(part)), "{text}: {told}");
+            assert!(!told.contains("canary"), "{told}");
         }
         assert!(!folder.path().join("lake").exists(), "something was started");
     }
