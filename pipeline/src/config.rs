@@ -94,7 +94,7 @@ pub struct CompactSection {
     /// The memory that it may take.
     pub memory: Memory,
     /// The size of the files that it makes.
-    pub target_size: Size,
+    pub target_size: FileSize,
     /// The folder for rows that do not fit into memory, relative to the folder of `tjern.toml`; the system's folder
     /// for temporary files where it is left out.
     pub spill: Option<PathBuf>,
@@ -103,7 +103,7 @@ pub struct CompactSection {
 impl Default for CompactSection {
     fn default() -> Self {
         let every = Period::from_seconds(20 * 60);
-        Self { every, memory: Memory(512_000_000), target_size: Size(128 << 20), spill: None }
+        Self { every, memory: Memory(512_000_000), target_size: FileSize(128 << 20), spill: None }
     }
 }
 
@@ -113,7 +113,7 @@ impl CompactSection {
     pub fn settings(&self, folder: &Path) -> CompactSettings {
         CompactSettings {
             memory_bytes: self.memory.0,
-            target_bytes: self.target_size.0.max(1),
+            target_bytes: self.target_size.0,
             spill_folder: self.spill.as_ref().map_or_else(std::env::temp_dir, |spill| folder.join(spill)),
             threads: crate::compact::threads(),
         }
@@ -140,6 +140,23 @@ impl TryFrom<Size> for Memory {
 
     fn try_from(size: Size) -> Result<Self, String> {
         if size.0 >= Self::LEAST { Ok(Self(size.0)) } else { Err("a job's memory is at least 64MB".into()) }
+    }
+}
+
+/// The size of the files that compaction makes. With less than 1 MiB they would be many and small: what it is there to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Size")]
+pub struct FileSize(u64);
+
+impl FileSize {
+    const LEAST: u64 = 1 << 20;
+}
+
+impl TryFrom<Size> for FileSize {
+    type Error = String;
+
+    fn try_from(size: Size) -> Result<Self, String> {
+        if size.0 >= Self::LEAST { Ok(Self(size.0)) } else { Err("a merged file's size is at least 1MiB".into()) }
     }
 }
 
@@ -488,6 +505,9 @@ mod tests {
             ("[ingest]\nevry = \"5s\"\n", 2, "unknown field `evry`"),
             ("[rollup]\nevery = \"0s\"\n", 2, "positive duration"),
             ("[compact]\nmemory = \"1MB\"\n", 2, "at least 64MB"),
+            // 51 files became 9,601.
+            ("[compact]\ntarget_size = \"0B\"\n", 2, "at least 1MiB"),
+            ("[compact]\ntarget_size = \"1MB\"\n", 2, "at least 1MiB"),
             // Meant as "no limit", it removed every reading.
             ("[retention]\nreadings = \"0s\"\n", 2, "leave it out to keep them for ever"),
             ("[retention]\nreadings = \"1ms\"\n", 2, "at least 1d"),
