@@ -10,7 +10,7 @@ use serde_spanned::Spanned;
 use tjern_gateway::config::Config as GatewayConfig;
 use tjern_lake::Lake;
 use tjern_pipeline::config::{
-    CompactSection, EraseSection, IngestSection, JobsSection, PersonalSection, PublishSection, QualitySection,
+    CompactSection, EraseSection, IngestSection, JobsSection, Keep, PersonalSection, PublishSection, QualitySection,
     RegisterSection, Retention, RetentionSection, RollupSection, VacuumSection, default_publications,
 };
 use tjern_pipeline::ingest::IngestSettings;
@@ -116,7 +116,7 @@ impl PersonalLake {
             // A folder needs none, and a cloud was refused.
             None => Access::default(),
         };
-        let mut jobs = JobSettings { publish: Vec::new(), keep: readings.map(|span| span.0), ..jobs.clone() };
+        let mut jobs = JobSettings { publish: Vec::new(), keep: readings.map(Keep::duration), ..jobs.clone() };
         jobs.ingest.landing_grace = landing_grace.map_or(jobs.ingest.landing_grace, |span| span.0);
         jobs.retention = vacuum_retention.map_or(jobs.retention, Retention::duration);
         jobs.watch.lake = lake.clone();

@@ -17,6 +17,7 @@ mod revise;
 mod run;
 mod vacuum;
 mod validate;
+mod watch;
 
 use clap::Subcommand;
 use tjern_pipeline::register::RegisterError;
@@ -116,7 +117,7 @@ pub(crate) async fn execute(command: PipelineCommand) -> Result<(), Failure> {
         PipelineCommand::Quality(arguments) => job::execute("quality", &arguments).await,
         PipelineCommand::Rollup(arguments) => job::execute("rollup", &arguments).await,
         PipelineCommand::Register(arguments) => job::execute("register", &arguments).await,
-        PipelineCommand::Watch(arguments) => job::execute("watch", &arguments).await,
+        PipelineCommand::Watch(arguments) => watch::execute(&arguments).await,
         PipelineCommand::Vacuum(arguments) => vacuum::execute(&arguments).await,
         PipelineCommand::Checkpoint(arguments) => maintain::checkpoint(&arguments).await,
         PipelineCommand::Retention(arguments) => maintain::retention(&arguments).await,

@@ -2,7 +2,7 @@
 //! is, is killed and started again, and a configuration that names what there is not.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -220,10 +220,58 @@ fn a_failure_is_told_repeated_and_over_by_itself() {
     assert_eq!(health["jobs"]["register"]["failures"], 0);
 }
 
+/// Somebody who is told once, and answers that he has heard it.
+fn told_once(hook: &TcpListener) -> Value {
+    let (stream, _) = hook.accept().expect("somebody tells");
+    let mut stream = BufReader::new(stream);
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        stream.read_line(&mut line).expect("a head");
+        let line = line.trim_end().to_ascii_lowercase();
+        if line.is_empty() {
+            break;
+        }
+        length = line.strip_prefix("content-length: ").map_or(length, |length| length.parse().expect("a length"));
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).expect("a body");
+    stream.get_mut().write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n").expect("answered");
+    serde_json::from_slice(&body).expect("JSON")
+}
+
+/// A full disk: the command ended before it had looked at anything, since it could not create an object, and nobody was told.
+/// Here no file of the process may become longer than nothing, which is what a full disk is to it.
+#[test]
+fn a_lake_that_cannot_be_written_is_told_by_the_command_too() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let hook = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let watch = |disk_free: &str| {
+        let address = hook.local_addr().expect("bound");
+        format!("[watch]\ndisk_free = \"{disk_free}\"\n[watch.webhook]\nurl = \"http://{address}/\"\n")
+    };
+    configure(folder.path(), &watch("1B"));
+    assert_eq!(pipeline(folder.path(), &["watch"]).status.code(), Some(0));
+    configure(folder.path(), &watch("1000TiB"));
+    let telling = std::thread::spawn(move || told_once(&hook));
+    let script = "trap '' XFSZ; ulimit -f 0; exec \"$0\" pipeline watch --config \"$1\"";
+    let mut command = Command::new("sh");
+    command.args(["-c", script, env!("CARGO_BIN_EXE_tjern")]).arg(folder.path().join("tjern.toml"));
+    let output = command.output().expect("a shell");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("2 events were told from memory"), "{said}");
+    let told = telling.join().expect("told");
+    let kinds: Vec<_> = told["events"].as_array().expect("events").iter().map(|event| &event["kind"]).collect();
+    assert_eq!(kinds, ["disk", "disk"], "the disk, and that the lake cannot be written: {told}");
+    assert!(told["text"].as_str().is_some_and(|text| text.contains("cannot be written")), "{told}");
+}
+
 /// What a configuration names and there is not is told with its place, and no secret with it.
 #[test]
 fn a_wrong_schedule_or_a_missing_secret_starts_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("tjern.toml.url"), "the-canary\n").expect("written");
     for (text, parts) in [
         ("[jobs.cron]\ndance = \"@daily\"\n", ["tjern.toml:4:9", "there is no job `dance`"]),
         ("[jobs.cron]\ncompact = \"61 * * * *\"\n", ["tjern.toml:4:11", "`61` is no minute"]),
@@ -231,6 +279,14 @@ fn a_wrong_schedule_or_a_missing_secret_starts_nothing() {
         ("[watch.webhook]\nurl_file = \"no-such-file\"\n", ["no-such-file", "cannot read the secret"]),
         ("[serve]\npipeline = \"127.0.0.1:8082\"\n", ["tjern.toml:4:12", "like \"http://127.0.0.1:8082\""]),
         ("[watch.webhook]\n", ["the webhook has no address", "TJERN_WEBHOOK_URL"]),
+        // Accepted, and told in the log of each round, which nobody reads who waits for a message.
+        ("[watch.webhook]\nurl = \"nonsense\"\n", ["tjern.toml:4:7", "like \"https://chat.example.org/hook\""]),
+        ("[watch.webhook]\nurl = \"ftp://x/\"\n", ["tjern.toml:4:7", "no address of a webhook"]),
+        ("[watch.webhook]\nurl_file = \"tjern.toml.url\"\n", ["webhook's address is no address", "TJERN_WEBHOOK_URL"]),
+        ("[[watch.limit]]\nsensor = \"a/b\"\n", ["tjern.toml:3:1", "a limit needs `low`, `high` or both"]),
+        ("[[watch.limit]]\nsensor = \"a/b\"\nhigh = nan\n", ["tjern.toml:5:8", "NaN is no limit"]),
+        ("[[watch.limit]]\nsensor = \"a/b\"\nlow = -inf\n", ["tjern.toml:5:7", "-inf is no limit"]),
+        ("[[watch.limit]]\nsensor = \"a/b\"\nlow = 9\nhigh = 5\n", ["tjern.toml:3:1", "`low` 9 is over `high` 5"]),
         ("[watch.mail]\nserver = \"x\"\nfrom = \"x@y\"\nto = [\"x@y\"]\n", ["tjern.toml:4:10", "no mail server"]),
         ("[watch.mail]\nserver = \"x:25\"\nfrom = \"x\"\nto = []\n", ["tjern.toml:5:8", "no mail address"]),
     ] {
@@ -240,6 +296,7 @@ fn a_wrong_schedule_or_a_missing_secret_starts_nothing() {
             let told = String::from_utf8_lossy(&output.stderr);
             assert_eq!(output.status.code(), Some(2), "{text}: {told}");
             assert!(parts.iter().all(|part| told.contains(part)), "{text}: {told}");
+            assert!(!told.contains("canary"), "{told}");
         }
         assert!(!folder.path().join("lake").exists(), "something was started");
     }

@@ -94,7 +94,7 @@ pub struct CompactSection {
     /// The memory that it may take.
     pub memory: Memory,
     /// The size of the files that it makes.
-    pub target_size: Size,
+    pub target_size: FileSize,
     /// The folder for rows that do not fit into memory, relative to the folder of `tjern.toml`; the system's folder
     /// for temporary files where it is left out.
     pub spill: Option<PathBuf>,
@@ -103,7 +103,7 @@ pub struct CompactSection {
 impl Default for CompactSection {
     fn default() -> Self {
         let every = Period::from_seconds(20 * 60);
-        Self { every, memory: Memory(512_000_000), target_size: Size(128 << 20), spill: None }
+        Self { every, memory: Memory(512_000_000), target_size: FileSize(128 << 20), spill: None }
     }
 }
 
@@ -113,7 +113,7 @@ impl CompactSection {
     pub fn settings(&self, folder: &Path) -> CompactSettings {
         CompactSettings {
             memory_bytes: self.memory.0,
-            target_bytes: self.target_size.0.max(1),
+            target_bytes: self.target_size.0,
             spill_folder: self.spill.as_ref().map_or_else(std::env::temp_dir, |spill| folder.join(spill)),
             threads: crate::compact::threads(),
         }
@@ -140,6 +140,23 @@ impl TryFrom<Size> for Memory {
 
     fn try_from(size: Size) -> Result<Self, String> {
         if size.0 >= Self::LEAST { Ok(Self(size.0)) } else { Err("a job's memory is at least 64MB".into()) }
+    }
+}
+
+/// The size of the files that compaction makes. With less than 1 MiB they would be many and small: what it is there to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Size")]
+pub struct FileSize(u64);
+
+impl FileSize {
+    const LEAST: u64 = 1 << 20;
+}
+
+impl TryFrom<Size> for FileSize {
+    type Error = String;
+
+    fn try_from(size: Size) -> Result<Self, String> {
+        if size.0 >= Self::LEAST { Ok(Self(size.0)) } else { Err("a merged file's size is at least 1MiB".into()) }
     }
 }
 
@@ -222,7 +239,7 @@ pub struct RetentionSection {
     /// How often what is too old is removed.
     pub every: Period,
     /// How long readings stay; for ever where it is left out.
-    pub readings: Option<Span>,
+    pub readings: Option<Keep>,
 }
 
 impl Default for RetentionSection {
@@ -235,7 +252,7 @@ impl RetentionSection {
     /// How long readings stay, if not for ever.
     #[must_use]
     pub fn keep(&self) -> Option<Duration> {
-        self.readings.map(|span| span.0)
+        self.readings.map(Keep::duration)
     }
 }
 
@@ -249,9 +266,36 @@ pub struct PersonalSection {
     /// How long landed batches stay; as in the common lake where it is left out.
     pub landing_grace: Option<Span>,
     /// How long readings stay; for ever where it is left out, whatever `[retention]` says.
-    pub readings: Option<Span>,
+    pub readings: Option<Keep>,
     /// How long removed files and old commits stay; as in the common lake where it is left out.
     pub vacuum_retention: Option<Retention>,
+}
+
+/// How long readings stay: a day at least. Where somebody writes `"0s"` for "no limit", everything would be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Span")]
+pub struct Keep(Duration);
+
+impl Keep {
+    const SHORTEST: Duration = Duration::from_secs(24 * 60 * 60);
+
+    /// The duration.
+    #[must_use]
+    pub const fn duration(self) -> Duration {
+        self.0
+    }
+}
+
+impl TryFrom<Span> for Keep {
+    type Error = String;
+
+    fn try_from(span: Span) -> Result<Self, String> {
+        if span.0 >= Self::SHORTEST {
+            return Ok(Self(span.0));
+        }
+        Err("readings stay for at least 1d, and what is older is removed for good: leave it out to keep them for ever"
+            .into())
+    }
 }
 
 /// How long removed files and old commits stay: from an hour, since queries read them, to a day, since
@@ -402,6 +446,8 @@ mod tests {
         vacuum: VacuumSection,
         #[serde(default)]
         retention: RetentionSection,
+        #[serde(default)]
+        personal: PersonalSection,
         #[serde(default = "default_publications")]
         publish: Vec<PublishSection>,
     }
@@ -433,7 +479,8 @@ mod tests {
             "[register]\nsites = \"s.csv\"\nsensors = \"t.csv\"\n[ingest]\nevery = \"2s\"\nhole_patience = \"0s\"\n\
              landing_grace = \"1h\"\n[compact]\nevery = \"1min\"\nmemory = \"64MB\"\ntarget_size = \"8MB\"\n\
              spill = \"spill\"\n[rollup]\nevery = \"1min\"\n\
-             [vacuum]\nevery = \"1d\"\nretention = \"1h\"\n[retention]\nreadings = \"3650d\"\n[[publish]]\ndataset = \"luft\"\n\
+             [vacuum]\nevery = \"1d\"\nretention = \"1h\"\n[retention]\nreadings = \"3650d\"\n\
+             [personal]\nreadings = \"1d\"\n[[publish]]\ndataset = \"luft\"\n\
              title = \"Luft\"\nlicence = \"NLOD-2.0\"\nquantity = \"no2\"\nevery = \"1h\"\n[[publish]]\ndataset = \"elva\"\n\
              sensors = [\"elva/level\"]\n",
         )
@@ -446,6 +493,7 @@ mod tests {
         assert_eq!((compact.memory_bytes, compact.file_bytes()), (64_000_000, 8_000_000));
         assert_eq!(compact.spill_folder, Path::new("city/spill"));
         assert_eq!(whole.retention.keep().map(|keep| keep.as_secs()), Some(3_650 * 86_400));
+        assert_eq!(whole.personal.readings.map(|keep| keep.duration().as_secs()), Some(86_400));
         let datasets: Vec<_> = whole.publish.iter().map(PublishSection::dataset).collect();
         assert_eq!((datasets[0].title.as_str(), datasets[0].licence), ("Luft", Licence::Nlod20));
         assert_eq!((datasets[1].title.as_str(), datasets[1].licence), ("elva", Licence::CcBy40));
@@ -457,6 +505,14 @@ mod tests {
             ("[ingest]\nevry = \"5s\"\n", 2, "unknown field `evry`"),
             ("[rollup]\nevery = \"0s\"\n", 2, "positive duration"),
             ("[compact]\nmemory = \"1MB\"\n", 2, "at least 64MB"),
+            // 51 files became 9,601.
+            ("[compact]\ntarget_size = \"0B\"\n", 2, "at least 1MiB"),
+            ("[compact]\ntarget_size = \"1MB\"\n", 2, "at least 1MiB"),
+            // Meant as "no limit", it removed every reading.
+            ("[retention]\nreadings = \"0s\"\n", 2, "leave it out to keep them for ever"),
+            ("[retention]\nreadings = \"1ms\"\n", 2, "at least 1d"),
+            ("[retention]\nreadings = \"23h\"\n", 2, "at least 1d"),
+            ("[personal]\nreadings = \"0s\"\n", 2, "leave it out to keep them for ever"),
             ("[[publish]]\ndataset = \"../x\"\n", 2, "no name of a dataset"),
             ("[[publish]]\ndataset = \"x\"\nlicence = \"WTFPL\"\n", 3, "CC-BY-4.0"),
         ] {

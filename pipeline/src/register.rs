@@ -150,12 +150,22 @@ impl RegisterError {
 #[derive(Debug, Clone, Default)]
 pub struct Register {
     sensors: HashMap<String, SensorRow>,
+    /// Since when each is registered, where that is known.
+    since_us: HashMap<String, i64>,
 }
 
 impl Register {
     /// A register of these sensors.
     pub fn of(sensors: impl IntoIterator<Item = SensorRow>) -> Self {
-        Self { sensors: sensors.into_iter().map(|row| (row.id.as_str().to_owned(), row)).collect() }
+        let sensors = sensors.into_iter().map(|row| (row.id.as_str().to_owned(), row)).collect();
+        Self { sensors, since_us: HashMap::new() }
+    }
+
+    /// Since when a sensor is registered without a break, in microseconds since 1970, whatever of its row was changed
+    /// since; `None` where it is not, or the register was not read from the lake.
+    #[must_use]
+    pub fn since_us(&self, sensor: &str) -> Option<i64> {
+        self.since_us.get(sensor).copied()
     }
 
     /// A sensor's row, if it is registered.

@@ -39,6 +39,8 @@ pub enum Fault {
     Withheld(&'static str),
     /// What lies in this folder (its key ends with `/`) is neither listed nor handed out: a folder without rights.
     Locked(&'static str),
+    /// Nothing can be put into this folder: its disk is full, or may only be read.
+    Full(&'static str),
     /// What lies in this folder is not removed: one that may be read and not written to.
     Undeletable(&'static str),
 }
@@ -241,6 +243,13 @@ impl Shared {
         }
     }
 
+    fn may_put(&self, key: &Path) -> Result<()> {
+        match *self.fault.lock().unwrap_or_else(PoisonError::into_inner) {
+            Fault::Full(folder) if key.as_ref().starts_with(folder) => Err(lost("No space left on device")),
+            _ => Ok(()),
+        }
+    }
+
     fn leave(&self, dies: bool) -> Result<()> {
         if dies {
             self.is_dead.store(true, Ordering::SeqCst);
@@ -282,6 +291,7 @@ impl Simulated {
 impl ObjectStore for Simulated {
     async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
         let dies = self.shared.enter(Some(location)).await?;
+        self.shared.may_put(location)?;
         let is_lost = self.shared.put();
         let put = self.inner.put_opts(location, payload, options).await;
         if put.is_ok() {

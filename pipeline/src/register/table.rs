@@ -1,5 +1,6 @@
 //! The register's rows as columns of the tables `sites`, `sensors` and `quality_rules`, and back.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int8Array, StringArray, TimestampMicrosecondArray};
@@ -294,5 +295,19 @@ pub(crate) fn events_of(batch: &RecordBatch) -> Result<Vec<Versioned<Keyed<Event
 /// The sensors that are valid now, by their id.
 pub(crate) fn register_of(history: &[Versioned<SensorRow>]) -> Register {
     let now = history.iter().filter(|row| row.valid_to_us.is_none());
-    Register::of(now.map(|row| row.row.clone()))
+    let register = Register::of(now.map(|row| row.row.clone()));
+    let id = |row: &Versioned<SensorRow>| row.row.id.as_str().to_owned();
+    // A row that was changed ends when the next one begins.
+    let mut in_order: Vec<&Versioned<SensorRow>> = history.iter().collect();
+    in_order.sort_by_key(|row| row.valid_from_us);
+    let mut since: HashMap<String, (i64, Option<i64>)> = HashMap::new();
+    for row in in_order {
+        let (since_us, to_us) = since.entry(id(row)).or_insert((row.valid_from_us, Some(row.valid_from_us)));
+        if *to_us != Some(row.valid_from_us) {
+            *since_us = row.valid_from_us;
+        }
+        *to_us = row.valid_to_us;
+    }
+    let since_us = since.into_iter().map(|(sensor, (since_us, _))| (sensor, since_us)).collect();
+    Register { since_us, ..register }
 }

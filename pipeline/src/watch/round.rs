@@ -1,5 +1,9 @@
 //! A round of the watch: look, compare with what was wrong before, tell.
 //!
+//! Where the state cannot be written, what changes is told all the same, and the state is kept in memory until it can
+//! be: a full disk stops what comes, and is told by nobody else. Two processes both tell then, as one does that is
+//! started again.
+//!
 //! A round in which nothing changes costs the store little: the table's newest version, the jobs' folder, the
 //! state. Only where something is to be written or told, a lease is taken and the state read anew, so that of two
 //! processes that watch, one tells.
@@ -55,6 +59,16 @@ pub enum WatchError {
     /// The register could not be read.
     #[error(transparent)]
     Register(#[from] RegisterError),
+    /// What was found could not be written down. It was told all the same.
+    #[error(
+        "the lake cannot be written: {source}; {told} events were told from memory; hint: look for a full disk, or one that may only be read"
+    )]
+    Unwritten {
+        /// How many events were told, each way counted.
+        told: usize,
+        /// Why.
+        source: LakeError,
+    },
     /// Something was not told. It stays in its queue.
     #[error("{events} events are not told yet: {why}")]
     Untold {
@@ -89,6 +103,15 @@ pub struct Watcher {
     runs: HashMap<Path, (i64, Option<Run>)>,
     slow: Slow,
     bounds: Bounds,
+    kept: Option<Kept>,
+}
+
+/// A state that could not be written.
+#[derive(Debug)]
+struct Kept {
+    state: State,
+    /// What stands in the lake instead. Where that is another one by now, somebody could write, and told.
+    stored: Option<State>,
 }
 
 impl Watcher {
@@ -96,7 +119,7 @@ impl Watcher {
     #[must_use]
     pub fn new(settings: WatchSettings, schedules: BTreeMap<String, Schedule>) -> Self {
         let (runs, slow, bounds) = (HashMap::new(), Slow::default(), Bounds::default());
-        Self { settings, schedules, register: None, runs, slow, bounds }
+        Self { settings, schedules, register: None, runs, slow, bounds, kept: None }
     }
 
     /// The same, which looks at readings within these bounds.
@@ -111,25 +134,84 @@ impl Watcher {
     /// [`WatchError`]; what was found is in the state then, or is found again by the next round.
     pub async fn run(&mut self, lake: &Lake) -> Result<WatchOutcome, WatchError> {
         let now_us = lake.clock().now_us();
-        let state = State::read(lake).await?.unwrap_or_else(|| State::new(now_us));
+        let stored = State::read(lake).await?;
+        let state = self.state(stored.as_ref(), now_us);
         let (seen, conditions) = self.look(lake, &state, now_us).await?;
         let next = self.next(&state, &seen, &conditions, now_us);
         let quiet = next == state && next.queues.values().all(|queue| queue.events.is_empty());
-        if quiet && !state.is_new(now_us) {
+        if quiet && self.kept.is_none() && !state.is_new(now_us) {
             return Ok(WatchOutcome { open: next.alerts.len(), ..WatchOutcome::default() });
         }
-        let Some(lease) = Lease::take(lake, JOB, LEASE).await? else {
-            return Ok(WatchOutcome { open: state.alerts.len(), held_elsewhere: true, ..WatchOutcome::default() });
+        let lease = match Lease::take(lake, JOB, LEASE).await {
+            Ok(Some(lease)) => lease,
+            Ok(None) => {
+                return Ok(WatchOutcome { open: state.alerts.len(), held_elsewhere: true, ..WatchOutcome::default() });
+            }
+            Err(error) => return Err(self.tell_unwritten(stored, &seen, conditions, error, now_us).await),
         };
+        let worked = self.work(lake, &seen, conditions, now_us).await;
+        let given_back = lease.give_back().await;
+        let outcome = worked?;
+        given_back?;
+        Ok(outcome)
+    }
+
+    /// Writes down what changed, and tells it. The lease is held.
+    async fn work(
+        &mut self,
+        lake: &Lake,
+        seen: &Seen,
+        conditions: Vec<Condition>,
+        now_us: i64,
+    ) -> Result<WatchOutcome, WatchError> {
         // Somebody else may have told meanwhile.
-        let state = State::read(lake).await?.unwrap_or_else(|| State::new(now_us));
-        let mut next = self.next(&state, &seen, &conditions, now_us);
+        let stored = State::read(lake).await?;
+        let state = self.state(stored.as_ref(), now_us);
+        let mut next = self.next(&state, seen, &conditions, now_us);
         let (begun, ended) = changes(&state, &next);
-        next.write(lake).await?;
+        if let Err(error) = next.write(lake).await {
+            return Err(self.tell_unwritten(stored, seen, conditions, error, now_us).await);
+        }
+        self.kept = None;
         log(&state, &next);
-        let told = self.tell(lake, &mut next, now_us).await;
-        lease.give_back().await?;
+        let told = self.tell(Some(lake), &mut next, now_us).await;
+        if let Err(WatchError::Lake(_)) = told {
+            // What was told is not to be told again.
+            self.kept = Some(Kept { stored: State::read(lake).await?, state: next.clone() });
+        }
         Ok(WatchOutcome { open: next.alerts.len(), begun, ended, told: told?, held_elsewhere: false })
+    }
+
+    /// Tells what changed where it cannot be written down, and why not; keeps it in memory. Returns what the round
+    /// ends with.
+    async fn tell_unwritten(
+        &mut self,
+        stored: Option<State>,
+        seen: &Seen,
+        mut conditions: Vec<Condition>,
+        error: LakeError,
+        now_us: i64,
+    ) -> WatchError {
+        let state = self.state(stored.as_ref(), now_us);
+        conditions.push(disks::unwritable(&self.settings.lake, &error));
+        let mut next = self.next(&state, seen, &conditions, now_us);
+        log(&state, &next);
+        let told = self.tell(None, &mut next, now_us).await;
+        self.kept = Some(Kept { state: next, stored });
+        match told {
+            Ok(told) => WatchError::Unwritten { told, source: error },
+            Err(WatchError::Untold { events, why }) => {
+                WatchError::Untold { events, why: format!("{why}; and the lake cannot be written: {error}") }
+            }
+            Err(other) => other,
+        }
+    }
+
+    /// The state to go on from: what is kept in memory, unless the lake has another one by now; else what is `stored`.
+    fn state(&self, stored: Option<&State>, now_us: i64) -> State {
+        let kept = self.kept.as_ref().filter(|kept| kept.stored.as_ref() == stored);
+        let known = kept.map(|kept| &kept.state).or(stored);
+        known.cloned().unwrap_or_else(|| State::new(now_us))
     }
 
     fn next(&self, state: &State, seen: &Seen, conditions: &[Condition], now_us: i64) -> State {
@@ -208,8 +290,9 @@ impl Watcher {
         Ok(runs)
     }
 
-    /// Empties the queues, a message at a time; what was told is written down before the next one.
-    async fn tell(&self, lake: &Lake, state: &mut State, now_us: i64) -> Result<usize, WatchError> {
+    /// Empties the queues, a message at a time; what was told is written down before the next one, where there is a lake
+    /// that can be written.
+    async fn tell(&self, lake: Option<&Lake>, state: &mut State, now_us: i64) -> Result<usize, WatchError> {
         let mut told = 0;
         let mut why = Vec::new();
         for way in [WEBHOOK, MAIL] {
@@ -225,7 +308,9 @@ impl Watcher {
                     queue.events.drain(..events.len());
                     queue.dropped = 0;
                 }
-                state.write(lake).await?;
+                if let Some(lake) = lake {
+                    state.write(lake).await?;
+                }
             }
         }
         if why.is_empty() {
@@ -246,7 +331,14 @@ impl Watcher {
                 let hash = events.iter().fold(Sha256::new(), |hash, event| hash.chain_update(&event.id));
                 let id: String = hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
                 let message = message::message(&mail.section, &subject(events), &text, &id, now_us);
-                smtp::send(mail, &message).await.map_err(|error| error.to_string())
+                let refusals = smtp::send(mail, &message).await.map_err(|error| error.to_string())?;
+                for smtp::Refusal { to, reply } in refusals {
+                    tracing::warn!(
+                        receiver = %to,
+                        "a mail went to the others only: the mail server refused this receiver: {reply}; hint: `to` in [watch.mail]"
+                    );
+                }
+                Ok(())
             }
             _ => Ok(()),
         }

@@ -29,6 +29,14 @@ pub enum SecretError {
         /// What would be right.
         hint: &'static str,
     },
+    /// It cannot be what it is for.
+    #[error("{what}; hint: {hint}")]
+    Unfit {
+        /// What is wrong.
+        what: &'static str,
+        /// What would be right.
+        hint: &'static str,
+    },
     /// There is nothing in it, or several lines, or too much.
     #[error("{from} holds no secret: one line of text is expected")]
     Malformed {

@@ -72,7 +72,7 @@ fn date<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Date>, D::E
 
 /// `[[watch.limit]]`: what a value may be.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "LimitText")]
 pub struct LimitSection {
     /// A sensor, all of a place (`place/*`), or a quantity everywhere (`*/quantity`).
     pub sensor: Pattern,
@@ -80,6 +80,41 @@ pub struct LimitSection {
     pub low: Option<f64>,
     /// The highest value that is not told.
     pub high: Option<f64>,
+}
+
+/// A limit as it is written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LimitText {
+    sensor: Pattern,
+    #[serde(default, deserialize_with = "bound")]
+    low: Option<f64>,
+    #[serde(default, deserialize_with = "bound")]
+    high: Option<f64>,
+}
+
+/// `nan` is over nothing and under nothing.
+fn bound<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
+    let bound = f64::deserialize(deserializer)?;
+    if bound.is_finite() {
+        return Ok(Some(bound));
+    }
+    Err(serde::de::Error::custom(format!("{bound} is no limit: write a number, or leave it out")))
+}
+
+impl TryFrom<LimitText> for LimitSection {
+    type Error = String;
+
+    fn try_from(text: LimitText) -> Result<Self, String> {
+        let LimitText { sensor, low, high } = text;
+        match (low, high) {
+            (None, None) => Err("a limit needs `low`, `high` or both".to_owned()),
+            (Some(low), Some(high)) if low > high => {
+                Err(format!("every value is outside of this limit: `low` {low} is over `high` {high}"))
+            }
+            _ => Ok(Self { sensor, low, high }),
+        }
+    }
 }
 
 /// Which sensors a limit is for.

@@ -2,7 +2,8 @@
 //!
 //! Invariants: an event is put into the queue of every way of telling that is configured, in the same write as the
 //! condition's begin or end; it leaves a queue only once it was told on that way. A condition is over once it
-//! has not been seen for [`CALM_US`], so that a value that swings about its limit is told once.
+//! has not been seen for [`CALM_US`], so that a value that swings about its limit is told once. A way that has no queue
+//! yet was configured later: it is told what is wrong already.
 //!
 //! Limits: a queue holds [`QUEUE_MAX`] events; of more, the oldest go, and it is counted.
 
@@ -95,6 +96,9 @@ impl State {
     /// Takes what is wrong now; what begins and what is over is put into the queues of these ways of telling.
     pub fn update(&mut self, conditions: &[Condition], ways: &[&str], now_us: i64) {
         self.queues.retain(|way, _| ways.contains(&way.as_str()));
+        for way in ways {
+            self.introduce(way);
+        }
         let seen: BTreeMap<String, &Condition> =
             conditions.iter().map(|condition| (condition.key(), condition)).collect();
         for (key, condition) in &seen {
@@ -154,6 +158,18 @@ impl State {
     #[must_use]
     pub fn has_forgotten(&self, alert: &Alert) -> bool {
         alert.kind == Kind::SourceSilent && !self.sources.contains_key(&alert.subject)
+    }
+
+    /// Tells a way that has no queue yet what is wrong already. What begins while a way is there gives it a queue.
+    fn introduce(&mut self, way: &str) {
+        if self.queues.contains_key(way) {
+            return;
+        }
+        let mut open: Vec<Alert> = self.alerts.values().cloned().collect();
+        open.sort_by_key(|alert| alert.since);
+        for alert in &open {
+            self.tell(alert, Change::Begun, &[way], 0);
+        }
     }
 
     fn tell(&mut self, alert: &Alert, change: Change, ways: &[&str], until_us: i64) {

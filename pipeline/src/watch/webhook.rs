@@ -5,7 +5,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Deserialize;
+use reqwest::Url;
+use serde::{Deserialize, Deserializer};
 use serde_json::json;
 
 use super::alert::Event;
@@ -24,11 +25,25 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[serde(deny_unknown_fields, default)]
 pub struct WebhookSection {
     /// The address, where it is no secret.
+    #[serde(deserialize_with = "address")]
     pub url: Option<String>,
     /// A file with the address.
     pub url_file: Option<PathBuf>,
     /// A file with a token that is sent as `Authorization: Bearer …`.
     pub token_file: Option<PathBuf>,
+}
+
+/// What an address is to look like. What it was is not told: it may be a secret.
+const ADDRESS: &str = "this is no address of a webhook: write one like \"https://chat.example.org/hook\"";
+
+fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if is_address(&text) { Ok(Some(text)) } else { Err(serde::de::Error::custom(ADDRESS)) }
+}
+
+/// Whether events can be posted there.
+fn is_address(text: &str) -> bool {
+    Url::parse(text.trim()).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
 }
 
 /// Where events are posted.
@@ -44,7 +59,7 @@ impl WebhookSection {
     /// With its secrets, given the folder of `tjern.toml`.
     ///
     /// # Errors
-    /// [`SecretError`], also where nobody names an address.
+    /// [`SecretError`], also where nobody names an address, or what is named is none.
     pub fn settings(&self, folder: &Path) -> Result<WebhookSettings, SecretError> {
         let file = |file: &Option<PathBuf>| file.as_ref().map(|file| folder.join(file));
         let url = match Secret::find(URL_VARIABLE, file(&self.url_file).as_deref())? {
@@ -54,6 +69,12 @@ impl WebhookSection {
                 hint: "name `url` or `url_file` in [watch.webhook], or set TJERN_WEBHOOK_URL",
             })?)?,
         };
+        if !is_address(url.reveal()) {
+            return Err(SecretError::Unfit {
+                what: "what is named for the webhook's address is no address",
+                hint: "write one like https://chat.example.org/hook into the file that `url_file` names, or into TJERN_WEBHOOK_URL",
+            });
+        }
         Ok(WebhookSettings { url, token: Secret::find(TOKEN_VARIABLE, file(&self.token_file).as_deref())? })
     }
 }

@@ -2,6 +2,9 @@
 
 use std::path::Path;
 
+use tjern_lake::LakeError;
+use tjern_readings::store::LakeUrl;
+
 use super::super::alert::{Condition, Kind};
 
 /// Disks with less free space than is asked for. A path that cannot be looked at is told too: a disk that is
@@ -9,6 +12,14 @@ use super::super::alert::{Condition, Kind};
 #[must_use]
 pub fn disks(paths: &[impl AsRef<Path>], free_min: u64) -> Vec<Condition> {
     paths.iter().filter_map(|path| disk(path.as_ref(), free_min)).collect()
+}
+
+/// A lake that cannot be written: its disk is full, or may only be read. Nothing that comes is taken then.
+#[must_use]
+pub fn unwritable(lake: &LakeUrl, error: &LakeError) -> Condition {
+    let subject = lake.to_string();
+    let text = format!("the lake {subject} cannot be written, so nothing that comes is taken: {error}");
+    Condition { kind: Kind::Disk, subject, text }
 }
 
 fn disk(path: &Path, free_min: u64) -> Option<Condition> {

@@ -189,11 +189,12 @@ pub fn late_sensors(
         let patience_us = interval_us.saturating_mul(2).saturating_add(GRACE_US);
         let id = sensor.id.as_str();
         let newest_us = seen.sensors.get(id).and_then(|newest| newest.time_us);
-        // What was never heard is late so long after the watch began.
-        let age_us = now_us.saturating_sub(newest_us.unwrap_or(born_us));
+        // What was never heard is late so long after the watch began, or after it was registered.
+        let waited_us = born_us.max(register.since_us(id).unwrap_or(born_us));
+        let age_us = now_us.saturating_sub(newest_us.unwrap_or(waited_us));
         let due = sensor.interval.as_deref().unwrap_or_default();
         let since = newest_us.map_or_else(
-            || format!("no value for at least {}", length(now_us - seen.from_us.max(born_us))),
+            || format!("no value for at least {}", length(now_us - seen.from_us.max(waited_us))),
             |newest_us| format!("no value since {}", local(newest_us, timezone)),
         );
         let text = format!("{id}: {since}; one is due every {due}");

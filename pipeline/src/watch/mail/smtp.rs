@@ -2,8 +2,9 @@
 //! RFC 4616).
 //!
 //! A password never goes over a line without TLS. A reply is at most [`REPLY_MAX`] bytes, and each word of
-//! ours has [`PATIENCE`]. A mail that some receivers are refused for is not sent to the others: the next try
-//! would send it twice.
+//! ours has [`PATIENCE`]. A receiver that the server refuses for good (5yz) keeps the others from nothing: they get
+//! the mail, and who sends is told of that one. One that it refuses for now (4yz) keeps the mail from all, since the next
+//! try would send it to the others twice.
 
 use std::io;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use super::{MailSettings, Tls};
+use super::{Address, MailSettings, Tls};
 
 /// How long a server may take for a reply (RFC 5321, section 4.5.3.2, allows more; the next run tries again).
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -61,6 +62,15 @@ pub enum SmtpError {
     NoPassword,
 }
 
+/// A receiver that the server refused for good; the others have the mail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Whom.
+    pub to: Address,
+    /// The server's reply.
+    pub reply: String,
+}
+
 trait Line: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Line for T {}
 
@@ -71,11 +81,11 @@ struct Conversation {
     read: Vec<u8>,
 }
 
-/// Sends a message (see [`super::message`]).
+/// Sends a message (see [`super::message`]). Returns the receivers that the server refused for good; at least one was not.
 ///
 /// # Errors
 /// [`SmtpError`]; then it was sent to nobody, unless only the reply to the message itself was lost.
-pub async fn send(settings: &MailSettings, message: &str) -> Result<(), SmtpError> {
+pub async fn send(settings: &MailSettings, message: &str) -> Result<Vec<Refusal>, SmtpError> {
     let section = &settings.section;
     let password = match (&section.user, &settings.password) {
         (Some(_), _) if section.tls == Tls::None => return Err(SmtpError::OpenLine),
@@ -88,7 +98,7 @@ pub async fn send(settings: &MailSettings, message: &str) -> Result<(), SmtpErro
         if !offers.iter().any(|offer| offer == "STARTTLS") {
             return Err(SmtpError::Missing("STARTTLS"));
         }
-        talk.say("STARTTLS", "STARTTLS", 220).await?;
+        talk.say("STARTTLS", "STARTTLS", &[220]).await?;
         talk = talk.secured().await?;
         offers = talk.hello().await?;
     }
@@ -97,20 +107,18 @@ pub async fn send(settings: &MailSettings, message: &str) -> Result<(), SmtpErro
             return Err(SmtpError::Missing("AUTH PLAIN"));
         }
         let token = BASE64_STANDARD.encode(format!("\0{user}\0{}", password.reveal()));
-        let said = talk.say("AUTH PLAIN", &format!("AUTH PLAIN {token}"), 235).await;
+        let said = talk.say("AUTH PLAIN", &format!("AUTH PLAIN {token}"), &[235]).await;
         said.map_err(|error| without(error, &[&token, password.reveal()]))?;
     }
-    talk.say("MAIL FROM", &format!("MAIL FROM:<{}>", section.from), 250).await?;
-    for to in &section.to {
-        talk.say("RCPT TO", &format!("RCPT TO:<{to}>"), 250).await?;
-    }
-    talk.say("DATA", "DATA", 354).await?;
+    talk.say("MAIL FROM", &format!("MAIL FROM:<{}>", section.from), &[250]).await?;
+    let refusals = talk.receivers(&section.to).await?;
+    talk.say("DATA", "DATA", &[354]).await?;
     // A message of ours has no line that begins with a dot, see `message`; nobody relies on it.
     let stuffed = message.replace("\r\n.", "\r\n..");
-    talk.say("the message", &format!("{}\r\n.", stuffed.trim_end_matches("\r\n")), 250).await?;
+    talk.say("the message", &format!("{}\r\n.", stuffed.trim_end_matches("\r\n")), &[250]).await?;
     // It was taken: what becomes of the line is of no interest.
-    let _ = talk.say("QUIT", "QUIT", 221).await;
-    Ok(())
+    let _ = talk.say("QUIT", "QUIT", &[221]).await;
+    Ok(refusals)
 }
 
 impl Conversation {
@@ -121,15 +129,36 @@ impl Conversation {
         if tls == Tls::Tls {
             talk = talk.secured().await?;
         }
-        talk.expect("the connection", 220).await?;
+        talk.expect("the connection", &[220]).await?;
         Ok(talk)
     }
 
     /// What the server offers, in capitals.
     async fn hello(&mut self) -> Result<Vec<String>, SmtpError> {
         // An address literal: a name that resolves is not always to be had (RFC 5321, section 4.1.4).
-        let reply = self.say("EHLO", "EHLO [127.0.0.1]", 250).await?;
+        let reply = self.say("EHLO", "EHLO [127.0.0.1]", &[250]).await?;
         Ok(reply.lines().skip(1).map(|line| line.get(4..).unwrap_or_default().trim().to_ascii_uppercase()).collect())
+    }
+
+    /// Names the receivers; returns those that are refused for good. It fails where that is all of them.
+    async fn receivers(&mut self, receivers: &[Address]) -> Result<Vec<Refusal>, SmtpError> {
+        let mut refusals = Vec::new();
+        for to in receivers {
+            // 251: it is forwarded, which is as good (RFC 5321, section 4.2.3).
+            match self.say("RCPT TO", &format!("RCPT TO:<{to}>"), &[250, 251]).await {
+                Ok(_) => {}
+                Err(SmtpError::Refused { reply, .. }) if is_for_good(&reply) => {
+                    refusals.push(Refusal { to: to.clone(), reply });
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        match refusals.first() {
+            Some(Refusal { reply, .. }) if refusals.len() == receivers.len() => {
+                Err(SmtpError::Refused { word: "RCPT TO", reply: reply.clone() })
+            }
+            _ => Ok(refusals),
+        }
     }
 
     /// The same conversation over TLS. What was read before is forgotten: it came over an open line.
@@ -147,8 +176,8 @@ impl Conversation {
         Ok(Self { line: Box::new(secured), server, read: Vec::new() })
     }
 
-    /// Says a word, and hears the reply that it wants. `name` is the word without its secrets.
-    async fn say(&mut self, name: &'static str, word: &str, wanted: u16) -> Result<String, SmtpError> {
+    /// Says a word, and hears a reply that it wants. `name` is the word without its secrets.
+    async fn say(&mut self, name: &'static str, word: &str, wanted: &[u16]) -> Result<String, SmtpError> {
         let bytes = format!("{word}\r\n");
         let written = async {
             self.line.write_all(bytes.as_bytes()).await?;
@@ -159,9 +188,9 @@ impl Conversation {
         self.expect(name, wanted).await
     }
 
-    async fn expect(&mut self, word: &'static str, wanted: u16) -> Result<String, SmtpError> {
+    async fn expect(&mut self, word: &'static str, wanted: &[u16]) -> Result<String, SmtpError> {
         let reply = within(self.reply()).await?.map_err(|source| self.failed(source))?;
-        if reply.get(..3) == Some(wanted.to_string().as_str()) {
+        if wanted.iter().any(|code| reply.get(..3) == Some(code.to_string().as_str())) {
             return Ok(reply);
         }
         Err(SmtpError::Refused { word, reply: reply.trim_end().replace(['\r', '\n'], " ") })
@@ -192,6 +221,12 @@ impl Conversation {
     fn failed(&self, source: io::Error) -> SmtpError {
         SmtpError::Line { server: self.server.clone(), source }
     }
+}
+
+/// Whether a receiver is refused for good. Old servers say 552 where there are too many, which is for now (RFC 5321, section
+/// 4.5.3.1.10).
+fn is_for_good(reply: &str) -> bool {
+    reply.starts_with('5') && !reply.starts_with("552")
 }
 
 /// A server may repeat what it was told.

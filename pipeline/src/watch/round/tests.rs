@@ -10,6 +10,8 @@ use axum::routing::post;
 use serde_json::Value;
 use tjern_lake::Operation;
 use tjern_readings::reading::Cause;
+use tjern_readings::store::Store;
+use tjern_testing::simulated::{Fault, Simulated};
 
 use super::*;
 use crate::jobs::record::Outcome;
@@ -65,9 +67,22 @@ struct City {
 }
 
 impl City {
-    /// A tarn with an hourly sensor, and a limit of 25 on it; a receiver with a secret address and a token.
     async fn new() -> Self {
+        Self::at(Place::new()).await
+    }
+
+    /// One whose lake fails as it is told.
+    async fn with_faults() -> (Self, Arc<Simulated>) {
         let place = Place::new();
+        let simulated = Arc::new(Simulated::new(place.clock.clone()));
+        let url = "s3://city/lake".parse().expect("a lake");
+        let objects: Arc<dyn ObjectStore> = simulated.clone();
+        let lake = Lake::over(Store::over(objects, url)).with_clock(place.clock.clone());
+        (Self::at(Place { lake, ..place }).await, simulated)
+    }
+
+    /// A tarn with an hourly sensor, and a limit of 25 on it; a receiver with a secret address and a token.
+    async fn at(place: Place) -> Self {
         let sensors = "id,site,quantity,unit,kind,class,interval\n\
                        tjern/water_temperature,tjern,water_temperature,Cel,sample,public,1h\n";
         let files = place.files("site\ntjern\n", sensors);
@@ -197,6 +212,33 @@ async fn a_sensor_that_never_spoke_is_late_only_once_the_watch_has_waited_for_it
     assert_eq!(city.receiver.told(), [""; 0]);
     city.rounds(30).await;
     assert_eq!(city.receiver.told(), ["begun sensor_late tjern/water_temperature"]);
+}
+
+/// A city registered a sensor an evening before it was put up: "no value for at least 47 h", within a second. And a name that
+/// is spelt right afterwards is no sensor that begins anew.
+#[tokio::test]
+async fn a_sensor_that_is_registered_later_is_waited_for_too() {
+    let city = City::new().await;
+    let sensors = |name: &str| {
+        format!(
+            "id,site,quantity,unit,kind,class,interval,name_nb\ntjern/water_temperature,tjern,water_temperature,Cel,sample,public,,\n\
+             tjern/ph,tjern,ph,1,sample,public,1h,{name}\n"
+        )
+    };
+    let register = async |name: &str| {
+        let files = city.place.files("site\ntjern\n", &sensors(name));
+        register::register(&city.place.lake, &files).await.expect("registered");
+    };
+    city.rounds(10).await;
+    city.place.clock.advance_us(60 * HOUR_US);
+    register("pH i tjernt").await;
+    city.rounds(2 * 60).await;
+    assert_eq!(city.receiver.told(), [""; 0], "it has had two hours");
+    city.rounds(30).await;
+    assert_eq!(city.receiver.told(), ["begun sensor_late tjern/ph"]);
+    register("pH i tjernet").await;
+    city.rounds(60).await;
+    assert_eq!(city.receiver.told(), [""; 0], "it is late still");
 }
 
 /// The thermometer was out of the water, and a person withdrew its value: it was told as the newest all the same, through
@@ -381,6 +423,68 @@ async fn of_two_that_watch_one_tells() {
     let (one, other) = tokio::join!(city.round(), city.round());
     let told = one.expect("looked").told + other.expect("looked").told;
     assert_eq!((told, city.receiver.told().len()), (1, 1));
+}
+
+/// A disk that was full stopped the whole city, and the watch with it: it could not write down what it was to tell, and told
+/// nothing.
+#[tokio::test]
+async fn a_lake_that_cannot_be_written_is_told_and_what_else_is_wrong_with_it() {
+    let (city, store) = City::with_faults().await;
+    city.measure(20.0).await;
+    city.rounds(10).await;
+    let mut watcher = Watcher::new(city.settings.clone(), BTreeMap::new());
+    let lake = format!("disk {}", city.settings.lake);
+    city.measure(26.5).await;
+    store.fail(Fault::Full("jobs/"));
+    let error = watcher.run(&city.place.lake).await.expect_err("it is not written down").to_string();
+    assert!(error.contains("No space left") && error.contains("2 events were told"), "{error}");
+    assert_eq!(city.receiver.told(), [format!("begun {lake}"), "begun limit tjern/water_temperature".to_owned()]);
+    for _ in 0..24 {
+        city.place.clock.advance_us(5 * MINUTE_US);
+        watcher.run(&city.place.lake).await.expect_err("it is full still");
+    }
+    assert_eq!(city.receiver.told(), [""; 0], "once");
+    // The lease fits, and the state does not.
+    store.fail(Fault::Full("jobs/watch/"));
+    city.place.clock.advance_us(5 * MINUTE_US);
+    watcher.run(&city.place.lake).await.expect_err("it is full still");
+    assert_eq!(city.receiver.told(), [""; 0]);
+    // Nobody is there, either: it is told later.
+    city.receiver.status.store(503, Ordering::SeqCst);
+    city.measure(20.0).await;
+    for _ in 0..3 {
+        city.place.clock.advance_us(5 * MINUTE_US);
+        let error = watcher.run(&city.place.lake).await.expect_err("full, and nobody there").to_string();
+        assert!(error.contains("No space left"), "{error}");
+    }
+    // There is room again.
+    store.fail(Fault::None);
+    city.receiver.status.store(200, Ordering::SeqCst);
+    for _ in 0..4 {
+        watcher.run(&city.place.lake).await.expect("looked");
+        city.place.clock.advance_us(5 * MINUTE_US);
+    }
+    assert_eq!(city.receiver.told(), ["ended limit tjern/water_temperature".to_owned(), format!("ended {lake}")]);
+    city.rounds(20).await;
+    assert_eq!(city.receiver.told(), [""; 0], "another process finds it in the lake that all was told");
+}
+
+/// What was told and could not be written down is not told again by the same process, and what another one told meanwhile
+/// stands over what is kept in memory.
+#[tokio::test]
+async fn what_another_process_could_write_stands_over_what_one_keeps() {
+    let (city, store) = City::with_faults().await;
+    city.measure(26.5).await;
+    let mut watcher = Watcher::new(city.settings.clone(), BTreeMap::new());
+    store.fail(Fault::Full("jobs/"));
+    watcher.run(&city.place.lake).await.expect_err("full");
+    assert_eq!(city.receiver.told().len(), 2);
+    store.fail(Fault::None);
+    city.rounds(5).await;
+    assert_eq!(city.receiver.told(), ["begun limit tjern/water_temperature"], "it knows nothing of what was told");
+    watcher.run(&city.place.lake).await.expect("looked");
+    assert_eq!(city.receiver.told(), [""; 0]);
+    assert_eq!(watcher.kept.map(|kept| kept.stored), None, "it is forgotten");
 }
 
 /// The canary: a watch that does not keep its state tells everything again.

@@ -68,6 +68,30 @@ fn a_way_that_is_taken_out_of_the_configuration_is_forgotten() {
     assert_eq!(state.queues.keys().collect::<Vec<_>>(), ["webhook"]);
 }
 
+/// Somebody saw in the log that much was wrong, and configured a mail: it never told of what was wrong already.
+#[test]
+fn a_way_that_comes_later_is_told_what_is_wrong_already_and_once() {
+    let mut state = State::new(0);
+    state.update(&[hot("b")], &["webhook"], 0);
+    state.update(&[hot("a"), hot("b")], &["webhook"], MINUTE_US);
+    for minute in 2..20 {
+        state.update(&[hot("a"), hot("b")], &["mail", "webhook"], minute * MINUTE_US);
+    }
+    let begun = |subject: &str| (Change::Begun, subject.to_owned());
+    assert_eq!(told(&state, "mail"), [begun("b"), begun("a")], "as they began");
+    assert_eq!(told(&state, "webhook"), [begun("b"), begun("a")], "and nobody twice");
+    assert_eq!(state.queues["mail"].events, state.queues["webhook"].events, "they are the same events");
+    for minute in 20..40 {
+        state.update(&[hot("b")], &["mail", "webhook"], minute * MINUTE_US);
+    }
+    assert_eq!(told(&state, "mail").last(), Some(&(Change::Ended, "a".to_owned())));
+    // A watch that never told anybody, as an earlier version wrote it down.
+    let mut state = State::new(0);
+    state.update(&[hot("a")], &[], 0);
+    state.update(&[hot("a")], &["mail"], MINUTE_US);
+    assert_eq!(told(&state, "mail"), [begun("a")]);
+}
+
 #[test]
 fn sources_are_remembered_to_the_hour_and_forgotten_after_a_month() {
     let mut state = State::new(0);

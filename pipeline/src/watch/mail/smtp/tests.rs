@@ -15,6 +15,8 @@ enum Manner {
     Polite,
     /// It answers a word of the sender with an error.
     Refuses(&'static str),
+    /// It answers so for this receiver.
+    Answers(&'static str, &'static str),
     /// It repeats what it was told.
     Repeats,
     /// It never ends its greeting.
@@ -51,6 +53,7 @@ async fn converse(stream: TcpStream, manner: Manner, said: &mpsc::UnboundedSende
         let _ = said.send(line.clone());
         let reply = match (manner, word.as_str()) {
             (Manner::Refuses(refused), _) if refused == word => "550 no\r\n".to_owned(),
+            (Manner::Answers(receiver, reply), "RCPT") if line.contains(receiver) => format!("{reply}\r\n"),
             (Manner::HangsUp(last), _) if last == word => return Ok(()),
             (Manner::Repeats, "MAIL") => format!("550 I do not like {line}\r\n"),
             (_, "EHLO") => "250-mail.example.org\r\n250-AUTH LOGIN PLAIN\r\n250 8BITMIME\r\n".to_owned(),
@@ -77,7 +80,7 @@ fn settings(server: &str, more: &str) -> MailSettings {
     MailSettings { section, password: None }
 }
 
-async fn try_with(manner: Manner) -> (Result<(), SmtpError>, Vec<String>) {
+async fn try_with(manner: Manner) -> (Result<Vec<Refusal>, SmtpError>, Vec<String>) {
     let (server, mut heard) = server(manner).await;
     let settings = settings(&server, "tls = \"none\"\n");
     let sent = send(&settings, &message(&settings.section, "Emne", "Sjøen er kald\n", "abc", 0)).await;
@@ -91,7 +94,7 @@ async fn try_with(manner: Manner) -> (Result<(), SmtpError>, Vec<String>) {
 #[tokio::test]
 async fn a_mail_goes_to_all_in_the_words_of_the_protocol() {
     let (sent, words) = try_with(Manner::Polite).await;
-    sent.expect("sent");
+    assert_eq!(sent.expect("sent"), []);
     assert_eq!(
         words[..5],
         [
@@ -106,8 +109,29 @@ async fn a_mail_goes_to_all_in_the_words_of_the_protocol() {
     assert_eq!(words.last().map(String::as_str), Some("QUIT"));
 }
 
+/// Somebody left the city, and the mail server knew her address no longer: nobody was told of anything from then on.
 #[tokio::test]
-async fn a_mail_that_one_receiver_is_refused_for_goes_to_nobody() {
+async fn a_receiver_that_is_gone_keeps_the_others_from_nothing() {
+    let is_subject = |word: &String| word.starts_with("Subject");
+    let (sent, words) = try_with(Manner::Answers("b@example.org", "550 5.1.1 no such user")).await;
+    let refusals = sent.expect("sent to the other one");
+    let told: Vec<_> = refusals.iter().map(|refusal| (refusal.to.as_str(), refusal.reply.as_str())).collect();
+    assert_eq!(told, [("b@example.org", "550 5.1.1 no such user")]);
+    assert!(words.iter().any(is_subject), "{words:?}");
+    // Forwarded is taken.
+    let (sent, words) = try_with(Manner::Answers("b@example.org", "251 will forward to <c@example.org>")).await;
+    assert_eq!(sent.expect("sent"), []);
+    assert!(words.iter().any(is_subject), "{words:?}");
+    // Sent to the others now, they would have it twice after the next try.
+    for reply in ["450 4.2.1 try later", "552 too many recipients"] {
+        let (sent, words) = try_with(Manner::Answers("b@example.org", reply)).await;
+        assert!(sent.expect_err("refused for now").to_string().contains(reply));
+        assert!(!words.iter().any(is_subject), "{words:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_mail_that_all_receivers_are_refused_for_is_not_told() {
     for word in ["MAIL", "RCPT", "DATA"] {
         let (sent, words) = try_with(Manner::Refuses(word)).await;
         let error = sent.expect_err(word).to_string();
