@@ -35,8 +35,8 @@ impl Place {
     fn new() -> Self {
         let place = Self { folder: tempfile::tempdir().expect("a folder") };
         place.configure();
-        for commit in 0..COMMITS.len() {
-            place.land(commit, COMMITS[commit]);
+        for (commit, rows) in COMMITS.into_iter().enumerate() {
+            place.land(commit, rows);
             let output = place.run(&["ingest"]);
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         }
