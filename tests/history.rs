@@ -303,3 +303,18 @@ fn a_wrong_name_among_files_imports_none_of_them() {
     let output = import(missing);
     assert_eq!((output.status.code(), landed()), (Some(1), 1), "{}", said(&output));
 }
+
+/// `recompute` of a sensor that is not there was done, said its status.
+#[test]
+fn a_recomputation_of_nothing_is_told() {
+    let place = Place::new();
+    land(&place.path("lake"), "type = \"i16\"\nscale = 0.1\nunit = \"Cel\"", &[185.3]);
+    assert_eq!(place.run(&["ingest"]).status.code(), Some(0));
+    for flags in [&[][..], &["--dry-run"]] {
+        let asked =
+            ["recompute", "--sensor", "nowhere/x", "--from", "2026-01-01", "--to", "2027-01-01", "--scale", "2"];
+        let output = place.run(&[&asked[..], &["--by", "a technician"], flags].concat());
+        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+        assert!(said(&output).contains("`nowhere/x` has no reading in this period"), "{}", said(&output));
+    }
+}

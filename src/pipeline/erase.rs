@@ -7,7 +7,7 @@ use std::io::Write;
 
 use clap::Args;
 use serde_json::json;
-use tjern_pipeline::erase::{EraseOutcome, EraseSettings, Erasure, Found, Request, Wait, erase, find, go_on};
+use tjern_pipeline::erase::{EraseOutcome, EraseSettings, Erasure, Found, Request, Wait, erase, find, go_on, is_known};
 use tjern_pipeline::jobs::list::erase_summary;
 use tjern_readings::sensor::SensorId;
 
@@ -29,7 +29,7 @@ use crate::failure::Failure;
     A landed batch that is the newest of its source goes as soon as the source sends the next; then the erasure is\n\
     complete. The job `erase` of `tjern pipeline run` sees to it, or --continue.\n\n\
     Exit status: 0 nothing is left (or a dry run), 1 it failed, or something has to wait: stderr says what and for what,\n\
-    and it goes on by itself or with --continue; 2 wrong usage or configuration."
+    and it goes on by itself or with --continue; 2 wrong usage or configuration, or nothing knows the sensor."
 )]
 pub(crate) struct EraseArguments {
     /// Of which sensor
@@ -56,6 +56,9 @@ pub(crate) struct EraseArguments {
     /// Only print what would go: what, its key, how many erased readings it has (`?` where it cannot be read)
     #[arg(long, conflicts_with_all = ["go_on", "again"])]
     dry_run: bool,
+    /// Erase although nothing knows the sensor: what is still to come of it is left out
+    #[arg(long, conflicts_with_all = ["go_on", "again"])]
+    allow_unknown: bool,
     #[command(flatten)]
     job: JobArguments,
 }
@@ -92,6 +95,13 @@ pub(crate) async fn execute(arguments: &EraseArguments) -> Result<(), Failure> {
         Request { sensor: period.sensor, from_us: period.from_us, to_us: period.to_us, reason: reason.clone(), by };
     if arguments.dry_run {
         let found = find(&lake, &request).await.map_err(Failure::failed)?;
+    if !arguments.allow_unknown && !Box::pin(is_known(&lake, &request.sensor)).await.map_err(Failure::failed)? {
+        return Err(Failure::wrong(format!(
+            "nothing knows `{}`: it is not in the register, and nothing in the lake tells of it; hint: is it written right? \
+             --allow-unknown erases what is still to come of it",
+            request.sensor
+        )));
+    }
         return tell_found(&found, arguments.job.json);
     }
     let working = Box::pin(erase(&lake, &settings, &request));
