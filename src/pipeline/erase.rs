@@ -73,8 +73,10 @@ const NEW: [&str; 5] = ["sensor", "from", "to", "reason", "by"];
 pub(crate) async fn execute(arguments: &EraseArguments) -> Result<(), Failure> {
     let author = AuthorArguments::new(arguments.by.clone(), arguments.reason.clone());
     let is_new = !arguments.go_on && !arguments.again;
-    let by = if is_new { author.author()?.by } else { String::new() };
-    let Workplace { city, lake, stop } = Workplace::open(&arguments.job).await?;
+    let by = if is_new && !arguments.dry_run { author.author()?.by } else { String::new() };
+    let opened =
+        if arguments.dry_run { Workplace::look(&arguments.job).await } else { Workplace::open(&arguments.job).await };
+    let Workplace { city, lake, stop } = opened?;
     let settings = EraseSettings::of(&city.jobs);
     let interrupted = || Failure::failed("interrupted; hint: what was removed is gone, `--continue` goes on");
     if !is_new {
@@ -93,8 +95,6 @@ pub(crate) async fn execute(arguments: &EraseArguments) -> Result<(), Failure> {
     let period = PeriodArguments::new(sensor.clone(), from.clone(), to.clone()).period(&city.timezone)?;
     let request =
         Request { sensor: period.sensor, from_us: period.from_us, to_us: period.to_us, reason: reason.clone(), by };
-    if arguments.dry_run {
-        let found = find(&lake, &request).await.map_err(Failure::failed)?;
     if !arguments.allow_unknown && !Box::pin(is_known(&lake, &request.sensor)).await.map_err(Failure::failed)? {
         return Err(Failure::wrong(format!(
             "nothing knows `{}`: it is not in the register, and nothing in the lake tells of it; hint: is it written right? \
@@ -102,6 +102,8 @@ pub(crate) async fn execute(arguments: &EraseArguments) -> Result<(), Failure> {
             request.sensor
         )));
     }
+    if arguments.dry_run {
+        let found = find(&lake, &request).await.map_err(Failure::failed)?;
         return tell_found(&found, arguments.job.json);
     }
     let working = Box::pin(erase(&lake, &settings, &request));

@@ -86,7 +86,7 @@ pub(crate) struct ImportArguments {
 /// Imports files, one after the other.
 pub(crate) async fn execute(arguments: &ImportArguments) -> Result<(), Failure> {
     let mut map = arguments.map()?;
-    let Workplace { city, lake, stop } = change::open(&arguments.lake).await?;
+    let Workplace { city, lake, stop } = change::open_or_look(&arguments.lake, arguments.dry_run).await?;
     if map.time_zone.is_none() {
         let name = city.timezone.iana_name().map(str::to_owned);
         map.time_zone = Some(name.unwrap_or_else(|| crate::config::TIMEZONE.to_owned()));

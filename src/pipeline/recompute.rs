@@ -54,8 +54,8 @@ pub(crate) struct RecomputeArguments {
 /// Computes a sensor's readings again.
 pub(crate) async fn execute(arguments: &RecomputeArguments) -> Result<(), Failure> {
     let formulas = arguments.formulas()?;
-    let author = arguments.author.author()?;
-    let Workplace { city, lake, stop } = change::open(&arguments.lake).await?;
+    let author = arguments.author.author_of(arguments.dry_run)?;
+    let Workplace { city, lake, stop } = change::open_or_look(&arguments.lake, arguments.dry_run).await?;
     let period = arguments.period.period(&city.timezone)?;
     let bounds = Bounds::from(&city.jobs.compact);
     let working = Box::pin(recompute_within(&lake, &period, &formulas, &author, arguments.dry_run, &bounds));

@@ -46,7 +46,9 @@ pub(crate) struct ReplayArguments {
 
 /// Builds `readings` anew, or says what that would take.
 pub(crate) async fn execute(arguments: &ReplayArguments) -> Result<(), Failure> {
-    let place = Workplace::open(&arguments.job).await?;
+    let opened =
+        if arguments.dry_run { Workplace::look(&arguments.job).await } else { Workplace::open(&arguments.job).await };
+    let place = opened?;
     let (standing, found) = replay::look(&place.lake).await.map_err(Failure::failed)?;
     if let Standing::Taken { rows } = standing {
         return Err(Failure::wrong(ReplayError::Taken { rows }));
