@@ -104,14 +104,14 @@ async fn say(
 }
 
 fn table(found: &[Replayable]) -> String {
-    let mut text = "source,epoch,batches,gaps,first,last,missing_before,holes,closed\n".to_owned();
+    let mut text = "source,epoch,batches,gaps,first,last,missing_before,holes,closed,erased\n".to_owned();
     let number = |number: Option<i64>| number.map(|number| number.to_string()).unwrap_or_default();
     for stream in found {
-        let Replayable { source, epoch, batches, gaps, first, last, before, holes, closed } = stream;
+        let Replayable { source, epoch, batches, gaps, first, last, before, holes, closed, erased } = stream;
         let before = before.map(run).unwrap_or_default();
-        let holes = holes.iter().copied().map(run).collect::<Vec<_>>().join(" ");
+        let [holes, erased] = [holes, erased].map(|runs| runs.iter().copied().map(run).collect::<Vec<_>>().join(" "));
         let (first, last, closed) = (number(*first), number(*last), number(*closed));
-        let _ = writeln!(text, "{source},{epoch},{batches},{gaps},{first},{last},{before},{holes},{closed}");
+        let _ = writeln!(text, "{source},{epoch},{batches},{gaps},{first},{last},{before},{holes},{closed},{erased}");
     }
     text
 }
@@ -121,9 +121,12 @@ fn run((first, last): (i64, i64)) -> String {
 }
 
 fn tell_what_is_missing(found: &[Replayable]) {
-    for Replayable { source, epoch, before, holes, .. } in found {
+    for Replayable { source, epoch, before, holes, erased, .. } in found {
         if let Some((first, last)) = before {
             eprintln!("replay: {source}: numbers {first} to {last} of epoch {epoch} are not in landing/ any more");
+        }
+        for (first, last) in erased {
+            eprintln!("replay: {source}: numbers {first} to {last} of epoch {epoch} went with an erasure");
         }
         for (first, last) in holes {
             eprintln!("replay: {source}: numbers {first} to {last} of epoch {epoch} are a hole");
