@@ -261,6 +261,38 @@ fn listed(folder: &Path) -> Vec<String> {
     names
 }
 
+/// A restore was killed: `verify` found all as the logs say, `status` and a query answered from half a lake, and those who
+/// read a line of JSON got none.
+#[test]
+fn half_a_restore_is_refused_by_all_who_look() {
+    let folder = tempfile::tempdir().expect("a folder");
+    configure(folder.path(), "");
+    assert_eq!(pipeline(folder.path(), &["ingest"]).status.code(), Some(0));
+    std::fs::write(folder.path().join("lake/jobs/restore.json"), "{\"backup\":\"2026-11-22\"}").expect("written");
+    let looks = [&["verify"][..], &["status"], &["holes", "ls"], &["vacuum", "--dry-run"], &["ingest"]];
+    for arguments in looks {
+        let output = pipeline(folder.path(), arguments);
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{arguments:?}: {told}");
+        assert!(
+            told.contains("a restore of backup 2026-11-22 into this lake is not finished"),
+            "{arguments:?}: {told}"
+        );
+    }
+    let mut query = Command::new(env!("CARGO_BIN_EXE_tjern"));
+    query.args(["query", "SELECT count(*) FROM readings", "--config"]).arg(folder.path().join("tjern.toml"));
+    let output = query.output().expect("the binary starts");
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{told}");
+    for job in ["compact", "ingest", "publish"] {
+        let output = pipeline(folder.path(), &[job, "--json"]);
+        let line: Value = serde_json::from_slice(&output.stdout).expect("one line of JSON");
+        assert_eq!((output.status.code(), &line["job"], &line["outcome"]), (Some(1), &job.into(), &"failed".into()));
+        assert!(line["error"].as_str().is_some_and(|error| error.contains("not finished")), "{line}");
+        assert!(line["not_done"].is_string() && line["ended"].is_string(), "{line}");
+    }
+}
+
 /// Who only looked needed the right to write, and got tables that nobody had asked for.
 #[test]
 fn who_only_looks_writes_nothing() {

@@ -8,18 +8,21 @@ use tjern_pipeline::status::{Status, status as find};
 use tjern_pipeline::verify::verify as read_all;
 
 use super::holes;
-use super::job::{JobArguments, lake_of};
+use super::job::{JobArguments, lake_of, refuse_unfinished};
 use crate::config::City;
 use crate::failure::Failure;
 use crate::progress::Bar;
 
-fn open(arguments: &JobArguments) -> Result<(City, Lake), Failure> {
-    lake_of(City::load(&arguments.config)?, arguments.personal)
+/// A lake whose tables are being brought back is refused: what is there is not what was, and nothing says what is missing.
+async fn open(arguments: &JobArguments) -> Result<(City, Lake), Failure> {
+    let (city, lake) = lake_of(City::load(&arguments.config)?, arguments.personal)?;
+    refuse_unfinished(&lake).await?;
+    Ok((city, lake))
 }
 
 /// How the lake is: a table for people, one line of JSON for programs.
 pub(crate) async fn status(arguments: &JobArguments) -> Result<(), Failure> {
-    let (city, lake) = open(arguments)?;
+    let (city, lake) = open(arguments).await?;
     let found = find(&lake, &city.jobs.compact).await.map_err(Failure::failed)?;
     let text = if arguments.json { format!("{}\n", json!(found)) } else { shown(&found) };
     std::io::stdout().write_all(text.as_bytes()).map_err(Failure::failed)
@@ -86,7 +89,7 @@ fn shown(status: &Status) -> String {
 
 /// Reads every file. A line a problem on stdout, or one line of JSON; status 1 where there is one.
 pub(crate) async fn verify(arguments: &JobArguments) -> Result<(), Failure> {
-    let (_, lake) = open(arguments)?;
+    let (_, lake) = open(arguments).await?;
     let mut bar = std::io::stderr().is_terminal().then(Bar::new);
     let mut watcher = |done, total| {
         if let Some(bar) = &mut bar {
