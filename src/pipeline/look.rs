@@ -102,7 +102,8 @@ pub(crate) async fn verify(arguments: &JobArguments) -> Result<(), Failure> {
     if arguments.json {
         let problems: Vec<_> = verdict.problems.iter().map(|one| json!({"key": one.key, "what": one.what})).collect();
         let line = json!({
-            "files": verdict.files, "rows": verdict.rows, "bytes": verdict.bytes, "problems": problems,
+            "files": verdict.files, "rows": verdict.rows, "bytes": verdict.bytes,
+            "without_sha256": verdict.without_sha256, "problems": problems,
         });
         writeln!(stdout, "{line}").map_err(Failure::failed)?;
     } else {
@@ -111,6 +112,12 @@ pub(crate) async fn verify(arguments: &JobArguments) -> Result<(), Failure> {
         }
     }
     let looked = format!("{} files, {} rows, {} bytes read", verdict.files, verdict.rows, verdict.bytes);
+    if verdict.without_sha256 > 0 {
+        eprintln!(
+            "verify: of {} files the log has no SHA-256: another value in them is not seen; compaction gives them one",
+            verdict.without_sha256
+        );
+    }
     match verdict.problems.len() {
         0 => {
             eprintln!("verify: {looked}: all is as the logs say");
