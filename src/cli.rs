@@ -145,8 +145,9 @@ fn log_at(default: &str) {
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let colored = std::io::stderr().is_terminal() && !no_color;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colored);
+    // A log that cannot be written (a full disk, a reader that left) is told to nobody: the library would panic over it.
     // An error means that a log was started before.
-    let _ = log.with_target(false).try_init();
+    let _ = log.with_target(false).log_internal_errors(false).try_init();
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 use std::fmt::Display;
 use std::process::ExitCode;
+use tjern_gateway::say;
 
 /// Something failed: the lake, a job, a port.
 pub(crate) const FAILED: u8 = 1;
@@ -42,9 +43,9 @@ impl Failure {
 pub(crate) fn tell(error: &dyn Display, status: u8) -> ExitCode {
     let text = error.to_string();
     if text.starts_with("error: ") {
-        eprintln!("{text}");
+        say!("{text}");
     } else {
-        eprintln!("error: {text}");
+        say!("error: {text}");
     }
     ExitCode::from(status)
 }

@@ -4,6 +4,8 @@
 //! all was done or it was told to end, 1 when something failed, 2 for wrong usage or configuration,
 //! with nothing started.
 #![forbid(unsafe_code)]
+// They panic where stderr or stdout cannot be written: `say!`, `failure`.
+#![cfg_attr(not(test), deny(clippy::print_stderr, clippy::print_stdout))]
 
 mod cli;
 mod config;

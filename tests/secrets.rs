@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use object_store::ObjectStoreExt;
 use object_store::aws::AmazonS3Builder;
+use tjern_readings::keys;
 use tjern_testing::canary::{Server, leak};
 use tjern_testing::s3::S3Server;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -123,6 +124,84 @@ async fn no_command_tells_what_a_store_sends_back() {
         assert!(failed > 0, "{words:?} never failed");
         println!("{words:?}: failed {failed} times");
     }
+}
+
+/// Where the commands that change readings have some to change.
+const SENSOR: &str = "landfalltjern/water_temperature";
+
+/// Where the backups lie that are made and brought back.
+const BACKUP: &str = "s3://bucket/kept";
+
+/// A file of history, and what a person says of one of its readings.
+fn files(folder: &Path) -> [String; 2] {
+    let history: String = (0..24).map(|hour| format!("{SENSOR},2026-07-01T{hour:02}:00:00Z,{hour}\n")).collect();
+    let word = format!("sensor,time,value\n{SENSOR},2026-07-01T03:00:00Z,18.5\n");
+    let texts = [("history.csv", format!("sensor,time,value\n{history}")), ("word.csv", word)];
+    texts.map(|(name, text)| {
+        let path = folder.join(name);
+        std::fs::write(&path, text).expect("written");
+        path.to_str().expect("text").to_owned()
+    })
+}
+
+/// The commands that change what is stored, each with a store that fails from its first request on, from its second, and so
+/// on until it is well: in the order in which a person does it, so that each has something to do.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_command_that_changes_readings_tells_what_a_store_sends_back() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = configure(folder.path(), LAKE);
+    let (server, variables) = lake(&config).await;
+    let [history, word] = files(folder.path());
+    let period = format!("--sensor {SENSOR} --from 2026-07-01T00:00:00Z --to 2026-07-01T12:00:00Z");
+    let lines = [
+        format!("pipeline import {history} --source import:history --land-only"),
+        format!("pipeline import {history} --source import:history"),
+        format!("pipeline recompute {period} --scale 2 --by somebody --dry-run"),
+        format!("pipeline recompute {period} --scale 2 --by somebody"),
+        format!("pipeline revise {word} --by somebody"),
+        format!("pipeline validate {period} --by somebody"),
+        format!("pipeline validate {period} --by somebody --undo"),
+        format!("pipeline backup --to {BACKUP}"),
+        format!("pipeline erase {period} --by somebody --reason asked --dry-run"),
+        format!("pipeline erase {period} --by somebody --reason asked --json"),
+        "pipeline erase --again --json".to_owned(),
+    ];
+    for line in &lines {
+        fails_at_each_step(line, &config, &variables, &server).await;
+    }
+    let left = ended(&["query", "SELECT count(*) FROM readings"], &config, &variables).await.1;
+    assert!(left.contains("| 12 "), "twelve of twenty-four hours were erased, with all that was said of them: {left}");
+    let gone = configure(folder.path(), "s3://bucket/anew");
+    for line in [format!("pipeline restore --from {BACKUP} --dry-run"), format!("pipeline restore --from {BACKUP}")] {
+        fails_at_each_step(&line, &gone, &variables, &server).await;
+    }
+}
+
+/// A command until it does its work.
+async fn fails_at_each_step(line: &str, config: &Path, variables: &[(String, String)], server: &S3Server) {
+    let words: Vec<&str> = line.split(' ').collect();
+    let mut failed = 0;
+    // Each erasure that failed is remembered, and done with the next one: those need ever more.
+    for requests in [0, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377, 610, u64::MAX] {
+        server.echo_after(requests, 403);
+        let before = server.failed();
+        let (is_well, said) = ended(&words, config, variables).await;
+        server.echo_no_more();
+        assert_eq!(told(&said), None, "{line} after {requests} requests");
+        // One that failed could not give its leases back: a few minutes go by.
+        for job in ["erase", "rollup", "compact", "quality"] {
+            let _ = server.store("lake").objects().delete(&keys::lease(job)).await;
+        }
+        // Of its requests none was sent back.
+        if server.failed() == before {
+            println!("{line}: failed {failed} times");
+            let reason = said.lines().find(|text| text.starts_with("error")).unwrap_or_default();
+            assert!(is_well && failed > 0, "{line}: {reason}");
+            return;
+        }
+        failed += 1;
+    }
+    unreachable!("{line}: none fails of all requests");
 }
 
 /// The ways to fail at the first request.

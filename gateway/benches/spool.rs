@@ -106,7 +106,7 @@ async fn fast(dir: &Path) -> Result<()> {
         for device in 0..50 {
             let readings = (device * 10..device * 10 + 10)
                 .map(|sensor| Reading::of(sensors[sensor].clone(), second * 1_000_000, values.next(sensor)));
-            spool.append(readings.collect()).await;
+            spool.append(readings.collect::<Vec<_>>()).await;
         }
         if second % 5 == 4 {
             spool.sync().await;
@@ -132,7 +132,7 @@ async fn slow(dir: &Path) -> Result<()> {
         for device in 0..2 {
             let readings = (device * 3..device * 3 + 3)
                 .map(|sensor| Reading::of(sensors[sensor].clone(), hour * 3_600_000_000, values.next(sensor)));
-            spool.append(readings.collect()).await;
+            spool.append(readings.collect::<Vec<_>>()).await;
             spool.sync().await;
         }
         seal_and_send(&spool).await;
@@ -155,7 +155,7 @@ async fn recovery(root: &Path) -> Result<()> {
             let sensor = usize::try_from(number * 10 + point).unwrap_or(0) % 500;
             Reading::of(sensors[sensor].clone(), number * 1_000_000, values.next(sensor))
         });
-        spool.append(readings.collect()).await;
+        spool.append(readings.collect::<Vec<_>>()).await;
     }
     spool.sync().await;
     spool.close().await;

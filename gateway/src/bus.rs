@@ -27,7 +27,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tjern_readings::clock::Clock;
-use tjern_readings::reading::Reading;
+use tjern_readings::rows::Rows;
 use tjern_readings::sensor::SensorId;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -48,7 +48,7 @@ pub struct BusContext {
     /// What time it is.
     pub clock: Clock,
     /// Where readings go.
-    pub readings: mpsc::Sender<Vec<Reading>>,
+    pub readings: mpsc::Sender<Rows>,
     /// Where those lie that a bus had in hand when it was given up.
     pub left: LeftBehind,
     /// What the spool has already.
@@ -85,7 +85,8 @@ impl std::fmt::Debug for Newest {
 impl BusContext {
     /// Hands readings on; a receiver that is gone means that the gateway ends. A bus that is given up meanwhile
     /// leaves them behind.
-    pub(crate) async fn store(&self, readings: Vec<Reading>) {
+    pub(crate) async fn store(&self, readings: impl Into<Rows>) {
+        let readings = readings.into();
         if readings.is_empty() {
             return;
         }

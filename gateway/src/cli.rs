@@ -11,6 +11,8 @@ pub mod plan;
 pub mod progress;
 pub mod read;
 pub mod run;
+#[doc(hidden)]
+pub mod say;
 pub mod scan;
 pub mod simulate;
 pub mod sniff;
@@ -30,6 +32,7 @@ use tracing::info;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::Config;
+use crate::say;
 
 /// What the log says unless `RUST_LOG` says otherwise: a lake that is away is told once by the
 /// uploader, and not at every attempt of the library below it.
@@ -90,8 +93,8 @@ pub(crate) fn load(path: &Path) -> Result<Config, ExitCode> {
     Config::load(path).map_err(|error| {
         let text = if has_colors(&io::stderr()) { error.colored() } else { error.to_string() };
         match error {
-            ConfigError::Unreadable { .. } => eprintln!("error: {text}"),
-            ConfigError::Wrong(_) => eprintln!("{text}"),
+            ConfigError::Unreadable { .. } => say!("error: {text}"),
+            ConfigError::Wrong(_) => say!("{text}"),
         }
         ExitCode::from(WRONG)
     })
@@ -107,7 +110,7 @@ fn tell(text: &str) -> io::Result<()> {
 /// What a command ends with that could not tell: in silence where the reader went away, as it wished.
 fn untold(error: &io::Error) -> ExitCode {
     if error.kind() != io::ErrorKind::BrokenPipe {
-        eprintln!("error: cannot write to stdout: {error}");
+        say!("error: cannot write to stdout: {error}");
     }
     ExitCode::from(FAILED)
 }
@@ -143,8 +146,8 @@ pub fn stop_on_signals(stop: &CancellationToken) -> io::Result<()> {
             _ = interrupt.recv() => "SIGINT",
             _ = terminate.recv() => "SIGTERM",
         };
-        info!("{name} received");
         stop.cancel();
+        info!("{name} received");
     });
     Ok(())
 }
@@ -156,8 +159,9 @@ pub fn start_log() {
     let colored = has_colors(&io::stderr());
     let log =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colored).with_target(false);
+    // A log that cannot be written (a full disk, a reader that left) is told to nobody: the library would panic over it.
     // An error means that a log was started before.
-    let _ = log.try_init();
+    let _ = log.log_internal_errors(false).try_init();
 }
 
 #[cfg(test)]

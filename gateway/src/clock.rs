@@ -6,12 +6,17 @@
 //! newest reading, and this software's own age.
 //!
 //! The system's word is the file that `systemd-timesyncd` touches after each synchronisation (its manual:
-//! `/run/systemd/timesync/synchronized`). Others, like chrony, say it only through a system call; there the
-//! word is missing, and the rest of the rule decides.
+//! `/run/systemd/timesync/synchronized`), or what chrony answers where it runs. Others say it only through a system call;
+//! there the word is missing, and the rest of the rule decides.
 
+mod chrony;
+
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use tjern_readings::clock::{Clock, SECOND_US};
+
+pub use chrony::{ChronyError, Tracking};
 
 /// This software is not older: 2026-11-01.
 const NOT_BEFORE_US: i64 = 1_793_491_200 * SECOND_US;
@@ -24,16 +29,23 @@ const YEAR_US: i64 = 366 * 86_400 * SECOND_US;
 const SYNCHRONISED: &str = "run/systemd/timesync/synchronized";
 const BATTERY_CLOCKS: &str = "sys/class/rtc";
 
-/// Whether the machine's clock was synchronised since its start; `None` where nobody says so.
-#[must_use]
-pub fn is_synchronised() -> Option<bool> {
-    Witness::system().is_synchronised()
+/// One of these is there while chrony runs.
+const CHRONY: [&str; 2] = ["run/chrony", "run/chronyd.pid"];
+
+/// What is said of the clock.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ClockWord {
+    /// Whether it was synchronised; `None` where nobody says so.
+    pub is_synchronised: Option<bool>,
+    /// How far it is ahead of the true time, in milliseconds, where somebody reckons it.
+    pub ahead_ms: Option<i64>,
 }
 
 /// Who is asked about the clock.
 #[derive(Debug, Clone)]
 pub struct Witness {
     root: PathBuf,
+    chrony: SocketAddr,
 }
 
 impl Witness {
@@ -46,18 +58,35 @@ impl Witness {
     /// A folder that looks like one, for tests.
     #[must_use]
     pub fn at(root: &Path) -> Self {
-        Self { root: root.to_owned() }
+        Self { root: root.to_owned(), chrony: chrony::DOOR }
     }
 
-    /// Whether the clock was synchronised; `None` where nobody says so.
+    /// Whether the clock was synchronised; `None` where nobody says so. Where chrony is silent this blocks for a
+    /// second.
     #[must_use]
     pub fn is_synchronised(&self) -> Option<bool> {
+        self.word().is_synchronised
+    }
+
+    /// All that is said of the clock. Blocks as [`Self::is_synchronised`].
+    #[must_use]
+    pub fn word(&self) -> ClockWord {
         let file = self.root.join(SYNCHRONISED);
         if file.exists() {
-            return Some(true);
+            return ClockWord { is_synchronised: Some(true), ahead_ms: None };
+        }
+        if let Some(Ok(tracking)) = self.chrony() {
+            return ClockWord { is_synchronised: Some(tracking.is_synchronised()), ahead_ms: tracking.ahead_ms() };
         }
         // The folder is there while the service runs.
-        file.parent().is_some_and(Path::is_dir).then_some(false)
+        let is_synchronised = file.parent().is_some_and(Path::is_dir).then_some(false);
+        ClockWord { is_synchronised, ahead_ms: None }
+    }
+
+    /// What chrony says, where it runs. Blocks as [`Self::is_synchronised`].
+    #[must_use]
+    pub fn chrony(&self) -> Option<Result<Tracking, ChronyError>> {
+        CHRONY.iter().any(|path| self.root.join(path).exists()).then(|| chrony::ask(self.chrony))
     }
 
     fn has_battery_clock(&self) -> bool {
@@ -98,6 +127,7 @@ pub fn working(wall: &Clock, known_us: i64, newest_us: Option<i64>, witness: &Wi
 mod tests {
     use super::*;
     use std::fs;
+    use std::net::UdpSocket;
 
     const NOW_US: i64 = NOT_BEFORE_US + 30 * 86_400 * SECOND_US;
 
@@ -138,6 +168,35 @@ mod tests {
         assert!(!witness.believes(0, known_us(None, 0)));
         let (_folder, battery) = machine(&["run/systemd/timesync/other", "sys/class/rtc/rtc0/name"]);
         assert!(battery.believes(NOW_US, known_us(None, NOW_US)), "a battery keeps the time without a network");
+    }
+
+    /// With chrony nobody was asked, and a box without a battery was believed with the time of its last shutdown.
+    #[test]
+    fn chrony_is_asked_where_it_runs() {
+        let (folder, mut witness) = machine(&[]);
+        assert!(witness.chrony().is_none(), "it does not run here");
+        fs::create_dir_all(folder.path().join("run/chrony")).expect("created");
+        for (behind_ms, expected) in [(90_000, false), (3, true)] {
+            let door = UdpSocket::bind("127.0.0.1:0").expect("bound");
+            witness.chrony = door.local_addr().expect("an address");
+            let answering = std::thread::spawn(move || answer_twice(&door, &chrony::tests::answer(behind_ms)));
+            let said = (witness.is_synchronised(), witness.believes(NOW_US, NOW_US + 86_400 * SECOND_US));
+            assert_eq!(said, (Some(expected), expected), "{behind_ms} ms behind");
+            answering.join().expect("answered");
+        }
+        let silent = UdpSocket::bind("127.0.0.1:0").expect("bound");
+        witness.chrony = silent.local_addr().expect("an address");
+        assert_eq!(witness.is_synchronised(), None);
+        assert!(witness.believes(NOW_US, known_us(None, NOW_US)), "as where nobody says anything");
+    }
+
+    fn answer_twice(door: &UdpSocket, answer: &[u8]) {
+        for _ in 0..2 {
+            let mut question = [0; 200];
+            let (length, asker) = door.recv_from(&mut question).expect("asked");
+            assert_eq!(length, answer.len(), "chrony drops a question that is shorter than its answer");
+            door.send_to(answer, asker).expect("answered");
+        }
     }
 
     #[test]

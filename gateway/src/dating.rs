@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use jiff::Timestamp;
 use tjern_readings::clock::{Clock, SECOND_US};
 use tjern_readings::reading::{Cause, Reading, TIMES_US};
+use tjern_readings::rows::Rows;
 use tjern_readings::sensor::SensorId;
 use tracing::{error, info, warn};
 
@@ -223,9 +224,30 @@ impl Dater {
     }
 
     /// Takes readings, in the order in which they were made.
-    pub(crate) async fn take(&mut self, mut readings: Vec<Reading>) {
+    pub(crate) async fn take(&mut self, readings: impl Into<Rows>) {
+        let readings = readings.into();
         self.maintenance.look_if_due().await;
         self.look().await;
+        let (oldest_us, newest_us) = readings.spans().times_us().unwrap_or_default();
+        let are_of_our_time = TIMES_US.contains(&oldest_us) && TIMES_US.contains(&newest_us);
+        let mut ready = if are_of_our_time && self.has_nothing_to_say() {
+            readings
+        } else {
+            self.take_one_by_one(readings.into()).await.into()
+        };
+        if let Some(system) = self.system.as_mut().filter(|_| self.clock.is_set() && !ready.is_empty()) {
+            ready.extend(system.due());
+        }
+        self.pass_on(ready).await;
+    }
+
+    /// Whether readings go on as they come: the clock is known, and nobody works on a sensor.
+    fn has_nothing_to_say(&self) -> bool {
+        self.clock.was_always_known() && self.redated.is_empty() && !self.maintenance.is_under_way()
+    }
+
+    /// Looks at each reading: those that are ready come back, with all that is to be said of them.
+    async fn take_one_by_one(&mut self, mut readings: Vec<Reading>) -> Vec<Reading> {
         let came = readings.len();
         // No batch may hold such a time, and one would keep all others of its batch out of the lake.
         readings.retain(|reading| TIMES_US.contains(&reading.time_us));
@@ -235,17 +257,11 @@ impl Dater {
         let (mut ready, held) = self.sorted(readings);
         self.hold(held, &mut ready).await;
         self.maintenance.mark(&mut ready);
-        if let Some(system) = self.system.as_mut().filter(|_| self.clock.is_set()) {
-            system.join(&mut ready);
-        }
-        self.pass_on(ready).await;
+        ready
     }
 
     /// Those whose times are certain, and those that wait for the clock.
     fn sorted(&mut self, readings: Vec<Reading>) -> (Vec<Reading>, Vec<Reading>) {
-        if self.clock.was_always_known() && self.redated.is_empty() {
-            return (readings, Vec::new());
-        }
         let (mut ready, mut held) = (Vec::with_capacity(readings.len()), Vec::new());
         for reading in readings {
             if self.sensors.has_own_time(&reading) {
@@ -267,12 +283,12 @@ impl Dater {
     }
 
     /// Hands readings to the spool, or keeps them behind a move whose readings are counted by its numbers.
-    async fn pass_on(&mut self, readings: Vec<Reading>) {
+    async fn pass_on(&mut self, readings: Rows) {
         if !self.leaving.as_ref().is_some_and(|(undated, _)| undated.is_decided()) {
             self.spool.append(readings).await;
             return;
         }
-        readings.iter().for_each(|reading| note(&mut locked(&self.held_newest), reading));
+        readings.iter().for_each(|reading| note(&mut locked(&self.held_newest), &reading));
         self.behind.extend(readings);
         let surplus = self.behind.len().saturating_sub(BEHIND_MAX);
         if surplus > 0 && self.behind_dropped == 0 {
@@ -315,7 +331,7 @@ impl Dater {
         if self.clock.is_set() {
             return;
         }
-        if self.policy.witness.believes(self.clock.wall_us(), self.known_us) {
+        if self.is_believed().await {
             let offset_us = self.clock.settle();
             info!(seconds = offset_us / 1_000_000, "the clock is known: readings since the start are dated by it");
             self.give_up_holding(Some(offset_us)).await;
@@ -327,6 +343,13 @@ impl Dater {
             warn!("the clock did not come: readings are kept with an estimated time, and say so");
             self.give_up_holding(None).await;
         }
+    }
+
+    /// Whether the machine's clock is believed now. Chrony may be silent: no bus waits for it.
+    fn is_believed(&self) -> impl Future<Output = bool> + use<> {
+        let (witness, wall_us, known_us) = (self.policy.witness.clone(), self.clock.wall_us(), self.known_us);
+        let asking = tokio::task::spawn_blocking(move || witness.believes(wall_us, known_us));
+        async move { asking.await.unwrap_or(false) }
     }
 
     async fn give_up_holding(&mut self, offset_us: Option<i64>) {

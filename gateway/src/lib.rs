@@ -12,6 +12,8 @@
 //! lake, no network and any port missing: only a wrong configuration keeps it from starting.
 
 #![deny(unsafe_code)]
+// They panic where stderr or stdout cannot be written: `say!`, `cli::tell`.
+#![cfg_attr(not(test), deny(clippy::print_stderr, clippy::print_stdout))]
 
 pub mod bus;
 pub mod cli;

@@ -8,6 +8,7 @@ pub mod counters;
 pub mod delimited;
 pub mod nmea;
 pub mod pattern;
+pub(crate) mod pauses;
 pub mod splitter;
 pub mod time;
 

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use tjern_gateway::cli::{GatewayCommand, execute, start_log};
+use tjern_gateway::say;
 
 /// Polls a site's devices, never loses a reading, and sends them to the lake
 #[derive(Debug, Parser)]
@@ -37,7 +38,7 @@ fn main() -> ExitCode {
             status
         }
         Err(error) => {
-            eprintln!("error: cannot start: {error}");
+            say!("error: cannot start: {error}");
             ExitCode::FAILURE
         }
     }

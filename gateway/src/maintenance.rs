@@ -112,7 +112,9 @@ pub enum MaintenanceError {
         source: io::Error,
     },
     /// It cannot be written.
-    #[error("cannot write `{path}`: {source}; hint: this needs the gateway's user, or root")]
+    #[error(
+        "cannot write `{path}`: {source}; hint: this needs the gateway's user, or root, and the folder above the spool's"
+    )]
     Unwritable {
         /// The file.
         path: PathBuf,
@@ -168,11 +170,45 @@ pub fn read(spool_dir: &Path) -> Result<Vec<Window>, MaintenanceError> {
     file.maintenance.into_iter().map(window).collect()
 }
 
-/// Writes all of it anew, on disk when this returns, without what was over long ago.
+/// Changes what is written down in a spool's folder, one command after the other: `change` says whether it did. On disk when this
+/// returns, without what was over long ago.
 ///
 /// # Errors
-/// [`MaintenanceError::Unwritable`].
-pub fn write(spool_dir: &Path, windows: &[Window], now_us: i64) -> Result<(), MaintenanceError> {
+/// As [`read`], and [`MaintenanceError::Unwritable`].
+pub fn change<T>(
+    spool_dir: &Path,
+    now_us: i64,
+    change: impl FnOnce(&mut Vec<Window>) -> (bool, T),
+) -> Result<T, MaintenanceError> {
+    let unwritable = |source| MaintenanceError::Unwritable { path: spool_dir.join(FILE), source };
+    // Held until this returns: of two commands at once each changes what the other left.
+    let folder = make_folder(spool_dir).and_then(|()| File::open(spool_dir)).map_err(unwritable)?;
+    folder.lock().map_err(unwritable)?;
+    let mut windows = read(spool_dir)?;
+    let (is_changed, done) = change(&mut windows);
+    if is_changed {
+        write(spool_dir, &windows, now_us)?;
+    }
+    Ok(done)
+}
+
+/// Makes the spool's folder where the gateway has never run. Root gives it to whom the folder above belongs: the gateway could
+/// not begin in one that is root's.
+fn make_folder(folder: &Path) -> io::Result<()> {
+    match fs::create_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+        Ok(()) => {
+            let above = folder.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+            let owner = fs::metadata(above)?;
+            // Only root may, and only then is it needed.
+            let _ = chown(folder, Some(owner.uid()), Some(owner.gid()));
+            Ok(())
+        }
+    }
+}
+
+fn write(spool_dir: &Path, windows: &[Window], now_us: i64) -> Result<(), MaintenanceError> {
     let path = spool_dir.join(FILE);
     let mut text =
         "# Written by `tjern-gateway maintenance`. Times are microseconds since 1970 UTC.\nversion = 1\n".to_owned();
@@ -185,7 +221,6 @@ pub fn write(spool_dir: &Path, windows: &[Window], now_us: i64) -> Result<(), Ma
 
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().unwrap_or_else(|| Path::new("."));
-    fs::create_dir_all(folder)?;
     let unfinished = path.with_extension(format!("toml.{}.new", std::process::id()));
     let written = (|| {
         let mut file = File::create(&unfinished)?;
@@ -282,11 +317,13 @@ impl Maintenance {
         }
     }
 
+    /// Whether there is anything to mark.
+    pub(crate) fn is_under_way(&self) -> bool {
+        !self.windows.is_empty()
+    }
+
     /// Marks those that were measured during maintenance, by what the file said when it was last looked at.
     pub(crate) fn mark(&self, readings: &mut [Reading]) {
-        if self.windows.is_empty() {
-            return;
-        }
         for reading in readings.iter_mut().filter(|reading| reading.value.is_some()) {
             if self.windows.iter().any(|window| window.holds(reading)) {
                 (reading.quality, reading.cause) = (Quality::Fail, Some(Cause::Maintenance));
@@ -370,6 +407,27 @@ mod tests {
         let [reading] = readings;
         assert_eq!(reading.value, Some(4.0), "the value stays");
         (reading.quality, reading.cause) == (Quality::Fail, Some(Cause::Maintenance))
+    }
+
+    /// Of fourteen at once two were written down, and all said that it was done.
+    #[test]
+    fn commands_at_once_lose_nothing() {
+        let above = tempfile::tempdir().expect("a folder");
+        let spool = above.path().join("spool");
+        let begun: Vec<_> = (0..16)
+            .map(|number| {
+                let spool = spool.clone();
+                std::thread::spawn(move || {
+                    let sensors = pattern(&format!("tarn/number-{number}"));
+                    change(&spool, NOW_US, |windows| {
+                        begin(windows, sensors, NOW_US, NOW_US + HOUR_US);
+                        (true, ())
+                    })
+                })
+            })
+            .collect();
+        begun.into_iter().for_each(|begun| begun.join().expect("no panic").expect("written"));
+        assert_eq!(read(&spool).expect("read").len(), 16);
     }
 
     /// 36 °C was the highest bathing temperature of the year: the technician had held the sensor.

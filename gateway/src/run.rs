@@ -15,10 +15,10 @@
 
 mod appender;
 mod buses;
+mod time_service;
 mod uploads;
 mod watchdog;
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tjern_readings::clock::Clock;
@@ -43,6 +43,7 @@ use crate::upload::{Unsent, UploadSettings, UploadState};
 pub(crate) use appender::Appender;
 use appender::DISK_PATIENCE;
 use buses::Buses;
+use time_service::TimeService;
 use uploads::Uploads;
 
 /// A file that does not answer must not keep the gateway from ending when it is told to.
@@ -164,7 +165,9 @@ impl Running {
         let upload =
             UploadShare { store, clock: clock.clone(), state: UploadState::default(), unsent: Unsent::default() };
         let uploads = Uploads::start(spool.clone(), upload.settings(&config));
-        let offset = clock_offset_ms(clock.clone());
+        let time_service = TimeService::begin(Witness::system());
+        let said = time_service.said();
+        let offset = time_service.offset_ms(clock.clone());
         let system = SystemReadings::new(config.gateway(), clock.clone(), upload.state.clone(), offset);
         let (newest, maintenance) = (Newest::from_fn(dater.newest_of()), dater.maintenance_trouble());
         let (appender, readings, left) = Appender::start(dater.with_system(system.ok()));
@@ -184,7 +187,8 @@ impl Running {
         let mut buses = Buses::new(context);
         buses.begin_missing(&config);
         let status = StatusSource::new(clock, (spool.probe(), states, upload.state.clone()), &config, buses.places())
-            .with_maintenance(maintenance);
+            .with_maintenance(maintenance)
+            .with_time_service(said);
         let listener = listen(&config, &status);
         let watchdog = AbortOnDropHandle::new(tokio::spawn(watchdog::run(status.clone(), notifier.clone())));
         notifier.ready(&polls(&config));
@@ -284,16 +288,6 @@ impl Running {
             Ok(()) => info!("stopped"),
             Err(_) => error!("the disk does not let go of the spool within {DISK_PATIENCE:?}: stopped all the same"),
         }
-    }
-}
-
-/// How far the clock was ahead of the true time: told once, when it came, since after that it is hardly off at all.
-/// What the kernel knows besides (`adjtimex`) the unit's `ProtectClock` keeps from us.
-fn clock_offset_ms(clock: Clock) -> impl Fn() -> Option<i64> + Send + 'static {
-    let told = AtomicBool::new(false);
-    move || {
-        let offset_us = clock.offset_us()?;
-        (!told.swap(true, Ordering::Relaxed)).then(|| -offset_us / 1_000)
     }
 }
 
@@ -477,18 +471,6 @@ mod tests {
         gate.set_closed(false);
         assert!(seconds < 60, "the unit would have killed it");
         running.await.expect("it does not panic").expect("it does not fail");
-    }
-
-    /// `_system/<gateway>/clock_offset_ms` was never written.
-    #[test]
-    fn how_far_the_clock_was_off_is_told_once_when_it_came() {
-        let wall = Clock::manual(1_000_000_000);
-        let clock = wall.estimating_from(900_000_000);
-        let offset_ms = clock_offset_ms(clock.clone());
-        assert_eq!(offset_ms(), None, "nobody knows");
-        clock.settle();
-        assert_eq!((offset_ms(), offset_ms()), (Some(-100_000), None));
-        assert_eq!(clock_offset_ms(wall)(), None, "it was believed from the start");
     }
 
     #[tokio::test]

@@ -25,6 +25,7 @@ mod core;
 mod disk;
 mod fresh;
 mod kept;
+mod known_lists;
 mod known_sensors;
 mod log;
 mod look;
@@ -50,8 +51,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use tjern_readings::clock::Clock;
 use tjern_readings::reading::Reading;
+use tjern_readings::rows::Rows;
 use tjern_readings::sensor::{Epoch, SensorId, SourceName};
 
+pub(crate) use disk::LOCK;
 pub use disk::Written;
 pub use look::{Finding, SegmentLook, SpoolLook};
 pub(crate) use probe::SpoolProbe;
@@ -196,14 +199,12 @@ impl Spool {
 
     /// Takes readings, which are numbered in the order of the calls. Waits while `actor::QUEUE_MAX`
     /// commands wait before it. They are acknowledged at the next sync.
-    pub async fn append(&self, readings: Vec<Reading>) {
+    pub async fn append(&self, readings: impl Into<Rows>) {
+        let readings = readings.into();
         if readings.is_empty() {
             return;
         }
-        {
-            let mut known = locked(&self.known);
-            readings.iter().for_each(|reading| known.note_taken(&reading.sensor, reading.time_us));
-        }
+        locked(&self.known).note_all_taken(readings.spans());
         let count = readings.len();
         if self.commands.send(Command::Append(readings)).await.is_err() {
             tracing::error!(count, "readings came after the spool was closed, and are lost");

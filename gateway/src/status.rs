@@ -18,18 +18,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tjern_readings::clock::Clock;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::bus::cost::Wire;
 use crate::bus::state::{BusStates, LineState};
+use crate::clock::ClockWord;
 use crate::config::{Bus, BusKind, Config};
 use crate::maintenance::MaintenanceTrouble;
 use crate::modbus::transport::{REGISTERS_MAX, ReadRequest, Table};
 use crate::spool::SpoolProbe;
 use crate::upload::UploadState;
 use report::{
-    BusReport, ConfigurationReport, DeviceReport, GatewayStatus, Health, LinesReport, PointReport, Refusal,
-    SpoolReport, UploadReport, WireReport,
+    BusReport, ClockReport, ConfigurationReport, DeviceReport, GatewayStatus, Health, LinesReport, PointReport,
+    Refusal, SpoolReport, UploadReport, WireReport,
 };
 
 /// A bus comes round at least once a second, or when a transaction ends. So much is granted to a machine that
@@ -85,6 +87,7 @@ struct Inner {
     /// Nothing bounds how long it may keep silent.
     lake_is_a_folder: bool,
     maintenance: MaintenanceTrouble,
+    time_service: watch::Receiver<ClockWord>,
     now: Mutex<Now>,
 }
 
@@ -141,7 +144,10 @@ impl StatusSource {
         let gateway = config.gateway().as_str().to_owned();
         let (started, maintenance, now) = (Instant::now(), MaintenanceTrouble::default(), Mutex::new(now));
         let lake_is_a_folder = config.lake().local_folder().is_some();
-        Self(Arc::new(Inner { clock, started, gateway, spool, buses, upload, lake_is_a_folder, maintenance, now }))
+        let (_, time_service) = watch::channel(ClockWord::default());
+        let inner =
+            Inner { clock, started, gateway, spool, buses, upload, lake_is_a_folder, maintenance, time_service, now };
+        Self(Arc::new(inner))
     }
 
     /// The same, which tells as well why what is under maintenance is not known.
@@ -149,6 +155,12 @@ impl StatusSource {
         // Whoever has the only handle gets it back as it was.
         let inner = Arc::into_inner(self.0).expect("nobody has another handle while it is made");
         Self(Arc::new(Inner { maintenance, ..inner }))
+    }
+
+    /// The same, which tells as well what the machine's time service says.
+    pub(crate) fn with_time_service(self, time_service: watch::Receiver<ClockWord>) -> Self {
+        let inner = Arc::into_inner(self.0).expect("nobody has another handle while it is made");
+        Self(Arc::new(Inner { time_service, ..inner }))
     }
 
     /// A reload took a configuration over.
@@ -215,6 +227,7 @@ impl StatusSource {
             uptime_s: inner.started.elapsed().as_secs(),
             health: Health::default(),
             configuration: now.configuration.clone(),
+            clock: Some(ClockReport::new(inner.clock.is_set(), *inner.time_service.borrow())),
             spool: SpoolReport::from(&spool),
             upload: UploadReport::from(inner.upload.snapshot()),
             buses,

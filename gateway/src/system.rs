@@ -81,18 +81,25 @@ impl SystemReadings {
 
     /// Adds this hour's set to readings that are on their way, if it has not gone yet.
     pub fn join(&mut self, readings: &mut Vec<Reading>) {
+        if !readings.is_empty() {
+            readings.extend(self.due());
+        }
+    }
+
+    /// This hour's set, if it has not gone yet: for who has others on their way.
+    pub(crate) fn due(&mut self) -> Vec<Reading> {
         let now_us = self.clock.now_us();
         let hour_us = hour_of(now_us);
         let is_new = hour_us > self.hour_us || hour_us < self.hour_us - CLOCK_WAS_WRONG_US;
-        if readings.is_empty() || !is_new {
-            return;
+        if !is_new {
+            return Vec::new();
         }
         self.hour_us = hour_us;
         let late_ms = (now_us - hour_us) / 1_000;
         // As for any sensor: worth a word from a tenth of the period on.
         let lag_ms = i32::try_from(late_ms).ok().filter(|_| now_us - hour_us > EVERY_US / 10);
         let set = self.values(now_us).into_iter().filter_map(|(sensor, value)| Some((sensor, value?)));
-        readings.extend(set.map(|(sensor, value)| Reading::of(sensor.clone(), hour_us, value).with_lag_ms(lag_ms)));
+        set.map(|(sensor, value)| Reading::of(sensor.clone(), hour_us, value).with_lag_ms(lag_ms)).collect()
     }
 
     fn values(&self, now_us: i64) -> [(&SensorId, Option<f64>); 4] {

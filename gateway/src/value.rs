@@ -260,7 +260,11 @@ fn bits(kind: NumberType, order: Order, registers: &[u16]) -> Result<u64, Cause>
     if registers.len() != width || kind == NumberType::Bool {
         return Err(Cause::Malformed);
     }
-    let joined = |registers: &[u16]| registers.iter().fold(0_u64, |bits, register| bits << 16 | u64::from(*register));
+    let joined = |registers: &[u16]| match *registers {
+        [one] => u64::from(one),
+        [high, low] => u64::from(high) << 16 | u64::from(low),
+        _ => registers.iter().fold(0_u64, |bits, register| bits << 16 | u64::from(*register)),
+    };
     let bits = if order == Order::Abcd {
         joined(registers)
     } else {

@@ -93,8 +93,8 @@ fn rows(status: &GatewayStatus) -> Vec<[String; 7]> {
 fn row(bus: &str, device: &DeviceReport, point: &PointReport, now_us: i64) -> [String; 7] {
     let value = match (point.value, &point.unit) {
         (None, _) => "-".to_owned(),
-        (Some(value), None) => value.to_string(),
-        (Some(value), Some(unit)) => format!("{value} {}", plain(unit)),
+        (Some(value), None) => number(value),
+        (Some(value), Some(unit)) => format!("{} {}", number(value), plain(unit)),
     };
     let age_us = point.answered_us.map(|answered_us| now_us.saturating_sub(answered_us).max(0));
     [
@@ -106,6 +106,12 @@ fn row(bus: &str, device: &DeviceReport, point: &PointReport, now_us: i64) -> [S
         point.round_trip_us.and_then(|time_us| i64::try_from(time_us).ok()).map_or_else(|| "-".to_owned(), span),
         state(device, point, age_us),
     ]
+}
+
+/// A float in the wrong byte order may have hundreds of digits.
+fn number(value: f64) -> String {
+    let is_far = value != 0.0 && !(1e-6..1e16).contains(&value.abs());
+    if is_far { format!("{value:e}") } else { value.to_string() }
 }
 
 /// A word for how a point is: what is wrong with the value first, then with the device.
@@ -202,6 +208,16 @@ mod tests {
 
     fn status() -> GatewayStatus {
         serde_json::from_str(STATUS).expect("a status")
+    }
+
+    /// Sixty digits of a float in the wrong byte order left no room for its state.
+    #[test]
+    fn a_number_is_never_long() {
+        let shown = [0.0, -12.5, 1e-6, 1e16, f64::MIN_POSITIVE, f64::MAX].map(number);
+        assert_eq!(
+            shown,
+            ["0", "-12.5", "0.000001", "1e16", "2.2250738585072014e-308", "1.7976931348623157e308"].map(String::from)
+        );
     }
 
     #[test]

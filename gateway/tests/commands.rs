@@ -168,6 +168,41 @@ fn maintenance_is_written_down_with_or_without_a_gateway() {
     assert_eq!(run(&["on", "--sensor", "Tarn", "--for", "1h"]).status.code(), Some(2));
 }
 
+/// The root of the card was named, and its spool was thought to be sound.
+#[test]
+fn a_folder_that_is_no_spool_is_not_sound() {
+    let folder = site("memory:///");
+    std::fs::create_dir(folder.path().join("other")).expect("made");
+    for command in [&["verify"][..], &["ls"], &["cat"], &["export", "rescued"]] {
+        let output = gateway(folder.path(), &[&["spool"], command, &["--spool", "other"]].concat());
+        assert_eq!(output.status.code(), Some(1), "{command:?}");
+        assert!(text(&output.stderr).contains("`other` is no spool"), "{}", text(&output.stderr));
+    }
+    let output = gateway(folder.path(), &["spool", "export", "rescued", "--spool", "other", "--seal"]);
+    assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(2), ""), "{}", text(&output.stderr));
+}
+
+/// A disk of logs that was full ended the gateway; `eprintln!` panics there.
+#[test]
+fn what_stderr_does_not_take_changes_no_exit_status() {
+    let folder = site("memory:///");
+    std::fs::write(folder.path().join("wrong.toml"), "nonsense").expect("written");
+    for (command, expected) in [
+        (&["check", "--config", "nowhere.toml"][..], 2),
+        (&["check", "--config", "wrong.toml"], 2),
+        (&["plan", "--config", "nowhere.toml"], 2),
+        (&["maintenance", "on", "--sensor", "tarn/no", "--for", "1h", "--config", "gateway.toml"], 2),
+        (&["spool", "ls", "--spool", "nowhere"], 1),
+        (&["run", "--config", "wrong.toml"], 2),
+        (&["simulate", "--config", "wrong.toml"], 2),
+    ] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("a full disk");
+        let mut asked = Command::new(env!("CARGO_BIN_EXE_tjern-gateway"));
+        asked.current_dir(folder.path()).args(command).env_remove("RUST_LOG").stdout(Stdio::null()).stderr(full);
+        assert_eq!(asked.status().expect("it runs").code(), Some(expected), "{command:?}");
+    }
+}
+
 /// `print!` panics there, which looks like a bug of the gateway and ends with a status that nobody knows.
 #[test]
 fn a_full_disk_below_stdout_is_a_failure_and_no_panic() {

@@ -105,6 +105,23 @@ async fn output(mut command: Command) -> (Option<i32>, String, String) {
     (status.code(), text(stdout), text(stderr))
 }
 
+/// A log that cannot be written ended the gateway, or a bus for good, or kept it from ending.
+#[tokio::test]
+async fn a_log_that_nobody_takes_stops_nothing() {
+    let site = Site::new().await;
+    site.write(&site.text);
+    let mut command = site.command(&["run"]);
+    command.env("NOTIFY_SOCKET", site.folder.path().join("notify")).env("WATCHDOG_USEC", "2000000");
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("a full disk");
+    let child = command.env("RUST_LOG", "debug").stderr(full).spawn().expect("it starts");
+    site.told("READY=1").await;
+    site.write("nonsense");
+    signal(&child, "HUP").await;
+    site.told("refused").await;
+    site.told("WATCHDOG=1").await;
+    assert_eq!(ended(child).await, Some(0));
+}
+
 /// A technician copies it and begins.
 #[test]
 fn the_example_that_is_packed_is_a_configuration() {

@@ -16,27 +16,27 @@ use tjern_gateway::status::report::HealthState;
 use tjern_gateway::watch::Size;
 use tjern_readings::clock::Clock;
 use tjern_readings::configuration::ConfigText;
-use tjern_testing::ports::SilentPort;
+use tjern_testing::ports::{KeptPort, SilentPort};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 
 /// A gateway that listens; what ends it, and its folder.
-async fn listening() -> (SocketAddr, CancellationToken, tempfile::TempDir) {
+async fn listening() -> (KeptPort, CancellationToken, tempfile::TempDir) {
     let folder = tempfile::tempdir().expect("a folder");
     let (unit, _) = unit(1, vec![word(0, 11)]);
     let device_address =
         Box::leak(Box::new(simulator(Simulation::ModbusTcp(vec![unit])).await)).address().expect("TCP");
-    let free = free_address().await;
+    let port = KeptPort::take();
     let body = "register = \"input:0\"\ntype = \"u16\"\nevery = \"100ms\"";
     let bus = format!(
         "[[bus]]\nname = 'a \"bus\"'\nkind = \"modbus-tcp\"\naddress = \"{device_address}\"\n{}{}",
         device(1),
         point("tarn/level", body)
     );
-    let stop = gateway(&folder, free, &bus);
-    let address = StatusAddress::Http(free.to_string());
+    let stop = gateway(&folder, port.address(), &bus);
+    let address = StatusAddress::Http(port.address().to_string());
     soon("a value", async {
         let mut looks = interval(Duration::from_millis(20));
         loop {
@@ -49,7 +49,7 @@ async fn listening() -> (SocketAddr, CancellationToken, tempfile::TempDir) {
         }
     })
     .await;
-    (free, stop, folder)
+    (port, stop, folder)
 }
 
 async fn exchange(address: SocketAddr, request: &[u8]) -> String {
@@ -63,7 +63,8 @@ async fn exchange(address: SocketAddr, request: &[u8]) -> String {
 
 #[tokio::test]
 async fn get_and_head_are_answered_and_nothing_else() {
-    let (address, stop, _folder) = listening().await;
+    let (port, stop, _folder) = listening().await;
+    let address = port.address();
     let long = [b"GET /status HTTP/1.1\r\nX: ".as_slice(), &vec![b'x'; HEAD_MAX]].concat();
     for (request, first, last) in [
         (b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n".as_slice(), "HTTP/1.1 200 OK", "\"details\":[]}\n"),
@@ -85,7 +86,8 @@ async fn get_and_head_are_answered_and_nothing_else() {
 /// As many as are let in, and one more: it is answered once they are sent away.
 #[tokio::test]
 async fn those_who_say_nothing_keep_nobody_out_for_long() {
-    let (address, stop, _folder) = listening().await;
+    let (port, stop, _folder) = listening().await;
+    let address = port.address();
     let mut silent = Vec::new();
     for _ in 0..CONNECTIONS_MAX {
         let mut stream = TcpStream::connect(address).await.expect("it listens");
@@ -105,7 +107,8 @@ async fn those_who_say_nothing_keep_nobody_out_for_long() {
 
 #[tokio::test]
 async fn metrics_are_what_prometheus_reads() {
-    let (address, stop, _folder) = listening().await;
+    let (port, stop, _folder) = listening().await;
+    let address = port.address();
     let body = get_within(PATIENCE, &StatusAddress::Http(address.to_string()), "/metrics").await.expect("it answers");
     let samples = read_metrics(&String::from_utf8(body).expect("text"));
     let device = "{bus=\"a \\\"bus\\\"\",device=\"device-1\"";
@@ -166,9 +169,9 @@ async fn what_cannot_be_reached_is_told() {
         modbus("converter", &format!("kind = \"modbus-rtu-tcp\"\naddress = \"{refused}\"\nbaud = 9600")),
         lines,
     ];
-    let (folder, free) = (tempfile::tempdir().expect("a folder"), free_address().await);
-    let stop = gateway(&folder, free, &buses.concat());
-    let address = StatusAddress::Http(free.to_string());
+    let (folder, port) = (tempfile::tempdir().expect("a folder"), KeptPort::take());
+    let stop = gateway(&folder, port.address(), &buses.concat());
+    let address = StatusAddress::Http(port.address().to_string());
     let names = ["off", "silent", "unplugged", "converter", "lines"];
     let told = soon("every bus is told", async {
         let mut looks = interval(Duration::from_millis(20));
@@ -207,12 +210,12 @@ async fn what_is_wrong_with_text_lines_is_told() {
         "[[bus]]\nname = \"mast\"\nkind = \"text-lines\"\naddress = \"{place}\"\n[[bus.device]]\nname = \"mast\"\n{}",
         point("mast/wind", "sentence = \"MWV\"\nfield = 3\nevery = \"100ms\"")
     );
-    let (folder, free) = (tempfile::tempdir().expect("a folder"), free_address().await);
-    let stop = gateway(&folder, free, &text);
+    let (folder, port) = (tempfile::tempdir().expect("a folder"), KeptPort::take());
+    let stop = gateway(&folder, port.address(), &text);
     let (mut logger, _) = soon("the gateway connects", listener.accept()).await.expect("a connection");
     let lines = b"$WIMWV,214.8,R,4.5,M,A*00\r\n$WIXDR,C,1,C,x*5A\r\nnonsense\r\n";
     logger.write_all(lines).await.expect("it listens");
-    let address = StatusAddress::Http(free.to_string());
+    let address = StatusAddress::Http(port.address().to_string());
     let counts = soon("three lines", async {
         let mut looks = interval(Duration::from_millis(20));
         loop {
@@ -235,11 +238,6 @@ async fn what_is_wrong_with_text_lines_is_told() {
     }
     assert_eq!(samples["tjern_gateway_line_up{bus=\"mast\"}"], 1.0);
     stop.cancel();
-}
-
-async fn free_address() -> SocketAddr {
-    // The port is free when this listener has gone.
-    TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("an address")
 }
 
 /// A gateway with these buses that tells how it is at an address; what ends it.

@@ -14,7 +14,7 @@ use tjern_readings::clock::Clock;
 use tjern_readings::reading::{Cause, Quality, Reading};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
-use tokio::time::interval;
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
 const SECOND_US: i64 = 1_000_000;
 
@@ -24,6 +24,13 @@ fn bus(place: &str, device: &str, points: &[String]) -> String {
         "[[bus]]\nname = \"mast\"\nkind = \"text-lines\"\n{place}\n[[bus.device]]\nname = \"logger\"\n{device}\n{}",
         points.concat()
     )
+}
+
+/// A device's beat: where the machine is slow the device is, too, and never two beats come at once.
+fn beat(every_ms: u64) -> Interval {
+    let mut ticks = interval(Duration::from_millis(every_ms));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
 }
 
 /// A time as a logger in Oslo that keeps standard time writes it.
@@ -104,6 +111,36 @@ async fn what_a_logger_dumps_again_after_a_restart_is_not_stored_again() {
     }
 }
 
+/// A byte of a row was damaged on its way. When the logger printed its memory once more the row was whole, and was not stored:
+/// its time was stored already, without a value.
+#[tokio::test]
+async fn a_row_that_was_damaged_is_stored_when_it_comes_whole() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let place = format!(
+        "address = \"{}\"\npoll = \"DUMP\\r\\n\"\ntimeout = \"100ms\"",
+        listener.local_addr().expect("an address")
+    );
+    let device = "time_column = 1\ntime_format = \"unix\"";
+    let mut buses =
+        Buses::start(&config(&bus(&place, device, &[point("mast/value", "column = 2\nevery = \"300ms\"")])));
+    let start = Clock::system().now_us() / SECOND_US - 7_200;
+    let (mut stream, _) = soon("a connection", listener.accept()).await.expect("the gateway connects");
+    let mut got = Vec::new();
+    // Damaged twice, then whole twice, and a last row that ends the story.
+    for rows in ["12.x", "12.x", "12.5", "12.5", "12.x\n{};7"] {
+        let mut question = [0; 64];
+        assert!(stream.read(&mut question).await.is_ok_and(|count| count > 0), "the gateway asks");
+        let text = format!("{start};{}\n", rows.replace("{}", &(start + 60).to_string()));
+        stream.write_all(text.as_bytes()).await.expect("the gateway listens");
+    }
+    while got.last() != Some(&(60, Some(7.0))) {
+        let reading = buses.next().await;
+        got.push((reading.time_us / SECOND_US - start, reading.value));
+    }
+    assert_eq!(got, [(0, None), (0, Some(12.5)), (60, Some(7.0))]);
+    buses.end().await;
+}
+
 /// A device does not wait for a gateway: the first line after a start was its second half, and a number like any other.
 #[tokio::test]
 async fn half_a_line_at_the_start_is_no_value() {
@@ -128,6 +165,66 @@ async fn half_a_line_at_the_start_is_no_value() {
     }
     printing.abort();
     drop(theirs);
+}
+
+/// A terminal server passes on what its logger prints, to whoever connects, from then on: the rests of lines were values,
+/// 7.8, 3.45 and 5, after each connection that broke.
+#[tokio::test]
+async fn half_a_line_at_the_start_is_no_value_over_tcp_either() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let body = "column = 1\nevery = \"50ms\"";
+    let place = format!("address = \"{address}\"\ntimeout = \"200ms\"");
+    let mut buses = Buses::start(&config(&bus(&place, "", &[point("site/level", body)])));
+    // It prints on while nobody is connected.
+    let mut printed = b"123.45;67.8\r\n".iter().cycle().skip(1);
+    for _ in 0..5 {
+        let (mut stream, _) = soon("a connection", listener.accept()).await.expect("the gateway connects");
+        let mut ticks = beat(2);
+        for byte in printed.by_ref().take(13 * 20 + 3) {
+            ticks.tick().await;
+            stream.write_all(&[*byte]).await.expect("the gateway listens");
+        }
+        drop(stream);
+        let mut values = 0;
+        loop {
+            let reading = buses.next().await;
+            match (reading.value, reading.cause) {
+                (Some(value), _) => assert_eq!(value, 123.45),
+                (None, Some(Cause::Unreachable)) if values > 0 => break,
+                _ => {}
+            }
+            values += i32::from(reading.value.is_some());
+        }
+    }
+    buses.end().await;
+}
+
+/// A logger that sends a line when it has one, and hangs up: the line began after the connection was made, since that was
+/// silent before.
+#[tokio::test]
+async fn a_connection_for_each_line_loses_none_that_comes_after_a_silence() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let start = Clock::system().now_us() / SECOND_US - 7_200;
+    tokio::spawn(async move {
+        for row in 0.. {
+            let (mut stream, _) = listener.accept().await.expect("the gateway connects");
+            let mut ticks = beat(600);
+            ticks.tick().await;
+            ticks.tick().await;
+            stream.write_all(format!("{};{row}\r\n", start + row).as_bytes()).await.expect("the gateway listens");
+        }
+    });
+    let place = format!("address = \"{address}\"");
+    let device = "time_column = 1\ntime_format = \"unix\"";
+    let body = "column = 2\nevery = \"10s\"";
+    let mut buses = Buses::start(&config(&bus(&place, device, &[point("site/level", body)])));
+    for _ in 0..3 {
+        let reading = buses.first("a row", |reading| reading.value.is_some()).await;
+        assert_eq!(Some((reading.time_us / SECOND_US - start) as f64), reading.value);
+    }
+    buses.end().await;
 }
 
 /// A logger whose battery died counts from the year 2000; its values are as good as they were.
@@ -224,6 +321,124 @@ async fn frames_of_a_fixed_length_find_their_start_again_after_a_pause() {
     buses.end().await;
     printing.abort();
     drop(theirs);
+}
+
+/// Frames of a fixed length every 250 ms, of which one lost a byte: all after it were shifted, for ever, and good by their
+/// quality. A gateway that begins to listen within one is no better off.
+#[tokio::test]
+async fn a_lost_byte_shifts_no_frame_of_a_fixed_length() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.expect("the gateway connects");
+        stream.write_all(b"3.45;067.80;").await.expect("the gateway listens");
+        let mut ticks = beat(250);
+        for turn in 0_usize.. {
+            ticks.tick().await;
+            let frame = if turn % 4 == 2 { &b"12.45;067.80;"[..] } else { b"123.45;067.80;" };
+            if stream.write_all(frame).await.is_err() {
+                return;
+            }
+        }
+    });
+    let place = format!("address = \"{address}\"\nlength = 14");
+    let points = [("level", 1), ("flow", 2)]
+        .map(|(name, column)| point(&format!("site/{name}"), &format!("column = {column}\nevery = \"500ms\"")));
+    let mut buses = Buses::start(&config(&bus(&place, "", &points)));
+    let mut values = 0;
+    while values < 20 {
+        let reading = buses.next().await;
+        let Some(value) = reading.value else { continue };
+        assert_eq!(value, if reading.sensor.as_str() == "site/level" { 123.45 } else { 67.8 }, "{reading:?}");
+        values += 1;
+    }
+    buses.end().await;
+}
+
+/// A device's wind had a checksum like all it says, and lost it with the star: 9214.8 was a good value, since the point had
+/// not seen one of its own yet.
+#[tokio::test]
+async fn a_lost_checksum_is_noticed_by_all_points_of_a_device() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let place = format!("address = \"{}\"\ndown_report = \"100ms\"", listener.local_addr().expect("an address"));
+    let points = [("water", "MTW"), ("wind", "MWV")].map(|(name, sentence)| {
+        point(&format!("site/{name}"), &format!("sentence = \"{sentence}\"\nfield = 1\nevery = \"100ms\""))
+    });
+    let mut buses = Buses::start(&config(&bus(&place, "", &points)));
+    let body = "YXMTW,12.3,C";
+    let water = format!("${body}*{:02X}\r\n", checksum(body));
+    let wind = "$WIMWV,9214.8,R,0.1,M,A\r\n";
+    // The device is the same after a connection that broke.
+    for first in [water.as_str(), wind] {
+        let (mut stream, _) = soon("a connection", listener.accept()).await.expect("the gateway connects");
+        stream.write_all(first.as_bytes()).await.expect("the gateway listens");
+        let water = water.clone();
+        let printing = tokio::spawn(async move {
+            let mut ticks = beat(20);
+            while stream.write_all(format!("{wind}{water}").as_bytes()).await.is_ok() {
+                ticks.tick().await;
+            }
+        });
+        for _ in 0..5 {
+            buses.first("the water", |reading| reading.value == Some(12.3)).await;
+            let is_late = |reading: &Reading| matches!(reading.cause, Some(Cause::Unreachable | Cause::Timeout));
+            let is_wind = |reading: &Reading| reading.sensor.as_str() == "site/wind" && !is_late(reading);
+            let lost = buses.first("the wind", is_wind).await;
+            assert_eq!((lost.value, lost.cause), (None, Some(Cause::Crc)), "{lost:?}");
+        }
+        printing.abort();
+        buses.first("that it is gone", |reading| reading.cause == Some(Cause::Unreachable)).await;
+    }
+    buses.end().await;
+}
+
+/// A logger's memory of five weeks, newest first: all past 4,097 lines counted as stored, and was lost.
+#[tokio::test]
+async fn a_long_memory_that_is_printed_newest_first_is_stored_all() {
+    const ROWS: i64 = 5_000;
+    let folder = tempfile::tempdir().expect("a folder");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let place = format!(
+        "address = \"{}\"\npoll = \"DUMP\\r\\n\"\ntimeout = \"150ms\"",
+        listener.local_addr().expect("an address")
+    );
+    let device = "time_column = 1\ntime_format = \"%d.%m.%Y %H:%M:%S\"\ntime_zone = \"+01:00\"";
+    let config = config(&bus(&place, device, &[point("site/level", "column = 2\nevery = \"400ms\"")]));
+    let start_us = Clock::system().now_us() / SECOND_US * SECOND_US - 601 * ROWS * SECOND_US;
+    let dump = |rows: i64| -> String {
+        (0..rows).rev().map(|row| format!("{};{row}\r\n", written(start_us + row * 600 * SECOND_US))).collect()
+    };
+    // After a restart it prints all once more, and a row that is new.
+    for (rows, news) in [(ROWS, 0..ROWS), (ROWS + 1, ROWS..ROWS + 1)] {
+        let new = u64::try_from(news.end - news.start).expect("some");
+        let mut buses = Buses::start_with(&config, Some(folder.path().to_owned()));
+        let (mut stream, _) = soon("a connection", listener.accept()).await.expect("the gateway connects");
+        let text = dump(rows);
+        let answering = tokio::spawn(async move {
+            let mut question = [0; 64];
+            while stream.read(&mut question).await.is_ok_and(|count| count > 0) {
+                stream.write_all(text.as_bytes()).await.expect("the gateway listens");
+            }
+        });
+        for row in news.rev() {
+            let reading = buses.first("a row", |reading| reading.value.is_some()).await;
+            assert_eq!((reading.time_us - start_us, reading.value), (row * 600 * SECOND_US, Some(row as f64)));
+        }
+        let mut looks = interval(Duration::from_millis(5));
+        let counts = soon("all once more", async {
+            loop {
+                looks.tick().await;
+                let counts = buses.states().snapshot()[0].lines.expect("they are counted");
+                if counts.lines >= 2 * u64::try_from(ROWS).expect("small") {
+                    return counts;
+                }
+            }
+        })
+        .await;
+        assert_eq!((counts.repeated, counts.forgotten), (counts.lines - new, 0), "{counts:?}");
+        buses.end().await;
+        answering.abort();
+    }
 }
 
 /// `watch` and the metrics showed the bus's name in the place of each device on it.

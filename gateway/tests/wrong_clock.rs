@@ -16,6 +16,8 @@ use common::{device, point, simulator, soon, unit, word};
 use tjern_gateway::clock::Witness;
 use tjern_gateway::simulate::Simulation;
 use tjern_gateway::spool::SpoolLook;
+use tjern_gateway::status::client::{StatusAddress, status};
+use tjern_gateway::status::report::HealthState;
 use tjern_readings::batch;
 use tjern_readings::clock::{Clock, SECOND_US};
 use tjern_readings::reading::{Cause, Reading};
@@ -66,7 +68,7 @@ impl Site {
         let body = "register = \"input:0\"\ntype = \"u16\"\nevery = \"100ms\"";
         let text = format!(
             "version = 1\ngateway = \"site-01\"\nlake = \"file://{0}/lake\"\n[spool]\ndir = \"{0}/spool\"\nsync_every = \"50ms\"\n\
-             [upload]\nevery = \"100ms\"\n[[bus]]\nname = \"b\"\nkind = \"modbus-tcp\"\naddress = \"{device_address}\"\n\
+             [upload]\nevery = \"100ms\"\n[status]\nlisten = \"unix:{0}/status\"\n[[bus]]\nname = \"b\"\nkind = \"modbus-tcp\"\naddress = \"{device_address}\"\n\
              timeout = \"60s\"\n{1}{2}",
             folder.path().display(),
             device(1),
@@ -114,6 +116,12 @@ impl Site {
         let look = SpoolLook::at(&self.path("spool/undated"));
         let _ = look.map(|look| look.each_reading(each));
         count
+    }
+
+    /// Whether the program says that the time is known, and whether it says that all is well.
+    async fn says(&self) -> (bool, HealthState) {
+        let status = status(&StatusAddress::Unix(self.path("status"))).await.expect("it answers");
+        (status.clock.expect("it has one").is_known, status.health.state)
     }
 
     /// Waits until something holds.
@@ -166,10 +174,12 @@ async fn a_box_that_boots_in_1970_dates_its_readings_when_the_clock_comes() {
     let (started, child) = (Instant::now(), site.start());
     site.until("it polls, and holds what it reads", |site| site.held() >= SEVERAL).await;
     assert!(site.landed().is_empty(), "nothing has a time yet");
+    assert_eq!(site.says().await, (false, HealthState::Warning), "it said that all is well");
     site.set_clock(RIGHT_US);
     let lived_us = micros(started.elapsed());
     let after = |site: &Site| site.landed().iter().filter(|reading| reading.time_us > RIGHT_US + SECOND_US).count();
     site.until("it goes on under the clock that came", |site| after(site) >= SEVERAL).await;
+    assert_eq!(site.says().await, (true, HealthState::Ok));
     kill(child).await;
     let readings = site.landed();
     assert_once(&readings);

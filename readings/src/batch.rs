@@ -12,6 +12,7 @@ mod encode;
 mod envelope;
 mod room;
 mod rows;
+mod sensors;
 
 use std::sync::{Arc, LazyLock};
 

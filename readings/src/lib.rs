@@ -11,6 +11,8 @@ pub mod clock;
 pub mod configuration;
 pub mod keys;
 pub mod reading;
+pub mod round;
+pub mod rows;
 pub mod scaling;
 pub mod sensor;
 pub mod store;

@@ -19,6 +19,7 @@ use super::job::{JobArguments, lake_of};
 use crate::config::City;
 use crate::failure::Failure;
 use crate::progress::Bar;
+use tjern_gateway::say;
 
 /// How often a line is written where there is no terminal.
 const TOLD_EVERY: Duration = Duration::from_secs(10);
@@ -152,7 +153,7 @@ pub(crate) async fn execute(arguments: &BackupArguments) -> Result<(), Failure> 
         });
         writeln!(std::io::stdout(), "{line}").map_err(Failure::failed)?;
     }
-    eprintln!(
+    say!(
         "backup: {}: {} objects, {} bytes, of which {} and {} were copied now; {} old backups and {} objects were removed",
         outcome.id,
         outcome.objects,
@@ -188,9 +189,13 @@ pub(crate) async fn execute_restore(arguments: &RestoreArguments) -> Result<(), 
         writeln!(std::io::stdout(), "{line}").map_err(Failure::failed)?;
     }
     let done = if arguments.dry_run { "would be brought back" } else { "were brought back" };
-    eprintln!(
+    say!(
         "restore: {} of {}: {} objects, {} bytes {done}, {} were there",
-        outcome.backup.id, outcome.backup.ended, outcome.objects, outcome.bytes, outcome.there
+        outcome.backup.id,
+        outcome.backup.ended,
+        outcome.objects,
+        outcome.bytes,
+        outcome.there
     );
     Ok(())
 }
@@ -227,7 +232,7 @@ impl Told {
             bar.show(done, total, &format!("{} of {} MiB", done / MIB, total / MIB));
         } else if self.last.elapsed() >= TOLD_EVERY {
             self.last = Instant::now();
-            eprintln!("{}: {done} of {total} bytes", self.what);
+            say!("{}: {done} of {total} bytes", self.what);
         }
     }
 }

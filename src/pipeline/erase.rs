@@ -14,6 +14,7 @@ use tjern_readings::sensor::SensorId;
 use super::change::{AuthorArguments, PeriodArguments};
 use super::job::{JobArguments, Workplace};
 use crate::failure::Failure;
+use tjern_gateway::say;
 
 /// What `erase` is told.
 #[derive(Debug, Args)]
@@ -125,7 +126,7 @@ fn tell_found(found: &[Found], json: bool) -> Result<(), Failure> {
     let unseen = found.iter().filter(|found| found.what == Found::UNSEEN).count();
     let hold = found.len() - unseen;
     let unseen = if unseen > 0 { format!("; {unseen} could not be looked at") } else { String::new() };
-    eprintln!("erase: {hold} things hold readings that would be erased{unseen}; nothing was changed");
+    say!("erase: {hold} things hold readings that would be erased{unseen}; nothing was changed");
     Ok(())
 }
 
@@ -136,15 +137,15 @@ fn tell(erasure: Option<&Erasure>, outcome: &EraseOutcome, json: bool) -> Result
     if outcome.held_elsewhere {
         return Err(Failure::failed("erase: another process is at it; hint: `--continue` goes on once it is done"));
     }
-    eprintln!("erase: {}", erase_summary(outcome).said);
+    say!("erase: {}", erase_summary(outcome).said);
     if let Some(erasure) = erasure {
-        eprintln!("erase: remembered as {}", erasure.id);
+        say!("erase: remembered as {}", erasure.id);
     }
     for release in &outcome.released {
-        eprintln!("erase: released anew: {release}");
+        say!("erase: released anew: {release}");
     }
     for Wait { what, why, .. } in &outcome.waits {
-        eprintln!("erase: waits: {what}: {why}");
+        say!("erase: waits: {what}: {why}");
     }
     match outcome.waits.len() {
         0 => Ok(()),

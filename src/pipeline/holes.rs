@@ -16,6 +16,7 @@ use tjern_readings::sensor::{Epoch, SourceName};
 use super::change::AuthorArguments;
 use super::job::{JobArguments, Workplace};
 use crate::failure::Failure;
+use tjern_gateway::say;
 
 /// What is to be done with numbers that are missing.
 #[derive(Debug, Subcommand)]
@@ -98,7 +99,7 @@ async fn list(arguments: &JobArguments) -> Result<(), Failure> {
     }
     write_out(&text)?;
     let holes = found.iter().filter(|run| kind(run) == "hole").count();
-    eprintln!("holes: {holes}, of {} runs of numbers that are missing", found.len());
+    say!("holes: {holes}, of {} runs of numbers that are missing", found.len());
     Ok(())
 }
 
@@ -117,6 +118,6 @@ async fn accept_one(arguments: &AcceptArguments) -> Result<(), Failure> {
         write_out(&format!("{line}\n"))?;
     }
     let before = if accepted == Accepted::Before { " before" } else { "" };
-    eprintln!("holes: {first} to {last} of {source} were accepted{before}; should they come after all, they are taken");
+    say!("holes: {first} to {last} of {source} were accepted{before}; should they come after all, they are taken");
     Ok(())
 }

@@ -18,6 +18,7 @@ use tjern_readings::configuration::ConfigText;
 use super::change::{self, LakeArguments, quoted, utc};
 use super::job::Workplace;
 use crate::failure::Failure;
+use tjern_gateway::say;
 
 /// Between two lines that say how far it is, where there is no terminal.
 const TELL_EVERY: Duration = Duration::from_secs(10);
@@ -123,7 +124,7 @@ async fn tell_taken(
         Err(held @ IngestError::HeldBack { outcome, .. }) => (outcome, Some(held)),
         Err(error) => return Err(Failure::failed(error)),
     };
-    eprintln!("ingest: {} readings of {} batches", taken.rows, taken.batches);
+    say!("ingest: {} readings of {} batches", taken.rows, taken.batches);
     let Some(held) = held else { return Ok(()) };
     let readings = Table::open(lake, TableName::Readings).await.map_err(Failure::failed)?;
     let is_here = |outcome: &ImportOutcome| {
@@ -133,7 +134,7 @@ async fn tell_taken(
     if !outcomes.iter().all(is_here) {
         return Err(Failure::failed(held));
     }
-    eprintln!("warning: {held}; what was imported here is in the tables");
+    say!("warning: {held}; what was imported here is in the tables");
     Ok(())
 }
 
@@ -154,7 +155,7 @@ async fn import_all(arguments: &ImportArguments, map: &CheckedMap, lake: &Lake) 
         told.end()?;
         let outcome =
             outcome.map_err(|error| if arguments.dry_run { refused(error) } else { Failure::failed(error) })?;
-        eprintln!("import: {}: {}", path.display(), said(&outcome, arguments.dry_run));
+        say!("import: {}: {}", path.display(), said(&outcome, arguments.dry_run));
         outcomes.push(outcome);
     }
     Ok(outcomes)
@@ -177,8 +178,8 @@ async fn warn_of_what_fails(lake: &Lake, map: &CheckedMap) -> Result<(), Failure
     let register = load(lake).await.map_err(Failure::failed)?;
     for sensor in map.sensors() {
         match register.get(sensor.as_str()) {
-            None => eprintln!("warning: `{sensor}` is not in the register: its readings are kept, and internal"),
-            Some(row) if !row.accepts(map.source().as_str()) => eprintln!(
+            None => say!("warning: `{sensor}` is not in the register: its readings are kept, and internal"),
+            Some(row) if !row.accepts(map.source().as_str()) => say!(
                 "warning: `{}` is not among the sources of `{sensor}`: its readings are kept, and fail as `not_assigned`; \
                  hint: add it to `sources` in sensors.csv, register, and only then import",
                 map.source()
@@ -280,6 +281,6 @@ impl Listener for Told {
         let left = u32::try_from(percent).ok().filter(|percent| *percent > 0);
         let left = left.map(|percent| (now - self.begun) * (100 - percent.min(100)) / percent);
         let left = left.map_or_else(|| "estimating".to_owned(), |left| format!("{} left", duration(left)));
-        eprintln!("import: {}: {percent} %, {readings} readings, {left}", self.file);
+        say!("import: {}: {percent} %, {readings} readings, {left}", self.file);
     }
 }

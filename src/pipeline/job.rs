@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::City;
 use crate::failure::Failure;
+use tjern_gateway::say;
 
 /// What every job is told.
 #[derive(Debug, Args)]
@@ -112,7 +113,7 @@ pub(crate) async fn run_all(entries: Vec<Entry>, place: &Workplace, json: bool) 
             write_line(&run)?;
         }
         match error {
-            None => eprintln!("{}: {}", entry.name, run.said),
+            None => say!("{}: {}", entry.name, run.said),
             Some(error) => {
                 let undone = run.not_done.as_deref().unwrap_or_default();
                 let text = format!("{}: {error}; not done: {undone}", entry.name);

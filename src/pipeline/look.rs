@@ -12,6 +12,7 @@ use super::job::{JobArguments, lake_of, refuse_unfinished};
 use crate::config::City;
 use crate::failure::Failure;
 use crate::progress::Bar;
+use tjern_gateway::say;
 
 /// A lake whose tables are being brought back is refused: what is there is not what was, and nothing says what is missing.
 async fn open(arguments: &JobArguments) -> Result<(City, Lake), Failure> {
@@ -113,14 +114,14 @@ pub(crate) async fn verify(arguments: &JobArguments) -> Result<(), Failure> {
     }
     let looked = format!("{} files, {} rows, {} bytes read", verdict.files, verdict.rows, verdict.bytes);
     if verdict.without_sha256 > 0 {
-        eprintln!(
+        say!(
             "verify: of {} files the log has no SHA-256: another value in them is not seen; compaction gives them one",
             verdict.without_sha256
         );
     }
     match verdict.problems.len() {
         0 => {
-            eprintln!("verify: {looked}: all is as the logs say");
+            say!("verify: {looked}: all is as the logs say");
             Ok(())
         }
         count => Err(Failure::failed(format!("verify: {looked}: {count} problems"))),

@@ -8,6 +8,7 @@ use tjern_pipeline::maintain;
 
 use super::job::{self, JobArguments, Workplace};
 use crate::failure::Failure;
+use tjern_gateway::say;
 
 /// What both are told.
 #[derive(Debug, Args)]
@@ -30,7 +31,7 @@ pub(crate) async fn checkpoint(arguments: &DryRunArguments) -> Result<(), Failur
         let former = table.former.map_or_else(|| "none".to_owned(), |version| version.to_string());
         say(&format!("{}\tversion {}\tformer {former}", table.table, table.version))?;
     }
-    eprintln!("checkpoint: would write {} checkpoints", made.len());
+    say!("checkpoint: would write {} checkpoints", made.len());
     Ok(())
 }
 
@@ -41,7 +42,7 @@ pub(crate) async fn retention(arguments: &DryRunArguments) -> Result<(), Failure
     }
     let place = Workplace::look(&arguments.job).await?;
     let Some(keep) = place.city.jobs.keep else {
-        eprintln!("retention: readings stay for ever: `[retention] readings` is not set");
+        say!("retention: readings stay for ever: `[retention] readings` is not set");
         return Ok(());
     };
     let gone = maintain::retain(&place.lake, keep, true).await.map_err(Failure::failed)?;
@@ -51,7 +52,7 @@ pub(crate) async fn retention(arguments: &DryRunArguments) -> Result<(), Failure
         say(&format!("tables/readings/{path}\t{rows} rows\t{first}\t{last}"))?;
     }
     let rows: i64 = gone.iter().filter_map(|file| file.rows).sum();
-    eprintln!("retention: would remove {} files with {rows} readings", gone.len());
+    say!("retention: would remove {} files with {rows} readings", gone.len());
     Ok(())
 }
 

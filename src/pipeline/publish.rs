@@ -6,6 +6,7 @@ use tjern_pipeline::jobs::list::PUBLISH;
 
 use super::job::{self, JobArguments};
 use crate::failure::Failure;
+use tjern_gateway::say;
 
 /// What `publish` is told.
 #[derive(Debug, Args)]
@@ -30,7 +31,7 @@ pub(crate) async fn execute(arguments: &PublishArguments) -> Result<(), Failure>
         return Err(Failure::wrong(format!("there is no dataset `{dataset}`; hint: `[[publish]]` names them")));
     }
     if chosen.is_empty() {
-        eprintln!("publish: nothing is to be published");
+        say!("publish: nothing is to be published");
     }
     job::run_all(chosen, &place, arguments.job.json).await
 }

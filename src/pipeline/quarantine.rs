@@ -15,6 +15,7 @@ use tjern_pipeline::quarantine::{Kept, Looked, Retried, find, list, look, retry}
 
 use super::job::{JobArguments, Workplace};
 use crate::failure::Failure;
+use tjern_gateway::say;
 
 /// What is to be done with what lies in quarantine.
 #[derive(Debug, Subcommand)]
@@ -94,7 +95,7 @@ async fn list_all(arguments: &JobArguments) -> Result<(), Failure> {
     }
     write_out(&text)?;
     let count = kept.len();
-    eprintln!("quarantine: {count} {}", if count == 1 { "object" } else { "objects" });
+    say!("quarantine: {count} {}", if count == 1 { "object" } else { "objects" });
     Ok(())
 }
 
@@ -167,6 +168,6 @@ async fn retry_some(arguments: &RetryArguments) -> Result<(), Failure> {
         let removed = if removed > 0 { format!(", {removed} were refused and removed") } else { String::new() };
         return Err(Failure::failed(format!("{stay} of {} stay in quarantine{removed}", done.len())));
     }
-    eprintln!("quarantine: {} taken", done.len());
+    say!("quarantine: {} taken", done.len());
     Ok(())
 }

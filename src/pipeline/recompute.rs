@@ -18,6 +18,7 @@ use tjern_readings::sensor::SensorId;
 use super::change::{self, AuthorArguments, LakeArguments, PeriodArguments, quoted, utc, value};
 use super::job::Workplace;
 use crate::failure::Failure;
+use tjern_gateway::say;
 
 /// What `recompute` is told.
 #[derive(Debug, Args)]
@@ -71,7 +72,7 @@ pub(crate) async fn execute(arguments: &RecomputeArguments) -> Result<(), Failur
     if !outcome.left.is_empty() {
         return Err(Failure::failed(format!("recompute: {said}; hint: stdout has what was left, and why")));
     }
-    eprintln!("recompute: {said}");
+    say!("recompute: {said}");
     Ok(())
 }
 

@@ -20,6 +20,7 @@ use super::recompute::FromConfigurations;
 use super::register_failure;
 use crate::failure::Failure;
 use crate::progress::Bar;
+use tjern_gateway::say;
 
 /// How often a line is written where there is no terminal.
 const TOLD_EVERY: Duration = Duration::from_secs(10);
@@ -94,12 +95,12 @@ async fn say(
     std::io::stdout().write_all(text.as_bytes()).map_err(Failure::failed)?;
     tell_what_is_missing(found);
     for one in &corrections {
-        eprintln!("replay: a correction would be made again: {}", shown(one));
+        say!("replay: a correction would be made again: {}", shown(one));
     }
     let batches: usize = found.iter().map(|stream| stream.batches).sum();
     let what =
         if standing == Standing::UnderWay { "a replay is under way and would go on" } else { "nothing was changed" };
-    eprintln!("replay: {batches} batches of {} sources and epochs lie in landing/; {what}", found.len());
+    say!("replay: {batches} batches of {} sources and epochs lie in landing/; {what}", found.len());
     Ok(())
 }
 
@@ -123,13 +124,13 @@ fn run((first, last): (i64, i64)) -> String {
 fn tell_what_is_missing(found: &[Replayable]) {
     for Replayable { source, epoch, before, holes, erased, .. } in found {
         if let Some((first, last)) = before {
-            eprintln!("replay: {source}: numbers {first} to {last} of epoch {epoch} are not in landing/ any more");
+            say!("replay: {source}: numbers {first} to {last} of epoch {epoch} are not in landing/ any more");
         }
         for (first, last) in erased {
-            eprintln!("replay: {source}: numbers {first} to {last} of epoch {epoch} went with an erasure");
+            say!("replay: {source}: numbers {first} to {last} of epoch {epoch} went with an erasure");
         }
         for (first, last) in holes {
-            eprintln!("replay: {source}: numbers {first} to {last} of epoch {epoch} are a hole");
+            say!("replay: {source}: numbers {first} to {last} of epoch {epoch} are a hole");
         }
     }
 }
@@ -152,8 +153,8 @@ async fn correct_again(lake: &Lake, bounds: &Bounds) -> Result<Vec<(Pending, Mad
             formulas.as_ref().map(|formulas| -> &dyn tjern_pipeline::correct::recompute::Formulas { formulas });
         let became = one.make(lake, formulas, bounds).await.map_err(Failure::failed)?;
         match &became {
-            MadeAgain::Rows(rows) => eprintln!("replay: made again, {rows} readings: {}", shown(&one)),
-            MadeAgain::Not(why) => eprintln!("replay: not made again: {}: {why}", shown(&one)),
+            MadeAgain::Rows(rows) => say!("replay: made again, {rows} readings: {}", shown(&one)),
+            MadeAgain::Not(why) => say!("replay: not made again: {}: {why}", shown(&one)),
         }
         made.push((one, became));
     }
@@ -180,7 +181,7 @@ fn finished(
         writeln!(std::io::stdout(), "{line}").map_err(Failure::failed)?;
     }
     let again = corrections.iter().filter(|(_, became)| matches!(became, MadeAgain::Rows(_))).count();
-    eprintln!(
+    say!(
         "replay: {rows} readings of {batches} batches; {passed} holes and gaps passed, {waiting} waited for, {quarantined} batches to quarantine; \
          {again} of {} corrections made again; hours and days follow with the next `rollup`",
         corrections.len()
@@ -212,7 +213,7 @@ impl Told {
             bar.show(count(done), count(total), &format!("{} readings", outcome.rows));
         } else if telling.last.elapsed() >= TOLD_EVERY {
             telling.last = Instant::now();
-            eprintln!("replay: {done} of {total} batches, {} readings", outcome.rows);
+            say!("replay: {done} of {total} batches, {} readings", outcome.rows);
         }
     }
 

@@ -11,6 +11,7 @@ use tjern_pipeline::times::zone;
 use super::change::{self, AuthorArguments, LakeArguments};
 use super::job::Workplace;
 use crate::failure::Failure;
+use tjern_gateway::say;
 
 /// What `revise` is told.
 #[derive(Debug, Args)]
@@ -63,6 +64,6 @@ pub(crate) async fn execute(arguments: &ReviseArguments) -> Result<(), Failure> 
         error => Failure::failed(error),
     })?;
     let done = if arguments.dry_run { "would be revised" } else { "were revised" };
-    eprintln!("revise: {} readings {done}, {} are so already", outcome.revised, outcome.already);
+    say!("revise: {} readings {done}, {} are so already", outcome.revised, outcome.already);
     Ok(())
 }

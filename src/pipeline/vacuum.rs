@@ -8,6 +8,7 @@ use tjern_pipeline::vacuum::vacuum;
 
 use super::job::{self, JobArguments, Workplace};
 use crate::failure::Failure;
+use tjern_gateway::say;
 
 /// What `vacuum` is told.
 #[derive(Debug, Args)]
@@ -29,6 +30,6 @@ pub(crate) async fn execute(arguments: &VacuumArguments) -> Result<(), Failure> 
     let keys = tables.iter().flat_map(|table| table.files.iter().chain(&table.log));
     let text: String = keys.map(|key| format!("{key}\n")).collect();
     std::io::stdout().write_all(text.as_bytes()).map_err(Failure::failed)?;
-    eprintln!("vacuum: {}", vacuum_summary(&tables, "would remove").said);
+    say!("vacuum: {}", vacuum_summary(&tables, "would remove").said);
     Ok(())
 }

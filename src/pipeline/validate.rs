@@ -7,6 +7,7 @@ use tjern_pipeline::validate::validate_within;
 use super::change::{self, AuthorArguments, LakeArguments, PeriodArguments};
 use super::job::Workplace;
 use crate::failure::Failure;
+use tjern_gateway::say;
 
 /// What `validate` is told.
 #[derive(Debug, Args)]
@@ -44,9 +45,11 @@ pub(crate) async fn execute(arguments: &ValidateArguments) -> Result<(), Failure
         return Err(Failure::failed(format!("validate: `{}` has no reading in this period", period.sensor)));
     }
     let level = if arguments.undo { "taken back" } else { "validated" };
-    eprintln!(
+    say!(
         "validate: of {} readings {} were {level}, the others were so before; {} of them have no good value",
-        outcome.readings, outcome.changed, outcome.failed
+        outcome.readings,
+        outcome.changed,
+        outcome.failed
     );
     Ok(())
 }

@@ -233,6 +233,7 @@ async fn serve(
     *locked(&shared.counts).entry(method.as_str().to_owned()).or_default() += 1;
     let echoed = locked(&shared.echo).as_mut().and_then(Echo::next);
     if let Some(status) = echoed {
+        shared.failed.fetch_add(1, Ordering::Relaxed);
         return fault::echo(status, &method, &uri, &headers);
     }
     let knows_us = headers.get("authorization").and_then(|value| value.to_str().ok());

@@ -7,6 +7,7 @@
 //!
 //! No I/O and no waiting: the actor of the bus does both.
 
+mod answered;
 mod outcome;
 mod point;
 
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tjern_readings::reading::{Cause, Reading};
+use tjern_readings::sensor::SensorId;
 use tokio::time::Instant;
 
 use super::BusContext;
@@ -47,8 +49,10 @@ pub(super) struct Device {
     /// How much longer than the line's own silence it is left alone before a request and after its answer.
     pub(super) gap: Duration,
     fingerprint: String,
-    plans: Vec<(Vec<usize>, Vec<Arc<Group>>)>,
-    pending: VecDeque<Arc<Group>>,
+    plans: Vec<(Vec<usize>, Vec<Arc<Planned>>)>,
+    pending: VecDeque<Arc<Planned>>,
+    /// The points of the round that began last; kept for its room.
+    due_points: Vec<usize>,
     /// Where a slot of the round's points ends.
     round_until_us: i64,
     /// When a round may begin.
@@ -59,19 +63,34 @@ pub(super) struct Device {
     proved: bool,
 }
 
+/// A request of a plan.
+#[derive(Debug)]
+pub(super) struct Planned {
+    group: Group,
+    /// Those of its points: all rounds of its answers share them.
+    sensors: Arc<[SensorId]>,
+}
+
 /// A request that a device is asked.
 #[derive(Debug, Clone)]
 pub(super) enum Job {
     /// For these points.
-    Read(Arc<Group>),
+    Read(Arc<Planned>),
     /// To find out what it refuses.
     Proof(ReadRequest),
+}
+
+impl Planned {
+    /// Whom its answer serves, in the order of its sensors.
+    fn points(&self) -> impl Iterator<Item = usize> + '_ {
+        self.group.members.iter().map(|member| member.point)
+    }
 }
 
 impl Job {
     pub(super) fn request(&self) -> ReadRequest {
         match self {
-            Self::Read(group) => group.request,
+            Self::Read(planned) => planned.group.request,
             Self::Proof(request) => *request,
         }
     }
@@ -130,6 +149,7 @@ impl Device {
             fingerprint,
             plans: Vec::new(),
             pending: VecDeque::new(),
+            due_points: Vec::new(),
             round_until_us: i64::MAX,
             wake_us: i64::MIN,
             replan: false,
@@ -219,64 +239,69 @@ impl Device {
         self.pending.clear();
         (self.replan, self.proved, self.wake_us) = (false, self.replan && self.proved, i64::MAX);
         self.round_until_us = i64::MAX;
-        let (mut round, mut ready, mut readings) = (Vec::new(), false, Vec::new());
+        let mut due_points = std::mem::take(&mut self.due_points);
+        due_points.clear();
+        // When the round may begin at the earliest, and when its next one may.
+        let (mut ready_us, mut next_us, mut readings) = (i64::MAX, i64::MAX, Vec::new());
         for (index, point) in self.points.iter_mut().enumerate() {
             let (missed, schedule) = (point.state.schedule.missed(), &mut point.state.schedule);
             let (due, slot_end_us) = schedule.look(now_us);
             if schedule.missed() != missed {
                 self.cell.latest()[index].missed = schedule.missed();
             }
-            let next_us = slot_end_us.saturating_add(point.spread_us);
+            let point_next_us = slot_end_us.saturating_add(point.spread_us);
             let Some(due) = due else {
-                self.wake_us = self.wake_us.min(next_us);
+                self.wake_us = self.wake_us.min(point_next_us);
                 continue;
             };
-            if let Some((until, cause)) = rest.max(point.resting(now)) {
+            let rest = if point.refused.is_some() { rest.max(point.resting(now)) } else { rest };
+            if let Some((until, cause)) = rest {
                 let until_us = after(now_us, until.saturating_duration_since(now));
                 if until_us >= slot_end_us {
                     let latest = &mut self.cell.latest()[index];
-                    readings.extend(point.end(due, Err(cause), (now_us, now_us), turn, latest));
-                    self.wake_us = self.wake_us.min(next_us);
+                    let ended = point.end(due, Err(cause), (now_us, now_us), turn, latest);
+                    readings.extend(ended.map(|ended| ended.reading(point.state.sensor.clone())));
+                    self.wake_us = self.wake_us.min(point_next_us);
                 } else {
                     self.wake_us = self.wake_us.min(until_us);
                 }
                 continue;
             }
-            let ready_us = if due.first || behind { now_us } else { due.slot_us.saturating_add(point.spread_us) };
-            ready |= ready_us <= now_us;
-            round.push((index, slot_end_us, ready_us, next_us));
+            let is_at_once = due.first || behind;
+            ready_us = ready_us.min(if is_at_once { now_us } else { due.slot_us.saturating_add(point.spread_us) });
+            next_us = next_us.min(point_next_us);
+            self.round_until_us = self.round_until_us.min(slot_end_us);
+            due_points.push(index);
         }
-        for (_, slot_end_us, ready_us, next_us) in &round {
-            self.round_until_us = self.round_until_us.min(*slot_end_us);
-            self.wake_us = self.wake_us.min(if ready { *next_us } else { *ready_us });
+        if ready_us <= now_us {
+            self.pending = self.planned(&due_points);
         }
-        if ready {
-            self.pending = self.planned(round.into_iter().map(|(index, ..)| index).collect());
-        }
+        self.wake_us = self.wake_us.min(if ready_us <= now_us { next_us } else { ready_us });
+        self.due_points = due_points;
         readings
     }
 
     /// The requests for these points, those that waited longest first.
-    fn planned(&mut self, due: Vec<usize>) -> VecDeque<Arc<Group>> {
-        let known = self.plans.iter().position(|(points, _)| *points == due);
+    fn planned(&mut self, due: &[usize]) -> VecDeque<Arc<Planned>> {
+        let known = self.plans.iter().position(|(points, _)| points == due);
         let plan = match known {
             Some(index) => self.plans[index].1.clone(),
             None => {
-                let plan = self.plan(&due);
+                let plan = self.plan(due);
                 if self.plans.len() >= PLANS_MAX {
                     self.plans.remove(0);
                 }
-                self.plans.push((due, plan.clone()));
+                self.plans.push((due.to_vec(), plan.clone()));
                 plan
             }
         };
         let mut pending = plan;
-        let served = |group: &Arc<Group>| group.members.iter().map(|member| self.points[member.point].served).min();
+        let served = |planned: &Arc<Planned>| planned.points().map(|point| self.points[point].served).min();
         pending.sort_by_cached_key(served);
         pending.into()
     }
 
-    fn plan(&self, due: &[usize]) -> Vec<Arc<Group>> {
+    fn plan(&self, due: &[usize]) -> Vec<Arc<Planned>> {
         let wanted = due.iter().map(|index| {
             let one = self.points[*index].wanted(*index);
             Wanted { alone: one.alone || self.refusals.is_refused(&one), ..one }
@@ -285,7 +310,11 @@ impl Device {
         let count_max = |table| self.refusals.count_max(table);
         let costs = Costs::new(self.wire, self.reads, self.turnaround.planned());
         let rules = Rules { costs, barriers: &barriers, count_max: &count_max };
-        plan(wanted.collect(), &rules).into_iter().map(Arc::new).collect()
+        let planned = |group: Group| {
+            let sensor = |member: &Wanted| self.points[member.point].state.sensor.clone();
+            Arc::new(Planned { sensors: group.members.iter().map(sensor).collect(), group })
+        };
+        plan(wanted.collect(), &rules).into_iter().map(planned).collect()
     }
 
     /// What the device is asked next.

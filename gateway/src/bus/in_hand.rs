@@ -6,20 +6,20 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tjern_readings::reading::Reading;
+use tjern_readings::rows::Rows;
 
 /// What buses had in hand when they were given up. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct LeftBehind(Arc<Mutex<Vec<Reading>>>);
+pub struct LeftBehind(Arc<Mutex<Rows>>);
 
 impl LeftBehind {
     /// Takes all of it.
-    pub(crate) fn take(&self) -> Vec<Reading> {
+    pub(crate) fn take(&self) -> Rows {
         std::mem::take(&mut *self.lock())
     }
 
     /// Held for a few instructions, none of which can panic half-way.
-    fn lock(&self) -> MutexGuard<'_, Vec<Reading>> {
+    fn lock(&self) -> MutexGuard<'_, Rows> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -27,16 +27,16 @@ impl LeftBehind {
 /// Readings that nobody else has yet: dropped before they are handed on, they are left behind and not lost.
 #[derive(Debug)]
 pub(super) struct InHand<'a> {
-    readings: Vec<Reading>,
+    readings: Rows,
     left: &'a LeftBehind,
 }
 
 impl<'a> InHand<'a> {
-    pub(super) const fn new(readings: Vec<Reading>, left: &'a LeftBehind) -> Self {
+    pub(super) const fn new(readings: Rows, left: &'a LeftBehind) -> Self {
         Self { readings, left }
     }
 
-    pub(super) fn hand_on(mut self) -> Vec<Reading> {
+    pub(super) fn hand_on(mut self) -> Rows {
         std::mem::take(&mut self.readings)
     }
 }
@@ -44,7 +44,7 @@ impl<'a> InHand<'a> {
 impl Drop for InHand<'_> {
     fn drop(&mut self) {
         if !self.readings.is_empty() {
-            self.left.lock().append(&mut self.readings);
+            self.left.lock().append(std::mem::take(&mut self.readings));
         }
     }
 }
@@ -53,6 +53,7 @@ impl Drop for InHand<'_> {
 mod tests {
     use futures::FutureExt;
     use tjern_readings::clock::Clock;
+    use tjern_readings::reading::Reading;
     use tokio::sync::mpsc;
     use tokio_util::sync::CancellationToken;
 
@@ -60,8 +61,8 @@ mod tests {
     use crate::bus::state::BusStates;
     use crate::bus::{BusContext, DeviceTimes, Newest};
 
-    fn readings(value: f64) -> Vec<Reading> {
-        vec![Reading::of("mast/wind_speed".parse().expect("a sensor"), 1, value)]
+    fn readings(value: f64) -> Rows {
+        vec![Reading::of("mast/wind_speed".parse().expect("a sensor"), 1, value)].into()
     }
 
     /// A disk stood still, the gateway was stopped, and what each bus had in hand was dropped without a word.
@@ -80,7 +81,7 @@ mod tests {
             device_times: DeviceTimes::default(),
         };
         context.store(readings(1.0)).await;
-        assert_eq!(left.take(), [], "what was handed on is not left behind");
+        assert_eq!(left.take(), Rows::default(), "what was handed on is not left behind");
         assert!(context.store(readings(2.0)).now_or_never().is_none(), "there is no place");
         assert_eq!(left.take(), readings(2.0));
         assert_eq!(received.recv().await, Some(readings(1.0)));

@@ -5,12 +5,16 @@
 //! bus's timeout does; after that the reading is missing. A device that wants to be asked (`poll`)
 //! is asked at the slot, and lines from before do not count; `question` says when it may be. Lines that say what time they are from make
 //! readings when they come (`point`).
+//!
+//! A device does not wait for somebody to listen: what comes before a new connection was silent for a while is the rest
+//! of a line, and no value (`lines::pauses`).
 
 #[cfg(test)]
 mod faults;
 pub(super) mod point;
 mod question;
 mod rejected;
+mod remembered;
 pub(super) mod stored_times;
 mod stream;
 mod times;
@@ -31,12 +35,13 @@ use super::state::{BusState, DeviceCell, LineState};
 use crate::config::{LinePlace, LinePoint};
 use crate::grid::{LOOK_AGAIN, wait};
 use crate::lines::counters::{LineCounters, LineFate};
+use crate::lines::pauses::{line_pause, silence_at_start};
 use crate::lines::{Framing, LineSplitter};
 use crate::modbus::Retry;
 #[cfg(test)]
 use crate::modbus::faults::{Broken, is_broken};
-use point::LinePointState;
-use question::{LINE_PAUSE_MAX, Question};
+use point::{DeviceChecksums, LinePointState};
+use question::Question;
 use rejected::RejectedLines;
 use stream::{Place, Stream, open, receive};
 pub(super) use times::Times;
@@ -54,8 +59,8 @@ pub(super) struct Actor {
     stream: Option<Box<dyn Stream>>,
     splitter: LineSplitter,
     heard_at: Instant,
-    /// A port was opened then, and nothing was heard since.
-    opened_at: Option<Instant>,
+    /// Nothing was heard since the line was opened: what comes first is half a line, unless silence until then is heard.
+    half_until: Option<Instant>,
     retry: Retry,
     line_is_there: Option<bool>,
     points: Vec<LinePointState>,
@@ -82,10 +87,11 @@ fn points_and_devices(
         let own: Vec<LinePoint> =
             std::iter::once(first).chain(std::iter::from_fn(|| points.next_if(|next| next.device == device))).collect();
         let shown = own.iter().map(|point| PointState::shown(&point.common)).collect();
-        let cell = DeviceCell::new(&device, None, shown);
+        let (cell, checksums) = (DeviceCell::new(&device, None, shown), DeviceChecksums::default());
         for (place, point) in own.into_iter().enumerate() {
             let kept = times.take(&point.common.sensor);
-            states.push(LinePointState::new(point, (Arc::clone(&cell), place), limits, context, kept));
+            let shared = ((Arc::clone(&cell), place), checksums.clone());
+            states.push(LinePointState::new(point, shared, limits, context, kept));
         }
         devices.push(cell);
     }
@@ -111,7 +117,7 @@ impl Actor {
             stream: None,
             splitter: LineSplitter::new(framing),
             heard_at: Instant::now(),
-            opened_at: None,
+            half_until: None,
             retry: Retry::default(),
             line_is_there: None,
             points,
@@ -153,14 +159,15 @@ impl Actor {
         if self.stream.is_some() || !self.retry.may_try() {
             return;
         }
+        let began = Instant::now();
         match self.open().await {
             Ok(stream) => {
-                self.splitter.clear();
-                let may_be_half =
-                    matches!(self.place, LinePlace::Serial(_)) && !self.points.iter().all(LinePointState::is_sentence);
-                self.opened_at = may_be_half.then(Instant::now);
+                self.splitter.begin_anew();
+                let may_be_half = !self.points.iter().all(LinePointState::is_sentence);
+                let silence = silence_at_start(&self.place, began.elapsed());
+                self.half_until = may_be_half.then(|| Instant::now() + silence);
                 self.stream = Some(stream);
-                self.question.iter_mut().for_each(Question::opened);
+                self.question.iter_mut().for_each(|question| question.opened(silence));
                 self.note_line(None);
             }
             Err(error) => self.lost(&error),
@@ -176,7 +183,7 @@ impl Actor {
     }
 
     fn lost(&mut self, error: &io::Error) {
-        self.stream = None;
+        (self.stream, self.half_until) = (None, None);
         self.points.iter_mut().for_each(LinePointState::forget);
         self.retry.failed();
         self.note_line(Some(error));
@@ -211,7 +218,8 @@ impl Actor {
                 );
             }
         }
-        let mut readings = self.hear_what_came();
+        let mut readings = self.hear_silence();
+        readings.extend(self.hear_what_came());
         if self.may_begin(now_us) {
             self.begin(now_us);
             self.ask().await;
@@ -228,6 +236,30 @@ impl Actor {
             question.was_not_answered();
         }
         readings
+    }
+
+    /// What silence says, if there was one: a line that begins now is whole, and one of a fixed length that began ended.
+    fn hear_silence(&mut self) -> Vec<Reading> {
+        if self.half_until.is_some_and(|until| Instant::now() >= until) {
+            // What came while nobody looked was no silence.
+            if let Some(received) = receive(&mut self.stream).now_or_never() {
+                return self.take(received);
+            }
+            self.half_until = None;
+        }
+        if self.pause_left().is_some_and(|left| left.is_zero()) {
+            let held = self.splitter.pause();
+            return self.hear(held);
+        }
+        Vec::new()
+    }
+
+    /// How long it is until a pause says something about what came.
+    fn pause_left(&self) -> Option<Duration> {
+        // Where it is asked the next question tells answers apart, and a device may think within one.
+        let timeout = self.limits.timeout;
+        let pause = if self.question.is_some() { timeout } else { line_pause(&self.place, timeout) };
+        self.splitter.waits_for_a_pause().then(|| pause.saturating_sub(self.heard_at.elapsed()))
     }
 
     /// What was received before a question is no answer to it, and is taken before it is asked.
@@ -314,23 +346,30 @@ impl Actor {
         let bytes = match received {
             Ok(bytes) => bytes,
             Err(error) => {
+                // The end of a connection is one of what came over it, too.
+                let held = self.splitter.pause();
+                let readings = self.hear(held);
                 self.lost(&error);
-                return Vec::new();
+                return readings;
             }
         };
-        // A device does not wait for somebody to listen: who opens its port hears the rest of a line first.
-        if self.opened_at.take().is_some_and(|at| at.elapsed() < LINE_PAUSE_MAX) {
+        let mut held = Vec::new();
+        if self.half_until.take().is_some() {
             self.splitter.begin_in_the_middle();
+        } else if self.pause_left().is_some_and(|left| left.is_zero()) {
+            held = self.splitter.pause();
         }
         // A server that accepts and closes is not there: only one that sends something is.
         self.retry.succeeded();
-        if self.heard_at.elapsed() >= self.limits.timeout {
-            self.splitter.pause();
-        }
         self.heard_at = Instant::now();
+        held.extend(self.splitter.feed(&bytes));
+        self.hear(held)
+    }
+
+    fn hear(&mut self, lines: Vec<String>) -> Vec<Reading> {
         let now_us = self.device_time_bound_us();
         let mut readings = Vec::new();
-        for line in self.splitter.feed(&bytes) {
+        for line in lines {
             let mut fate = LineFate::default();
             let name = &self.name;
             readings.extend(self.points.iter_mut().filter_map(|point| point.take(name, &line, now_us, &mut fate)));
@@ -357,6 +396,7 @@ impl Actor {
         });
         let retry = self.retry.until().filter(|_| self.stream.is_none());
         let retry = retry.map(|until| until.saturating_duration_since(Instant::now()));
-        waits.chain(retry).min().unwrap_or(LOOK_AGAIN).min(LOOK_AGAIN)
+        let silence = self.half_until.map(|until| until.saturating_duration_since(Instant::now()));
+        waits.chain(retry).chain(silence).chain(self.pause_left()).min().unwrap_or(LOOK_AGAIN).min(LOOK_AGAIN)
     }
 }

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tjern_readings::rows::Rows;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
@@ -143,7 +144,7 @@ impl Actor {
         };
         let mut order: Vec<(&(usize, Job), Reply)> = jobs.iter().zip(replies).collect();
         order.sort_by_key(|(_, reply)| reply.at);
-        let (mut readings, mut before) = (Vec::new(), begun);
+        let (mut readings, mut before) = (Rows::default(), begun);
         for (job, Reply { result, at }) in order {
             let timing = Timing {
                 asked_us,
@@ -156,14 +157,7 @@ impl Actor {
                 turn: 0,
             };
             before = Begun { at, measured_from: at, ..before };
-            let more = self.polling.ended((job.0, &job.1), result.as_ref(), timing);
-            if readings.is_empty() {
-                readings = more;
-                // Equal devices answer alike: room for all of them at once.
-                readings.reserve_exact(readings.len() * (jobs.len() - 1));
-            } else {
-                readings.extend(more);
-            }
+            readings.append(self.polling.ended((job.0, &job.1), result.as_ref(), timing));
         }
         if jobs.len() > 1 {
             self.polling.went_well(now);

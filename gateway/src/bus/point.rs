@@ -23,6 +23,22 @@ pub(super) struct Limits {
     pub(super) down_report: Period,
 }
 
+/// How a slot ended that is to be written down.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Ended {
+    /// The slot.
+    pub(super) time_us: i64,
+    pub(super) result: Result<f64, Cause>,
+    pub(super) lag_ms: Option<i32>,
+}
+
+impl Ended {
+    /// As a reading of this sensor.
+    pub(super) fn reading(self, sensor: SensorId) -> Reading {
+        Reading::from_result(sensor, self.time_us, self.result).with_lag_ms(self.lag_ms)
+    }
+}
+
 /// A point and where it stands.
 #[derive(Debug)]
 pub(super) struct PointState {
@@ -83,7 +99,7 @@ impl PointState {
         raw: Result<f64, Cause>,
         (asked_us, answered_us): (i64, i64),
         latest: &mut Latest,
-    ) -> Option<Reading> {
+    ) -> Option<Ended> {
         self.schedule.begin(due);
         let result = self.value_of(raw);
         self.failures = if result.is_ok() { 0 } else { self.failures.saturating_add(1) };
@@ -96,8 +112,7 @@ impl PointState {
             return None;
         }
         self.written_us = Moment::of(Some(due.slot_us));
-        let lag_ms = grid.lag_ms(due.slot_us, answered_us);
-        Some(Reading::from_result(self.sensor.clone(), due.slot_us, result).with_lag_ms(lag_ms))
+        Some(Ended { time_us: due.slot_us, result, lag_ms: grid.lag_ms(due.slot_us, answered_us) })
     }
 
     /// The reading of a moment that the device named itself (a raw number, or why there is none), if it
@@ -138,8 +153,8 @@ impl PointState {
 
     #[inline]
     fn shall_be_written(&self, slot_us: i64) -> bool {
-        let waited = self.written_us.get().is_none_or(|written_us| (slot_us - written_us).abs() >= self.down_report_us);
-        self.failures <= FAILURES_TO_DOWN || waited
+        let waited = |written_us: i64| (slot_us - written_us).abs() >= self.down_report_us;
+        self.failures <= FAILURES_TO_DOWN || self.written_us.get().is_none_or(waited)
     }
 }
 
@@ -170,7 +185,8 @@ mod tests {
 
     fn poll(point: &mut PointState, now_us: i64, raw: Result<f64, Cause>) -> Option<Reading> {
         let due = point.schedule.due(now_us).expect("due");
-        point.conclude(due, raw, (now_us, now_us), &mut Latest::default())
+        let ended = point.conclude(due, raw, (now_us, now_us), &mut Latest::default());
+        ended.map(|ended| ended.reading(point.sensor.clone()))
     }
 
     #[test]

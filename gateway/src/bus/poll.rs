@@ -10,6 +10,7 @@
 use std::time::Duration;
 
 use tjern_readings::reading::Reading;
+use tjern_readings::rows::Rows;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -51,6 +52,8 @@ pub(super) struct Polling {
     served_ns: u64,
     turns: u64,
     looked_us: i64,
+    /// Before that no device has anything to look at.
+    wake_us: i64,
 }
 
 #[derive(Debug)]
@@ -84,6 +87,7 @@ impl Polling {
             served_ns: 0,
             turns: 0,
             looked_us: i64::MIN,
+            wake_us: i64::MIN,
         }
     }
 
@@ -102,6 +106,10 @@ impl Polling {
 
     /// Looks at the clock: rounds that are due begin. What ended without being asked comes back.
     pub(super) fn look(&mut self, now_us: i64, now: Instant) -> Vec<Reading> {
+        if (self.looked_us..self.wake_us).contains(&now_us) {
+            self.looked_us = now_us;
+            return Vec::new();
+        }
         if now_us < self.looked_us {
             let follow = |served: &mut Served| served.device.follow_step_back(now_us);
             let points: usize = self.devices.iter_mut().map(follow).sum();
@@ -125,6 +133,7 @@ impl Polling {
                 self.busy.push(index);
             }
         }
+        self.wake_us = self.devices().map(Device::wake_us).min().unwrap_or(i64::MAX);
         readings
     }
 
@@ -187,7 +196,7 @@ impl Polling {
         (index, job): (usize, &Job),
         result: Result<&Answer, &Failure>,
         mut timing: Timing,
-    ) -> Vec<Reading> {
+    ) -> Rows {
         timing.turn = self.turns;
         let others = self.others(index);
         let served = &mut self.devices[index];
@@ -195,6 +204,7 @@ impl Polling {
         served.used_ns = served.used_ns.saturating_add(cost_ns);
         let company = Company { bus: &self.name, budget: &mut self.budget, others };
         let readings = served.device.ended(job, result, timing, company);
+        self.wake_us = self.wake_us.min(served.device.wake_us());
         served.device.note_new_failures(&self.name, job);
         readings
     }
@@ -213,6 +223,7 @@ impl Polling {
             let served = &mut self.devices[*index];
             served.used_ns = served.used_ns.saturating_add(share_ns);
             served.device.ask_again();
+            self.wake_us = self.wake_us.min(served.device.wake_us());
         }
         if self.together.failed(now) {
             info!(

@@ -12,6 +12,7 @@ use super::{FAILED, load, shown, tell, untold};
 use crate::bus::load::{BusLoad, Measured, reckon};
 use crate::config::{Config, aliases};
 use crate::ports;
+use crate::say;
 
 /// What `check` is told.
 #[derive(Debug, Args)]
@@ -38,7 +39,7 @@ pub(super) fn execute(arguments: &CheckArguments) -> ExitCode {
     problems.extend(ports_twice(&config));
     problems.extend(overloads(&config, Clock::system().now_us()));
     problems.sort_by_key(|problem| (problem.line, problem.column));
-    problems.iter().for_each(|problem| eprintln!("{}", shown(problem)));
+    problems.iter().for_each(|problem| say!("{}", shown(problem)));
     let errors = problems.iter().filter(|problem| problem.severity == Severity::Error).count();
     if errors > 0 {
         return ExitCode::from(FAILED);

@@ -11,6 +11,7 @@ use tjern_readings::sensor::SensorId;
 use super::{FAILED, WRONG, load, tell, untold, utc};
 use crate::config::Config;
 use crate::maintenance::{self, MaintenanceError, SensorPattern, Window};
+use crate::say;
 
 /// What `maintenance` is told.
 #[derive(Debug, Args)]
@@ -77,7 +78,7 @@ pub(super) fn execute(arguments: MaintenanceArguments) -> ExitCode {
     let done = match arguments.command {
         MaintenanceCommand::On { sensor, duration, .. } => {
             if let Some(problem) = sensor.iter().find_map(|sensor| unknown(&config, sensor)) {
-                eprintln!("error: {problem}");
+                say!("error: {problem}");
                 return ExitCode::from(WRONG);
             }
             begin(&config, sensor, now_us, now_us.saturating_add(duration.micros())).map(Done::all)
@@ -90,11 +91,11 @@ pub(super) fn execute(arguments: MaintenanceArguments) -> ExitCode {
             if let Err(error) = tell(&told) {
                 return untold(&error);
             }
-            left.iter().for_each(|left| eprintln!("error: {left}"));
+            left.iter().for_each(|left| say!("error: {left}"));
             if left.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) }
         }
         Err(error) => {
-            eprintln!("error: {error}");
+            say!("error: {error}");
             ExitCode::from(FAILED)
         }
     }
@@ -127,25 +128,24 @@ fn unknown(config: &Config, pattern: &SensorPattern) -> Option<String> {
 }
 
 fn begin(config: &Config, sensors: Vec<SensorPattern>, now_us: i64, until_us: i64) -> Result<String, MaintenanceError> {
-    let dir = &config.spool().dir;
-    let mut windows = maintenance::read(dir)?;
-    let mut told = String::new();
-    for sensor in sensors {
-        told += &format!("{sensor}: under maintenance until {}\n", utc(until_us));
-        maintenance::begin(&mut windows, sensor, now_us, until_us);
-    }
-    maintenance::write(dir, &windows, now_us)?;
-    Ok(told)
+    maintenance::change(&config.spool().dir, now_us, |windows| {
+        let mut told = String::new();
+        for sensor in sensors {
+            told += &format!("{sensor}: under maintenance until {}\n", utc(until_us));
+            maintenance::begin(windows, sensor, now_us, until_us);
+        }
+        (true, told)
+    })
 }
 
 fn end(config: &Config, sensors: &[SensorPattern], now_us: i64) -> Result<Done, MaintenanceError> {
-    let dir = &config.spool().dir;
-    let mut windows = maintenance::read(dir)?;
-    let (ended, done) = end_of(&mut windows, sensors, now_us);
-    if ended > 0 {
-        maintenance::write(dir, &windows, now_us)?;
+    if !config.spool().dir.is_dir() {
+        return Ok(end_of(&mut Vec::new(), sensors, now_us).1);
     }
-    Ok(done)
+    maintenance::change(&config.spool().dir, now_us, |windows| {
+        let (ended, done) = end_of(windows, sensors, now_us);
+        (ended > 0, done)
+    })
 }
 
 /// Ends what was named, or all. A sensor that another open window holds is still under maintenance, and whoever

@@ -12,6 +12,7 @@ use super::{FAILED, load, tell, untold};
 use crate::bus::load::{BusLoad, Measured, PlannedRequest, reckon};
 use crate::config::{Bus, BusKind};
 use crate::modbus::transport::Table;
+use crate::say;
 
 /// What `plan` is told.
 #[derive(Debug, Args)]
@@ -39,12 +40,12 @@ pub(super) fn execute(arguments: &PlanArguments) -> ExitCode {
         }
         too_much |= load.is_too_much();
         if load.is_too_much() {
-            eprintln!(
+            say!(
                 "error: bus `{}` is asked for more than it can do; hint: longer `every`, a faster line, or fewer points",
                 bus.name
             );
         } else if load.is_high() {
-            eprintln!("warning: bus `{}` is nearly full: a failure or two, and slots are missed", bus.name);
+            say!("warning: bus `{}` is nearly full: a failure or two, and slots are missed", bus.name);
         }
     }
     if too_much { ExitCode::from(FAILED) } else { ExitCode::SUCCESS }

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::{FAILED, load, shown, stop_on_signals};
 use crate::notify::Notifier;
 use crate::run::{RELOAD_QUEUE, RunOptions, Service, run_as_service};
+use crate::say;
 
 /// What `run` is told.
 #[derive(Debug, clap::Args)]
@@ -33,7 +34,7 @@ pub(super) async fn execute(arguments: RunArguments) -> ExitCode {
     let reloads = match reload_on_hangup() {
         Ok(reloads) => reloads,
         Err(error) => {
-            eprintln!("error: cannot listen for signals: {error}");
+            say!("error: cannot listen for signals: {error}");
             return ExitCode::from(FAILED);
         }
     };
@@ -41,10 +42,10 @@ pub(super) async fn execute(arguments: RunArguments) -> ExitCode {
         Ok(config) => config,
         Err(status) => return status,
     };
-    config.warnings().iter().for_each(|problem| eprintln!("{}", shown(problem)));
+    config.warnings().iter().for_each(|problem| say!("{}", shown(problem)));
     let stop = CancellationToken::new();
     if let Err(error) = stop_on_signals(&stop) {
-        eprintln!("error: cannot listen for signals: {error}");
+        say!("error: cannot listen for signals: {error}");
         return ExitCode::from(FAILED);
     }
     let options = RunOptions { clock: Clock::system(), stop, store: None };
@@ -52,7 +53,7 @@ pub(super) async fn execute(arguments: RunArguments) -> ExitCode {
     match Box::pin(run_as_service(config, options, service)).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            say!("error: {error}");
             ExitCode::from(FAILED)
         }
     }

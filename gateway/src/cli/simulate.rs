@@ -22,6 +22,7 @@ use tjern_readings::clock::Clock;
 use tjern_readings::sensor::SensorId;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal as listen_for};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -31,6 +32,7 @@ use crate::config::{Bus, BusKind, Config, LineField, LinePlace, LinePoint, Modbu
 use crate::lines;
 use crate::lines::nmea::checksum;
 use crate::lines::time::TimePlace;
+use crate::say;
 use crate::simulate::bad_devices::{BadDevices, Lines, answer_lines, print_lines, serve_each};
 use crate::simulate::bad_line::{BadLine, Framing, LineFaults};
 use crate::simulate::{Signal, SimulatedRegister, SimulatedUnit, Terminal};
@@ -67,26 +69,37 @@ pub(super) async fn execute(arguments: SimulateArguments) -> ExitCode {
     let config = match Config::load(&arguments.config) {
         Ok(config) => config,
         Err(error) => {
-            eprintln!("{error}");
+            say!("{error}");
             return ExitCode::from(WRONG);
         }
     };
     let stop = CancellationToken::new();
     let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..));
     if arguments.faults != LineFaults::default() {
-        eprintln!("faults from --seed {seed}");
+        say!("faults from --seed {seed}");
     }
     let mut played = Played { tasks: JoinSet::new(), links: Vec::new(), faults: arguments.faults, seed };
-    let result = match stop_on_signals(&stop) {
+    // A terminal that is closed ends it as well, or its links would stay.
+    let result = match stop_on_signals(&stop).and_then(|()| stop_on_hang_up(&stop)) {
         Ok(()) => played.start(config.buses()).await,
         Err(error) => Err(error),
     };
     if let Err(error) = result {
-        eprintln!("error: cannot simulate: {error}");
+        say!("error: cannot simulate: {error}");
         return ExitCode::from(FAILED);
     }
     stop.cancelled().await;
     ExitCode::SUCCESS
+}
+
+fn stop_on_hang_up(stop: &CancellationToken) -> io::Result<()> {
+    let mut hang_up = listen_for(SignalKind::hangup())?;
+    let stop = stop.clone();
+    tokio::spawn(async move {
+        hang_up.recv().await;
+        stop.cancel();
+    });
+    Ok(())
 }
 
 /// What runs, and the links that go with it.
@@ -179,12 +192,22 @@ impl Played {
 
     /// The configured path, if it may be made a link to the terminal; otherwise the terminal's own.
     fn link(&mut self, bus: &str, wanted: &str, port: String) -> String {
+        take_away_dead(Path::new(wanted));
         if let Err(error) = std::os::unix::fs::symlink(&port, Path::new(wanted)) {
             warn_of_taken(bus, wanted, &error);
             return port;
         }
         self.links.push(PathBuf::from(wanted));
         wanted.to_owned()
+    }
+}
+
+/// A link that was left behind, to a pseudo terminal that is gone: nobody else has use for it.
+fn take_away_dead(path: &Path) {
+    let is_dead = std::fs::read_link(path).is_ok_and(|to| to.starts_with("/dev/pts") && !to.exists());
+    if is_dead {
+        // Where that cannot be, the place is taken, and told.
+        let _ = std::fs::remove_file(path);
     }
 }
 
@@ -203,7 +226,7 @@ async fn listen(bus: &str, address: &str) -> io::Result<TcpListener> {
 
 /// A `run` with the same file would talk to whoever has the place.
 fn warn_of_taken(bus: &str, place: &str, error: &io::Error) {
-    eprintln!("warning: bus `{bus}` cannot be played at `{place}`, and is elsewhere: {error}");
+    say!("warning: bus `{bus}` cannot be played at `{place}`, and is elsewhere: {error}");
 }
 
 fn unit(device: &ModbusDevice) -> SimulatedUnit {

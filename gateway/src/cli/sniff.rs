@@ -13,6 +13,7 @@ use super::{FAILED, stop_on_signals};
 use crate::config::BusKind;
 use crate::modbus::open_serial;
 use crate::modbus::sniff::{Heard, Sniffer, Tally, What, asked};
+use crate::say;
 use tjern_readings::reading::Cause;
 
 /// How often it is looked whether a frame broke off.
@@ -47,7 +48,7 @@ pub(super) async fn execute(arguments: SniffArguments) -> ExitCode {
     }
     match Box::pin(listen(&arguments, stop)).await {
         Ok(tally) => {
-            eprintln!("{}", summary(tally));
+            say!("{}", summary(tally));
             let heard = tally.requests + tally.answers + tally.exceptions;
             if heard > 0 { ExitCode::SUCCESS } else { ExitCode::from(FAILED) }
         }

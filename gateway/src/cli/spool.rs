@@ -15,7 +15,8 @@ use tjern_readings::sensor::{Epoch, SourceName};
 use super::{FAILED, WRONG};
 use crate::config::Config;
 use crate::run;
-use crate::spool::{SealedKind, Spool, SpoolError, SpoolLook};
+use crate::say;
+use crate::spool::{LOCK, SealedKind, Spool, SpoolError, SpoolLook};
 
 /// `spool …`
 #[derive(Debug, Args)]
@@ -57,7 +58,7 @@ enum SpoolCommand {
         #[arg(value_name = "DIR")]
         target: PathBuf,
         /// Seal what is not sealed first: only with --config, and while no gateway runs
-        #[arg(long, requires = "config")]
+        #[arg(long)]
         seal: bool,
     },
 }
@@ -98,6 +99,12 @@ enum Failure {
     Nobody,
     #[error("the spool could not be sealed; hint: the lines before say why")]
     Unsealed,
+    #[error("`--seal` needs `--config`, which says whose readings these are and how they are sealed")]
+    SealWithoutConfig,
+    #[error(
+        "`{0}` is no spool: it has neither segments nor sealed batches, nor a spool's lock; hint: the spool is the folder that `[spool] dir` names"
+    )]
+    NoSpool(PathBuf),
 }
 
 /// Does what was asked; everything that goes wrong was told on stderr when this returns.
@@ -114,11 +121,15 @@ pub async fn execute(arguments: SpoolArguments) -> ExitCode {
         // Whoever read it has seen enough.
         Err(Failure::Output(error)) if error.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(Failure::Configuration(error)) => {
-            eprintln!("{error}");
+            say!("{error}");
+            ExitCode::from(WRONG)
+        }
+        Err(error @ Failure::SealWithoutConfig) => {
+            say!("error: {error}");
             ExitCode::from(WRONG)
         }
         Err(error) => {
-            eprintln!("error: {error}");
+            say!("error: {error}");
             ExitCode::from(FAILED)
         }
     }
@@ -136,7 +147,12 @@ fn load(place: &Place) -> Result<Option<Config>, Failure> {
 fn look(place: &Place) -> Result<(SpoolLook, Option<SourceName>), Failure> {
     let config = load(place)?;
     let dir = config.as_ref().map(|config| config.spool().dir.clone()).or_else(|| place.spool.clone());
-    let look = SpoolLook::at(&dir.unwrap_or_default())?;
+    let dir = dir.unwrap_or_default();
+    let look = SpoolLook::at(&dir)?;
+    if look.is_empty() && !dir.join(LOCK).exists() {
+        // Whoever named the folder above it must not believe that nothing is damaged, or that nothing waits.
+        return Err(Failure::NoSpool(dir));
+    }
     Ok((look, config.map(|config| config.gateway().clone())))
 }
 
@@ -222,7 +238,7 @@ fn print(look: &SpoolLook, format: Format, out: &mut impl Write) -> Result<bool,
     })?;
     out.flush()?;
     for finding in &left_out {
-        eprintln!("left out: {}: {}; hint: `spool verify` checks everything", finding.path.display(), finding.what);
+        say!("left out: {}: {}; hint: `spool verify` checks everything", finding.path.display(), finding.what);
     }
     Ok(left_out.is_empty())
 }
@@ -284,7 +300,8 @@ fn verify(look: &SpoolLook, out: &mut impl Write) -> Result<bool, Failure> {
 }
 
 async fn export(place: &Place, target: &Path, seal: bool) -> Result<bool, Failure> {
-    if seal && let Some(config) = load(place)? {
+    if seal {
+        let config = load(place)?.ok_or(Failure::SealWithoutConfig)?;
         let spool = Spool::open(run::spool_settings(&config), Clock::system())?;
         let sealed = spool.seal().await;
         spool.close().await;
@@ -302,9 +319,9 @@ async fn export(place: &Place, target: &Path, seal: bool) -> Result<bool, Failur
         copied += 1;
     }
     let (unsealed, _) = look.unsealed();
-    eprintln!("{copied} files were copied to `{}`; nothing was taken out of the spool", target.display());
+    say!("{copied} files were copied to `{}`; nothing was taken out of the spool", target.display());
     if unsealed > 0 {
-        eprintln!("{unsealed} readings are not sealed yet; hint: --seal seals them, while no gateway runs");
+        say!("{unsealed} readings are not sealed yet; hint: --seal seals them, while no gateway runs");
     }
     Ok(true)
 }

@@ -12,6 +12,7 @@ use crate::config::{Bus, BusKind, Config};
 use crate::modbus::Master;
 use crate::modbus::transport::{Failure, Table};
 use crate::ports;
+use crate::say;
 
 /// Which line.
 #[derive(Debug, Clone, clap::Args)]
@@ -73,9 +74,9 @@ impl Ending {
     pub(super) fn tell(self) -> ExitCode {
         // A configuration's errors bring their own form.
         let head = if self.message.starts_with("error") { "" } else { "error: " };
-        eprintln!("{head}{}", self.message);
+        say!("{head}{}", self.message);
         if !self.hint.is_empty() {
-            eprintln!("hint: {}", self.hint);
+            say!("hint: {}", self.hint);
         }
         ExitCode::from(self.status)
     }

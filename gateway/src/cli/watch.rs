@@ -11,6 +11,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::{FAILED, WRONG};
 use crate::config::Config;
+use crate::say;
 use crate::status::client::{self, ClientError, StatusAddress};
 use crate::watch::{Size, table};
 
@@ -51,7 +52,7 @@ pub(super) async fn execute(arguments: WatchArguments) -> ExitCode {
     let address = match address(&arguments) {
         Ok(address) => address,
         Err(error) => {
-            eprintln!("{error}");
+            say!("{error}");
             return ExitCode::from(WRONG);
         }
     };
@@ -60,7 +61,7 @@ pub(super) async fn execute(arguments: WatchArguments) -> ExitCode {
     match shown {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            say!("error: {error}");
             ExitCode::from(FAILED)
         }
     }

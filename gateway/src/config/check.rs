@@ -12,7 +12,7 @@ pub(super) use super::checker::Checker;
 use super::checker::{one_of, refuse_keys};
 use super::device::modbus_devices;
 use super::file::{BusFile, ConfigFile, SpoolFile};
-use super::lines::{framing, line_points};
+use super::lines::{framing, line_points, warn_of_length_without_pause};
 use super::places::check_places;
 use super::upload::upload;
 use super::{Bus, BusKind, ClockConfig, Config, Connection, LinePlace, Parity, Places, Serial, SpoolConfig, wire};
@@ -29,7 +29,7 @@ const SYNC_EVERY_DEFAULT: Period = Period::from_seconds(5);
 /// How long readings wait for the clock.
 const PATIENCE_DEFAULT: Duration = Duration::from_secs(24 * 3_600);
 const DOWN_REPORT_DEFAULT: Period = Period::from_seconds(300);
-const TIMEOUT_DEFAULT: Period = Period::from_millis(500);
+pub(crate) const TIMEOUT_DEFAULT: Period = Period::from_millis(500);
 const RTU_TCP_BAUD_DEFAULT: u32 = 9_600;
 
 pub(super) fn config(text: &ConfigText, shape: Shape<ConfigFile>) -> Result<Config, ConfigError> {
@@ -129,7 +129,7 @@ fn bus(checker: &mut Checker<'_>, file: &BusFile, down_report: Period) -> Option
         "modbus-tcp" => modbus_tcp(checker, file),
         "modbus-rtu" => modbus_rtu(checker, file),
         "modbus-rtu-tcp" => modbus_rtu_tcp(checker, file),
-        "text-lines" => text_lines(checker, file),
+        "text-lines" => text_lines(checker, file, timeout),
         other => {
             checker.note(file.kind.span(), format!("`{other}` is no kind of bus"), one_of(other, &KINDS));
             None
@@ -199,7 +199,7 @@ fn modbus_rtu(checker: &mut Checker<'_>, file: &BusFile) -> Option<BusKind> {
     Some(BusKind::ModbusRtu { serial, echo: wire::echo(file), devices: devices? })
 }
 
-fn text_lines(checker: &mut Checker<'_>, file: &BusFile) -> Option<BusKind> {
+fn text_lines(checker: &mut Checker<'_>, file: &BusFile, timeout: Duration) -> Option<BusKind> {
     let points = line_points(checker, &file.device);
     wire::refuse_modbus(checker, file);
     let place = match (&file.port, &file.address) {
@@ -223,7 +223,9 @@ fn text_lines(checker: &mut Checker<'_>, file: &BusFile) -> Option<BusKind> {
     };
     let framing = framing(checker, file);
     let poll = file.poll.as_ref().map(|text| text.get_ref().clone());
-    Some(BusKind::TextLines { place: place?, poll, framing: framing?, points: points? })
+    let (place, framing, points) = (place?, framing?, points?);
+    warn_of_length_without_pause(checker, file, (&place, timeout), (&framing, &points));
+    Some(BusKind::TextLines { place, poll, framing, points })
 }
 
 fn refuse_lines(checker: &mut Checker<'_>, file: &BusFile) {

@@ -1,6 +1,7 @@
 //! The check of what only a text-lines bus has.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use regex::Regex;
@@ -10,7 +11,8 @@ use super::checker::{Checker, refuse_keys};
 use super::device::common;
 use super::file::{BusFile, DeviceFile, PointFile};
 use super::profile::points_of;
-use super::{LineField, LinePoint, PointCommon, PointTerms, number};
+use super::{LineField, LinePlace, LinePoint, PointCommon, PointTerms, number};
+use crate::lines::pauses::line_pause;
 use crate::lines::time::{DeviceTime, TimeFormat, TimePlace, read_zone};
 use crate::lines::{Framing, LINE_MAX};
 
@@ -35,6 +37,33 @@ pub(super) fn framing(checker: &mut Checker<'_>, file: &BusFile) -> Option<Frami
         None => LINE_MAX,
     };
     Some(Framing::Terminator { text, max })
+}
+
+/// Warns of lines of a fixed length that come too close to each other: a device that is not asked parts them by silence
+/// only, and how often it talks nobody says but `every`.
+pub(super) fn warn_of_length_without_pause(
+    checker: &mut Checker<'_>,
+    file: &BusFile,
+    (place, timeout): (&LinePlace, Duration),
+    (framing, points): (&Framing, &[LinePoint]),
+) {
+    let (Framing::Length(bytes), Some(length), None) = (framing, &file.length, &file.poll) else { return };
+    let bytes = u64::try_from(*bytes).unwrap_or(u64::MAX);
+    let on_the_wire = match place {
+        LinePlace::Serial(serial) => Duration::from_micros(serial.line().chars_us(bytes)),
+        LinePlace::Tcp(_) => Duration::ZERO,
+    };
+    let needed = on_the_wire + line_pause(place, timeout);
+    let every_us = points.iter().map(|point| point.common.terms.grid.every_us().unsigned_abs()).min();
+    if let Some(every) = every_us.map(Duration::from_micros).filter(|every| *every < needed) {
+        let message = format!(
+            "lines of a fixed length are told apart by silence: one and its pause need {} ms, and a point is read every {} ms",
+            needed.as_millis(),
+            every.as_millis()
+        );
+        let hint = "where the device talks as often, write what ends its lines (`terminator`), or ask for them (`poll`); after a lost byte there are no values until it pauses";
+        checker.warn(length.span(), message, hint, Vec::new());
+    }
 }
 
 /// What a device says about the time in its lines.

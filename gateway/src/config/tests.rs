@@ -322,6 +322,31 @@ fn lines_end_in_one_way() {
     refused("address = \"10.0.3.7:502\"", "address = \"10.0.3.7:502\"\nlength = 32", "32", "no meaning here");
 }
 
+/// Lines of a fixed length without a pause between them never fall into step again after a lost byte.
+#[test]
+fn lines_of_a_fixed_length_that_come_too_close_are_warned_of() {
+    let warnings = |more: &str, every: &str| {
+        let text = format!(
+            "version = 1\ngateway = \"g\"\nlake = \"memory:///\"\n[spool]\ndir = \"/spool\"\n[[bus]]\nname = \"mast\"\n\
+             kind = \"text-lines\"\n{more}\n[[bus.device]]\nname = \"logger\"\n[[bus.device.point]]\n\
+             sensor = \"mast/value\"\ncolumn = 1\nevery = \"{every}\"\n"
+        );
+        parse(&text).expect("good").warnings().iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let serial = "port = \"/dev/ttyUSB0\"\nbaud = 1200\nlength = 14";
+    let told = warnings(serial, "150ms");
+    let [warning] = &told[..] else { panic!("{told:?}") };
+    assert!(
+        warning.contains("166 ms") && warning.contains("every 150 ms") && warning.contains("terminator"),
+        "{warning}"
+    );
+    assert_eq!(warnings(serial, "200ms"), [""; 0]);
+    assert_eq!(warnings(&format!("{serial}\npoll = \"?\""), "150ms"), [""; 0], "it is asked");
+    assert_eq!(warnings("port = \"/dev/ttyUSB0\"\nbaud = 1200", "150ms"), [""; 0]);
+    assert_eq!(warnings("address = \"logger:4001\"\nlength = 14", "59ms").len(), 1);
+    assert_eq!(warnings("address = \"logger:4001\"\nlength = 14", "60ms"), [""; 0]);
+}
+
 #[test]
 fn a_device_says_how_it_writes_the_time() {
     let weather = |more: &str| format!("name = \"weather\"\n{more}");

@@ -12,6 +12,7 @@ use proptest::prelude::*;
 use tjern_readings::batch;
 use tjern_readings::clock::SECOND_US;
 use tjern_readings::configuration::{ConfigText, Period};
+use tjern_readings::rows::Rows;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -371,7 +372,7 @@ async fn a_move_that_was_cut_off_is_gone_on_with() {
         let readings = batch::decode(&bytes).expect("a batch").readings().expect("readings");
         std::fs::write(dir.join("decision"), format!("1 {epoch} 0 {offset_us}\n")).expect("written");
         let dated = readings.iter().take(moved).map(|reading| sensors().date(Some(offset_us), reading.clone()));
-        on.spool.append(dated.collect()).await;
+        on.spool.append(dated.collect::<Vec<_>>()).await;
         assert!(on.spool.sync().await);
         on.spool.close().await;
         let mut on = site.boot(Boot::Right, 0);
@@ -431,10 +432,10 @@ async fn what_was_left_behind_reaches_the_spool() {
     let (dater, clock) = Dater::begin(spool.clone(), site.settings(), &wall, sensors(), policy);
     let (appender, readings, left) = Appender::start(dater);
     let of = |value: f64| vec![Reading::of("mast/humidity".parse().expect("a sensor"), START_US + value as i64, value)];
-    readings.send(of(1.0)).await.expect("taken");
+    readings.send(of(1.0).into()).await.expect("taken");
     // A bus whose readings find no place, and which is given up.
     let (full, _kept) = tokio::sync::mpsc::channel(1);
-    full.try_send(Vec::new()).expect("room for one");
+    full.try_send(Rows::default()).expect("room for one");
     let (stop, newest) = (CancellationToken::new(), Newest::from_fn(|_| None));
     let (states, device_times) = (BusStates::new(), DeviceTimes::default());
     let context = BusContext { clock, readings: full, left, newest, stop, states, learned: None, device_times };

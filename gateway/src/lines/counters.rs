@@ -12,6 +12,7 @@ pub struct LineCounters {
     unwanted: AtomicU64,
     bad_times: AtomicU64,
     repeated: AtomicU64,
+    forgotten: AtomicU64,
 }
 
 /// The counts at one moment.
@@ -19,7 +20,7 @@ pub struct LineCounters {
 pub struct LineCounts {
     /// Whole lines that came.
     pub lines: u64,
-    /// Lines that were too long, or ended before their length.
+    /// Lines that were too long, ended before their length, or began where nobody listened.
     pub dropped: u64,
     /// Sentences whose checksum was wrong, or is missing where the device sent one before.
     pub bad_checksums: u64,
@@ -31,6 +32,8 @@ pub struct LineCounts {
     pub bad_times: u64,
     /// Values of a time that was stored already.
     pub repeated: u64,
+    /// Values of a time among those too many to be remembered one by one: stored already, or lost.
+    pub forgotten: u64,
 }
 
 /// What happened to a line.
@@ -41,6 +44,7 @@ pub(crate) struct LineFate {
     pub(crate) unparsed: bool,
     pub(crate) bad_time: bool,
     pub(crate) repeated: u64,
+    pub(crate) forgotten: u64,
 }
 
 impl LineCounters {
@@ -56,6 +60,7 @@ impl LineCounters {
             unwanted: count(&self.unwanted),
             bad_times: count(&self.bad_times),
             repeated: count(&self.repeated),
+            forgotten: count(&self.forgotten),
         }
     }
 
@@ -67,6 +72,7 @@ impl LineCounters {
         add(&self.unwanted, u64::from(!fate.wanted));
         add(&self.bad_times, u64::from(fate.bad_time));
         add(&self.repeated, fate.repeated);
+        add(&self.forgotten, fate.forgotten);
     }
 
     pub(crate) fn set_dropped(&self, dropped: u64) {

@@ -2,7 +2,7 @@
 //!
 //! The address is a talker of two letters and a sentence of three (`$P…` is a maker's own). The
 //! checksum is the exclusive or of what stands between `$` and `*`; where a sentence brings one, it
-//! has to be right.
+//! has to be right. A sentence that says of itself that it is not valid has no values.
 
 use tjern_readings::reading::Cause;
 
@@ -22,8 +22,30 @@ pub fn read(wanted: &str, field: usize, line: &str) -> Option<Result<f64, Cause>
     if sentence.checksum.is_some_and(|checksum| !is_right(sentence.body, checksum)) {
         return Some(Err(Cause::Crc));
     }
+    if name_of(address).is_some_and(|name| sentence.is_void(name, field)) {
+        return Some(Err(Cause::NotAvailable));
+    }
     let text = field.checked_sub(1).and_then(|skipped| sentence.fields().nth(skipped + 1));
     Some(text.map_or(Err(Cause::NoMatch), |text| number(text, false)))
+}
+
+/// The name of a talker's sentence.
+fn name_of(address: &str) -> Option<&str> {
+    address.get(2..).filter(|_| !address.starts_with('P'))
+}
+
+/// Where a sentence says whether a field is valid (`V`: it is not), counted from 1 after the address. IEC 61162-1, section 8.3, and the
+/// sentences of NMEA 0183 with a status.
+fn status_place(name: &str, field: usize) -> Option<usize> {
+    match name {
+        "RMB" | "APB" | "XTE" => Some(1),
+        "RMC" => Some(2),
+        "MWV" | "RPM" => Some(5),
+        "GLL" | "GGA" => Some(6),
+        // Starboard and port rudder have one each.
+        "RSA" => Some(if field <= 2 { 2 } else { 4 }),
+        _ => None,
+    }
 }
 
 /// The text of a field, counted from 1 after the address. The checksum is not looked at.
@@ -51,6 +73,13 @@ impl<'line> Sentence<'line> {
             Some((body, checksum)) => Self { body, checksum: Some(checksum.trim_end()) },
             None => Self { body, checksum: None },
         })
+    }
+
+    /// Whether it says that the field is not valid; the status itself is what it is.
+    fn is_void(&self, name: &str, field: usize) -> bool {
+        let Some(place) = status_place(name, field).filter(|place| *place != field) else { return false };
+        // A fix has a kind in its place, and 0 for none.
+        self.fields().nth(place) == Some(if name == "GGA" { "0" } else { "V" })
     }
 
     fn fields(&self) -> impl Iterator<Item = &'line str> {
@@ -87,6 +116,30 @@ mod tests {
         assert_eq!(read("MTW", 1, "garbage"), None);
         assert_eq!(field("$GPZDA,100000.00,21,08,2026,00,00*6C", 4), Some("2026"));
         assert!(has_checksum("$YXMTW,12.3,C*") && !has_checksum("$YXMTW,12.3,C"));
+    }
+
+    /// A wind that its own device called void was stored as good.
+    #[test]
+    fn a_sentence_that_is_not_valid_has_no_values() {
+        for (wanted, field, line) in [
+            ("MWV", 3, "$WIMWV,214.8,R,9.9,M,V"),
+            ("WIMWV", 1, "$WIMWV,214.8,R,9.9,M,V"),
+            ("RMC", 7, "$GPRMC,081836,V,3751.65,S,14507.36,E,000.0,360.0,130998,011.3,E"),
+            ("GLL", 1, "$GPGLL,4916.45,N,12311.12,W,225444,V"),
+            ("GGA", 9, "$GPGGA,123519,,,,,0,00,,545.4,M,46.9,M,,"),
+            ("RSA", 1, "$IIRSA,10.5,V,11.5,A"),
+        ] {
+            assert_eq!(read(wanted, field, line), Some(Err(Cause::NotAvailable)), "{line}");
+        }
+        for (wanted, field, line, value) in [
+            ("MWV", 3, "$WIMWV,214.8,R,9.9,M,A", 9.9),
+            ("MWV", 3, "$WIMWV,214.8,R,9.9,M", 9.9),
+            ("RSA", 3, "$IIRSA,10.5,V,11.5,A", 11.5),
+            ("GGA", 6, "$GPGGA,123519,,,,,0,00,,,M,,M,,", 0.0),
+            ("MTW", 1, "$YXMTW,12.3,C,V,V,V,V", 12.3),
+        ] {
+            assert_eq!(read(wanted, field, line), Some(Ok(value)), "{line}");
+        }
     }
 
     /// `PXMTW` was once taken for a talker's `MTW`: `P` is a maker's own, and what follows is the maker.

@@ -5,9 +5,16 @@
 //!
 //! A line that is no UTF-8 is read as ISO 8859-1, where every byte is a character: nothing is lost or
 //! replaced, and `12.3 °C` of an old logger is what it looks like.
+//!
+//! Where a line of a fixed length begins only silence can tell, or a question. Who only listens holds what came until the
+//! next pause: it is lines if a whole number of them came between two pauses. Limits: lines of a fixed length between which
+//! a device does not pause are never found; two stalls of the wire at the same place of two lines look like its pauses.
 
 /// Longer lines are dropped unless the bus says otherwise: no logger writes them, a wrong baud rate does.
 pub const LINE_MAX: usize = 4_096;
+
+/// So many bytes more than one line of a fixed length are held until a pause says whether they are lines.
+const HELD_MAX: usize = 4_096;
 
 /// Where a line ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,12 +30,24 @@ pub enum Framing {
     Length(usize),
 }
 
+/// Whether lines of a fixed length are cut where they begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// They are: they were asked for, or nobody made a connection.
+    Known,
+    /// What came since the last pause is held: it is lines if a whole number of them came by the next.
+    Held,
+    /// Nobody heard how what comes began: nothing of it is a line before the next pause.
+    Lost,
+}
+
 /// Cuts bytes into lines.
 #[derive(Debug, Clone)]
 pub struct LineSplitter {
     framing: Framing,
     buffer: Vec<u8>,
     overlong: bool,
+    step: Step,
     dropped: u64,
 }
 
@@ -36,24 +55,30 @@ impl LineSplitter {
     /// A splitter for such lines.
     #[must_use]
     pub const fn new(framing: Framing) -> Self {
-        Self { framing, buffer: Vec::new(), overlong: false, dropped: 0 }
+        Self { framing, buffer: Vec::new(), overlong: false, step: Step::Known, dropped: 0 }
     }
 
-    /// How many lines were too long, or ended before their length.
+    /// How many lines were too long, ended before their length, or began where nobody listened.
     #[must_use]
     pub const fn dropped(&self) -> u64 {
         self.dropped
     }
 
-    /// Forgets a line that was begun: the connection it came over is gone.
-    pub fn clear(&mut self) {
-        self.buffer.clear();
-        self.overlong = false;
+    /// A connection was made, and was silent so far: what was begun over another one is forgotten.
+    pub fn begin_anew(&mut self) {
+        self.clear();
+        self.step = Step::Held;
     }
 
     /// What comes next is the rest of a line that nobody heard the beginning of: it is dropped when it ends.
     pub fn begin_in_the_middle(&mut self) {
         self.overlong |= matches!(self.framing, Framing::Terminator { .. });
+        self.step = Step::Lost;
+    }
+
+    fn clear(&mut self) {
+        self.buffer.clear();
+        self.overlong = false;
     }
 
     /// Whether a line has begun and not ended. Blanks and control characters begin none: they are what is left of an end.
@@ -62,27 +87,54 @@ impl LineSplitter {
         self.overlong || self.buffer.iter().any(|byte| *byte > b' ')
     }
 
+    /// Whether a pause says something about what came before it.
+    #[must_use]
+    pub fn waits_for_a_pause(&self) -> bool {
+        matches!(self.framing, Framing::Length(_)) && (!self.buffer.is_empty() || self.step == Step::Lost)
+    }
+
     /// Gives up a line that has begun. One that `may_go_on` is dropped when it ends; of another, nothing more comes. What
     /// belongs to a line of a fixed length nobody can tell: it is always the second.
     pub fn give_up(&mut self, may_go_on: bool) {
+        self.step = Step::Known;
         if !self.has_begun() {
             return self.clear();
         }
-        if may_go_on && matches!(self.framing, Framing::Terminator { .. }) {
-            self.overlong = true;
-            return;
+        match self.framing {
+            Framing::Terminator { .. } if may_go_on => self.overlong = true,
+            Framing::Terminator { .. } => {
+                self.dropped += 1;
+                self.clear();
+            }
+            Framing::Length(length) => self.drop_held(length),
         }
-        self.dropped += 1;
-        self.clear();
     }
 
-    /// Notes that the line has been silent. A line of a fixed length that is not whole by then lost bytes;
-    /// what comes next is the start of another one.
-    pub fn pause(&mut self) {
-        if matches!(self.framing, Framing::Length(_)) && !self.buffer.is_empty() {
-            self.dropped += 1;
-            self.clear();
+    /// Notes that the line has been silent for longer than within a line of a fixed length: one that is not whole by then
+    /// lost bytes, and what comes next is the start of another one. Hands out the lines that were held until then.
+    pub fn pause(&mut self) -> Vec<String> {
+        let Framing::Length(length) = self.framing else { return Vec::new() };
+        let whole = self.buffer.len() / length * length;
+        if !self.is_uncounted_end(whole) {
+            self.drop_held(length);
         }
+        let held = std::mem::take(&mut self.buffer);
+        let whole = if self.step == Step::Held { whole.min(held.len()) } else { 0 };
+        self.step = Step::Held;
+        held[..whole].chunks(length).map(|line| line_of(line.to_vec())).collect()
+    }
+
+    /// Whether what is held past so many bytes is nothing, or the end of a line that was not counted into its length. Where
+    /// it was, a second one shows that a byte came before it that is none of the line's.
+    fn is_uncounted_end(&self, whole: usize) -> bool {
+        let (lines, rest) = self.buffer.split_at(whole);
+        let is_end = |byte: &u8| matches!(byte, b'\r' | b'\n');
+        rest.is_empty() || rest.iter().all(is_end) && !lines.last().is_some_and(is_end)
+    }
+
+    fn drop_held(&mut self, length: usize) {
+        self.dropped += u64::try_from(self.buffer.len().div_ceil(length)).unwrap_or(u64::MAX);
+        self.buffer.clear();
     }
 
     /// Takes what was received, and hands out each whole line without its end (a carriage return before
@@ -94,14 +146,7 @@ impl LineSplitter {
     fn take(&mut self, byte: u8) -> Option<String> {
         self.buffer.push(byte);
         match &self.framing {
-            Framing::Length(length) => {
-                if self.buffer.len() < *length {
-                    return None;
-                }
-                let mut line = std::mem::take(&mut self.buffer);
-                line.truncate(line.trim_ascii_end().len());
-                Some(text(line))
-            }
+            Framing::Length(length) => self.take_of_length(*length),
             Framing::Terminator { text, max } => {
                 let (length, max) = (text.len(), *max);
                 if self.buffer.ends_with(text.as_bytes()) {
@@ -114,6 +159,23 @@ impl LineSplitter {
                 }
                 None
             }
+        }
+    }
+
+    fn take_of_length(&mut self, length: usize) -> Option<String> {
+        match self.step {
+            Step::Known if self.buffer.len() == length => Some(line_of(std::mem::take(&mut self.buffer))),
+            Step::Lost if self.buffer.len() == length => {
+                self.drop_held(length);
+                None
+            }
+            // Nobody knows whether that ever ends.
+            Step::Held if self.buffer.len() > length.saturating_add(HELD_MAX) => {
+                self.drop_held(length);
+                self.step = Step::Lost;
+                None
+            }
+            Step::Known | Step::Lost | Step::Held => None,
         }
     }
 
@@ -132,128 +194,16 @@ impl LineSplitter {
     }
 }
 
+/// A line of a fixed length, without the blanks and the line end that fill it.
+fn line_of(mut bytes: Vec<u8>) -> String {
+    bytes.truncate(bytes.trim_ascii_end().len());
+    text(bytes)
+}
+
 /// The text of bytes, each of which stays a character of its own where they are no UTF-8.
 fn text(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).unwrap_or_else(|error| error.into_bytes().into_iter().map(char::from).collect())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn lines_until(terminator: &str) -> LineSplitter {
-        LineSplitter::new(Framing::Terminator { text: terminator.to_owned(), max: LINE_MAX })
-    }
-
-    #[test]
-    fn a_line_that_never_ends_costs_no_memory_and_no_later_line() {
-        let mut splitter = lines_until("\n");
-        for _ in 0..1_000 {
-            assert!(splitter.feed(&[b'x'; LINE_MAX]).is_empty());
-            assert!(splitter.buffer.len() <= LINE_MAX + 2);
-        }
-        assert!(splitter.buffer.capacity() <= 4 * LINE_MAX, "{}", splitter.buffer.capacity());
-        assert_eq!(splitter.feed(b"tail\n12.5\r\n"), ["12.5"]);
-        assert_eq!(splitter.dropped(), 1);
-    }
-
-    #[test]
-    fn the_longest_line_is_as_long_as_was_said() {
-        let mut splitter = LineSplitter::new(Framing::Terminator { text: "\r\n".to_owned(), max: 4 });
-        assert_eq!(splitter.feed(b"1234\r\n12345\r\n123456789\r\n12\r\n"), ["1234", "12"]);
-        assert_eq!(splitter.dropped(), 2);
-    }
-
-    #[test]
-    fn what_is_no_utf_8_is_read_as_iso_8859_1() {
-        let mut splitter = lines_until("\n");
-        assert_eq!(splitter.feed(b"T=12.3\xB0C\nT=12.3\xC2\xB0C\n"), ["T=12.3°C", "T=12.3°C"]);
-    }
-
-    #[test]
-    fn a_line_of_a_fixed_length_that_lost_bytes_does_not_shift_those_after_it() {
-        let mut splitter = LineSplitter::new(Framing::Length(8));
-        assert_eq!(splitter.feed(b"T=12.5\r\nT=1"), ["T=12.5"]);
-        splitter.pause();
-        assert_eq!(splitter.feed(b"T=13.5\r\n"), ["T=13.5"]);
-        assert_eq!(splitter.dropped(), 1);
-        splitter.pause();
-        assert_eq!(splitter.dropped(), 1, "nothing had begun");
-    }
-
-    /// What came of a late answer, and the whole one after it: "12" and "34.5" made 1234.5.
-    #[test]
-    fn a_line_that_was_given_up_is_part_of_no_other() {
-        let mut splitter = lines_until("\n");
-        assert!(splitter.feed(b"12").is_empty() && splitter.has_begun());
-        splitter.give_up(false);
-        assert_eq!((splitter.feed(b"34.5\n"), splitter.dropped()), (vec!["34.5".to_owned()], 1));
-        assert!(splitter.feed(b"12").is_empty());
-        splitter.give_up(true);
-        assert_eq!((splitter.feed(b"34.5\n5\n"), splitter.dropped()), (vec!["5".to_owned()], 2));
-        let mut splitter = LineSplitter::new(Framing::Length(4));
-        assert!(splitter.feed(b"12").is_empty());
-        splitter.give_up(true);
-        assert_eq!((splitter.feed(b"34.5"), splitter.dropped()), (vec!["34.5".to_owned()], 1));
-    }
-
-    #[test]
-    fn half_a_line_at_the_beginning_is_none() {
-        let mut splitter = lines_until("\n");
-        splitter.begin_in_the_middle();
-        assert_eq!((splitter.feed(b"45.5\n12345.5\n"), splitter.dropped()), (vec!["12345.5".to_owned()], 1));
-    }
-
-    #[test]
-    fn what_is_left_of_an_end_begins_no_line() {
-        let mut splitter = lines_until("\r");
-        assert_eq!(splitter.feed(b"12\r\n"), ["12"]);
-        assert!(!splitter.has_begun());
-        splitter.give_up(true);
-        assert_eq!((splitter.feed(b"13\r"), splitter.dropped()), (vec!["13".to_owned()], 0));
-    }
-
-    /// The bytes in the pieces that the cuts make of them.
-    fn pieces<'bytes>(bytes: &'bytes [u8], cuts: &[usize]) -> Vec<&'bytes [u8]> {
-        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut % (bytes.len() + 1)).chain([0, bytes.len()]).collect();
-        cuts.sort_unstable();
-        cuts.windows(2).map(|cut| &bytes[cut[0]..cut[1]]).collect()
-    }
-
-    fn framing() -> impl Strategy<Value = Framing> {
-        let terminator = prop::sample::select(vec!["\n", "\r\n", "#", "\r", "END", "aab"]);
-        prop_oneof![
-            (terminator, 1_usize..60).prop_map(|(text, max)| Framing::Terminator { text: text.to_owned(), max }),
-            (1_usize..40).prop_map(Framing::Length),
-        ]
-    }
-
-    proptest! {
-        #[test]
-        fn the_lines_are_those_that_were_written(
-            lines in prop::collection::vec("[a-z0-9.;°]{0,40}", 0..10),
-            cuts in prop::collection::vec(0_usize..400, 0..10),
-            terminator in prop::sample::select(vec!["\n", "\r\n", "#", "\r", "END"]),
-        ) {
-            let text: String = lines.iter().map(|line| format!("{line}{terminator}")).collect();
-            let mut splitter = lines_until(terminator);
-            let got: Vec<String> = pieces(text.as_bytes(), &cuts).into_iter().flat_map(|piece| splitter.feed(piece)).collect();
-            prop_assert_eq!(got, lines);
-        }
-
-        #[test]
-        fn any_bytes_give_the_same_lines_however_they_are_cut(
-            bytes in prop::collection::vec(prop_oneof![any::<u8>(), prop::sample::select(b"\r\n#ENDab".to_vec())], 0..400),
-            cuts in prop::collection::vec(0_usize..400, 0..20),
-            framing in framing(),
-        ) {
-            let (mut whole, mut cut) = (LineSplitter::new(framing.clone()), LineSplitter::new(framing));
-            let expected = whole.feed(&bytes);
-            let got: Vec<String> = pieces(&bytes, &cuts).into_iter().flat_map(|piece| cut.feed(piece)).collect();
-            prop_assert_eq!(got, expected);
-            prop_assert_eq!(cut.dropped(), whole.dropped());
-            prop_assert!(cut.buffer.len() <= 80, "{} bytes are kept", cut.buffer.len());
-        }
-    }
-}
+mod tests;

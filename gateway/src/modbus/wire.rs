@@ -239,7 +239,10 @@ impl Open {
     fn order(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         self.forget(context)?;
         if now() >= self.give_up {
-            return Err(io::Error::new(io::ErrorKind::ResourceBusy, "the line never falls silent"));
+            return Err(io::Error::new(
+                io::ErrorKind::ResourceBusy,
+                "the line never falls silent; hint: a wrong baud rate, a stuck driver, a line without termination?",
+            ));
         }
         let expected = Expected::to(&self.request);
         // The last wall before the wire: nothing but a read has an answer, and nothing else is sent.

@@ -1,10 +1,14 @@
 //! The one way into the spool: what the buses read, in the order in which it came.
+//!
+//! What comes soon after something else waits for [`GATHER`] in the queue, and is passed on together: a bus that is answered
+//! hundreds of times a second wakes two tasks some times a second, and not for each answer. A bus that begins anew has to know what
+//! was read before: it begins behind a flush, or after a pause that is longer.
 
 use std::time::Duration;
 
-use tjern_readings::reading::Reading;
+use tjern_readings::rows::Rows;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
@@ -15,6 +19,9 @@ use crate::grid::LOOK_AGAIN;
 
 /// Only a reload asks, and waits for its answer.
 const FLUSH_QUEUE: usize = 1;
+
+/// So long after readings were passed on others are: a part of the time for which the spool gathers anyway.
+const GATHER: Duration = Duration::from_millis(50);
 
 /// A disk that does not answer must not keep a gateway from ending, or from taking over a configuration.
 pub(super) const DISK_PATIENCE: Duration = Duration::from_secs(10);
@@ -29,10 +36,12 @@ pub(crate) struct Appender {
 
 /// What comes from the buses. Dropped before all of it was passed on, it says how many readings are lost.
 struct Inbox {
-    received: mpsc::Receiver<Vec<Reading>>,
+    received: mpsc::Receiver<Rows>,
     left: LeftBehind,
     /// Readings that are being passed on.
     passing: usize,
+    /// Until then what comes waits for more.
+    gathers_until: Instant,
 }
 
 /// What a reload asks for, between the end of the buses that change and the beginning of their successors.
@@ -45,11 +54,11 @@ struct Flush {
 
 impl Appender {
     /// Begins; the sender is for the buses, and what they leave behind. It ends when the last of them has gone.
-    pub(crate) fn start(dater: Dater) -> (Self, mpsc::Sender<Vec<Reading>>, LeftBehind) {
+    pub(crate) fn start(dater: Dater) -> (Self, mpsc::Sender<Rows>, LeftBehind) {
         let (readings, received) = mpsc::channel(READINGS_QUEUE);
         let (flush, asked) = mpsc::channel(FLUSH_QUEUE);
         let left = LeftBehind::default();
-        let inbox = Inbox { received, left: left.clone(), passing: 0 };
+        let inbox = Inbox { received, left: left.clone(), passing: 0, gathers_until: Instant::now() };
         (Self { flush, task: watched(run(dater, inbox, asked)), left: left.clone() }, readings, left)
     }
 
@@ -85,7 +94,26 @@ impl Appender {
 }
 
 impl Inbox {
-    async fn pass(&mut self, readings: Vec<Reading>, dater: &mut Dater) {
+    /// What has come once it is time, or what comes next; `None` where nobody is left to send any. Dropped before it is
+    /// done, it has taken nothing.
+    async fn next(&mut self) -> Option<Rows> {
+        if self.gathers_until > Instant::now() {
+            sleep_until(self.gathers_until).await;
+        }
+        let first = self.received.recv().await?;
+        self.gathers_until = Instant::now() + GATHER;
+        Some(self.with_more(first))
+    }
+
+    /// These, and all that came behind them.
+    fn with_more(&mut self, mut readings: Rows) -> Rows {
+        while let Ok(more) = self.received.try_recv() {
+            readings.append(more);
+        }
+        readings
+    }
+
+    async fn pass(&mut self, readings: Rows, dater: &mut Dater) {
         self.passing = readings.len();
         dater.take(readings).await;
         self.passing = 0;
@@ -122,15 +150,14 @@ async fn run(mut dater: Dater, mut inbox: Inbox, mut asked: mpsc::Receiver<Flush
         tokio::select! {
             biased;
             Some(Flush { sensors, reply }) = asked.recv() => {
-                while let Ok(readings) = inbox.received.try_recv() {
-                    inbox.pass(readings, &mut dater).await;
-                }
+                let readings = inbox.with_more(Rows::default());
+                inbox.pass(readings, &mut dater).await;
                 inbox.pass_left(&mut dater).await;
                 dater.set_sensors(sensors);
                 // Whoever asked may have gone.
                 let _ = reply.send(());
             }
-            readings = inbox.received.recv() => match readings {
+            readings = inbox.next() => match readings {
                 Some(readings) => {
                     inbox.pass(readings, &mut dater).await;
                     // A bus that a reload gave up may have been a moment later than the reload.
@@ -143,4 +170,40 @@ async fn run(mut dater: Dater, mut inbox: Inbox, mut asked: mpsc::Receiver<Flush
     }
     inbox.pass_left(&mut dater).await;
     dater.end().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use tjern_readings::reading::Reading;
+    use tokio::time::sleep;
+
+    use super::*;
+
+    /// What waits for more is neither late nor out of its order, and what comes after a pause does not wait.
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_soon_after_something_else_is_passed_on_together() {
+        const APART: Duration = Duration::from_millis(10);
+        let (sender, received) = mpsc::channel(READINGS_QUEUE);
+        let mut inbox = Inbox { received, left: LeftBehind::default(), passing: 0, gathers_until: Instant::now() };
+        let began = Instant::now();
+        tokio::spawn(async move {
+            for number in 0..100_u32 {
+                let sensor = "mast/gust".parse().expect("valid");
+                sender.send(vec![Reading::of(sensor, 1, f64::from(number))].into()).await.expect("it listens");
+                sleep(APART).await;
+            }
+        });
+        let (mut times, mut next) = (Vec::new(), 0_u32);
+        while let Some(readings) = inbox.next().await {
+            times.push(began.elapsed());
+            for reading in readings {
+                assert_eq!(reading.value, Some(f64::from(next)), "in their order");
+                let waited = began.elapsed().saturating_sub(APART * next);
+                assert!(waited <= GATHER + Duration::from_millis(1), "{next} waited for {waited:?}");
+                next += 1;
+            }
+        }
+        assert_eq!((next, times[0]), (100, Duration::ZERO));
+        assert!(times.len() <= 21, "{} times", times.len());
+    }
 }

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use tjern_readings::reading::Reading;
+use tjern_readings::rows::Rows;
 
 use super::SpoolStatus;
 use super::core::Core;
@@ -30,7 +31,7 @@ const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
 /// What the owner of the files is asked for.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Append(Vec<Reading>),
+    Append(Rows),
     Sync(oneshot::Sender<bool>),
     Seal(oneshot::Sender<bool>),
     Offered(oneshot::Sender<Vec<SealedObject>>),

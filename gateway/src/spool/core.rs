@@ -21,6 +21,7 @@ use tjern_readings::batch::{self, Encoder};
 use tjern_readings::clock::Clock;
 use tjern_readings::keys::Bounds;
 use tjern_readings::reading::Reading;
+use tjern_readings::rows::{Rows, Spans};
 use tjern_readings::sensor::Epoch;
 
 use super::disk::Disk;
@@ -36,9 +37,8 @@ use super::{SpoolSettings, SpoolStatus, locked};
 /// The most readings that wait in memory while the disk refuses them.
 pub(crate) const PENDING_MAX: usize = 100_000;
 
-/// So many unsynced readings are synced without waiting for `sync_every`: a third of a batch, so that three syncs make one and
-/// what waits stays small.
-const SYNC_READINGS: usize = SEAL_ROWS.div_ceil(3);
+/// So many unsynced readings are synced without waiting for `sync_every`: a batch.
+const SYNC_READINGS: usize = SEAL_ROWS;
 
 /// Records are written together up to about so many bytes.
 const WRITE_BYTES: usize = 32 << 10;
@@ -54,7 +54,7 @@ pub(crate) const UNSEALED_MAX: usize = 10 * SEAL_ROWS;
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Piece {
     /// Readings, numbered from `first_seq` on.
-    Readings { first_seq: i64, readings: Vec<Reading> },
+    Readings { first_seq: i64, readings: Rows },
     /// Numbers whose records were damaged.
     Gap(Bounds),
 }
@@ -87,14 +87,12 @@ pub(crate) struct Core {
     pub(crate) log: Log,
     pub(crate) shelf: Shelf,
     /// Readings that are not synced; the first `written` of them are in the segment.
-    pub(crate) pending: VecDeque<Reading>,
+    pub(crate) pending: Rows,
     pub(crate) written: usize,
     /// [`PENDING_MAX`], but for tests.
     pub(crate) pending_max: usize,
     pub(crate) synced_seq: i64,
     pub(crate) unsealed: VecDeque<Piece>,
-    /// The room of the last readings that were sealed, for the next: its pages are not given back and had again.
-    pub(crate) room: Vec<Reading>,
     pub(crate) encoder: Encoder,
     pub(crate) sealed_to: i64,
     /// No batch is sealed that is larger, but for one of a single reading.
@@ -130,14 +128,14 @@ pub(crate) struct Core {
 impl Core {
     /// Takes readings and writes them; they get their numbers in this order.
     #[cfg(test)]
-    pub(crate) fn append(&mut self, readings: Vec<Reading>) {
-        self.take(readings);
+    pub(crate) fn append(&mut self, readings: impl Into<Rows>) {
+        self.take(readings.into());
         self.write_taken();
     }
 
     /// Takes readings, to be written with those that come with them.
-    pub(crate) fn take(&mut self, readings: Vec<Reading>) {
-        self.pending.extend(readings);
+    pub(crate) fn take(&mut self, readings: Rows) {
+        self.pending.append(readings);
     }
 
     /// Writes what was taken.
@@ -314,12 +312,13 @@ impl Core {
 
     /// Writes as many records as one write takes and the segment has room for, and says how many readings they hold.
     fn write_records(&mut self) -> io::Result<usize> {
-        let (mut records, mut taken) = (Vec::with_capacity(room_bytes(self.pending.len() - self.written)), 0);
-        let rest = &self.pending.make_contiguous()[self.written..];
+        let mut rest = self.pending.spans();
+        rest.advance(self.written);
+        let (mut records, mut taken) = (Vec::with_capacity(room_bytes(rest.len())), 0);
         let mut known = locked(&self.known);
-        while taken < rest.len() && records.len() < WRITE_BYTES {
+        while !rest.is_empty() && records.len() < WRITE_BYTES {
             let (whole, first_seq) = (records.len(), self.synced_seq + 1 + count(self.written + taken));
-            let more = record::encode_next(&mut records, first_seq, &rest[taken..], &mut known);
+            let more = record::encode_next(&mut records, first_seq, &mut rest, &mut known);
             if !self.log.has_room(records.len()) {
                 records.truncate(whole);
                 break;
@@ -342,21 +341,19 @@ impl Core {
         self.log.sync()?;
         let first_seq = self.synced_seq + 1;
         self.synced_seq += count(self.written);
-        let synced = self.pending.drain(..self.written);
+        let synced = self.pending.take_first(self.written);
         self.written = 0;
-        if !matches!(self.unsealed.back(), Some(Piece::Readings { .. })) {
-            let readings = std::mem::take(&mut self.room);
-            self.unsealed.push_back(Piece::Readings { first_seq, readings });
-        }
-        let Some(Piece::Readings { readings, .. }) = self.unsealed.back_mut() else { return Ok(()) };
-        // As many as there are: a list that doubles would hold room for as many again until it is sealed.
-        readings.reserve_exact(synced.len());
-        let mut known = locked(&self.known);
-        for reading in synced {
-            known.note_synced(&reading);
-            readings.push(reading);
-        }
+        locked(&self.known).note_all_synced(synced.spans());
+        self.add_unsealed(first_seq, synced);
         Ok(())
+    }
+
+    /// What is on disk, numbered from `first_seq` on, waits for sealing.
+    pub(crate) fn add_unsealed(&mut self, first_seq: i64, more: Rows) {
+        match self.unsealed.back_mut() {
+            Some(Piece::Readings { readings, .. }) => readings.append(more),
+            _ => self.unsealed.push_back(Piece::Readings { first_seq, readings: more }),
+        }
     }
 
     /// Begins the next segment, within the bound on the whole spool.
@@ -371,7 +368,7 @@ impl Core {
         // The next segment says what is sealed, which frees those that hold nothing else: for that the bound may
         // be passed for a moment.
         let freed = self.log.freed_by_next(self.synced_seq, self.sealed_to);
-        let length = self.log.next_length(&locked(&self.known));
+        let length = self.log.next_length(&mut locked(&self.known));
         if !self.make_room(length, freed)? && self.log.marked_to == self.sealed_to {
             return Err(io::Error::new(io::ErrorKind::StorageFull, "the spool has reached its `max_bytes`"));
         }
@@ -412,7 +409,10 @@ impl Core {
                     "memory is full too while the disk refuses readings: the oldest are lost from now on; hint: free the disk, or replace it"
                 );
             }
-            self.pending.drain(self.written..self.written + surplus);
+            let written = self.pending.take_first(self.written);
+            drop(self.pending.take_first(surplus));
+            let kept = std::mem::replace(&mut self.pending, written);
+            self.pending.append(kept);
             self.dropped_readings += surplus as u64;
             self.dropped_from_memory += surplus as u64;
         }
@@ -441,10 +441,8 @@ impl Core {
             match (sealed, piece) {
                 (Ok(_), Piece::Gap(_)) => {}
                 (Ok(rows), Piece::Readings { first_seq, mut readings }) => {
-                    readings.drain(..rows);
-                    if readings.is_empty() {
-                        self.keep_room(readings);
-                    } else {
+                    drop(readings.take_first(rows));
+                    if !readings.is_empty() {
                         self.unsealed.push_front(Piece::Readings { first_seq: first_seq + count(rows), readings });
                     }
                 }
@@ -457,13 +455,6 @@ impl Core {
         Ok(())
     }
 
-    /// Not that of a backlog: what a batch takes is had again in a moment, what ten took is not.
-    fn keep_room(&mut self, readings: Vec<Reading>) {
-        if readings.capacity() <= 2 * SEAL_ROWS {
-            self.room = readings;
-        }
-    }
-
     fn seal_gap(&mut self, bounds: Bounds) -> io::Result<()> {
         let text = sealed::gap_text(bounds, "bad_record", self.clock.now_us());
         self.shelf.add(self.log.epoch, bounds, SealedKind::Gap, text.as_bytes())?;
@@ -472,18 +463,21 @@ impl Core {
     }
 
     /// Seals the first rows, and says how many.
-    fn seal_rows(&mut self, first_seq: i64, readings: &[Reading]) -> io::Result<usize> {
+    fn seal_rows(&mut self, first_seq: i64, readings: &Rows) -> io::Result<usize> {
         let attempted = self.attempted.filter(|bounds| bounds.first == first_seq).map(|bounds| bounds.count());
         let most = attempted.and_then(|rows| usize::try_from(rows).ok()).unwrap_or(readings.len());
-        let readings = &readings[..readings.len().min(most)];
+        let readings = readings.spans().first(most);
         let (settings, epoch) = (&self.settings, self.log.epoch);
-        let (rows, bytes) = encode_within(self.batch_bytes, settings, epoch, first_seq, readings, &mut self.encoder)?;
+        let encoder = &mut self.encoder;
+        let (rows, bytes) = encode_within(self.batch_bytes, settings, epoch, first_seq, &readings, encoder)?;
         // Where nothing can go, sealing is what makes room in the end.
         self.make_room(on_disk(bytes.len() as u64), 0)?;
         let bounds = Bounds { first: first_seq, last: first_seq + count(rows) - 1 };
         self.attempted = Some(bounds);
         self.shelf.add(self.log.epoch, bounds, SealedKind::Batch, &bytes)?;
-        self.fresh.add(self.log.epoch, bounds, &bytes, &readings[..rows]);
+        if let Some(times_us) = readings.first(rows).times_us() {
+            self.fresh.add(self.log.epoch, bounds, &bytes, times_us);
+        }
         self.attempted = None;
         self.sealed_to = bounds.last;
         Ok(rows)
@@ -510,7 +504,7 @@ pub(crate) fn encode(
     first_seq: i64,
     readings: &[Reading],
 ) -> io::Result<(usize, Vec<u8>)> {
-    encode_within(batch::SIZE_MAX, settings, epoch, first_seq, readings, &mut Encoder::default())
+    encode_within(batch::SIZE_MAX, settings, epoch, first_seq, &readings.into(), &mut Encoder::default())
 }
 
 /// Encodes as many of the first rows as a file of so many bytes may hold.
@@ -519,13 +513,13 @@ fn encode_within(
     settings: &SpoolSettings,
     epoch: Epoch,
     first_seq: i64,
-    readings: &[Reading],
+    readings: &Spans<'_>,
     encoder: &mut Encoder,
 ) -> io::Result<(usize, Vec<u8>)> {
     let mut rows = readings.len().min(SEAL_ROWS);
     loop {
         let configuration = settings.configuration.as_deref();
-        let encoded = encoder.bytes(&settings.source, epoch, first_seq, &readings[..rows], configuration);
+        let encoded = encoder.bytes(&settings.source, epoch, first_seq, readings.clone().first(rows), configuration);
         let bytes = encoded.map_err(io::Error::other)?;
         if bytes.len() as u64 <= bytes_max.min(batch::SIZE_MAX) || rows == 1 {
             return Ok((rows, Vec::from(bytes)));

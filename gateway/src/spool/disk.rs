@@ -18,6 +18,9 @@ use std::time::UNIX_EPOCH;
 
 pub(crate) use onlooker::Onlooker;
 
+/// Who holds a lock on this has the spool.
+pub(crate) const LOCK: &str = "lock";
+
 /// What a disk writes at least.
 pub(crate) const BLOCK_BYTES: u64 = 4096;
 
@@ -138,7 +141,7 @@ impl Folder {
             // A parent that cannot be read can still hold a folder that we may write.
             let _ = File::open(parent).and_then(|folder| folder.sync_all());
         }
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(root.join("lock"));
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(root.join(LOCK));
         let lock = lock.map_err(TakeError::Io)?;
         match lock.try_lock() {
             Ok(()) => {

@@ -9,7 +9,6 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use tjern_readings::keys::Bounds;
-use tjern_readings::reading::Reading;
 use tjern_readings::sensor::Epoch;
 
 use super::locked;
@@ -33,10 +32,8 @@ struct Known {
 }
 
 impl Fresh {
-    /// A batch was sealed: these readings, as these bytes.
-    pub(crate) fn add(&self, epoch: Epoch, bounds: Bounds, bytes: &[u8], readings: &[Reading]) {
-        let times_us = || readings.iter().map(|reading| reading.time_us);
-        let (Some(oldest_us), Some(newest_us)) = (times_us().min(), times_us().max()) else { return };
+    /// A batch was sealed: these bytes, with times from the oldest to the newest.
+    pub(crate) fn add(&self, epoch: Epoch, bounds: Bounds, bytes: &[u8], (oldest_us, newest_us): (i64, i64)) {
         let crc32c = crc32c::crc32c(bytes);
         let mut known = locked(&self.0);
         known.truncate(FRESH_MAX - 1);
@@ -72,16 +69,12 @@ mod tests {
         SealedObject { epoch, bounds, kind: SealedKind::Batch, length: bytes.len() as u64 }
     }
 
-    fn readings() -> [Reading; 2] {
-        [9, 4].map(|time_us| Reading::of("mast/wind".parse().expect("valid"), time_us, 1.0))
-    }
-
     /// A bit that the disk turned, or a file of another length, is for the decoder to judge.
     #[test]
     fn only_the_bytes_that_were_sealed_are_confirmed() {
         let (fresh, bytes) = (Fresh::default(), b"a batch".as_slice());
         let sealed = object(1, bytes);
-        fresh.add(sealed.epoch, sealed.bounds, bytes, &readings());
+        fresh.add(sealed.epoch, sealed.bounds, bytes, (4, 9));
         assert_eq!(fresh.confirm(&sealed, bytes), Some((4, 9)));
         for place in 0..bytes.len() {
             let mut damaged = bytes.to_vec();
@@ -98,7 +91,7 @@ mod tests {
     fn it_is_bounded_and_forgets_the_oldest() {
         let fresh = Fresh::default();
         let sealed: Vec<_> = (0..=FRESH_MAX as i64).map(|number| object(1 + 2 * number, b"x")).collect();
-        sealed.iter().for_each(|object| fresh.add(object.epoch, object.bounds, b"x", &readings()));
+        sealed.iter().for_each(|object| fresh.add(object.epoch, object.bounds, b"x", (4, 9)));
         let known: Vec<bool> = sealed.iter().map(|object| fresh.times_us(object).is_some()).collect();
         assert_eq!((known.iter().filter(|known| **known).count(), known[0]), (FRESH_MAX, false));
     }

@@ -66,7 +66,7 @@ impl Log {
     }
 
     /// How long the next segment is made: so long that what it begins with, the names of all sensors, is a small part.
-    pub(crate) fn next_length(&self, known: &KnownSensors) -> u64 {
+    pub(crate) fn next_length(&self, known: &mut KnownSensors) -> u64 {
         let [least, most] = self.segment_bytes;
         (SNAPSHOTS * known.snapshot_bytes() as u64).clamp(least, most)
     }
@@ -106,8 +106,8 @@ impl Log {
         let Self { epoch, generation, replaced, .. } = *self;
         let header = Header { epoch, first_seq, generation, sealed_to, replaced };
         let (length, (records, sensors)) = {
-            let known = locked(known);
-            (self.next_length(&known), snapshot(first_seq, &known))
+            let mut known = locked(known);
+            (self.next_length(&mut known), snapshot(first_seq, &mut known))
         };
         let segment = Segment::create(&*self.disk, &header, &records, length)?;
         // One of this name held nothing that was acknowledged, and has just been replaced.
@@ -175,7 +175,7 @@ fn no_segment() -> io::Error {
 
 /// What the log knows, as records for the start of a segment: the newest times, which of them were estimated, then the
 /// list of its sensors, twice, so that a bad sector does not cost the names of what follows.
-fn snapshot(first_seq: i64, known: &KnownSensors) -> (Vec<u8>, Vec<SensorId>) {
+fn snapshot(first_seq: i64, known: &mut KnownSensors) -> (Vec<u8>, Vec<SensorId>) {
     let mut entries: Vec<_> = known.synced().map(|(sensor, time_us)| (sensor.clone(), time_us)).collect();
     entries.sort();
     let mut records = Vec::new();

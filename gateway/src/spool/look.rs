@@ -79,6 +79,12 @@ impl SpoolLook {
         look().map_err(|source| SpoolError::Folder { path: dir.to_owned(), source })
     }
 
+    /// Whether nothing was found that a spool has.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.segments.is_empty() && self.findings.is_empty() && self.core.shelf.objects.is_empty()
+    }
+
     fn over(disk: Arc<Onlooker>) -> std::io::Result<Self> {
         let (mut all, mut segments, mut findings, mut bytes_read) = (Vec::new(), Vec::new(), Vec::new(), 0);
         let unfinished = survey::segments(&*disk, |found, salvaged| {
@@ -191,13 +197,13 @@ impl SpoolLook {
                 }
             };
             match batch::decode(&bytes).and_then(|batch| batch.readings()) {
-                Ok(readings) => give(&mut each, object.epoch, object.bounds.first, &readings)?,
+                Ok(readings) => give(&mut each, object.epoch, object.bounds.first, readings.into_iter())?,
                 Err(error) => left_out.push(wrong(error.to_string())),
             }
         }
         for piece in &self.core.unsealed {
             if let Piece::Readings { first_seq, readings } = piece {
-                give(&mut each, self.core.log.epoch, *first_seq, readings)?;
+                give(&mut each, self.core.log.epoch, *first_seq, readings.iter())?;
             }
         }
         Ok(left_out)
@@ -218,9 +224,9 @@ fn give<E>(
     each: &mut impl FnMut(Epoch, i64, &Reading) -> Result<(), E>,
     epoch: Epoch,
     first_seq: i64,
-    readings: &[Reading],
+    mut readings: impl Iterator<Item = Reading>,
 ) -> Result<(), E> {
-    (first_seq..).zip(readings).try_for_each(|(seq, reading)| each(epoch, seq, reading))
+    (first_seq..).zip(&mut readings).try_for_each(|(seq, reading)| each(epoch, seq, &reading))
 }
 
 fn describe(found: &Found) -> SegmentLook {

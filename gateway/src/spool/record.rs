@@ -8,6 +8,8 @@
 //! read without any other. `docs/spool-format.md` draws each kind byte by byte.
 
 use tjern_readings::reading::{Quality, Reading};
+use tjern_readings::round::RoundSpan;
+use tjern_readings::rows::{Span, Spans};
 use tjern_readings::sensor::SensorId;
 
 use super::known_sensors::KnownSensors;
@@ -138,22 +140,27 @@ pub(crate) fn encode_sensors(first_seq: i64, first_place: u16, sensors: &[Sensor
     frame(first_seq, &payload)
 }
 
-/// Adds the bytes of one record of the first of these readings, and says how many it takes: those that can be told
+/// Adds the bytes of one record of the next readings, goes on behind them, and says how many it takes: those that can be told
 /// by places, or those that cannot.
 pub(crate) fn encode_next(
     records: &mut Vec<u8>,
     first_seq: i64,
-    readings: &[Reading],
+    readings: &mut Spans<'_>,
     known: &mut KnownSensors,
 ) -> usize {
-    let readings = &readings[..readings.len().min(READINGS_MAX)];
-    let mut count = 0;
-    add_frame(records, first_seq, |payload| count = put_indexed(payload, readings, known));
-    if count == 0 {
-        count = readings.iter().take_while(|reading| place(reading, known).is_none()).count();
-        records.extend(encode_readings(first_seq, readings[..count].iter()));
+    let left = readings.len();
+    add_frame(records, first_seq, |payload| put_indexed(payload, readings, known));
+    if readings.len() == left {
+        let in_full: Vec<Reading> = not_plain(readings.clone().first(READINGS_MAX), known);
+        readings.advance(in_full.len());
+        records.extend(encode_readings(first_seq, in_full.iter()));
     }
-    count
+    left - readings.len()
+}
+
+/// The first readings that cannot be told by places.
+fn not_plain(readings: Spans<'_>, known: &mut KnownSensors) -> Vec<Reading> {
+    readings.flat_map(Span::readings).take_while(|reading| place(reading, known).is_none()).collect()
 }
 
 /// The place of a reading's sensor, where that, time and value say all of it.
@@ -165,28 +172,71 @@ fn place(reading: &Reading, known: &mut KnownSensors) -> Option<u16> {
     if is_plain { known.listed(sensor) } else { None }
 }
 
-/// Puts the first readings that can be told by places, and says how many; nothing where that is none.
-fn put_indexed(payload: &mut Vec<u8>, readings: &[Reading], known: &mut KnownSensors) -> usize {
+/// Puts the next readings that can be told by places, and goes on behind them; nothing where that is none.
+fn put_indexed(payload: &mut Vec<u8>, readings: &mut Spans<'_>, known: &mut KnownSensors) {
+    let Some((first_us, _)) = readings.peek(1).and_then(|first| first.times_us()) else { return };
     let begin = payload.len();
     payload.push(KIND_INDEXED);
     put_count(payload, 0);
-    let (mut time_us, mut sensor) = (readings.first().map_or(0, |reading| reading.time_us), 0);
-    payload.extend_from_slice(&time_us.to_le_bytes());
+    payload.extend_from_slice(&first_us.to_le_bytes());
+    let mut told = Told { payload, time_us: first_us, place: 0 };
     let mut count = 0;
-    for reading in readings {
-        let (Some(place), Some(value)) = (place(reading, known), reading.value) else { break };
-        put_difference(payload, i64::from(place).wrapping_sub(sensor));
-        put_difference(payload, reading.time_us.wrapping_sub(time_us));
-        payload.extend_from_slice(&value.to_bits().to_le_bytes());
-        (time_us, sensor) = (reading.time_us, i64::from(place));
-        count += 1;
+    while let Some(span) = readings.peek(READINGS_MAX - count) {
+        let more = match span {
+            Span::Round(round) => told.put_round(&round, known),
+            Span::Readings(readings) => told.put_readings(readings, known),
+        };
+        readings.advance(more);
+        count += more;
+        if more < span.len() {
+            break;
+        }
     }
     if count == 0 {
         payload.truncate(begin);
     } else {
         payload[begin + 1..begin + 3].copy_from_slice(&count_bytes(count));
     }
-    count
+}
+
+/// Readings that are told by places, each by how far it is from the one before.
+struct Told<'payload> {
+    payload: &'payload mut Vec<u8>,
+    time_us: i64,
+    place: i64,
+}
+
+impl Told<'_> {
+    /// All of a part of a round, or the first of them that can be told so.
+    fn put_round(&mut self, round: &RoundSpan<'_>, known: &mut KnownSensors) -> usize {
+        if let Some(places) = known.places(round.list) {
+            let places = &places[round.begin..];
+            places.iter().zip(round.values).for_each(|(place, value)| self.put(*place, round.time_us, *value));
+            return round.values.len();
+        }
+        let listed = |sensor: &SensorId| known.listed(sensor);
+        let listed = round.sensors().iter().map_while(listed);
+        listed.zip(round.values).map(|(place, value)| self.put(place, round.time_us, *value)).count()
+    }
+
+    /// The first that can be told so.
+    fn put_readings(&mut self, readings: &[Reading], known: &mut KnownSensors) -> usize {
+        let told = readings.iter().map_while(|reading| {
+            let (place, value) = (place(reading, known)?, reading.value?);
+            self.put(place, reading.time_us, value);
+            Some(())
+        });
+        told.count()
+    }
+
+    #[inline]
+    fn put(&mut self, place: u16, time_us: i64, value: f64) {
+        let place = i64::from(place);
+        put_difference(self.payload, place.wrapping_sub(self.place));
+        put_difference(self.payload, time_us.wrapping_sub(self.time_us));
+        self.payload.extend_from_slice(&value.to_bits().to_le_bytes());
+        (self.place, self.time_us) = (place, time_us);
+    }
 }
 
 /// Zigzag, then seven bits a byte, the lowest first, with the eighth set where more follow.
@@ -388,6 +438,8 @@ impl<'a> Rest<'a> {
 pub(super) mod tests {
     use proptest::prelude::*;
     use tjern_readings::reading::Cause;
+    use tjern_readings::round::Round;
+    use tjern_readings::rows::Rows;
 
     use super::*;
 
@@ -446,6 +498,42 @@ pub(super) mod tests {
         }
     }
 
+    proptest! {
+        /// The log of a gateway whose answers come as rounds is byte by byte that of their readings.
+        #[test]
+        fn rounds_are_written_as_their_readings(
+            told in proptest::collection::vec((0_usize..6, 0..9_i64, -1e9..1e9, reading(), any::<bool>()), 1..60),
+            listed in proptest::collection::btree_set(0_usize..40, 0..40), begin in 0_usize..200,
+        ) {
+            let names: Vec<SensorId> =
+                (0..40).map(|number| format!("mast/number-{number}").parse().expect("valid")).collect();
+            let lists: Vec<std::sync::Arc<[SensorId]>> =
+                [0..1, 0..20, 20..40, 3..9, 5..40, 0..40].map(|of| names[of].into()).into();
+            let mut rows = Rows::default();
+            for (list, time_us, value, reading, is_alone) in told {
+                let list = std::sync::Arc::clone(&lists[list]);
+                let values = (0..list.len()).map(|place| value + place as f64).collect();
+                rows.append(Round::new(list, time_us, values).expect("finite").into());
+                rows.extend(is_alone.then_some(reading));
+            }
+            let listed: Vec<SensorId> = listed.into_iter().rev().map(|number| names[number].clone()).collect();
+            let plain: Vec<Reading> = rows.iter().collect();
+            let (mut known, mut known_plain) = (self::listed(&listed), self::listed(&listed));
+            let mut rounds = rows.spans();
+            rounds.advance(begin);
+            let mut readings = Spans::from(&plain);
+            readings.advance(begin);
+            while !readings.is_empty() {
+                let (mut written, mut expected) = (Vec::new(), Vec::new());
+                let count = encode_next(&mut written, 7, &mut rounds, &mut known);
+                prop_assert_eq!(count, encode_next(&mut expected, 7, &mut readings, &mut known_plain));
+                prop_assert!(count > 0 && decode(&written).is_some_and(|found| found.length == written.len()));
+                prop_assert_eq!(written, expected);
+            }
+            prop_assert!(rounds.is_empty());
+        }
+    }
+
     /// Numbers that are far apart, and times at both ends of what an `i64` holds, come back as they were.
     #[test]
     fn readings_by_place_come_back() {
@@ -454,7 +542,7 @@ pub(super) mod tests {
         let at = |place: usize, time_us, value| Reading::of(names[place].clone(), time_us, value);
         let some = [at(299, i64::MIN, 1.5), at(0, i64::MAX, -0.0), at(1, 0, f64::MAX), at(1, -1, 5e-324)];
         let mut bytes = Vec::new();
-        let count = encode_next(&mut bytes, 9, &some, &mut listed(&names));
+        let count = encode_next(&mut bytes, 9, &mut some.as_slice().into(), &mut listed(&names));
         let Some(Record::Indexed(found)) = decode(&bytes).expect("whole").record else { panic!("by place") };
         let back: Vec<_> =
             found.iter().map(|reading| at(reading.sensor.into(), reading.time_us, reading.value)).collect();
@@ -478,10 +566,10 @@ pub(super) mod tests {
             plain,
         ];
         let mut known = self::listed(&[listed]);
-        let counts = [0, 1, 4].map(|from| encode_next(&mut Vec::new(), 1, &some[from..], &mut known));
+        let counts = [0, 1, 4].map(|from| encode_next(&mut Vec::new(), 1, &mut some[from..].into(), &mut known));
         assert_eq!(counts, [1, 3, 1]);
         let mut bytes = Vec::new();
-        encode_next(&mut bytes, 2, &some[1..], &mut known);
+        encode_next(&mut bytes, 2, &mut some[1..].into(), &mut known);
         assert_eq!(decode(&bytes).expect("whole").record, Some(Record::Readings(some[1..4].to_vec())));
     }
 

@@ -32,6 +32,7 @@ use tjern_readings::batch::{Encoder, SIZE_MAX};
 use tjern_readings::clock::Clock;
 use tjern_readings::keys::Bounds;
 use tjern_readings::reading::Reading;
+use tjern_readings::rows::Rows;
 use tjern_readings::sensor::Epoch;
 
 use super::core::{Core, PENDING_MAX, Piece, Trouble, UNSEALED_MAX, count};
@@ -212,12 +213,11 @@ fn empty(
         settings,
         clock,
         log,
-        pending: VecDeque::new(),
+        pending: Rows::default(),
         written: 0,
         pending_max: PENDING_MAX,
         synced_seq: 0,
         unsealed: VecDeque::new(),
-        room: Vec::new(),
         encoder: Encoder::default(),
         sealed_to: 0,
         batch_bytes: SIZE_MAX,
@@ -257,7 +257,7 @@ impl Core {
         {
             let mut known = locked(&self.known);
             let recalled = std::mem::take(&mut *locked(&found.known));
-            let taken = std::mem::replace(&mut *known, recalled);
+            let mut taken = std::mem::replace(&mut *known, recalled);
             // The slot that was read before a restart was read again after it.
             self.pending.retain(|reading| known.newest_us(&reading.sensor) != Some(reading.time_us));
             taken.newest().for_each(|(sensor, time_us)| known.note_taken(sensor, time_us));
@@ -395,12 +395,7 @@ impl Core {
         }
         let first_seq = self.synced_seq + 1;
         self.synced_seq += count(taken);
-        if !matches!(self.unsealed.back(), Some(Piece::Readings { .. })) {
-            self.unsealed.push_back(Piece::Readings { first_seq, readings: Vec::new() });
-        }
-        if let Some(Piece::Readings { readings: before, .. }) = self.unsealed.back_mut() {
-            before.extend(readings.skip(known));
-        }
+        self.add_unsealed(first_seq, readings.skip(known).collect());
     }
 
     /// Covers the numbers up to `last` by a gap, where they do not count yet.
@@ -446,7 +441,7 @@ impl Core {
     /// Begins the segment that this run writes to. Where the disk refuses it, the spool starts without, and
     /// tries again. What waits for sealing is sealed later, so that polling begins at once.
     fn begin_after_recovery(&mut self) {
-        let length = self.log.next_length(&locked(&self.known));
+        let length = self.log.next_length(&mut locked(&self.known));
         let fits = self.log.bytes() + length <= self.settings.max_bytes;
         if !fits || self.unsealed_rows() >= UNSEALED_MAX {
             self.seal_synced();

@@ -358,7 +358,7 @@ mod tests {
         let list = record::encode_sensors(41, 0, &sensors);
         let some = [Reading::of(sensors[1].clone(), 7, 1.5), Reading::of(sensors[0].clone(), 7, 2.5)];
         let mut indexed = Vec::new();
-        let count = record::encode_next(&mut indexed, 41, &some, &mut known);
+        let count = record::encode_next(&mut indexed, 41, &mut some.as_slice().into(), &mut known);
         assert_eq!(count, 2);
         let whole = file(&[list.clone(), list.clone(), indexed]);
         for damaged in [vec![], vec![20], vec![list.len() + 20]] {

@@ -4,6 +4,7 @@ mod campaign;
 pub(crate) mod hanging;
 mod memory;
 mod model;
+mod rounds;
 mod turning;
 
 use std::path::{Path, PathBuf};
@@ -671,10 +672,10 @@ fn the_golden_segment_with_places_is_read() {
     let mut known = record::tests::listed(&names);
     let list = record::encode_sensors(41, 0, &names);
     let mut written = [list.clone(), list].concat();
-    record::encode_next(&mut written, 41, &first, &mut known);
+    record::encode_next(&mut written, 41, &mut (&first).into(), &mut known);
     assert_eq!(&bytes[4096..4096 + written.len()], written, "this is still what is written");
     let mut written = Vec::new();
-    record::encode_next(&mut written, 44, &second, &mut known);
+    record::encode_next(&mut written, 44, &mut (&second).into(), &mut known);
     assert_eq!(&bytes[8192..8192 + written.len()], written);
 }
 

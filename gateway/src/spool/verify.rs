@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use tjern_readings::batch;
 use tjern_readings::sensor::Epoch;
 
-use super::disk::{Disk, Entry};
+use super::disk::{Disk, Entry, LOCK};
 use super::kept::KEPT;
 use super::look::Finding;
 use super::salvage::Salvaged;
@@ -67,7 +67,7 @@ pub(super) fn folders(disk: &dyn Disk, findings: &mut Vec<Finding>, bytes_read: 
         let is_segment = name.ends_with(".segment") || name.ends_with(".segment.new");
         match entry.is_folder {
             true => [SEALED, KEPT].contains(&name) || BESIDE.contains(&name),
-            false => name == "lock" || name == maintenance::FILE || is_segment,
+            false => name == LOCK || name == maintenance::FILE || is_segment,
         }
     };
     strangers(disk, Path::new(""), known, findings);

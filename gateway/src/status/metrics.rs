@@ -87,12 +87,22 @@ fn gateway(page: &mut Page<'_, '_>, status: &GatewayStatus) -> fmt::Result {
     page.gauge("uptime_seconds", "For how long the gateway has run", Some(number(status.uptime_s)))?;
     let healthy = status.health.state != HealthState::Failing;
     page.gauge("healthy", "Whether the gateway does its work", Some(flag(healthy)))?;
+    clock(page, status)?;
     let refused = flag(configuration.refused.is_some());
     page.gauge("configuration_refused", "Whether the configuration's file was refused last", Some(refused))?;
     let (applied, refused, unchanged) = (configuration.reloads, configuration.refusals, configuration.unchanged);
     let reloads = [("applied", applied), ("refused", refused), ("unchanged", unchanged)];
     let reloads = reloads.map(|(result, count)| (vec![("result", result.to_owned())], count));
     page.counters("reloads", "Reloads of the configuration", reloads)
+}
+
+fn clock(page: &mut Page<'_, '_>, status: &GatewayStatus) -> fmt::Result {
+    let Some(clock) = &status.clock else { return Ok(()) };
+    page.gauge("clock_known", "Whether the time is known, or readings wait for it", Some(flag(clock.is_known)))?;
+    let synchronised = clock.is_synchronised.map(flag);
+    page.gauge("clock_synchronised", "Whether the time service has synchronised the clock", synchronised)?;
+    let ahead_s = clock.ahead_ms.map(|ahead_ms| seconds(ahead_ms.saturating_mul(1_000)));
+    page.gauge("clock_offset_seconds", "How far the clock is ahead of the true time", ahead_s)
 }
 
 fn spool(page: &mut Page<'_, '_>, status: &GatewayStatus) -> fmt::Result {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::bus::state::{DeviceSnapshot, DeviceState, PointSnapshot};
+use crate::clock::ClockWord;
 use crate::lines::counters::LineCounts;
 use crate::modbus::stats::WireCounts;
 use crate::spool::SpoolStatus;
@@ -27,6 +28,9 @@ pub struct GatewayStatus {
     pub health: Health,
     /// What it runs by.
     pub configuration: ConfigurationReport,
+    /// Its clock.
+    #[serde(default)]
+    pub clock: Option<ClockReport>,
     /// Its spool.
     pub spool: SpoolReport,
     /// Its upload.
@@ -82,6 +86,23 @@ pub struct Refusal {
     pub time_us: i64,
     /// Why.
     pub reason: String,
+}
+
+/// A clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockReport {
+    /// Whether it is believed: until then readings wait for it on disk.
+    pub is_known: bool,
+    /// Whether the machine's time service has synchronised it, a few minutes ago; `None` where none says so.
+    pub is_synchronised: Option<bool>,
+    /// How far it is ahead of the true time, in milliseconds, where chrony reckons it.
+    pub ahead_ms: Option<i64>,
+}
+
+impl ClockReport {
+    pub(super) const fn new(is_known: bool, word: ClockWord) -> Self {
+        Self { is_known, is_synchronised: word.is_synchronised, ahead_ms: word.ahead_ms }
+    }
 }
 
 /// A spool.
@@ -205,7 +226,7 @@ impl From<&WireCounts> for WireReport {
 pub struct LinesReport {
     /// Whole lines that came.
     pub lines: u64,
-    /// Lines that were too long, or ended before their length.
+    /// Lines that were too long, ended before their length, or began where nobody listened.
     pub dropped: u64,
     /// Sentences with a wrong checksum, or without one where the device sent one before.
     pub bad_checksums: u64,
@@ -217,12 +238,15 @@ pub struct LinesReport {
     pub bad_times: u64,
     /// Values of a time that was stored already.
     pub repeated: u64,
+    /// Values of a time among those too many to be remembered one by one: stored already, or lost.
+    #[serde(default)]
+    pub forgotten: u64,
 }
 
 impl LinesReport {
     /// Every count that tells of damage or of a wrong configuration, with its word.
     #[must_use]
-    pub const fn kinds(&self) -> [(&'static str, u64); 6] {
+    pub const fn kinds(&self) -> [(&'static str, u64); 7] {
         [
             ("dropped", self.dropped),
             ("bad_checksum", self.bad_checksums),
@@ -230,6 +254,7 @@ impl LinesReport {
             ("unwanted", self.unwanted),
             ("bad_time", self.bad_times),
             ("repeated", self.repeated),
+            ("forgotten", self.forgotten),
         ]
     }
 }
@@ -244,6 +269,7 @@ impl From<&LineCounts> for LinesReport {
             unwanted: counts.unwanted,
             bad_times: counts.bad_times,
             repeated: counts.repeated,
+            forgotten: counts.forgotten,
         }
     }
 }
@@ -386,6 +412,11 @@ pub(super) fn health(status: &GatewayStatus, Notes { stuck, maintenance, silent 
     let mut warnings = Vec::new();
     if let Some(refused) = &status.configuration.refused {
         warnings.push(format!("the new configuration was refused, the old one stays: {}", refused.reason));
+    }
+    if status.clock.is_some_and(|clock| !clock.is_known) {
+        let hint =
+            "hint: `tjern-gateway doctor` says who keeps it; `[clock] trusted` is for networks without a time server";
+        warnings.push(format!("the time is not known: readings wait on disk for it; {hint}"));
     }
     if let Some(trouble) = maintenance {
         warnings.push(format!("what is under maintenance stays as it was: {trouble}"));

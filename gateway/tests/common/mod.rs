@@ -16,6 +16,7 @@ use tjern_gateway::value::{NumberType, Order, Scaling};
 use tjern_readings::clock::Clock;
 use tjern_readings::configuration::ConfigText;
 use tjern_readings::reading::Reading;
+use tjern_readings::rows::Rows;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -80,7 +81,7 @@ pub async fn simulator(simulation: Simulation) -> Simulator {
 
 /// The buses of a configuration, running; their readings arrive here.
 pub struct Buses {
-    received: mpsc::Receiver<Vec<Reading>>,
+    received: mpsc::Receiver<Rows>,
     stop: CancellationToken,
     actors: JoinSet<()>,
     waiting: Vec<Reading>,
@@ -126,7 +127,7 @@ impl Buses {
     pub async fn next(&mut self) -> Reading {
         while self.waiting.is_empty() {
             let more = soon("a reading", self.received.recv()).await;
-            self.waiting = more.expect("the buses run");
+            self.waiting = more.expect("the buses run").into();
         }
         self.waiting.remove(0)
     }

@@ -5,9 +5,7 @@ use std::sync::Arc;
 
 use arrow_array::builder::{Int32Builder, NullBufferBuilder, StringDictionaryBuilder};
 use arrow_array::types::Int32Type;
-use arrow_array::{
-    ArrayRef, DictionaryArray, Float64Array, Int8Array, Int32Array, Int64Array, RecordBatch, TimestampMicrosecondArray,
-};
+use arrow_array::{ArrayRef, Float64Array, Int8Array, Int64Array, RecordBatch, TimestampMicrosecondArray};
 use arrow_ipc::CompressionType;
 use arrow_ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions, write_message};
 use arrow_schema::{ArrowError, Schema};
@@ -15,10 +13,13 @@ use bytes::Bytes;
 
 use super::room::Room;
 use super::rows::{Row, RowDigest};
+use super::sensors::Sensors;
 use super::{Batch, FORMAT_VERSION, Header, SOFTWARE, metadata, schema};
 use crate::keys::Bounds;
-use crate::reading::Reading;
-use crate::sensor::{Epoch, SensorId, SourceName};
+use crate::reading::{Quality, Reading};
+use crate::round::RoundSpan;
+use crate::rows::{Span, Spans};
+use crate::sensor::{Epoch, SourceName};
 
 /// How hard zstd tries. Its default, 3, makes columns of readings no smaller (docs/decisions/0034), and needs tables of
 /// three quarters of a MiB for that, which are filled with zeros for each column.
@@ -41,35 +42,36 @@ pub fn encode(
     configuration: Option<&str>,
 ) -> Result<(Bytes, Batch), ArrowError> {
     let mut encoder = Encoder::default();
-    let batch = encoder.batch(source, epoch, first_seq, readings, configuration)?;
+    let batch = encoder.batch(source, epoch, first_seq, readings.into(), configuration)?;
     Ok((encoder.write(&batch)?, batch))
 }
 
-/// Makes one batch after the other: the room that a batch takes while it is made (its longest columns, and what zstd works
-/// with) is kept for the next one, and not given back to the system and had again. As much as the longest batch takes.
+/// Makes one batch after the other: the room that a batch takes while it is made (its longest columns, its sensors, and what
+/// zstd works with) is kept for the next one, and not given back to the system and had again. As much as the longest batch takes.
 #[derive(Debug, Default)]
 pub struct Encoder {
     room: Room,
+    sensors: Sensors,
     context: IpcWriteContext,
 }
 
 impl Encoder {
-    /// The bytes of a batch: those that [`encode`] gives.
+    /// The bytes of a batch: those that [`encode`] gives, however the readings come.
     ///
     /// # Errors
     /// As [`encode`].
     ///
     /// # Panics
     /// As [`encode`].
-    pub fn bytes(
+    pub fn bytes<'a>(
         &mut self,
         source: &SourceName,
         epoch: Epoch,
         first_seq: i64,
-        readings: &[Reading],
+        readings: impl Into<Spans<'a>>,
         configuration: Option<&str>,
     ) -> Result<Bytes, ArrowError> {
-        let batch = self.batch(source, epoch, first_seq, readings, configuration)?;
+        let batch = self.batch(source, epoch, first_seq, readings.into(), configuration)?;
         let bytes = self.write(&batch)?;
         self.room.take_back(batch.rows);
         Ok(bytes)
@@ -80,13 +82,12 @@ impl Encoder {
         source: &SourceName,
         epoch: Epoch,
         first_seq: i64,
-        readings: &[Reading],
+        readings: Spans<'_>,
         configuration: Option<&str>,
     ) -> Result<Batch, ArrowError> {
-        let count = i64::try_from(readings.len()).unwrap_or(i64::MAX);
-        let bounds = Bounds::new(first_seq, first_seq.saturating_add(count) - 1);
+        let bounds = Bounds::new(first_seq, first_seq.saturating_add(count(readings.len())) - 1);
         let bounds = bounds.expect("a batch has at least one reading and numbers from 1 on");
-        let (columns, checksum) = Columns::of(readings, first_seq, &mut self.room)?;
+        let (columns, checksum) = Columns::of(readings, first_seq, &mut self.room, &mut self.sensors)?;
         let header = Header {
             source: source.clone(),
             epoch,
@@ -118,6 +119,10 @@ impl Encoder {
     }
 }
 
+fn count(readings: usize) -> i64 {
+    i64::try_from(readings).unwrap_or(i64::MAX)
+}
+
 /// The end of an Arrow IPC stream: the mark of a message, and a length of 0.
 const END: [u8; 8] = [0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0];
 
@@ -138,51 +143,10 @@ fn describe(header: &Header) -> HashMap<String, String> {
     words
 }
 
-/// The column of sensors: each name once, in the order in which they come, and a key for each row.
-///
-/// Rows come round after round, so the sensor after this one is nearly always the one that followed it before. It is
-/// looked at first, and compared; a wrong guess costs a hash.
-struct Sensors<'a> {
-    keys: Vec<i32>,
-    names: StringDictionaryBuilder<Int32Type>,
-    /// Each name, and the place of the one that came after it the last time.
-    seen: Vec<(&'a SensorId, usize)>,
-    last: usize,
-}
-
-impl<'a> Sensors<'a> {
-    fn within(keys: Vec<i32>) -> Self {
-        Self { keys, names: StringDictionaryBuilder::new(), seen: Vec::new(), last: 0 }
-    }
-
-    fn add(&mut self, sensor: &'a SensorId) {
-        let guess = self.seen.get(self.last).map_or(0, |(_, next)| *next);
-        let is_right = self.seen.get(guess).is_some_and(|(name, _)| *name == sensor);
-        let place = if is_right { guess } else { self.place(sensor) };
-        if let Some((_, next)) = self.seen.get_mut(self.last) {
-            *next = place;
-        }
-        self.last = place;
-        self.keys.push(i32::try_from(place).expect("a batch has fewer rows than 2³¹"));
-    }
-
-    fn place(&mut self, sensor: &'a SensorId) -> usize {
-        let key = self.names.append(sensor.as_str()).expect("a batch has fewer rows than 2³¹");
-        let place = usize::try_from(key).expect("keys begin at 0");
-        if place == self.seen.len() {
-            self.seen.push((sensor, place + 1));
-        }
-        place
-    }
-
-    fn finish(mut self) -> Result<DictionaryArray<Int32Type>, ArrowError> {
-        DictionaryArray::try_new(Int32Array::from(self.keys), Arc::clone(self.names.finish().values()))
-    }
-}
-
 /// Gathers the columns and the checksum in one pass.
 struct Columns<'a> {
-    sensor: Sensors<'a>,
+    sensors: &'a mut Sensors,
+    sensor: Vec<i32>,
     time: Vec<i64>,
     value: Vec<f64>,
     has_value: NullBufferBuilder,
@@ -194,18 +158,33 @@ struct Columns<'a> {
 }
 
 impl<'a> Columns<'a> {
-    fn of(readings: &'a [Reading], first_seq: i64, room: &mut Room) -> Result<(Vec<ArrayRef>, String), ArrowError> {
-        let mut columns = Self::within(room, readings.len());
-        for (reading, seq) in readings.iter().zip(first_seq..) {
-            columns.add(reading, seq);
+    fn of(
+        readings: Spans<'_>,
+        first_seq: i64,
+        room: &mut Room,
+        sensors: &'a mut Sensors,
+    ) -> Result<(Vec<ArrayRef>, String), ArrowError> {
+        let mut columns = Self::within(room, readings.len(), sensors);
+        let mut seq = first_seq;
+        for span in readings {
+            match span {
+                Span::Round(round) => columns.add_round(&round, seq),
+                Span::Readings(readings) => {
+                    readings.iter().zip(seq..).for_each(|(reading, seq)| columns.add(reading, seq));
+                }
+            }
+            seq += count(span.len());
         }
+        columns.seq.extend(first_seq..seq);
         columns.finish()
     }
 
-    fn within(room: &mut Room, rows: usize) -> Self {
+    fn within(room: &mut Room, rows: usize, sensors: &'a mut Sensors) -> Self {
         let Room { keys, time, value, seq } = room.lend(rows);
+        sensors.begin();
         Self {
-            sensor: Sensors::within(keys),
+            sensors,
+            sensor: keys,
             time,
             value,
             has_value: NullBufferBuilder::new(rows),
@@ -217,16 +196,28 @@ impl<'a> Columns<'a> {
         }
     }
 
-    fn add(&mut self, reading: &'a Reading, seq: i64) {
+    fn add_round(&mut self, round: &RoundSpan<'_>, first_seq: i64) {
+        let rows = round.values.len();
+        let sensors = &mut *self.sensors;
+        self.sensor.extend(round.sensors().iter().map(|sensor| sensors.key(sensor)));
+        self.time.resize(self.time.len() + rows, round.time_us);
+        self.value.extend_from_slice(round.values);
+        self.has_value.append_n_non_nulls(rows);
+        self.quality.resize(self.quality.len() + rows, Quality::NotEvaluated.code());
+        self.cause.append_nulls(rows);
+        self.lag_ms.append_nulls(rows);
+        self.digest.add_round(round, first_seq);
+    }
+
+    fn add(&mut self, reading: &Reading, seq: i64) {
         let cause = reading.cause.map(crate::reading::Cause::word);
-        self.sensor.add(&reading.sensor);
+        self.sensor.push(self.sensors.key(&reading.sensor));
         self.time.push(reading.time_us);
         self.value.push(reading.value.unwrap_or_default());
         self.has_value.append(reading.value.is_some());
         self.quality.push(reading.quality.code());
         self.cause.append_option(cause);
         self.lag_ms.append_option(reading.lag_ms);
-        self.seq.push(seq);
         self.digest.add(&Row {
             sensor: reading.sensor.as_str(),
             time_us: reading.time_us,
@@ -241,7 +232,7 @@ impl<'a> Columns<'a> {
     fn finish(mut self) -> Result<(Vec<ArrayRef>, String), ArrowError> {
         let time = TimestampMicrosecondArray::from(self.time).with_timezone("UTC");
         let columns: Vec<ArrayRef> = vec![
-            Arc::new(self.sensor.finish()?),
+            Arc::new(self.sensors.column(self.sensor)?),
             Arc::new(time),
             Arc::new(Float64Array::new(self.value.into(), self.has_value.finish())),
             Arc::new(Int8Array::from(self.quality)),

@@ -3,6 +3,9 @@
 
 use sha2::{Digest, Sha256};
 
+use crate::reading::Quality;
+use crate::round::RoundSpan;
+
 /// Takes rows one by one.
 #[derive(Debug, Default)]
 pub(super) struct RowDigest {
@@ -28,6 +31,19 @@ const FORM_LENGTH: usize = 16 << 10;
 /// Time, a value that is there, quality, no cause, no lag, number.
 const PLAIN_LENGTH: usize = 8 + 9 + 1 + 1 + 1 + 8;
 
+/// Where in those the value is, and the number.
+const VALUE_AT: usize = 9;
+const SEQ_AT: usize = PLAIN_LENGTH - 8;
+
+/// Those bytes but for the value and the number: neither a cause, whose length is 0, nor a lag.
+fn plain_form(time_us: i64, quality: i8) -> [u8; PLAIN_LENGTH] {
+    let mut form = [0; PLAIN_LENGTH];
+    form[..8].copy_from_slice(&time_us.to_le_bytes());
+    form[8] = 1;
+    form[17] = quality.to_le_bytes()[0];
+    form
+}
+
 impl RowDigest {
     pub(super) fn add(&mut self, row: &Row<'_>) {
         self.text(row.sensor);
@@ -40,15 +56,25 @@ impl RowDigest {
         }
     }
 
+    /// The rows of a round, numbered from `first_seq` on.
+    pub(super) fn add_round(&mut self, round: &RoundSpan<'_>, first_seq: i64) {
+        let mut form = plain_form(round.time_us, Quality::NotEvaluated.code());
+        for ((sensor, value), seq) in round.sensors().iter().zip(round.values).zip(first_seq..) {
+            self.text(sensor.as_str());
+            form[VALUE_AT..VALUE_AT + 8].copy_from_slice(&value.to_bits().to_le_bytes());
+            form[SEQ_AT..].copy_from_slice(&seq.to_le_bytes());
+            self.form.extend_from_slice(&form);
+            if self.form.len() >= FORM_LENGTH {
+                self.flush();
+            }
+        }
+    }
+
     /// What stands behind the sensor of a row as most are, put there as a whole.
     fn plain(&mut self, row: &Row<'_>, value: f64) {
-        let mut form = [0; PLAIN_LENGTH];
-        form[..8].copy_from_slice(&row.time_us.to_le_bytes());
-        form[8] = 1;
-        form[9..17].copy_from_slice(&value.to_bits().to_le_bytes());
-        form[17] = row.quality.to_le_bytes()[0];
-        // Neither a cause, whose length is 0, nor a lag.
-        form[20..].copy_from_slice(&row.seq.to_le_bytes());
+        let mut form = plain_form(row.time_us, row.quality);
+        form[VALUE_AT..VALUE_AT + 8].copy_from_slice(&value.to_bits().to_le_bytes());
+        form[SEQ_AT..].copy_from_slice(&row.seq.to_le_bytes());
         self.form.extend_from_slice(&form);
     }
 

@@ -4,6 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::reading::{Cause, Quality, Reading, TIMES_US};
+use crate::round::Round;
+use crate::rows::Rows;
 
 fn source() -> SourceName {
     "landfall-01".parse().expect("valid")
@@ -182,6 +184,34 @@ fn any_reading() -> impl Strategy<Value = Reading> {
 }
 
 proptest! {
+    /// A gateway's rounds made another batch than their readings, and the lake would have taken neither for the other.
+    #[test]
+    fn rounds_make_the_batch_of_their_readings(
+        told in prop::collection::vec((0_usize..3, TIMES_US, prop::collection::vec(-1e9..1e9, 4), any_reading(), any::<bool>()), 1..20),
+        first in 1..i64::MAX / 2, cut in 1_usize..60,
+    ) {
+        let lists: Vec<Arc<[crate::sensor::SensorId]>> = ["a/b a/c a/d a/e", "a/e a/b/c/d/e", "a/b a/d a/b"]
+            .map(|names| names.split(' ').map(|name| name.parse().expect("valid")).collect())
+            .into();
+        let mut rows = Rows::default();
+        for (list, time_us, values, reading, is_alone) in told {
+            let list = Arc::clone(&lists[list]);
+            let values = values[..list.len()].to_vec();
+            rows.append(Round::new(list, time_us, values).expect("finite").into());
+            rows.extend(is_alone.then_some(reading));
+        }
+        let cut = cut.min(rows.len());
+        let readings: Vec<_> = rows.iter().take(cut).collect();
+        let mut encoder = Encoder::default();
+        // Twice, so that the second has what the first one left.
+        for _ in 0..2 {
+            let spans = rows.spans().first(cut);
+            let bytes = encoder.bytes(&source(), Epoch::from_bytes([7; 16]), first, spans, None).expect("encoded");
+            let (expected, _) = encode(&source(), Epoch::from_bytes([7; 16]), first, &readings, None).expect("encoded");
+            prop_assert_eq!(decode(&bytes).expect("readable").readings().expect("readings"), readings.clone());
+            prop_assert!(bytes == expected);
+        }
+    }
 
     #[test]
     fn what_is_written_is_read(readings in prop::collection::vec(any_reading(), 1..50), first in 1..i64::MAX / 2) {

@@ -7,7 +7,9 @@
 //! its parent; only then has it succeeded. What is there already is synced too before that is said. Listings are in the order of the keys, as a cloud's are.
 //!
 //! Files under way lie in the folder `.staged`, named `<process>#<number>`, which listings leave out.
-//! Those that a killed process left there are removed by whoever opens the lake a day later.
+//! Those that a killed process left there are removed by whoever opens the lake a day later. It is made when the folder is
+//! opened, and stands for the lake: where it has gone, so has the lake (a disk that was unmounted leaves an empty folder), and
+//! nothing is put into what is there instead.
 
 mod disk;
 mod walk;
@@ -48,8 +50,19 @@ static STAGED: AtomicU64 = AtomicU64::new(0);
 #[derive(Debug, Clone)]
 pub struct SyncedFolder {
     root: PathBuf,
+    /// Whether it had its [`STAGED_FOLDER`] when it was opened: not where nothing may be written.
+    was_writable: bool,
     objects: Arc<LocalFileSystem>,
     disk: Arc<dyn Disk>,
+}
+
+/// The folder that was opened is there no more, or something else is in its place.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the folder `{root}` is gone, or another is in its place, without the lake that was opened; hint: is its disk mounted?"
+)]
+struct Gone {
+    root: String,
 }
 
 impl SyncedFolder {
@@ -64,9 +77,23 @@ impl SyncedFolder {
     fn create_on(disk: Arc<dyn Disk>, root: &FilePath) -> io::Result<Self> {
         create_folder(&*disk, root)?;
         let root = root.canonicalize()?;
-        sweep(&root.join(STAGED_FOLDER));
+        let staged = root.join(STAGED_FOLDER);
+        // A lake that may only be read is opened all the same.
+        let was_writable = create_folder(&*disk, &staged).is_ok();
+        sweep(&staged);
         let objects = LocalFileSystem::new_with_prefix(&root).map_err(io::Error::other)?;
-        Ok(Self { root, objects: Arc::new(objects), disk })
+        Ok(Self { root, was_writable, objects: Arc::new(objects), disk })
+    }
+
+    /// Fails where the folder that was opened has gone.
+    fn still_there(&self) -> impl Fn() -> io::Result<()> + Send + 'static {
+        let (root, was_writable) = (self.root.clone(), self.was_writable);
+        move || {
+            if was_writable && !root.join(STAGED_FOLDER).is_dir() {
+                return Err(io::Error::new(ErrorKind::NotFound, Gone { root: root.display().to_string() }));
+            }
+            Ok(())
+        }
     }
 
     /// What `object_store` wrote under this name is on disk when this returns.
@@ -79,7 +106,8 @@ impl SyncedFolder {
     async fn make_room(&self, location: &Path) -> Result<()> {
         let (path, disk) = (self.objects.path_to_filesystem(location)?, Arc::clone(&self.disk));
         let Some(folder) = path.parent().map(FilePath::to_owned) else { return Ok(()) };
-        blocking(move || create_folder(&*disk, &folder).map_err(generic)).await
+        let still_there = self.still_there();
+        blocking(move || still_there().and_then(|()| create_folder(&*disk, &folder)).map_err(generic)).await
     }
 }
 
@@ -196,9 +224,10 @@ impl ObjectStore for SyncedFolder {
         };
         let path = self.objects.path_to_filesystem(location)?;
         let key = location.to_string();
-        let (root, disk) = (self.root.clone(), Arc::clone(&self.disk));
+        let (root, disk, still_there) = (self.root.clone(), Arc::clone(&self.disk), self.still_there());
         blocking(move || {
-            put(&*disk, &root, &path, &payload, create_only).map_err(|source| match source.kind() {
+            let done = still_there().and_then(|()| put(&*disk, &root, &path, &payload, create_only));
+            done.map_err(|source| match source.kind() {
                 ErrorKind::AlreadyExists => Error::AlreadyExists { path: key, source: Box::new(source) },
                 _ => generic(source),
             })

@@ -1,14 +1,15 @@
 //! What a request's end means to a device: readings, what it refuses, how healthy it is, whether it is asked once more.
 
-use tjern_readings::reading::{Cause, Reading};
+use tjern_readings::reading::Cause;
+use tjern_readings::rows::Rows;
 use tracing::{info, warn};
 
 use super::super::health::Change;
-use super::super::plan::Group;
 use super::super::refusal::Verdict;
 use super::super::state::DeviceState as Shown;
+use super::answered::Answered;
 use super::point::Point;
-use super::{Company, Device, Job, Timing, after};
+use super::{Company, Device, Job, Planned, Timing, after};
 use crate::modbus::transport::{Answer, Failure, ReadRequest};
 
 /// A period of at least so many timeouts leaves the time to ask once more after a failure.
@@ -22,7 +23,7 @@ impl Device {
         result: Result<&Answer, &Failure>,
         timing: Timing,
         company: Company<'_>,
-    ) -> Vec<Reading> {
+    ) -> Rows {
         let (bus, was_healthy) = (company.bus, self.health.is_healthy());
         if result.is_ok() && was_healthy && timing.is_measure {
             let device_time = timing.took.saturating_sub(self.wire.time(job.request()));
@@ -32,68 +33,66 @@ impl Device {
             }
         }
         self.note_health(result.err(), timing, company);
-        let group = match job {
-            Job::Read(group) => group,
+        let planned = match job {
+            Job::Read(planned) => planned,
             Job::Proof(request) => {
                 self.proved_by(bus, *request, result.err(), timing.answered_us);
-                return Vec::new();
+                return Rows::default();
             }
         };
         match result {
             Ok(answer) => {
-                if self.refusals.answered(group.request) {
+                let request = planned.group.request;
+                if self.refusals.answered(request) {
                     self.plans.clear();
                 }
-                self.end(group, |point| point.decode(answer, group.request.address()), timing)
+                self.end(planned, |point| point.decode(answer, request.address()), timing)
             }
-            Err(failure) if is_refusal(failure) => self.refuse(bus, group, failure, timing),
-            Err(failure) if was_healthy && self.may_ask_again(group, failure, timing) => {
+            Err(failure) if is_refusal(failure) => self.refuse(bus, planned, failure, timing),
+            Err(failure) if was_healthy && self.may_ask_again(planned, failure, timing) => {
                 self.replan = true;
-                Vec::new()
+                Rows::default()
             }
-            Err(failure) => self.end(group, |_| Err(failure.cause), timing),
+            Err(failure) => self.end(planned, |_| Err(failure.cause), timing),
         }
     }
 
-    fn end(&mut self, group: &Group, raw: impl Fn(&Point) -> Result<f64, Cause>, timing: Timing) -> Vec<Reading> {
-        let (mut readings, mut relents) = (Vec::with_capacity(group.members.len()), false);
+    fn end(&mut self, planned: &Planned, raw: impl Fn(&Point) -> Result<f64, Cause>, timing: Timing) -> Rows {
+        let (mut answered, mut relents) = (Answered::new(&planned.sensors), false);
         let mut latest = self.cell.latest();
-        for member in &group.members {
-            let point = &mut self.points[member.point];
+        for index in planned.points() {
+            let point = &mut self.points[index];
             let raw = raw(point);
             if raw.is_ok() {
                 relents |= point.refused.take().is_some();
             }
-            if let Some(due) = point.state.schedule.due(timing.asked_us) {
-                let times_us = (timing.asked_us, timing.answered_us);
-                readings.extend(point.end(due, raw, times_us, timing.turn, &mut latest[member.point]));
-            }
+            let due = point.state.schedule.due(timing.asked_us);
+            let times_us = (timing.asked_us, timing.answered_us);
+            answered.add(due.and_then(|due| point.end(due, raw, times_us, timing.turn, &mut latest[index])));
         }
         drop(latest);
         if relents {
             // A device that has begun to answer what it refused may answer more of it.
             self.points.iter_mut().filter_map(|point| point.refused.as_mut()).for_each(|rest| rest.until = timing.now);
         }
-        readings
+        answered.rows()
     }
 
-    fn refuse(&mut self, bus: &str, group: &Group, failure: &Failure, timing: Timing) -> Vec<Reading> {
-        let verdict = self.refusals.refused(group, timing.answered_us);
+    fn refuse(&mut self, bus: &str, planned: &Planned, failure: &Failure, timing: Timing) -> Rows {
+        let verdict = self.refusals.refused(&planned.group, timing.answered_us);
         self.plans.clear();
         match verdict {
             Verdict::Point => {
-                for member in &group.members {
-                    self.points[member.point].refuse(timing.now, failure.cause);
-                }
-                return self.end(group, |_| Err(failure.cause), timing);
+                planned.points().for_each(|point| self.points[point].refuse(timing.now, failure.cause));
+                return self.end(planned, |_| Err(failure.cause), timing);
             }
             Verdict::Split => {}
-            Verdict::Apart => group.members.iter().for_each(|member| self.points[member.point].alone = true),
+            Verdict::Apart => planned.points().for_each(|point| self.points[point].alone = true),
         }
-        let points = group.members.len();
+        let points = planned.sensors.len();
         info!(bus, device = self.name, points, "a shared request was refused: looking for what is bad in it");
         self.replan = true;
-        Vec::new()
+        Rows::default()
     }
 
     fn proved_by(&mut self, bus: &str, request: ReadRequest, failure: Option<&Failure>, now_us: i64) {
@@ -107,14 +106,14 @@ impl Device {
     }
 
     /// Whether an answer that was lost on a healthy line leaves the time to ask once more in the same slot.
-    fn may_ask_again(&self, group: &Group, failure: &Failure, timing: Timing) -> bool {
+    fn may_ask_again(&self, planned: &Planned, failure: &Failure, timing: Timing) -> bool {
         if !matches!(failure.cause, Cause::Timeout | Cause::Crc | Cause::Malformed) {
             return false;
         }
         let enough_us = after(0, self.timeout * RETRY_PERIODS);
         let done_us = after(timing.answered_us, 2 * timing.cost + self.timeout);
-        group.members.iter().all(|member| {
-            let schedule = &self.points[member.point].state.schedule;
+        planned.points().all(|point| {
+            let schedule = &self.points[point].state.schedule;
             schedule.grid().every_us() >= enough_us && schedule.next_us(timing.asked_us) > done_us
         })
     }
@@ -145,8 +144,8 @@ impl Device {
 
     /// Points whose device answers, but not with a value for them: a line when that begins.
     pub(in crate::bus) fn note_new_failures(&self, bus: &str, job: &Job) {
-        let Job::Read(group) = job else { return };
-        for point in group.members.iter().map(|member| &self.points[member.point].state) {
+        let Job::Read(planned) = job else { return };
+        for point in planned.points().map(|point| &self.points[point].state) {
             let Some(cause) = point.cause() else { continue };
             let lost = matches!(cause, Cause::Timeout | Cause::Unreachable | Cause::Crc | Cause::Malformed);
             if point.failures() == 1 && !lost {

@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
-use tjern_readings::reading::{Cause, Reading};
+use tjern_readings::reading::Cause;
 use tokio::time::Instant;
 
 use super::super::BusContext;
 use super::super::plan::Wanted;
-use super::super::point::{Limits, PointState};
+use super::super::point::{Ended, Limits, PointState};
 use super::super::state::Latest;
 use crate::config::ModbusPoint;
 use crate::grid::Due;
@@ -21,7 +21,7 @@ const REFUSED_PAUSE_MAX: Duration = Duration::from_secs(300);
 
 /// A bus begins the rounds of its devices at so many moments of the spread: each costs a timer, and a hundred devices
 /// that are asked one after the other anyway need no moment each.
-const SPREAD_STEPS: f64 = 16.0;
+const SPREAD_STEPS: f64 = 4.0;
 
 /// Where in the spread a device's requests lie, from 0 to 1: by its name, so that a restart changes nothing.
 pub(super) fn share(bus: &str, device: &str) -> f64 {
@@ -94,7 +94,7 @@ impl Point {
         times_us: (i64, i64),
         turn: u64,
         latest: &mut Latest,
-    ) -> Option<Reading> {
+    ) -> Option<Ended> {
         self.served = turn;
         self.state.conclude(due, raw, times_us, latest)
     }

@@ -6,6 +6,7 @@
 //! `clock_estimated`.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tjern_readings::reading::{Cause, Reading};
@@ -15,12 +16,28 @@ use tracing::{info, warn};
 use super::super::BusContext;
 use super::super::point::{FAILURES_TO_DOWN, Limits, PointState};
 use super::super::state::DeviceCell;
-use super::stored_times::{DeviceTimes, StoredTimes};
+use super::remembered::{StoredTimes, Told};
+use super::stored_times::DeviceTimes;
 use crate::config::{LineField, LinePoint};
 use crate::grid::Due;
 use crate::lines::counters::LineFate;
 use crate::lines::time::DeviceTime;
 use crate::lines::{self, nmea};
+
+/// Whether a device sends checksums, known to all of its points: a sentence without one has lost it then. It stays over
+/// lost connections, and begins anew with the bus, as a device does that was exchanged for one without.
+#[derive(Debug, Clone, Default)]
+pub(super) struct DeviceChecksums(Arc<AtomicBool>);
+
+impl DeviceChecksums {
+    fn was_sent(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn are_sent(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 pub(super) struct LinePointState {
     pub(super) state: PointState,
@@ -29,10 +46,12 @@ pub(super) struct LinePointState {
     field: LineField,
     time: Option<DeviceTime>,
     pub(super) stored: StoredTimes,
+    /// Times whose lines had no number: damaged on their way, they may come whole.
+    unread: StoredTimes,
     /// Where that stays when the bus begins anew.
     device_times: DeviceTimes,
-    /// The device sends checksums: a sentence without one lost it.
-    has_checksums: bool,
+    /// Its device sends checksums.
+    checksums: DeviceChecksums,
     latest: Option<Latest>,
     /// When a line with a time of its own came last.
     dated_at: Option<Instant>,
@@ -61,7 +80,7 @@ impl LinePointState {
     /// `kept` is what an earlier run stored: it counts where none of this run did.
     pub(super) fn new(
         point: LinePoint,
-        shown: (Arc<DeviceCell>, usize),
+        (shown, checksums): ((Arc<DeviceCell>, usize), DeviceChecksums),
         limits: Limits,
         context: &BusContext,
         kept: Option<StoredTimes>,
@@ -73,8 +92,9 @@ impl LinePointState {
             field: point.field,
             time: point.time,
             stored: context.device_times.take(&sensor).or(kept).unwrap_or_default(),
+            unread: StoredTimes::default(),
             device_times: context.device_times.clone(),
-            has_checksums: false,
+            checksums,
             latest: None,
             dated_at: None,
             waiting: None,
@@ -94,7 +114,7 @@ impl LinePointState {
         fate.unparsed |= matches!(result, Err(Cause::NoMatch | Cause::NotANumber));
         let mut misdated = false;
         if let Some(time) = self.time.as_ref().filter(|_| result != Err(Cause::Crc)) {
-            match time.read(line).and_then(|moments| moments.choose(self.stored.newest_us(), now_us)) {
+            match time.read(line).and_then(|moments| moments.choose(self.newest_us(), now_us)) {
                 Some(time_us) => return self.take_dated(bus, (time_us, now_us), result, fate),
                 None => misdated = true,
             }
@@ -109,13 +129,15 @@ impl LinePointState {
         None
     }
 
-    fn check(&mut self, result: Result<f64, Cause>, line: &str) -> Result<f64, Cause> {
+    fn check(&self, result: Result<f64, Cause>, line: &str) -> Result<f64, Cause> {
         if !matches!(self.field, LineField::Nmea { .. }) || result == Err(Cause::Crc) {
             return result;
         }
         let has_checksum = nmea::has_checksum(line);
-        let lost_it = self.has_checksums && !has_checksum;
-        self.has_checksums |= has_checksum;
+        let lost_it = !has_checksum && self.checksums.are_sent();
+        if has_checksum {
+            self.checksums.was_sent();
+        }
         if lost_it { Err(Cause::Crc) } else { result }
     }
 
@@ -127,15 +149,33 @@ impl LinePointState {
         fate: &mut LineFate,
     ) -> Option<Reading> {
         self.dated_at = Some(Instant::now());
-        if !self.stored.insert(time_us) {
-            fate.repeated += 1;
-            return None;
+        let has_number = !matches!(result, Err(Cause::NoMatch | Cause::NotANumber));
+        let told = match self.stored.look(time_us) {
+            Told::New if has_number => self.stored.insert(time_us),
+            Told::New => self.unread.insert(time_us),
+            told => told,
+        };
+        match told {
+            Told::New => {}
+            Told::Repeated => {
+                fate.repeated += 1;
+                return None;
+            }
+            Told::Forgotten => {
+                fate.forgotten += 1;
+                return None;
+            }
         }
         let failed_before = self.state.failures();
         let (device, place) = &self.shown;
         let reading = self.state.conclude_dated(time_us, result, now_us, &mut device.latest()[*place]);
         self.note_change(bus, failed_before);
         reading
+    }
+
+    /// The newest time that the device told.
+    fn newest_us(&self) -> Option<i64> {
+        self.stored.newest_us().max(self.unread.newest_us())
     }
 
     fn every(&self) -> Duration {
@@ -176,7 +216,8 @@ impl LinePointState {
             let (device, place) = &self.shown;
             let latest = &mut device.latest()[*place];
             result.err().into_iter().for_each(|cause| latest.note_without_line(cause));
-            self.state.conclude(due, result, (asked_us, now_us), latest)
+            let ended = self.state.conclude(due, result, (asked_us, now_us), latest);
+            ended.map(|ended| ended.reading(self.state.sensor.clone()))
         };
         if let Some(reading) = reading.as_mut().filter(|reading| misdated && reading.value.is_some()) {
             reading.cause = Some(Cause::ClockEstimated);

@@ -12,15 +12,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::lines::pauses::LINE_PAUSE_MAX;
+
 #[cfg(test)]
 use crate::modbus::faults::{Broken, is_broken};
 
 /// However long the timeout is: on a line that was just opened so long is listened before the first question.
 const LISTEN_MAX: Duration = Duration::from_secs(10);
-
-/// Between two parts of one line there is no longer a pause: what is half there after it is the end of a prompt, or
-/// has lost its rest.
-pub(super) const LINE_PAUSE_MAX: Duration = Duration::from_millis(100);
 
 /// A device that said nothing for so long has said what it had to: adapters hold back what they received for no longer.
 const SILENCE: Duration = Duration::from_millis(20);
@@ -40,9 +38,9 @@ impl Question {
         Self { text, timeout, quiet_until: Instant::now(), held_since: None }
     }
 
-    /// The line was opened.
-    pub(super) fn opened(&mut self) {
-        self.leave_alone((self.timeout * 2).min(LISTEN_MAX));
+    /// The line was opened, and is silent for so long before what comes is the beginning of a line.
+    pub(super) fn opened(&mut self, silence: Duration) {
+        self.leave_alone((self.timeout * 2).min(LISTEN_MAX).max(silence));
     }
 
     /// A slot waited for as long as it may.
@@ -92,13 +90,13 @@ mod tests {
     async fn a_line_is_left_alone_for_as_long_as_a_late_answer_may_come() {
         let mut question = Question::new("?".into(), TIMEOUT);
         assert_eq!(question.quiet_left(), Duration::ZERO);
-        question.opened();
+        question.opened(LINE_PAUSE_MAX);
         assert_eq!(question.quiet_left(), TIMEOUT * 2);
         tokio::time::advance(TIMEOUT * 3 / 2).await;
         question.was_not_answered();
         assert_eq!(question.quiet_left(), TIMEOUT);
         let mut patient = Question::new("?".into(), Duration::from_secs(60));
-        patient.opened();
+        patient.opened(LINE_PAUSE_MAX);
         assert_eq!(patient.quiet_left(), LISTEN_MAX);
     }
 

@@ -41,6 +41,9 @@ const fn reason(fate: LineFate) -> Option<&'static str> {
     match fate {
         LineFate { bad_checksum: true, .. } => Some("a line with a wrong checksum is not used"),
         LineFate { unparsed: true, .. } => Some("a line has no number where a point looks for one"),
+        LineFate { forgotten: 1.., .. } => {
+            Some("a line's time is among those too many to be remembered: it is stored already, or not stored at all")
+        }
         LineFate { bad_time: true, .. } => Some("a line's time cannot be read or believed"),
         _ => None,
     }

@@ -7,20 +7,21 @@
 //! newest time of a sensor does not do: that a logger could not be reached is a reading too, and newer than what the
 //! logger wrote meanwhile.
 //!
-//! Limits: what is older than [`TIMES_MAX`] times or [`RUNS_MAX`] runs counts as stored; a power cut in the moment
-//! between the end of a bus and the spool's next sync may lose what came right before.
+//! Limits: of more than [`RUNS_ON_DISK`] runs only between which times the oldest lay is known after a restart, as in
+//! memory of many more (`remembered`); a power cut in the moment between the end of a bus and the spool's next sync may
+//! lose what came right before. A file of an earlier version called all stored that was older than its runs, which was
+//! not so: its `forgotten_to_us` is not read, so that what it hides is stored once more.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use tjern_readings::sensor::SensorId;
 
-/// How many of a sensor's newest times are remembered: what is older counts as stored.
-pub(super) const TIMES_MAX: usize = 4_096;
+use super::remembered::{RANGES_MAX, RUNS_MAX, Run, StoredTimes};
 
-/// How many runs of equal steps of them are kept on disk.
-const RUNS_MAX: usize = 64;
+/// How many runs of equal steps of a sensor are kept on disk: a card is written to each minute.
+const RUNS_ON_DISK: usize = 64;
 
 const VERSION: u32 = 1;
 
@@ -46,34 +47,6 @@ impl DeviceTimes {
     }
 }
 
-/// The times of one sensor that were stored.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct StoredTimes {
-    newest: BTreeSet<i64>,
-    forgotten_to_us: Option<i64>,
-}
-
-impl StoredTimes {
-    fn is_empty(&self) -> bool {
-        self.newest.is_empty() && self.forgotten_to_us.is_none()
-    }
-
-    pub(super) fn newest_us(&self) -> Option<i64> {
-        self.newest.last().copied().max(self.forgotten_to_us)
-    }
-
-    /// Whether the time is new.
-    pub(super) fn insert(&mut self, time_us: i64) -> bool {
-        if self.forgotten_to_us >= Some(time_us) || !self.newest.insert(time_us) {
-            return false;
-        }
-        if self.newest.len() > TIMES_MAX {
-            self.forgotten_to_us = self.newest.pop_first();
-        }
-        true
-    }
-}
-
 #[derive(Debug, Serialize, Deserialize)]
 struct TimesFile {
     version: u32,
@@ -84,51 +57,57 @@ struct TimesFile {
 #[derive(Debug, Serialize, Deserialize)]
 struct SensorFile {
     sensor: String,
-    forgotten_to_us: Option<i64>,
     #[serde(default)]
-    run: Vec<Run>,
+    run: Vec<RunFile>,
+    #[serde(default)]
+    forgotten: Vec<RangeFile>,
 }
 
 /// So many times, each one step after the one before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-struct Run {
+#[derive(Debug, Serialize, Deserialize)]
+struct RunFile {
     first_us: i64,
     step_us: i64,
-    count: usize,
+    count: i64,
 }
 
-impl Run {
-    fn times(self) -> impl Iterator<Item = i64> {
-        (0..self.count).map_while(move |index| {
-            self.step_us.checked_mul(i64::try_from(index).ok()?).and_then(|after| self.first_us.checked_add(after))
-        })
-    }
-
-    fn last_us(self) -> Option<i64> {
-        self.times().last()
-    }
+/// Times between these were told, and are not remembered one by one.
+#[derive(Debug, Serialize, Deserialize)]
+struct RangeFile {
+    first_us: i64,
+    last_us: i64,
 }
 
-fn runs(times: &BTreeSet<i64>) -> Vec<Run> {
-    let (mut runs, mut last_us) = (Vec::<Run>::new(), 0);
-    for time_us in times.iter().copied() {
-        match runs.last_mut() {
-            Some(run) if run.count == 1 => (run.step_us, run.count) = (time_us - run.first_us, 2),
-            Some(run) if time_us - last_us == run.step_us => run.count += 1,
-            _ => runs.push(Run { first_us: time_us, step_us: 0, count: 1 }),
+impl RunFile {
+    const fn of(run: Run) -> Self {
+        let steps = if run.step_us == 0 { 0 } else { (run.last_us - run.first_us) / run.step_us };
+        Self { first_us: run.first_us, step_us: run.step_us, count: steps + 1 }
+    }
+
+    fn run(&self) -> Option<Run> {
+        let steps = self.count.checked_sub(1).filter(|steps| *steps >= 0)?;
+        if steps > 0 && self.step_us <= 0 {
+            return None;
         }
-        last_us = time_us;
+        let step_us = if steps == 0 { 0 } else { self.step_us };
+        let last_us = self.first_us.checked_add(steps.checked_mul(step_us)?)?;
+        // Far more than any time that is believed, and little enough to reckon with.
+        let is_time = |time_us: i64| time_us.unsigned_abs() < i64::MAX.unsigned_abs() / 4;
+        (is_time(self.first_us) && is_time(last_us)).then_some(Run { first_us: self.first_us, last_us, step_us })
     }
-    runs
 }
 
 /// The file's text.
 pub(super) fn encode<'times>(times: impl Iterator<Item = (&'times SensorId, &'times StoredTimes)>) -> String {
     let sensor = |(sensor, times): (&SensorId, &StoredTimes)| {
-        let mut run = runs(&times.newest);
-        let surplus = run.len().saturating_sub(RUNS_MAX);
-        let forgotten = run.drain(..surplus).next_back().and_then(Run::last_us);
-        SensorFile { sensor: sensor.to_string(), forgotten_to_us: forgotten.max(times.forgotten_to_us), run }
+        let mut kept = times.clone();
+        kept.keep(RUNS_ON_DISK);
+        let range = |(first_us, last_us): &(i64, i64)| RangeFile { first_us: *first_us, last_us: *last_us };
+        SensorFile {
+            sensor: sensor.to_string(),
+            run: kept.runs().map(RunFile::of).collect(),
+            forgotten: kept.forgotten().iter().map(range).collect(),
+        }
     };
     let file =
         TimesFile { version: VERSION, sensor: times.filter(|(_, times)| !times.is_empty()).map(sensor).collect() };
@@ -143,22 +122,33 @@ pub(super) fn decode(text: &str) -> Result<HashMap<SensorId, StoredTimes>, Strin
     if file.version != VERSION {
         return Err(format!("its version is {}", file.version));
     }
-    let times = |file: SensorFile| {
-        let count = file.run.iter().fold(0_usize, |count, run| count.saturating_add(run.count));
-        if count > TIMES_MAX || file.run.iter().any(|run| run.count > 1 && run.step_us <= 0) {
-            return Err(format!("{count} times of `{}`", file.sensor));
+    file.sensor.into_iter().map(SensorFile::times).collect()
+}
+
+impl SensorFile {
+    fn times(self) -> Result<(SensorId, StoredTimes), String> {
+        let sensor = self.sensor.parse().map_err(|_| format!("`{}` is no sensor", self.sensor))?;
+        let wrong = || format!("the times of `{}` make no sense", self.sensor);
+        if self.run.len() > RUNS_MAX || self.forgotten.len() > RANGES_MAX {
+            return Err(wrong());
         }
-        let newest = file.run.iter().copied().flat_map(Run::times).collect();
-        let sensor = file.sensor.parse().map_err(|_| format!("`{}` is no sensor", file.sensor))?;
-        Ok((sensor, StoredTimes { newest, forgotten_to_us: file.forgotten_to_us }))
-    };
-    file.sensor.into_iter().map(times).collect()
+        let runs: Vec<Run> = self.run.iter().map(RunFile::run).collect::<Option<_>>().ok_or_else(wrong)?;
+        if !runs.is_sorted_by(|run, next| run.last_us < next.first_us)
+            || self.forgotten.iter().any(|range| range.first_us > range.last_us)
+        {
+            return Err(wrong());
+        }
+        let forgotten = self.forgotten.iter().map(|range| (range.first_us, range.last_us));
+        Ok((sensor, StoredTimes::new(runs.into_iter(), forgotten)))
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::remembered::Told;
     use super::*;
     use proptest::prelude::*;
+    use std::collections::BTreeSet;
 
     fn sensor() -> SensorId {
         "mast/wind".parse().expect("an id")
@@ -177,49 +167,57 @@ mod tests {
     }
 
     proptest! {
+        /// Over a restart, too: nothing that was stored is new, and nothing that was not is known.
         #[test]
-        fn a_time_is_stored_once(times in prop::collection::vec(0_i64..20, 0..60)) {
-            let (mut stored, mut seen) = (StoredTimes::default(), std::collections::HashSet::new());
-            for time_us in times {
-                prop_assert_eq!(stored.insert(time_us), seen.insert(time_us));
+        fn what_was_stored_is_known_after_a_restart(all in prop::collection::vec(0_i64..4_000, 0..600), asked in 0_i64..4_000) {
+            let seen: BTreeSet<i64> = all.iter().copied().collect();
+            match again(&times(all)).insert(asked) {
+                Told::New => prop_assert!(!seen.contains(&asked), "{} is stored twice", asked),
+                Told::Repeated => prop_assert!(seen.contains(&asked), "{} is lost", asked),
+                Told::Forgotten => prop_assert!(seen.first() <= Some(&asked) && seen.last() >= Some(&asked)),
             }
         }
 
-        /// Over a restart, too: nothing that was stored is new, and whatever was not and is no older than all runs is.
         #[test]
-        fn what_was_stored_is_known_after_a_restart(all in prop::collection::vec(0_i64..400, 0..300), asked in 0_i64..400) {
-            let stored = times(all.iter().copied());
-            let mut after = again(&stored);
-            let is_new = after.insert(asked);
-            prop_assert!(!(is_new && all.contains(&asked)), "{} is stored twice", asked);
-            prop_assert!(is_new || all.contains(&asked) || again(&stored).forgotten_to_us >= Some(asked));
-        }
-
-        #[test]
-        fn no_text_is_more_than_it_may_be(first_us: i64, step_us: i64, count in 0_usize..=TIMES_MAX) {
+        fn no_text_is_more_than_it_may_be(first_us: i64, step_us: i64, count: i64, asked: i64) {
             let text = format!("version = 1\n[[sensor]]\nsensor = \"a/b\"\n[[sensor.run]]\nfirst_us = {first_us}\nstep_us = {step_us}\ncount = {count}\n");
-            if let Ok(times) = decode(&text) {
-                prop_assert!(times.values().all(|times| times.newest.len() <= TIMES_MAX));
+            if let Ok(mut times) = decode(&text) {
+                // The bus asks only for times that are believed.
+                for times in times.values_mut() {
+                    let _ = times.insert(asked / 4);
+                }
             }
         }
     }
 
-    /// A year of ten-minute values with a hole is two lines of text.
+    /// A year of ten-minute values with a hole is two lines of text, and one more where a logger's times have no step.
     #[test]
     fn what_a_logger_wrote_at_equal_steps_is_short() {
-        let stored = times((0..4_000).filter(|row| *row != 77).map(|row| row * 600_000_000));
-        assert_eq!((runs(&stored.newest).len(), again(&stored)), (2, stored));
+        let stored = times((0..52_560).rev().filter(|row| *row != 77).map(|row| row * 600_000_000));
+        assert_eq!((stored.runs().count(), again(&stored)), (2, stored));
         let uneven = times((0..1_000).map(|row| row * row));
         let kept = again(&uneven);
-        assert!(kept.forgotten_to_us.is_some() && kept.newest_us() == uneven.newest_us());
+        assert!(!kept.forgotten().is_empty() && kept.newest_us() == uneven.newest_us());
+    }
+
+    /// What an earlier version had not remembered it called stored, though nobody had told it.
+    #[test]
+    fn what_an_earlier_version_called_stored_is_new() {
+        let text = "version = 1\n[[sensor]]\nsensor = \"mast/wind\"\nforgotten_to_us = 50\n[[sensor.run]]\nfirst_us = 60\nstep_us = 10\ncount = 2\n";
+        let mut stored = decode(text).expect("it is read").remove(&sensor()).expect("it is there");
+        assert_eq!(
+            [40, 60, 70, 80].map(|time_us| stored.insert(time_us)),
+            [Told::New, Told::Repeated, Told::Repeated, Told::New]
+        );
     }
 
     #[test]
     fn what_cannot_be_understood_is_said_so() {
-        let whole = encode([(&sensor(), &times([1, 2, 3]))].into_iter());
+        let whole = encode([(&sensor(), &times([1, 2, 3, 7]))].into_iter());
         for text in [
             whole.replace("version = 1", "version = 2"),
-            whole.replace("count = 3", "count = 5000"),
+            whole.replace("count = 3", "count = 0"),
+            whole.replace("count = 3", "count = 9"),
             whole.replace("step_us = 1", "step_us = 0"),
             whole.replace("mast/wind", "Mast//"),
             "\u{0}".to_owned(),
@@ -233,19 +231,9 @@ mod tests {
     fn what_a_bus_has_stored_its_successor_knows() {
         let (times, sensor) = (DeviceTimes::default(), sensor());
         let mut first = times.take(&sensor).unwrap_or_default();
-        assert!(first.insert(7));
+        assert_eq!(first.insert(7), Told::New);
         times.put(&sensor, first);
         let mut second = times.take(&sensor).expect("they were put");
-        assert!(!second.insert(7) && second.insert(8));
-    }
-
-    /// A logger that prints its whole memory at every poll fills neither memory nor the lake.
-    #[test]
-    fn what_is_forgotten_counts_as_stored() {
-        let mut stored = StoredTimes::default();
-        let times = 0..3 * i64::try_from(TIMES_MAX).expect("small");
-        assert!(times.clone().all(|time_us| stored.insert(time_us)));
-        assert!(times.clone().all(|time_us| !stored.insert(time_us)));
-        assert!(stored.insert(times.end) && stored.newest.len() == TIMES_MAX);
+        assert_eq!((second.insert(7), second.insert(8)), (Told::Repeated, Told::New));
     }
 }

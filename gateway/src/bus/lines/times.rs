@@ -9,7 +9,8 @@ use tokio::time::Instant;
 
 use super::super::learned::Keeper;
 use super::point::LinePointState;
-use super::stored_times::{StoredTimes, decode, encode};
+use super::remembered::StoredTimes;
+use super::stored_times::{decode, encode};
 
 /// What is written was taken at least so long ago: the spool has synced it by then. And no more often: cards wear out.
 const AGE: Duration = Duration::from_secs(60);

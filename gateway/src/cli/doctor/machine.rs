@@ -6,14 +6,13 @@ use std::path::{Path, PathBuf};
 
 use super::super::utc;
 use super::Finding;
-use crate::clock::Witness;
+use crate::clock::{ChronyError, Tracking, Witness};
 
 /// 2025: no machine that runs this has an older time.
 const SANE_US: i64 = 1_735_689_600_000_000;
 
-/// Where other clients of NTP leave something while they run.
-const CLIENTS: [(&str, &str); 3] =
-    [("chrony", "run/chrony/chronyd.pid"), ("chrony", "run/chronyd.pid"), ("ntpd", "run/ntpd.pid")];
+/// Where other clients of NTP leave something while they run, but for chrony, which is asked.
+const CLIENTS: [(&str, &str); 1] = [("ntpd", "run/ntpd.pid")];
 
 /// Where distributions keep the certificates, as OpenSSL finds them.
 const TRUST_STORES: [&str; 6] = [
@@ -43,8 +42,11 @@ pub(super) fn clock(root: &Path, now_us: i64) -> Finding {
         return Finding::fail("clock", format!("it says {}", utc(now_us)), set);
     }
     let witness = Witness::at(root);
-    let client = CLIENTS.iter().find(|(_, file)| root.join(file).exists()).map(|(client, _)| *client);
     let says = utc(now_us);
+    if let Some(answer) = witness.chrony() {
+        return by_chrony(answer, &says);
+    }
+    let client = CLIENTS.iter().find(|(_, file)| root.join(file).exists()).map(|(client, _)| *client);
     match (witness.is_synchronised(), client) {
         (Some(true), _) => Finding::ok("clock", format!("synchronised; it says {says}")),
         (_, Some(client)) => Finding::ok("clock", format!("{client} keeps it; it says {says}")),
@@ -57,6 +59,38 @@ pub(super) fn clock(root: &Path, now_us: i64) -> Finding {
             "clock",
             format!("whether it is synchronised is not known; it says {says}"),
             "compare it with a watch; `systemctl enable --now systemd-timesyncd` keeps it right",
+        ),
+    }
+}
+
+fn off(ahead_ms: i64) -> String {
+    let word = if ahead_ms < 0 { "behind" } else { "ahead" };
+    format!("{} ms {word}", ahead_ms.unsigned_abs())
+}
+
+fn by_chrony(answer: Result<Tracking, ChronyError>, says: &str) -> Finding {
+    let wait = "readings wait until the clock is known, if it has no battery";
+    match answer {
+        Ok(tracking) if tracking.is_synchronised() => {
+            let off = tracking.ahead_ms().map_or(String::new(), off);
+            Finding::ok("clock", format!("synchronised by chrony, which finds it {off}; it says {says}"))
+        }
+        Ok(tracking) => match tracking.ahead_ms() {
+            Some(ahead_ms) => Finding::warn(
+                "clock",
+                format!("chrony finds it {}, and is moving it; it says {says}", off(ahead_ms)),
+                format!("`makestep` in chrony's configuration sets it at once after a start; {wait}"),
+            ),
+            None => Finding::warn(
+                "clock",
+                format!("chrony follows no time server yet; it says {says}"),
+                format!("`chronyc sources` tells which of them answer; {wait}"),
+            ),
+        },
+        Err(error) => Finding::warn(
+            "clock",
+            format!("chrony keeps it, and whether it is synchronised is not known: {error}; it says {says}"),
+            "compare it with a watch",
         ),
     }
 }

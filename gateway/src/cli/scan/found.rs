@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::super::target::{Target, quoted, word};
-use crate::config::{BusKind, Connection, Parity, Serial};
+use crate::config::{BusKind, Connection, Parity, Serial, TIMEOUT_DEFAULT};
 use crate::modbus::transport::Table;
 
 /// A register that answered.
@@ -27,6 +27,10 @@ pub(super) fn configuration(target: &Target, units: &[FoundUnit]) -> String {
         [spool]\ndir = \"/var/lib/tjern/spool\"\n\n[[bus]]\nname = \"found\"\n",
     );
     text += &line(&target.kind);
+    if target.timeout > TIMEOUT_DEFAULT.duration() {
+        // What was found answers within this, and perhaps not sooner.
+        let _ = writeln!(text, "timeout = \"{}ms\"", target.timeout.as_millis());
+    }
     for unit in units {
         let _ = write!(text, "\n[[bus.device]]\nname = \"unit-{0}\"\nunit_id = {0}\n", unit.unit_id);
         for FoundPoint { table, address } in &unit.points {
@@ -142,6 +146,8 @@ mod tests {
             let text = configuration(&Target { kind, timeout: Duration::from_secs(1) }, &units());
             let config = Config::parse(&ConfigText::new("found.toml", &text)).unwrap_or_else(|error| panic!("{error}"));
             assert_eq!(config.sensors().count(), 3, "{text}");
+            // A device that was found within a second was never heard within the half that is the default.
+            assert_eq!(config.buses()[0].timeout, Duration::from_secs(1), "{text}");
             if let BusKind::ModbusRtu { serial: taken, echo, .. } = &config.buses()[0].kind {
                 assert_eq!((taken, echo), (&serial, &true));
                 assert_eq!(setting(&config.buses()[0].kind), "9600 8N2");

@@ -16,6 +16,7 @@ use crate::config::{BusKind, Parity};
 use crate::modbus::Master;
 use crate::modbus::timing::REQUEST_CHARS;
 use crate::modbus::transport::{Failure, ReadRequest, Table};
+use crate::say;
 
 /// What most devices are delivered with, the most usual first.
 const BAUDS: [u32; 6] = [9_600, 19_200, 38_400, 57_600, 115_200, 4_800];
@@ -85,12 +86,7 @@ pub(super) async fn scan(arguments: UnitsArguments) -> Result<(), Ending> {
     let progress = Progress::new(total as u64);
     let worst: Duration =
         targets.iter().map(silent).sum::<Duration>() * u32::try_from(arguments.units.len()).unwrap_or(1);
-    eprintln!(
-        "{} unit ids at {} settings: {} if nobody answers",
-        arguments.units.len(),
-        targets.len(),
-        duration(worst)
-    );
+    say!("{} unit ids at {} settings: {} if nobody answers", arguments.units.len(), targets.len(), duration(worst));
     let (mut lines, mut met) = (Vec::new(), false);
     for (index, target) in targets.into_iter().enumerate() {
         let (master, before) = (target.master()?, (index * arguments.units.len()) as u64);

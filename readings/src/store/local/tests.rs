@@ -286,3 +286,28 @@ fn a_store_that_leaves_out_a_sync_is_caught() {
         }
     }
 }
+
+/// A disk was unmounted while a gateway ran: its batches went into the folder below, left the spool, and were missing from the
+/// lake when the disk was there again.
+#[tokio::test]
+async fn nothing_is_put_where_the_lake_was() {
+    let above = tempfile::tempdir().expect("a folder");
+    let (root, away) = (above.path().join("lake"), above.path().join("away"));
+    let store = SyncedFolder::create(&root).expect("opened");
+    let (key, copy) = (Path::from("landing/one"), Path::from("landing/copy"));
+    store.put(&key, PutPayload::from_static(b"one")).await.expect("put");
+    fs::rename(&root, &away).expect("it goes");
+    for is_made in [false, true] {
+        if is_made {
+            fs::create_dir(&root).expect("what a mount hides");
+        }
+        let error = store.put(&Path::from("landing/two"), PutPayload::from_static(b"two")).await.expect_err("gone");
+        assert!(error.to_string().contains("is gone") && error.to_string().contains("mounted?"), "{error}");
+        store.put_multipart(&copy).await.expect_err("gone");
+        store.copy(&key, &copy).await.expect_err("gone");
+        assert_eq!(fs::read_dir(&root).map_or(0, Iterator::count), 0, "nothing was made there");
+    }
+    fs::remove_dir(&root).and_then(|()| fs::rename(&away, &root)).expect("it is there again");
+    store.put(&Path::from("landing/two"), PutPayload::from_static(b"two")).await.expect("put");
+    assert_eq!(store.get(&key).await.expect("there").bytes().await.expect("read"), "one");
+}
