@@ -252,11 +252,12 @@ fn a_wrong_schedule_or_a_missing_secret_starts_nothing() {
     assert!(told.contains("is somebody else listening there?"), "{told}");
 }
 
-/// What a folder has in it, by name.
+/// What a folder has in it, by name, but for the room in which the store of a folder stages what it puts (`.staged`).
 fn listed(folder: &Path) -> Vec<String> {
     let mut names: Vec<String> = std::fs::read_dir(folder)
         .map(|found| found.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
         .unwrap_or_default();
+    names.retain(|name| name != ".staged");
     names.sort();
     names
 }
