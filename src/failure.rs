@@ -28,6 +28,11 @@ impl Failure {
         Self { text: error.to_string(), status: FAILED }
     }
 
+    /// What failed.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
     /// Says it on stderr.
     pub(crate) fn tell(&self) -> ExitCode {
         tell(&self.text, self.status)

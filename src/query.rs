@@ -7,6 +7,7 @@ use futures::StreamExt;
 use jiff::tz::TimeZone;
 use tjern_lake::session::MEMORY_BYTES;
 use tjern_lake::{Access, Lake, SessionSettings, session};
+use tjern_pipeline::backup::restore::refuse_unfinished;
 use tjern_queries::output::{Output, OutputError};
 use tjern_queries::{Format, stream_sql};
 use tjern_readings::store::LakeUrl;
@@ -24,6 +25,7 @@ pub(crate) async fn query(arguments: QueryArguments) -> Result<(), Failure> {
     }
     let (url, timezone) = lake_of(&place)?;
     let lake = Lake::open(&url).map_err(Failure::failed)?;
+    refuse_unfinished(&lake).await.map_err(Failure::failed)?;
     let settings = SessionSettings { access: Access::Staff, timezone, memory_bytes: MEMORY_BYTES };
     let context = session(&lake, &settings).await.map_err(Failure::failed)?;
     let mut rows = stream_sql(&context, &sql).await.map_err(Failure::failed)?;

@@ -178,3 +178,80 @@ fn what_makes_no_sense_is_refused() {
     refused(&["erase", "--continue", "--sensor", SENSOR]);
     assert!(!place.path("lake/erasures").exists());
 }
+
+impl Place {
+    /// The commits and checkpoints of a table's log.
+    fn log(&self, table: &str) -> Vec<String> {
+        let names = fs::read_dir(self.path("lake/tables").join(table).join("_delta_log")).expect("a log");
+        let mut names: Vec<_> =
+            names.map(|name| name.expect("an entry").file_name().into_string().expect("text")).collect();
+        names.sort();
+        names
+    }
+}
+
+/// A letter was left out: nothing was found, "1 erasures complete" was said, and the logs of all tables were gone, with every
+/// version that others still read. So it is where the sensor is there and has no reading in the period.
+#[test]
+fn an_erasure_that_finds_nothing_costs_no_log() {
+    let place = Place::new();
+    place.land(1, HOUR, &[OTHER]);
+    for job in ["ingest", "rollup"] {
+        assert_eq!(place.run(&[job]).status.code(), Some(0));
+    }
+    let before = ["readings", "hourly", "daily"].map(|table| place.log(table));
+    let erase = |sensor: &str, flags: &[&str]| {
+        let asked =
+            ["erase", "--sensor", sensor, "--from", "2026-06-01", "--to", "2026-07-01", "--reason", "asked for"];
+        place.run(&[&asked[..], &["--by", "an officer"], flags].concat())
+    };
+    for flags in [&[][..], &["--dry-run"]] {
+        let refused = erase("tarn/water_temperatur", flags);
+        assert_eq!(refused.status.code(), Some(2), "{}", said(&refused));
+        assert!(said(&refused).contains("nothing knows `tarn/water_temperatur`"), "{}", said(&refused));
+    }
+    assert!(!place.path("lake/erasures").exists());
+    for (sensor, flags) in [("tarn/water_temperatur", &["--allow-unknown"][..]), (SENSOR, &[])] {
+        let output = erase(sensor, flags);
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    }
+    for (table, before) in ["readings", "hourly", "daily"].into_iter().zip(before) {
+        let now = place.log(table);
+        assert!(before.iter().all(|name| now.contains(name)), "{table}: {before:?} became {now:?}");
+    }
+    // What is there is erased, and then the log goes.
+    let first = place.log("readings").remove(0);
+    let output = erase(OTHER, &[]);
+    assert_eq!(output.status.code(), Some(1), "the newest batch waits: {}", said(&output));
+    assert!(!place.log("readings").contains(&first));
+    assert_eq!(place.ask("SELECT count(*) FROM readings"), ["0"]);
+}
+
+/// A dry run of a replay told people of a hole where an officer had erased a batch.
+#[test]
+fn what_was_erased_is_no_hole_to_a_replay() {
+    let place = Place::new();
+    place.land(1, HOUR, &[OTHER]);
+    place.land(5, HOUR + 4, &[SENSOR]);
+    place.land(9, HOUR + 8, &[OTHER]);
+    assert_eq!(place.run(&["ingest"]).status.code(), Some(0));
+    let erase = ["erase", "--sensor", SENSOR, "--from", "2026-06-01", "--to", "2026-07-01", "--reason", "asked for"];
+    assert_eq!(place.run(&[&erase[..], &["--by", "an officer"]].concat()).status.code(), Some(0));
+    fs::remove_dir_all(place.path("lake/tables/readings")).expect("lost");
+    let output = place.run(&["replay", "--dry-run"]);
+    assert_eq!(output.status.code(), Some(0));
+    let table = String::from_utf8(output.stdout.clone()).expect("text");
+    let epoch = Epoch::from_bytes([3; 16]);
+    assert_eq!(table.lines().nth(1), Some(&*format!("landfall-01,{epoch},2,0,1,12,,,,5-8")), "{table}");
+    let told = said(&output);
+    assert!(told.contains("numbers 5 to 8") && told.contains("went with an erasure"), "{told}");
+    assert!(!told.contains("are a hole"), "{told}");
+    fs::remove_file(place.path("lake/landing/landfall-01").join(epoch.to_string()).join(name(9, 12))).expect("lost");
+    place.land(17, HOUR + 12, &[OTHER]);
+    let told = said(&place.run(&["replay", "--dry-run"]));
+    assert!(told.contains("numbers 9 to 16") && told.contains("are a hole"), "a real one is: {told}");
+}
+
+fn name(first: i64, last: i64) -> String {
+    format!("{first:020}-{last:020}.arrow")
+}

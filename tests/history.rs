@@ -273,3 +273,48 @@ fn a_year_of_real_measurements_comes_in_whole() {
     assert!(difference.abs() < 1e-6, "{difference}");
     assert_eq!(found[3], "2019-12-31T23:10:00Z", "{}", wanted[0].0);
 }
+
+/// The first of two files had landed when the second was not there, and the status was that of wrong usage: nothing was done.
+#[test]
+fn a_wrong_name_among_files_imports_none_of_them() {
+    let place = Place::new();
+    let good = place.write("june.csv", format!("time,sensor,value\n2025-06-01T08:00:00Z,{SENSOR},18.5\n"));
+    let good = good.to_str().expect("text");
+    let missing = place.path("july.csv");
+    let missing = missing.to_str().expect("text");
+    let landed = || fs::read_dir(place.path("lake/landing")).map_or(0, Iterator::count);
+    let import = |second: &str| place.run(&["import", good, second, "--source", "import:old"]);
+    let output = import(missing);
+    assert_eq!((output.status.code(), landed()), (Some(2), 0), "{}", said(&output));
+    place.write("july.csv", "when,sensor,value\n");
+    let output = import(missing);
+    assert_eq!((output.status.code(), landed()), (Some(2), 0), "another column: {}", said(&output));
+    // What shows only as it is read is no wrong usage: the first has landed.
+    let mut packed = Vec::new();
+    let lines: String = (0..20_000).map(|line| format!("2025-07-01T08:00:00.{line:05}Z,{SENSOR},{line}\n")).collect();
+    let text = format!("time,sensor,value\n{lines}");
+    std::io::Write::write_all(
+        &mut flate2::write::GzEncoder::new(&mut packed, flate2::Compression::fast()),
+        text.as_bytes(),
+    )
+    .expect("packed");
+    packed.truncate(packed.len() / 2);
+    place.write("july.csv", packed);
+    let output = import(missing);
+    assert_eq!((output.status.code(), landed()), (Some(1), 1), "{}", said(&output));
+}
+
+/// `recompute` of a sensor that is not there was done, said its status.
+#[test]
+fn a_recomputation_of_nothing_is_told() {
+    let place = Place::new();
+    land(&place.path("lake"), "type = \"i16\"\nscale = 0.1\nunit = \"Cel\"", &[185.3]);
+    assert_eq!(place.run(&["ingest"]).status.code(), Some(0));
+    for flags in [&[][..], &["--dry-run"]] {
+        let asked =
+            ["recompute", "--sensor", "nowhere/x", "--from", "2026-01-01", "--to", "2027-01-01", "--scale", "2"];
+        let output = place.run(&[&asked[..], &["--by", "a technician"], flags].concat());
+        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+        assert!(said(&output).contains("`nowhere/x` has no reading in this period"), "{}", said(&output));
+    }
+}

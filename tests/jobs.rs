@@ -308,3 +308,80 @@ fn a_wrong_schedule_or_a_missing_secret_starts_nothing() {
     assert_eq!(output.status.code(), Some(1), "{told}");
     assert!(told.contains("is somebody else listening there?"), "{told}");
 }
+
+/// What a folder has in it, by name, but for the room in which the store of a folder stages what it puts (`.staged`).
+fn listed(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> = std::fs::read_dir(folder)
+        .map(|found| found.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
+        .unwrap_or_default();
+    names.retain(|name| name != ".staged");
+    names.sort();
+    names
+}
+
+/// A restore was killed: `verify` found all as the logs say, `status` and a query answered from half a lake, and those who
+/// read a line of JSON got none.
+#[test]
+fn half_a_restore_is_refused_by_all_who_look() {
+    let folder = tempfile::tempdir().expect("a folder");
+    configure(folder.path(), "");
+    assert_eq!(pipeline(folder.path(), &["ingest"]).status.code(), Some(0));
+    std::fs::write(folder.path().join("lake/jobs/restore.json"), "{\"backup\":\"2026-11-22\"}").expect("written");
+    let looks = [&["verify"][..], &["status"], &["holes", "ls"], &["vacuum", "--dry-run"], &["ingest"]];
+    for arguments in looks {
+        let output = pipeline(folder.path(), arguments);
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{arguments:?}: {told}");
+        assert!(
+            told.contains("a restore of backup 2026-11-22 into this lake is not finished"),
+            "{arguments:?}: {told}"
+        );
+    }
+    let mut query = Command::new(env!("CARGO_BIN_EXE_tjern"));
+    query.args(["query", "SELECT count(*) FROM readings", "--config"]).arg(folder.path().join("tjern.toml"));
+    let output = query.output().expect("the binary starts");
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{told}");
+    for job in ["compact", "ingest", "publish"] {
+        let output = pipeline(folder.path(), &[job, "--json"]);
+        let line: Value = serde_json::from_slice(&output.stdout).expect("one line of JSON");
+        assert_eq!((output.status.code(), &line["job"], &line["outcome"]), (Some(1), &job.into(), &"failed".into()));
+        assert!(line["error"].as_str().is_some_and(|error| error.contains("not finished")), "{line}");
+        assert!(line["not_done"].is_string() && line["ended"].is_string(), "{line}");
+    }
+}
+
+/// Who only looked needed the right to write, and got tables that nobody had asked for.
+#[test]
+fn who_only_looks_writes_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    configure(folder.path(), "[retention]\nreadings = \"365d\"\n");
+    std::fs::create_dir_all(folder.path().join("lake/landing")).expect("created");
+    std::fs::write(folder.path().join("july.csv"), "time,sensor,value\n2026-07-01T00:00:00Z,tarn/level,1\n")
+        .expect("written");
+    let july = folder.path().join("july.csv");
+    let july = july.to_str().expect("text");
+    let period = ["--from", "2026-06-01", "--to", "2026-07-01", "--sensor", "tarn/level", "--dry-run"];
+    let looks = [
+        &["holes", "ls"][..],
+        &["quarantine", "ls"],
+        &["vacuum", "--dry-run"],
+        &["retention", "--dry-run"],
+        &["checkpoint", "--dry-run"],
+        &["replay", "--dry-run"],
+        &["import", july, "--source", "import:old", "--dry-run"],
+        &[&["recompute", "--scale", "2"][..], &period].concat(),
+        &[&["erase", "--reason", "asked for", "--allow-unknown"][..], &period].concat(),
+    ];
+    for arguments in looks {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tjern"));
+        command.arg("pipeline").args(arguments).arg("--config").arg(folder.path().join("tjern.toml"));
+        // A dry run writes nobody's name down, and asks for none.
+        let output = command.env_remove("USER").env_remove("LOGNAME").output().expect("the binary starts");
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        // Nothing is there to be computed again.
+        let wanted = i32::from(arguments[0] == "recompute");
+        assert_eq!(output.status.code(), Some(wanted), "{arguments:?}: {told}");
+        assert_eq!(listed(&folder.path().join("lake")), ["landing"], "{arguments:?}");
+    }
+}

@@ -12,6 +12,9 @@ pub(crate) const TAG_SORTED: &str = "tjern.sorted";
 /// Our tag on files of `readings` in which `(sensor, time)` is unique.
 pub(crate) const TAG_UNIQUE: &str = "tjern.unique";
 
+/// Our tag with the SHA-256 of a file's bytes, in hex: what `sha256sum` says of it.
+pub(crate) const TAG_SHA256: &str = "tjern.sha256";
+
 /// A data file of a table.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct DataFile {
@@ -31,6 +34,8 @@ pub struct DataFile {
     pub sorted: bool,
     /// Whether `(sensor, time)` is unique in it.
     pub unique: bool,
+    /// The SHA-256 of its bytes, where the log says so: files of earlier versions and of other writers have none.
+    pub sha256: Option<[u8; 32]>,
 }
 
 /// What an entry of the log says of a file, in JSON and in checkpoints.
@@ -75,6 +80,7 @@ impl DataFile {
             time_us: time(&stats.min_values, false).zip(time(&stats.max_values, true)),
             sorted: ours,
             unique: tagged(TAG_UNIQUE),
+            sha256: tags.get(TAG_SHA256).and_then(|text| from_hex(text.as_deref()?)),
         }
     }
 
@@ -136,8 +142,23 @@ impl DataFile {
         if self.unique {
             tags.insert(TAG_UNIQUE.to_owned(), Some("true".to_owned()));
         }
+        if let Some(sha256) = &self.sha256 {
+            tags.insert(TAG_SHA256.to_owned(), Some(sha256.iter().map(|byte| format!("{byte:02x}")).collect()));
+        }
         tags
     }
+}
+
+/// A SHA-256 in hex; none where the text is none.
+fn from_hex(text: &str) -> Option<[u8; 32]> {
+    if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    let mut bytes = [0; 32];
+    for (place, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(text.get(2 * place..2 * place + 2)?, 16).ok()?;
+    }
+    Some(bytes)
 }
 
 /// The log writes paths as parts of a URL (Delta protocol, "Add File and Remove File").
@@ -173,6 +194,7 @@ mod tests {
             time_us: Some((-1, 1_767_225_600_123_456)),
             sorted: true,
             unique: true,
+            sha256: Some([0xA5; 32]),
         }
     }
 

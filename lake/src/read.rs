@@ -22,6 +22,7 @@ use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask};
 use parquet::errors::{ParquetError, Result as ParquetResult};
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
+use sha2::{Digest, Sha256};
 
 use crate::{DataFile, Lake, LakeError, TableName, schema};
 
@@ -92,6 +93,21 @@ fn dictionaries_of(schema: &Schema) -> SchemaRef {
     Arc::new(Schema::new(schema.fields().iter().map(field).collect::<Vec<_>>()))
 }
 
+/// The SHA-256 of a file's bytes, all of which are read for it.
+///
+/// # Errors
+/// [`LakeError::Store`].
+pub async fn sha256_of(lake: &Lake, table: TableName, file: &DataFile) -> Result<[u8; 32], LakeError> {
+    let key = tjern_readings::keys::table(table.as_str()).join(file.path.as_str());
+    let failed = |source| LakeError::store(&key, source);
+    let mut pieces = lake.objects().get(&key).await.map_err(failed)?.into_stream();
+    let mut sha256 = Sha256::new();
+    while let Some(piece) = pieces.next().await {
+        sha256.update(piece.map_err(failed)?);
+    }
+    Ok(sha256.finalize().into())
+}
+
 impl FileReader {
     /// Opens a file and reads its footer.
     ///
@@ -115,6 +131,16 @@ impl FileReader {
     #[must_use]
     pub fn metadata(&self) -> &ParquetMetaData {
         self.metadata.metadata()
+    }
+
+    /// Whether a query opens it too. It asks what this reader passes over: what the writer thought of its columns.
+    ///
+    /// # Errors
+    /// [`LakeError::Unreadable`].
+    pub fn opens_for_a_query(&self) -> Result<(), LakeError> {
+        let refused = |source| LakeError::Unreadable { key: self.reader.key.to_string(), source };
+        let metadata = Arc::clone(self.metadata.metadata());
+        ArrowReaderMetadata::try_new(metadata, ArrowReaderOptions::new()).map_err(refused).map(drop)
     }
 
     /// What the footer says, and with it what the file says of its pages, where it does. They are not read otherwise.

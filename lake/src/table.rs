@@ -237,6 +237,7 @@ impl Table {
                 time_us: None,
                 sorted: false,
                 unique: false,
+                sha256: None,
             })
         });
         Ok(files.collect())

@@ -15,6 +15,7 @@ use arrow::array::RecordBatch;
 use bytes::Bytes;
 use object_store::path::Path;
 use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode};
+use sha2::{Digest, Sha256};
 
 use crate::{DataFile, Lake, LakeError, TableName, schema};
 use encode::EncodedFile;
@@ -138,6 +139,7 @@ impl FileWriter {
         assert!(encoded.rows() > 0, "a file has rows");
         let (bytes, order) = encoded.finish().map_err(|source| LakeError::Parquet { table, source })?;
         let bytes = Bytes::from(bytes);
+        let sha256 = Some(Sha256::digest(&bytes).into());
         let path = format!("{}.parquet", uuid::Uuid::new_v4());
         let key = tjern_readings::keys::table(table.as_str()).join(path.as_str());
         let size = i64::try_from(bytes.len()).unwrap_or(i64::MAX);
@@ -150,7 +152,7 @@ impl FileWriter {
         let Order { rows, text, time_us, sorted, unique, .. } = order;
         let modified_ms = lake.clock().now_us() / 1_000;
         let unique = sorted && unique && table == TableName::Readings;
-        Ok(DataFile { path, size, modified_ms, rows: Some(rows), sensor: text, time_us, sorted, unique })
+        Ok(DataFile { path, size, modified_ms, rows: Some(rows), sensor: text, time_us, sorted, unique, sha256 })
     }
 }
 

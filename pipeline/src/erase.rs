@@ -53,7 +53,7 @@ use crate::rollup::RollupError;
 pub use known::{Erasures, ErasuresError};
 pub use record::Erasure;
 pub use settings::EraseSettings;
-pub use work::{erase, find, go_on, is_settled};
+pub use work::{erase, find, go_on, is_known, is_settled};
 
 /// The lease's name.
 pub const JOB: &str = "erase";

@@ -145,15 +145,7 @@ pub async fn import(
     listener: &mut (dyn Listener + Send),
 ) -> Result<ImportOutcome, ImportError> {
     let unreadable = |what: String| ImportError::Unreadable { path: path.to_owned(), what };
-    let register = load(lake).await?;
-    for sensor in map.sensors() {
-        let refused = |what| ImportError::Refused { sensor: sensor.clone(), what };
-        read::may_be_imported(sensor).map_err(refused)?;
-        if let Some(why) = read::kept_out(sensor, &register, lake.is_personal()) {
-            return Err(refused(why.to_owned()));
-        }
-    }
-    refuse_what_is_kept_out(path, map, &register, lake.is_personal())?;
+    check(lake, path, map).await?;
     let (epoch, total_bytes) = epoch_of(path, map).await?;
     let mut input = Input::open(path, map.layout, &columns(map)).map_err(unreadable)?;
     let total_rows = total_rows(&input, path)?;
@@ -176,6 +168,26 @@ pub async fn import(
         return Err(ImportError::Changing { path: path.to_owned() });
     }
     landing.finish().await
+}
+
+/// Whether a file can be imported: it is there, has the columns of the map, and names no sensor that may not be in this
+/// lake. What is wrong further down shows as it is read.
+///
+/// # Errors
+/// [`ImportError`]; nothing has landed then.
+pub async fn check(lake: &Lake, path: &Path, map: &CheckedMap) -> Result<(), ImportError> {
+    let unreadable = |what: String| ImportError::Unreadable { path: path.to_owned(), what };
+    let register = load(lake).await?;
+    for sensor in map.sensors() {
+        let refused = |what| ImportError::Refused { sensor: sensor.clone(), what };
+        read::may_be_imported(sensor).map_err(refused)?;
+        if let Some(why) = read::kept_out(sensor, &register, lake.is_personal()) {
+            return Err(refused(why.to_owned()));
+        }
+    }
+    refuse_what_is_kept_out(path, map, &register, lake.is_personal())?;
+    let input = Input::open(path, map.layout, &columns(map)).map_err(unreadable)?;
+    total_rows(&input, path).map(drop)
 }
 
 /// Refuses a long file that names a sensor whose readings may not be in this lake, before anything of it lands.

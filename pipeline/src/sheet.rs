@@ -108,9 +108,10 @@ impl Sheet {
     /// # Errors
     /// What is wrong with them.
     pub(crate) fn new(mut bytes: Box<dyn BufRead + Send>, layout: Layout) -> Result<Self, String> {
-        for _ in 0..layout.skip_lines {
-            let mut line = Vec::new();
-            bytes.read_until(b'\n', &mut line).map_err(|error| error.to_string())?;
+        for skipped in 0..layout.skip_lines {
+            if !skip_line(&mut bytes).map_err(|error| error.to_string())? {
+                return Err(format!("it has only {skipped} lines, and {} are to be skipped", layout.skip_lines));
+            }
         }
         let mut reader = csv::ReaderBuilder::new()
             .delimiter(layout.separator)
@@ -163,7 +164,7 @@ impl Sheet {
         let record = record.map_err(|error| error.to_string())?;
         let number = record.position().map_or(0, csv::Position::line) + self.layout.skip_lines;
         // A quote that is not closed takes the lines after it for its field, to the next quote or the end of the file.
-        let fields = if record.iter().any(|field| field.contains(&b'\n')) {
+        let fields = if record.iter().any(|field| field.iter().any(|byte| matches!(byte, b'\n' | b'\r'))) {
             Err("a quote in it is not closed on this line, and the lines up to the next quote were taken for its text; hint: write a quote in a text twice".to_owned())
         } else if record.len() == self.header.len() {
             fields_of(&record, self.layout.encoding)
@@ -171,6 +172,30 @@ impl Sheet {
             Err(format!("it has {} fields, and there are {} columns", record.len(), self.header.len()))
         };
         Ok(Some(Line { number, fields }))
+    }
+}
+
+/// Passes a line, however it ends (a line feed, a carriage return, both), in memory that does not grow with it. Returns
+/// whether there was one.
+fn skip_line(bytes: &mut dyn BufRead) -> io::Result<bool> {
+    let mut is_there = false;
+    loop {
+        let piece = bytes.fill_buf()?;
+        if piece.is_empty() {
+            return Ok(is_there);
+        }
+        is_there = true;
+        let Some(end) = piece.iter().position(|byte| matches!(byte, b'\n' | b'\r')) else {
+            let length = piece.len();
+            bytes.consume(length);
+            continue;
+        };
+        let is_return = piece[end] == b'\r';
+        bytes.consume(end + 1);
+        if is_return && bytes.fill_buf()?.first() == Some(&b'\n') {
+            bytes.consume(1);
+        }
+        return Ok(true);
     }
 }
 
@@ -244,6 +269,32 @@ mod tests {
         let found =
             lines(sheet(b"time,value,note\n2026-07-01,5,\"hm\n2026-07-02,6,\n2026-07-03,7,\n", Layout::default()));
         assert!(found[0].1.as_ref().is_err_and(|error| error.contains("quote")), "{found:?}");
+    }
+
+    /// The same in a file of carriage returns: two of its four lines were dropped without a word.
+    #[test]
+    fn a_quote_that_is_not_closed_is_told_whatever_ends_the_lines() {
+        for end in ["\n", "\r", "\r\n"] {
+            let text = ["time,value,note", "2026-07-01,5,\"hm", "2026-07-02,6,", "2026-07-03,7,\"", "2026-07-04,8,"];
+            let found = lines(sheet(text.join(end).as_bytes(), Layout::default()));
+            let wrong = found[0].1.as_ref().expect_err("it holds three lines");
+            assert!(wrong.contains("quote") && found.len() == 2, "{end:?}: {found:?}");
+        }
+    }
+
+    /// It went on skipping at the end of the file, deaf to signals, for as long as somebody let it.
+    #[test]
+    fn more_lines_to_skip_than_there_are_is_told() {
+        for end in ["\n", "\r", "\r\n"] {
+            let text = ["an export", "of a logger", "time,value", "2026-07-01,5"].join(end);
+            let opened = |skip_lines| {
+                let bytes = Box::new(io::Cursor::new(text.clone().into_bytes()));
+                Sheet::new(bytes, Layout { skip_lines, ..Layout::default() })
+            };
+            assert_eq!(opened(2).expect("a header").header(), ["time", "value"], "{end:?}");
+            let refused = opened(u64::MAX).map(drop).expect_err("it ends");
+            assert!(refused.starts_with("it has only 4 lines"), "{end:?}: {refused}");
+        }
     }
 
     #[test]

@@ -3,16 +3,23 @@
 //! Of each file that the newest version names: whether it is there and is Parquet; whether it has as many bytes and rows
 //! as the log says; whether its least and greatest text and time are what the log says, since queries leave files out
 //! by them, and what the file itself says of its row groups and pages, which are left out in the same way
-//! ([`claims`]); whether it is sorted, and its keys unique, where our tags claim so. And whether the log's versions
-//! are contiguous. Nothing is changed.
+//! ([`claims`]); whether it is sorted, and its keys unique, where our tags claim so; whether a query opens it, which asks
+//! more of a footer than reading its columns does. And whether the log's versions are contiguous. Nothing is changed.
+//!
+//! A bit that turned over may leave all of that as it was, with another value in a row. So each file's bytes are held
+//! against the SHA-256 in its tags, which reads them a second time. Files of earlier versions and of other writers have none:
+//! they are counted.
 //!
 //! One batch of one file is in memory at a time.
 
 mod claims;
 
+use std::panic::AssertUnwindSafe;
+
 use arrow::array::{Array, ArrayAccessor, AsArray, RecordBatch};
 use arrow::datatypes::{Int32Type, TimestampMicrosecondType};
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
+use tjern_lake::read::sha256_of;
 use tjern_lake::{DataFile, FileReader, Lake, LakeError, Table, TableName};
 
 use claims::Claims;
@@ -38,6 +45,8 @@ pub struct Verdict {
     pub rows: i64,
     /// Bytes that were read.
     pub bytes: i64,
+    /// Files of which the log has no SHA-256: a value in them that is another one now is not seen.
+    pub without_sha256: usize,
     /// What is wrong.
     pub problems: Vec<Problem>,
 }
@@ -63,22 +72,43 @@ pub async fn verify(lake: &Lake, watcher: &mut (dyn FnMut(u64, u64) + Send)) -> 
         verdict.problems.extend(missing.into_iter().map(|version| Problem { key: key.clone(), what: what(version) }));
     }
     for (table, file) in files() {
-        let found = read(table, &file).await;
+        // A decoder may panic at a bit that turned over: that is this file's trouble, and the others are still to be read.
+        let found = AssertUnwindSafe(read(table, &file)).catch_unwind().await;
         verdict.files += 1;
         verdict.bytes += file.size;
-        let problems = match found {
-            Ok(content) => {
+        verdict.without_sha256 += usize::from(file.sha256.is_none());
+        let mut problems = match found {
+            Ok(Ok(content)) => {
                 verdict.rows += content.rows;
                 content.against(&file)
             }
-            Err(error) => vec![error.to_string()],
+            Ok(Err(error)) => vec![error.to_string()],
+            Err(_) => vec!["it cannot be read: decoding it panicked".to_owned()],
         };
+        // What is wrong with it in particular says more than that something is.
+        if problems.is_empty() {
+            problems.extend(changed(table, &file).await);
+        }
         let key = format!("tables/{}/{}", table.name(), file.path);
         verdict.problems.extend(problems.into_iter().map(|what| Problem { key: key.clone(), what }));
         done += bytes(file.size);
         watcher(done, total);
     }
     Ok(verdict)
+}
+
+/// That a file's bytes are not those that were written, where the log says which those are.
+async fn changed(table: &Table, file: &DataFile) -> Option<String> {
+    let written = file.sha256?;
+    match sha256_of(table.lake(), table.name(), file).await {
+        Ok(found) if found == written => None,
+        Ok(found) => {
+            let hex = |bytes: [u8; 32]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+            let (found, written) = (hex(found), hex(written));
+            Some(format!("its bytes are not those that were written: SHA-256 {found}, and the log says {written}"))
+        }
+        Err(error) => Some(error.to_string()),
+    }
 }
 
 /// What is in a file.
@@ -96,6 +126,7 @@ struct Content {
 
 async fn read(table: &Table, file: &DataFile) -> Result<Content, LakeError> {
     let mut reader = FileReader::open(table.lake(), table.name(), file).await?;
+    reader.opens_for_a_query()?;
     let metadata = reader.metadata_of_pages().await?;
     let claims = Claims::of(&metadata, table.name().sort_columns());
     let footer_rows = metadata.file_metadata().num_rows();

@@ -29,6 +29,15 @@ pub(crate) async fn open(lake: &LakeArguments) -> Result<Workplace, Failure> {
     Workplace::open(&JobArguments { config: config.clone(), personal: *personal, json: false }).await
 }
 
+/// The same; of a dry run without the right to write.
+pub(crate) async fn open_or_look(lake: &LakeArguments, dry_run: bool) -> Result<Workplace, Failure> {
+    if !dry_run {
+        return open(lake).await;
+    }
+    let LakeArguments { config, personal } = lake;
+    Workplace::look(&JobArguments { config: config.clone(), personal: *personal, json: false }).await
+}
+
 /// Which readings.
 #[derive(Debug, Args)]
 pub(crate) struct PeriodArguments {
@@ -75,6 +84,11 @@ impl AuthorArguments {
     /// As if they had been given.
     pub(crate) const fn new(by: Option<String>, reason: Option<String>) -> Self {
         Self { by, reason }
+    }
+
+    /// Who it is; nobody for a dry run, which writes nothing down.
+    pub(crate) fn author_of(&self, dry_run: bool) -> Result<Author, Failure> {
+        if dry_run { Ok(Author { by: String::new(), reason: self.reason.clone() }) } else { self.author() }
     }
 
     pub(crate) fn author(&self) -> Result<Author, Failure> {

@@ -4,13 +4,13 @@ use std::io::IsTerminal;
 
 use tjern_pipeline::jobs::list::Compact;
 
-use super::job::{self, JobArguments, Workplace};
+use super::job::{self, JobArguments};
 use crate::failure::Failure;
 use crate::progress::Bar;
 
 /// In a terminal how far it is is drawn; elsewhere the job says it in the log.
 pub(crate) async fn execute(arguments: &JobArguments) -> Result<(), Failure> {
-    let place = Workplace::open(arguments).await?;
+    let place = job::open_for("compact", arguments).await?;
     let mut chosen = job::named(&place, "compact");
     if std::io::stderr().is_terminal() {
         for entry in &mut chosen {

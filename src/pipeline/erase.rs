@@ -7,7 +7,7 @@ use std::io::Write;
 
 use clap::Args;
 use serde_json::json;
-use tjern_pipeline::erase::{EraseOutcome, EraseSettings, Erasure, Found, Request, Wait, erase, find, go_on};
+use tjern_pipeline::erase::{EraseOutcome, EraseSettings, Erasure, Found, Request, Wait, erase, find, go_on, is_known};
 use tjern_pipeline::jobs::list::erase_summary;
 use tjern_readings::sensor::SensorId;
 
@@ -30,7 +30,7 @@ use tjern_gateway::say;
     A landed batch that is the newest of its source goes as soon as the source sends the next; then the erasure is\n\
     complete. The job `erase` of `tjern pipeline run` sees to it, or --continue.\n\n\
     Exit status: 0 nothing is left (or a dry run), 1 it failed, or something has to wait: stderr says what and for what,\n\
-    and it goes on by itself or with --continue; 2 wrong usage or configuration."
+    and it goes on by itself or with --continue; 2 wrong usage or configuration, or nothing knows the sensor."
 )]
 pub(crate) struct EraseArguments {
     /// Of which sensor
@@ -57,6 +57,9 @@ pub(crate) struct EraseArguments {
     /// Only print what would go: what, its key, how many erased readings it has (`?` where it cannot be read)
     #[arg(long, conflicts_with_all = ["go_on", "again"])]
     dry_run: bool,
+    /// Erase although nothing knows the sensor: what is still to come of it is left out
+    #[arg(long, conflicts_with_all = ["go_on", "again"])]
+    allow_unknown: bool,
     #[command(flatten)]
     job: JobArguments,
 }
@@ -71,8 +74,10 @@ const NEW: [&str; 5] = ["sensor", "from", "to", "reason", "by"];
 pub(crate) async fn execute(arguments: &EraseArguments) -> Result<(), Failure> {
     let author = AuthorArguments::new(arguments.by.clone(), arguments.reason.clone());
     let is_new = !arguments.go_on && !arguments.again;
-    let by = if is_new { author.author()?.by } else { String::new() };
-    let Workplace { city, lake, stop } = Workplace::open(&arguments.job).await?;
+    let by = if is_new && !arguments.dry_run { author.author()?.by } else { String::new() };
+    let opened =
+        if arguments.dry_run { Workplace::look(&arguments.job).await } else { Workplace::open(&arguments.job).await };
+    let Workplace { city, lake, stop } = opened?;
     let settings = EraseSettings::of(&city.jobs);
     let interrupted = || Failure::failed("interrupted; hint: what was removed is gone, `--continue` goes on");
     if !is_new {
@@ -91,6 +96,13 @@ pub(crate) async fn execute(arguments: &EraseArguments) -> Result<(), Failure> {
     let period = PeriodArguments::new(sensor.clone(), from.clone(), to.clone()).period(&city.timezone)?;
     let request =
         Request { sensor: period.sensor, from_us: period.from_us, to_us: period.to_us, reason: reason.clone(), by };
+    if !arguments.allow_unknown && !Box::pin(is_known(&lake, &request.sensor)).await.map_err(Failure::failed)? {
+        return Err(Failure::wrong(format!(
+            "nothing knows `{}`: it is not in the register, and nothing in the lake tells of it; hint: is it written right? \
+             --allow-unknown erases what is still to come of it",
+            request.sensor
+        )));
+    }
     if arguments.dry_run {
         let found = find(&lake, &request).await.map_err(Failure::failed)?;
         return tell_found(&found, arguments.job.json);

@@ -86,7 +86,7 @@ fn write_out(text: &str) -> Result<(), Failure> {
 }
 
 async fn list(arguments: &JobArguments) -> Result<(), Failure> {
-    let place = Workplace::open(arguments).await?;
+    let place = Workplace::look(arguments).await?;
     let table = Table::open(&place.lake, TableName::Readings).await.map_err(Failure::failed)?;
     let found = table.as_ref().map(missing).unwrap_or_default();
     let mut text = String::new();

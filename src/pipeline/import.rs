@@ -9,7 +9,7 @@ use tjern_gateway::cli::progress::{Progress, duration};
 use tjern_lake::{Lake, Table, TableName};
 use tjern_pipeline::import::{
     BadLine, CheckedMap, ColumnMap, Decimal, Encoding, ImportError, ImportMap, ImportOutcome, ImportProgress, Listener,
-    MapError, import,
+    MapError, check, import,
 };
 use tjern_pipeline::ingest::{IngestError, IngestOutcome, ingest, is_taken};
 use tjern_pipeline::register::load;
@@ -87,7 +87,7 @@ pub(crate) struct ImportArguments {
 /// Imports files, one after the other.
 pub(crate) async fn execute(arguments: &ImportArguments) -> Result<(), Failure> {
     let mut map = arguments.map()?;
-    let Workplace { city, lake, stop } = change::open(&arguments.lake).await?;
+    let Workplace { city, lake, stop } = change::open_or_look(&arguments.lake, arguments.dry_run).await?;
     if map.time_zone.is_none() {
         let name = city.timezone.iana_name().map(str::to_owned);
         map.time_zone = Some(name.unwrap_or_else(|| crate::config::TIMEZONE.to_owned()));
@@ -138,17 +138,23 @@ async fn tell_taken(
     Ok(())
 }
 
-/// Imports one file after the other.
+/// Imports one file after the other. Each is opened before anything of the first lands: a name that is wrong is status 2, and
+/// then nothing was done. What fails after that is status 1.
 async fn import_all(arguments: &ImportArguments, map: &CheckedMap, lake: &Lake) -> Result<Vec<ImportOutcome>, Failure> {
+    let refused = |error| match error {
+        ImportError::Unreadable { .. } | ImportError::Refused { .. } => Failure::wrong(error),
+        error => Failure::failed(error),
+    };
+    for path in &arguments.files {
+        check(lake, path, map).await.map_err(refused)?;
+    }
     let mut outcomes = Vec::new();
     for path in &arguments.files {
         let mut told = Told::new(path);
         let outcome = import(lake, path, map, arguments.dry_run, &mut told).await;
         told.end()?;
-        let outcome = outcome.map_err(|error| match error {
-            ImportError::Unreadable { .. } | ImportError::Refused { .. } => Failure::wrong(error),
-            error => Failure::failed(error),
-        })?;
+        let outcome =
+            outcome.map_err(|error| if arguments.dry_run { refused(error) } else { Failure::failed(error) })?;
         say!("import: {}: {}", path.display(), said(&outcome, arguments.dry_run));
         outcomes.push(outcome);
     }

@@ -12,7 +12,8 @@ use tjern_lake::{Lake, Table};
 use tjern_pipeline::backup::restore;
 use tjern_pipeline::jobs::list::PERSONAL;
 use tjern_pipeline::jobs::once::{self, Finished};
-use tjern_pipeline::jobs::{Entry, JobError, Run, entries_of};
+use tjern_pipeline::jobs::{Entry, JobError, Outcome, Run, entries_of};
+use tjern_readings::clock::Clock;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::City;
@@ -54,13 +55,19 @@ pub(crate) struct Workplace {
 }
 
 impl Workplace {
-    /// Reads the configuration, opens the lake and hears signals.
+    /// Reads the configuration, opens the lake and hears signals. The lake has its tables then.
     pub(crate) async fn open(arguments: &JobArguments) -> Result<Self, Failure> {
+        let place = Self::look(arguments).await?;
+        Table::create_all(&place.lake).await.map_err(Failure::failed)?;
+        Ok(place)
+    }
+
+    /// The same for who only looks: it needs no right to write, and a table that is not there stays so.
+    pub(crate) async fn look(arguments: &JobArguments) -> Result<Self, Failure> {
         let (city, lake) = lake_of(City::load(&arguments.config)?, arguments.personal)?;
         let stop = CancellationToken::new();
         stop_on_signals(&stop).map_err(Failure::failed)?;
         refuse_unfinished(&lake).await?;
-        Table::create_all(&lake).await.map_err(Failure::failed)?;
         Ok(Self { city, lake, stop })
     }
 }
@@ -70,9 +77,23 @@ pub(crate) async fn refuse_unfinished(lake: &Lake) -> Result<(), Failure> {
     restore::refuse_unfinished(lake).await.map_err(Failure::failed)
 }
 
+/// Opens the lake for a job; with `--json` the job's line says so where that fails.
+pub(crate) async fn open_for(name: &str, arguments: &JobArguments) -> Result<Workplace, Failure> {
+    let clock = Clock::system();
+    let began_us = clock.now_us();
+    let opened = Workplace::open(arguments).await;
+    if let (Err(failure), true) = (&opened, arguments.json) {
+        let name = if arguments.personal { format!("{PERSONAL}{name}") } else { name.to_owned() };
+        let not_done = Some("all of it: the lake was not opened".to_owned());
+        let run = Run::new(&name, began_us, clock.now_us(), Outcome::Failed);
+        write_line(&Run { error: Some(failure.text().to_owned()), not_done, ..run })?;
+    }
+    opened
+}
+
 /// Runs the job of a name.
 pub(crate) async fn execute(name: &str, arguments: &JobArguments) -> Result<(), Failure> {
-    let place = Workplace::open(arguments).await?;
+    let place = open_for(name, arguments).await?;
     run_all(named(&place, name), &place, arguments.json).await
 }
 

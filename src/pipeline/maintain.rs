@@ -25,7 +25,7 @@ pub(crate) async fn checkpoint(arguments: &DryRunArguments) -> Result<(), Failur
     if !arguments.dry_run {
         return job::execute("checkpoint", &arguments.job).await;
     }
-    let place = Workplace::open(&arguments.job).await?;
+    let place = Workplace::look(&arguments.job).await?;
     let made = maintain::checkpoint(&place.lake, true).await.map_err(Failure::failed)?;
     for table in &made {
         let former = table.former.map_or_else(|| "none".to_owned(), |version| version.to_string());
@@ -40,7 +40,7 @@ pub(crate) async fn retention(arguments: &DryRunArguments) -> Result<(), Failure
     if !arguments.dry_run {
         return job::execute("retention", &arguments.job).await;
     }
-    let place = Workplace::open(&arguments.job).await?;
+    let place = Workplace::look(&arguments.job).await?;
     let Some(keep) = place.city.jobs.keep else {
         say!("retention: readings stay for ever: `[retention] readings` is not set");
         return Ok(());

@@ -4,7 +4,7 @@ use clap::Args;
 use tjern_pipeline::jobs::entries_of;
 use tjern_pipeline::jobs::list::PUBLISH;
 
-use super::job::{self, JobArguments, Workplace};
+use super::job::{self, JobArguments};
 use crate::failure::Failure;
 use tjern_gateway::say;
 
@@ -20,7 +20,7 @@ pub(crate) struct PublishArguments {
 
 /// Each dataset is a job of its own.
 pub(crate) async fn execute(arguments: &PublishArguments) -> Result<(), Failure> {
-    let place = Workplace::open(&arguments.job).await?;
+    let place = job::open_for("publish", &arguments.job).await?;
     let wanted = |name: &str| {
         let dataset = name.strip_prefix(PUBLISH);
         dataset.is_some_and(|dataset| arguments.dataset.as_deref().is_none_or(|wanted| wanted == dataset))

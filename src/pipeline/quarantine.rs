@@ -79,7 +79,7 @@ async fn found(lake: &Lake, name: &str) -> Result<Kept, Failure> {
 }
 
 async fn list_all(arguments: &JobArguments) -> Result<(), Failure> {
-    let place = Workplace::open(arguments).await?;
+    let place = Workplace::look(arguments).await?;
     let kept = list(&place.lake).await.map_err(Failure::failed)?;
     let mut text = String::new();
     for one in &kept {
@@ -106,7 +106,7 @@ fn local(moved: &str, timezone: &TimeZone) -> String {
 }
 
 async fn show(arguments: &ShowArguments) -> Result<(), Failure> {
-    let place = Workplace::open(&arguments.job).await?;
+    let place = Workplace::look(&arguments.job).await?;
     let kept = found(&place.lake, &arguments.name).await?;
     let Looked { kept, sha256, now } = look(&place.lake, kept).await.map_err(Failure::failed)?;
     if arguments.job.json {

@@ -29,7 +29,7 @@ use tjern_gateway::say;
     What is not given was right: it is taken from the configuration that each reading was measured under. The readings\n\
     get a higher revision; what was before stays in `readings`. Doing it again changes nothing.\n\n\
     stdout: readings that were left as they are, as CSV with the reason; with --dry-run also what would change.\n\
-    Exit status: 0 all were computed, 1 failed or some were left, 2 wrong usage or configuration."
+    Exit status: 0 all were computed, 1 failed, some were left or there is no reading, 2 wrong usage or configuration."
 )]
 pub(crate) struct RecomputeArguments {
     #[command(flatten)]
@@ -55,8 +55,8 @@ pub(crate) struct RecomputeArguments {
 /// Computes a sensor's readings again.
 pub(crate) async fn execute(arguments: &RecomputeArguments) -> Result<(), Failure> {
     let formulas = arguments.formulas()?;
-    let author = arguments.author.author()?;
-    let Workplace { city, lake, stop } = change::open(&arguments.lake).await?;
+    let author = arguments.author.author_of(arguments.dry_run)?;
+    let Workplace { city, lake, stop } = change::open_or_look(&arguments.lake, arguments.dry_run).await?;
     let period = arguments.period.period(&city.timezone)?;
     let bounds = Bounds::from(&city.jobs.compact);
     let working = Box::pin(recompute_within(&lake, &period, &formulas, &author, arguments.dry_run, &bounds));
@@ -64,6 +64,9 @@ pub(crate) async fn execute(arguments: &RecomputeArguments) -> Result<(), Failur
         return Err(Failure::failed("interrupted; hint: run it again, what is done is not done twice"));
     };
     let outcome = done.map_err(Failure::failed)?;
+    if outcome.readings == 0 {
+        return Err(Failure::failed(format!("recompute: `{}` has no reading in this period", period.sensor)));
+    }
     write(period.sensor.as_str(), &outcome).map_err(Failure::failed)?;
     let said = said(&outcome, arguments.dry_run);
     if !outcome.left.is_empty() {

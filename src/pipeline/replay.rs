@@ -47,7 +47,9 @@ pub(crate) struct ReplayArguments {
 
 /// Builds `readings` anew, or says what that would take.
 pub(crate) async fn execute(arguments: &ReplayArguments) -> Result<(), Failure> {
-    let place = Workplace::open(&arguments.job).await?;
+    let opened =
+        if arguments.dry_run { Workplace::look(&arguments.job).await } else { Workplace::open(&arguments.job).await };
+    let place = opened?;
     let (standing, found) = replay::look(&place.lake).await.map_err(Failure::failed)?;
     if let Standing::Taken { rows } = standing {
         return Err(Failure::wrong(ReplayError::Taken { rows }));
@@ -103,14 +105,14 @@ async fn say(
 }
 
 fn table(found: &[Replayable]) -> String {
-    let mut text = "source,epoch,batches,gaps,first,last,missing_before,holes,closed\n".to_owned();
+    let mut text = "source,epoch,batches,gaps,first,last,missing_before,holes,closed,erased\n".to_owned();
     let number = |number: Option<i64>| number.map(|number| number.to_string()).unwrap_or_default();
     for stream in found {
-        let Replayable { source, epoch, batches, gaps, first, last, before, holes, closed } = stream;
+        let Replayable { source, epoch, batches, gaps, first, last, before, holes, closed, erased } = stream;
         let before = before.map(run).unwrap_or_default();
-        let holes = holes.iter().copied().map(run).collect::<Vec<_>>().join(" ");
+        let [holes, erased] = [holes, erased].map(|runs| runs.iter().copied().map(run).collect::<Vec<_>>().join(" "));
         let (first, last, closed) = (number(*first), number(*last), number(*closed));
-        let _ = writeln!(text, "{source},{epoch},{batches},{gaps},{first},{last},{before},{holes},{closed}");
+        let _ = writeln!(text, "{source},{epoch},{batches},{gaps},{first},{last},{before},{holes},{closed},{erased}");
     }
     text
 }
@@ -120,9 +122,12 @@ fn run((first, last): (i64, i64)) -> String {
 }
 
 fn tell_what_is_missing(found: &[Replayable]) {
-    for Replayable { source, epoch, before, holes, .. } in found {
+    for Replayable { source, epoch, before, holes, erased, .. } in found {
         if let Some((first, last)) = before {
             say!("replay: {source}: numbers {first} to {last} of epoch {epoch} are not in landing/ any more");
+        }
+        for (first, last) in erased {
+            say!("replay: {source}: numbers {first} to {last} of epoch {epoch} went with an erasure");
         }
         for (first, last) in holes {
             say!("replay: {source}: numbers {first} to {last} of epoch {epoch} are a hole");

@@ -47,11 +47,11 @@ pub(crate) struct ReviseArguments {
 
 /// Revises what a file says.
 pub(crate) async fn execute(arguments: &ReviseArguments) -> Result<(), Failure> {
-    let author = arguments.author.author()?;
+    let author = arguments.author.author_of(arguments.dry_run)?;
     let separator =
         u8::try_from(arguments.separator).map_err(|_| Failure::wrong("--separator is one plain character"))?;
     let own = arguments.timezone.as_deref().map(zone).transpose().map_err(Failure::wrong)?;
-    let Workplace { city, lake, stop } = change::open(&arguments.lake).await?;
+    let Workplace { city, lake, stop } = change::open_or_look(&arguments.lake, arguments.dry_run).await?;
     let decimal = if arguments.decimal_comma { Decimal::Comma } else { Decimal::Point };
     let bounds = Bounds::from(&city.jobs.compact);
     let layout = ReviseLayout { separator, decimal, zone: own.unwrap_or(city.timezone) };

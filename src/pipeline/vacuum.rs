@@ -25,7 +25,7 @@ pub(crate) async fn execute(arguments: &VacuumArguments) -> Result<(), Failure> 
     if !arguments.dry_run {
         return job::execute("vacuum", &arguments.job).await;
     }
-    let place = Workplace::open(&arguments.job).await?;
+    let place = Workplace::look(&arguments.job).await?;
     let tables = vacuum(&place.lake, place.city.jobs.retention, true).await.map_err(Failure::failed)?;
     let keys = tables.iter().flat_map(|table| table.files.iter().chain(&table.log));
     let text: String = keys.map(|key| format!("{key}\n")).collect();

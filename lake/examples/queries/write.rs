@@ -232,6 +232,7 @@ impl Writing {
                         time_us: file.times_us,
                         sorted: true,
                         unique: true,
+                        sha256: None,
                     });
                 }
             }

@@ -334,6 +334,7 @@ mod tests {
             time_us: Some((first_us, last_us)),
             sorted: true,
             unique: true,
+            sha256: None,
         }
     }
 

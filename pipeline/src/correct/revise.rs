@@ -115,7 +115,9 @@ pub async fn revise_within(
 ) -> Result<ReviseOutcome, ReviseError> {
     let unreadable = |what: String| ReviseError::Unreadable { path: path.to_owned(), what };
     let bytes = tokio::fs::read(path).await.map_err(|error| unreadable(error.to_string()))?;
-    let words = read(path, layout)?;
+    let (words, mut problems) = read(path, layout)?;
+    // A file with a wrong line revises nothing: its other lines are held against what is stored, so that all is told at once.
+    let dry_run = dry_run || !problems.is_empty();
     let said = Said::load(lake).await.map_err(CorrectError::from)?;
     let outcome = ReviseOutcome::default();
     let mut revising = Revising { words: &words, said, dry_run, bounds, outcome, missing: Vec::new() };
@@ -135,14 +137,14 @@ pub async fn revise_within(
     } else {
         correct(lake, &record, &mut revising).await?;
     }
-    if revising.missing.is_empty() {
-        return Ok(revising.outcome);
-    }
     let problem = |(line, message): (u64, String)| ReviseProblem { path: path.to_owned(), line, message };
-    Err(ReviseError::Wrong(revising.missing.into_iter().map(problem).collect()))
+    problems.extend(revising.missing.into_iter().map(problem));
+    problems.sort_by_key(|problem| problem.line);
+    if problems.is_empty() { Ok(revising.outcome) } else { Err(ReviseError::Wrong(problems)) }
 }
 
-fn read(path: &Path, layout: &ReviseLayout) -> Result<Words, ReviseError> {
+/// What its lines say, and what is wrong with those that say nothing.
+fn read(path: &Path, layout: &ReviseLayout) -> Result<(Words, Vec<ReviseProblem>), ReviseError> {
     let unreadable = |what: String| ReviseError::Unreadable { path: path.to_owned(), what };
     let (bytes, _) = sheet::open(path).map_err(|error| unreadable(error.to_string()))?;
     let written = Layout { separator: layout.separator, decimal: layout.decimal, ..Layout::default() };
@@ -167,7 +169,7 @@ fn read(path: &Path, layout: &ReviseLayout) -> Result<Words, ReviseError> {
             Err(message) => problems.push(ReviseProblem { path: path.to_owned(), line: number, message }),
         }
     }
-    if problems.is_empty() { Ok(words) } else { Err(ReviseError::Wrong(problems)) }
+    Ok((words, problems))
 }
 
 struct Places {

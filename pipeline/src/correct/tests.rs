@@ -316,6 +316,21 @@ async fn a_file_with_a_fault_revises_nothing() {
     assert_eq!(records(&place).await, [] as [serde_json::Value; 0]);
 }
 
+/// A number that is none hid that another line's time is not stored: each was mended, and the file refused again.
+#[tokio::test]
+async fn every_wrong_line_of_a_revision_is_told_at_once() {
+    let place = Place::new();
+    three(&place).await;
+    let (unknown, known) = (utc(at(77)), utc(at(1)));
+    let text = format!("sensor,time,value\n{SENSOR},{unknown},5\n{SENSOR},{known},1e999\n");
+    let told = revise_text(&place, &text).await.expect_err("both are wrong").to_string();
+    let wanted = [("revised.csv:2: ", "has no reading at"), ("revised.csv:3: ", "more than a number can be")];
+    for (line, (place, what)) in told.lines().zip(wanted) {
+        assert!(line.contains(place) && line.contains(what), "{told}");
+    }
+    assert_eq!((told.lines().count(), records(&place).await.len()), (3, 0), "{told}");
+}
+
 /// A dry run says the same and changes nothing.
 #[tokio::test]
 async fn a_dry_run_changes_nothing() {

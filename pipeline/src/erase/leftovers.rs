@@ -3,6 +3,9 @@
 //! Gone at once, and not after vacuum's retention: readers of earlier versions fail. First a checkpoint is written,
 //! from which everybody else reads the log; then the files go, then all of the log before it, oldest first, so that a run
 //! that breaks off leaves a log without a hole. Then the table says so by a transaction.
+//!
+//! A table in which nothing was found, in its newest version or in a file beside it, keeps its log: there is nothing to hide in
+//! it, and its versions are other people's. What it says of files that vacuum took before stays until vacuum takes that too.
 
 use std::collections::BTreeMap;
 
@@ -56,8 +59,14 @@ pub(super) async fn mark(
     failure.map_or(Err(EraseError::Contended { table: table.name() }), |error| Err(error.into()))
 }
 
-/// Removes what is left of erased rows beside a table's newest version, and says so.
-pub(super) async fn remove(lake: &Lake, name: TableName, erasures: &Erasures) -> Result<Leftovers, EraseError> {
+/// Removes what is left of erased rows beside a table's newest version, and says so. `untouched`: no row of it was erased, now
+/// or by a run before.
+pub(super) async fn remove(
+    lake: &Lake,
+    name: TableName,
+    erasures: &Erasures,
+    untouched: bool,
+) -> Result<Leftovers, EraseError> {
     let Some(mut table) = Table::open(lake, name).await? else { return Ok(Leftovers::default()) };
     let idle = table.idle_files().await?;
     let folder = tjern_readings::keys::table(name.as_str());
@@ -72,6 +81,10 @@ pub(super) async fn remove(lake: &Lake, name: TableName, erasures: &Erasures) ->
         if holds {
             files.push(folder.clone().join(file.path.as_str()));
         }
+    }
+    if untouched && files.is_empty() {
+        mark(&mut table, erasures, Mark::Gone, |_| Vec::new()).await?;
+        return Ok(Leftovers::default());
     }
     table.write_checkpoint().await?;
     let mut log: Vec<_> = table.log_before().await?.into_iter().map(|meta| meta.location).collect();

@@ -80,6 +80,11 @@ impl Tainted {
         self.sources.get(source)
     }
 
+    /// Whether there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.sources.is_empty()
+    }
+
     /// All of them.
     pub(super) fn into_sources(self) -> BTreeMap<String, BTreeSet<String>> {
         self.sources

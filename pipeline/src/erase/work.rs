@@ -1,8 +1,11 @@
 //! The work: which erasures are due, and one step after the other.
 
+use std::collections::BTreeSet;
+
 use futures::FutureExt;
 use object_store::path::Path;
 use tjern_lake::{Lake, Lease, Table, TableName};
+use tjern_readings::sensor::SensorId;
 
 use super::known::{COUNT, Erasures};
 use super::landed::{Zone, settle};
@@ -24,6 +27,9 @@ use crate::rollup::{Again, rollup_again, rows_of_spans};
 /// The tables in which readings are, or what was made of them; `readings` is marked last.
 const TABLES: [TableName; 3] = [TableName::Hourly, TableName::Daily, TableName::Readings];
 
+/// From the year 1 to the year 9999, in microseconds since 1970: whenever a reading may be of.
+const ALWAYS_US: (i64, i64) = (-62_135_596_800_000_000, 253_370_764_800_000_000);
+
 /// Remembers an erasure and does all that can be done now.
 ///
 /// # Errors
@@ -44,14 +50,34 @@ pub async fn erase(
 /// # Errors
 /// [`EraseError`].
 pub async fn find(lake: &Lake, request: &Request) -> Result<Vec<Found>, EraseError> {
-    let erasures = Erasures::of([Erasure::new(lake, request)]);
+    Ok(look(lake, &Erasures::of([Erasure::new(lake, request)])).await?.0)
+}
+
+/// Whether anything knows a sensor: the register, a table, what has landed, an erasure of it. What cannot be looked at may know
+/// it.
+///
+/// # Errors
+/// [`EraseError`].
+pub async fn is_known(lake: &Lake, sensor: &SensorId) -> Result<bool, EraseError> {
+    let is_registered = load(lake).await?.get(sensor.as_str()).is_some();
+    if is_registered || Erasures::load(lake).await?.all().iter().any(|erasure| erasure.sensor == *sensor) {
+        return Ok(true);
+    }
+    let (from_us, to_us) = ALWAYS_US;
+    let request = Request { sensor: sensor.clone(), from_us, to_us, reason: String::new(), by: String::new() };
+    let (found, tainted) = look(lake, &Erasures::of([Erasure::new(lake, &request)])).await?;
+    Ok(!found.is_empty() || !tainted.is_empty())
+}
+
+/// What holds readings that these cover, and which sources may have written their sensors.
+async fn look(lake: &Lake, erasures: &Erasures) -> Result<(Vec<Found>, Tainted), EraseError> {
     let readings = Table::open(lake, TableName::Readings).await?;
     let zone = Zone::list(lake).await?;
     let register = load(lake).await?;
-    let mut tainted = Tainted::find(lake, readings.as_ref(), &register, &zone.configurations, &erasures).await?;
+    let mut tainted = Tainted::find(lake, readings.as_ref(), &register, &zone.configurations, erasures).await?;
     let mut found = Vec::new();
     if let Some(readings) = &readings {
-        found.extend(rows::find(readings, &erasures).await?);
+        found.extend(rows::find(readings, erasures).await?);
     }
     for (what, name) in [("rows of hourly", TableName::Hourly), ("rows of daily", TableName::Daily)] {
         let Some(table) = Table::open(lake, name).await? else { continue };
@@ -60,15 +86,15 @@ pub async fn find(lake: &Lake, request: &Request) -> Result<Vec<Found>, EraseErr
             found.push(Found::new(what, tjern_readings::keys::table(name.as_str()), Some(rows)));
         }
     }
-    let (holding, unread) = zone.holding(lake, &erasures, &mut tainted).await;
+    let (holding, unread) = zone.holding(lake, erasures, &mut tainted).await;
     found.extend(holding.iter().map(super::landed::Holding::found));
-    let (set_aside, hidden) = quarantined::find(lake, &erasures, &tainted).await?;
+    let (set_aside, hidden) = quarantined::find(lake, erasures, &tainted).await?;
     found.extend(quarantined::told(&set_aside));
     let unseen = [&zone.unseen, &tainted.unseen, &unread, &hidden].into_iter().flat_map(Reasons::keys);
     found.extend(unseen.map(|key| Found::unseen(key)));
-    found.extend(told::find(lake, &erasures).await?.iter().map(told::Record::found));
-    found.extend(released::find(lake, &erasures).await?.iter().map(released::Tainted::found));
-    Ok(found)
+    found.extend(told::find(lake, erasures).await?.iter().map(told::Record::found));
+    found.extend(released::find(lake, erasures).await?.iter().map(released::Tainted::found));
+    Ok((found, tainted))
 }
 
 /// Goes on with what is not done, until nothing is left or what is left has to wait. With `again` everything is
@@ -86,7 +112,7 @@ pub async fn go_on(lake: &Lake, settings: &EraseSettings, again: bool) -> Result
         return Ok(EraseOutcome { held_elsewhere: true, ..EraseOutcome::default() });
     };
     let lease = lease.keep();
-    let mut work = Work { lake, settings, known, outcome: EraseOutcome::default() };
+    let mut work = Work { lake, settings, known, is_first: false, outcome: EraseOutcome::default() };
     let result = Box::pin(work.run(&due)).await;
     lease.give_back().await?;
     result.map(|()| work.outcome)
@@ -131,6 +157,8 @@ struct Work<'a> {
     lake: &'a Lake,
     settings: &'a EraseSettings,
     known: Erasures,
+    /// Whether no run before this one, which may have been killed, did anything for the erasures that are due.
+    is_first: bool,
     outcome: EraseOutcome,
 }
 
@@ -167,6 +195,7 @@ impl Work<'_> {
     /// Everything but what waits in the landing zone. Returns false where others' work has to end first.
     async fn remove(&mut self, due: &Due) -> Result<bool, EraseError> {
         let mut readings = Table::open_or_create(self.lake, TableName::Readings).await?;
+        self.is_first = due.whole.iter().all(|erasure| mark_of(&readings, erasure) == 0);
         mark(&mut readings, &self.known, Mark::Told, told_to_writers).await?;
         // Others write files of rows that they have read: what they leave behind is looked for after them.
         let mut held = Vec::new();
@@ -194,6 +223,16 @@ impl Work<'_> {
         let done = rows::rewrite(readings, &self.settings.compact, &erasures).await?;
         (self.outcome.rows, self.outcome.files) = (done.rows, done.files);
         mark(readings, &erasures, Mark::Erased, |_| Vec::new()).await?;
+        let mut untouched = BTreeSet::new();
+        if self.is_first && done.rows == 0 {
+            untouched.insert(TableName::Readings.as_str());
+            for name in [TableName::Hourly, TableName::Daily] {
+                let Some(table) = Table::open(lake, name).await? else { continue };
+                if rows_of_spans(&table, &erasures.periods()).await?.is_empty() {
+                    untouched.insert(name.as_str());
+                }
+            }
+        }
         let marks = due.whole.iter().map(|erasure| (erasure.mark(), Mark::Erased as i64)).collect();
         let again = Again { spans: erasures.periods(), marks };
         let summed =
@@ -204,7 +243,7 @@ impl Work<'_> {
         let tainted = released::find(lake, &erasures).await?;
         (self.outcome.withdrawn, self.outcome.released) = released::withdraw(lake, self.settings, &tainted).await?;
         for name in TABLES {
-            let gone = leftovers::remove(lake, name, &erasures).await?;
+            let gone = leftovers::remove(lake, name, &erasures, untouched.contains(name.as_str())).await?;
             self.outcome.leftovers += gone.files;
             self.outcome.log += gone.log;
         }

@@ -23,6 +23,7 @@ use tjern_readings::keys::{Bounds, Landed};
 use super::landing::{LandedEpoch, Stream, Sweep, Zone};
 use super::progress::{self, INGEST, Open};
 use super::{IngestError, IngestOutcome, IngestSettings, Ingester};
+use crate::erase::{Erasures, ErasuresError};
 use crate::rollup;
 use crate::tables::ATTEMPTS_MAX;
 
@@ -53,6 +54,8 @@ pub struct Replayable {
     pub holes: Vec<(i64, i64)>,
     /// The last number of the epoch, where it is finished.
     pub closed: Option<i64>,
+    /// The numbers after the lowest one that went with an erasure: nobody waits for them, and they are no hole.
+    pub erased: Vec<(i64, i64)>,
 }
 
 /// Whether `readings` can be built anew.
@@ -101,14 +104,15 @@ pub enum ReplayError {
 /// Looks what a replay would take, and changes nothing.
 ///
 /// # Errors
-/// [`LakeError`].
-pub async fn look(lake: &Lake) -> Result<(Standing, Vec<Replayable>), LakeError> {
+/// [`ErasuresError`].
+pub async fn look(lake: &Lake) -> Result<(Standing, Vec<Replayable>), ErasuresError> {
+    let erasures = Erasures::load(lake).await?;
     let table = Table::open(lake, TableName::Readings).await?;
     let standing = table.map_or(Standing::Empty, |table| standing(&table));
     let zone = everything(lake).await?;
     let mut found = Vec::new();
     for (stream, seen) in &zone {
-        found.push(replayable(stream, seen, end_of(lake, stream, seen).await?));
+        found.push(replayable(stream, seen, end_of(lake, stream, seen).await?, &erasures));
     }
     Ok((standing, found))
 }
@@ -238,10 +242,18 @@ fn before(seen: &LandedEpoch, closed: Option<i64>) -> Option<Bounds> {
     Bounds::new(1, last)
 }
 
-fn replayable((source, epoch): &Stream, seen: &LandedEpoch, closed: Option<i64>) -> Replayable {
+fn replayable(stream: &Stream, seen: &LandedEpoch, closed: Option<i64>, erasures: &Erasures) -> Replayable {
+    let (source, epoch) = stream;
     let mut bounds: Vec<Bounds> = seen.items.iter().map(|item| item.bounds).collect();
     bounds.sort_unstable();
     let first = bounds.first().map(|bounds| bounds.first);
+    let last = bounds.iter().map(|bounds| bounds.last).max();
+    let is_above = |gone: &Bounds| first.is_some_and(|first| gone.first > first);
+    let is_there = |gone: &Bounds| bounds.iter().any(|there| there == gone);
+    let mut erased: Vec<Bounds> = erasures.doomed_of(stream).filter(is_above).filter(|gone| !is_there(gone)).collect();
+    erased.sort_unstable();
+    bounds.extend(&erased);
+    bounds.sort_unstable();
     let (mut holes, mut end) = (Vec::new(), first.map(|first| first - 1));
     for Bounds { first, last } in &bounds {
         let reached = end.unwrap_or_default();
@@ -260,9 +272,10 @@ fn replayable((source, epoch): &Stream, seen: &LandedEpoch, closed: Option<i64>)
         batches: seen.items.len() - gaps,
         gaps,
         first,
-        last: end,
+        last,
         before: before(seen, closed).map(|bounds| (bounds.first, bounds.last)),
         holes,
         closed,
+        erased: erased.into_iter().map(|gone| (gone.first, gone.last)).collect(),
     }
 }
