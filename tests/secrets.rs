@@ -180,9 +180,9 @@ async fn no_command_that_changes_readings_tells_what_a_store_sends_back() {
 /// A command until it does its work.
 async fn fails_at_each_step(line: &str, config: &Path, variables: &[(String, String)], server: &S3Server) {
     let words: Vec<&str> = line.split(' ').collect();
-    let mut failed = 0;
     // Each erasure that failed is remembered, and done with the next one: those need ever more.
-    for requests in [0, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377, 610, u64::MAX] {
+    let steps = [0, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377, 610, u64::MAX];
+    for (failed, requests) in steps.into_iter().enumerate() {
         server.echo_after(requests, 403);
         let before = server.failed();
         let (is_well, said) = ended(&words, config, variables).await;
@@ -199,7 +199,6 @@ async fn fails_at_each_step(line: &str, config: &Path, variables: &[(String, Str
             assert!(is_well && failed > 0, "{line}: {reason}");
             return;
         }
-        failed += 1;
     }
     unreachable!("{line}: none fails of all requests");
 }

@@ -76,7 +76,7 @@ impl City {
         let place = Place::new();
         let simulated = Arc::new(Simulated::new(place.clock.clone()));
         let url = "s3://city/lake".parse().expect("a lake");
-        let objects: Arc<dyn ObjectStore> = simulated.clone();
+        let objects: Arc<dyn ObjectStore> = Arc::<Simulated>::clone(&simulated);
         let lake = Lake::over(Store::over(objects, url)).with_clock(place.clock.clone());
         (Self::at(Place { lake, ..place }).await, simulated)
     }
