@@ -230,7 +230,7 @@ impl Dater {
         self.look().await;
         let (oldest_us, newest_us) = readings.spans().times_us().unwrap_or_default();
         let are_of_our_time = TIMES_US.contains(&oldest_us) && TIMES_US.contains(&newest_us);
-        let mut ready = if are_of_our_time && self.has_nothing_to_say() {
+        let mut ready = if are_of_our_time && self.has_nothing_to_say(oldest_us, newest_us) {
             readings
         } else {
             self.take_one_by_one(readings.into()).await.into()
@@ -241,9 +241,10 @@ impl Dater {
         self.pass_on(ready).await;
     }
 
-    /// Whether readings go on as they come: the clock is known, and nobody works on a sensor.
-    fn has_nothing_to_say(&self) -> bool {
-        self.clock.was_always_known() && self.redated.is_empty() && !self.maintenance.is_under_way()
+    /// Whether readings of these times go on as they come: the clock was always known, and nobody worked on a sensor.
+    fn has_nothing_to_say(&self, oldest_us: i64, newest_us: i64) -> bool {
+        let is_under_way = self.maintenance.is_under_way(oldest_us, newest_us);
+        self.clock.was_always_known() && self.redated.is_empty() && !is_under_way
     }
 
     /// Looks at each reading: those that are ready come back, with all that is to be said of them.
@@ -345,7 +346,7 @@ impl Dater {
         }
     }
 
-    /// Whether the machine's clock is believed now. Chrony may be silent: no bus waits for it.
+    /// Whether the machine's clock is believed now. Chrony may be silent for a second: no bus's thread waits for it.
     fn is_believed(&self) -> impl Future<Output = bool> + use<> {
         let (witness, wall_us, known_us) = (self.policy.witness.clone(), self.clock.wall_us(), self.known_us);
         let asking = tokio::task::spawn_blocking(move || witness.believes(wall_us, known_us));

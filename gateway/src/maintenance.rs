@@ -14,7 +14,7 @@
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -202,7 +202,7 @@ fn make_folder(folder: &Path) -> io::Result<()> {
             let above = folder.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
             let owner = fs::metadata(above)?;
             // Only root may, and only then is it needed.
-            let _ = chown(folder, Some(owner.uid()), Some(owner.gid()));
+            let _ = lchown(folder, Some(owner.uid()), Some(owner.gid()));
             Ok(())
         }
     }
@@ -317,9 +317,9 @@ impl Maintenance {
         }
     }
 
-    /// Whether there is anything to mark.
-    pub(crate) fn is_under_way(&self) -> bool {
-        !self.windows.is_empty()
+    /// Whether a window holds any moment from the oldest to the newest.
+    pub(crate) fn is_under_way(&self, oldest_us: i64, newest_us: i64) -> bool {
+        self.windows.iter().any(|window| window.from_us <= newest_us && oldest_us < window.until_us)
     }
 
     /// Marks those that were measured during maintenance, by what the file said when it was last looked at.

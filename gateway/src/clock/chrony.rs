@@ -76,6 +76,12 @@ impl Tracking {
         self.follows().then_some(ahead_ms)
     }
 
+    /// Whether it follows nobody but itself.
+    #[must_use]
+    pub const fn follows_itself(self) -> bool {
+        self.source == ITSELF
+    }
+
     const fn follows(self) -> bool {
         self.leap != UNSYNCHRONISED && self.source != ITSELF
     }

@@ -34,14 +34,16 @@ fn name_of(address: &str) -> Option<&str> {
     address.get(2..).filter(|_| !address.starts_with('P'))
 }
 
-/// Where a sentence says whether a field is valid (`V`: it is not), counted from 1 after the address. IEC 61162-1, section 8.3, and the
-/// sentences of NMEA 0183 with a status.
+/// Where a sentence says whether a field is valid (`V`: it is not), counted from 1 after the address: the sentences of IEC 61162-1
+/// that a site may have. `THS` says it as the last of its modes.
 fn status_place(name: &str, field: usize) -> Option<usize> {
     match name {
         "RMB" | "APB" | "XTE" => Some(1),
-        "RMC" => Some(2),
+        "RMC" | "ROT" | "THS" | "OSD" => Some(2),
         "MWV" | "RPM" => Some(5),
         "GLL" | "GGA" => Some(6),
+        // Through the water and over the ground.
+        "VBW" => Some(if field <= 3 { 3 } else { 6 }),
         // Starboard and port rudder have one each.
         "RSA" => Some(if field <= 2 { 2 } else { 4 }),
         _ => None,
@@ -128,6 +130,8 @@ mod tests {
             ("GLL", 1, "$GPGLL,4916.45,N,12311.12,W,225444,V"),
             ("GGA", 9, "$GPGGA,123519,,,,,0,00,,545.4,M,46.9,M,,"),
             ("RSA", 1, "$IIRSA,10.5,V,11.5,A"),
+            ("ROT", 1, "$HEROT,-12.5,V"),
+            ("VBW", 4, "$VDVBW,1.5,0.1,A,1.7,0.2,V"),
         ] {
             assert_eq!(read(wanted, field, line), Some(Err(Cause::NotAvailable)), "{line}");
         }
@@ -135,6 +139,7 @@ mod tests {
             ("MWV", 3, "$WIMWV,214.8,R,9.9,M,A", 9.9),
             ("MWV", 3, "$WIMWV,214.8,R,9.9,M", 9.9),
             ("RSA", 3, "$IIRSA,10.5,V,11.5,A", 11.5),
+            ("VBW", 1, "$VDVBW,1.5,0.1,A,1.7,0.2,V", 1.5),
             ("GGA", 6, "$GPGGA,123519,,,,,0,00,,,M,,M,,", 0.0),
             ("MTW", 1, "$YXMTW,12.3,C,V,V,V,V", 12.3),
         ] {

@@ -98,7 +98,11 @@ fn gateway(page: &mut Page<'_, '_>, status: &GatewayStatus) -> fmt::Result {
 
 fn clock(page: &mut Page<'_, '_>, status: &GatewayStatus) -> fmt::Result {
     let Some(clock) = &status.clock else { return Ok(()) };
-    page.gauge("clock_known", "Whether the time is known, or readings wait for it", Some(flag(clock.is_known)))?;
+    page.gauge(
+        "clock_known",
+        "Whether the time is known: until then readings wait, or have an estimated time",
+        Some(flag(clock.is_known)),
+    )?;
     let synchronised = clock.is_synchronised.map(flag);
     page.gauge("clock_synchronised", "Whether the time service has synchronised the clock", synchronised)?;
     let ahead_s = clock.ahead_ms.map(|ahead_ms| seconds(ahead_ms.saturating_mul(1_000)));

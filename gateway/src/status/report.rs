@@ -91,7 +91,7 @@ pub struct Refusal {
 /// A clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClockReport {
-    /// Whether it is believed: until then readings wait for it on disk.
+    /// Whether it is believed: until then readings wait for it on disk, or have an estimated time after `[clock] patience`.
     pub is_known: bool,
     /// Whether the machine's time service has synchronised it, a few minutes ago; `None` where none says so.
     pub is_synchronised: Option<bool>,
@@ -416,7 +416,7 @@ pub(super) fn health(status: &GatewayStatus, Notes { stuck, maintenance, silent 
     if status.clock.is_some_and(|clock| !clock.is_known) {
         let hint =
             "hint: `tjern-gateway doctor` says who keeps it; `[clock] trusted` is for networks without a time server";
-        warnings.push(format!("the time is not known: readings wait on disk for it; {hint}"));
+        warnings.push(format!("the time is not known: readings wait on disk for it, or have an estimated time once `[clock] patience` is over; {hint}"));
     }
     if let Some(trouble) = maintenance {
         warnings.push(format!("what is under maintenance stays as it was: {trouble}"));

@@ -2,7 +2,8 @@
 //! uploaded, is without them.
 //!
 //! Found are, in values and in comments: what stands before an `@` or after a `?` in a URL, and the values of
-//! keys whose name says so (`password`, `secret`, `token`, …). A secret under a harmless name is not found.
+//! keys whose name says so (`password`, `secret`, `token`, …), or that are called `url`: the address of a webhook may be one, however wrong it is
+//! written. A secret under a harmless name is not found.
 
 use std::ops::Range;
 
@@ -100,7 +101,7 @@ fn name_before(text: &str) -> &str {
 
 fn is_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase().replace('-', "_");
-    NAMES.iter().any(|part| name.contains(part)) && !HARMLESS.iter().any(|end| name.ends_with(end))
+    name == "url" || NAMES.iter().any(|part| name.contains(part)) && !HARMLESS.iter().any(|end| name.ends_with(end))
 }
 
 /// The value that begins here, within its quotes; one whose quotes do not end ends with its line.
@@ -127,6 +128,7 @@ mod tests {
         for (text, shown) in [
             ("lake = \"s3://key:se/cr@et@bucket/x?sig=abc\"\n", "lake = \"s3://***@bucket/x?***\"\n"),
             ("lake = \"s3:// key:hunter2@x y\"", "lake = \"s3://***@x y\""),
+            ("url = \"hooks.example.org/services/T0/B0/secret\"\n", "url = \"***\"\n"),
             ("# was s3://key:hunter2@bucket\n", "# was s3://***@bucket\n"),
             ("aws_secret_access_key = \"hunter2\" # new", "aws_secret_access_key = \"***\" # new"),
             ("# password=hunter2\nx = 1", "# password=***\nx = 1"),

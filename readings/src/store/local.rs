@@ -8,8 +8,9 @@
 //!
 //! Files under way lie in the folder `.staged`, named `<process>#<number>`, which listings leave out.
 //! Those that a killed process left there are removed by whoever opens the lake a day later. It is made when the folder is
-//! opened, and stands for the lake: where it has gone, so has the lake (a disk that was unmounted leaves an empty folder), and
-//! nothing is put into what is there instead.
+//! opened, and stands for the lake: where it has gone, or is another one, so has the lake (a disk that was unmounted leaves the folder below),
+//! and nothing is put into what is there instead. That holds for as long as the lake is open: whoever opens it anew takes the folder
+//! for the lake that is there.
 
 mod disk;
 mod walk;
@@ -17,6 +18,7 @@ mod walk;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::ops::Range;
+use std::os::unix::fs::{MetadataExt, lchown};
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -50,8 +52,8 @@ static STAGED: AtomicU64 = AtomicU64::new(0);
 #[derive(Debug, Clone)]
 pub struct SyncedFolder {
     root: PathBuf,
-    /// Whether it had its [`STAGED_FOLDER`] when it was opened: not where nothing may be written.
-    was_writable: bool,
+    /// Which [`STAGED_FOLDER`] it had when it was opened, by its number in the file system; none where nothing may be written.
+    staged: Option<u64>,
     objects: Arc<LocalFileSystem>,
     disk: Arc<dyn Disk>,
 }
@@ -79,17 +81,18 @@ impl SyncedFolder {
         let root = root.canonicalize()?;
         let staged = root.join(STAGED_FOLDER);
         // A lake that may only be read is opened all the same.
-        let was_writable = create_folder(&*disk, &staged).is_ok();
+        let number = create_staged(&*disk, &root, &staged).ok();
         sweep(&staged);
         let objects = LocalFileSystem::new_with_prefix(&root).map_err(io::Error::other)?;
-        Ok(Self { root, was_writable, objects: Arc::new(objects), disk })
+        Ok(Self { root, staged: number, objects: Arc::new(objects), disk })
     }
 
     /// Fails where the folder that was opened has gone.
     fn still_there(&self) -> impl Fn() -> io::Result<()> + Send + 'static {
-        let (root, was_writable) = (self.root.clone(), self.was_writable);
+        let (root, staged) = (self.root.clone(), self.staged);
         move || {
-            if was_writable && !root.join(STAGED_FOLDER).is_dir() {
+            let there = fs::metadata(root.join(STAGED_FOLDER)).map(|folder| folder.ino());
+            if staged.is_some_and(|staged| there.ok() != Some(staged)) {
                 return Err(io::Error::new(ErrorKind::NotFound, Gone { root: root.display().to_string() }));
             }
             Ok(())
@@ -170,6 +173,18 @@ fn sweep(folder: &FilePath) {
             let _ = fs::remove_file(entry.path());
         }
     }
+}
+
+/// Makes the folder that stands for the lake, and says which it is. It belongs to whom the lake's folder belongs: root that only looked
+/// must not keep others out.
+fn create_staged(disk: &dyn Disk, root: &FilePath, staged: &FilePath) -> io::Result<u64> {
+    if !staged.is_dir() {
+        create_folder(disk, staged)?;
+        let owner = fs::metadata(root)?;
+        // Only root may, and only then is it needed.
+        let _ = lchown(staged, Some(owner.uid()), Some(owner.gid()));
+    }
+    Ok(fs::metadata(staged)?.ino())
 }
 
 /// Creates a folder and those above it; each new one is on disk when this returns.

@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-/// How many runs of a sensor's times are remembered one by one: at least twice as many times, however they come.
+/// How many runs of a sensor's times are remembered one by one: at least half as many times again, however they come.
 pub(super) const RUNS_MAX: usize = 2_048;
 
 /// Of how many ranges it is known that times in them are forgotten. The two that are nearest to each other become one.

@@ -81,6 +81,11 @@ fn by_chrony(answer: Result<Tracking, ChronyError>, says: &str) -> Finding {
                 format!("chrony finds it {}, and is moving it; it says {says}", off(ahead_ms)),
                 format!("`makestep` in chrony's configuration sets it at once after a start; {wait}"),
             ),
+            None if tracking.follows_itself() => Finding::warn(
+                "clock",
+                format!("chrony follows nobody but itself; it says {says}"),
+                "compare it with a watch; where there is no time server, `[clock] trusted = true` says that it is right",
+            ),
             None => Finding::warn(
                 "clock",
                 format!("chrony follows no time server yet; it says {says}"),
