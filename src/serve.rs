@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::City;
 use crate::failure::Failure;
+use crate::pipeline::refuse_unfinished;
 
 /// The server of a city over its lake; both ports are taken when this returns.
 /// The jobs of the same process are told of on the staff's.
@@ -43,6 +44,7 @@ fn register_metrics(settings: &ServerSettings, lake: &Lake, jobs: Option<&States
 pub(crate) async fn serve(config: &Path) -> Result<(), Failure> {
     let city = City::load(config)?;
     let lake = Lake::open(&city.lake).map_err(Failure::failed)?;
+    refuse_unfinished(&lake).await?;
     // A lake that cannot be reached is told at once, and not by every page.
     Table::open(&lake, TableName::Readings).await.map_err(Failure::failed)?;
     let server = bind(&city, &lake, None).await?;

@@ -79,9 +79,18 @@ pub(crate) async fn refuse_unfinished(lake: &Lake) -> Result<(), Failure> {
 
 /// Opens the lake for a job; with `--json` the job's line says so where that fails.
 pub(crate) async fn open_for(name: &str, arguments: &JobArguments) -> Result<Workplace, Failure> {
+    or_line(name, arguments, Workplace::open(arguments)).await
+}
+
+/// What comes of opening a lake for a job; with `--json` the job's line says so where that fails.
+pub(crate) async fn or_line<T>(
+    name: &str,
+    arguments: &JobArguments,
+    opening: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
     let clock = Clock::system();
     let began_us = clock.now_us();
-    let opened = Workplace::open(arguments).await;
+    let opened = opening.await;
     if let (Err(failure), true) = (&opened, arguments.json) {
         let name = if arguments.personal { format!("{PERSONAL}{name}") } else { name.to_owned() };
         let not_done = Some("all of it: the lake was not opened".to_owned());

@@ -115,7 +115,7 @@ pub(crate) async fn verify(arguments: &JobArguments) -> Result<(), Failure> {
     let looked = format!("{} files, {} rows, {} bytes read", verdict.files, verdict.rows, verdict.bytes);
     if verdict.without_sha256 > 0 {
         say!(
-            "verify: of {} files the log has no SHA-256: another value in them is not seen; compaction gives them one",
+            "verify: of {} files the log has no SHA-256: another value in them is not seen; those that are written anew have one",
             verdict.without_sha256
         );
     }

@@ -11,6 +11,11 @@ use crate::failure::Failure;
 
 /// Looks once, and tells.
 pub(crate) async fn execute(arguments: &JobArguments) -> Result<(), Failure> {
+    let place = job::or_line("watch", arguments, open(arguments)).await?;
+    job::run_all(job::named(&place, "watch"), &place, arguments.json).await
+}
+
+async fn open(arguments: &JobArguments) -> Result<Workplace, Failure> {
     let (city, lake) = lake_of(City::load(&arguments.config)?, arguments.personal)?;
     let stop = CancellationToken::new();
     stop_on_signals(&stop).map_err(Failure::failed)?;
@@ -22,6 +27,5 @@ pub(crate) async fn execute(arguments: &JobArguments) -> Result<(), Failure> {
         }
         Err(error) => tracing::warn!("the lake cannot be written, and is looked at all the same: {error}"),
     }
-    let place = Workplace { city, lake, stop };
-    job::run_all(job::named(&place, "watch"), &place, arguments.json).await
+    Ok(Workplace { city, lake, stop })
 }

@@ -195,8 +195,6 @@ impl Work<'_> {
     /// Everything but what waits in the landing zone. Returns false where others' work has to end first.
     async fn remove(&mut self, due: &Due) -> Result<bool, EraseError> {
         let mut readings = Table::open_or_create(self.lake, TableName::Readings).await?;
-        self.is_first = due.whole.iter().all(|erasure| mark_of(&readings, erasure) == 0);
-        mark(&mut readings, &self.known, Mark::Told, told_to_writers).await?;
         // Others write files of rows that they have read: what they leave behind is looked for after them.
         let mut held = Vec::new();
         for (job, lasts) in [(compact::JOB, compact::LEASE), (quality::JOB, quality::LEASE)] {
@@ -218,6 +216,9 @@ impl Work<'_> {
 
     async fn remove_alone(&mut self, due: &Due, readings: &mut Table) -> Result<(), EraseError> {
         let lake = self.lake;
+        // A run that had to wait for others has done nothing, and left no mark.
+        self.is_first = due.whole.iter().all(|erasure| mark_of(readings, erasure) == 0);
+        mark(readings, &self.known, Mark::Told, told_to_writers).await?;
         let erasures = Erasures::of(due.whole.clone());
         Box::pin(self.landed(readings, &due.looks)).await?;
         let done = rows::rewrite(readings, &self.settings.compact, &erasures).await?;

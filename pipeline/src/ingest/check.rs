@@ -9,10 +9,11 @@
 //! **No other column changes** ([`crate::anew`]). Each commit stands on the files that it read, moves `ingest`, so that of two
 //! ingesters one is refused, and `corrections`, so that nobody corrects what it changes; the last one says that the
 //! configuration's readings are checked. So a crash at any place repeats nothing and leaves nothing out. What a
-//! person has said of a reading since is a row of its own and stays as it is.
+//! person has said of a reading since, a row of its own or that it is valid, stays as it is.
 //!
-//! Limits: a commit replaces at most [`COMMIT_FILES_MAX`] files and [`COMMIT_BYTES_MAX`] bytes, or one file; batches wait while
-//! it is made. A failure keeps nobody's batches: it is told, and tried again a minute later.
+//! Limits: a commit replaces at most [`COMMIT_FILES_MAX`] files and [`COMMIT_BYTES_MAX`] bytes, or one file; batches wait until
+//! all of a configuration is checked. A failure keeps nobody's batches: it is told, and tried again after a minute, then after pauses that
+//! double up to an hour.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -36,6 +37,7 @@ use crate::correct::CorrectError;
 use crate::quality::evaluate;
 use crate::register::{Register, Said};
 use crate::tables::{ATTEMPTS_MAX, conform};
+use crate::validate::VALIDATED;
 
 /// So many files, and bytes of files, are replaced by one commit.
 const COMMIT_FILES_MAX: usize = 64;
@@ -47,6 +49,7 @@ const MAY_CHANGE: [&str; 3] = ["quality", "cause", "tests"];
 /// Where these stand among the columns of `readings`.
 const QUALITY: usize = 3;
 const CAUSE: usize = 4;
+const LEVEL: usize = 10;
 const TESTS: usize = 11;
 
 impl Ingester {
@@ -88,7 +91,7 @@ impl Ingester {
             let wrong = Wrong { name, unchecked, sensors, steps: self.steps_of(name), said: &said };
             let Found { replaced, refused, is_last } = wrong.find(&self.table, &self.bounds).await.map_err(Box::new)?;
             let mut gathered = Gathered::replacing(replaced);
-            gathered.transactions.extend(is_last.then(|| unchecked::done(name)));
+            gathered.transactions.extend(is_last.then(|| unchecked::done(name)).into_iter().flatten());
             refused.iter().for_each(|(sensor, rows)| gathered.refused.add(Why::Unit, &name.0, sensor, *rows));
             match self.commit(gathered).await {
                 Ok(()) => {}
@@ -216,6 +219,7 @@ impl Wrong<'_> {
         let values = batch.column(2).as_primitive::<Float64Type>();
         let numbers = batch.column(8).as_primitive::<Int64Type>();
         let revisions = batch.column(9).as_primitive::<Int16Type>();
+        let levels = batch.column(LEVEL).as_primitive::<Int8Type>();
         let (source, sha256) = self.name;
         let was_refused = |row: usize| {
             let refused = [Cause::NotAssigned, Cause::Unit].map(Cause::word);
@@ -230,6 +234,7 @@ impl Wrong<'_> {
                 && self.sensors.contains(sensors.value(*row))
                 && values.is_valid(*row)
                 && revisions.value(*row) == 0
+                && levels.value(*row) != VALIDATED
                 && !was_refused(*row)
                 && is_under_it(*row)
         };

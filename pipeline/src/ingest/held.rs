@@ -20,6 +20,9 @@ const PAUSE_US: i64 = 5 * SECOND_US;
 /// The longest pause.
 const PAUSE_MAX_US: i64 = 60 * SECOND_US;
 
+/// The pause after a check that failed doubles so often: up to about an hour.
+const UNCHECKED_DOUBLINGS: u32 = 6;
+
 /// What is held back, and why.
 #[derive(Debug, Default)]
 pub(super) struct HeldBack {
@@ -30,6 +33,8 @@ pub(super) struct HeldBack {
     remains: Option<String>,
     /// Why readings are not held against a configuration that came after them, and until when that rests.
     unchecked: Option<(String, i64)>,
+    /// How often in a row that was so.
+    unchecked_failures: u32,
 }
 
 #[derive(Debug)]
@@ -68,12 +73,16 @@ impl HeldBack {
 
     /// Readings could not be held against a configuration that came after them, where that is so.
     pub(super) fn unchecked(&mut self, why: Option<String>, now_us: i64) {
-        self.unchecked = why.map(|why| (why, now_us.saturating_add(PAUSE_MAX_US)));
+        // Each attempt may write files that nobody takes.
+        self.unchecked_failures = if why.is_some() { self.unchecked_failures.saturating_add(1) } else { 0 };
+        let pause_us = PAUSE_MAX_US << self.unchecked_failures.saturating_sub(1).min(UNCHECKED_DOUBLINGS);
+        self.unchecked = why.map(|why| (why, now_us.saturating_add(pause_us)));
     }
 
     /// Whether the pause after that is not over.
     pub(super) fn unchecked_rests(&self, now_us: i64) -> bool {
-        self.unchecked.as_ref().is_some_and(|(_, next_us)| (now_us..=now_us + PAUSE_MAX_US).contains(&(next_us - 1)))
+        let longest_us = PAUSE_MAX_US << UNCHECKED_DOUBLINGS;
+        self.unchecked.as_ref().is_some_and(|(_, next_us)| (now_us..=now_us + longest_us).contains(&(next_us - 1)))
     }
 
     /// The same of a part of the landing zone.

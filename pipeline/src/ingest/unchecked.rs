@@ -18,8 +18,11 @@ use arrow::compute::{max, min};
 use arrow::datatypes::TimestampMicrosecondType;
 use object_store::path::Path;
 use tjern_lake::Table;
+use tjern_readings::clock::SECOND_US;
 use tjern_readings::keys::Landed;
 use tjern_readings::sensor::SourceName;
+
+const DAY_US: i64 = 86_400 * SECOND_US;
 
 /// What stands before what is not checked. No source has such a name.
 const PREFIX: &str = ":unchecked/";
@@ -88,7 +91,9 @@ impl Unchecked {
     /// After these rows were taken too, the first of all at a moment; none where there are no rows.
     pub(super) fn with(before: Option<Self>, rows: &RecordBatch, now_us: i64) -> Option<Self> {
         let times = rows.column(1).as_primitive::<TimestampMicrosecondType>();
-        let (from_us, until_us) = (min(times)?, max(times)?);
+        // Whole days: when a reading was measured that is erased since is nobody's to know.
+        let from_us = min(times)?.div_euclid(DAY_US).saturating_mul(DAY_US);
+        let until_us = max(times)?.div_euclid(DAY_US).saturating_add(1).saturating_mul(DAY_US);
         Some(before.map_or(Self { since_us: now_us, from_us, until_us }, |before| Self {
             since_us: before.since_us,
             from_us: before.from_us.min(from_us),
@@ -103,9 +108,9 @@ impl Unchecked {
     }
 }
 
-/// The transaction that says that all of a configuration are checked.
-pub(super) fn done(name: &Name) -> (String, i64) {
-    (app_id(name, "since"), 0)
+/// The transactions that say that all of a configuration are checked.
+pub(super) fn done(name: &Name) -> [(String, i64); 3] {
+    ["since", "from", "until"].map(|field| (app_id(name, field), 0))
 }
 
 fn app_id((source, sha256): &Name, field: &str) -> String {
@@ -135,10 +140,10 @@ mod tests {
         let name: Name = ("landfall-01".parse().expect("valid"), "ab".repeat(32));
         let first = Unchecked::with(None, &rows(&[5, 3]), 10);
         let all = Unchecked::with(first, &rows(&[-7, 4]), 20).expect("rows");
-        assert_eq!(all, Unchecked { since_us: 10, from_us: -7, until_us: 5 });
+        assert_eq!(all, Unchecked { since_us: 10, from_us: -DAY_US, until_us: DAY_US }, "whole days");
         let mut transactions = HashMap::from(all.moved(&name));
         assert_eq!(read(&transactions), All::from([(name.clone(), all)]));
-        transactions.extend([done(&name)]);
+        transactions.extend(done(&name));
         assert_eq!(read(&transactions), All::new());
         assert_eq!(Unchecked::with(None, &rows(&[]), 30), None, "nothing was taken");
     }

@@ -274,7 +274,11 @@ async fn wrong_at(kind: Kind, fault: fn(u64) -> Fault) -> (Vec<u64>, u64) {
         let (calls, puts) = place.store.counted();
         place.store.fail(Fault::None);
         // Whoever looks next does what is left.
-        while (kind == Kind::Ours || !went_well) && !checked(kind, &place.lake()).await {}
+        let mut looks = 0;
+        while (kind == Kind::Ours || !went_well) && !checked(kind, &place.lake()).await {
+            looks += 1;
+            assert!(looks < 100, "it is never checked: fault at {at}");
+        }
         if place.ask(ALL).await != wanted || (kind == Kind::Ours && told(&place.lake()).await != (2, 0)) {
             wrong.push(at);
         }

@@ -224,9 +224,9 @@ impl Conversation {
 }
 
 /// Whether a receiver is refused for good. Old servers say 552 where there are too many, which is for now (RFC 5321, section
-/// 4.5.3.1.10).
+/// 4.5.3.1.10); where a box is full they say that it is the box (5.2, RFC 3463, section 3.3), and whoever has left does not empty it.
 fn is_for_good(reply: &str) -> bool {
-    reply.starts_with('5') && !reply.starts_with("552")
+    reply.starts_with('5') && (!reply.starts_with("552") || reply.starts_with("552 5.2."))
 }
 
 /// A server may repeat what it was told.
