@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::Duration;
 
+use tjern_lake::{Lake, Lease};
 use tjern_readings::batch::encode;
 use tjern_readings::keys::Landed;
 use tjern_readings::reading::Reading;
@@ -211,6 +213,14 @@ fn an_erasure_that_finds_nothing_costs_no_log() {
         assert!(said(&refused).contains("nothing knows `tarn/water_temperatur`"), "{}", said(&refused));
     }
     assert!(!place.path("lake/erasures").exists());
+    // A run that has to wait for others' work has done nothing: the next one is the first that may find something.
+    let lake =
+        Lake::open(&format!("file://{}", place.path("lake").display()).parse().expect("a lake")).expect("opened");
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let busy = runtime.block_on(Lease::take(&lake, "quality", Duration::from_secs(600))).expect("asked").expect("free");
+    let waits = erase("tarn/water_temperatur", &["--allow-unknown"]);
+    assert!(waits.status.code() == Some(1) && said(&waits).contains("quality"), "{}", said(&waits));
+    runtime.block_on(busy.give_back()).expect("given back");
     for (sensor, flags) in [("tarn/water_temperatur", &["--allow-unknown"][..]), (SENSOR, &[])] {
         let output = erase(sensor, flags);
         assert_eq!(output.status.code(), Some(0), "{}", said(&output));
