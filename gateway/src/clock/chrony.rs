@@ -181,9 +181,9 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_closed_port_is_told_at_once() {
+    fn a_chrony_that_is_silent_is_told_with_a_hint() {
         let port = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("bound");
-        // Silent, and its own: nobody else has it.
+        // Ours, and nobody answers there.
         let error = ask(port.local_addr().expect("an address")).expect_err("silent");
         assert!(error.to_string().contains("`cmdport`"), "{error}");
     }
