@@ -60,7 +60,7 @@ pub const FINAL_PATIENCE: Duration = Duration::from_secs(10);
 /// A few requests without bytes show what a store does; a link that is slow takes a while for them.
 const PROOF_PATIENCE: Duration = Duration::from_secs(90);
 
-/// How often it tries at the end, where the lake was there until then.
+/// How often in a row nothing may be taken at the end, where the lake was there until then.
 const FINAL_ATTEMPTS: u32 = 3;
 
 /// Why a round of uploads was not finished.
@@ -152,6 +152,8 @@ struct Uploader {
     reachable: Option<bool>,
     /// Since when it has not taken anything.
     failing_since: Option<Instant>,
+    /// Whether it has ever been there in this run.
+    was_reached: bool,
     contacted: bool,
     /// Whether the store is known to refuse a second create.
     proven: bool,
@@ -173,6 +175,7 @@ impl Uploader {
             settings,
             reachable: None,
             failing_since: None,
+            was_reached: false,
             contacted: false,
             proven: false,
             oldest: None,
@@ -196,14 +199,14 @@ impl Uploader {
             let round = Box::pin(self.round((!is_last).then_some(seal_at)));
             let result = sealing_meanwhile(&spool, (&mut seal_at, every), round).await;
             self.observe().await;
-            let answered = self.reachable == Some(true) || attempts_left < FINAL_ATTEMPTS;
             self.note(&result, taken);
             if let Err(error) = &result {
                 self.consider_credentials(error).await;
             }
             if is_last {
-                attempts_left -= 1;
-                if result.is_ok() || attempts_left == 0 || !answered {
+                let took_some = self.settings.state.snapshot().uploaded_batches > taken;
+                attempts_left = if took_some { FINAL_ATTEMPTS } else { attempts_left - 1 };
+                if result.is_ok() || attempts_left == 0 || self.is_away() {
                     return;
                 }
                 tokio::time::sleep(self.backoff.next_pause()).await;
@@ -219,6 +222,12 @@ impl Uploader {
                 () = stop.cancelled() => {}
             }
         }
+    }
+
+    /// Whether the lake has taken nothing for so long that nobody who stops the gateway should wait for it: it was never
+    /// there in this run, or is gone for longer than the end may last. A single reply that was lost is not that.
+    fn is_away(&self) -> bool {
+        self.failing_since.is_some_and(|since| !self.was_reached || since.elapsed() > FINAL_PATIENCE)
     }
 
     /// Says when the lake goes away and when it comes back, and nothing in between.
@@ -238,8 +247,13 @@ impl Uploader {
             }
             Some(error) => tracing::debug!(error, "still nothing can be uploaded"),
         }
+        let took_some = self.settings.state.snapshot().uploaded_batches > taken_before;
+        self.was_reached |= took_some || text.is_none();
+        if took_some {
+            // A lake that takes some and loses a reply is there: the pause begins anew.
+            self.backoff.reset();
+        }
         if text.is_some() {
-            let took_some = self.settings.state.snapshot().uploaded_batches > taken_before;
             self.failing_since = self.failing_since.filter(|_| !took_some).or_else(|| Some(Instant::now()));
         }
         self.reachable = Some(result.is_ok());

@@ -183,6 +183,11 @@ fn settings(store: &Arc<Faulty>) -> UploadSettings {
     }
 }
 
+fn one_at_a_time(store: &Arc<Faulty>) -> UploadSettings {
+    let limits = UploadLimits { in_flight: 1, ..UploadLimits::default() };
+    UploadSettings { limits, ..settings(store) }
+}
+
 fn readings(numbers: Range<u64>) -> Vec<Reading> {
     let sensor: tjern_readings::sensor::SensorId = "landfalltjern/water_temperature".parse().expect("valid");
     numbers.map(|number| Reading::of(sensor.clone(), number as i64, number as f64)).collect()
@@ -367,6 +372,40 @@ async fn stopping_without_a_lake_ends_and_keeps_what_is_left() {
     assert_eq!(spool.epoch(), epoch);
     upload_all(&spool, settings(&store)).await;
     assert_eq!(landed(&store).await.0, (0..10).collect());
+}
+
+/// A reply that is lost now and then is no lake that is away: a gateway that stopped at such a moment left batches in its
+/// spool, of which some were in the lake already, and whoever took the box away for repair took them along.
+#[tokio::test]
+async fn a_gateway_that_stops_between_lost_replies_leaves_nothing_behind() {
+    let place = tempfile::tempdir().expect("a folder");
+    let every_other = (0..80).filter(|put| put % 2 == 1).map(|put| (put, Fault::After));
+    let (spool, store) = (spool_in(place.path()), Faulty::new(every_other));
+    fill(&spool, 0..20).await;
+    let stop = CancellationToken::new();
+    stop.cancel();
+    upload::run(spool.clone(), one_at_a_time(&store), stop).await;
+    assert_eq!(spool.status().sealed_count, 0);
+    assert_eq!(landed(&store).await.0, (0..200).collect());
+}
+
+/// The last reply before the end was lost, and the first at the end is.
+#[tokio::test]
+async fn two_lost_replies_around_the_end_are_no_lake_that_is_away() {
+    let place = tempfile::tempdir().expect("a folder");
+    // The configuration and a batch arrive first.
+    let (spool, store) = (spool_in(place.path()), Faulty::new([(2, Fault::After), (3, Fault::Before)]));
+    fill(&spool, 0..2).await;
+    // After a failure nothing is tried for half a second, but at the end.
+    let settings = UploadSettings { every: Duration::from_secs(3600), ..one_at_a_time(&store) };
+    let (state, stop) = (settings.state.clone(), CancellationToken::new());
+    let running = tokio::spawn(upload::run(spool.clone(), settings, stop.clone()));
+    until(async || state.snapshot().last_error.is_some()).await;
+    stop.cancel();
+    running.await.expect("ended");
+    assert_eq!(spool.status().sealed_count, 0);
+    assert_eq!(landed(&store).await.0, (0..20).collect());
+    assert!(store.puts.load(Ordering::Relaxed) > 4, "the last two faults were met");
 }
 
 fn copy_folder(from: &FilePath, to: &FilePath) {
