@@ -60,7 +60,7 @@ pub const FINAL_PATIENCE: Duration = Duration::from_secs(10);
 /// A few requests without bytes show what a store does; a link that is slow takes a while for them.
 const PROOF_PATIENCE: Duration = Duration::from_secs(90);
 
-/// How often in a row nothing may be taken at the end, where the lake was there until then.
+/// How often in a row nothing may be taken at the end.
 const FINAL_ATTEMPTS: u32 = 3;
 
 /// Why a round of uploads was not finished.
@@ -152,8 +152,6 @@ struct Uploader {
     reachable: Option<bool>,
     /// Since when it has not taken anything.
     failing_since: Option<Instant>,
-    /// Whether it has ever been there in this run.
-    was_reached: bool,
     contacted: bool,
     /// Whether the store is known to refuse a second create.
     proven: bool,
@@ -175,7 +173,6 @@ impl Uploader {
             settings,
             reachable: None,
             failing_since: None,
-            was_reached: false,
             contacted: false,
             proven: false,
             oldest: None,
@@ -184,7 +181,7 @@ impl Uploader {
 
     async fn until(&mut self, stop: &CancellationToken) {
         let mut seal_at = Instant::now();
-        // A reply that is lost at the end is no reason to leave a batch behind; a lake that is away is.
+        // Replies that are lost at the end are no reason to leave a batch behind; a lake that is away is.
         let mut attempts_left = FINAL_ATTEMPTS;
         self.observe().await;
         loop {
@@ -224,10 +221,10 @@ impl Uploader {
         }
     }
 
-    /// Whether the lake has taken nothing for so long that nobody who stops the gateway should wait for it: it was never
-    /// there in this run, or is gone for longer than the end may last. A single reply that was lost is not that.
+    /// Whether the lake has taken nothing for longer than the end may last: nobody who stops the gateway should wait for
+    /// it. A reply that was lost is not that.
     fn is_away(&self) -> bool {
-        self.failing_since.is_some_and(|since| !self.was_reached || since.elapsed() > FINAL_PATIENCE)
+        self.failing_since.is_some_and(|since| since.elapsed() > FINAL_PATIENCE)
     }
 
     /// Says when the lake goes away and when it comes back, and nothing in between.
@@ -248,7 +245,6 @@ impl Uploader {
             Some(error) => tracing::debug!(error, "still nothing can be uploaded"),
         }
         let took_some = self.settings.state.snapshot().uploaded_batches > taken_before;
-        self.was_reached |= took_some || text.is_none();
         if took_some {
             // A lake that takes some and loses a reply is there: the pause begins anew.
             self.backoff.reset();
