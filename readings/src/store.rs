@@ -11,6 +11,7 @@ pub mod access;
 pub mod counted;
 pub mod credentials;
 mod discreet;
+mod hints;
 pub mod local;
 pub mod proof;
 mod secret;
@@ -34,6 +35,7 @@ pub use access::Access;
 use counted::Counted;
 pub use counted::{RequestCounts, Requests};
 use discreet::{Discreet, without_secrets as without_secrets_of};
+pub use hints::{hint, is_refusal};
 use local::SyncedFolder;
 pub use proof::ProofError;
 use whole::WholeAnswers;
@@ -93,6 +95,20 @@ pub enum StoreError {
         url: LakeUrl,
         /// The variable.
         name: Box<str>,
+    },
+    /// A variable with the store's address has none.
+    #[error(
+        "cannot open the lake `{url}`: {name} is `{text}`, which is no address: {what}; hint: write https://host, or https://host:port"
+    )]
+    Endpoint {
+        /// Which lake.
+        url: LakeUrl,
+        /// The variable.
+        name: Box<str>,
+        /// Its value, without what could be a password in it.
+        text: String,
+        /// What is wrong with it.
+        what: String,
     },
     /// The folder cannot be had.
     #[error("cannot create the lake's folder `{path}`: {source}; hint: create it, or give this user the right to")]
@@ -230,6 +246,10 @@ fn open_remote(url: &LakeUrl, access: &Access) -> Result<Arc<dyn ObjectStore>, S
     if let Some(name) = access.unsendable(url) {
         return Err(StoreError::Value { url: url.clone(), name: name.to_ascii_uppercase().into() });
     }
+    if let Some((name, text, what)) = access.wrong_endpoint(url) {
+        let (name, text) = (name.to_ascii_uppercase().into(), secrets.scrub(&without_secrets(text)));
+        return Err(StoreError::Endpoint { url: url.clone(), name, text, what });
+    }
     let (_, prefix) = ObjectStoreScheme::parse(url.url()).map_err(|error| refused(error.into()))?;
     let cloud = open_cloud(url.url(), access).map_err(refused)?;
     Ok(Discreet::of(Arc::new(PrefixStore::new(cloud, prefix)), secrets))
@@ -266,32 +286,6 @@ pub fn knows(url: &LakeUrl, name: &str) -> bool {
         "gs" => name.parse::<GoogleConfigKey>().is_ok(),
         _ => true,
     }
-}
-
-/// Whether a store refused who asked (401 or 403).
-#[must_use]
-pub fn is_refusal(error: &object_store::Error) -> bool {
-    use object_store::Error::{PermissionDenied, Unauthenticated};
-    matches!(error, PermissionDenied { .. } | Unauthenticated { .. }) || matches!(status(error), Some(401 | 403))
-}
-
-/// What a person can do about an error of a store, where that is known.
-#[must_use]
-pub fn hint(error: &object_store::Error) -> Option<&'static str> {
-    if is_refusal(error) {
-        return Some(
-            "the store refuses these credentials: are they those of this lake, and may they list, read and write there?",
-        );
-    }
-    let is_missing = matches!(error, object_store::Error::NotFound { .. }) || status(error) == Some(404);
-    is_missing.then_some("does the bucket exist, and is the lake's URL right?")
-}
-
-/// The HTTP status in an error that has one: those of listings have no kind, and say it in words only.
-fn status(error: &object_store::Error) -> Option<u16> {
-    let text = error.to_string();
-    let (_, after) = text.split_once("status code: ")?;
-    after.get(..3)?.parse().ok()
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use url::Url;
+
 use super::credentials::text_of;
 use super::secret::Secrets;
 use super::{LakeUrl, knows, secret};
@@ -20,6 +22,9 @@ const SECRET_NAMES: [&str; 7] = ["key", "secret", "token", "sas", "password", "c
 
 /// Names with one of these in them have values that stand in a request's head as they are.
 const SENT_NAMES: [&str; 4] = ["access_key_id", "token", "account_name", "region"];
+
+/// Names that end so have a URL.
+const ENDPOINTS: [&str; 4] = ["endpoint", "endpoint_url", "endpoint_url_s3", "endpoint_url_sts"];
 
 /// A longer value is no path, whatever it begins with.
 const PATH_MAX: usize = 1_024;
@@ -109,6 +114,25 @@ impl Access {
         found.map(|(name, _)| name.as_str())
     }
 
+    /// The variable of this lake that is to have the store's address and has none, its value and what is wrong with it:
+    /// `object_store` panics where it asks there.
+    pub(super) fn wrong_endpoint(&self, lake: &LakeUrl) -> Option<(&str, &str, String)> {
+        let is_endpoint = |name: &str| ENDPOINTS.iter().any(|end| name.ends_with(end)) && !name.contains("fabric");
+        let endpoints =
+            self.variables.iter().filter(|(name, value)| is_endpoint(name) && !value.is_empty() && knows(lake, name));
+        let mut wrong = endpoints.filter_map(|(name, value)| {
+            let what = match Url::parse(value) {
+                Err(error) => error.to_string(),
+                Ok(url) if !matches!(url.scheme(), "http" | "https") => {
+                    "it begins with neither https:// nor http://".into()
+                }
+                Ok(_) => return None,
+            };
+            Some((name.as_str(), value.as_str(), what))
+        });
+        wrong.next()
+    }
+
     /// What no text may show: the secrets of these variables, also as a URL has them, and what the files say that this
     /// lake's variables name. It reads them: work that blocks. A pipe can be read once, and is left to who needs it.
     pub(super) fn secrets(&self, lake: &LakeUrl) -> Secrets {
@@ -184,6 +208,26 @@ mod tests {
         }
         assert!(scrubbed.ends_with("eu-north-1"), "{scrubbed}");
         assert!(!format!("{access:?}").contains("ab/cd"));
+    }
+
+    /// A letter too many behind the port made a panic, with a backtrace in front of what `doctor` says.
+    #[test]
+    fn an_address_that_is_none_is_told_by_its_name() {
+        let lake: LakeUrl = "s3://bucket/x".parse().expect("a lake");
+        let open = |name: &str, value: &str| super::super::Store::open_with(&lake, &access(&[(name, value)]));
+        for (name, value) in [
+            ("AWS_ENDPOINT", "http://127.0.0.1:9301x"),
+            ("AWS_ENDPOINT_URL", "store.example:9000"),
+            ("AWS_ENDPOINT_URL_S3", "ftp://user:c4nary@store.example/"),
+        ] {
+            let error = open(name, value).expect_err(name).to_string();
+            assert!(
+                error.contains(name) && error.contains("hint: write https://") && !error.contains("c4nary"),
+                "{error}"
+            );
+        }
+        open("AWS_ENDPOINT", "https://store.example:9000").expect("an address");
+        open("AZURE_STORAGE_ENDPOINT", "nonsense").expect("another cloud's");
     }
 
     /// The end of a line behind a key, as editors leave it, ended the program that tried to send it.

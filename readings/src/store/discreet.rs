@@ -46,6 +46,20 @@ struct Text {
 }
 
 impl Text {
+    /// The text of an error with that of its innermost cause, which is what went wrong: `object_store` says that a request
+    /// could not be sent, and whether a certificate expired or nobody listens only its cause's cause's cause.
+    fn whole(error: &(dyn StdError + 'static), secrets: &Secrets) -> Self {
+        let mut told = Self::of(error, secrets);
+        let mut innermost = &told;
+        while let Some(cause) = &innermost.cause {
+            innermost = cause;
+        }
+        if !told.text.contains(&innermost.text) {
+            told.text = format!("{}: {}", told.text, innermost.text);
+        }
+        told
+    }
+
     fn of(error: &(dyn StdError + 'static), secrets: &Secrets) -> Self {
         let cause = error.source().map(|cause| Box::new(Self::of(cause, secrets)));
         Self { text: secrets.scrub(&error.to_string()), cause }
@@ -72,7 +86,7 @@ impl StdError for Text {
 
 /// An error of the same kind, without these secrets and what looks like one.
 pub(super) fn without_secrets(error: Error, secrets: &Secrets) -> Error {
-    let told = |source: Box<dyn StdError + Send + Sync>| Box::new(Text::of(&*source, secrets));
+    let told = |source: Box<dyn StdError + Send + Sync>| Box::new(Text::whole(&*source, secrets));
     let scrub = |path: String| secrets.scrub(&path);
     match error {
         Error::Generic { store, source } => Error::Generic { store, source: told(source) },

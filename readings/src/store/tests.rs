@@ -61,3 +61,37 @@ fn a_lakes_url_is_absolute_and_holds_no_secret() {
     let error = "s3://key:hunter2@bucket/x?secret=hunter2".parse::<LakeUrl>().expect_err("credentials");
     assert!(!error.to_string().contains("hunter2"), "{error}");
 }
+
+/// A listing fails with these variables: the error's text, and what a person is told to do.
+async fn failure(endpoint: &str, allow_http: &str) -> (String, String) {
+    let variables = [
+        ("AWS_ENDPOINT", endpoint),
+        ("AWS_ALLOW_HTTP", allow_http),
+        ("AWS_ACCESS_KEY_ID", "nobody"),
+        ("AWS_SECRET_ACCESS_KEY", "none"),
+    ];
+    let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let access = Access::default().with_variables(variables);
+    let store = Store::open_with(&"s3://lake/here".parse().expect("a lake"), &access).expect("opened");
+    let error = store.objects().list(None).try_next().await.expect_err("nobody answers as a store does");
+    (error.to_string(), hint(&error).unwrap_or_default().to_owned())
+}
+
+/// A certificate that ended, a port that is wrong and a cable that is out were one text: “error sending request; is the
+/// network up?”, and the technician looked for a cable.
+#[tokio::test]
+async fn an_error_tells_what_went_wrong_and_what_to_do() {
+    let silent = tjern_testing::ports::SilentPort::take();
+    let (text, told) = failure(&format!("http://{}", silent.address()), "true").await;
+    assert!(text.contains("Connection refused") && told.contains("nobody listens there"), "{text}; {told}");
+
+    let (text, told) = failure(&format!("http://{}", silent.address()), "false").await;
+    assert!(text.contains("URL scheme is not allowed") && told.contains("AWS_ALLOW_HTTP=true"), "{text}; {told}");
+
+    let plain = axum::serve(tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound"), axum::Router::new());
+    let address = plain.local_addr().expect("an address");
+    let serving = tokio::spawn(plain.into_future());
+    let (text, told) = failure(&format!("https://{address}"), "false").await;
+    assert!(told.contains("does not speak TLS there"), "{text}; {told}");
+    serving.abort();
+}

@@ -2,7 +2,8 @@
 
 Once over plain HTTP and once over TLS: a device counts up, the gateway reads it in two lives, of which the
 first is killed. Every number of the spool has to be in the bucket once, in batches that Polars reads, and
-neither slots nor values may go back. At the end a batch is taken away, and the check must notice.
+neither slots nor values may go back. At the end a batch is taken away, and the check must notice. And certificates
+that nobody may believe are refused, each with a word of why.
 
 Exit status 0 where all of it holds, or where the server does not know create-only puts, which is said.
 """
@@ -98,23 +99,24 @@ class Counter:
                 stream.close()
 
 
-def certificate(folder: Path) -> tuple[Path, Path]:
-    """A certificate for this machine that signs itself, and its key."""
+def certificate(folder: Path, host: str = "127.0.0.1", age_days: int = 1) -> tuple[Path, Path]:
+    """A certificate for a host that signs itself, holds for two days since so many ago, and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "tests/peers/s3")])
-    now = datetime.datetime.now(datetime.timezone.utc)
+    begin = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(days=age_days)
     built = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
+        .not_valid_before(begin)
+        .not_valid_after(begin + datetime.timedelta(days=2))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(host))]), False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), True)
         .sign(key, hashes.SHA256())
     )
+    folder.mkdir(exist_ok=True)
     paths = folder / "certificate.pem", folder / "key.pem"
     paths[0].write_bytes(built.public_bytes(serialization.Encoding.PEM))
     plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -279,6 +281,46 @@ def check(site: Site, seconds: float) -> bool:
     return True
 
 
+#: Certificates that no gateway may believe: name, whose, since how many days, whether its signer is trusted, and what is told.
+REFUSED = [
+    ("expired", "127.0.0.1", 9, True, ["expired", "clock right"]),
+    ("early", "127.0.0.1", -3, True, ["not valid yet", "clock right"]),
+    ("other", "127.0.0.7", 1, True, ["not valid for name", "another host's"]),
+    ("unknown", "127.0.0.1", 1, False, ["UnknownIssuer", "SSL_CERT_FILE"]),
+]
+
+
+def check_refusals(folder: Path, bin_folder: Path) -> None:
+    """Who asks `doctor` is told what is wrong with a certificate, and not to look for a cable."""
+    folder.mkdir()
+    trusted = certificate(folder / "trusted")[0]
+    for name, host, age_days, is_signer_known, words in REFUSED:
+        paths = certificate(folder / name, host, age_days)
+        server = make_server("127.0.0.1", 0, lambda *_: [], threaded=True, request_handler=Quiet, ssl_context=paths)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        environment = {
+            "PATH": os.environ["PATH"],
+            "AWS_ENDPOINT": f"https://127.0.0.1:{server.port}",
+            "AWS_ACCESS_KEY_ID": KEY_ID,
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "SSL_CERT_FILE": str(paths[0] if is_signer_known else trusted),
+        }
+        configuration = folder / "gateway.toml"
+        configuration.write_text(
+            f'version = 1\ngateway = "{SOURCE}"\nlake = "s3://lake/here"\n[spool]\ndir = "{folder}/spool"\n'
+            '[[bus]]\nname = "counter"\nkind = "text-lines"\naddress = "127.0.0.1:9"\n[[bus.device]]\nname = "counter"\n'
+            '[[bus.device.point]]\nsensor = "peer/count"\ncolumn = 1\nevery = "1m"\n',
+            encoding="utf-8",
+        )
+        command = [bin_folder / "tjern-gateway", "doctor", "--config", configuration]
+        said = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment)
+        server.shutdown()
+        lines = [line for line in (said.stdout + said.stderr).splitlines() if "lake" in line]
+        if not any(all(word in line for word in words) for line in lines):
+            raise Failure(f"{name}: doctor says nothing of {words}:\n{said.stdout}{said.stderr}")
+    say(f"{len(REFUSED)} certificates refused, and doctor says why")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bin", type=Path, required=True, help="the folder with tjern-gateway")
@@ -289,6 +331,7 @@ def main() -> int:
         for name, tls in [("http", False), ("https", True)]:
             if not check(Site(arguments.work / name, arguments.bin.resolve(), tls), arguments.seconds):
                 return 0
+        check_refusals(arguments.work / "refusals", arguments.bin.resolve())
     except Failure as failure:
         say(f"FAILED: {failure}")
         return 1

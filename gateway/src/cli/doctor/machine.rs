@@ -100,12 +100,27 @@ fn by_chrony(answer: Result<Tracking, ChronyError>, says: &str) -> Finding {
     }
 }
 
-/// `named` is what the environment names in `SSL_CERT_FILE`.
+/// `named` is what the environment names in `SSL_CERT_FILE`. The client passes over a file without certificates, and trusts
+/// the system's: who named it meant his own authority, and would look everywhere but there.
 pub(super) fn certificates(root: &Path, named: Option<PathBuf>) -> Finding {
-    let known = TRUST_STORES.iter().map(|path| root.join(path));
-    let found = named.into_iter().chain(known).find_map(|path| {
-        let count = fs::read_to_string(&path).ok()?.matches("-----BEGIN CERTIFICATE-----").count();
-        (count > 0).then_some((path, count))
+    let count = |path: &Path| fs::read_to_string(path).map(|text| text.matches("-----BEGIN CERTIFICATE-----").count());
+    if let Some(path) = &named {
+        let what = match count(path) {
+            Ok(count) if count > 0 => {
+                return Finding::ok("certificates", format!("{count} are trusted, from {}", path.display()));
+            }
+            Ok(_) => "has no certificate in it".to_owned(),
+            Err(error) => format!("cannot be read: {error}"),
+        };
+        return Finding::fail(
+            "certificates",
+            format!("{}, which SSL_CERT_FILE names, {what}", path.display()),
+            "name a file in PEM (`-----BEGIN CERTIFICATE-----`) that this user may read, or nothing: then the system's are trusted",
+        );
+    }
+    let found = TRUST_STORES.iter().map(|path| root.join(path)).find_map(|path| {
+        let count = count(&path).ok().filter(|count| *count > 0)?;
+        Some((path, count))
     });
     match found {
         Some((path, count)) => Finding::ok("certificates", format!("{count} are trusted, from {}", path.display())),
@@ -152,5 +167,10 @@ mod tests {
         fs::create_dir_all(root.path().join("etc/ssl")).expect("created");
         fs::write(root.path().join("etc/ssl/cert.pem"), "-----BEGIN CERTIFICATE-----\n").expect("written");
         assert_eq!(certificates(root.path(), None).state, State::Ok);
+        // The client passes such a file over, and trusts whom the system trusts.
+        let named = root.path().join("own-authority.pem");
+        assert_eq!(certificates(root.path(), Some(named.clone())).state, State::Fail);
+        fs::write(&named, "junk").expect("written");
+        assert_eq!(certificates(root.path(), Some(named)).state, State::Fail);
     }
 }
