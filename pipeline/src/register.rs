@@ -7,10 +7,13 @@
 //! what has readings in the common lake is not declared `personal` after the fact. The tables are
 //! tiny, so a change rewrites a table's files in one commit; without a change there is no commit.
 //!
+//! Two processes may be at work: what an ingest took by the register before this one is found ([`fence`](mod@fence)).
+//!
 //! `sites` is written before `sensors`, and the others after them: a crash between them leaves a site
 //! without sensors, and the next run goes on.
 
 mod events;
+mod fence;
 mod file;
 mod history;
 mod installations;
@@ -247,6 +250,14 @@ pub async fn load(lake: &Lake) -> Result<Register, RegisterError> {
     Ok(register_of(&sensors_history(lake).await?.1))
 }
 
+/// Whether the lake has a register: any line of it, be it of the past.
+///
+/// # Errors
+/// [`LakeError`].
+pub async fn is_there(lake: &Lake) -> Result<bool, LakeError> {
+    Ok(Table::open_within(lake, TableName::Sensors, LOOK).await?.is_some_and(|table| !table.files().is_empty()))
+}
+
 /// The table `sensors` with its history, and its version; -1 where there is none.
 pub(crate) async fn sensors_history(lake: &Lake) -> Result<(i64, Vec<Versioned<SensorRow>>), RegisterError> {
     match Table::open_within(lake, TableName::Sensors, LOOK).await? {
@@ -276,9 +287,11 @@ pub(crate) async fn rules_history(lake: &Lake) -> Result<(i64, Vec<Versioned<Rul
 /// # Errors
 /// [`RegisterError::Wrong`] with everything that is wrong with the files; nothing is written then.
 pub async fn register(lake: &Lake, files: &RegisterFiles) -> Result<RegisterOutcome, RegisterError> {
+    // What is wrong with the files costs no request.
+    let read = read_files(files).await?;
     let sites_table = Table::open_or_create(lake, TableName::Sites).await?;
     let sensors_table = Table::open_or_create(lake, TableName::Sensors).await?;
-    let Some(read) = read_files(files).await? else { return Ok(RegisterOutcome::default()) };
+    let Some(read) = read else { return Ok(RegisterOutcome::default()) };
     let FileRows { sites, sensors, installations, events, rules } = read;
     let history = history_of(lake, &sensors_table, table::sensors_of).await?;
     refuse_unknown_sensors(files, &history, &sensors, installations.as_deref(), events.as_deref())?;
@@ -290,6 +303,7 @@ pub async fn register(lake: &Lake, files: &RegisterFiles) -> Result<RegisterOutc
         write: table::sites_batch,
     };
     let sites = sites.commit(lake, sites_table).await?;
+    let personal = fence::personal(lake, &sensors);
     let sensors = Replacement {
         rows: sensors.into_iter().map(|line| line.row).collect(),
         key: |row: &SensorRow| row.id.as_str(),
@@ -297,6 +311,7 @@ pub async fn register(lake: &Lake, files: &RegisterFiles) -> Result<RegisterOutc
         write: table::sensors_batch,
     };
     let sensors = sensors.commit(lake, sensors_table).await?;
+    fence::keep_out(lake, &files.sensors, &personal).await?;
     let installations =
         replace(lake, TableName::Installations, installations, table::installations_of, table::installations_batch);
     let installations = installations.await?;

@@ -7,6 +7,7 @@ mod ingest;
 mod publish;
 mod quality;
 mod register;
+mod registering;
 mod retention;
 mod rollup;
 mod vacuum;
@@ -77,9 +78,12 @@ fn entries_named(settings: &JobSettings, prefix: &str) -> Vec<Entry> {
     let when = &settings.when;
     let timezone = settings.timezone.clone();
     let bounds = Bounds::from(&settings.compact);
+    let is_off = settings.off.contains(&format!("{prefix}register"));
+    let files = registering::Registering::new(settings.register.clone(), is_off);
+    let ingest = ingest::Ingest::new(settings.ingest, bounds.part(4), files.clone());
     let mut entries = vec![
-        entry("ingest", Line::Ingest, &when.ingest, Box::new(ingest::Ingest::new(settings.ingest, bounds.part(4)))),
-        entry("register", Line::Upkeep, &when.register, Box::new(register::Register::new(settings.register.clone()))),
+        entry("ingest", Line::Ingest, &when.ingest, Box::new(ingest)),
+        entry("register", Line::Upkeep, &when.register, Box::new(register::Register::new(files))),
         entry("quality", Line::Upkeep, &when.quality, Box::new(quality::Quality::new(bounds.clone()))),
         entry("rollup", Line::Upkeep, &when.rollup, Box::new(rollup::Rollup::new(timezone.clone(), bounds.clone()))),
         entry("compact", Line::Upkeep, &when.compact, Box::new(Compact::new(settings.compact.clone()))),

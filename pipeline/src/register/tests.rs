@@ -309,3 +309,49 @@ async fn what_is_wrong_with_instruments_and_events_is_told_with_its_line() {
     }
     assert_eq!(place.version(TableName::Events).await, None, "nothing was written");
 }
+
+const HOME: &str = "id,site,quantity,unit,kind,class\ntjern/level,tjern,level,m,sample,";
+
+/// An ingest in another process had read that a sensor is not personal, and committed its readings after it was looked whether
+/// there are any: they were in the common lake, of a sensor that is personal.
+#[tokio::test]
+async fn an_ingest_that_read_the_register_before_is_refused() {
+    let place = Place::new();
+    let files = |class: &str| place.files("site,name_nb\ntjern,\n", &format!("{HOME}{class}\n"));
+    register(&place.lake, &files("internal")).await.expect("registered");
+    place.ingest(&[Row::new("other", NOW_US, 1.0)]).await;
+    // The other process: it has read the register, and is about to commit.
+    let mut readings = Table::open(&place.reopened(), TableName::Readings).await.expect("opened").expect("there");
+    let count = readings.transaction(crate::ingest::INGEST).unwrap_or(0) + 1;
+    register(&place.lake, &files("personal")).await.expect("registered");
+    let prepared = Commit {
+        transactions: vec![(crate::ingest::INGEST.to_owned(), count)],
+        ..crate::testing::commit(Operation::Ingest, vec![], vec![])
+    };
+    let refused = readings.commit(prepared).await;
+    assert!(matches!(refused, Err(CommitError::Conflict { .. })), "{refused:?}");
+    readings.refresh().await.expect("there");
+    assert_eq!(readings.transaction(crate::ingest::INGEST), Some(count), "ingest reads everything anew");
+    let version = readings.version();
+    register(&place.lake, &files("personal")).await.expect("registered");
+    assert_eq!(place.version(TableName::Readings).await, Some(version), "what did not change costs no commit");
+}
+
+/// What such an ingest committed just before it was told is found and named.
+#[tokio::test]
+async fn what_came_in_between_the_look_and_the_commit_is_found() {
+    let place = Place::new();
+    let path = place.folder.path().join("sensors.csv");
+    let files = place.files("site,name_nb\ntjern,\n", &format!("{HOME}personal\n"));
+    let lines = read_files(&files).await.expect("read").expect("there").sensors;
+    place.ingest(&[Row::new("level", NOW_US, 1.0)]).await;
+    Table::open_or_create(&place.lake, TableName::Sensors).await.expect("a table");
+    let found = problems(
+        fence::keep_out(&place.lake, &path, &fence::personal(&place.lake, &lines))
+            .await
+            .map(|()| RegisterOutcome::default()),
+    );
+    assert!(found[0].message.contains("has readings in the common lake"), "{found:?}");
+    let of_persons = place.reopened().of_persons();
+    assert!(fence::personal(&of_persons, &lines).is_empty(), "there they belong");
+}

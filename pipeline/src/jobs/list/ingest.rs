@@ -4,22 +4,34 @@ use async_trait::async_trait;
 use tjern_lake::Lake;
 use tokio_util::sync::CancellationToken;
 
+use super::registering::Registering;
 use crate::bounds::Bounds;
 use crate::ingest::{IngestError, IngestOutcome, IngestSettings, Ingester, ingest};
 use crate::jobs::job::{Done, Job, JobError};
 
 /// It keeps what it knows of the table between its runs, and forgets it after an error; but for one that held back
-/// a source only.
+/// a source only. Before its first run the register is brought to what its files say.
 #[derive(Debug)]
 pub(super) struct Ingest {
     settings: IngestSettings,
     bounds: Bounds,
+    register: Registering,
+    /// Whether what it takes is held against a register, as far as the city has one.
+    is_registered: bool,
     ingester: Option<Ingester>,
 }
 
 impl Ingest {
-    pub(super) const fn new(settings: IngestSettings, bounds: Bounds) -> Self {
-        Self { settings, bounds, ingester: None }
+    pub(super) const fn new(settings: IngestSettings, bounds: Bounds, register: Registering) -> Self {
+        Self { settings, bounds, register, is_registered: false, ingester: None }
+    }
+
+    async fn register_first(&mut self, lake: &Lake) -> Result<(), JobError> {
+        if !self.is_registered {
+            self.register.before_ingest(lake).await?;
+            self.is_registered = true;
+        }
+        Ok(())
     }
 
     async fn once(&mut self, lake: &Lake) -> Result<IngestOutcome, IngestError> {
@@ -64,9 +76,11 @@ impl Job for Ingest {
 
     async fn run(&mut self, lake: &Lake, stop: &CancellationToken) -> Result<Done, JobError> {
         let result = if stop.is_cancelled() {
+            self.register_first(lake).await?;
             // What was uploaded at the very end, due or not.
             ingest(lake, &self.settings).await
         } else {
+            stop.run_until_cancelled(self.register_first(lake)).await.ok_or(JobError::Interrupted)??;
             stop.run_until_cancelled(self.once(lake)).await.ok_or(JobError::Interrupted)?
         };
         match result {

@@ -5,34 +5,20 @@ use serde_json::{Value, json};
 use tjern_lake::Lake;
 use tokio_util::sync::CancellationToken;
 
+use super::registering::{Registering, failure};
 use crate::jobs::job::{Done, Job, JobError};
-use crate::jobs::unchanged::Unchanged;
-use crate::register::{Changes, RegisterError, RegisterFiles, register};
+use crate::register::Changes;
 
-/// With the city's files, and what was in them when they were last registered.
+/// With the city's files, which `ingest` may have registered before.
 #[derive(Debug)]
 pub(super) struct Register {
-    files: RegisterFiles,
-    seen: Unchanged<Texts>,
+    files: Registering,
 }
 
 impl Register {
-    pub(super) fn new(files: RegisterFiles) -> Self {
-        Self { files, seen: Unchanged::default() }
+    pub(super) const fn new(files: Registering) -> Self {
+        Self { files }
     }
-}
-
-/// What is in the register's files.
-type Texts = [Option<Vec<u8>>; 5];
-
-async fn texts(files: &RegisterFiles) -> Texts {
-    let RegisterFiles { sites, sensors, installations, events, rules, .. } = files;
-    let paths = [sites, sensors, &installations.path, &events.path, &rules.path];
-    let mut texts = [const { None }; 5];
-    for (text, path) in texts.iter_mut().zip(paths) {
-        *text = tokio::fs::read(path).await.ok();
-    }
-    texts
 }
 
 #[async_trait]
@@ -42,12 +28,9 @@ impl Job for Register {
     }
 
     async fn run(&mut self, lake: &Lake, _stop: &CancellationToken) -> Result<Done, JobError> {
-        let texts = texts(&self.files).await;
-        if self.seen.since(&texts, lake.clock().now_us()) {
+        let Some(done) = self.files.register(lake).await.map_err(|error| failure(error, ""))? else {
             return Ok(Done::new("the register's files are as they were").worked(false));
-        }
-        let done = register(lake, &self.files).await.map_err(failure)?;
-        self.seen.done(texts, lake.clock().now_us());
+        };
         let said = if done.found {
             format!(
                 "sites {}; sensors {}; installations {}; events {}; rules {}",
@@ -65,14 +48,6 @@ impl Job for Register {
         let said = Done::new(said).with("sites", value(done.sites)).with("sensors", value(done.sensors));
         let said = said.with("installations", value(done.installations)).with("events", value(done.events));
         Ok(said.with("rules", value(done.rules)).worked(changes > 0))
-    }
-}
-
-/// What is wrong with the register's files is the city's to mend, as a configuration is.
-fn failure(error: RegisterError) -> JobError {
-    match error {
-        RegisterError::Unreadable { .. } | RegisterError::Wrong(_) => JobError::wrong(error),
-        _ => JobError::failed(error),
     }
 }
 
