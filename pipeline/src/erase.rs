@@ -27,7 +27,7 @@ mod landed;
 mod leftovers;
 mod quarantined;
 mod record;
-mod released;
+pub(crate) mod released;
 mod rows;
 mod settings;
 mod sources;
@@ -53,6 +53,7 @@ use crate::rollup::RollupError;
 pub use known::{Erasures, ErasuresError};
 pub use record::Erasure;
 pub use settings::EraseSettings;
+pub(crate) use work::ALWAYS_US;
 pub use work::{erase, find, go_on, is_known, is_settled};
 
 /// The lease's name.

@@ -4,7 +4,7 @@
 //! as Parquet, and `datapackage.json` that describes both. `open/<dataset>/latest.json` names the
 //! newest one. The order is the promise: data, description, and only then the name, so that a crash
 //! leaves the release before in place; a folder that no `latest.json` has named is not a release. One that holds readings
-//! which were erased is withdrawn ([`crate::erase`]): then `withdrawn.json` lies there and nothing else.
+//! which were erased ([`crate::erase`]), or are public no more ([`recall`](mod@recall)), is withdrawn: then `withdrawn.json` lies there and nothing else.
 //!
 //! Only sensors of class `public` exist in the session that is asked, and a value that failed
 //! quality control never leaves: the view leaves it out, and what is written is looked at once more.
@@ -12,6 +12,7 @@
 //! memory. Limits: the bytes of one of its files are held while they are put.
 
 mod description;
+mod recall;
 mod rows;
 
 use std::path::PathBuf;
@@ -32,6 +33,7 @@ use tjern_readings::sensor::SensorId;
 
 pub use description::Licence;
 use description::describe;
+pub use recall::{Recalled, recall};
 use rows::{Readings, Summary, Written, read_rows};
 
 use crate::bounds::Bounds;
@@ -156,6 +158,18 @@ pub enum PublishError {
         /// Which dataset.
         dataset: String,
     },
+    /// The register was changed while readings were written down that may be public no more.
+    #[error("the register was changed while dataset `{dataset}` was written; nothing was named; hint: run it again")]
+    Registered {
+        /// Which dataset.
+        dataset: String,
+    },
+    /// The release was withdrawn while it was named.
+    #[error("the release of dataset `{dataset}` was withdrawn while it was made; hint: run it again")]
+    Withdrawn {
+        /// Which dataset.
+        dataset: String,
+    },
     /// The store failed.
     #[error("the lake's store failed at `{key}`: {source}")]
     Store {
@@ -190,25 +204,67 @@ pub async fn publish_within(
     }
     let newest = newest_release(lake, &dataset.name).await?;
     let csv_file = written_file(format!("{}.csv", dataset.name), &readings.csv, &readings.summary);
-    if let Some(newest) = newest.filter(|newest| says_the_same(newest, &csv_file, dataset)) {
-        return Ok(PublishOutcome::NothingNew { version: newest.version });
+    if let Some(newest) = newest.as_ref().filter(|newest| says_the_same(newest, &csv_file, dataset)) {
+        return Ok(PublishOutcome::NothingNew { version: newest.version.clone() });
     }
-    let erasures = readings.erasures;
-    let created = second_of(lake.clock().now_us());
+    let (erasures, sensors_version) = (readings.erasures, readings.sensors_version);
+    let created = free_second(lake, dataset, newest.as_ref(), readings.version).await?;
     let release = write_release(lake, dataset, created, readings, csv_file, bounds).await?;
     // What was read may have been erased since: erasing looks at what lies there, and this came after it.
     let readings = Table::open(lake, TableName::Readings).await?;
-    if readings.and_then(|table| Erasures::count_in(&table)) != erasures {
+    let sensors = Table::open(lake, TableName::Sensors).await?;
+    let is_erased = readings.and_then(|table| Erasures::count_in(&table)) != erasures;
+    if is_erased || sensors.map_or(-1, |table| table.version()) != sensors_version {
         let key = |file: &ReleasedFile| keys::release_file(&dataset.name, &release.version, &file.path);
         crate::vacuum::remove(lake, release.files.iter().map(key).collect()).await?;
-        return Err(PublishError::Erased { dataset: dataset.name.clone() });
+        let dataset = dataset.name.clone();
+        return Err(if is_erased { PublishError::Erased { dataset } } else { PublishError::Registered { dataset } });
     }
     name_newest(lake, &release).await?;
+    refuse_withdrawn(lake, &release).await?;
     Ok(PublishOutcome::Published(release))
+}
+
+/// Who withdraws a release looks afterwards whether it was named; who named one looks whether it was withdrawn. One of
+/// them sees the other.
+async fn refuse_withdrawn(lake: &Lake, release: &Release) -> Result<(), PublishError> {
+    if !is_withdrawn(lake, &release.dataset, &release.version).await? {
+        return Ok(());
+    }
+    crate::vacuum::remove(lake, vec![keys::latest_release(&release.dataset)]).await?;
+    Err(PublishError::Withdrawn { dataset: release.dataset.clone() })
 }
 
 fn second_of(now_us: i64) -> Timestamp {
     Timestamp::from_second(now_us.div_euclid(1_000_000)).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+/// This second, or the next one of which there is no release of these readings: what is public may have changed within it.
+async fn free_second(
+    lake: &Lake,
+    dataset: &Dataset,
+    newest: Option<&Release>,
+    readings_version: i64,
+) -> Result<Timestamp, PublishError> {
+    let mut created = second_of(lake.clock().now_us());
+    loop {
+        let version = version_name(created, readings_version);
+        let is_taken = newest.is_some_and(|newest| newest.version == version)
+            || is_withdrawn(lake, &dataset.name, &version).await?;
+        if !is_taken {
+            return Ok(created);
+        }
+        created = second_of(created.as_microsecond() + 1_000_000);
+    }
+}
+
+async fn is_withdrawn(lake: &Lake, dataset: &str, version: &str) -> Result<bool, PublishError> {
+    let key = keys::withdrawn_release(dataset, version);
+    match lake.objects().head(&key).await {
+        Ok(_) => Ok(true),
+        Err(object_store::Error::NotFound { .. }) => Ok(false),
+        Err(source) => Err(PublishError::Store { key, source }),
+    }
 }
 
 /// A release's name sorts by time, says of which data it is, and is a name on every file system.

@@ -319,6 +319,12 @@ pub fn restore_mark() -> Path {
     Path::from(format!("{JOBS}/restore.json"))
 }
 
+/// The sensors of which no release is left, since they are public no more.
+#[must_use]
+pub fn recalled() -> Path {
+    Path::from(format!("{JOBS}/recalled.json"))
+}
+
 /// What the watch found wrong, and has to tell.
 #[must_use]
 pub fn watch_state() -> Path {

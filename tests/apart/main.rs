@@ -2,4 +2,5 @@
 //! backups of two lakes, a lake and what a link makes of it.
 
 mod place;
+mod public_no_more;
 mod register_first;

@@ -87,7 +87,7 @@ impl Erasures {
 
     /// These alone.
     #[must_use]
-    pub(super) fn of(all: impl IntoIterator<Item = Erasure>) -> Self {
+    pub(crate) fn of(all: impl IntoIterator<Item = Erasure>) -> Self {
         let mut known = Self::default();
         all.into_iter().for_each(|erasure| known.add(erasure));
         known

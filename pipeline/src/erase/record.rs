@@ -45,7 +45,7 @@ fn text<S: serde::Serializer>(sensor: &SensorId, serializer: S) -> Result<S::Ok,
 
 impl Erasure {
     /// What is asked for now, under a name of its own.
-    pub(super) fn new(lake: &Lake, request: &Request) -> Self {
+    pub(crate) fn new(lake: &Lake, request: &Request) -> Self {
         Self {
             format: FORMAT,
             id: Epoch::random().to_string(),

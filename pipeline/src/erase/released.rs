@@ -1,4 +1,4 @@
-//! Releases of open datasets that hold erased readings: withdrawn, and made anew.
+//! Releases of open datasets that hold erased readings, or such as are public no more: withdrawn, and made anew.
 //!
 //! A new release comes first, so that `latest.json` names it and never a withdrawn one; where there is nothing left to
 //! publish, or the dataset is published no longer, `latest.json` goes. Then `withdrawn.json` is created in the release's
@@ -24,9 +24,12 @@ use crate::bounds::Bounds;
 use crate::jobs::record::Moment;
 use crate::publish::{PublishOutcome, newest_release, publish_within};
 
+/// What a release says that was withdrawn since readings in it were erased.
+pub(super) const ERASED: &str = "readings in it were erased";
+
 /// A release that has to go.
 #[derive(Debug)]
-pub(super) struct Tainted {
+pub(crate) struct Tainted {
     dataset: String,
     version: String,
     /// Its files, without what says that it was withdrawn.
@@ -35,7 +38,7 @@ pub(super) struct Tainted {
 }
 
 /// The releases that hold erased readings, and those whose withdrawal broke off.
-pub(super) async fn find(lake: &Lake, erasures: &Erasures) -> Result<Vec<Tainted>, EraseError> {
+pub(crate) async fn find(lake: &Lake, erasures: &Erasures) -> Result<Vec<Tainted>, EraseError> {
     let mut releases: BTreeMap<(String, String), Vec<Path>> = BTreeMap::new();
     let mut metas = lake.objects().list(Some(&Path::from(OPEN)));
     while let Some(meta) = metas.try_next().await.map_err(|source| LakeError::store(OPEN, source))? {
@@ -110,11 +113,24 @@ fn in_csv(bytes: &[u8], erasures: &Erasures) -> Result<usize, String> {
 }
 
 /// Withdraws releases and makes their datasets anew. Returns how many were withdrawn, and the new ones.
-pub(super) async fn withdraw(
+pub(crate) async fn withdraw(
     lake: &Lake,
     settings: &EraseSettings,
     tainted: &[Tainted],
+    why: &str,
 ) -> Result<(usize, Vec<String>), EraseError> {
+    let mut made = renew(lake, settings, tainted).await?;
+    for release in tainted {
+        note(lake, release, why).await?;
+        crate::vacuum::remove(lake, release.files.clone()).await?;
+    }
+    // Who had written one of them before they were looked for may have named it since; whoever names one later finds the note.
+    made.extend(renew(lake, settings, tainted).await?);
+    Ok((tainted.len(), made))
+}
+
+/// Makes those datasets anew whose newest release has to go. Returns the new ones.
+async fn renew(lake: &Lake, settings: &EraseSettings, tainted: &[Tainted]) -> Result<Vec<String>, EraseError> {
     let datasets: BTreeSet<&str> = tainted.iter().map(|release| release.dataset.as_str()).collect();
     let mut made = Vec::new();
     for dataset in datasets {
@@ -125,11 +141,7 @@ pub(super) async fn withdraw(
             made.extend(make_anew(lake, settings, dataset).await?);
         }
     }
-    for release in tainted {
-        note(lake, release).await?;
-        crate::vacuum::remove(lake, release.files.clone()).await?;
-    }
-    Ok((tainted.len(), made))
+    Ok(made)
 }
 
 /// A new release in the place of the newest; where there is none to be made the name goes.
@@ -145,12 +157,12 @@ async fn make_anew(lake: &Lake, settings: &EraseSettings, name: &str) -> Result<
     Ok(None)
 }
 
-async fn note(lake: &Lake, release: &Tainted) -> Result<(), LakeError> {
+async fn note(lake: &Lake, release: &Tainted, why: &str) -> Result<(), LakeError> {
     let key = keys::withdrawn_release(&release.dataset, &release.version);
     let withdrawn = Moment(lake.clock().now_us());
     let note = json!({
         "format": FORMAT, "dataset": release.dataset, "version": release.version, "withdrawn": withdrawn,
-        "why": "readings in it were erased",
+        "why": why,
     });
     let bytes = serde_json::to_vec_pretty(&note).unwrap_or_default();
     match lake.objects().put_opts(&key, PutPayload::from(bytes), PutMode::Create.into()).await {

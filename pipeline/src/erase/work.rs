@@ -28,7 +28,7 @@ use crate::rollup::{Again, rollup_again, rows_of_spans};
 const TABLES: [TableName; 3] = [TableName::Hourly, TableName::Daily, TableName::Readings];
 
 /// From the year 1 to the year 9999, in microseconds since 1970: whenever a reading may be of.
-const ALWAYS_US: (i64, i64) = (-62_135_596_800_000_000, 253_370_764_800_000_000);
+pub(crate) const ALWAYS_US: (i64, i64) = (-62_135_596_800_000_000, 253_370_764_800_000_000);
 
 /// Remembers an erasure and does all that can be done now.
 ///
@@ -242,7 +242,8 @@ impl Work<'_> {
         self.outcome.summed = summed.hourly.rows_computed + summed.daily.rows_computed;
         self.outcome.records = told::change(lake, told::find(lake, &erasures).await?).await?;
         let tainted = released::find(lake, &erasures).await?;
-        (self.outcome.withdrawn, self.outcome.released) = released::withdraw(lake, self.settings, &tainted).await?;
+        (self.outcome.withdrawn, self.outcome.released) =
+            released::withdraw(lake, self.settings, &tainted, released::ERASED).await?;
         for name in TABLES {
             let gone = leftovers::remove(lake, name, &erasures, untouched.contains(name.as_str())).await?;
             self.outcome.leftovers += gone.files;

@@ -83,7 +83,12 @@ fn entries_named(settings: &JobSettings, prefix: &str) -> Vec<Entry> {
     let ingest = ingest::Ingest::new(settings.ingest, bounds.part(4), files.clone());
     let mut entries = vec![
         entry("ingest", Line::Ingest, &when.ingest, Box::new(ingest)),
-        entry("register", Line::Upkeep, &when.register, Box::new(register::Register::new(files))),
+        entry(
+            "register",
+            Line::Upkeep,
+            &when.register,
+            Box::new(register::Register::new(files, EraseSettings::of(settings))),
+        ),
         entry("quality", Line::Upkeep, &when.quality, Box::new(quality::Quality::new(bounds.clone()))),
         entry("rollup", Line::Upkeep, &when.rollup, Box::new(rollup::Rollup::new(timezone.clone(), bounds.clone()))),
         entry("compact", Line::Upkeep, &when.compact, Box::new(Compact::new(settings.compact.clone()))),
@@ -94,7 +99,12 @@ fn entries_named(settings: &JobSettings, prefix: &str) -> Vec<Entry> {
     ];
     entries.extend(settings.publish.iter().map(|section| {
         let name = format!("{PUBLISH}{}", section.dataset.as_str());
-        let job = publish::Publish { dataset: section.dataset(), timezone: timezone.clone(), bounds: bounds.clone() };
+        let job = publish::Publish {
+            dataset: section.dataset(),
+            timezone: timezone.clone(),
+            bounds: bounds.clone(),
+            settings: EraseSettings::of(settings),
+        };
         entry(&name, Line::Upkeep, &section.schedule(), Box::new(job))
     }));
     let watched = entries.iter().filter(|entry| !settings.off.contains(&entry.name));

@@ -41,6 +41,8 @@ pub(crate) struct Readings {
     pub(crate) version: i64,
     /// How many erasures that version knows of.
     pub(crate) erasures: Option<i64>,
+    /// The version of `sensors` that says what is public; -1 where there is none.
+    pub(crate) sensors_version: i64,
     pub(crate) csv: Written,
     pub(crate) parquet: Written,
     pub(crate) summary: Summary,
@@ -69,6 +71,8 @@ pub(crate) async fn read_rows(
     }
     let readings = pinned.iter().find(|(name, _)| *name == TableName::Readings);
     let readings = readings.and_then(|(_, table)| table.as_ref());
+    let sensors = pinned.iter().find(|(name, _)| *name == TableName::Sensors).and_then(|(_, table)| table.as_ref());
+    let sensors_version = sensors.map_or(-1, Table::version);
     let (version, erasures) = (readings.map_or(-1, Table::version), readings.and_then(Erasures::count_in));
     let memory_bytes = bounds.engine_bytes();
     let settings = SessionSettings { access: Access::Public, timezone: timezone.clone(), memory_bytes };
@@ -81,7 +85,7 @@ pub(crate) async fn read_rows(
         tokio::task::yield_now().await;
     }
     let (csv, parquet, summary) = writing.finish()?;
-    Ok(Readings { version, erasures, csv, parquet, summary })
+    Ok(Readings { version, erasures, sensors_version, csv, parquet, summary })
 }
 
 async fn observations(context: &SessionContext, dataset: &Dataset) -> Result<SendableRecordBatchStream, PublishError> {

@@ -1,23 +1,30 @@
-//! `register`: the city's files into the register.
+//! `register`: the city's files into the register; releases with readings that are public no more by it are withdrawn.
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
 use tjern_lake::Lake;
 use tokio_util::sync::CancellationToken;
 
+use super::publish::withdrawn;
 use super::registering::{Registering, failure};
+use crate::erase::EraseSettings;
 use crate::jobs::job::{Done, Job, JobError};
+use crate::publish::{Recalled, recall};
 use crate::register::Changes;
 
 /// With the city's files, which `ingest` may have registered before.
 #[derive(Debug)]
 pub(super) struct Register {
     files: Registering,
+    /// What withdrawing releases needs.
+    settings: EraseSettings,
+    /// Whether no release holds readings that are public no more by what is registered.
+    is_recalled: bool,
 }
 
 impl Register {
-    pub(super) const fn new(files: Registering) -> Self {
-        Self { files }
+    pub(super) const fn new(files: Registering, settings: EraseSettings) -> Self {
+        Self { files, settings, is_recalled: false }
     }
 }
 
@@ -28,8 +35,16 @@ impl Job for Register {
     }
 
     async fn run(&mut self, lake: &Lake, _stop: &CancellationToken) -> Result<Done, JobError> {
-        let Some(done) = self.files.register(lake).await.map_err(|error| failure(error, ""))? else {
-            return Ok(Done::new("the register's files are as they were").worked(false));
+        let registered = self.files.register(lake).await.map_err(|error| failure(error, ""))?;
+        self.is_recalled &= registered.is_none_or(|done| count(done.sensors) == 0);
+        let recalled = if self.is_recalled {
+            Recalled::default()
+        } else {
+            Box::pin(recall(lake, &self.settings)).await.map_err(JobError::failed)?
+        };
+        self.is_recalled = true;
+        let Some(done) = registered else {
+            return Ok(withdrawn(Done::new("the register's files are as they were").worked(false), recalled));
         };
         let said = if done.found {
             format!(
@@ -47,7 +62,7 @@ impl Job for Register {
         let changes = tables.into_iter().map(count).sum::<usize>();
         let said = Done::new(said).with("sites", value(done.sites)).with("sensors", value(done.sensors));
         let said = said.with("installations", value(done.installations)).with("events", value(done.events));
-        Ok(said.with("rules", value(done.rules)).worked(changes > 0))
+        Ok(withdrawn(said.with("rules", value(done.rules)).worked(changes > 0), recalled))
     }
 }
 
