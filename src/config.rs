@@ -18,7 +18,7 @@ use tjern_pipeline::jobs::{JobSettings, Schedules, entries, personal_entries};
 use tjern_pipeline::watch::WatchSection;
 use tjern_queries::{ServeConfig, Tokens};
 use tjern_readings::configuration::{ConfigError, ConfigText, Period, Problem};
-use tjern_readings::store::{Access, LakeUrl, Store};
+use tjern_readings::store::{Access, LakeUrl, Store, StoreError};
 
 use crate::failure::Failure;
 
@@ -99,6 +99,9 @@ pub(crate) struct City {
     pub(crate) personal: Option<PersonalLake>,
 }
 
+/// How a store is opened: it creates what is missing, or it does not.
+pub(crate) type OpenStore = fn(&LakeUrl, &Access) -> Result<Store, StoreError>;
+
 /// A lake of personal readings: a root, credentials and times of its own.
 #[derive(Debug)]
 pub(crate) struct PersonalLake {
@@ -125,8 +128,12 @@ impl PersonalLake {
 
     /// Opens it.
     pub(crate) fn open(&self) -> Result<Lake, Failure> {
-        let store = Store::open_with(&self.lake, &self.access).map_err(Failure::failed)?;
-        Ok(Lake::over(store).of_persons())
+        self.open_by(Store::open_with)
+    }
+
+    /// Opens it in this way.
+    pub(crate) fn open_by(&self, open: OpenStore) -> Result<Lake, Failure> {
+        Ok(Lake::over(open(&self.lake, &self.access).map_err(Failure::failed)?).of_persons())
     }
 }
 
@@ -208,8 +215,7 @@ fn check_personal(text: &ConfigText, file: &File) -> Option<Problem> {
         let hint = "name the lake of personal readings with `personal_lake`, or leave the section out".to_owned();
         return is_said.then(|| text.problem(file.version.span(), message, Some(hint)));
     };
-    let (one, other) = (personal.get_ref().url().as_str(), file.lake.url().as_str());
-    let (message, hint) = if one.starts_with(other) || other.starts_with(one) {
+    let (message, hint) = if personal.get_ref().overlaps(&file.lake) {
         (
             "the lake of personal readings lies in the other one, or has it in it",
             "give it a bucket or a folder of its own",

@@ -22,6 +22,7 @@ pub mod manifest;
 mod pin;
 mod prune;
 pub mod restore;
+mod whose;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -104,6 +105,34 @@ pub enum BackupError {
         /// Why.
         what: String,
     },
+    /// Backups of a lake of the other kind lie there.
+    #[error(
+        "{target} has backups of {kind} ({lake}), and {this} must not lie among them nor be brought back from them; hint: {hint}"
+    )]
+    Kind {
+        /// Where they lie.
+        target: Box<LakeUrl>,
+        /// Which kind that lake is of.
+        kind: &'static str,
+        /// Which lake it is.
+        lake: String,
+        /// The kind of the lake that was meant.
+        this: &'static str,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// Backups of several lakes lie there, and none is of this one.
+    #[error(
+        "{target} has backups of several lakes ({lakes}) and none of {lake}; hint: `--list` names them, and `--at` says which one is meant"
+    )]
+    Several {
+        /// Where they lie.
+        target: Box<LakeUrl>,
+        /// The lakes.
+        lakes: String,
+        /// The lake that was meant.
+        lake: Box<LakeUrl>,
+    },
     /// The lake has tables.
     #[error(
         "the lake has a table `{table}` already; hint: a restore never replaces one: move `tables/` away first, or restore into another lake; `--only landing` brings back landed batches and leaves tables alone"
@@ -160,9 +189,9 @@ pub async fn backup(
     keep: Option<Duration>,
     watcher: Watcher<'_>,
 ) -> Result<BackupOutcome, BackupError> {
-    refuse_within(lake, target)?;
+    refuse_within(lake, target.url())?;
     let began_us = lake.clock().now_us();
-    let mut known = digests(target).await?;
+    let mut known = digests(lake, target).await?;
     let mut copied = (0, 0);
     let mut last_gone = Path::default();
     for _ in 0..PINS_MAX {
@@ -194,10 +223,12 @@ pub async fn backup(
 }
 
 /// A backup in its own lake would be backed up by the next one.
-fn refuse_within(lake: &Lake, target: &Store) -> Result<(), BackupError> {
-    let (lake, target) = (lake.store().url(), target.url());
-    let (one, other) = (lake.url().as_str(), target.url().as_str());
-    if one.starts_with(other) || other.starts_with(one) {
+///
+/// # Errors
+/// [`BackupError::Within`].
+pub fn refuse_within(lake: &Lake, target: &LakeUrl) -> Result<(), BackupError> {
+    let lake = lake.store().url();
+    if lake.overlaps(target) {
         return Err(BackupError::Within { target: Box::new(target.clone()), lake: Box::new(lake.clone()) });
     }
     Ok(())
@@ -213,10 +244,9 @@ async fn listed(target: &Store) -> Result<HashMap<Path, u64>, BackupError> {
         .map_err(|error| BackupError::target(OBJECTS, error))
 }
 
-/// The SHA-256 of what earlier backups copied, as far as the newest of them says it.
-async fn digests(target: &Store) -> Result<HashMap<String, String>, BackupError> {
-    let Some(id) = manifest::list(target).await?.pop() else { return Ok(HashMap::new()) };
-    let entries = Manifest::read(target, &id).await?.entries;
+/// The SHA-256 of what earlier backups of this lake copied, as far as the newest of them says it.
+async fn digests(lake: &Lake, target: &Store) -> Result<HashMap<String, String>, BackupError> {
+    let entries = whose::newest_to_add_to(lake, target).await?.map_or_else(Vec::new, |newest| newest.entries);
     Ok(entries.into_iter().filter_map(|entry| Some((entry.name, entry.sha256?))).collect())
 }
 

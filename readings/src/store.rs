@@ -13,6 +13,7 @@ pub mod credentials;
 mod discreet;
 mod hints;
 pub mod local;
+mod place;
 pub mod proof;
 mod secret;
 mod whole;
@@ -110,6 +111,14 @@ pub enum StoreError {
         /// What is wrong with it.
         what: String,
     },
+    /// There is no such folder, and who asked makes none.
+    #[error("there is no folder `{path}`: {source}; hint: is it written right, and is its disk mounted?")]
+    Absent {
+        /// Which folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The folder cannot be had.
     #[error("cannot create the lake's folder `{path}`: {source}; hint: create it, or give this user the right to")]
     Folder {
@@ -206,6 +215,30 @@ impl Store {
             None => open_remote(url, access)?,
         };
         Ok(Self::over(objects, url.clone()))
+    }
+
+    /// The same for who only reads: a folder that is not there is an error, and nothing is created in one that is.
+    ///
+    /// # Errors
+    /// As [`Store::open`]; [`StoreError::Absent`].
+    pub fn open_there(url: &LakeUrl, access: &Access) -> Result<Self, StoreError> {
+        let Some(path) = url.local_folder() else { return Self::open_with(url, access) };
+        let absent = |source| StoreError::Absent { path: path.clone(), source };
+        let objects = Arc::new(SyncedFolder::open(&path).map_err(absent)?);
+        Ok(Self::over(objects, url.clone()))
+    }
+
+    /// The same where a folder that is not there is as good as an empty one.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn look(url: &LakeUrl, access: &Access) -> Result<Self, StoreError> {
+        match Self::open_there(url, access) {
+            Err(StoreError::Absent { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                Ok(Self::over(Arc::new(InMemory::new()), url.clone()))
+            }
+            opened => opened,
+        }
     }
 
     /// A store over objects that were opened elsewhere: a test's own, or a wrapped one.

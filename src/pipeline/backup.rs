@@ -8,15 +8,15 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 use tjern_gateway::cli::stop_on_signals;
 use tjern_lake::Lake;
-use tjern_pipeline::backup::manifest::{Manifest, list};
+use tjern_pipeline::backup::manifest::{Header, Manifest, list};
 use tjern_pipeline::backup::restore::{Part, restore};
-use tjern_pipeline::backup::{BackupError, backup};
+use tjern_pipeline::backup::{BackupError, backup, refuse_within};
 use tjern_readings::configuration::Period;
-use tjern_readings::store::{Access, LakeUrl, Store};
+use tjern_readings::store::{Access, LakeUrl, Store, StoreError};
 use tokio_util::sync::CancellationToken;
 
 use super::job::{JobArguments, lake_of};
-use crate::config::City;
+use crate::config::{City, OpenStore};
 use crate::failure::Failure;
 use crate::progress::Bar;
 use tjern_gateway::say;
@@ -34,7 +34,7 @@ const MIB: u64 = 1 << 20;
     often as `[ingest] landing_grace` is long; a day is usual. What is lost when: docs/backup.md.\n\n\
     Exit status: 0 done, 1 failed (then there is no new backup), 2 wrong usage or configuration.")]
 pub(crate) struct BackupArguments {
-    /// Where the backups lie: another folder or bucket than the lake
+    /// Where the backups lie: another folder or bucket than the lake, and none that has backups of a lake of the other kind
     #[arg(long, value_name = "URL")]
     to: LakeUrl,
     /// Remove backups that are older, like 30d; the newest always stays
@@ -68,7 +68,7 @@ pub(crate) struct RestoreArguments {
     /// Where the backups lie
     #[arg(long, value_name = "URL")]
     from: LakeUrl,
-    /// Which backup [default: the newest, or the one whose restore was begun]
+    /// Which backup [default: the newest of this lake, or the one whose restore was begun]
     #[arg(long, value_name = "ID")]
     at: Option<String>,
     /// Only a part of it
@@ -102,43 +102,55 @@ const fn part(only: Option<Only>) -> Part {
     }
 }
 
-/// A lake, the store of its backups, and the word to stop. No table is created: a restore needs that there are none.
-struct Place {
-    lake: Lake,
-    target: Store,
-    stop: CancellationToken,
+impl AccessArguments {
+    fn access(&self, url: &LakeUrl) -> Result<Access, Failure> {
+        match &self.credentials {
+            Some(path) => Access::from_file(path, url).map_err(Failure::wrong),
+            None => Ok(Access::from_environment()),
+        }
+    }
 }
 
-impl Place {
-    fn open(job: &JobArguments, url: &LakeUrl, access: &AccessArguments) -> Result<Self, Failure> {
-        let (_, lake) = lake_of(City::load(&job.config)?, job.personal)?;
-        let access = match &access.credentials {
-            Some(path) => Access::from_file(path, url).map_err(Failure::wrong)?,
-            None => Access::from_environment(),
-        };
-        let target = Store::open_with(url, &access).map_err(Failure::failed)?;
-        let stop = CancellationToken::new();
-        stop_on_signals(&stop).map_err(Failure::failed)?;
-        Ok(Self { lake, target, stop })
-    }
+/// A lake as it lies there. No table is created: a restore needs that there are none.
+fn lake(job: &JobArguments, open: OpenStore) -> Result<Lake, Failure> {
+    Ok(lake_of(City::load(&job.config)?, job.personal, open)?.1)
+}
+
+fn stopping() -> Result<CancellationToken, Failure> {
+    let stop = CancellationToken::new();
+    stop_on_signals(&stop).map_err(Failure::failed)?;
+    Ok(stop)
+}
+
+/// Where somebody may have written a folder's name wrong.
+fn absent(error: StoreError) -> Failure {
+    if let StoreError::Absent { .. } = error { Failure::wrong(error) } else { Failure::failed(error) }
 }
 
 fn failure(error: BackupError) -> Failure {
     match error {
-        BackupError::Within { .. } | BackupError::Unknown { .. } | BackupError::Taken { .. } => Failure::wrong(error),
+        BackupError::Within { .. }
+        | BackupError::Unknown { .. }
+        | BackupError::Taken { .. }
+        | BackupError::Kind { .. }
+        | BackupError::Several { .. } => Failure::wrong(error),
         error => Failure::failed(error),
     }
 }
 
 /// Makes a backup.
 pub(crate) async fn execute(arguments: &BackupArguments) -> Result<(), Failure> {
-    let place = Place::open(&arguments.job, &arguments.to, &arguments.access)?;
-    super::job::refuse_unfinished(&place.lake).await?;
+    // What is refused leaves no folder behind.
+    let lake = lake(&arguments.job, Store::open_there)?;
+    super::job::refuse_unfinished(&lake).await?;
+    refuse_within(&lake, &arguments.to).map_err(failure)?;
+    let target = Store::open_with(&arguments.to, &arguments.access.access(&arguments.to)?).map_err(Failure::failed)?;
+    let stop = stopping()?;
     let mut told = Told::new("backup");
     let keep = arguments.keep.map(Period::duration);
     let mut watcher = |done, total| told.show(done, total);
-    let working = Box::pin(backup(&place.lake, &place.target, keep, &mut watcher));
-    let Some(done) = place.stop.run_until_cancelled(working).await else {
+    let working = Box::pin(backup(&lake, &target, keep, &mut watcher));
+    let Some(done) = stop.run_until_cancelled(working).await else {
         return Err(Failure::failed(
             "interrupted: there is no new backup; hint: run it again, what was copied is there",
         ));
@@ -168,15 +180,19 @@ pub(crate) async fn execute(arguments: &BackupArguments) -> Result<(), Failure> 
 
 /// Brings a backup back, or says which there are.
 pub(crate) async fn execute_restore(arguments: &RestoreArguments) -> Result<(), Failure> {
-    let place = Place::open(&arguments.job, &arguments.from, &arguments.access)?;
+    let from = &arguments.from;
+    let looked = lake(&arguments.job, Store::look)?;
+    let target = Store::open_there(from, &arguments.access.access(from)?).map_err(absent)?;
     if arguments.list {
-        return list_all(&place, arguments.job.json).await;
+        return list_all(&target, arguments.job.json).await;
     }
+    let stop = stopping()?;
+    let lake = if arguments.dry_run { looked } else { lake_to_fill(arguments, looked, &target).await? };
     let mut told = Told::new("restore");
     let mut watcher = |done, total| told.show(done, total);
     let (part, at) = (part(arguments.only), arguments.at.as_deref());
-    let working = Box::pin(restore(&place.lake, &place.target, at, part, arguments.dry_run, &mut watcher));
-    let Some(done) = place.stop.run_until_cancelled(working).await else {
+    let working = Box::pin(restore(&lake, &target, at, part, arguments.dry_run, &mut watcher));
+    let Some(done) = stop.run_until_cancelled(working).await else {
         return Err(Failure::failed("interrupted; hint: run it again, and it goes on where it was"));
     };
     drop(told);
@@ -200,12 +216,23 @@ pub(crate) async fn execute_restore(arguments: &RestoreArguments) -> Result<(), 
     Ok(())
 }
 
-async fn list_all(place: &Place, json: bool) -> Result<(), Failure> {
-    for id in list(&place.target).await.map_err(failure)? {
-        let line = match Manifest::read(&place.target, &id).await {
+/// The lake, once it is known that something can be brought back into it: else a folder that is not there stays so.
+async fn lake_to_fill(arguments: &RestoreArguments, looked: Lake, target: &Store) -> Result<Lake, Failure> {
+    let (part, at) = (part(arguments.only), arguments.at.as_deref());
+    if looked.store().url().local_folder().is_some_and(|folder| !folder.exists()) {
+        Box::pin(restore(&looked, target, at, part, true, &mut |_, _| {})).await.map_err(failure)?;
+    }
+    lake(&arguments.job, Store::open_with)
+}
+
+async fn list_all(target: &Store, json: bool) -> Result<(), Failure> {
+    for id in list(target).await.map_err(failure)? {
+        let line = match Manifest::read(target, &id).await {
             Ok(Manifest { header, .. }) if json => json!(header).to_string(),
             Ok(Manifest { header, .. }) => {
-                format!("{id}  {}  {} objects, {} bytes", header.ended, header.objects, header.bytes)
+                let Header { ended, objects, bytes, lake, .. } = &header;
+                let kind = if header.personal == Some(true) { " (personal)" } else { "" };
+                format!("{id}  {ended}  {objects} objects, {bytes} bytes  {lake}{kind}")
             }
             Err(error) if json => json!({ "id": id, "error": error.to_string() }).to_string(),
             Err(error) => format!("{id}  {error}"),

@@ -14,9 +14,10 @@ use tjern_pipeline::jobs::list::PERSONAL;
 use tjern_pipeline::jobs::once::{self, Finished};
 use tjern_pipeline::jobs::{Entry, JobError, Outcome, Run, entries_of};
 use tjern_readings::clock::Clock;
+use tjern_readings::store::{Access, Store};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::City;
+use crate::config::{City, OpenStore};
 use crate::failure::Failure;
 use tjern_gateway::say;
 
@@ -35,15 +36,15 @@ pub(crate) struct JobArguments {
 }
 
 /// The lake of a city that is meant; of a city whose jobs are then those of that lake.
-pub(crate) fn lake_of(mut city: City, is_personal: bool) -> Result<(City, Lake), Failure> {
+pub(crate) fn lake_of(mut city: City, is_personal: bool, open: OpenStore) -> Result<(City, Lake), Failure> {
     if !is_personal {
-        let lake = Lake::open(&city.lake).map_err(Failure::failed)?;
-        return Ok((city, lake));
+        let store = open(&city.lake, &Access::from_environment()).map_err(Failure::failed)?;
+        return Ok((city, Lake::over(store)));
     }
     let missing =
         || Failure::wrong("this city has no lake of personal readings; hint: `personal_lake` in tjern.toml names it");
     let personal = city.personal.take().ok_or_else(missing)?;
-    let lake = personal.open()?;
+    let lake = personal.open_by(open)?;
     Ok((City { lake: personal.lake, jobs: personal.jobs, ..city }, lake))
 }
 
@@ -57,14 +58,18 @@ pub(crate) struct Workplace {
 impl Workplace {
     /// Reads the configuration, opens the lake and hears signals. The lake has its tables then.
     pub(crate) async fn open(arguments: &JobArguments) -> Result<Self, Failure> {
-        let place = Self::look(arguments).await?;
+        let place = Self::opened(arguments, Store::open_with).await?;
         Table::create_all(&place.lake).await.map_err(Failure::failed)?;
         Ok(place)
     }
 
-    /// The same for who only looks: it needs no right to write, and a table that is not there stays so.
+    /// The same for who only looks: it needs no right to write, and a table or a folder that is not there stays so.
     pub(crate) async fn look(arguments: &JobArguments) -> Result<Self, Failure> {
-        let (city, lake) = lake_of(City::load(&arguments.config)?, arguments.personal)?;
+        Self::opened(arguments, Store::look).await
+    }
+
+    async fn opened(arguments: &JobArguments, open: OpenStore) -> Result<Self, Failure> {
+        let (city, lake) = lake_of(City::load(&arguments.config)?, arguments.personal, open)?;
         let stop = CancellationToken::new();
         stop_on_signals(&stop).map_err(Failure::failed)?;
         refuse_unfinished(&lake).await?;

@@ -6,6 +6,7 @@ use serde_json::json;
 use tjern_lake::Lake;
 use tjern_pipeline::status::{Status, status as find};
 use tjern_pipeline::verify::verify as read_all;
+use tjern_readings::store::Store;
 
 use super::holes;
 use super::job::{JobArguments, lake_of, refuse_unfinished};
@@ -16,7 +17,7 @@ use tjern_gateway::say;
 
 /// A lake whose tables are being brought back is refused: what is there is not what was, and nothing says what is missing.
 async fn open(arguments: &JobArguments) -> Result<(City, Lake), Failure> {
-    let (city, lake) = lake_of(City::load(&arguments.config)?, arguments.personal)?;
+    let (city, lake) = lake_of(City::load(&arguments.config)?, arguments.personal, Store::look)?;
     refuse_unfinished(&lake).await?;
     Ok((city, lake))
 }

@@ -2,6 +2,7 @@
 
 use tjern_gateway::cli::stop_on_signals;
 use tjern_lake::{LakeError, Table};
+use tjern_readings::store::Store;
 use tjern_readings::store::proof::ProofError;
 use tokio_util::sync::CancellationToken;
 
@@ -16,7 +17,7 @@ pub(crate) async fn execute(arguments: &JobArguments) -> Result<(), Failure> {
 }
 
 async fn open(arguments: &JobArguments) -> Result<Workplace, Failure> {
-    let (city, lake) = lake_of(City::load(&arguments.config)?, arguments.personal)?;
+    let (city, lake) = lake_of(City::load(&arguments.config)?, arguments.personal, Store::open_with)?;
     let stop = CancellationToken::new();
     stop_on_signals(&stop).map_err(Failure::failed)?;
     refuse_unfinished(&lake).await?;

@@ -42,6 +42,9 @@ pub struct Header {
     pub id: String,
     /// Which lake it is of.
     pub lake: String,
+    /// Whether that is one of personal readings; not known of a backup that an earlier version made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub personal: Option<bool>,
     /// What made it.
     pub software: String,
     /// When it was begun and ended: RFC 3339 in UTC.
@@ -87,6 +90,7 @@ impl Header {
             format: FORMAT,
             id: format!("{}-{chance}", began.strftime("%Y%m%dT%H%M%S%6fZ")),
             lake: lake.store().url().to_string(),
+            personal: Some(lake.is_personal()),
             software: format!("tjern {}", env!("CARGO_PKG_VERSION")),
             began: utc(began_us),
             ended: utc(lake.clock().now_us()),

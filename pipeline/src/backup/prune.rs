@@ -1,4 +1,5 @@
-//! Backups that are old enough leave, and with them the objects that no other one names. The newest always stays.
+//! Backups of a lake that are old enough leave, and with them the objects that no other one names. The newest always stays,
+//! and so does every one of another lake.
 //!
 //! An object that is younger than a day stays also where nothing names it: another backup may be under way, whose
 //! manifest comes last.
@@ -15,6 +16,7 @@ use tjern_readings::store::Store;
 
 use super::BackupError;
 use super::manifest::{self, Manifest, OBJECTS};
+use super::whose::is_of;
 
 /// Longer than any backup takes.
 const UNDER_WAY_US: i64 = 24 * 3_600 * SECOND_US;
@@ -30,18 +32,19 @@ pub(super) struct Pruned {
 pub(super) async fn prune(lake: &Lake, target: &Store, keep: Duration) -> Result<Pruned, BackupError> {
     let keep_us = i64::try_from(keep.as_micros()).unwrap_or(i64::MAX);
     let now_us = lake.clock().now_us();
-    let mut ids = manifest::list(target).await?;
-    let newest = ids.pop();
     let (mut named, mut pruned) = (HashSet::new(), Pruned::default());
-    for id in ids.into_iter().chain(newest.clone()) {
+    let mut has_newer = false;
+    for id in manifest::list(target).await?.into_iter().rev() {
         let manifest = Manifest::read(target, &id).await?;
         let made = manifest.header.ended.parse::<jiff::Timestamp>().map_or(now_us, jiff::Timestamp::as_microsecond);
-        if Some(&id) != newest.as_ref() && made < now_us.saturating_sub(keep_us) {
+        let is_ours = is_of(&manifest.header, lake);
+        if is_ours && has_newer && made < now_us.saturating_sub(keep_us) {
             Manifest::remove(target, &id).await?;
             pruned.manifests += 1;
         } else {
             named.extend(manifest.entries.into_iter().map(|entry| Path::from(entry.name)));
         }
+        has_newer |= is_ours;
     }
     let failed = |error| BackupError::target(OBJECTS, error);
     let metas: Vec<ObjectMeta> =

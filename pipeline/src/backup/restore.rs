@@ -15,7 +15,7 @@ use tjern_readings::keys;
 use tjern_readings::store::Store;
 
 use super::manifest::{Entry, Header, Manifest};
-use super::{BackupError, COPIES_AT_ONCE, Watcher, copy, refuse_within};
+use super::{BackupError, COPIES_AT_ONCE, Watcher, copy, refuse_within, whose};
 use crate::correct::utc;
 
 /// What of a backup is brought back.
@@ -94,18 +94,17 @@ pub async fn restore(
     dry_run: bool,
     watcher: Watcher<'_>,
 ) -> Result<RestoreOutcome, BackupError> {
-    refuse_within(lake, target)?;
+    refuse_within(lake, target.url())?;
     let begun = begun(lake).await?;
-    let id = match (id.map(str::to_owned), &begun) {
-        (Some(id), Some(begun)) if id != *begun => return Err(BackupError::Another { begun: begun.clone() }),
-        (Some(id), _) => id,
-        (None, Some(begun)) => begun.clone(),
-        (None, None) => super::manifest::list(target)
-            .await?
-            .pop()
-            .ok_or_else(|| BackupError::Unknown { id: "at all".to_owned(), target: Box::new(target.url().clone()) })?,
+    let manifest = match (id, &begun) {
+        (Some(id), Some(begun)) if id != begun => return Err(BackupError::Another { begun: begun.clone() }),
+        (Some(id), _) => Manifest::read(target, id).await?,
+        (None, Some(begun)) => Manifest::read(target, begun).await?,
+        (None, None) => whose::newest_to_restore(lake, target).await?,
     };
-    let Manifest { header, entries } = Manifest::read(target, &id).await?;
+    whose::refuse_other_kind(&manifest.header, lake, target)?;
+    let Manifest { header, entries } = manifest;
+    let id = header.id.clone();
     let entries: Vec<Entry> = entries.into_iter().filter(|entry| part.has(&entry.key)).collect();
     let has_tables = entries.iter().any(|entry| entry.key.starts_with(keys::TABLES));
     if begun.is_none() && has_tables {

@@ -76,6 +76,17 @@ impl SyncedFolder {
         Self::create_on(Arc::new(RealDisk), root)
     }
 
+    /// Opens a folder that is there, and creates nothing.
+    ///
+    /// # Errors
+    /// What the system says where it is not there.
+    pub fn open(root: &FilePath) -> io::Result<Self> {
+        let root = root.canonicalize()?;
+        let objects = LocalFileSystem::new_with_prefix(&root).map_err(io::Error::other)?;
+        let staged = fs::metadata(root.join(STAGED_FOLDER)).ok().map(|folder| folder.ino());
+        Ok(Self { root, staged, objects: Arc::new(objects), disk: Arc::new(RealDisk) })
+    }
+
     fn create_on(disk: Arc<dyn Disk>, root: &FilePath) -> io::Result<Self> {
         create_folder(&*disk, root)?;
         let root = root.canonicalize()?;
