@@ -28,6 +28,7 @@ mod leftovers;
 mod quarantined;
 mod record;
 pub(crate) mod released;
+mod retire;
 mod rows;
 mod settings;
 mod sources;
@@ -52,6 +53,7 @@ use crate::rollup::RollupError;
 
 pub use known::{Erasures, ErasuresError};
 pub use record::Erasure;
+pub use retire::{Retired, retire};
 pub use settings::EraseSettings;
 pub(crate) use work::ALWAYS_US;
 pub use work::{erase, find, go_on, is_known, is_settled};

@@ -7,9 +7,12 @@ use std::io::Write;
 
 use clap::Args;
 use serde_json::json;
-use tjern_pipeline::erase::{EraseOutcome, EraseSettings, Erasure, Found, Request, Wait, erase, find, go_on, is_known};
+use tjern_lake::Lake;
+use tjern_pipeline::erase::{
+    EraseOutcome, EraseSettings, Erasure, Found, Request, Retired, Wait, erase, find, go_on, is_known, retire,
+};
 use tjern_pipeline::jobs::list::erase_summary;
-use tjern_readings::sensor::SensorId;
+use tjern_readings::sensor::{SensorId, SourceName};
 
 use super::change::{AuthorArguments, PeriodArguments};
 use super::job::{JobArguments, Workplace};
@@ -23,12 +26,14 @@ use tjern_gateway::say;
     --reason \"the resident asked for it\" --dry-run --config tjern.toml\n  \
     tjern pipeline erase --sensor home-7/indoor_temperature --from 2026-01-01 --to 2026-07-01 \\\n      \
     --reason \"the resident asked for it\" --by \"the data protection officer\" --config tjern.toml\n  \
-    tjern pipeline erase --continue --config tjern.toml\n\n\
+    tjern pipeline erase --continue --config tjern.toml\n  \
+    tjern pipeline erase --retired home-7-01 --dry-run --config tjern.toml\n\n\
     The readings leave the tables, what has landed, quarantine, records and releases at once, and the log that tells of\n\
     them: queries of earlier versions fail. The erasure is remembered in `erasures/` of the lake: whatever brings the\n\
     readings again, they are left out. It cannot be undone.\n\n\
     A landed batch that is the newest of its source goes as soon as the source sends the next; then the erasure is\n\
-    complete. The job `erase` of `tjern pipeline run` sees to it, or --continue.\n\n\
+    complete. The job `erase` of `tjern pipeline run` sees to it, or --continue. Of a source that sends no more to this\n\
+    lake (its gateway writes to the personal lake now, or is gone) --retired ends the open epochs, and goes on.\n\n\
     Exit status: 0 nothing is left (or a dry run), 1 it failed, or something has to wait: stderr says what and for what,\n\
     and it goes on by itself or with --continue; 2 wrong usage or configuration, or nothing knows the sensor."
 )]
@@ -54,6 +59,9 @@ pub(crate) struct EraseArguments {
     /// Look at everything again, for complete erasures too: after parts of a lake were restored
     #[arg(long, conflicts_with_all = NEW)]
     again: bool,
+    /// End the open epochs of a source that sends no more to this lake, and go on: its newest batch waits for nothing then
+    #[arg(long, value_name = "SOURCE", conflicts_with_all = NEW)]
+    retired: Option<SourceName>,
     /// Only print what would go: what, its key, how many erased readings it has (`?` where it cannot be read)
     #[arg(long, conflicts_with_all = ["go_on", "again"])]
     dry_run: bool,
@@ -65,7 +73,7 @@ pub(crate) struct EraseArguments {
 }
 
 /// Flags that go on with what was asked for before.
-const GOING_ON: [&str; 2] = ["go_on", "again"];
+const GOING_ON: [&str; 3] = ["go_on", "again", "retired"];
 
 /// Flags of a new erasure.
 const NEW: [&str; 5] = ["sensor", "from", "to", "reason", "by"];
@@ -73,13 +81,19 @@ const NEW: [&str; 5] = ["sensor", "from", "to", "reason", "by"];
 /// Erases, or says what would be erased.
 pub(crate) async fn execute(arguments: &EraseArguments) -> Result<(), Failure> {
     let author = AuthorArguments::new(arguments.by.clone(), arguments.reason.clone());
-    let is_new = !arguments.go_on && !arguments.again;
+    let is_new = !arguments.go_on && !arguments.again && arguments.retired.is_none();
     let by = if is_new && !arguments.dry_run { author.author()?.by } else { String::new() };
     let opened =
         if arguments.dry_run { Workplace::look(&arguments.job).await } else { Workplace::open(&arguments.job).await };
     let Workplace { city, lake, stop } = opened?;
     let settings = EraseSettings::of(&city.jobs);
     let interrupted = || Failure::failed("interrupted; hint: what was removed is gone, `--continue` goes on");
+    if let Some(source) = &arguments.retired {
+        end_epochs(&lake, source, arguments.dry_run).await?;
+        if arguments.dry_run {
+            return Ok(());
+        }
+    }
     if !is_new {
         let working = Box::pin(go_on(&lake, &settings, arguments.again));
         let done = stop.run_until_cancelled(working).await.ok_or_else(interrupted)?;
@@ -111,6 +125,27 @@ pub(crate) async fn execute(arguments: &EraseArguments) -> Result<(), Failure> {
     let done = stop.run_until_cancelled(working).await.ok_or_else(interrupted)?;
     let (erasure, outcome) = done.map_err(Failure::failed)?;
     tell(Some(&erasure), &outcome, arguments.job.json)
+}
+
+/// Ends the epochs of a source that sends no more, or says which those are.
+async fn end_epochs(lake: &Lake, source: &SourceName, dry_run: bool) -> Result<(), Failure> {
+    let epochs = retire(lake, source, dry_run).await.map_err(Failure::failed)?;
+    if epochs.is_empty() {
+        let hint = "`tjern pipeline erase --continue` names what waits: landing/<source>/…";
+        return Err(Failure::wrong(format!("nothing of the source `{source}` has landed here; hint: {hint}")));
+    }
+    let mut stdout = std::io::stdout().lock();
+    for Retired { epoch, last, .. } in epochs.iter().filter(|epoch| !epoch.was_ended) {
+        if dry_run {
+            writeln!(stdout, "epoch\t{source}/{epoch}\t{last}").map_err(Failure::failed)?;
+        } else {
+            say!("erase: {source} sends no more: its epoch {epoch} ends with {last}");
+        }
+    }
+    let open = epochs.iter().filter(|epoch| !epoch.was_ended).count();
+    let done = if dry_run { "would be ended; nothing was changed" } else { "were ended" };
+    say!("erase: {open} of {} epochs of {source} {done}", epochs.len());
+    Ok(())
 }
 
 fn tell_found(found: &[Found], json: bool) -> Result<(), Failure> {

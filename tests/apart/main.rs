@@ -5,3 +5,4 @@ mod backups;
 mod place;
 mod public_no_more;
 mod register_first;
+mod retired;

@@ -163,7 +163,7 @@ impl Zone {
         let lying = self.streams.get(stream)?;
         // What lies below the watermark was sent again: it tells nobody which numbers were used last.
         (!lying.closed && !is_finished(readings, stream) && lying.newest == bounds.last && reached == bounds.last)
-            .then_some("it is the newest of an open epoch, and goes as soon as its source sends the next")
+            .then_some("it is the newest of an open epoch, and goes as soon as its source sends the next; if it sends no more here: `tjern pipeline erase --retired SOURCE`")
     }
 }
 
