@@ -16,7 +16,7 @@ const KNOWN: [(&[&str], &str); 8] = [
         "the store's certificate is another host's: is the address right, and is it asked by its name?",
     ),
     (
-        &["UnknownIssuer", "unknown issuer", "CaUsedAsEndEntity"],
+        &["UnknownIssuer", "BadSignature", "CaUsedAsEndEntity"],
         "nobody whom this machine trusts has signed the store's certificate: name the file with its authority's certificate in SSL_CERT_FILE",
     ),
     (&["invalid peer certificate"], "the store's certificate is refused: whoever runs it has to look at it"),
