@@ -227,7 +227,7 @@ impl StatusSource {
             uptime_s: inner.started.elapsed().as_secs(),
             health: Health::default(),
             configuration: now.configuration.clone(),
-            clock: Some(ClockReport::new(inner.clock.is_set(), *inner.time_service.borrow())),
+            clock: Some(ClockReport::new(&inner.clock, *inner.time_service.borrow())),
             spool: SpoolReport::from(&spool),
             upload: UploadReport::from(inner.upload.snapshot()),
             buses,

@@ -33,6 +33,7 @@ use super::BusContext;
 use super::point::{Limits, PointState};
 use super::state::{BusState, DeviceCell, LineState};
 use crate::config::{LinePlace, LinePoint};
+use crate::grid::steps::{Step, Steps};
 use crate::grid::{LOOK_AGAIN, wait};
 use crate::lines::counters::{LineCounters, LineFate};
 use crate::lines::pauses::{line_pause, silence_at_start};
@@ -66,6 +67,7 @@ pub(super) struct Actor {
     points: Vec<LinePointState>,
     times: Times,
     limits: Limits,
+    steps: Steps,
     counters: Arc<LineCounters>,
     rejected: RejectedLines,
     context: BusContext,
@@ -123,6 +125,7 @@ impl Actor {
             points,
             times,
             limits,
+            steps: Steps::default(),
             counters,
             rejected: RejectedLines::default(),
             context,
@@ -209,15 +212,7 @@ impl Actor {
     /// Begins the slots that are due, and ends those that have what they need or waited long enough.
     async fn turn(&mut self) -> Vec<Reading> {
         let now_us = self.context.clock.now_us();
-        for point in &mut self.points {
-            if point.state.schedule.follow_step_back(now_us) {
-                warn!(
-                    bus = self.name,
-                    sensor = point.state.sensor.as_str(),
-                    "the clock was set back by more than a period"
-                );
-            }
-        }
+        self.follow(now_us);
         let mut readings = self.hear_silence();
         readings.extend(self.hear_what_came());
         if self.may_begin(now_us) {
@@ -236,6 +231,20 @@ impl Actor {
             question.was_not_answered();
         }
         readings
+    }
+
+    /// Where the clock was set, points go on from the time that it says.
+    fn follow(&mut self, now_us: i64) {
+        let step = self.steps.look(now_us, Instant::now());
+        for point in &mut self.points {
+            if let Some(Step::Forward(by_us)) = step {
+                point.state.schedule.follow_step_forward(now_us, by_us);
+            }
+            if point.follow_step_back(now_us) {
+                let sensor = point.state.sensor.as_str();
+                warn!(bus = self.name, sensor, "the clock was set back by more than a period");
+            }
+        }
     }
 
     /// What silence says, if there was one: a line that begins now is whole, and one of a fixed length that began ended.

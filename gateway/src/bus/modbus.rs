@@ -185,11 +185,7 @@ impl Actor {
         let missed = self.polling.missed();
         if missed > self.missed_noted {
             let slots = missed - self.missed_noted;
-            warn!(
-                bus = self.name,
-                slots,
-                "slots passed without a poll: the bus is slower than its points' `every`, or the clock was set forward"
-            );
+            warn!(bus = self.name, slots, "slots passed without a poll: the bus is slower than its points' `every`");
         }
         self.missed_noted = missed;
         let memory = self.polling.memory();

@@ -106,7 +106,14 @@ fn clock(page: &mut Page<'_, '_>, status: &GatewayStatus) -> fmt::Result {
     let synchronised = clock.is_synchronised.map(flag);
     page.gauge("clock_synchronised", "Whether the time service has synchronised the clock", synchronised)?;
     let ahead_s = clock.ahead_ms.map(|ahead_ms| seconds(ahead_ms.saturating_mul(1_000)));
-    page.gauge("clock_offset_seconds", "How far the clock is ahead of the true time", ahead_s)
+    page.gauge("clock_offset_seconds", "How far the clock is ahead of the true time", ahead_s)?;
+    let fallen_s = seconds(clock.fallen_ms.unwrap_or(0).saturating_mul(1_000));
+    page.gauge(
+        "clock_fallen_seconds",
+        "How far the clock fell back while the gateway ran, while it is not believed; 0 while it is",
+        Some(fallen_s),
+    )?;
+    page.counter("clock_falls", "How often the clock fell back and was not believed", clock.falls)
 }
 
 fn spool(page: &mut Page<'_, '_>, status: &GatewayStatus) -> fmt::Result {

@@ -104,6 +104,18 @@ impl LinePointState {
     /// What was heard before says nothing about a slot that comes after.
     pub(super) fn forget(&mut self) {
         (self.latest, self.dated_at) = (None, None);
+    /// A clock that was set back by more than a period is followed, by a slot that waits as well. Whether that happened to the
+    /// grid.
+    pub(super) fn follow_step_back(&mut self, now_us: i64) -> bool {
+        let grid = self.state.schedule.grid();
+        let slot_us = grid.slot_of(now_us);
+        let latest_us = slot_us.saturating_add(grid.every_us());
+        if let Some((due, asked_us, _)) = self.waiting.as_mut().filter(|(due, _, _)| due.slot_us > latest_us) {
+            (due.slot_us, *asked_us) = (slot_us, now_us);
+        }
+        self.state.schedule.follow_step_back(now_us)
+    }
+
     }
 
     /// Takes a line, and gives the reading that it makes by itself.
