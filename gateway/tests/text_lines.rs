@@ -200,39 +200,6 @@ async fn half_a_line_at_the_start_is_no_value() {
     drop(theirs);
 }
 
-/// A terminal server passes on what its logger prints, to whoever connects, from then on: the rests of lines were values,
-/// 7.8, 3.45 and 5, after each connection that broke.
-#[tokio::test]
-async fn half_a_line_at_the_start_is_no_value_over_tcp_either() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let address = listener.local_addr().expect("an address");
-    let body = "column = 1\nevery = \"50ms\"";
-    let place = format!("address = \"{address}\"\ntimeout = \"200ms\"");
-    let mut buses = Buses::start(&config(&bus(&place, "", &[point("site/level", body)])));
-    // It prints on while nobody is connected.
-    let mut printed = b"123.45;67.8\r\n".iter().cycle().skip(1);
-    for _ in 0..5 {
-        let (mut stream, _) = soon("a connection", listener.accept()).await.expect("the gateway connects");
-        let mut ticks = beat(2);
-        for byte in printed.by_ref().take(13 * 20 + 3) {
-            ticks.tick().await;
-            stream.write_all(&[*byte]).await.expect("the gateway listens");
-        }
-        drop(stream);
-        let mut values = 0;
-        loop {
-            let reading = buses.next().await;
-            match (reading.value, reading.cause) {
-                (Some(value), _) => assert_eq!(value, 123.45),
-                (None, Some(Cause::Unreachable)) if values > 0 => break,
-                _ => {}
-            }
-            values += i32::from(reading.value.is_some());
-        }
-    }
-    buses.end().await;
-}
-
 /// A logger that sends a line when it has one, and hangs up: the line began after the connection was made, since that was
 /// silent before.
 #[tokio::test]

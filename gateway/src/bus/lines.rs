@@ -17,6 +17,8 @@ mod rejected;
 mod remembered;
 pub(super) mod stored_times;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod times;
 
 use std::io;
@@ -247,16 +249,21 @@ impl Actor {
         }
     }
 
-    /// What silence says, if there was one: a line that begins now is whole, and one of a fixed length that began ended.
+    /// What silence says, if there was one: a line that begins now is whole, and one of a fixed length that began ended. What
+    /// came while nobody looked was no silence: where the box was busy, a line's second half may wait in the port's buffer.
     fn hear_silence(&mut self) -> Vec<Reading> {
-        if self.half_until.is_some_and(|until| Instant::now() >= until) {
-            // What came while nobody looked was no silence.
-            if let Some(received) = receive(&mut self.stream).now_or_never() {
-                return self.take(received);
-            }
+        let is_started = self.half_until.is_some_and(|until| Instant::now() >= until);
+        let is_paused = self.pause_left().is_some_and(|left| left.is_zero());
+        if !is_started && !is_paused {
+            return Vec::new();
+        }
+        if let Some(received) = receive(&mut self.stream).now_or_never() {
+            return self.take(received);
+        }
+        if is_started {
             self.half_until = None;
         }
-        if self.pause_left().is_some_and(|left| left.is_zero()) {
+        if is_paused {
             let held = self.splitter.pause();
             return self.hear(held);
         }
@@ -362,17 +369,14 @@ impl Actor {
                 return readings;
             }
         };
-        let mut held = Vec::new();
         if self.half_until.take().is_some() {
             self.splitter.begin_in_the_middle();
-        } else if self.pause_left().is_some_and(|left| left.is_zero()) {
-            held = self.splitter.pause();
         }
         // A server that accepts and closes is not there: only one that sends something is.
         self.retry.succeeded();
         self.heard_at = Instant::now();
-        held.extend(self.splitter.feed(&bytes));
-        self.hear(held)
+        let lines = self.splitter.feed(&bytes);
+        self.hear(lines)
     }
 
     fn hear(&mut self, lines: Vec<String>) -> Vec<Reading> {
