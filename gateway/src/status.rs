@@ -255,8 +255,9 @@ impl StatusSource {
                 line_up: bus.line.as_ref().map(|line| *line == LineState::Up),
                 line_error: bus.line.as_ref().and_then(|line| match line {
                     LineState::Up => None,
-                    LineState::Missing(why) => Some(why.clone()),
+                    LineState::Missing(why) | LineState::Babbles(why) => Some(why.clone()),
                 }),
+                line_babbles: matches!(bus.line, Some(LineState::Babbles(_))),
                 wire: bus.wire.as_ref().map(WireReport::from),
                 lines: bus.lines.as_ref().map(LinesReport::from),
                 devices: devices.collect(),

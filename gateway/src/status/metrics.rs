@@ -191,7 +191,7 @@ fn device_counts(page: &mut Page<'_, '_>, status: &GatewayStatus) -> fmt::Result
 
 fn lines(page: &mut Page<'_, '_>, status: &GatewayStatus) -> fmt::Result {
     let up = status.buses.iter().filter_map(|bus| Some((vec![("bus", bus.name.clone())], flag(bus.line_up?))));
-    page.gauges("line_up", "Whether a bus's line or server was there when it was last needed", up)?;
+    page.gauges("line_up", "Whether a bus's line or server was there, and fell silent, when it was last needed", up)?;
     let counts = status.buses.iter().filter_map(|bus| Some((&bus.name, bus.lines?))).flat_map(|(bus, lines)| {
         let labels = move |kind: &str| vec![("bus", bus.clone()), ("kind", kind.to_owned())];
         let all = std::iter::once((labels("whole"), lines.lines));
@@ -210,6 +210,7 @@ fn wires(page: &mut Page<'_, '_>, status: &GatewayStatus) -> fmt::Result {
         let kinds = [
             ("echo", wire.echoes),
             ("stranger", wire.strangers),
+            ("never_silent", wire.never_silent),
             ("frame", wire.frame),
             ("overrun", wire.overrun),
             ("parity", wire.parity),

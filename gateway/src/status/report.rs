@@ -182,12 +182,15 @@ pub struct BusReport {
     pub incarnation: u64,
     /// How often it has come round.
     pub turns: u64,
-    /// Whether its line or its server was there when it was last needed; nothing before that.
+    /// Whether its line or its server was there and could be used when it was last needed; nothing before that.
     #[serde(default)]
     pub line_up: Option<bool>,
-    /// Why it is not there.
+    /// Why it is not there, or cannot be used.
     #[serde(default)]
     pub line_error: Option<String>,
+    /// It is there, and never falls silent.
+    #[serde(default)]
+    pub line_babbles: bool,
     /// What was counted on its wire, where anything is.
     pub wire: Option<WireReport>,
     /// What was counted of its lines, on a bus of text lines.
@@ -208,6 +211,9 @@ pub struct WireReport {
     pub strangers: u64,
     /// Bytes that belonged to no frame.
     pub noise_bytes: u64,
+    /// Requests that were not sent, since the line never fell silent.
+    #[serde(default)]
+    pub never_silent: u64,
     /// The port's hardware: characters without their stop bit.
     pub frame: u64,
     /// Characters that came too fast.
@@ -227,6 +233,7 @@ impl From<&WireCounts> for WireReport {
             echoes: counts.echoes,
             strangers: counts.strangers,
             noise_bytes: counts.noise,
+            never_silent: counts.never_silent,
             frame: counts.hardware.frame,
             overrun: counts.hardware.overrun,
             parity: counts.hardware.parity,
@@ -468,7 +475,8 @@ pub(super) fn health(status: &GatewayStatus, Notes { stuck, maintenance, silent 
     for bus in &status.buses {
         // A line a bus, and not one for each device behind it.
         if let Some(why) = &bus.line_error {
-            warnings.push(format!("bus `{}` is not reachable: {why}", bus.name));
+            let what = if bus.line_babbles { "cannot be asked" } else { "is not reachable" };
+            warnings.push(format!("bus `{}` {what}: {why}", bus.name));
             continue;
         }
         for device in bus.devices.iter().filter(|device| device.state == "down") {
