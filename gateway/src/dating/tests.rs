@@ -530,6 +530,24 @@ async fn what_was_left_behind_reaches_the_spool() {
     assert_eq!(values, [1.0, 2.0]);
 }
 
+/// The gateway's own readings cost no record, no sync and no batch of their own.
+#[tokio::test]
+async fn what_the_gateway_says_of_itself_never_comes_alone() {
+    let mut site = Site::new();
+    let mut on = site.boot(Boot::Right, 0);
+    let source = "landfall-01".parse().expect("valid");
+    let system = SystemReadings::new(&source, on.clock.clone(), crate::upload::UploadState::default(), || None);
+    on.dater = on.dater.with_system(Some(system.expect("a gateway")));
+    on.wall.advance_us(HOUR_US);
+    on.dater.take(Rows::default()).await;
+    assert_eq!(on.spool.status().next_seq, 1, "they wait for others");
+    let own = |on: &Machine| on.spool.newest_time_us(&"_system/landfall-01/uptime_s".parse().expect("valid"));
+    assert_eq!(own(&on), None);
+    on.dater.take(vec![Reading::of("mast/humidity".parse().expect("valid"), on.clock.now_us(), 1.0)]).await;
+    assert_eq!(own(&on), Some((START_US + HOUR_US) / HOUR_US * HOUR_US));
+    site.power_off(on).await;
+}
+
 /// What is polled meanwhile comes first, but for the slot in which the clock came: that is held.
 #[tokio::test]
 async fn a_disk_that_takes_the_decision_later_dates_all_the_same() {
