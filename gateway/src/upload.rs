@@ -14,7 +14,7 @@
 //! nothing of it waits any more.
 //!
 //! The store is asked first whether it refuses to create what is there (`store::proof`): one that does not is
-//! sent nothing, and what waits stays in the spool.
+//! sent nothing, and what waits stays in the spool. So is a folder that is not the lake that it was (`known_lake`).
 //!
 //! Nothing here ends the process. What cannot be sent when the gateway stops stays for its next start.
 //! No error, log line or state carries a secret: a store's own errors have none (`tjern_readings::store`), those of a file of
@@ -23,6 +23,7 @@
 mod backoff;
 mod contact;
 mod credentials;
+pub(crate) mod known_lake;
 mod landing;
 mod line;
 mod probe;
@@ -32,6 +33,7 @@ mod state;
 mod unsent;
 
 use std::future::Future;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,11 +43,12 @@ use tokio_util::sync::CancellationToken;
 use tjern_readings::batch;
 use tjern_readings::keys::{self, Landed};
 use tjern_readings::store::credentials::CredentialsError;
-use tjern_readings::store::{self, ProofError, Store, StoreError};
+use tjern_readings::store::{self, LakeUrl, ProofError, Store, StoreError};
 
 use crate::spool::{SealedKind, SealedObject, Spool, SpoolError};
 use backoff::Backoff;
 use credentials::Credentials;
+use known_lake::KnownLakeError;
 use landing::Outcome;
 use line::{Line, Pace, unbroken};
 pub(crate) use probe::{Probe, probe};
@@ -70,6 +73,8 @@ enum UploadError {
     Open(#[from] Box<StoreError>),
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
+    #[error(transparent)]
+    KnownLake(#[from] Box<KnownLakeError>),
     #[error(transparent)]
     Proof(#[from] Box<ProofError>),
     #[error("cannot put `{key}` into the lake: {source}")]
@@ -155,6 +160,8 @@ struct Uploader {
     contacted: bool,
     /// Whether the store is known to refuse a second create.
     proven: bool,
+    /// Whether the lake is known to be the one that it was.
+    is_known_lake: bool,
     /// The oldest time in the batch that waits longest.
     oldest: Option<(SealedObject, Option<i64>)>,
 }
@@ -175,6 +182,7 @@ impl Uploader {
             failing_since: None,
             contacted: false,
             proven: false,
+            is_known_lake: false,
             oldest: None,
         }
     }
@@ -341,9 +349,25 @@ impl Uploader {
     }
 
     async fn open(&mut self) -> Result<Store, UploadError> {
-        if let Some(store) = &self.store {
-            return Ok(store.clone());
-        }
+        self.known_lake(known_lake::check).await?;
+        let store = match &self.store {
+            Some(store) => store.clone(),
+            None => self.open_anew().await?,
+        };
+        self.known_lake(known_lake::remember).await?;
+        self.is_known_lake = true;
+        Ok(store)
+    }
+
+    /// Looks at the lake's folder, until it is known to be the one that it was. It may lie on a disk that does not answer.
+    async fn known_lake(&self, look: fn(&Path, &LakeUrl) -> Result<(), KnownLakeError>) -> Result<(), UploadError> {
+        let Some(file) = self.settings.known_lake.clone().filter(|_| !self.is_known_lake) else { return Ok(()) };
+        let lake = self.settings.lake.clone();
+        let _waits = self.settings.state.ask();
+        Ok(tokio::task::spawn_blocking(move || look(&file, &lake).map_err(Box::new)).await??)
+    }
+
+    async fn open_anew(&mut self) -> Result<Store, UploadError> {
         let lake = self.settings.lake.clone();
         let (mut credentials, for_lake) = (self.credentials.clone(), lake.clone());
         // A file may lie on a disk that does not answer.

@@ -17,6 +17,8 @@ mod rejected;
 mod remembered;
 pub(super) mod stored_times;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod times;
 
 use std::io;
@@ -33,6 +35,7 @@ use super::BusContext;
 use super::point::{Limits, PointState};
 use super::state::{BusState, DeviceCell, LineState};
 use crate::config::{LinePlace, LinePoint};
+use crate::grid::steps::{Step, Steps};
 use crate::grid::{LOOK_AGAIN, wait};
 use crate::lines::counters::{LineCounters, LineFate};
 use crate::lines::pauses::{line_pause, silence_at_start};
@@ -66,6 +69,7 @@ pub(super) struct Actor {
     points: Vec<LinePointState>,
     times: Times,
     limits: Limits,
+    steps: Steps,
     counters: Arc<LineCounters>,
     rejected: RejectedLines,
     context: BusContext,
@@ -123,6 +127,7 @@ impl Actor {
             points,
             times,
             limits,
+            steps: Steps::default(),
             counters,
             rejected: RejectedLines::default(),
             context,
@@ -209,15 +214,7 @@ impl Actor {
     /// Begins the slots that are due, and ends those that have what they need or waited long enough.
     async fn turn(&mut self) -> Vec<Reading> {
         let now_us = self.context.clock.now_us();
-        for point in &mut self.points {
-            if point.state.schedule.follow_step_back(now_us) {
-                warn!(
-                    bus = self.name,
-                    sensor = point.state.sensor.as_str(),
-                    "the clock was set back by more than a period"
-                );
-            }
-        }
+        self.follow(now_us);
         let mut readings = self.hear_silence();
         readings.extend(self.hear_what_came());
         if self.may_begin(now_us) {
@@ -238,16 +235,35 @@ impl Actor {
         readings
     }
 
-    /// What silence says, if there was one: a line that begins now is whole, and one of a fixed length that began ended.
-    fn hear_silence(&mut self) -> Vec<Reading> {
-        if self.half_until.is_some_and(|until| Instant::now() >= until) {
-            // What came while nobody looked was no silence.
-            if let Some(received) = receive(&mut self.stream).now_or_never() {
-                return self.take(received);
+    /// Where the clock was set, points go on from the time that it says.
+    fn follow(&mut self, now_us: i64) {
+        let step = self.steps.look(now_us, Instant::now());
+        for point in &mut self.points {
+            if let Some(Step::Forward(by_us)) = step {
+                point.state.schedule.follow_step_forward(now_us, by_us);
             }
+            if point.follow_step_back(now_us) {
+                let sensor = point.state.sensor.as_str();
+                warn!(bus = self.name, sensor, "the clock was set back by more than a period");
+            }
+        }
+    }
+
+    /// What silence says, if there was one: a line that begins now is whole, and one of a fixed length that began ended. What
+    /// came while nobody looked was no silence: where the box was busy, a line's second half may wait in the port's buffer.
+    fn hear_silence(&mut self) -> Vec<Reading> {
+        let is_started = self.half_until.is_some_and(|until| Instant::now() >= until);
+        let is_paused = self.pause_left().is_some_and(|left| left.is_zero());
+        if !is_started && !is_paused {
+            return Vec::new();
+        }
+        if let Some(received) = receive(&mut self.stream).now_or_never() {
+            return self.take(received);
+        }
+        if is_started {
             self.half_until = None;
         }
-        if self.pause_left().is_some_and(|left| left.is_zero()) {
+        if is_paused {
             let held = self.splitter.pause();
             return self.hear(held);
         }
@@ -353,17 +369,14 @@ impl Actor {
                 return readings;
             }
         };
-        let mut held = Vec::new();
         if self.half_until.take().is_some() {
             self.splitter.begin_in_the_middle();
-        } else if self.pause_left().is_some_and(|left| left.is_zero()) {
-            held = self.splitter.pause();
         }
         // A server that accepts and closes is not there: only one that sends something is.
         self.retry.succeeded();
         self.heard_at = Instant::now();
-        held.extend(self.splitter.feed(&bytes));
-        self.hear(held)
+        let lines = self.splitter.feed(&bytes);
+        self.hear(lines)
     }
 
     fn hear(&mut self, lines: Vec<String>) -> Vec<Reading> {

@@ -106,7 +106,14 @@ fn clock(page: &mut Page<'_, '_>, status: &GatewayStatus) -> fmt::Result {
     let synchronised = clock.is_synchronised.map(flag);
     page.gauge("clock_synchronised", "Whether the time service has synchronised the clock", synchronised)?;
     let ahead_s = clock.ahead_ms.map(|ahead_ms| seconds(ahead_ms.saturating_mul(1_000)));
-    page.gauge("clock_offset_seconds", "How far the clock is ahead of the true time", ahead_s)
+    page.gauge("clock_offset_seconds", "How far the clock is ahead of the true time", ahead_s)?;
+    let fallen_s = seconds(clock.fallen_ms.unwrap_or(0).saturating_mul(1_000));
+    page.gauge(
+        "clock_fallen_seconds",
+        "How far the clock fell back while the gateway ran, while it is not believed; 0 while it is",
+        Some(fallen_s),
+    )?;
+    page.counter("clock_falls", "How often the clock fell back and was not believed", clock.falls)
 }
 
 fn spool(page: &mut Page<'_, '_>, status: &GatewayStatus) -> fmt::Result {
@@ -184,7 +191,7 @@ fn device_counts(page: &mut Page<'_, '_>, status: &GatewayStatus) -> fmt::Result
 
 fn lines(page: &mut Page<'_, '_>, status: &GatewayStatus) -> fmt::Result {
     let up = status.buses.iter().filter_map(|bus| Some((vec![("bus", bus.name.clone())], flag(bus.line_up?))));
-    page.gauges("line_up", "Whether a bus's line or server was there when it was last needed", up)?;
+    page.gauges("line_up", "Whether a bus's line or server was there, and fell silent, when it was last needed", up)?;
     let counts = status.buses.iter().filter_map(|bus| Some((&bus.name, bus.lines?))).flat_map(|(bus, lines)| {
         let labels = move |kind: &str| vec![("bus", bus.clone()), ("kind", kind.to_owned())];
         let all = std::iter::once((labels("whole"), lines.lines));
@@ -203,6 +210,7 @@ fn wires(page: &mut Page<'_, '_>, status: &GatewayStatus) -> fmt::Result {
         let kinds = [
             ("echo", wire.echoes),
             ("stranger", wire.strangers),
+            ("never_silent", wire.never_silent),
             ("frame", wire.frame),
             ("overrun", wire.overrun),
             ("parity", wire.parity),

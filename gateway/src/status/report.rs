@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tjern_readings::clock::Clock;
 
 use crate::bus::state::{DeviceSnapshot, DeviceState, PointSnapshot};
 use crate::clock::ClockWord;
@@ -91,17 +92,31 @@ pub struct Refusal {
 /// A clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClockReport {
-    /// Whether it is believed: until then readings wait for it on disk, or have an estimated time after `[clock] patience`.
+    /// Whether it is believed: until then readings wait for it on disk, or have an estimated time after `[clock] patience`, and
+    /// at once where it was believed before.
     pub is_known: bool,
     /// Whether the machine's time service has synchronised it, a few minutes ago; `None` where none says so.
     pub is_synchronised: Option<bool>,
     /// How far it is ahead of the true time, in milliseconds, where chrony reckons it.
     pub ahead_ms: Option<i64>,
+    /// How far it fell back, in milliseconds, while it is not believed for that.
+    #[serde(default)]
+    pub fallen_ms: Option<i64>,
+    /// How often it fell back and was not believed, since the start.
+    #[serde(default)]
+    pub falls: u64,
 }
 
 impl ClockReport {
-    pub(super) const fn new(is_known: bool, word: ClockWord) -> Self {
-        Self { is_known, is_synchronised: word.is_synchronised, ahead_ms: word.ahead_ms }
+    pub(super) fn new(clock: &Clock, word: ClockWord) -> Self {
+        let fallen_ms = clock.doubt().map(|doubt| doubt.behind_us / 1_000);
+        Self {
+            is_known: clock.is_set() && fallen_ms.is_none(),
+            is_synchronised: word.is_synchronised,
+            ahead_ms: word.ahead_ms,
+            fallen_ms,
+            falls: clock.falls(),
+        }
     }
 }
 
@@ -167,12 +182,15 @@ pub struct BusReport {
     pub incarnation: u64,
     /// How often it has come round.
     pub turns: u64,
-    /// Whether its line or its server was there when it was last needed; nothing before that.
+    /// Whether its line or its server was there and could be used when it was last needed; nothing before that.
     #[serde(default)]
     pub line_up: Option<bool>,
-    /// Why it is not there.
+    /// Why it is not there, or cannot be used.
     #[serde(default)]
     pub line_error: Option<String>,
+    /// It is there, and never falls silent.
+    #[serde(default)]
+    pub line_babbles: bool,
     /// What was counted on its wire, where anything is.
     pub wire: Option<WireReport>,
     /// What was counted of its lines, on a bus of text lines.
@@ -193,6 +211,9 @@ pub struct WireReport {
     pub strangers: u64,
     /// Bytes that belonged to no frame.
     pub noise_bytes: u64,
+    /// Requests that were not sent, since the line never fell silent.
+    #[serde(default)]
+    pub never_silent: u64,
     /// The port's hardware: characters without their stop bit.
     pub frame: u64,
     /// Characters that came too fast.
@@ -212,6 +233,7 @@ impl From<&WireCounts> for WireReport {
             echoes: counts.echoes,
             strangers: counts.strangers,
             noise_bytes: counts.noise,
+            never_silent: counts.never_silent,
             frame: counts.hardware.frame,
             overrun: counts.hardware.overrun,
             parity: counts.hardware.parity,
@@ -413,7 +435,12 @@ pub(super) fn health(status: &GatewayStatus, Notes { stuck, maintenance, silent 
     if let Some(refused) = &status.configuration.refused {
         warnings.push(format!("the new configuration was refused, the old one stays: {}", refused.reason));
     }
-    if status.clock.is_some_and(|clock| !clock.is_known) {
+    if let Some(fallen_ms) = status.clock.and_then(|clock| clock.fallen_ms) {
+        let fallen_s = fallen_ms / 1_000;
+        warnings.push(format!(
+            "the clock fell back by {fallen_s} s while the gateway ran, and is not believed: readings are dated by the time that passed since, and say so (`clock_estimated`); hint: set it right; where it is right now and was ahead before, start the gateway anew with `[clock] trusted`"
+        ));
+    } else if status.clock.is_some_and(|clock| !clock.is_known) {
         let hint =
             "hint: `tjern-gateway doctor` says who keeps it; `[clock] trusted` is for networks without a time server";
         warnings.push(format!("the time is not known: readings wait on disk for it, or have an estimated time once `[clock] patience` is over; {hint}"));
@@ -448,7 +475,8 @@ pub(super) fn health(status: &GatewayStatus, Notes { stuck, maintenance, silent 
     for bus in &status.buses {
         // A line a bus, and not one for each device behind it.
         if let Some(why) = &bus.line_error {
-            warnings.push(format!("bus `{}` is not reachable: {why}", bus.name));
+            let what = if bus.line_babbles { "cannot be asked" } else { "is not reachable" };
+            warnings.push(format!("bus `{}` {what}: {why}", bus.name));
             continue;
         }
         for device in bus.devices.iter().filter(|device| device.state == "down") {

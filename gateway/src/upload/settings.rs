@@ -46,6 +46,8 @@ pub struct UploadSettings {
     pub live_first_after: Option<Duration>,
     /// The file of credentials that stands over the environment.
     pub credentials_file: Option<PathBuf>,
+    /// The file that remembers which lake a folder's address means; without one whatever is there is taken for it.
+    pub known_lake: Option<PathBuf>,
     /// What time it is.
     pub clock: Clock,
     /// Where the upload says how it stands.
@@ -66,6 +68,7 @@ impl UploadSettings {
             limits: UploadLimits::default(),
             live_first_after: None,
             credentials_file: None,
+            known_lake: None,
             clock: Clock::system(),
             state: UploadState::default(),
         }

@@ -16,8 +16,8 @@ use tracing::{info, warn};
 use super::super::BusContext;
 use super::super::point::{FAILURES_TO_DOWN, Limits, PointState};
 use super::super::state::DeviceCell;
-use super::remembered::{StoredTimes, Told};
-use super::stored_times::DeviceTimes;
+use super::remembered::Told;
+use super::stored_times::{DeviceTimes, ToldTimes};
 use crate::config::{LineField, LinePoint};
 use crate::grid::Due;
 use crate::lines::counters::LineFate;
@@ -45,9 +45,8 @@ pub(super) struct LinePointState {
     shown: (Arc<DeviceCell>, usize),
     field: LineField,
     time: Option<DeviceTime>,
-    pub(super) stored: StoredTimes,
-    /// Times whose lines had no number: damaged on their way, they may come whole.
-    unread: StoredTimes,
+    /// Which of its device's own times came.
+    pub(super) told: ToldTimes,
     /// Where that stays when the bus begins anew.
     device_times: DeviceTimes,
     /// Its device sends checksums.
@@ -83,7 +82,7 @@ impl LinePointState {
         (shown, checksums): ((Arc<DeviceCell>, usize), DeviceChecksums),
         limits: Limits,
         context: &BusContext,
-        kept: Option<StoredTimes>,
+        kept: Option<ToldTimes>,
     ) -> Self {
         let sensor = point.common.sensor.clone();
         Self {
@@ -91,8 +90,7 @@ impl LinePointState {
             shown,
             field: point.field,
             time: point.time,
-            stored: context.device_times.take(&sensor).or(kept).unwrap_or_default(),
-            unread: StoredTimes::default(),
+            told: context.device_times.take(&sensor).or(kept).unwrap_or_default(),
             device_times: context.device_times.clone(),
             checksums,
             latest: None,
@@ -106,6 +104,18 @@ impl LinePointState {
         (self.latest, self.dated_at) = (None, None);
     }
 
+    /// A clock that was set back by more than a period is followed, by a slot that waits as well. Whether that happened to the
+    /// grid.
+    pub(super) fn follow_step_back(&mut self, now_us: i64) -> bool {
+        let grid = self.state.schedule.grid();
+        let slot_us = grid.slot_of(now_us);
+        let latest_us = slot_us.saturating_add(grid.every_us());
+        if let Some((due, asked_us, _)) = self.waiting.as_mut().filter(|(due, _, _)| due.slot_us > latest_us) {
+            (due.slot_us, *asked_us) = (slot_us, now_us);
+        }
+        self.state.schedule.follow_step_back(now_us)
+    }
+
     /// Takes a line, and gives the reading that it makes by itself.
     pub(super) fn take(&mut self, bus: &str, line: &str, now_us: i64, fate: &mut LineFate) -> Option<Reading> {
         let result = self.check(lines::read(&self.field, line)?, line);
@@ -114,7 +124,7 @@ impl LinePointState {
         fate.unparsed |= matches!(result, Err(Cause::NoMatch | Cause::NotANumber));
         let mut misdated = false;
         if let Some(time) = self.time.as_ref().filter(|_| result != Err(Cause::Crc)) {
-            match time.read(line).and_then(|moments| moments.choose(self.newest_us(), now_us)) {
+            match time.read(line).and_then(|moments| moments.choose(self.told.newest_us(), now_us)) {
                 Some(time_us) => return self.take_dated(bus, (time_us, now_us), result, fate),
                 None => misdated = true,
             }
@@ -150,9 +160,9 @@ impl LinePointState {
     ) -> Option<Reading> {
         self.dated_at = Some(Instant::now());
         let has_number = !matches!(result, Err(Cause::NoMatch | Cause::NotANumber));
-        let told = match self.stored.look(time_us) {
-            Told::New if has_number => self.stored.insert(time_us),
-            Told::New => self.unread.insert(time_us),
+        let told = match self.told.stored.look(time_us) {
+            Told::New if has_number => self.told.stored.insert(time_us),
+            Told::New => self.told.unread.insert(time_us),
             told => told,
         };
         match told {
@@ -171,11 +181,6 @@ impl LinePointState {
         let reading = self.state.conclude_dated(time_us, result, now_us, &mut device.latest()[*place]);
         self.note_change(bus, failed_before);
         reading
-    }
-
-    /// The newest time that the device told.
-    fn newest_us(&self) -> Option<i64> {
-        self.stored.newest_us().max(self.unread.newest_us())
     }
 
     fn every(&self) -> Duration {
@@ -257,6 +262,6 @@ impl LinePointState {
 
 impl Drop for LinePointState {
     fn drop(&mut self) {
-        self.device_times.put(&self.state.sensor, std::mem::take(&mut self.stored));
+        self.device_times.put(&self.state.sensor, std::mem::take(&mut self.told));
     }
 }
