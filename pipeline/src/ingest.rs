@@ -55,6 +55,7 @@ use crate::erase::{Erasures, ErasuresError};
 use crate::quality::QualityError;
 use crate::register::{RegisterError, Said};
 use crate::tables::ATTEMPTS_MAX;
+use check::Checks;
 use held::HeldBack;
 use landing::{Known, Seen, Sweep};
 use rows::{Against, Units};
@@ -250,7 +251,21 @@ pub fn dropped(table: &Table) -> Vec<Dropped> {
 /// # Errors
 /// [`IngestError`]; nothing is lost then, and the next run goes on where this one stopped.
 pub async fn ingest(lake: &Lake, settings: &IngestSettings) -> Result<IngestOutcome, IngestError> {
-    Ingester::open(lake, *settings).await?.run_everything().await
+    let mut ingester = Ingester::open(lake, *settings).await?;
+    let result = ingester.run_to_the_end().await;
+    ingester.leave().await;
+    result
+}
+
+/// The same for who is about to end: what is not about batches is left to the next one.
+///
+/// # Errors
+/// As [`ingest`].
+pub(crate) async fn ingest_at_the_end(lake: &Lake, settings: &IngestSettings) -> Result<IngestOutcome, IngestError> {
+    let mut ingester = Ingester::open(lake, *settings).await?;
+    let result = ingester.run_everything().await;
+    ingester.leave().await;
+    result
 }
 
 /// Keeps what was learned between two runs.
@@ -284,6 +299,8 @@ pub struct Ingester {
     /// What was said of sensors that are in a lake of personal readings and are not personal.
     strangers: HashSet<(SourceName, String)>,
     listener: Option<Listener>,
+    /// What is held against configurations that came after their readings.
+    checks: Checks,
 }
 
 /// Who is told after each commit how far a run is.
@@ -324,6 +341,7 @@ impl Ingester {
             told: HashSet::new(),
             strangers: HashSet::new(),
             listener: None,
+            checks: Checks::default(),
         };
         ingester.learn();
         Ok(ingester)
@@ -362,7 +380,8 @@ impl Ingester {
         let mut outcome = IngestOutcome::default();
         let now_us = self.lake.clock().now_us();
         match self.due(now_us) {
-            Due::Nothing => {}
+            // Where a check is under way it goes on; else it asks for nothing.
+            Due::Nothing => self.check_late(&BTreeSet::new(), &mut outcome).await,
             Due::Streams(streams) => {
                 let Seen { zone, unreadable, configurations } =
                     landing::of_streams(&self.lake, &self.known, streams).await?;
@@ -413,6 +432,22 @@ impl Ingester {
     /// As [`Ingester::run`].
     pub async fn run_everything(&mut self) -> Result<IngestOutcome, IngestError> {
         let mut outcome = IngestOutcome::default();
+        self.take_everything(&mut outcome).await?;
+        self.ended(outcome, 0)
+    }
+
+    /// The same, and then checks all readings whose configuration came after them: for who waits for no batch meanwhile.
+    ///
+    /// # Errors
+    /// As [`Ingester::run`].
+    pub(crate) async fn run_to_the_end(&mut self) -> Result<IngestOutcome, IngestError> {
+        let mut outcome = IngestOutcome::default();
+        self.take_everything(&mut outcome).await?;
+        self.check_to_the_end(&mut outcome).await;
+        self.ended(outcome, 0)
+    }
+
+    async fn take_everything(&mut self, outcome: &mut IngestOutcome) -> Result<(), IngestError> {
         let now_us = self.lake.clock().now_us();
         let mut sweep = Sweep::default();
         self.held.unreadable(BTreeMap::new());
@@ -420,15 +455,15 @@ impl Ingester {
             let (Seen { zone, unreadable, configurations }, is_end) = sweep.portion(&self.lake, SWEEP_PAGES.1).await?;
             self.held.also_unreadable(unreadable);
             self.schedule.saw(&zone, now_us);
-            self.take(zone, &mut outcome, true).await?;
-            self.check_late(&configurations, &mut outcome).await;
+            self.take(zone, outcome, true).await?;
+            self.check_late(&configurations, outcome).await;
             if is_end {
                 break;
             }
         }
         self.schedule.looked_everywhere(now_us);
         (self.sweep, self.sweep_due_us) = (sweep, now_us.saturating_add(SWEEP_EVERY_US));
-        self.ended(outcome, 0)
+        Ok(())
     }
 
     async fn sweep_on(&mut self, now_us: i64, outcome: &mut IngestOutcome) -> Result<(), IngestError> {

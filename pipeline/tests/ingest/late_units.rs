@@ -5,6 +5,7 @@
 //! configuration's upload was tried again for an hour, was a hundred times too high for good, and nobody compared.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use object_store::ObjectStoreExt;
@@ -35,6 +36,12 @@ const SENSORS: &str = "id,site,quantity,unit,kind,class\ntarn/level,tarn,level,m
 /// The level in another unit than the register has it in.
 const CONFIGURATION: &str = "[[bus.device.point]]\nsensor = \"tarn/water_temperature\"\nunit = \"Cel\"\n\
     [[bus.device.point]]\nsensor = \"tarn/level\"\nunit = \"cm\"\n";
+
+/// So many looks a check may take in a test.
+const LOOKS_MAX: usize = 200;
+
+/// For how long a lease of quality control stands after its holder has died.
+const LEASE_US: i64 = 301 * SECOND_US;
 
 /// All of a row but when it was received.
 const ALL: &str = "SELECT sensor, time, value, quality, cause, source, seq, revision, level, tests FROM readings \
@@ -86,6 +93,20 @@ async fn told(lake: &Lake) -> (i64, usize) {
     (by_unit, missing_configurations(&table).len())
 }
 
+/// Looks until no reading waits for its configuration. Returns what was done in all.
+async fn looks_until_checked(ingester: &mut Ingester, place: &Place) -> (usize, usize) {
+    let mut done = (0, 0);
+    for _ in 0..LOOKS_MAX {
+        let outcome = ingester.run().await.expect("ingested");
+        done = (done.0 + outcome.late_units, done.1 + outcome.rows);
+        if told(&place.lake()).await.1 == 0 {
+            return done;
+        }
+        place.ahead(2 * SECOND_US);
+    }
+    panic!("it is never checked")
+}
+
 /// What a configuration says holds for its readings whenever it comes: the rows are those of a lake where it came first,
 /// in every column, and so are the hours. All the rest is untouched.
 #[tokio::test(flavor = "multi_thread")]
@@ -108,8 +129,7 @@ async fn units_are_checked_whenever_the_configuration_comes() {
     compact(&late.lake(), &CompactSettings::default(), &stop, &mut |_| ()).await.expect("compacted");
     lands(&late).await;
     late.ahead(60 * SECOND_US);
-    let outcome = ingester.run().await.expect("ingested");
-    assert_eq!((outcome.late_units, outcome.rows), (2, 6));
+    assert_eq!(looks_until_checked(&mut ingester, &late).await, (2, 6));
     land_more(&first).await;
     ingest(&first.lake(), &SETTINGS).await.expect("ingested");
     let wanted = first.ask(ALL).await;
@@ -208,7 +228,7 @@ async fn the_last_of_more_configurations_than_a_page_has_is_found() {
     ingester.run().await.expect("ingested");
     lands(&place).await;
     place.ahead(60 * SECOND_US);
-    assert_eq!(ingester.run().await.expect("ingested").late_units, 2);
+    assert_eq!(looks_until_checked(&mut ingester, &place).await.0, 2);
 }
 
 /// A configuration that the store will not hand out keeps nobody's batches, and is told.
@@ -273,7 +293,8 @@ async fn wrong_at(kind: Kind, fault: fn(u64) -> Fault) -> (Vec<u64>, u64) {
         let went_well = checked(kind, &place.lake()).await;
         let (calls, puts) = place.store.counted();
         place.store.fail(Fault::None);
-        // Whoever looks next does what is left.
+        // Whoever looks next does what is left, once the lease of the one that died has run out.
+        place.ahead(LEASE_US);
         let mut looks = 0;
         while (kind == Kind::Ours || !went_well) && !checked(kind, &place.lake()).await {
             looks += 1;
@@ -321,8 +342,88 @@ async fn two_ingesters_check_it_once() {
         // Any may fail; what counts is what is there after another one went on.
         let _ = tokio::join!(ingest(&one, &SETTINGS), ingest(&other, &SETTINGS), merging);
         place.store.fail(Fault::None);
+        place.ahead(LEASE_US);
         ingest(&place.lake(), &SETTINGS).await.expect("ingested");
         assert_eq!(place.ask(ALL).await, wanted, "the reply of put {at} was lost");
         assert_eq!(told(&place.lake()).await, (3, 0), "the reply of put {at} was lost");
     }
+}
+
+/// Twenty files of readings that wait for their configuration, which has come.
+async fn waiting_in_many_files() -> (Place, tempfile::TempDir) {
+    let (place, folder) = registered().await;
+    let mut ingester = Ingester::open(&place.lake(), SETTINGS).await.expect("opened");
+    for number in 0..20 {
+        let readings = [of("tarn/level", 30 - number, 410.0), of("tarn/water_temperature", 30 - number, 4.0)];
+        place.land_readings("landfall-01", 2 * number + 1, &readings, Some(&sha256())).await;
+        ingester.run_everything().await.expect("ingested");
+    }
+    assert_eq!(told(&place.lake()).await, (0, 1));
+    lands(&place).await;
+    (place, folder)
+}
+
+fn data_files(place: &Place) -> usize {
+    place.keys("tables/readings/").iter().filter(|key| key.ends_with(".parquet") && !key.contains("_delta_log")).count()
+}
+
+/// Where each request takes two seconds: how long a look took in which a batch came that names no such configuration, the
+/// check's files all waiting; and whether the check was made by then.
+async fn look_beside_a_check(to_the_end: bool) -> (Duration, bool, Place, Ingester, tempfile::TempDir) {
+    let (place, folder) = waiting_in_many_files().await;
+    let mut ingester = Ingester::open(&place.lake(), SETTINGS).await.expect("opened");
+    place.land_readings("elva-01", 1, &[of("tarn/level", 2, 4.0)], None).await;
+    place.store.take(Duration::from_secs(2));
+    let began = tokio::time::Instant::now();
+    if to_the_end {
+        ingest(&place.lake(), &SETTINGS).await.expect("ingested");
+    } else {
+        assert_eq!(ingester.run().await.expect("ingested").rows, 1);
+    }
+    let took = began.elapsed();
+    place.store.take(Duration::ZERO);
+    let is_made = told(&place.lake()).await.1 == 0;
+    (took, is_made, place, ingester, folder)
+}
+
+/// A configuration came, and everything that had been measured under it was written anew before the next batch was looked at:
+/// for minutes nothing of any gateway could be seen. The canary is who checks all of it at once.
+#[tokio::test(start_paused = true)]
+async fn a_check_keeps_no_batch_waiting_and_writes_no_file_twice() {
+    let (took, is_made, place, mut ingester, _folder) = look_beside_a_check(false).await;
+    assert!(!is_made, "there is more to be done than a look does");
+    assert_eq!(place.ask("SELECT count(*) FROM readings WHERE source = 'elva-01'").await, "1");
+    let (all_took, all_made, ..) = look_beside_a_check(true).await;
+    assert!(all_made && all_took > 3 * took, "the canary lives: {took:?} and {all_took:?}");
+    // Others commit meanwhile: what was found is kept.
+    let before = data_files(&place);
+    place.land_readings("elva-01", 2, &[of("tarn/level", 1, 4.1)], None).await;
+    ingest_beside(&place).await;
+    let done = looks_until_checked(&mut ingester, &place).await;
+    assert_eq!(done.0, 20);
+    assert_eq!(place.ask("SELECT count(*) FROM readings WHERE quality = 4 AND cause = 'unit'").await, "20");
+    // Some were written before they were counted.
+    assert!(data_files(&place) <= before + 1 + 20, "{} files, {before} before", data_files(&place));
+    assert_eq!(data_files(&place), 20 + 1 + 1 + 20, "each was written anew once");
+    // The lease is given back.
+    assert_eq!(place.keys("jobs/").iter().filter(|key| key.contains("quality")).count(), 0);
+}
+
+/// Another process takes a batch.
+async fn ingest_beside(place: &Place) {
+    let mut other = Ingester::open(&place.lake(), SETTINGS).await.expect("opened");
+    assert_eq!(other.run().await.expect("ingested").rows, 1);
+    other.leave().await;
+}
+
+/// A configuration whose units are those of the register: nothing is read and nothing written but that it is checked.
+#[tokio::test]
+async fn a_configuration_that_agrees_costs_a_commit_and_no_file() {
+    let (place, _folder) = registered().await;
+    land(&place).await;
+    ingest(&place.lake(), &SETTINGS).await.expect("ingested");
+    let before = data_files(&place);
+    place.put(&configuration(), CONFIGURATION.replace("cm", "m").into_bytes()).await;
+    let outcome = ingest(&place.lake(), &SETTINGS).await.expect("ingested");
+    assert_eq!((outcome.late_units, told(&place.lake()).await, data_files(&place)), (0, (0, 0), before));
 }
