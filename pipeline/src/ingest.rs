@@ -62,7 +62,8 @@ use rows::{Against, Units};
 use schedule::{Due, Schedule};
 use sequence::{Closed, Progress};
 
-pub use accept::{AcceptError, Accepted, accept};
+pub(crate) use accept::{ACCEPT_CONFIGURATION, accept_configuration_as};
+pub use accept::{AcceptError, Accepted, accept, accept_configuration};
 pub(crate) use held::{hides, unreadable_of};
 pub(crate) use landed::{Decoded, decode};
 pub(crate) use landing::Stream;
@@ -298,6 +299,8 @@ pub struct Ingester {
     told: HashSet<(SourceName, Against)>,
     /// What was said of sensors that are in a lake of personal readings and are not personal.
     strangers: HashSet<(SourceName, String)>,
+    /// Of whom it was said that they name configurations by what is no name.
+    misnaming: HashSet<SourceName>,
     listener: Option<Listener>,
     /// What is held against configurations that came after their readings.
     checks: Checks,
@@ -340,6 +343,7 @@ impl Ingester {
             held: HeldBack::default(),
             told: HashSet::new(),
             strangers: HashSet::new(),
+            misnaming: HashSet::new(),
             listener: None,
             checks: Checks::default(),
         };

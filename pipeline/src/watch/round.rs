@@ -20,7 +20,7 @@ use tjern_readings::keys;
 
 use super::alert::{Change, Condition, Event};
 use super::look::readings::Slow;
-use super::look::{self, Seen, disks, holes, jobs, readings, refused, tokens};
+use super::look::{self, Seen, configurations, disks, holes, jobs, readings, refused, tokens};
 use super::mail::{message, smtp};
 use super::settings::WatchSettings;
 use super::state::{Alert, Queue, State};
@@ -240,8 +240,8 @@ impl Watcher {
             conditions.extend(holes::holes(&ingest::open_runs(&table)));
             let refusals = ingest::refused(&table);
             seen.refused_us = refusals.iter().map(|one| one.last_us).max();
-            let missing = ingest::missing_configurations(&table);
-            conditions.extend(refused::refused(&refusals, &missing, &register, state.refused.0, now_us, zone));
+            conditions.extend(refused::refused(&refusals, &register, state.refused.0, now_us, zone));
+            conditions.extend(configurations::configurations(&ingest::missing_configurations(&table), zone));
             conditions.extend(holes::dropped(&ingest::dropped(&table), now_us, zone));
         }
         let mut known = state.clone();

@@ -15,7 +15,9 @@ use tjern_pipeline::config::RegisterSection;
 use tjern_pipeline::correct::Author;
 use tjern_pipeline::correct::revise::{ReviseLayout, revise};
 use tjern_pipeline::import::Decimal;
-use tjern_pipeline::ingest::{Ingester, Polling, Why, ingest, missing_configurations, refused};
+use tjern_pipeline::ingest::{
+    Accepted, Ingester, Polling, Why, accept_configuration, ingest, missing_configurations, refused,
+};
 use tjern_pipeline::quality::control;
 use tjern_pipeline::register::{RegisterFiles, register};
 use tjern_pipeline::rollup::rollup;
@@ -426,4 +428,79 @@ async fn a_configuration_that_agrees_costs_a_commit_and_no_file() {
     place.put(&configuration(), CONFIGURATION.replace("cm", "m").into_bytes()).await;
     let outcome = ingest(&place.lake(), &SETTINGS).await.expect("ingested");
     assert_eq!((outcome.late_units, told(&place.lake()).await, data_files(&place)), (0, (0, 0), before));
+}
+
+/// A gateway is gone, and with it the text that its last batches name. Nothing ended that alarm.
+#[tokio::test]
+async fn a_configuration_that_will_never_come_is_accepted_for_good() {
+    let (place, _folder) = registered().await;
+    land(&place).await;
+    let other = "ab".repeat(32);
+    place.land_readings("landfall-01", 6, &[of("tarn/level", 1, 414.0)], Some(&other)).await;
+    ingest(&place.lake(), &SETTINGS).await.expect("ingested");
+    let author = Author { by: "a technician".to_owned(), reason: Some("the box burnt down".to_owned()) };
+    let accept = async |sha256: &str| {
+        accept_configuration(&place.lake(), &source("landfall-01"), sha256, &author)
+            .await
+            .map_err(|error| error.to_string())
+    };
+    let accepted = async || {
+        let table = Table::open(&place.lake(), TableName::Readings).await.expect("opened").expect("there");
+        let all = missing_configurations(&table).into_iter();
+        all.map(|one| (one.sha256, one.accepted)).collect::<Vec<_>>()
+    };
+    assert_eq!(accepted().await, [(other.clone(), false), (sha256(), false)], "each by itself");
+    assert_eq!(accept(&sha256()).await, Ok(Accepted::Now));
+    assert_eq!(accept(&sha256()).await, Ok(Accepted::Before));
+    let refused = accept(&"cd".repeat(32)).await.expect_err("nobody names it");
+    assert!(refused.contains("no readings of landfall-01 wait"), "{refused}");
+    assert_eq!(accepted().await, [(other.clone(), false), (sha256(), true)]);
+    // More of it comes, from a spool that was found: it stays accepted.
+    place.land_readings("landfall-01", 7, &[of("tarn/level", 1, 415.0)], Some(&sha256())).await;
+    ingest(&place.lake(), &SETTINGS).await.expect("ingested");
+    assert_eq!(accepted().await, [(other.clone(), false), (sha256(), true)]);
+    // And should it come after all, it counts.
+    lands(&place).await;
+    assert_eq!(ingest(&place.lake(), &SETTINGS).await.expect("ingested").late_units, 3);
+    assert_eq!(accepted().await, [(other, false)]);
+    assert_eq!(place.keys("corrections/").len(), 1, "who said so, and why");
+}
+
+/// A writer that puts anything in place of a configuration's name: it went into keys, into the log of the table, into status and
+/// mails. Its readings are taken, and nothing is looked for under such a name.
+#[tokio::test]
+async fn what_is_no_name_of_a_configuration_is_never_taken_for_one() {
+    let nonsense = [
+        String::new(),
+        "../../../tables/readings/_delta_log/x".to_owned(),
+        "a\u{1b}[2J\r\nBcc: all@example.org\0".to_owned(),
+        "f".repeat(1 << 20),
+        "FE".repeat(32),
+        "fe".repeat(31),
+        format!("{}/", "fe".repeat(32)),
+    ];
+    for (number, word) in nonsense.iter().enumerate() {
+        let (place, _folder) = registered().await;
+        place.land_readings("stray-01", 1, &[of("tarn/level", 3, 4.0), of("tarn/level", 2, 4.1)], Some(word)).await;
+        let lake = place.lake();
+        let before = lake.store().requests();
+        let outcome = ingest(&lake, &SETTINGS).await.expect("ingested");
+        let spent = lake.store().requests().since(&before);
+        assert_eq!((outcome.rows, outcome.quarantined), (2, 0), "{number}: readings are readings");
+        let table = Table::open(&lake, TableName::Readings).await.expect("opened").expect("there");
+        assert_eq!(missing_configurations(&table), [], "{number}");
+        let names = table
+            .transactions()
+            .keys()
+            .any(|name| name.starts_with(":unchecked/") || (!word.is_empty() && name.contains(word.as_str())));
+        assert!(!names, "{number}: {:?}", table.transactions().keys().map(|name| name.len()).collect::<Vec<_>>());
+        let told: Vec<_> = refused(&table).into_iter().map(|one| (one.why, one.rows)).collect();
+        assert_eq!(told, [(Why::Misnamed, 2)], "{number}: the watch says it");
+        println!("{number}: {spent:?}");
+    }
+    // The canary: a name that could be one is looked for.
+    let (place, _folder) = registered().await;
+    place.land_readings("stray-01", 1, &[of("tarn/level", 3, 4.0)], Some(&sha256())).await;
+    ingest(&place.lake(), &SETTINGS).await.expect("ingested");
+    assert_eq!(told(&place.lake()).await, (0, 1));
 }
