@@ -26,7 +26,7 @@ use tjern_pipeline::register::RegisterError;
 use crate::cli::ConfigArgument;
 use crate::failure::Failure;
 
-pub(crate) use job::{JobArguments, refuse_unfinished};
+pub(crate) use job::{JobArguments, prepare, refuse_unfinished};
 
 /// A command of the pipeline.
 #[derive(Debug, Subcommand)]
