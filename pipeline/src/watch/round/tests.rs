@@ -522,23 +522,3 @@ async fn a_watch_that_forgets_is_caught() {
     city.rounds(10).await;
     assert_eq!(city.receiver.told().len(), 2);
 }
-
-#[tokio::test]
-async fn a_mail_tells_in_local_time_what_began() {
-    let city = City::new().await;
-    let event = Event {
-        id: "limit:tjern/ph:x:begun".to_owned(),
-        change: Change::Begun,
-        kind: crate::watch::alert::Kind::Limit,
-        subject: "tjern/ph".to_owned(),
-        text: "tjern/ph is 9, over its limit of 8".to_owned(),
-        since: crate::jobs::record::Moment(NOW_US),
-        until: None,
-    };
-    let settings = WatchSettings { timezone: TimeZone::get("Europe/Oslo").expect("known"), ..city.settings };
-    let text = text(std::slice::from_ref(&event), 0, &settings);
-    assert!(text.starts_with("BEGUN 2026-07-01 08:00 CEST  tjern/ph is 9, over its limit of 8\n"), "{text}");
-    assert!(text.contains("no safety alarm and no medical device"));
-    assert_eq!(subject(std::slice::from_ref(&event)), "Tjern: limit: tjern/ph");
-    assert_eq!(subject(&[event.clone(), event]), "Tjern: 2 begun, 0 over");
-}
