@@ -55,13 +55,15 @@ use crate::erase::{Erasures, ErasuresError};
 use crate::quality::QualityError;
 use crate::register::{RegisterError, Said};
 use crate::tables::ATTEMPTS_MAX;
+use check::Checks;
 use held::HeldBack;
 use landing::{Known, Seen, Sweep};
 use rows::{Against, Units};
 use schedule::{Due, Schedule};
 use sequence::{Closed, Progress};
 
-pub use accept::{AcceptError, Accepted, accept};
+pub(crate) use accept::{ACCEPT_CONFIGURATION, accept_configuration_as};
+pub use accept::{AcceptError, Accepted, accept, accept_configuration};
 pub(crate) use held::{hides, unreadable_of};
 pub(crate) use landed::{Decoded, decode};
 pub(crate) use landing::Stream;
@@ -250,7 +252,21 @@ pub fn dropped(table: &Table) -> Vec<Dropped> {
 /// # Errors
 /// [`IngestError`]; nothing is lost then, and the next run goes on where this one stopped.
 pub async fn ingest(lake: &Lake, settings: &IngestSettings) -> Result<IngestOutcome, IngestError> {
-    Ingester::open(lake, *settings).await?.run_everything().await
+    let mut ingester = Ingester::open(lake, *settings).await?;
+    let result = ingester.run_to_the_end().await;
+    ingester.leave().await;
+    result
+}
+
+/// The same for who is about to end: what is not about batches is left to the next one.
+///
+/// # Errors
+/// As [`ingest`].
+pub(crate) async fn ingest_at_the_end(lake: &Lake, settings: &IngestSettings) -> Result<IngestOutcome, IngestError> {
+    let mut ingester = Ingester::open(lake, *settings).await?;
+    let result = ingester.run_everything().await;
+    ingester.leave().await;
+    result
 }
 
 /// Keeps what was learned between two runs.
@@ -283,7 +299,11 @@ pub struct Ingester {
     told: HashSet<(SourceName, Against)>,
     /// What was said of sensors that are in a lake of personal readings and are not personal.
     strangers: HashSet<(SourceName, String)>,
+    /// Of whom it was said that they name configurations by what is no name.
+    misnaming: HashSet<SourceName>,
     listener: Option<Listener>,
+    /// What is held against configurations that came after their readings.
+    checks: Checks,
 }
 
 /// Who is told after each commit how far a run is.
@@ -323,7 +343,9 @@ impl Ingester {
             held: HeldBack::default(),
             told: HashSet::new(),
             strangers: HashSet::new(),
+            misnaming: HashSet::new(),
             listener: None,
+            checks: Checks::default(),
         };
         ingester.learn();
         Ok(ingester)
@@ -362,7 +384,8 @@ impl Ingester {
         let mut outcome = IngestOutcome::default();
         let now_us = self.lake.clock().now_us();
         match self.due(now_us) {
-            Due::Nothing => {}
+            // Where a check is under way it goes on; else it asks for nothing.
+            Due::Nothing => self.check_late(&BTreeSet::new(), &mut outcome).await,
             Due::Streams(streams) => {
                 let Seen { zone, unreadable, configurations } =
                     landing::of_streams(&self.lake, &self.known, streams).await?;
@@ -413,6 +436,22 @@ impl Ingester {
     /// As [`Ingester::run`].
     pub async fn run_everything(&mut self) -> Result<IngestOutcome, IngestError> {
         let mut outcome = IngestOutcome::default();
+        self.take_everything(&mut outcome).await?;
+        self.ended(outcome, 0)
+    }
+
+    /// The same, and then checks all readings whose configuration came after them: for who waits for no batch meanwhile.
+    ///
+    /// # Errors
+    /// As [`Ingester::run`].
+    pub(crate) async fn run_to_the_end(&mut self) -> Result<IngestOutcome, IngestError> {
+        let mut outcome = IngestOutcome::default();
+        self.take_everything(&mut outcome).await?;
+        self.check_to_the_end(&mut outcome).await;
+        self.ended(outcome, 0)
+    }
+
+    async fn take_everything(&mut self, outcome: &mut IngestOutcome) -> Result<(), IngestError> {
         let now_us = self.lake.clock().now_us();
         let mut sweep = Sweep::default();
         self.held.unreadable(BTreeMap::new());
@@ -420,15 +459,15 @@ impl Ingester {
             let (Seen { zone, unreadable, configurations }, is_end) = sweep.portion(&self.lake, SWEEP_PAGES.1).await?;
             self.held.also_unreadable(unreadable);
             self.schedule.saw(&zone, now_us);
-            self.take(zone, &mut outcome, true).await?;
-            self.check_late(&configurations, &mut outcome).await;
+            self.take(zone, outcome, true).await?;
+            self.check_late(&configurations, outcome).await;
             if is_end {
                 break;
             }
         }
         self.schedule.looked_everywhere(now_us);
         (self.sweep, self.sweep_due_us) = (sweep, now_us.saturating_add(SWEEP_EVERY_US));
-        self.ended(outcome, 0)
+        Ok(())
     }
 
     async fn sweep_on(&mut self, now_us: i64, outcome: &mut IngestOutcome) -> Result<(), IngestError> {

@@ -76,6 +76,14 @@ pub struct Unchecked {
     pub configuration: String,
     /// When the first of these readings was taken.
     pub since: Moment,
+    /// Whether a person said that it will never come: nobody is told of it.
+    pub accepted: bool,
+}
+
+impl From<MissingConfiguration> for Unchecked {
+    fn from(MissingConfiguration { source, sha256, since_us, accepted }: MissingConfiguration) -> Self {
+        Self { source: source.to_string(), configuration: sha256, since: Moment(since_us), accepted }
+    }
 }
 
 /// What compaction would do now.
@@ -118,12 +126,7 @@ pub async fn status(lake: &Lake, settings: &CompactSettings) -> Result<Status, E
     let landed = Landed { batches, since: since_us.map(Moment), unreadable };
     let known = Erasures::load(lake).await?;
     let erasures = known.all().iter().filter(|erasure| !known.is_done(erasure)).cloned().collect();
-    let unchecked = unchecked.into_iter().map(|MissingConfiguration { source, sha256, since_us }| Unchecked {
-        source: source.to_string(),
-        configuration: sha256,
-        since: Moment(since_us),
-    });
-    let unchecked = unchecked.collect();
+    let unchecked = unchecked.into_iter().map(Unchecked::from).collect();
     Ok(Status { tables, landed, compaction, missing: holes, unchecked, erasures, jobs: record::read_all(lake).await? })
 }
 
@@ -162,7 +165,8 @@ mod tests {
         let run = |kind, from: i64| (format!(":open/landfall-01/{epoch}/{from:020}-{:020}", from + 2), kind);
         hole.transactions = vec![run(1, 3), run(0, 10), run(2, 20)];
         let unchecked = |sha256: &str, since_us| (format!(":unchecked/landfall-01/{sha256}/since"), since_us);
-        hole.transactions.extend([unchecked("ab", NOW_US), unchecked("cd", 0)]);
+        let (missing_one, came) = ("ab".repeat(32), "cd".repeat(32));
+        hole.transactions.extend([unchecked(&missing_one, NOW_US), unchecked(&came, 0)]);
         table.commit(hole).await.expect("committed");
         record::write(&place.lake, &Run::new("compact", 1, 2, Outcome::Done)).await.expect("written");
         let found = status(&place.lake, &CompactSettings::default()).await.expect("found");
@@ -177,8 +181,8 @@ mod tests {
         assert_eq!(found.compaction.oldest_unsealed, Some(Moment(midnight)));
         let missing: Vec<_> = found.missing.iter().map(|run| (run.first, run.last, run.gap)).collect();
         assert_eq!(missing, [(3, 5, false), (20, 22, true)], "what was filled is not missing");
-        let wanted =
-            Unchecked { source: "landfall-01".to_owned(), configuration: "ab".to_owned(), since: Moment(NOW_US) };
+        let (source, since) = ("landfall-01".to_owned(), Moment(NOW_US));
+        let wanted = Unchecked { source, configuration: missing_one, since, accepted: false };
         assert_eq!(found.unchecked, [wanted], "what came is not missing");
         assert_eq!(found.jobs.len(), 1);
         let shown = serde_json::to_value(&found).expect("JSON");

@@ -334,7 +334,9 @@ fn parse_bounds(text: &str) -> Option<Bounds> {
     Bounds::new(number(first)?, number(last)?)
 }
 
-fn is_sha256(hex: &str) -> bool {
+/// Whether a configuration can have this name: a SHA-256, as 64 lower-case hex digits.
+#[must_use]
+pub fn is_sha256(hex: &str) -> bool {
     hex.len() == 64 && hex.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
 }
 

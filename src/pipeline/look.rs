@@ -7,8 +7,8 @@ use tjern_lake::Lake;
 use tjern_pipeline::status::{Status, status as find};
 use tjern_pipeline::verify::verify as read_all;
 
-use super::holes;
 use super::job::{JobArguments, lake_of, refuse_unfinished};
+use super::{configurations, holes};
 use crate::config::City;
 use crate::failure::Failure;
 use crate::progress::Bar;
@@ -65,13 +65,12 @@ fn shown(status: &Status) -> String {
             .map(|run| format!("  {} {}/{} {}-{}", holes::kind(run), run.source, run.epoch, run.first, run.last)),
     );
     if !status.unchecked.is_empty() {
-        lines.push(format!(
-            "configurations that are missing, so that units are not checked: {}",
-            status.unchecked.len()
-        ));
-        lines.extend(
-            status.unchecked.iter().map(|one| format!("  {} {}, since {}", one.source, one.configuration, one.since)),
-        );
+        let missing = status.unchecked.iter().filter(|one| !one.accepted).count();
+        lines.push(format!("configurations that are missing, so that units are not checked: {missing}"));
+        lines.extend(status.unchecked.iter().map(|one| {
+            let kind = configurations::kind(one);
+            format!("  {kind} {} {}, since {}", one.source, one.configuration, one.since)
+        }));
     }
     if !status.erasures.is_empty() {
         lines.push(format!("erasures that are not complete: {}", status.erasures.len()));

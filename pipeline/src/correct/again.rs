@@ -22,6 +22,7 @@ use tjern_readings::keys::CORRECTIONS;
 use super::recompute::{Formulas, Period, RecomputeOutcome, recompute_as};
 use super::{CORRECTION, CorrectError, Record};
 use crate::bounds::Bounds;
+use crate::ingest::{ACCEPT_CONFIGURATION, AcceptError, accept_configuration_as};
 use crate::validate::{VALIDATION, ValidateOutcome, validate_as};
 
 /// How many records are read at once.
@@ -138,8 +139,24 @@ impl Pending {
                 not("its values stood in its file, which the lake does not keep; hint: revise by that file again")
             }
             ("accept hole", ..) => not("after a replay nobody is told of numbers that are missing from before it"),
+            (ACCEPT_CONFIGURATION, ..) => self.accept_again(lake).await,
             ("recompute" | "validate" | "validate --undo", ..) => not("its record cannot be read"),
             _ => not("this software does not know what it is"),
+        }
+    }
+
+    async fn accept_again(&self, lake: &Lake) -> Result<MadeAgain, CorrectError> {
+        let not = |why: &str| Ok(MadeAgain::Not(why.to_owned()));
+        let text = |name: &str| self.word(name).and_then(Value::as_str);
+        let source = text("source").and_then(|source| source.parse().ok());
+        let Some((source, sha256)) = source.zip(text("configuration")) else {
+            return not("its record cannot be read");
+        };
+        match accept_configuration_as(lake, &source, sha256, &self.record()).await {
+            Ok(_) => Ok(MadeAgain::Rows(0)),
+            Err(AcceptError::Lake(error)) => Err(error.into()),
+            Err(AcceptError::Commit(error)) => Err(error.into()),
+            Err(error) => not(&error.to_string()),
         }
     }
 }

@@ -407,3 +407,30 @@ async fn what_people_corrected_is_corrected_again_after_a_replay() {
     assert_eq!(observed(&place).await, seen);
     assert_eq!(count(&place, "level = 2").await, validated);
 }
+
+/// That a configuration will never come was said once: a replay must not bring the alarm back.
+#[tokio::test]
+async fn what_was_accepted_is_accepted_again_after_a_replay() {
+    let place = Place::new();
+    place.register(&["t,Cel,sample,public,-2,40"]).await;
+    let missing = sha256("a text that was lost with its gateway");
+    let (bytes, batch) = encode(&source(), EPOCH, 1, &[reading(1, Some(4.0))], Some(&missing)).expect("encoded");
+    let key = Landed::Batch(EPOCH, batch.header.bounds).key(&source());
+    place.lake.objects().put(&key, bytes.into()).await.expect("put");
+    take(&place, WEEK).await;
+    crate::ingest::accept_configuration(&place.lake, &source(), &missing, &author()).await.expect("accepted");
+    let accepted = async || {
+        let table = Table::open(&place.lake, TableName::Readings).await.expect("opened").expect("there");
+        crate::ingest::missing_configurations(&table).iter().map(|one| one.accepted).collect::<Vec<_>>()
+    };
+    assert_eq!(accepted().await, [true]);
+    std::fs::remove_dir_all(place.folder.path().join("lake/tables/readings")).expect("lost");
+    let settings = IngestSettings { hole_patience: Duration::ZERO, landing_grace: WEEK };
+    crate::ingest::replay::replay(&place.lake, &settings, |_| {}).await.expect("replayed");
+    assert_eq!(accepted().await, [false]);
+    for one in again::pending(&place.lake).await.expect("read") {
+        assert_eq!(one.make(&place.lake, None, &Bounds::default()).await.expect("made"), again::MadeAgain::Rows(0));
+    }
+    assert_eq!(accepted().await, [true]);
+    assert_eq!(records(&place).await.len(), 1, "no record is written twice");
+}

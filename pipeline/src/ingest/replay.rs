@@ -131,7 +131,10 @@ pub async fn replay(
     if !begin(&mut table).await? {
         return Ok(IngestOutcome::default());
     }
-    Ok(Ingester::open(lake, *settings).await?.with_listener(told).run_everything().await?)
+    let mut ingester = Ingester::open(lake, *settings).await?.with_listener(told);
+    let result = ingester.run_to_the_end().await;
+    ingester.leave().await;
+    Ok(result?)
 }
 
 /// A replay is done.

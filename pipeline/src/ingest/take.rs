@@ -388,7 +388,7 @@ impl Ingester {
                 let rows = self.rows(&batch, said, landed_us, gathered).await?;
                 gathered.take(&stream, bounds, rows);
                 self.note_late(&stream, bounds, landed_us, gathered);
-                gathered.remember(&self.table, &stream, bounds, batch.header.configuration.as_deref(), false);
+                gathered.remember(&self.table, &stream, bounds, batch.header.named_configuration(), false);
             }
             (Step::Take(bounds), Some(Decoded::Bad(reason))) => {
                 self.refuse(&stream, bounds, &reason, gathered).await?;
@@ -399,7 +399,7 @@ impl Ingester {
                 let rows = self.rows(&batch, said, landed_us, gathered).await?;
                 gathered.add(rows);
                 self.note_late(&stream, bounds, landed_us, gathered);
-                gathered.remember(&self.table, &stream, bounds, batch.header.configuration.as_deref(), true);
+                gathered.remember(&self.table, &stream, bounds, batch.header.named_configuration(), true);
                 let kind = self.table.transaction(&progress::open(&stream, open)).unwrap_or(Open::Hole as i64);
                 gathered.fill(&stream, bounds, open, kind);
                 // The numbers around it changed: another filling waits for the next round.
@@ -444,9 +444,14 @@ impl Ingester {
         let mut rows = rows::rows(batch, said, &units.clone().unwrap_or_default(), self.came(landed_us))?;
         self.leave_out(batch, &mut rows, gathered)?;
         let source = &batch.header.source;
-        if let (None, Some(sha256)) = (&units, &batch.header.configuration) {
-            gathered.refused.add(Why::Configuration, source, "", rows.batch.num_rows());
-            let (name, now_us) = ((source.clone(), sha256.clone()), self.lake.clock().now_us());
+        if batch.header.misnames_configuration() {
+            gathered.refused.add(Why::Misnamed, source, "", rows.batch.num_rows());
+            if self.misnaming.insert(source.clone()) {
+                tracing::warn!(%source, "a batch names its configuration by what is no SHA-256: its readings are kept, and their units are held against nothing; hint: docs/batch-format.md says what a writer puts there");
+            }
+        }
+        if let (None, Some(sha256)) = (&units, batch.header.named_configuration()) {
+            let (name, now_us) = ((source.clone(), sha256.to_owned()), self.lake.clock().now_us());
             gathered.not_checked(&self.known.unchecked, name, &rows.batch, now_us);
         }
         for (against, readings) in &rows.against {
@@ -550,8 +555,8 @@ impl Ingester {
     /// The units of a batch's sensors, as far as its configuration says them; none where that is not in the store. It
     /// is asked for again by each batch then, until it comes.
     async fn units_of(&mut self, batch: &Batch) -> Result<Option<Units>, IngestError> {
-        let Some(sha256) = &batch.header.configuration else { return Ok(Some(Units::new())) };
-        self.units_at(&Landed::Configuration(sha256.clone()).key(&batch.header.source)).await
+        let Some(sha256) = batch.header.named_configuration() else { return Ok(Some(Units::new())) };
+        self.units_at(&Landed::Configuration(sha256.to_owned()).key(&batch.header.source)).await
     }
 
     /// The units that a configuration says; none where it is not in the store.

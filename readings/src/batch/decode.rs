@@ -121,7 +121,16 @@ fn word<T: FromStr<Err: std::fmt::Display>>(
     key: &'static str,
 ) -> Result<T, BatchError> {
     let text = words.get(key).ok_or_else(|| BatchError::Metadata { key, what: "missing".to_owned() })?;
-    text.parse().map_err(|error| BatchError::Metadata { key, what: format!("`{text}`: {error}") })
+    let refused = |error: T::Err| format!("`{}`: {}", shown(text), shown(&error.to_string()));
+    text.parse().map_err(|error| BatchError::Metadata { key, what: refused(error) })
+}
+
+/// So many characters of a text are shown that anybody may have written.
+const SHOWN_CHARS: usize = 200;
+
+/// The begin of such a text, without what a terminal or a mail would obey.
+fn shown(text: &str) -> String {
+    text.chars().take(SHOWN_CHARS).map(|char| if char.is_control() { '?' } else { char }).collect()
 }
 
 /// The columns of the contract, in its order and without metadata. Columns that a later version

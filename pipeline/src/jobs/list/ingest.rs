@@ -5,7 +5,7 @@ use tjern_lake::Lake;
 use tokio_util::sync::CancellationToken;
 
 use crate::bounds::Bounds;
-use crate::ingest::{IngestError, IngestOutcome, IngestSettings, Ingester, ingest};
+use crate::ingest::{IngestError, IngestOutcome, IngestSettings, Ingester, ingest_at_the_end};
 use crate::jobs::job::{Done, Job, JobError};
 
 /// It keeps what it knows of the table between its runs, and forgets it after an error; but for one that held back
@@ -15,23 +15,38 @@ pub(super) struct Ingest {
     settings: IngestSettings,
     bounds: Bounds,
     ingester: Option<Ingester>,
+    /// Whether it was at work and did not come to an end.
+    is_broken: bool,
+    /// Whether nobody runs it again.
+    is_only: bool,
 }
 
 impl Ingest {
     pub(super) const fn new(settings: IngestSettings, bounds: Bounds) -> Self {
-        Self { settings, bounds, ingester: None }
+        Self { settings, bounds, ingester: None, is_broken: false, is_only: false }
     }
 
     async fn once(&mut self, lake: &Lake) -> Result<IngestOutcome, IngestError> {
-        let mut ingester = match self.ingester.take() {
+        if std::mem::replace(&mut self.is_broken, true) {
+            self.leave().await;
+        }
+        let ingester = match &mut self.ingester {
             Some(open) => open,
-            None => Ingester::open(lake, self.settings).await?.within(self.bounds.clone()),
+            none => none.insert(Ingester::open(lake, self.settings).await?.within(self.bounds.clone())),
         };
-        let result = ingester.run().await;
-        if matches!(result, Ok(_) | Err(IngestError::HeldBack { .. })) {
-            self.ingester = Some(ingester);
+        let result = if self.is_only { ingester.run_to_the_end().await } else { ingester.run().await };
+        self.is_broken = false;
+        if self.is_only || !matches!(result, Ok(_) | Err(IngestError::HeldBack { .. })) {
+            self.leave().await;
         }
         result
+    }
+
+    /// Forgets what it knows, and gives back what it holds.
+    async fn leave(&mut self) {
+        if let Some(ingester) = self.ingester.take() {
+            ingester.leave().await;
+        }
     }
 }
 
@@ -62,12 +77,23 @@ impl Job for Ingest {
         true
     }
 
+    fn runs_once_only(&mut self) {
+        self.is_only = true;
+    }
+
     async fn run(&mut self, lake: &Lake, stop: &CancellationToken) -> Result<Done, JobError> {
         let result = if stop.is_cancelled() {
+            self.leave().await;
             // What was uploaded at the very end, due or not.
-            ingest(lake, &self.settings).await
+            ingest_at_the_end(lake, &self.settings).await
         } else {
-            stop.run_until_cancelled(self.once(lake)).await.ok_or(JobError::Interrupted)?
+            match stop.run_until_cancelled(self.once(lake)).await {
+                Some(result) => result,
+                None => {
+                    self.leave().await;
+                    return Err(JobError::Interrupted);
+                }
+            }
         };
         match result {
             Ok(outcome) => Ok(done(outcome)),
