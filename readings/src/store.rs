@@ -98,17 +98,15 @@ pub enum StoreError {
     },
     /// A variable with the store's address has none.
     #[error(
-        "cannot open the lake `{url}`: {name} is `{text}`, which is no address: {what}; hint: write https://host, or https://host:port"
+        "cannot open the lake `{url}`: {name} is no address, {what}; hint: write https://host, or https://host:port"
     )]
     Endpoint {
         /// Which lake.
         url: LakeUrl,
         /// The variable.
         name: Box<str>,
-        /// Its value, without what could be a password in it.
-        text: String,
-        /// What is wrong with it.
-        what: String,
+        /// Its value, without what could be a password in it, and what is wrong with it.
+        what: Box<str>,
     },
     /// The folder cannot be had.
     #[error("cannot create the lake's folder `{path}`: {source}; hint: create it, or give this user the right to")]
@@ -247,8 +245,8 @@ fn open_remote(url: &LakeUrl, access: &Access) -> Result<Arc<dyn ObjectStore>, S
         return Err(StoreError::Value { url: url.clone(), name: name.to_ascii_uppercase().into() });
     }
     if let Some((name, text, what)) = access.wrong_endpoint(url) {
-        let (name, text) = (name.to_ascii_uppercase().into(), secrets.scrub(&without_secrets(text)));
-        return Err(StoreError::Endpoint { url: url.clone(), name, text, what });
+        let what = format!("but `{}`: {what}", secrets.scrub(&without_secrets(text))).into();
+        return Err(StoreError::Endpoint { url: url.clone(), name: name.to_ascii_uppercase().into(), what });
     }
     let (_, prefix) = ObjectStoreScheme::parse(url.url()).map_err(|error| refused(error.into()))?;
     let cloud = open_cloud(url.url(), access).map_err(refused)?;
