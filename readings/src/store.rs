@@ -97,15 +97,11 @@ pub enum StoreError {
         name: Box<str>,
     },
     /// A variable with the store's address has none.
-    #[error(
-        "cannot open the lake `{url}`: {name} is no address, {what}; hint: write https://host, or https://host:port"
-    )]
+    #[error("cannot open the lake `{url}`: {what}; hint: write https://host, or https://host:port")]
     Endpoint {
         /// Which lake.
         url: LakeUrl,
-        /// The variable.
-        name: Box<str>,
-        /// Its value, without what could be a password in it, and what is wrong with it.
+        /// The variable, its value without what could be a password in it, and what is wrong with it.
         what: Box<str>,
     },
     /// The folder cannot be had.
@@ -245,8 +241,11 @@ fn open_remote(url: &LakeUrl, access: &Access) -> Result<Arc<dyn ObjectStore>, S
         return Err(StoreError::Value { url: url.clone(), name: name.to_ascii_uppercase().into() });
     }
     if let Some((name, text, what)) = access.wrong_endpoint(url) {
-        let what = format!("but `{}`: {what}", secrets.scrub(&without_secrets(text))).into();
-        return Err(StoreError::Endpoint { url: url.clone(), name: name.to_ascii_uppercase().into(), what });
+        let (name, text) = (name.to_ascii_uppercase(), secrets.scrub(&without_secrets(text)));
+        return Err(StoreError::Endpoint {
+            url: url.clone(),
+            what: format!("{name} is `{text}`, no address: {what}").into(),
+        });
     }
     let (_, prefix) = ObjectStoreScheme::parse(url.url()).map_err(|error| refused(error.into()))?;
     let cloud = open_cloud(url.url(), access).map_err(refused)?;
