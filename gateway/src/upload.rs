@@ -347,7 +347,8 @@ impl Uploader {
         let state = self.settings.state.clone();
         let (pace, window) = (Arc::clone(&self.pace), Arc::clone(&self.window));
         let is_folder = self.settings.lake.local_folder().is_some();
-        let line = Line { store: &*store, state: &state, pace: &pace, window: &window, is_folder };
+        let is_forgeable = self.settings.is_forgeable;
+        let line = Line { store: &*store, state: &state, pace: &pace, window: &window, is_folder, is_forgeable };
         self.round_over(&line, until).await
     }
 
@@ -430,6 +431,11 @@ impl Uploader {
         }
         let lake = self.settings.lake.clone();
         let access = self.read_credentials().await?.with_timeout(self.settings.limits.request_timeout());
+        if let Some(host) = access.plain_host(&lake)
+            && !std::mem::replace(&mut self.settings.is_forgeable, true)
+        {
+            tracing::warn!(%lake, host, "the lake is asked without TLS: others can read what is sent, and answer in its place, so that each batch is looked at once more; hint: use an endpoint with https");
+        }
         // A folder is created and synced: work that blocks.
         let opening = tokio::task::spawn_blocking(move || Store::open_with(&lake, &access).map_err(Box::new));
         let store = {

@@ -48,6 +48,8 @@ enum Fault {
     Panic,
     /// It is neither applied nor answered: one half of the connection is gone.
     Silence,
+    /// Somebody else answers that it is applied: a captive portal, over plain HTTP.
+    Forged,
 }
 
 /// A store in memory that fails.
@@ -112,6 +114,7 @@ impl ObjectStore for Faulty {
             Some(Fault::BeforeAsExisting) => Err(existing()),
             Some(Fault::Panic) => panic!("on purpose"),
             Some(Fault::Silence) => std::future::pending().await,
+            Some(Fault::Forged) => Ok(PutResult { e_tag: Some("abc".to_owned()), version: None }),
             Some(fault) => {
                 self.objects.put_opts(location, payload, options).await?;
                 Err(if fault == Fault::After { error() } else { existing() })
@@ -630,4 +633,22 @@ async fn a_file_of_credentials_that_does_not_answer_is_told_and_waited_for() {
     let objects = Store::open(&lake).expect("opened").objects();
     let listed: Vec<ObjectMeta> = objects.list(Some(&source_folder(&source()))).try_collect().await.expect("listed");
     assert_eq!(listed.iter().filter(|meta| Landed::parse(&meta.location).is_some()).count(), 3, "{listed:?}");
+}
+
+/// A captive portal whose session ran out answers each put with a page and a tag: over plain HTTP nothing told it from the
+/// store, and batches left the spool for nowhere.
+#[tokio::test]
+async fn a_success_that_anybody_could_have_told_is_looked_at() {
+    let forged = || (1..6).map(|put| (put, Fault::Forged));
+    for is_forgeable in [true, false] {
+        let place = tempfile::tempdir().expect("a folder");
+        let (spool, store) = (spool_in(place.path()), Faulty::new(forged()));
+        fill(&spool, 0..6).await;
+        upload_all(&spool, UploadSettings { is_forgeable, ..settings(&store) }).await;
+        let listed: Vec<ObjectMeta> = store.objects.list(None).try_collect().await.expect("listed");
+        let batches =
+            listed.iter().filter(|meta| matches!(Landed::parse(&meta.location), Some((_, Landed::Batch(..)))));
+        // The canary: who believes it loses five of six.
+        assert_eq!(batches.count(), if is_forgeable { 6 } else { 1 });
+    }
 }

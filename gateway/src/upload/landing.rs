@@ -1,7 +1,8 @@
 //! Putting an object into the landing zone once, whatever became of the replies.
 //!
 //! A put that failed may have been applied, and a store's own retries turn a lost reply into "already
-//! exists". So that word is never believed: the object is read back and compared.
+//! exists". So that word is never believed: the object is read back and compared. Nor is a success believed that came over a
+//! way on which somebody else could answer ([`Line::confirm`]).
 
 use bytes::Bytes;
 use object_store::Error;
@@ -36,7 +37,7 @@ pub(super) async fn put_once(
     let mut attempt = 1;
     loop {
         let existing = match line.create(key, bytes).await {
-            Ok(_) => return Ok(Outcome::Landed),
+            Ok(_) => return line.confirm(key, bytes.len() as u64).await.map(|()| Outcome::Landed),
             Err(error @ (Error::AlreadyExists { .. } | Error::Precondition { .. })) => error,
             Err(error) => return Err(error),
         };

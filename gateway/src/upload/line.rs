@@ -39,6 +39,8 @@ pub(super) struct Line<'store> {
     pub(super) window: &'store Window,
     /// A folder may be silent for as long as it likes: what was given up would be written all the same.
     pub(super) is_folder: bool,
+    /// The lake is asked without TLS, so that somebody else could answer in its place.
+    pub(super) is_forgeable: bool,
 }
 
 /// A request was given up.
@@ -46,6 +48,16 @@ pub(super) struct Line<'store> {
 #[error("no answer within {} s for {bytes} bytes; hint: is the link slow or broken? fewer objects go at once now", limit.as_secs())]
 struct NoAnswer {
     limit: Duration,
+    bytes: u64,
+}
+
+/// A put was answered, and what was put is not there.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "it was answered that this is stored, and it is not: there are {there} bytes of {bytes}; hint: does somebody else answer in the lake's place (a captive portal, a proxy)? use https"
+)]
+struct Forged {
+    there: u64,
     bytes: u64,
 }
 
@@ -62,6 +74,20 @@ impl Line<'_> {
         let payload = PutPayload::from_bytes(bytes.clone());
         let put = self.store.put_opts(key, payload, PutOptions::from(PutMode::Create));
         self.within(bytes.len() as u64, self.window.sharing(), put).await
+    }
+
+    /// Whether what was put is there, in its length, where that is not to be believed: over plain HTTP the page of a captive
+    /// portal is as good a success as a store's.
+    pub(super) async fn confirm(&self, key: &Path, bytes: u64) -> Result<(), Error> {
+        if !self.is_forgeable {
+            return Ok(());
+        }
+        self.state.count_request();
+        let there = self.within(0, 1, self.store.head(key)).await?.size;
+        if there == bytes {
+            return Ok(());
+        }
+        Err(Error::Generic { store: "lake", source: Forged { there, bytes }.into() })
     }
 
     /// An object's bytes.

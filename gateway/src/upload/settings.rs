@@ -44,6 +44,9 @@ pub struct UploadSettings {
     pub unsent: Unsent,
     /// The lake's store where it is open already; otherwise it is opened when it is first needed.
     pub store: Option<Store>,
+    /// Whether somebody on the way could answer in the lake's place, so that each put is looked at. Known of itself where the
+    /// store is opened here.
+    pub is_forgeable: bool,
     /// What the link may be used for.
     pub limits: UploadLimits,
     /// After an outage of this length what is new goes first, under a new epoch.
@@ -67,6 +70,7 @@ impl UploadSettings {
             configuration: None,
             unsent: Unsent::default(),
             store: None,
+            is_forgeable: false,
             limits: UploadLimits::default(),
             live_first_after: None,
             credentials_file: None,
