@@ -211,7 +211,7 @@ impl StatusSource {
     /// Whether the uploader waits for what must long have ended: a cloud's client gives up by itself, and says so. A folder
     /// may be silent for ever, and a new start would not help.
     pub(crate) fn upload_hangs(&self) -> bool {
-        !self.0.lake_is_a_folder && self.0.upload.waits_for().is_some_and(|waited| waited > UPLOAD_BOUND)
+        !self.0.lake_is_a_folder && self.0.upload.hangs_for().is_some_and(|waited| waited > UPLOAD_BOUND)
     }
 
     /// How the gateway is.

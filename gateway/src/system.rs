@@ -2,7 +2,7 @@
 //!
 //! | sensor | says |
 //! |---|---|
-//! | `spool_age_s` | how old the oldest reading is that is sealed and waits for the lake; 0 where none waits |
+//! | `spool_age_s` | how old the oldest reading is that is sealed and waits for the lake, or cannot be sealed; 0 where none waits |
 //! | `upload_lag_s` | how long after its newest reading's time the last batch was in the lake |
 //! | `clock_offset_ms` | how far the clock was ahead, once, when one came that was not known at the start |
 //! | `uptime_s` | how long the gateway has been running |

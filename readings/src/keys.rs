@@ -3,6 +3,7 @@
 //! ```text
 //! landing/<source>/<epoch>/<first_seq>-<last_seq>.arrow   a sealed batch
 //! landing/<source>/<epoch>/<first_seq>-<last_seq>.gap     numbers that the gateway had to drop
+//! landing/<source>/<epoch>/<first_seq>.claim              what a run creates before its first own number, see `epoch_claim`
 //! landing/<source>/<epoch>/closed                         the epoch's last number
 //! landing/<source>/config/<sha256>.toml                   the configuration that a batch names
 //! landing/<source>/create-only                            what the source creates twice, see `store::proof`
@@ -42,6 +43,9 @@ pub const JOBS: &str = "jobs";
 
 /// The name of the object that says that a release was withdrawn.
 pub const WITHDRAWN: &str = "withdrawn.json";
+
+/// What a claim's name ends with.
+const CLAIM: &str = "claim";
 
 /// The name of what is created twice.
 const PROOF: &str = "create-only";
@@ -177,6 +181,22 @@ pub fn epoch_folder(source: &SourceName, epoch: Epoch) -> Path {
 #[must_use]
 pub fn epoch_from(source: &SourceName, epoch: Epoch, number: i64) -> Path {
     Path::from(format!("{LANDING}/{source}/{epoch}/{number:020}"))
+}
+
+/// What a run of a gateway creates before it sends the first number that it gave out itself: `number`, in an epoch that an
+/// earlier run began. Two copies of a spool that begin anew want the same one. It is none of [`Landed`], and lies among
+/// what lands by its number.
+#[must_use]
+pub fn epoch_claim(source: &SourceName, epoch: Epoch, number: i64) -> Path {
+    Path::from(format!("{LANDING}/{source}/{epoch}/{number:020}.{CLAIM}"))
+}
+
+/// The number that a claim's key names; `None` for all other keys.
+#[must_use]
+pub fn claimed_number(key: &Path) -> Option<i64> {
+    let (number, kind) = key.filename()?.split_once('.')?;
+    let is_number = number.len() == 20 && number.bytes().all(|digit| digit.is_ascii_digit());
+    (kind == CLAIM && is_number).then(|| number.parse().ok()).flatten()
 }
 
 /// A key after all objects of an epoch, `closed` included.
@@ -372,6 +392,16 @@ mod tests {
     }
 
     #[test]
+    fn a_claim_names_its_number_and_lies_among_what_lands() {
+        let epoch = Epoch::from_bytes([1; 16]);
+        let claim = epoch_claim(&source(), epoch, 361);
+        assert_eq!(claimed_number(&claim), Some(361));
+        assert!(epoch_from(&source(), epoch, 361) < claim && claim < epoch_from(&source(), epoch, 362));
+        let batch = Landed::Batch(epoch, Bounds { first: 361, last: 400 }).key(&source());
+        assert_eq!((claimed_number(&batch), claimed_number(&source_proof(&source()))), (None, None));
+    }
+
+    #[test]
     fn configurations_lie_before_their_end_and_epochs_do_not_lie_between() {
         let end = configurations_end(&source());
         assert!(Landed::Configuration("f".repeat(64)).key(&source()) < end);
@@ -387,6 +417,7 @@ mod tests {
             "tables/readings/x".to_owned(),
             "landing/landfall-01".to_owned(),
             source_proof(&source()).to_string(),
+            epoch_claim(&source(), Epoch::from_bytes([0xab; 16]), 7).to_string(),
             format!("landing/landfall-01/{epoch}"),
             format!("landing/landfall-01/{epoch}/1-2.arrow"),
             format!("landing/landfall-01/{epoch}/00000000000000000002-00000000000000000001.arrow"),

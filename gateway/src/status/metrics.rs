@@ -120,12 +120,18 @@ fn spool(page: &mut Page<'_, '_>, status: &GatewayStatus) -> fmt::Result {
     let spool = &status.spool;
     page.gauge("spool_bytes", "What the spool takes of the disk", Some(number(spool.bytes)))?;
     let age_s = age_seconds(status.upload.oldest_waiting_us, status.time_us);
-    page.gauge("spool_age_seconds", "Age of the oldest sealed reading that waits, 0 if none does", Some(age_s))?;
+    page.gauge(
+        "spool_age_seconds",
+        "Age of the oldest reading that waits and is sealed, or should be; 0 if none does",
+        Some(age_s),
+    )?;
     page.gauge("spool_sealed_objects", "Sealed objects that wait", Some(number(spool.sealed_objects)))?;
     page.gauge("spool_unsealed_readings", "Readings on disk, not sealed", Some(number(spool.unsealed_readings)))?;
     page.gauge("spool_unsynced_readings", "Readings not on disk", Some(number(spool.unsynced_readings)))?;
     let trouble = flag(spool.in_trouble);
     page.gauge("spool_disk_refuses", "Whether the disk refuses readings", Some(trouble))?;
+    let trouble = flag(spool.sealing_trouble.is_some());
+    page.gauge("spool_seal_failing", "Whether batches cannot be written", Some(trouble))?;
     page.counter("spool_dropped_readings", "Readings lost for want of room", spool.dropped_readings)?;
     page.counter("spool_dropped_batches", "Batches whose place a gap took", spool.dropped_batches)?;
     page.counter("spool_set_aside_objects", "Objects for which the lake has no place", spool.set_aside_objects)?;
@@ -137,7 +143,7 @@ fn upload(page: &mut Page<'_, '_>, status: &GatewayStatus) -> fmt::Result {
     let upload = &status.upload;
     let waited_s = upload.oldest_waiting_us.map(|_| age_seconds(upload.oldest_waiting_us, status.time_us));
     let lag_s = waited_s.or_else(|| upload.last_lag_us.map(seconds));
-    page.gauge("upload_lag_seconds", "How far the lake is behind: the age of the oldest sealed reading that waits, or that of the newest in the last batch when it landed", lag_s)?;
+    page.gauge("upload_lag_seconds", "How far the lake is behind: the age of the oldest reading that waits and is sealed, or should be, or that of the newest in the last batch when it landed", lag_s)?;
     page.gauge("upload_failing", "Whether the last upload failed", Some(flag(upload.last_error.is_some())))?;
     let success_s = upload.last_success_us.map(seconds);
     page.gauge("upload_last_success_timestamp_seconds", "When the lake last answered as it should", success_s)?;

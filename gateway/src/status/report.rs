@@ -146,6 +146,9 @@ pub struct SpoolReport {
     pub bad_records: u64,
     /// Whether the disk refuses readings at present.
     pub in_trouble: bool,
+    /// Why batches cannot be written at present.
+    #[serde(default)]
+    pub sealing_trouble: Option<String>,
 }
 
 /// An upload.
@@ -357,6 +360,7 @@ impl From<&SpoolStatus> for SpoolReport {
             torn_tails: status.torn_tails,
             bad_records: status.bad_records,
             in_trouble: status.in_trouble,
+            sealing_trouble: status.sealing_trouble.clone(),
         }
     }
 }
@@ -431,6 +435,11 @@ pub(super) fn health(status: &GatewayStatus, Notes { stuck, maintenance, silent 
     if status.spool.in_trouble {
         failing.push("the disk refuses readings: they are held in memory".to_owned());
     }
+    if let Some(error) = &status.spool.sealing_trouble {
+        failing.push(format!(
+            "batches cannot be written: {error}; nothing that is new is uploaded; hint: is the disk full, or the spool's folder gone?"
+        ));
+    }
     let mut warnings = Vec::new();
     if let Some(refused) = &status.configuration.refused {
         warnings.push(format!("the new configuration was refused, the old one stays: {}", refused.reason));
@@ -454,7 +463,7 @@ pub(super) fn health(status: &GatewayStatus, Notes { stuck, maintenance, silent 
     if let Some(waited) = silent {
         let waited = waited.as_secs();
         warnings.push(format!(
-            "nothing can be uploaded: the lake has not answered for {waited} s; hint: is the folder on a server that is gone?"
+            "nothing can be uploaded: the lake has not answered for {waited} s; hint: is the folder on a server that is gone, or the link slow?"
         ));
     }
     if status.spool.dropped_batches > 0 {
