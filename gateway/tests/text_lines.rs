@@ -81,6 +81,49 @@ async fn what_a_logger_dumps_is_stored_once_each_with_the_loggers_own_time() {
     buses.end().await;
 }
 
+/// A logger that prints its last nine rows at each question, and one that prints all newest first, over the hour that comes twice:
+/// the second hour had the values of the first, and its own were dropped; newest first, the first hour was lost.
+#[tokio::test]
+async fn the_hour_that_comes_twice_is_stored_as_two() {
+    let first_us = "2025-10-25T23:00:00Z".parse::<Timestamp>().expect("a time").as_microsecond();
+    let zone = TimeZone::get("Europe/Oslo").expect("a zone");
+    let at = move |row: i64| first_us + row * 600 * SECOND_US;
+    let line = move |row: i64| {
+        let time = Timestamp::from_microsecond(at(row)).expect("in range").to_zoned(zone.clone());
+        format!("{};{row}\r\n", time.strftime("%Y-%m-%d %H:%M:%S"))
+    };
+    let rolling: Vec<String> = (9..=24).map(|end| (end - 9..end).map(&line).collect()).collect();
+    let falling = vec![(0..24).rev().map(&line).collect::<String>()];
+    for print_outs in [rolling, falling] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.expect("the gateway connects");
+            let mut question = [0; 64];
+            for print_out in print_outs {
+                assert!(stream.read(&mut question).await.is_ok_and(|count| count > 0), "the gateway asks");
+                stream.write_all(print_out.as_bytes()).await.expect("the gateway listens");
+            }
+            std::future::pending::<()>().await;
+        });
+        let place = format!("address = \"{address}\"\npoll = \"D\"\ntimeout = \"200ms\"");
+        let device = "time_column = 1\ntime_format = \"%Y-%m-%d %H:%M:%S\"\ntime_zone = \"Europe/Oslo\"";
+        let mut buses =
+            Buses::start(&config(&bus(&place, device, &[point("mast/value", "column = 2\nevery = \"400ms\"")])));
+        let mut got = HashMap::new();
+        while got.len() < 24 {
+            let reading = buses.first("a row", |reading| reading.value.is_some()).await;
+            got.insert(reading.time_us, reading.value);
+        }
+        for row in 0..24_i32 {
+            assert_eq!(got[&at(row.into())], Some(f64::from(row)), "row {row}");
+        }
+        let counts = buses.states().snapshot()[0].lines.expect("they are counted");
+        assert_eq!(counts.undecided, 0, "{counts:?}");
+        buses.end().await;
+    }
+}
+
 /// After each restart the logger's whole memory was stored again. What it wrote while it could not be reached is older than
 /// the reading that says so, and is stored all the same.
 #[tokio::test]

@@ -266,12 +266,15 @@ pub struct LinesReport {
     /// Values of a time among those too many to be remembered one by one: stored already, or lost.
     #[serde(default)]
     pub forgotten: u64,
+    /// Values of a time that comes twice when summer ends, of which nothing told which it is: not stored.
+    #[serde(default)]
+    pub undecided: u64,
 }
 
 impl LinesReport {
     /// Every count that tells of damage or of a wrong configuration, with its word.
     #[must_use]
-    pub const fn kinds(&self) -> [(&'static str, u64); 7] {
+    pub const fn kinds(&self) -> [(&'static str, u64); 8] {
         [
             ("dropped", self.dropped),
             ("bad_checksum", self.bad_checksums),
@@ -280,6 +283,7 @@ impl LinesReport {
             ("bad_time", self.bad_times),
             ("repeated", self.repeated),
             ("forgotten", self.forgotten),
+            ("undecided", self.undecided),
         ]
     }
 }
@@ -295,6 +299,7 @@ impl From<&LineCounts> for LinesReport {
             bad_times: counts.bad_times,
             repeated: counts.repeated,
             forgotten: counts.forgotten,
+            undecided: counts.undecided,
         }
     }
 }

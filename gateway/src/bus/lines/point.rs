@@ -16,6 +16,7 @@ use tracing::{info, warn};
 use super::super::BusContext;
 use super::super::point::{FAILURES_TO_DOWN, Limits, PointState};
 use super::super::state::DeviceCell;
+use super::print_out::{End, Heard, Known, PrintOut};
 use super::remembered::Told;
 use super::stored_times::{DeviceTimes, ToldTimes};
 use crate::config::{LineField, LinePoint};
@@ -47,6 +48,8 @@ pub(super) struct LinePointState {
     time: Option<DeviceTime>,
     /// Which of its device's own times came.
     pub(super) told: ToldTimes,
+    /// Lines whose times come twice, until it is known which they are.
+    print_out: PrintOut<Result<f64, Cause>>,
     /// Where that stays when the bus begins anew.
     device_times: DeviceTimes,
     /// Its device sends checksums.
@@ -91,6 +94,7 @@ impl LinePointState {
             field: point.field,
             time: point.time,
             told: context.device_times.take(&sensor).or(kept).unwrap_or_default(),
+            print_out: PrintOut::new(point.common.terms.grid.every_us()),
             device_times: context.device_times.clone(),
             checksums,
             latest: None,
@@ -117,15 +121,21 @@ impl LinePointState {
     }
 
     /// Takes a line, and gives the reading that it makes by itself.
-    pub(super) fn take(&mut self, bus: &str, line: &str, now_us: i64, fate: &mut LineFate) -> Option<Reading> {
+    pub(super) fn take(&mut self, bus: &str, line: &str, heard: Heard, fate: &mut LineFate) -> Option<Reading> {
         let result = self.check(lines::read(&self.field, line)?, line);
         fate.wanted = true;
         fate.bad_checksum |= result == Err(Cause::Crc);
         fate.unparsed |= matches!(result, Err(Cause::NoMatch | Cause::NotANumber));
         let mut misdated = false;
         if let Some(time) = self.time.as_ref().filter(|_| result != Err(Cause::Crc)) {
-            match time.read(line).and_then(|moments| moments.choose(self.told.newest_us(), now_us)) {
-                Some(time_us) => return self.take_dated(bus, (time_us, now_us), result, fate),
+            match time.read(line).and_then(|moments| moments.believed(heard.bound_us)) {
+                Some(moments) => {
+                    fate.skipped_hour |= moments.is_skipped();
+                    self.dated_at = Some(Instant::now());
+                    let known = Known { stored: &self.told.stored, unread: &self.told.unread };
+                    let time_us = self.print_out.take(moments, result, heard, known)?;
+                    return self.take_dated(bus, (time_us, heard.bound_us), result, fate);
+                }
                 None => misdated = true,
             }
         }
@@ -158,7 +168,6 @@ impl LinePointState {
         result: Result<f64, Cause>,
         fate: &mut LineFate,
     ) -> Option<Reading> {
-        self.dated_at = Some(Instant::now());
         let has_number = !matches!(result, Err(Cause::NoMatch | Cause::NotANumber));
         let told = match self.told.stored.look(time_us) {
             Told::New if has_number => self.told.stored.insert(time_us),
@@ -181,6 +190,30 @@ impl LinePointState {
         let reading = self.state.conclude_dated(time_us, result, now_us, &mut device.latest()[*place]);
         self.note_change(bus, failed_before);
         reading
+    }
+
+    /// Whether the device is printing lines with times of its own.
+    pub(super) const fn is_printing(&self) -> bool {
+        self.print_out.has_begun()
+    }
+
+    /// What the device printed is over, if it is, and gives the readings of lines that waited.
+    pub(super) fn settle(&mut self, bus: &str, end: Option<End>, heard: Heard, fate: &mut LineFate) -> Vec<Reading> {
+        if let Some(end) = end {
+            let known = Known { stored: &self.told.stored, unread: &self.told.unread };
+            self.print_out.end(end, heard, known);
+        }
+        let mut readings = Vec::new();
+        for row in self.print_out.settled() {
+            match row.time_us {
+                Some(time_us) => readings.extend(self.take_dated(bus, (time_us, heard.bound_us), row.said, fate)),
+                None => {
+                    fate.undecided += 1;
+                    fate.undecided_at = Some(row.moments);
+                }
+            }
+        }
+        readings
     }
 
     fn every(&self) -> Duration {

@@ -44,11 +44,6 @@ impl ToldTimes {
     pub(super) fn is_empty(&self) -> bool {
         self.stored.is_empty() && self.unread.is_empty()
     }
-
-    /// The newest of them.
-    pub(super) fn newest_us(&self) -> Option<i64> {
-        self.stored.newest_us().max(self.unread.newest_us())
-    }
 }
 
 impl DeviceTimes {
@@ -282,7 +277,7 @@ mod tests {
         times.put(&sensor, first);
         let mut second = times.take(&sensor).expect("they were put");
         assert_eq!((second.stored.insert(7), second.stored.insert(8)), (Told::Repeated, Told::New));
-        assert_eq!((second.unread.insert(9), second.newest_us()), (Told::Repeated, Some(9)));
+        assert_eq!((second.unread.insert(9), second.unread.newest_us()), (Told::Repeated, Some(9)));
     }
 
     /// What versions wrote before damaged lines were remembered, and since.
