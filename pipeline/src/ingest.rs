@@ -284,6 +284,8 @@ pub struct Ingester {
     /// What was said of sensors that are in a lake of personal readings and are not personal.
     strangers: HashSet<(SourceName, String)>,
     listener: Option<Listener>,
+    /// Of a replay: only what had landed by then is taken, and holes are waited for as they were then.
+    until_us: Option<i64>,
 }
 
 /// Who is told after each commit how far a run is.
@@ -324,6 +326,7 @@ impl Ingester {
             told: HashSet::new(),
             strangers: HashSet::new(),
             listener: None,
+            until_us: None,
         };
         ingester.learn();
         Ok(ingester)
@@ -412,7 +415,11 @@ impl Ingester {
     /// # Errors
     /// As [`Ingester::run`].
     pub async fn run_everything(&mut self) -> Result<IngestOutcome, IngestError> {
-        let mut outcome = IngestOutcome::default();
+        self.run_everything_after(IngestOutcome::default()).await
+    }
+
+    /// The same, which adds to what was done before.
+    async fn run_everything_after(&mut self, mut outcome: IngestOutcome) -> Result<IngestOutcome, IngestError> {
         let now_us = self.lake.clock().now_us();
         let mut sweep = Sweep::default();
         self.held.unreadable(BTreeMap::new());
@@ -428,6 +435,32 @@ impl Ingester {
         }
         self.schedule.looked_everywhere(now_us);
         (self.sweep, self.sweep_due_us) = (sweep, now_us.saturating_add(SWEEP_EVERY_US));
+        self.ended(outcome, 0)
+    }
+
+    /// Takes of everything what had landed by a moment, as a run of that moment had taken it, and adds to what was done
+    /// before. It removes nothing: what it has not seen may tell against it.
+    async fn run_landed_until(
+        &mut self,
+        until_us: i64,
+        mut outcome: IngestOutcome,
+    ) -> Result<IngestOutcome, IngestError> {
+        let mut sweep = Sweep::default();
+        self.held.unreadable(BTreeMap::new());
+        self.until_us = Some(until_us);
+        loop {
+            let (Seen { mut zone, unreadable, .. }, is_end) = sweep.portion(&self.lake, SWEEP_PAGES.1).await?;
+            self.held.also_unreadable(unreadable);
+            for seen in zone.values_mut() {
+                seen.items.retain(|item| item.landed_us <= until_us);
+                seen.closed_us = seen.closed_us.filter(|landed_us| *landed_us <= until_us);
+            }
+            self.take(zone, &mut outcome, true).await?;
+            if is_end {
+                break;
+            }
+        }
+        self.until_us = None;
         self.ended(outcome, 0)
     }
 

@@ -375,6 +375,10 @@ async fn what_people_corrected_is_corrected_again_after_a_replay() {
     land(&place, 4, &[Some(20.0), Some(21.0)], Some("0.1")).await;
     take(&place, WEEK).await;
     scale(&place, 0.1, 0, 100).await;
+    let validated = crate::validate::validate(&place.lake, &period(0, 4), &author(), false).await;
+    let refused = validated.expect_err("nobody has seen its flags").to_string();
+    assert!(refused.contains("has not looked yet at 3 of the readings"), "{refused}");
+    crate::quality::control(&place.lake).await.expect("judged");
     crate::validate::validate(&place.lake, &period(0, 4), &author(), false).await.expect("validated");
     let file = place.folder.path().join("july.csv");
     std::fs::write(&file, format!("sensor,time,value\n{SENSOR},{},20.5\n", utc(at(4)))).expect("written");
@@ -390,6 +394,7 @@ async fn what_people_corrected_is_corrected_again_after_a_replay() {
     for one in &pending {
         let formulas = one.word("scale").and_then(serde_json::Value::as_f64).map(Scale);
         let formulas = formulas.as_ref().map(|scale| -> &dyn Formulas { scale });
+        crate::quality::control(&place.lake).await.expect("judged");
         let became = one.make(&place.lake, formulas, &Bounds::default()).await.expect("made");
         let rows = |rows| again::MadeAgain::Rows(rows);
         match one.kind.as_str() {
