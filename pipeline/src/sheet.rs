@@ -132,8 +132,7 @@ impl Sheet {
     }
 
     /// The names of the columns.
-    #[cfg(test)]
-    fn header(&self) -> &[String] {
+    pub(crate) fn header(&self) -> &[String] {
         &self.header
     }
 
