@@ -56,7 +56,7 @@ use crate::quality::QualityError;
 use crate::register::{RegisterError, Said};
 use crate::tables::ATTEMPTS_MAX;
 use held::HeldBack;
-use landing::{Known, Seen, Sweep};
+use landing::{Known, Seen, Stray, Strays, Sweep};
 use rows::{Against, Units};
 use schedule::{Due, Schedule};
 use sequence::{Closed, Progress};
@@ -71,7 +71,7 @@ pub use schedule::Polling;
 pub(crate) use stored::{Remains, remains_of};
 
 pub use unchecked::{MissingConfiguration, missing_configurations};
-pub use waiting::{Missing, Waiting, missing, waiting};
+pub use waiting::{Missing, StrayObjects, Waiting, missing, waiting};
 
 /// The most batches of one commit.
 pub const COMMIT_BATCHES_MAX: usize = 4_096;
@@ -283,6 +283,8 @@ pub struct Ingester {
     told: HashSet<(SourceName, Against)>,
     /// What was said of sensors that are in a lake of personal readings and are not personal.
     strangers: HashSet<(SourceName, String)>,
+    /// The sources of which it was said that objects of theirs will never be taken.
+    strays: HashSet<String>,
     listener: Option<Listener>,
     /// Of a replay: only what had landed by then is taken, and holes are waited for as they were then.
     until_us: Option<i64>,
@@ -325,6 +327,7 @@ impl Ingester {
             held: HeldBack::default(),
             told: HashSet::new(),
             strangers: HashSet::new(),
+            strays: HashSet::new(),
             listener: None,
             until_us: None,
         };
@@ -367,8 +370,9 @@ impl Ingester {
         match self.due(now_us) {
             Due::Nothing => {}
             Due::Streams(streams) => {
-                let Seen { zone, unreadable, configurations } =
+                let Seen { zone, unreadable, configurations, strays } =
                     landing::of_streams(&self.lake, &self.known, streams).await?;
+                self.tell_strays(strays);
                 self.held.also_unreadable(unreadable);
                 self.schedule.saw(&zone, now_us);
                 self.take(zone, &mut outcome, false).await?;
@@ -392,8 +396,9 @@ impl Ingester {
     }
 
     async fn look_everywhere(&mut self, now_us: i64, outcome: &mut IngestOutcome) -> Result<(), IngestError> {
-        let (Seen { zone, unreadable, configurations }, requests) =
+        let (Seen { zone, unreadable, configurations, strays }, requests) =
             landing::everywhere(&self.lake, &self.known, self.requests).await?;
+        self.tell_strays(strays);
         self.requests = requests;
         self.held.unreadable(unreadable);
         self.schedule.looked_everywhere(now_us);
@@ -424,7 +429,9 @@ impl Ingester {
         let mut sweep = Sweep::default();
         self.held.unreadable(BTreeMap::new());
         loop {
-            let (Seen { zone, unreadable, configurations }, is_end) = sweep.portion(&self.lake, SWEEP_PAGES.1).await?;
+            let (seen, is_end) = sweep.portion(&self.lake, SWEEP_PAGES.1).await?;
+            let Seen { zone, unreadable, configurations, strays } = seen;
+            self.tell_strays(strays);
             self.held.also_unreadable(unreadable);
             self.schedule.saw(&zone, now_us);
             self.take(zone, &mut outcome, true).await?;
@@ -467,7 +474,8 @@ impl Ingester {
     async fn sweep_on(&mut self, now_us: i64, outcome: &mut IngestOutcome) -> Result<(), IngestError> {
         let (least, most) = SWEEP_PAGES;
         let pages = self.sweep.size.div_ceil(SWEEP_LOOKS).clamp(least, most);
-        let (Seen { zone, unreadable, configurations }, is_end) = self.sweep.portion(&self.lake, pages).await?;
+        let (Seen { zone, unreadable, configurations, strays }, is_end) = self.sweep.portion(&self.lake, pages).await?;
+        self.tell_strays(strays);
         self.held.also_unreadable(unreadable);
         if is_end {
             self.sweep_due_us = now_us.saturating_add(SWEEP_EVERY_US);
@@ -475,6 +483,15 @@ impl Ingester {
         self.take(zone, outcome, false).await?;
         self.check_late(&configurations, outcome).await;
         Ok(())
+    }
+
+    /// Says, once a source, that what lies there will never be taken.
+    fn tell_strays(&mut self, strays: Strays) {
+        for (source, Stray { objects, first }) in strays {
+            if self.strays.insert(source.clone()) {
+                tracing::warn!(source, objects, %first, "objects in the landing zone whose keys are no batches' are never ingested; hint: `landing/<source>/<epoch>/<first>-<last>.arrow`, both numbers with 20 digits and from 1 on (docs/batch-format.md)");
+            }
+        }
     }
 
     fn ended(&self, outcome: IngestOutcome, hiccups: u32) -> Result<IngestOutcome, IngestError> {

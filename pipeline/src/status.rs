@@ -8,7 +8,7 @@ use tjern_lake::{DataFile, Lake, LakeError, Table, TableName};
 
 use crate::compact::{self, CompactSettings};
 use crate::erase::{Erasure, Erasures, ErasuresError};
-use crate::ingest::{self, Missing, MissingConfiguration, Waiting, missing, waiting};
+use crate::ingest::{self, Missing, MissingConfiguration, StrayObjects, Waiting, missing, waiting};
 use crate::jobs::Run;
 use crate::jobs::record::{self, Moment};
 
@@ -65,6 +65,9 @@ pub struct Landed {
     /// Folders of sources that cannot be read: what waits there is not counted.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unreadable: Vec<String>,
+    /// Objects that will never be taken, since their keys are no batches', by source, as far as the listing came across them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub strays: Vec<StrayObjects>,
 }
 
 /// A configuration that is not in the lake, while readings name it: their units are not held against the register's.
@@ -114,8 +117,8 @@ pub async fn status(lake: &Lake, settings: &CompactSettings) -> Result<Status, E
             compaction = Backlog { merges, bytes, oldest_unsealed };
         }
     }
-    let Waiting { batches, since_us, unreadable } = landed;
-    let landed = Landed { batches, since: since_us.map(Moment), unreadable };
+    let Waiting { batches, since_us, unreadable, strays } = landed;
+    let landed = Landed { batches, since: since_us.map(Moment), unreadable, strays };
     let known = Erasures::load(lake).await?;
     let erasures = known.all().iter().filter(|erasure| !known.is_done(erasure)).cloned().collect();
     let unchecked = unchecked.into_iter().map(|MissingConfiguration { source, sha256, since_us }| Unchecked {

@@ -14,4 +14,5 @@ mod quarantine;
 mod replay;
 mod replay_in_order;
 mod soon;
+mod strays;
 mod support;
