@@ -83,6 +83,7 @@ fn shown(status: &Status) -> String {
         lines.extend(status.erasures.iter().map(|erasure| {
             format!("  {} {} {} to {}, since {}", erasure.id, erasure.sensor, erasure.from, erasure.to, erasure.at)
         }));
+        lines.extend(status.not_looked_at.iter().map(|(key, why)| format!("  waits for {key}: {why}")));
     }
     lines.push("jobs:".to_owned());
     lines.extend(status.jobs.iter().map(|run| {
