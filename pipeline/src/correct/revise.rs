@@ -115,6 +115,7 @@ pub async fn revise_within(
     bounds: &Bounds,
 ) -> Result<ReviseOutcome, ReviseError> {
     let unreadable = |what: String| ReviseError::Unreadable { path: path.to_owned(), what };
+    sheet::can_be_read_twice(path).map_err(|error| unreadable(error.to_string()))?;
     let bytes = tokio::fs::read(path).await.map_err(|error| unreadable(error.to_string()))?;
     let (words, mut problems) = read(path, layout)?;
     // A file with a wrong line revises nothing: its other lines are held against what is stored, so that all is told at once.

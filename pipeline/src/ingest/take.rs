@@ -573,7 +573,11 @@ impl Ingester {
             }
             Err(source) => return Err(LakeError::store(key, source).into()),
         };
-        let units = rows::units(&String::from_utf8_lossy(&text));
+        let text = String::from_utf8_lossy(&text);
+        if let Err(error) = text.parse::<toml::Table>() {
+            tracing::warn!(%key, error = error.message(), "a configuration that batches name is no TOML: their units are not checked");
+        }
+        let units = rows::units(&text);
         if self.missing.remove(key) {
             tracing::info!(%key, "a configuration that was missing is there");
         }
