@@ -3,12 +3,14 @@
 //! Only reads: the log of each table, a listing of the landing zone, and the records of the jobs. No data file is
 //! opened; [`crate::verify`] does that.
 
+use std::collections::BTreeMap;
+
 use serde::{Serialize, Serializer};
 use tjern_lake::{DataFile, Lake, LakeError, Table, TableName};
 
 use crate::compact::{self, CompactSettings};
 use crate::erase::{Erasure, Erasures, ErasuresError};
-use crate::ingest::{self, Missing, MissingConfiguration, Waiting, missing, waiting};
+use crate::ingest::{self, Missing, MissingConfiguration, StrayObjects, Waiting, missing, waiting};
 use crate::jobs::Run;
 use crate::jobs::record::{self, Moment};
 
@@ -27,6 +29,9 @@ pub struct Status {
     pub unchecked: Vec<Unchecked>,
     /// Erasures of which something is left.
     pub erasures: Vec<Erasure>,
+    /// What keeps erasures from being complete, since nobody knows what it holds or only a person can remove it: keys, and why.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub not_looked_at: BTreeMap<String, String>,
     /// How each job ran last.
     pub jobs: Vec<Run>,
 }
@@ -65,6 +70,9 @@ pub struct Landed {
     /// Folders of sources that cannot be read: what waits there is not counted.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unreadable: Vec<String>,
+    /// Objects that will never be taken, since their keys are no batches', by source, as far as the listing came across them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub strays: Vec<StrayObjects>,
 }
 
 /// A configuration that is not in the lake, while readings name it: their units are not held against the register's.
@@ -122,12 +130,14 @@ pub async fn status(lake: &Lake, settings: &CompactSettings) -> Result<Status, E
             compaction = Backlog { merges, bytes, oldest_unsealed };
         }
     }
-    let Waiting { batches, since_us, unreadable } = landed;
-    let landed = Landed { batches, since: since_us.map(Moment), unreadable };
+    let Waiting { batches, since_us, unreadable, strays } = landed;
+    let landed = Landed { batches, since: since_us.map(Moment), unreadable, strays };
     let known = Erasures::load(lake).await?;
-    let erasures = known.all().iter().filter(|erasure| !known.is_done(erasure)).cloned().collect();
+    let not_looked_at = known.not_looked_at().map(|(key, why)| (key.to_owned(), why.to_owned())).collect();
+    let erasures: Vec<_> = known.all().iter().filter(|erasure| !known.is_done(erasure)).cloned().collect();
     let unchecked = unchecked.into_iter().map(Unchecked::from).collect();
-    Ok(Status { tables, landed, compaction, missing: holes, unchecked, erasures, jobs: record::read_all(lake).await? })
+    let jobs = record::read_all(lake).await?;
+    Ok(Status { tables, landed, compaction, missing: holes, unchecked, erasures, not_looked_at, jobs })
 }
 
 async fn of_table(table: &Table) -> Result<TableStatus, LakeError> {

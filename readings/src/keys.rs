@@ -171,6 +171,42 @@ impl Landed {
     }
 }
 
+/// Whose folder of the landing zone an object lies in, of which nothing will ever be taken: its key is none of ours, though
+/// somebody may have meant it to be (numbers without padding, an epoch or a source that is none). Empty where it lies
+/// beside the folders. None for what is ours, for names that are hidden, and for what programs leave behind by habit.
+#[must_use]
+pub fn stray(key: &Path) -> Option<&str> {
+    let text = key.as_ref().strip_prefix(LANDING)?.strip_prefix('/')?;
+    if Landed::parse(key).is_some() || claimed_number(key).is_some() || text.split('/').any(is_of_habit) {
+        return None;
+    }
+    match text.split_once('/') {
+        Some((_, PROOF)) => None,
+        Some((source, _)) => Some(source),
+        // An object that stands for a folder has no bytes and no ending.
+        None => text.contains('.').then_some(""),
+    }
+}
+
+/// Whether an object is there to be there: what a source creates twice ([`source_proof`]), or what a run claims
+/// ([`epoch_claim`]). It says nothing of readings.
+#[must_use]
+pub fn says_nothing(key: &Path) -> bool {
+    key.filename() == Some(PROOF) || claimed_number(key).is_some()
+}
+
+/// Whether a name is what no program takes for data: hidden, a marker, a file that is being written, or what desktops and
+/// file systems keep for themselves.
+fn is_of_habit(name: &str) -> bool {
+    const ENDINGS: [&str; 7] = ["~", "%7E", ".tmp", ".part", ".partial", ".crc", ".swp"];
+    const NAMES: [&str; 4] = ["lost+found", "Thumbs.db", "desktop.ini", "README.txt"];
+    // A store writes `~` as `%7E`.
+    name.starts_with(['.', '_', '~', '$'])
+        || name.starts_with("%7E")
+        || NAMES.contains(&name)
+        || ENDINGS.iter().any(|end| name.ends_with(end))
+}
+
 /// The folder of a source's epoch.
 #[must_use]
 pub fn epoch_folder(source: &SourceName, epoch: Epoch) -> Path {
@@ -428,6 +464,34 @@ mod tests {
             "landing/Landfall/config/x".to_owned(),
         ] {
             assert_eq!(Landed::parse(&Path::from(key.as_str())), None, "{key}");
+        }
+    }
+
+    /// An integrator's bridge forgot the padding, and nobody was ever told that none of its readings came.
+    #[test]
+    fn what_was_meant_to_be_a_batch_is_told_by_its_source() {
+        let epoch = "09".repeat(16);
+        let numbers = "00000000000000000001-00000000000000000002";
+        for (key, source) in [
+            (format!("landing/bridge/{epoch}/1-3.arrow"), Some("bridge")),
+            (format!("landing/bridge/{epoch}/{numbers}.ARROW"), Some("bridge")),
+            (format!("landing/bridge/{epoch}/00000000000000000000-00000000000000000002.arrow"), Some("bridge")),
+            (format!("landing/bridge/notepoch/{numbers}.arrow"), Some("bridge")),
+            (format!("landing/Bad Source/{epoch}/{numbers}.arrow"), Some("Bad Source")),
+            (format!("landing/{numbers}.arrow"), Some("")),
+            ("landing/bridge/config/mine.toml".to_owned(), Some("bridge")),
+            (format!("landing/bridge/{epoch}/{numbers}.arrow"), None),
+            (format!("landing/bridge/{epoch}/closed"), None),
+            (format!("landing/bridge/{epoch}/.staged/{numbers}.arrow"), None),
+            (format!("landing/bridge/{epoch}/{numbers}.arrow.tmp~"), None),
+            (format!("landing/bridge/{epoch}/_SUCCESS"), None),
+            ("landing/bridge/create-only".to_owned(), None),
+            (format!("landing/bridge/{epoch}/00000000000000000003.claim"), None),
+            ("landing/bridge".to_owned(), None),
+            ("landing/.DS_Store".to_owned(), None),
+            ("quarantine/bridge/1-3.arrow".to_owned(), None),
+        ] {
+            assert_eq!(stray(&Path::from(key.as_str())), source, "{key}");
         }
     }
 

@@ -4,6 +4,7 @@ use std::io::{IsTerminal, Write};
 
 use serde_json::json;
 use tjern_lake::Lake;
+use tjern_pipeline::ingest::StrayObjects;
 use tjern_pipeline::status::{Status, status as find};
 use tjern_pipeline::verify::verify as read_all;
 
@@ -52,6 +53,10 @@ fn shown(status: &Status) -> String {
     let landed = since(&status.landed.since).map_or_else(String::new, |since| format!(", the first since {since}"));
     lines.push(format!("landed: {} batches wait for ingest{landed}", status.landed.batches));
     lines.extend(status.landed.unreadable.iter().map(|folder| format!("cannot be read, and is not counted: {folder}")));
+    lines.extend(status.landed.strays.iter().map(|StrayObjects { source, objects, first }| {
+        let whose = if source.is_empty() { "no source".to_owned() } else { format!("`{source}`") };
+        format!("  never ingested, since their keys are no batches': {objects} objects of {whose}, the first {first}")
+    }));
     let compaction = &status.compaction;
     lines.push(format!("compaction: {} merges of {} bytes wait", compaction.merges, compaction.bytes));
     let unsealed = since(&compaction.oldest_unsealed).unwrap_or_else(|| "none".to_owned());
@@ -77,6 +82,7 @@ fn shown(status: &Status) -> String {
         lines.extend(status.erasures.iter().map(|erasure| {
             format!("  {} {} {} to {}, since {}", erasure.id, erasure.sensor, erasure.from, erasure.to, erasure.at)
         }));
+        lines.extend(status.not_looked_at.iter().map(|(key, why)| format!("  waits for {key}: {why}")));
     }
     lines.push("jobs:".to_owned());
     lines.extend(status.jobs.iter().map(|run| {

@@ -6,8 +6,10 @@
 //! file revises again. A change that is made again keeps its record and its id, so that it counts again, and doing
 //! it twice changes nothing.
 //!
+//! In which order, and of which readings, is said by [`crate::replay`]: here a change is made of what the table has.
+//!
 //! Limits: a record is written before its commit, so one of a change that broke off, and was not tried again, looks
-//! like any other; it is made now. A recomputation is made of all readings of its period, of those too that came after it.
+//! like any other; it is made now.
 
 use std::collections::BTreeMap;
 
@@ -102,6 +104,35 @@ impl Pending {
         let text = |name: &str| self.word(name).and_then(Value::as_str);
         let time = |name: &str| text(name)?.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_microsecond);
         Some(Period { sensor: text("sensor")?.parse().ok()?, from_us: time("from")?, to_us: time("to")? })
+    }
+
+    /// When, in microseconds since 1970.
+    pub(crate) fn at_us(&self) -> Option<i64> {
+        self.at.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_microsecond)
+    }
+
+    /// Whether it is a person's word that readings are right.
+    pub(crate) fn is_validation(&self) -> bool {
+        self.kind == "validate"
+    }
+
+    /// Whether it is one of those whose values the lake does not keep.
+    pub(crate) fn is_revision(&self) -> bool {
+        self.kind == "revise"
+    }
+
+    /// Whether a revision is, or may be, of readings that another change is of.
+    pub(crate) fn may_revise(&self, other: &Self) -> bool {
+        let Some(period) = other.period() else { return true };
+        let time = |name: &str| {
+            let text = self.word(name).and_then(Value::as_str)?;
+            text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_microsecond)
+        };
+        let sensors = self.word("sensors").and_then(Value::as_array);
+        let is_of = |sensors: &Vec<Value>| sensors.iter().any(|name| name.as_str() == Some(period.sensor.as_str()));
+        sensors.is_none_or(is_of)
+            && time("from").is_none_or(|from_us| from_us < period.to_us)
+            && time("to").is_none_or(|to_us| period.from_us < to_us)
     }
 
     /// Whether it is a recomputation, which needs [`Formulas`].

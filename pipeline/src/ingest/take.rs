@@ -109,6 +109,9 @@ impl Ingester {
         for (stream, why) in failed {
             self.held.add(&stream, why, now_us);
         }
+        if self.until_us.is_some() {
+            return Ok(());
+        }
         let (cleaned, refused) = self.clean(&zone, before, is_current).await?;
         outcome.cleaned += cleaned;
         self.held.remains(refused.map(|error| error.to_string()));
@@ -220,7 +223,7 @@ impl Ingester {
     }
 
     fn plan(&self, stream: &Stream, seen: &LandedEpoch) -> Plan {
-        let now_us = self.lake.clock().now_us();
+        let now_us = self.until_us.unwrap_or_else(|| self.lake.clock().now_us());
         let patience_us = i64::try_from(self.settings.hole_patience.as_micros()).unwrap_or(i64::MAX);
         let nothing = Progress::default();
         let progress = self.known.progress.get(stream).unwrap_or(&nothing);
@@ -251,7 +254,8 @@ impl Ingester {
     /// Batches that came again after they had left, and that nothing else would look into: they may hold readings that
     /// were erased meanwhile, of which nobody took note since they were not there.
     fn looks(&self, stream: &Stream, seen: &LandedEpoch, plan: &Plan) -> Vec<Step> {
-        let Some((_, known)) = self.erasures.as_ref().filter(|(_, known)| !known.is_empty() && !seen.partial) else {
+        let sees_all = !seen.partial && self.until_us.is_none();
+        let Some((_, known)) = self.erasures.as_ref().filter(|(_, known)| !known.is_empty() && sees_all) else {
             return Vec::new();
         };
         let watermark = self.known.progress.get(stream).map_or(0, |progress| progress.watermark);
@@ -574,7 +578,11 @@ impl Ingester {
             }
             Err(source) => return Err(LakeError::store(key, source).into()),
         };
-        let units = rows::units(&String::from_utf8_lossy(&text));
+        let text = String::from_utf8_lossy(&text);
+        if let Err(error) = text.parse::<toml::Table>() {
+            tracing::warn!(%key, error = error.message(), "a configuration that batches name is no TOML: their units are not checked");
+        }
+        let units = rows::units(&text);
         if self.missing.remove(key) {
             tracing::info!(%key, "a configuration that was missing is there");
         }

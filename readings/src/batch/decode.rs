@@ -40,8 +40,11 @@ pub fn decoded_bytes(bytes: &[u8]) -> Result<u64, BatchError> {
 }
 
 fn read(bytes: &[u8]) -> Result<Batch, BatchError> {
-    let mut reader = StreamReader::try_new(Cursor::new(bytes), None)?;
-    let header = read_header(reader.schema().metadata())?;
+    let stored = StreamReader::try_new(Cursor::new(bytes), None)?.schema();
+    let header = read_header(stored.metadata())?;
+    // Columns that a later version added are not decompressed: whoever wrote them may have made much of little.
+    let known = NAMES.iter().filter_map(|name| stored.index_of(name).ok()).collect();
+    let mut reader = StreamReader::try_new(Cursor::new(bytes), Some(known))?;
     let wrong = |what: &str| BatchError::Metadata { key: metadata::ROWS, what: what.to_owned() };
     let rows = reader.next().ok_or_else(|| wrong("followed by no rows"))??;
     if reader.next().is_some() {
