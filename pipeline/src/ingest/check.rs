@@ -279,7 +279,7 @@ impl Ingester {
     }
 
     /// Lets go of the check under way, and gives the lease back once nothing is read or written any more.
-    async fn end_check(&mut self) {
+    pub(super) async fn end_check(&mut self) {
         let Some(Checking { lease, search, .. }) = self.checks.checking.take() else { return };
         self.checks.overtaken = 0;
         if let Some((search, _)) = search {

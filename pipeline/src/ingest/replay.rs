@@ -189,7 +189,8 @@ impl Replaying {
     /// Takes all that lies there.
     pub(crate) async fn take_all(&mut self) -> Result<(), ReplayError> {
         let result = self.ingester.run_to_the_end_after(self.outcome).await;
-        self.ingester.leave().await;
+        // Whoever judges the flags next wants the lease.
+        self.ingester.end_check().await;
         self.outcome = result?;
         Ok(())
     }

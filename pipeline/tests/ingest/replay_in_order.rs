@@ -190,8 +190,7 @@ async fn a_lost_table_comes_back_with_its_flags_and_levels() {
 async fn killed_anywhere_it_comes_to_the_same_rows() {
     let city = City::lived().await;
     let before = city.rows().await;
-    let mut killed = 0;
-    for at in (3..).step_by(31) {
+    for (killed, at) in (3..).step_by(31).enumerate() {
         city.lose_readings().await;
         city.place.store.fail(Fault::DeadBefore(at));
         let first = city.replay().await;
@@ -200,7 +199,6 @@ async fn killed_anywhere_it_comes_to_the_same_rows() {
             assert!(killed > 5, "{killed}");
             return;
         }
-        killed += 1;
         // The lease of who was killed ends.
         city.place.ahead(HOUR_US);
         match city.replay().await {
