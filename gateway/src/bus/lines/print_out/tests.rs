@@ -343,6 +343,9 @@ fn a_stream_that_never_ends_is_decided_on_the_way() {
         outcome.settle(&mut stored, &mut print_out);
         held_max = held_max.max(print_out.held.len());
     }
+    let heard = Heard { bound_us: us("2026-10-25T02:01:00Z"), now_us: None, asked: false };
+    print_out.end(End::Cut, heard, Known { stored: &stored, unread: &unread });
+    outcome.settle(&mut stored, &mut print_out);
     assert_eq!((outcome.wrong, outcome.stored.len()), (Vec::new(), 2 * 3_600 + 120));
     assert!(held_max <= 61, "{held_max} rows waited");
 }
