@@ -16,9 +16,9 @@ use crate::{pipeline, query, serve, up};
 /// refused commit, which we tell in our words) is for those who ask with `RUST_LOG`.
 const INFO: &str =
     "error,tjern=info,tjern_gateway=info,tjern_lake=info,tjern_pipeline=info,tjern_queries=info,deltalake_core=off";
-/// What is said beside an answer, or beside the lines of `up`.
-const WARN: &str =
-    "error,tjern=warn,tjern_gateway=warn,tjern_lake=warn,tjern_pipeline=warn,tjern_queries=warn,deltalake_core=off";
+/// What is said beside an answer, or beside the lines of `up`: of the watch also what is over, since it says what begun.
+const WARN: &str = "error,tjern=warn,tjern_gateway=warn,tjern_lake=warn,tjern_pipeline=warn,tjern_pipeline::watch=info,\
+    tjern_queries=warn,deltalake_core=off";
 
 /// A city's sensors: from a device to a dashboard and open data
 #[derive(Debug, Parser)]

@@ -10,6 +10,7 @@ mod city;
 mod history;
 mod texts;
 
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -29,6 +30,8 @@ const LINES_EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Demo {
     config: PathBuf,
+    /// Held while it runs.
+    _lock: File,
     _simulators: Vec<Simulator>,
 }
 
@@ -41,6 +44,14 @@ impl Demo {
             Failure::failed(format!("cannot write the demo into `{}`: {error}", path.display()))
         };
         std::fs::create_dir_all(&folder).map_err(|error| failed(&folder, error))?;
+        // Whoever runs this demo reads what is written below: another's devices are none of its own.
+        let lock = folder.join("lock");
+        let lock = File::create(&lock).map_err(|error| failed(&lock, error))?;
+        if let Err(TryLockError::WouldBlock) = lock.try_lock() {
+            let running =
+                format!("the demo in `{}` is running already; hint: name another folder with `--data`", data.display());
+            return Err(Failure::failed(running));
+        }
         let data = data.canonicalize().map_err(|error| failed(data, error))?;
         let lake = LakeUrl::folder(&data.join("lake")).map_err(Failure::wrong)?;
         let (simulators, buses) = start_devices().await?;
@@ -54,7 +65,7 @@ impl Demo {
             let path = data.join("demo").join(name);
             std::fs::write(&path, text).map_err(|error| failed(&path, error))?;
         }
-        Ok(Self { config: data.join("demo/tjern.toml"), _simulators: simulators })
+        Ok(Self { config: data.join("demo/tjern.toml"), _lock: lock, _simulators: simulators })
     }
 
     /// The city's configuration.
@@ -108,4 +119,22 @@ async fn start_devices() -> Result<(Vec<Simulator>, Vec<Bus<'static>>), Failure>
         buses.push(Bus { name, device, at, places });
     }
     Ok((simulators, buses))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A second `tjern up` wrote its own devices into the configuration of the first, and then failed at the port.
+    #[tokio::test]
+    async fn a_demo_that_runs_keeps_its_configuration() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let running = Demo::prepare(folder.path()).await.expect("prepared");
+        let gateway = || std::fs::read_to_string(folder.path().join("demo/gateway.toml")).expect("written");
+        let before = gateway();
+        assert!(Demo::prepare(folder.path()).await.is_err(), "it runs");
+        assert_eq!(gateway(), before);
+        drop(running);
+        Demo::prepare(folder.path()).await.expect("it has ended");
+    }
 }

@@ -3,6 +3,7 @@
 mod backup;
 mod change;
 mod compact;
+mod configurations;
 mod erase;
 mod holes;
 mod import;
@@ -25,7 +26,7 @@ use tjern_pipeline::register::RegisterError;
 use crate::cli::ConfigArgument;
 use crate::failure::Failure;
 
-pub(crate) use job::{JobArguments, refuse_unfinished};
+pub(crate) use job::{JobArguments, prepare, refuse_unfinished};
 
 /// A command of the pipeline.
 #[derive(Debug, Subcommand)]
@@ -93,6 +94,9 @@ pub(crate) enum PipelineCommand {
     /// Numbers of sources that are missing: list them, accept what will never come
     #[command(subcommand)]
     Holes(holes::HolesCommand),
+    /// Configurations that batches name and that are missing: list them, accept what will never come
+    #[command(subcommand)]
+    Configurations(configurations::ConfigurationsCommand),
     /// Builds an empty table `readings` anew from what has landed
     Replay(replay::ReplayArguments),
     /// Copies the lake to another store, while everything runs
@@ -134,6 +138,7 @@ pub(crate) async fn execute(command: PipelineCommand) -> Result<(), Failure> {
         PipelineCommand::Restore(arguments) => Box::pin(backup::execute_restore(&arguments)).await,
         PipelineCommand::Quarantine(command) => quarantine::execute(command).await,
         PipelineCommand::Holes(command) => holes::execute(command).await,
+        PipelineCommand::Configurations(command) => configurations::execute(command).await,
         PipelineCommand::Run(arguments) => run::execute(&arguments.config).await,
     }
 }

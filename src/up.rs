@@ -12,9 +12,9 @@ use std::path::Path;
 use tjern_gateway::cli::stop_on_signals;
 use tjern_gateway::config::Config as GatewayConfig;
 use tjern_gateway::run::{RunError, RunOptions, run as run_gateway};
-use tjern_lake::{Lake, Table};
+use tjern_lake::Lake;
 use tjern_pipeline::jobs::{self, JobSettings, States};
-use tjern_pipeline::register;
+use tjern_pipeline::register::{self, RegisterError};
 use tjern_queries::Server;
 use tjern_readings::clock::Clock;
 use tjern_readings::configuration::ConfigText;
@@ -26,7 +26,7 @@ use crate::cli::UpArguments;
 use crate::config::City;
 use crate::demo::Demo;
 use crate::failure::Failure;
-use crate::pipeline::{refuse_unfinished, register_failure};
+use crate::pipeline::{prepare, register_failure};
 use crate::serve::bind;
 
 /// The demo's folder where none is named.
@@ -61,15 +61,24 @@ pub(crate) async fn up(arguments: UpArguments) -> Result<(), Failure> {
 
 /// The register and, for the demo, the history: what a resident shall see from the first moment.
 async fn fill(city: &City, lake: &Lake, demo: Option<&Demo>) -> Result<(), Failure> {
-    refuse_unfinished(lake).await?;
-    Table::create_all(lake).await.map_err(Failure::failed)?;
+    let is_writable = prepare(lake).await?;
     if let Some(personal) = &city.personal {
         let lake = personal.open()?;
-        refuse_unfinished(&lake).await?;
-        Table::create_all(&lake).await.map_err(Failure::failed)?;
+        prepare(&lake).await?;
         say(&format!("the lake of personal readings is {}", personal.lake));
     }
-    let registered = register::register(lake, &city.jobs.register).await.map_err(register_failure)?;
+    if !is_writable {
+        // The job `register` does it once it can be done, and what is there can be seen.
+        say("the lake cannot be written: what is there is shown, and what lands waits until there is room");
+        return Ok(());
+    }
+    let registered = match register::register(lake, &city.jobs.register).await {
+        Err(error) if is_of_the_store(&error) => {
+            tracing::error!(%error, "the register's files could not be registered; the job `register` tries it again");
+            return Ok(());
+        }
+        registered => registered.map_err(register_failure)?,
+    };
     if registered.found {
         let sensors = register::load(lake).await.map_err(Failure::failed)?.len();
         say(&format!("the register names {sensors} sensors"));
@@ -78,6 +87,11 @@ async fn fill(city: &City, lake: &Lake, demo: Option<&Demo>) -> Result<(), Failu
         demo.land_history(lake).await?;
     }
     Ok(())
+}
+
+/// Whether it is the store that failed, and not the city's files.
+const fn is_of_the_store(error: &RegisterError) -> bool {
+    matches!(error, RegisterError::Lake(_) | RegisterError::Commit(_))
 }
 
 async fn run(city: City, lake: Lake, server: Server, states: States, stop: CancellationToken) -> Result<(), Failure> {

@@ -114,6 +114,15 @@ fn a_wrong_scale_is_put_right_and_validated() {
     assert_eq!(place.ask("SELECT count(*) FROM readings WHERE revision = 0 AND value = 185.3"), ["1"]);
     let validate: Vec<&str> =
         ["validate"].into_iter().chain(PERIOD).chain(["--by", "the bathing water office"]).collect();
+    let refused = place.run(&validate);
+    assert_eq!(refused.status.code(), Some(1), "no test has looked at them");
+    assert!(said(&refused).contains("hint: `tjern pipeline quality`"), "{}", said(&refused));
+    // Four values that far apart are no series: they are to pass.
+    let off = |test: &str| format!("*/water_temperature,{test},,off\n");
+    let rules: String = ["spike", "rate_of_change", "exposure"].into_iter().map(off).collect();
+    place.write("quality.csv", format!("sensors,test,months,parameters\n{rules}"));
+    assert_eq!(place.run(&["register"]).status.code(), Some(0));
+    assert_eq!(place.run(&["quality"]).status.code(), Some(0));
     assert_eq!(place.run(&validate).status.code(), Some(0));
     assert_eq!(place.ask("SELECT count(*), max(revision) FROM readings WHERE level = 2"), ["4,1"]);
     let file = place.write("better.csv", format!("sensor;time;value\n{SENSOR};2026-06-25T00:00:00Z;18,6\n"));

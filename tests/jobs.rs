@@ -327,7 +327,14 @@ fn half_a_restore_is_refused_by_all_who_look() {
     configure(folder.path(), "");
     assert_eq!(pipeline(folder.path(), &["ingest"]).status.code(), Some(0));
     std::fs::write(folder.path().join("lake/jobs/restore.json"), "{\"backup\":\"2026-11-22\"}").expect("written");
-    let looks = [&["verify"][..], &["status"], &["holes", "ls"], &["vacuum", "--dry-run"], &["ingest"]];
+    let looks = [
+        &["verify"][..],
+        &["status"],
+        &["holes", "ls"],
+        &["configurations", "ls"],
+        &["vacuum", "--dry-run"],
+        &["ingest"],
+    ];
     for arguments in looks {
         let output = pipeline(folder.path(), arguments);
         let told = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -364,6 +371,7 @@ fn who_only_looks_writes_nothing() {
     let period = ["--from", "2026-06-01", "--to", "2026-07-01", "--sensor", "tarn/level", "--dry-run"];
     let looks = [
         &["holes", "ls"][..],
+        &["configurations", "ls"],
         &["quarantine", "ls"],
         &["vacuum", "--dry-run"],
         &["retention", "--dry-run"],

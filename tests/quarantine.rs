@@ -222,3 +222,39 @@ fn a_hole_that_will_never_be_filled_is_accepted() {
     let said: Vec<_> = records.map(|one| fs::read_to_string(one.expect("there").path()).expect("read")).collect();
     assert!(said.len() == 1 && said[0].contains("the box burnt down") && said[0].contains("a technician"), "{said:?}");
 }
+
+/// A gateway is gone, and with it the configuration that its last batch names: a person says that it will never come.
+#[test]
+fn a_configuration_that_will_never_come_is_accepted() {
+    let place = Place::new();
+    let sha256 = "fe".repeat(32);
+    let sensor = || "elva/level".parse().expect("valid");
+    let readings = [Reading::of(sensor(), 495_100 * 3_600_000_000, 1.0)];
+    let (bytes, header) = encode(&source(), EPOCH, 9, &readings, Some(&sha256)).expect("encoded");
+    place.put(&Landed::Batch(EPOCH, header.header.bounds).key(&source()), &bytes);
+    assert_eq!(place.run(&["ingest"]).status.code(), Some(0));
+    let listed = out(&place.run(&["configurations", "ls"]));
+    assert!(listed.starts_with(&format!("missing   elva-01  {sha256}  since ")), "{listed}");
+    let accept = |sha256: &str, reason: &str| {
+        let asked =
+            ["configurations", "accept", "elva-01", sha256, "--reason", reason, "--by", "a technician", "--json"];
+        place.run(&asked)
+    };
+    assert_eq!(accept(&"ab".repeat(32), "lost").status.code(), Some(1), "nothing waits for it");
+    for (sha256, reason) in [("fefe", "lost"), ("../x", "lost"), (sha256.as_str(), " ")] {
+        assert_eq!(accept(sha256, reason).status.code(), Some(2), "{sha256} {reason}");
+    }
+    for is_new in [true, false] {
+        let accepted = accept(&sha256, "the box burnt down");
+        assert_eq!(accepted.status.code(), Some(0));
+        let line: Value = serde_json::from_str(&out(&accepted)).expect("one line of JSON");
+        assert_eq!((&line["configuration"], &line["new"]), (&sha256.as_str().into(), &is_new.into()));
+    }
+    let line: Value = serde_json::from_str(&out(&place.run(&["configurations", "ls", "--json"]))).expect("JSON");
+    assert_eq!((&line["source"], &line["accepted"]), (&"elva-01".into(), &true.into()));
+    let status = out(&place.run(&["status"]));
+    assert!(status.contains("units are not checked: 0\n  accepted elva-01 fefe"), "{status}");
+    let records = fs::read_dir(place.lake().join("corrections")).expect("records");
+    let said: Vec<_> = records.map(|one| fs::read_to_string(one.expect("there").path()).expect("read")).collect();
+    assert!(said.len() == 1 && said[0].contains("the box burnt down") && said[0].contains(&sha256), "{said:?}");
+}

@@ -31,7 +31,7 @@ const LENT: [(&str, &str); 2] =
     [("AWS_SECRET_ACCESS_KEY", "canary/secret+key=="), ("AWS_SESSION_TOKEN", "canarySessionToken567")];
 
 /// Commands that look or work once. Each has a lake before it that is well, and empty.
-const COMMANDS: [&str; 20] = [
+const COMMANDS: [&str; 21] = [
     "pipeline ingest --json",
     "pipeline quality --json",
     "pipeline compact --json",
@@ -48,6 +48,7 @@ const COMMANDS: [&str; 20] = [
     "pipeline watch --json",
     "pipeline quarantine ls",
     "pipeline holes ls",
+    "pipeline configurations ls",
     "pipeline replay",
     "pipeline erase --continue",
     "pipeline backup --to s3://bucket/backup",

@@ -21,10 +21,14 @@ pub use chrony::{ChronyError, Tracking};
 /// This software is not older: 2026-11-01.
 const NOT_BEFORE_US: i64 = 1_793_491_200 * SECOND_US;
 
-/// A device's own clock may have put the newest reading so far ahead.
-const BEHIND_MAX_US: i64 = 900 * SECOND_US;
+/// A device's own clock may have put the newest reading so far ahead. A clock that falls back by more while the gateway runs
+/// is as little believed as one that begins so.
+pub(crate) const BEHIND_MAX_US: i64 = 900 * SECOND_US;
 
 const YEAR_US: i64 = 366 * 86_400 * SECOND_US;
+
+/// What a time service set is looked at within so long.
+const SET_BACK_SLACK_US: i64 = 60 * SECOND_US;
 
 const SYNCHRONISED: &str = "run/systemd/timesync/synchronized";
 const BATTERY_CLOCKS: &str = "sys/class/rtc";
@@ -91,6 +95,26 @@ impl Witness {
 
     fn has_battery_clock(&self) -> bool {
         std::fs::read_dir(self.root.join(BATTERY_CLOCKS)).is_ok_and(|mut clocks| clocks.next().is_some())
+    }
+
+    /// Whether it was the time service that set the clock back to what it says now, which was found out so long ago; `None` where
+    /// none says so. The file of `systemd-timesyncd` is touched after each synchronisation: one from before the fall lies in the
+    /// future of the clock. Chrony has to have followed a source since. Blocks as [`Self::is_synchronised`].
+    #[must_use]
+    pub fn has_set_back(&self, wall_us: i64, ago_us: i64) -> Option<bool> {
+        if wall_us < NOT_BEFORE_US {
+            return Some(false);
+        }
+        let Ok(file) = self.root.join(SYNCHRONISED).metadata() else {
+            return match self.chrony() {
+                Some(Ok(tracking)) => Some(tracking.has_followed_since(wall_us, ago_us)),
+                _ => self.is_synchronised(),
+            };
+        };
+        let touched = file.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
+        let touched_us = i64::try_from(touched.as_micros()).ok()?;
+        let earliest_us = wall_us.saturating_sub(ago_us).saturating_sub(SET_BACK_SLACK_US);
+        Some((earliest_us..=wall_us.saturating_add(SET_BACK_SLACK_US)).contains(&touched_us))
     }
 
     /// Whether the wall clock is believed by somebody who knows of this time.
@@ -168,6 +192,24 @@ mod tests {
         assert!(!witness.believes(0, known_us(None, 0)));
         let (_folder, battery) = machine(&["run/systemd/timesync/other", "sys/class/rtc/rtc0/name"]);
         assert!(battery.believes(NOW_US, known_us(None, NOW_US)), "a battery keeps the time without a network");
+    }
+
+    /// A clock that was ahead is set right by the time service; one that somebody else sets is not right for that.
+    #[test]
+    fn a_time_service_that_set_the_clock_back_is_told_from_others() {
+        let (_folder, silent) = machine(&[]);
+        assert_eq!((silent.has_set_back(NOW_US, SECOND_US), silent.has_set_back(20, SECOND_US)), (None, Some(false)));
+        let (folder, witness) = machine(&[SYNCHRONISED]);
+        let file = fs::File::options().write(true).open(folder.path().join(SYNCHRONISED)).expect("opened");
+        for (touched_us, is_meant) in
+            [(NOW_US - 90 * SECOND_US, true), (NOW_US - 600 * SECOND_US, false), (NOW_US + 3_600 * SECOND_US, false)]
+        {
+            let touched = std::time::UNIX_EPOCH + std::time::Duration::from_micros(touched_us.unsigned_abs());
+            file.set_modified(touched).expect("touched");
+            assert_eq!(witness.has_set_back(NOW_US, 100 * SECOND_US), Some(is_meant), "{touched_us}");
+        }
+        let (_folder, waiting) = machine(&["run/systemd/timesync/other"]);
+        assert_eq!(waiting.has_set_back(NOW_US, SECOND_US), Some(false));
     }
 
     /// With chrony nobody was asked, and a box without a battery was believed with the time of its last shutdown.

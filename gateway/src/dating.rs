@@ -5,6 +5,7 @@
 //! not yet                    readings ─▶ held on disk ─┬─ it comes ─▶ spool, on their slots, nothing marked
 //!                                                      └─ never, or a power cut before ─▶ spool, as estimated,
 //!                                                         `clock_estimated`
+//! it fell back while we ran  readings, by the time that passed since ─▶ spool, `clock_estimated` (`doubt`)
 //! ```
 //!
 //! Invariants: no reading is lost or stored twice, whatever is cut off; readings enter the spool in the order
@@ -13,6 +14,8 @@
 //! stops nobody: it is asked again, and what comes meanwhile goes before it; once a part may have moved, it waits
 //! in memory instead. Limits: [`Dater`] holds for `patience`, or until the held ones fill their share of the
 //! spool; after that, or while what an earlier run held is still there, it marks at once. [`BEHIND_MAX`].
+
+mod doubt;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -24,12 +27,13 @@ use tjern_readings::rows::Rows;
 use tjern_readings::sensor::SensorId;
 use tracing::{error, info, warn};
 
-use crate::clock::{Witness, known_us, working};
+use crate::clock::{BEHIND_MAX_US, Witness, known_us, working};
 use crate::config::{Bus, BusKind, Config};
 use crate::grid::Grid;
 use crate::maintenance::{Maintenance, MaintenanceTrouble};
 use crate::spool::{Spool, SpoolSettings, Undated};
 use crate::system::SystemReadings;
+use doubt::Doubts;
 
 /// The most readings that wait in memory behind a move that was begun and is stuck.
 const BEHIND_MAX: usize = 100_000;
@@ -71,6 +75,7 @@ pub(crate) struct Dater {
     sensors: Sensors,
     known_us: i64,
     began_us: i64,
+    doubts: Doubts,
     hold: Hold,
     /// What moves to the spool, and how it is dated: what an earlier run left, or this one held.
     leaving: Option<(Undated, Option<i64>)>,
@@ -130,9 +135,7 @@ impl Sensors {
     /// the slot in which the poll began, and the rest of the way is its lag.
     fn date(&self, offset_us: Option<i64>, mut reading: Reading) -> Reading {
         let Some(offset_us) = offset_us else {
-            if reading.value.is_some() {
-                reading.cause = Some(Cause::ClockEstimated);
-            }
+            estimated(&mut reading);
             return reading;
         };
         let asked_us = reading.time_us.saturating_add(offset_us);
@@ -168,7 +171,11 @@ impl Dater {
         let sure_us = spool.newest_sure_us(|sensor| !sensors.own_time.contains(sensor));
         let known_us = known_us(sure_us, wall.wall_us());
         let newest_us = Some(crate::clock::known_us(newest_us, wall.wall_us()));
-        let clock = if policy.trusted { wall.clone() } else { working(wall, known_us, newest_us, &policy.witness) };
+        let clock = if policy.trusted {
+            wall.clone()
+        } else {
+            working(wall, known_us, newest_us, &policy.witness).guarded(BEHIND_MAX_US)
+        };
         if !clock.is_set() {
             say_that_it_is_not_known(wall.wall_us(), known_us);
         }
@@ -183,6 +190,7 @@ impl Dater {
             sensors,
             known_us,
             began_us,
+            doubts: Doubts::default(),
             hold: Hold::Empty,
             // Its run is over: nobody can say any more what time it was.
             leaving: leftover.map(|leftover| (leftover, None)),
@@ -220,7 +228,7 @@ impl Dater {
 
     /// Whether it has to look at the clock now and then.
     pub(crate) fn is_waiting(&self) -> bool {
-        !self.clock.is_set() || self.leaving.is_some()
+        !self.clock.is_set() || self.leaving.is_some() || self.clock.doubt().is_some()
     }
 
     /// Takes readings, in the order in which they were made.
@@ -236,7 +244,9 @@ impl Dater {
             self.take_one_by_one(readings.into()).await.into()
         };
         if let Some(system) = self.system.as_mut().filter(|_| self.clock.is_set() && !ready.is_empty()) {
-            ready.extend(system.due());
+            let mut own = system.due();
+            own.iter_mut().filter(|reading| self.clock.is_doubtful(reading.time_us)).for_each(estimated);
+            ready.extend(own);
         }
         self.pass_on(ready).await;
     }
@@ -244,7 +254,7 @@ impl Dater {
     /// Whether readings of these times go on as they come: the clock was always known, and nobody worked on a sensor.
     fn has_nothing_to_say(&self, oldest_us: i64, newest_us: i64) -> bool {
         let is_under_way = self.maintenance.is_under_way(oldest_us, newest_us);
-        self.clock.was_always_known() && self.redated.is_empty() && !is_under_way
+        self.clock.was_always_known() && self.clock.falls() == 0 && self.redated.is_empty() && !is_under_way
     }
 
     /// Looks at each reading: those that are ready come back, with all that is to be said of them.
@@ -264,12 +274,15 @@ impl Dater {
     /// Those whose times are certain, and those that wait for the clock.
     fn sorted(&mut self, readings: Vec<Reading>) -> (Vec<Reading>, Vec<Reading>) {
         let (mut ready, mut held) = (Vec::with_capacity(readings.len()), Vec::new());
-        for reading in readings {
+        for mut reading in readings {
             if self.sensors.has_own_time(&reading) {
                 ready.push(reading);
             } else if !self.clock.is_estimate(reading.time_us) {
                 // The slot in which the clock came was polled by the estimate already.
                 let is_stored = self.redated.get(&reading.sensor) == Some(&reading.time_us);
+                if self.clock.is_doubtful(reading.time_us) {
+                    estimated(&mut reading);
+                }
                 ready.extend((!is_stored).then_some(reading));
             } else if let Some(offset_us) = self.clock.offset_us() {
                 // It was under way when the clock came.
@@ -329,6 +342,7 @@ impl Dater {
         if self.clock.monotonic_us() >= self.try_again_us {
             self.release().await;
         }
+        self.doubts.weigh(&self.clock, &self.policy.witness).await;
         if self.clock.is_set() {
             return;
         }
@@ -412,12 +426,22 @@ impl Dater {
     }
 }
 
+/// Its time is an estimate. A reading without a value has a cause that says more.
+fn estimated(reading: &mut Reading) {
+    if reading.value.is_some() {
+        reading.cause = Some(Cause::ClockEstimated);
+    }
+}
+
+/// A time as people read it.
+fn written(time_us: i64) -> String {
+    Timestamp::from_microsecond(time_us).map_or_else(|_| time_us.to_string(), |time| time.to_string())
+}
+
 fn say_that_it_is_not_known(wall_us: i64, known_us: i64) {
-    let time =
-        |time_us| Timestamp::from_microsecond(time_us).map_or_else(|_| time_us.to_string(), |time| time.to_string());
     warn!(
-        clock = time(wall_us),
-        newest_known = time(known_us),
+        clock = written(wall_us),
+        newest_known = written(known_us),
         "the clock is not known yet: readings are taken, and dated once it is; hint: is a time server reachable? where the clock is \
          right and the newest time that is known is not, a clock was once ahead: set `trusted` in `[clock]`"
     );

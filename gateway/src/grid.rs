@@ -3,7 +3,10 @@
 //! Slots are the multiples of `every` since 1970 plus `phase`, in wall-clock microseconds. They are
 //! absolute: a late poll does not move the next one, so nothing drifts. A point is never queued: it
 //! is due or it is not, and slots that pass while it waits are counted as missed. No I/O, no clock:
-//! the caller says what time it is, as often as it likes, so that a stepped clock is noticed.
+//! the caller says what time it is, as often as it likes, so that a stepped clock is noticed (`steps`): slots that
+//! it passes over are no slots that anybody missed.
+
+pub(crate) mod steps;
 
 use std::time::Duration;
 
@@ -193,7 +196,9 @@ impl Schedule {
     #[inline]
     pub fn begin(&mut self, due: Due) {
         self.count_passed(due.slot_us);
-        (self.waiting_us, self.done_us) = (Moment::NONE, Moment::of(Some(due.slot_us)));
+        // One that the clock came to meanwhile still waits.
+        let waiting_us = self.waiting_us.get().filter(|waiting_us| *waiting_us > due.slot_us);
+        (self.waiting_us, self.done_us) = (Moment::of(waiting_us), Moment::of(Some(due.slot_us)));
     }
 
     #[inline]
@@ -204,6 +209,15 @@ impl Schedule {
         if passed_us >= self.grid.every_us {
             self.missed += (passed_us / self.grid.every_us).unsigned_abs();
         }
+    }
+
+    /// A clock that was set forward by so much passed over slots in which nobody could have polled: those before it are
+    /// counted, and none of them.
+    pub fn follow_step_forward(&mut self, now_us: i64, by_us: i64) {
+        let Some(due) = self.due(now_us) else { return };
+        let under_way_us = self.grid.slot_of(now_us.saturating_sub(by_us));
+        self.count_passed(under_way_us.saturating_add(self.grid.every_us).min(due.slot_us));
+        self.waiting_us = Moment::of(Some(due.slot_us));
     }
 
     /// A clock that was set back by more than a period would leave the point waiting for a time that
@@ -285,6 +299,64 @@ mod tests {
             let slots = (polled[polled.len() - 1] - polled[0]) / schedule.grid().every_us() + 1;
             prop_assert_eq!(schedule.missed() + polled.len() as u64, slots.unsigned_abs(), "each slot is polled or missed");
         }
+    }
+
+    proptest! {
+        /// A clock that fell to 1998 and came back counted 900 million slots of a second as missed.
+        #[test]
+        fn no_slot_is_missed_that_did_not_pass(
+            every_ms in 10_u64..10_000,
+            steps in prop::collection::vec((0_i64..30_000_000, prop_oneof![4 => Just(0), 1 => -(1_i64 << 50)..(1_i64 << 50)], 0_u8..3), 1..60),
+        ) {
+            let (mut schedule, mut seen) = (Schedule::new(grid(every_ms, 0)), steps::Steps::default());
+            let (start, mut passed_us, mut now_us) = (tokio::time::Instant::now(), 0_i64, 1_800_000_000_000_000_i64);
+            let (mut asked, mut sets) = (None, 0);
+            for (step_us, set_us, work) in steps {
+                passed_us += step_us;
+                now_us += step_us + set_us;
+                sets += u64::from(set_us != 0);
+                if let Some(steps::Step::Forward(by_us)) = seen.look(now_us, start + Duration::from_micros(passed_us.unsigned_abs())) {
+                    schedule.follow_step_forward(now_us, by_us);
+                }
+                // As a bus does it: what waits for an answer goes back with its point.
+                let slot_us = schedule.grid().slot_of(now_us);
+                schedule.follow_step_back(now_us);
+                asked = asked.map(|due: Due| match due.slot_us > slot_us + schedule.grid().every_us() {
+                    true => Due { slot_us, ..due },
+                    false => due,
+                });
+                let due = schedule.look(now_us).0;
+                // It is polled at once, or its answer comes after whatever is next, or it is not polled.
+                if let Some(answered) = asked.take().or(due.filter(|_| work == 1)) {
+                    schedule.begin(answered);
+                }
+                asked = schedule.due(now_us).filter(|_| work == 2);
+            }
+            let most = passed_us.unsigned_abs() / (every_ms * 1_000) + 1 + 2 * sets;
+            prop_assert!(schedule.missed() <= most, "{} of {}", schedule.missed(), most);
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_set_forward_passes_over_slots_and_misses_none() {
+        let mut schedule = Schedule::new(grid(1_000, 0));
+        schedule.begin(schedule.due(10_000_000).expect("due"));
+        schedule.follow_step_forward(900_000_000_000_000, 900_000_000_000_000 - 10_500_000);
+        assert_eq!((schedule.missed(), schedule.look(900_000_000_000_000).0.is_some()), (0, true));
+        schedule.look(900_000_003_000_000);
+        assert_eq!(schedule.missed(), 3, "those that pass from then on are");
+        // Two passed before the step, and the one under way ended with it.
+        schedule.follow_step_forward(900_000_105_500_000, 100_000_000);
+        assert_eq!(schedule.missed(), 6);
+        schedule.begin(schedule.due(900_000_105_600_000).expect("due"));
+        assert_eq!(schedule.missed(), 6);
+        // What was asked before a step is answered after it; its slot ended with the step, and counts.
+        let asked = schedule.due(900_000_106_000_000).expect("due");
+        schedule.follow_step_forward(900_000_206_100_000, 100_000_000);
+        schedule.begin(asked);
+        let due = schedule.look(900_000_206_200_000).0.expect("due");
+        schedule.begin(due);
+        assert_eq!((schedule.missed(), due.slot_us), (7, 900_000_206_000_000));
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod delimited;
 pub mod nmea;
 pub mod pattern;
 pub(crate) mod pauses;
+pub(crate) mod repeated_hour;
 pub mod splitter;
 pub mod time;
 

@@ -39,7 +39,7 @@ use crate::notify::Notifier;
 use crate::spool::{self, Spool, SpoolError, SpoolSettings};
 use crate::status::{self, StatusSource};
 use crate::system::SystemReadings;
-use crate::upload::{Unsent, UploadSettings, UploadState};
+use crate::upload::{Unsent, UploadSettings, UploadState, known_lake};
 pub(crate) use appender::Appender;
 use appender::DISK_PATIENCE;
 use buses::Buses;
@@ -364,6 +364,7 @@ impl UploadShare {
             limits: upload.limits,
             live_first_after: upload.live_first_after,
             credentials_file: upload.credentials_file.clone(),
+            known_lake: Some(config.spool().dir.join(known_lake::FILE)),
             clock: self.clock.clone(),
             state: self.state.clone(),
             ..UploadSettings::new(config.lake().clone(), config.gateway().clone())

@@ -90,6 +90,25 @@ pub struct SpoolSettings {
     pub configuration: Option<String>,
 }
 
+/// The numbers that a run gives out itself, in an epoch that an earlier run began: a copy of the spool would give out the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The first of them; no batch has numbers on both sides of it.
+    pub first_seq: i64,
+    /// What only this run knows: random.
+    pub run: Epoch,
+}
+
+impl Claim {
+    /// Whether an object has numbers that this run gave out.
+    #[must_use]
+    pub fn covers(&self, object: &SealedObject) -> bool {
+        object.epoch == self.epoch && object.kind != SealedKind::Closed && object.bounds.last >= self.first_seq
+    }
+}
+
 /// What a spool has to say of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpoolStatus {
@@ -121,6 +140,12 @@ pub struct SpoolStatus {
     pub bad_records: u64,
     /// Whether the disk refuses readings at present.
     pub in_trouble: bool,
+    /// Why batches cannot be written at present, though readings can.
+    pub sealing_trouble: Option<String>,
+    /// While that is so, the time of the oldest reading that is on disk and in no batch: it should be in one by now.
+    pub overdue_us: Option<i64>,
+    /// What this run has to claim before it sends numbers of its own, where an earlier one began the epoch.
+    pub claim: Option<Claim>,
     /// Whether the folder could not be read so far: what waits in it is not known, nor its epoch.
     pub is_unread: bool,
     /// What was written to the disk since the start.
@@ -263,7 +288,13 @@ impl Spool {
 
     /// Takes away a sealed object that the lake has.
     pub async fn remove(&self, object: &SealedObject) {
-        self.ask(|reply| Command::Remove(object.clone(), reply)).await;
+        self.removed(object).await;
+    }
+
+    /// The same. Says whether it is away: the last object of a former epoch stays while the disk refuses the word that the
+    /// epoch is finished.
+    pub async fn removed(&self, object: &SealedObject) -> bool {
+        self.ask(|reply| Command::Remove(object.clone(), reply)).await.unwrap_or(true)
     }
 
     /// Puts a gap in the place of a batch whose file turned out to be damaged; a copy is kept.

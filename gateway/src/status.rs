@@ -211,7 +211,7 @@ impl StatusSource {
     /// Whether the uploader waits for what must long have ended: a cloud's client gives up by itself, and says so. A folder
     /// may be silent for ever, and a new start would not help.
     pub(crate) fn upload_hangs(&self) -> bool {
-        !self.0.lake_is_a_folder && self.0.upload.waits_for().is_some_and(|waited| waited > UPLOAD_BOUND)
+        !self.0.lake_is_a_folder && self.0.upload.hangs_for().is_some_and(|waited| waited > UPLOAD_BOUND)
     }
 
     /// How the gateway is.
@@ -227,7 +227,7 @@ impl StatusSource {
             uptime_s: inner.started.elapsed().as_secs(),
             health: Health::default(),
             configuration: now.configuration.clone(),
-            clock: Some(ClockReport::new(inner.clock.is_set(), *inner.time_service.borrow())),
+            clock: Some(ClockReport::new(&inner.clock, *inner.time_service.borrow())),
             spool: SpoolReport::from(&spool),
             upload: UploadReport::from(inner.upload.snapshot()),
             buses,
@@ -255,8 +255,9 @@ impl StatusSource {
                 line_up: bus.line.as_ref().map(|line| *line == LineState::Up),
                 line_error: bus.line.as_ref().and_then(|line| match line {
                     LineState::Up => None,
-                    LineState::Missing(why) => Some(why.clone()),
+                    LineState::Missing(why) | LineState::Babbles(why) => Some(why.clone()),
                 }),
+                line_babbles: matches!(bus.line, Some(LineState::Babbles(_))),
                 wire: bus.wire.as_ref().map(WireReport::from),
                 lines: bus.lines.as_ref().map(LinesReport::from),
                 devices: devices.collect(),

@@ -2,7 +2,7 @@
 //!
 //! | sensor | says |
 //! |---|---|
-//! | `spool_age_s` | how old the oldest reading is that is sealed and waits for the lake; 0 where none waits |
+//! | `spool_age_s` | how old the oldest reading is that is sealed and waits for the lake, or cannot be sealed; 0 where none waits |
 //! | `upload_lag_s` | how long after its newest reading's time the last batch was in the lake |
 //! | `clock_offset_ms` | how far the clock was ahead, once, when one came that was not known at the start |
 //! | `uptime_s` | how long the gateway has been running |
@@ -79,15 +79,8 @@ impl SystemReadings {
         })
     }
 
-    /// Adds this hour's set to readings that are on their way, if it has not gone yet.
-    pub fn join(&mut self, readings: &mut Vec<Reading>) {
-        if !readings.is_empty() {
-            readings.extend(self.due());
-        }
-    }
-
     /// This hour's set, if it has not gone yet: for who has others on their way.
-    pub(crate) fn due(&mut self) -> Vec<Reading> {
+    pub fn due(&mut self) -> Vec<Reading> {
         let now_us = self.clock.now_us();
         let hour_us = hour_of(now_us);
         let is_new = hour_us > self.hour_us || hour_us < self.hour_us - CLOCK_WAS_WRONG_US;
@@ -135,42 +128,31 @@ mod tests {
 
     const START_US: i64 = 20_000 * 24 * EVERY_US + EVERY_US / 2;
 
-    fn other(time_us: i64) -> Vec<Reading> {
-        vec![Reading::of("landfalltjern/water_temperature".parse().expect("valid"), time_us, 4.5)]
-    }
-
     fn system(clock: &Clock, offset_ms: Option<i64>) -> SystemReadings {
         let gateway = "landfall-01".parse().expect("valid");
         SystemReadings::new(&gateway, clock.clone(), UploadState::default(), move || offset_ms).expect("a gateway")
     }
 
-    /// What joined, as texts.
-    fn joined(system: &mut SystemReadings, clock: &Clock, now_us: i64) -> Vec<(String, i64, Option<f64>)> {
+    /// What is due, as texts.
+    fn due(system: &mut SystemReadings, clock: &Clock, now_us: i64) -> Vec<(String, i64, Option<f64>)> {
         clock.set_us(now_us);
-        let mut readings = other(now_us);
-        system.join(&mut readings);
-        let own = readings.split_off(1).into_iter();
-        own.map(|own| (own.sensor.to_string(), own.time_us, own.value)).collect()
+        system.due().into_iter().map(|own| (own.sensor.to_string(), own.time_us, own.value)).collect()
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_set_an_hour_joins_others_and_never_comes_alone() {
+    async fn one_set_is_due_an_hour() {
         let clock = Clock::manual(START_US);
         let mut system = system(&clock, Some(-7));
-        assert_eq!(joined(&mut system, &clock, START_US), [], "the hour of the start has none");
+        assert_eq!(due(&mut system, &clock, START_US), [], "the hour of the start has none");
         tokio::time::advance(std::time::Duration::from_secs(1801)).await;
         let hour_us = START_US + EVERY_US / 2;
-        clock.set_us(hour_us);
-        let mut nothing = Vec::new();
-        system.join(&mut nothing);
-        assert_eq!(nothing, [], "they wait for others");
-        let set = joined(&mut system, &clock, hour_us + 1_000_000);
+        let set = due(&mut system, &clock, hour_us + 1_000_000);
         let expected = [("spool_age_s", 0.0), ("clock_offset_ms", -7.0), ("uptime_s", 1801.0)];
         let named = |(name, value): (&str, f64)| (format!("_system/landfall-01/{name}"), hour_us, Some(value));
         assert_eq!(set, expected.map(named));
-        assert_eq!(joined(&mut system, &clock, hour_us + EVERY_US - 1), [], "once an hour");
-        assert_eq!(joined(&mut system, &clock, hour_us - EVERY_US), [], "a clock set back a little");
-        assert_eq!(joined(&mut system, &clock, hour_us - 30 * 24 * EVERY_US).len(), 3, "a clock that was wrong");
+        assert_eq!(due(&mut system, &clock, hour_us + EVERY_US - 1), [], "once an hour");
+        assert_eq!(due(&mut system, &clock, hour_us - EVERY_US), [], "a clock set back a little");
+        assert_eq!(due(&mut system, &clock, hour_us - 30 * 24 * EVERY_US).len(), 3, "a clock that was wrong");
     }
 
     #[tokio::test(start_paused = true)]
@@ -178,10 +160,9 @@ mod tests {
         let clock = Clock::manual(START_US);
         let mut system = system(&clock, None);
         clock.set_us(START_US + EVERY_US + EVERY_US / 4);
-        let mut readings = other(0);
-        system.join(&mut readings);
-        let names: Vec<_> = readings[1..].iter().map(|own| own.sensor.quantity()).collect();
+        let set = system.due();
+        let names: Vec<_> = set.iter().map(|own| own.sensor.quantity()).collect();
         assert_eq!(names, ["spool_age_s", "uptime_s"]);
-        assert!(readings[1..].iter().all(|own| own.lag_ms == Some(45 * 60_000)), "{readings:?}");
+        assert!(set.iter().all(|own| own.lag_ms == Some(45 * 60_000)), "{set:?}");
     }
 }

@@ -6,7 +6,8 @@
 //! jitter; the gateway polls on, and one line says that the lake is away and one that it is back.
 //!
 //! A spool that finds another's objects under its own numbers is a copy. That is looked for at the
-//! first contact of a run, by listing what lies past the spool's numbers, and with every put. It then
+//! first contact of a run and again from time to time, by listing what lies past the spool's numbers, by a claim before the
+//! first number that a run gives out itself (`contact`), and with every put. It then
 //! begins a new epoch for everything that was not sent ([`Spool::renew_epoch`]).
 //!
 //! Where it is configured, an outage that was long ends with a new epoch as well: what waits drains under the
@@ -14,7 +15,7 @@
 //! nothing of it waits any more.
 //!
 //! The store is asked first whether it refuses to create what is there (`store::proof`): one that does not is
-//! sent nothing, and what waits stays in the spool.
+//! sent nothing, and what waits stays in the spool. So is a folder that is not the lake that it was (`known_lake`).
 //!
 //! Nothing here ends the process. What cannot be sent when the gateway stops stays for its next start.
 //! No error, log line or state carries a secret: a store's own errors have none (`tjern_readings::store`), those of a file of
@@ -23,42 +24,59 @@
 mod backoff;
 mod contact;
 mod credentials;
+pub(crate) mod known_lake;
 mod landing;
 mod line;
+mod noted;
+mod observe;
 mod probe;
 mod send;
 mod settings;
 mod state;
 mod unsent;
+mod window;
 
 use std::future::Future;
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use tjern_readings::batch;
 use tjern_readings::keys::{self, Landed};
 use tjern_readings::store::credentials::CredentialsError;
-use tjern_readings::store::{self, ProofError, Store, StoreError};
+use tjern_readings::store::{self, Access, LakeUrl, ProofError, Store, StoreError};
 
-use crate::spool::{SealedKind, SealedObject, Spool, SpoolError};
+use crate::spool::{Claim, Spool, SpoolError};
 use backoff::Backoff;
+use contact::Looks;
 use credentials::Credentials;
+use known_lake::KnownLakeError;
 use landing::Outcome;
 use line::{Line, Pace, unbroken};
+use noted::Noted;
+use observe::Observer;
 pub(crate) use probe::{Probe, probe};
 pub(crate) use settings::BATCH_BYTES_LEAST;
 pub use settings::{IN_FLIGHT_DEFAULT, UploadLimits, UploadSettings};
 pub use state::{UploadSnapshot, UploadState};
 pub use unsent::Unsent;
+use window::Window;
 
 /// How long a gateway that stops goes on uploading.
 pub const FINAL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A few requests without bytes show what a store does; a link that is slow takes a while for them.
 const PROOF_PATIENCE: Duration = Duration::from_secs(90);
+
+/// So long a file of credentials may take to be read, as one of configuration may.
+const CREDENTIALS_PATIENCE: Duration = Duration::from_secs(10);
+
+/// While a round lasts, what waits is told so often.
+const OBSERVE_EVERY: Duration = Duration::from_secs(10);
 
 /// How often in a row nothing may be taken at the end.
 const FINAL_ATTEMPTS: u32 = 3;
@@ -70,6 +88,12 @@ enum UploadError {
     Open(#[from] Box<StoreError>),
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
+    #[error(
+        "the file of the lake's credentials does not answer within {} s; hint: is it on a server that is gone, or a pipe that nobody writes to? put a file in its place and reload", CREDENTIALS_PATIENCE.as_secs()
+    )]
+    CredentialsSilent,
+    #[error(transparent)]
+    KnownLake(#[from] Box<KnownLakeError>),
     #[error(transparent)]
     Proof(#[from] Box<ProofError>),
     #[error("cannot put `{key}` into the lake: {source}")]
@@ -95,6 +119,11 @@ impl UploadError {
             Self::Put { source, .. } | Self::Get { source, .. } | Self::List { source, .. } => Some(source),
             _ => None,
         }
+    }
+
+    /// Whether a request took so long that it was given up.
+    fn is_timeout(&self) -> bool {
+        self.of_store().is_some_and(line::is_timeout)
     }
 }
 
@@ -123,12 +152,13 @@ pub async fn run(spool: Spool, settings: UploadSettings, stop: CancellationToken
 
 /// Waits for a round, and seals where it takes a period longer than it was to: a connection that hangs holds up what is
 /// sent, and not that readings are sealed by their age. A round that is late by less seals when it is over, so that the
-/// next one begins with what is new.
+/// next one begins with what is new. What waits is told meanwhile.
 async fn sealing_meanwhile<T>(
-    spool: &Spool,
+    (spool, observer): (&Spool, &mut Observer),
     (seal_at, every): (&mut Instant, Duration),
     mut round: impl Future<Output = T> + Unpin,
 ) -> T {
+    let mut observe_at = Instant::now() + OBSERVE_EVERY;
     loop {
         tokio::select! {
             biased;
@@ -137,26 +167,45 @@ async fn sealing_meanwhile<T>(
                 *seal_at = Instant::now() + every;
                 spool.seal().await;
             }
+            () = tokio::time::sleep_until(observe_at) => {
+                observer.look().await;
+                observe_at = Instant::now() + OBSERVE_EVERY;
+            }
         }
     }
 }
+
+/// A file of credentials that is being read: it may lie on a disk that does not answer.
+type Reading = JoinHandle<(Credentials, Result<Access, CredentialsError>)>;
 
 struct Uploader {
     spool: Spool,
     settings: UploadSettings,
     store: Option<Store>,
     credentials: Credentials,
+    /// A reading of them that has not ended. There is never a second one: each would hold a thread for as long as the
+    /// disk is silent.
+    reading: Option<Reading>,
+    looking: Option<JoinHandle<bool>>,
     backoff: Backoff,
     pace: Arc<Pace>,
+    window: Arc<Window>,
     /// Whether the lake answered last; unknown at first.
     reachable: Option<bool>,
     /// Since when it has not taken anything.
     failing_since: Option<Instant>,
-    contacted: bool,
+    /// When the landing zone was looked at, and is to be again.
+    looks: Looks,
+    /// Whether this run's numbers are claimed.
+    claimed: AtomicBool,
+    /// What the lake has and could not leave the spool.
+    landed: Noted,
+    /// What the lake may have: its reply was lost.
+    doubtful: Noted,
     /// Whether the store is known to refuse a second create.
     proven: bool,
-    /// The oldest time in the batch that waits longest.
-    oldest: Option<(SealedObject, Option<i64>)>,
+    /// Whether the lake is known to be the one that it was.
+    is_known_lake: bool,
 }
 
 impl Uploader {
@@ -167,15 +216,21 @@ impl Uploader {
         Self {
             store: settings.store.clone(),
             credentials: Credentials::new(settings.credentials_file.clone()),
+            reading: None,
+            looking: None,
             backoff: Backoff::new(settings.every),
+            window: Arc::new(Window::new(settings.limits.in_flight())),
             pace: Arc::new(Pace::new(settings.limits.bytes_per_s)),
             spool,
             settings,
             reachable: None,
             failing_since: None,
-            contacted: false,
+            looks: Looks::new(),
+            claimed: AtomicBool::new(false),
+            landed: Noted::default(),
+            doubtful: Noted::default(),
             proven: false,
-            oldest: None,
+            is_known_lake: false,
         }
     }
 
@@ -183,7 +238,8 @@ impl Uploader {
         let mut seal_at = Instant::now();
         // Replies that are lost at the end are no reason to leave a batch behind; a lake that is away is.
         let mut attempts_left = FINAL_ATTEMPTS;
-        self.observe().await;
+        let mut observer = Observer::new(self.spool.clone(), self.settings.state.clone());
+        observer.look().await;
         loop {
             let is_last = stop.is_cancelled();
             if is_last || Instant::now() >= seal_at {
@@ -194,8 +250,8 @@ impl Uploader {
             // What is left at the end has all the time there is.
             let (spool, every) = (self.spool.clone(), self.settings.every);
             let round = Box::pin(self.round((!is_last).then_some(seal_at)));
-            let result = sealing_meanwhile(&spool, (&mut seal_at, every), round).await;
-            self.observe().await;
+            let result = sealing_meanwhile((&spool, &mut observer), (&mut seal_at, every), round).await;
+            observer.look().await;
             self.note(&result, taken);
             if let Err(error) = &result {
                 self.consider_credentials(error).await;
@@ -253,7 +309,8 @@ impl Uploader {
             self.failing_since = self.failing_since.filter(|_| !took_some).or_else(|| Some(Instant::now()));
         }
         self.reachable = Some(result.is_ok());
-        self.settings.state.round(self.settings.clock.now_us(), text);
+        let seals = self.spool.status().sealing_trouble.is_none();
+        self.settings.state.round(self.settings.clock.now_us(), text, seals);
     }
 
     /// An error as a person may read it: with what to do.
@@ -269,8 +326,7 @@ impl Uploader {
     /// After a refusal, or where the file has another text, the lake is opened with what it says now.
     async fn consider_credentials(&mut self, error: &UploadError) {
         let refused = error.of_store().is_some_and(store::is_refusal);
-        let credentials = self.credentials.clone();
-        let changed = tokio::task::spawn_blocking(move || credentials.have_changed()).await.unwrap_or(false);
+        let changed = self.credentials_have_changed().await;
         if self.settings.store.is_none() && (refused || changed) {
             self.store = None;
             if changed {
@@ -280,12 +336,28 @@ impl Uploader {
         }
     }
 
+    /// Whether the file has another text than when it was read; not, where that is being found out, or it is being read.
+    async fn credentials_have_changed(&mut self) -> bool {
+        if self.reading.is_some() {
+            return false;
+        }
+        let credentials = self.credentials.clone();
+        let looking =
+            self.looking.get_or_insert_with(|| tokio::task::spawn_blocking(move || credentials.have_changed()));
+        let Ok(changed) = timeout(CREDENTIALS_PATIENCE, looking).await else { return false };
+        self.looking = None;
+        changed.unwrap_or(false)
+    }
+
     /// Uploads what is sealed, until it is time to seal again.
     async fn round(&mut self, until: Option<Instant>) -> Result<Round, UploadError> {
         let store = self.open().await?.objects();
         let state = self.settings.state.clone();
-        let pace = Arc::clone(&self.pace);
-        self.round_over(&Line { store: &*store, state: &state, pace: &pace }, until).await
+        let (pace, window) = (Arc::clone(&self.pace), Arc::clone(&self.window));
+        let is_folder = self.settings.lake.local_folder().is_some();
+        let is_forgeable = self.settings.is_forgeable;
+        let line = Line { store: &*store, state: &state, pace: &pace, window: &window, is_folder, is_forgeable };
+        self.round_over(&line, until).await
     }
 
     async fn round_over(&mut self, line: &Line<'_>, until: Option<Instant>) -> Result<Round, UploadError> {
@@ -295,14 +367,14 @@ impl Uploader {
             return Ok(Round::Drained);
         }
         let live_is_due = self.live_is_due().await;
-        if !self.contacted || live_is_due {
-            if contact::is_contested(&self.spool, &self.settings.source, line).await? {
+        if live_is_due || self.look_is_due() {
+            let is_first = self.looks.is_first();
+            if contact::is_contested(&self.spool, &self.settings.source, line, is_first).await? {
                 self.renew(line).await?;
-            } else if live_is_due && self.takes_again(line).await? && self.spool.begin_epoch().await {
-                self.failing_since = None;
-                tracing::info!("the lake is back after a long time: what is new goes first, what waited behind it");
+            } else if live_is_due {
+                self.begin_live(line).await?;
             }
-            self.contacted = true;
+            self.looks.looked();
         }
         let (outcome, round) = self.send_all(line, until).await?;
         if outcome == Outcome::Foreign {
@@ -310,6 +382,29 @@ impl Uploader {
             return Ok(self.send_all(line, until).await?.1);
         }
         Ok(round)
+    }
+
+    /// Whether it is to be looked for a copy of this spool: before anything is sent, and not where nothing is.
+    fn look_is_due(&self) -> bool {
+        self.looks.is_first() || (self.looks.is_due() && self.spool.status().sealed_count > 0)
+    }
+
+    /// What this run has to claim before it sends its own numbers.
+    fn claim_due(&self) -> Option<Claim> {
+        self.spool.status().claim.filter(|_| !self.claimed.load(Ordering::Relaxed))
+    }
+
+    /// Begins an epoch for what is new, if the lake takes objects again. Its former one has no more numbers to give, so that
+    /// those of this run are claimed first.
+    async fn begin_live(&mut self, line: &Line<'_>) -> Result<(), UploadError> {
+        if self.claim(line).await? == Outcome::Foreign {
+            return self.renew(line).await;
+        }
+        if self.takes_again(line).await? && self.spool.begin_epoch().await {
+            self.failing_since = None;
+            tracing::info!("the lake is back after a long time: what is new goes first, what waited behind it");
+        }
+        Ok(())
     }
 
     /// Whether the lake takes objects again: one that lists and refuses to store is not back.
@@ -327,11 +422,9 @@ impl Uploader {
         let Some(after) = self.settings.live_first_after else { return false };
         let outage = self.failing_since.is_some_and(|since| since.elapsed() >= after);
         // A power cut is an outage as well, of which only the readings tell.
-        let waited = || {
-            self.settings.clock.now_us()
-                - self.oldest.as_ref().and_then(|(_, time_us)| *time_us).unwrap_or(i64::MAX / 2)
-        };
-        let is_old = !self.contacted && waited() >= i64::try_from(after.as_micros()).unwrap_or(i64::MAX);
+        let waited =
+            || self.settings.clock.now_us() - self.settings.state.snapshot().oldest_waiting_us.unwrap_or(i64::MAX / 2);
+        let is_old = self.looks.is_first() && waited() >= i64::try_from(after.as_micros()).unwrap_or(i64::MAX);
         if !outage && !is_old {
             return false;
         }
@@ -341,19 +434,32 @@ impl Uploader {
     }
 
     async fn open(&mut self) -> Result<Store, UploadError> {
-        if let Some(store) = &self.store {
-            return Ok(store.clone());
-        }
+        self.known_lake(known_lake::check).await?;
+        let store = match &self.store {
+            Some(store) => store.clone(),
+            None => self.open_anew().await?,
+        };
+        self.known_lake(known_lake::remember).await?;
+        self.is_known_lake = true;
+        Ok(store)
+    }
+
+    /// Looks at the lake's folder, until it is known to be the one that it was. It may lie on a disk that does not answer.
+    async fn known_lake(&self, look: fn(&Path, &LakeUrl) -> Result<(), KnownLakeError>) -> Result<(), UploadError> {
+        let Some(file) = self.settings.known_lake.clone().filter(|_| !self.is_known_lake) else { return Ok(()) };
         let lake = self.settings.lake.clone();
-        let (mut credentials, for_lake) = (self.credentials.clone(), lake.clone());
-        // A file may lie on a disk that does not answer.
-        let reading = tokio::task::spawn_blocking(move || {
-            let access = credentials.read(&for_lake);
-            (credentials, access)
-        });
-        let (credentials, access) = reading.await?;
-        self.credentials = credentials;
-        let access = access?.with_timeout(self.settings.limits.request_timeout());
+        let _waits = self.settings.state.ask();
+        Ok(tokio::task::spawn_blocking(move || look(&file, &lake).map_err(Box::new)).await??)
+    }
+
+    async fn open_anew(&mut self) -> Result<Store, UploadError> {
+        let lake = self.settings.lake.clone();
+        let access = self.read_credentials().await?.with_timeout(self.settings.limits.request_timeout());
+        if let Some(host) = access.plain_host(&lake)
+            && !std::mem::replace(&mut self.settings.is_forgeable, true)
+        {
+            tracing::warn!(%lake, host, "the lake is asked without TLS: others can read what is sent, and answer in its place, so that each batch is looked at once more; hint: use an endpoint with https");
+        }
         // A folder is created and synced: work that blocks.
         let opening = tokio::task::spawn_blocking(move || Store::open_with(&lake, &access).map_err(Box::new));
         let store = {
@@ -363,6 +469,23 @@ impl Uploader {
         self.prove(&store).await?;
         self.store = Some(store.clone());
         Ok(store)
+    }
+
+    /// The credentials as they are now; an error where they are not there in time. The next attempt waits on.
+    async fn read_credentials(&mut self) -> Result<Access, UploadError> {
+        let (mut credentials, lake) = (self.credentials.clone(), self.settings.lake.clone());
+        let reading = self.reading.get_or_insert_with(|| {
+            tokio::task::spawn_blocking(move || {
+                let access = credentials.read(&lake);
+                (credentials, access)
+            })
+        });
+        let _waits = self.settings.state.ask_for();
+        let read = timeout(CREDENTIALS_PATIENCE, reading).await.map_err(|_| UploadError::CredentialsSilent)?;
+        self.reading = None;
+        let (credentials, access) = read?;
+        self.credentials = credentials;
+        Ok(access?)
     }
 
     /// Nothing goes to a store that would let another gateway of this name overwrite it. A store that was
@@ -388,8 +511,8 @@ impl Uploader {
         for (sha256, text) in self.settings.unsent.all() {
             let landed = Landed::Configuration(sha256.clone());
             let key = landed.key(&self.settings.source);
-            match landing::put_once(line, &key, &landed, &text.into()).await {
-                Ok(Outcome::Landed) => self.settings.unsent.sent(&sha256),
+            match landing::put_once(line, &key, Some(&landed), &text.into()).await {
+                Ok(Outcome::Landed | Outcome::GivenUp) => self.settings.unsent.sent(&sha256),
                 Ok(Outcome::Foreign) => {
                     tracing::error!(%key, "the lake has another text under this configuration's hash; it is left alone");
                     self.settings.unsent.sent(&sha256);
@@ -400,32 +523,6 @@ impl Uploader {
                 }
             }
         }
-    }
-
-    /// Says what waits.
-    async fn observe(&mut self) {
-        let objects = self.spool.sealed().await;
-        let oldest = objects.iter().find(|object| object.kind == SealedKind::Batch);
-        if self.oldest.as_ref().map(|(object, _)| object) != oldest {
-            self.oldest = match oldest {
-                None => None,
-                Some(object) => {
-                    let times_us = match self.spool.known_times_us(object) {
-                        Some(times_us) => Some(times_us),
-                        None => self.decoded_times_us(object).await,
-                    };
-                    Some((object.clone(), times_us.map(|(oldest_us, _)| oldest_us)))
-                }
-            };
-        }
-        let bytes = objects.iter().map(|object| object.length).sum();
-        let oldest_us = self.oldest.as_ref().and_then(|(_, time_us)| *time_us);
-        self.settings.state.waiting(objects.len() as u64, bytes, oldest_us);
-    }
-
-    async fn decoded_times_us(&self, object: &SealedObject) -> Option<(i64, i64)> {
-        let bytes = self.spool.bytes(object).await.ok()?;
-        batch::decode(&bytes).ok()?.times_us().ok().flatten()
     }
 
     /// This spool is a copy: what the lake has of it goes, the rest gets new numbers.

@@ -1,7 +1,10 @@
 //! The table that `watch` shows: every point of a gateway with its value, age, round trip and state.
 //!
 //! Text from a status and nothing else. What came from elsewhere is stripped of what would drive a terminal.
-//! Times are local: this is for people.
+//! Times are local: this is for people. Where there is little room names are shortened, then columns go
+//! ([`layout`]): a value, its age and its state are always there, and whole, down to [`COLUMNS_MIN`] columns.
+
+mod layout;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -14,10 +17,11 @@ const LATE_PERIODS: i64 = 2;
 /// And a second is granted, however short the period.
 const LATE_MIN_US: i64 = 1_000_000;
 
-const HEADINGS: [&str; 7] = ["BUS", "DEVICE", "SENSOR", "VALUE", "AGE", "ROUND TRIP", "STATE"];
+/// In narrower terminals the table is as wide as this.
+pub const COLUMNS_MIN: usize = 30;
 
-/// Columns of numbers stand to the right.
-const RIGHT: [bool; 7] = [false, false, false, true, true, true, false];
+/// So many digits of a number are shown: more are the float's own, and not the device's.
+const DIGITS: usize = 12;
 
 /// How much room there is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,12 +37,12 @@ impl Size {
     pub const UNBOUNDED: Self = Self { rows: usize::MAX, columns: usize::MAX };
 }
 
-/// The table; each line ends with a line's end, and none is longer than there is room.
+/// The table; each line ends with a line's end, and none is longer than there is room, which is [`COLUMNS_MIN`] at least.
 #[must_use]
 pub fn table(status: &GatewayStatus, size: Size) -> String {
+    let size = Size { columns: size.columns.max(COLUMNS_MIN), ..size };
     let mut lines = head(status, &TimeZone::system());
-    let rows: Vec<[String; 7]> = rows(status);
-    lines.extend(aligned(&rows));
+    lines.extend(layout::lines(&rows(status), size.columns));
     if lines.len() >= size.rows {
         let hidden = lines.len() - size.rows.saturating_sub(2);
         lines.truncate(size.rows.saturating_sub(2));
@@ -108,10 +112,24 @@ fn row(bus: &str, device: &DeviceReport, point: &PointReport, now_us: i64) -> [S
     ]
 }
 
-/// A float in the wrong byte order may have hundreds of digits.
+/// A number with the digits that its device may have meant: an f32 has the shortest that reads back as the same, another float
+/// [`DIGITS`] at most, a whole number all of them. A float in the wrong byte order may have hundreds.
 fn number(value: f64) -> String {
     let is_far = value != 0.0 && !(1e-6..1e16).contains(&value.abs());
-    if is_far { format!("{value:e}") } else { value.to_string() }
+    #[expect(clippy::cast_possible_truncation, reason = "where something is lost it is no f32")]
+    let single = value as f32;
+    let is_single = f64::from(single) == value;
+    let is_whole = value.fract() == 0.0;
+    match (is_single, is_far) {
+        (true, true) => format!("{single:e}"),
+        (true, false) if !is_whole => single.to_string(),
+        (false, false) if is_whole => value.to_string(),
+        (true, false) => value.to_string(),
+        (false, _) => {
+            let rounded = format!("{value:.*e}", DIGITS - 1).parse().unwrap_or(value);
+            if is_far { format!("{rounded:e}") } else { rounded.to_string() }
+        }
+    }
 }
 
 /// A word for how a point is: what is wrong with the value first, then with the device.
@@ -127,23 +145,6 @@ fn state(device: &DeviceReport, point: &PointReport, age_us: Option<i64>) -> Str
         "suspect" | "down" => format!("{word}, device {}", device.state),
         _ => word,
     }
-}
-
-fn aligned(rows: &[[String; 7]]) -> Vec<String> {
-    let mut widths = HEADINGS.map(|heading| heading.chars().count());
-    for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let line = |cells: &[String; 7]| {
-        let mut line = String::new();
-        for ((cell, width), right) in cells.iter().zip(widths).zip(RIGHT) {
-            line += &if right { format!("{cell:>width$}  ") } else { format!("{cell:<width$}  ") };
-        }
-        line
-    };
-    std::iter::once(&HEADINGS.map(str::to_owned)).chain(rows).map(line).collect()
 }
 
 /// Without what would drive a terminal.
@@ -216,8 +217,18 @@ mod tests {
         let shown = [0.0, -12.5, 1e-6, 1e16, f64::MIN_POSITIVE, f64::MAX].map(number);
         assert_eq!(
             shown,
-            ["0", "-12.5", "0.000001", "1e16", "2.2250738585072014e-308", "1.7976931348623157e308"].map(String::from)
+            ["0", "-12.5", "0.000001", "1e16", "2.22507385851e-308", "1.79769313486e308"].map(String::from)
         );
+    }
+
+    /// Ten digits of 12.354885 were those of a float that the device never had.
+    #[test]
+    fn a_number_has_the_digits_that_its_device_has() {
+        let single = |value: f32| number(f64::from(value));
+        assert_eq!([single(12.354_885), single(-0.1), single(1.5e-30)], ["12.354885", "-0.1", "1.5e-30"]);
+        assert_eq!([number(0.1 + 0.2), number(1_234.567_89)], ["0.3", "1234.56789"]);
+        let counts = [16_777_217.0, 4_294_967_296.0, 9_007_199_254_740_991.0];
+        assert_eq!(counts.map(number), ["16777217", "4294967296", "9007199254740991"]);
     }
 
     #[test]
@@ -240,7 +251,31 @@ mod tests {
         let shown = table(&status(), Size { rows: 7, columns: 30 });
         assert_eq!(shown.lines().count(), 6, "{shown}");
         assert!(shown.lines().all(|line| line.chars().count() <= 30), "{shown}");
-        assert!(shown.contains("… and 4 more lines"), "{shown}");
+        assert!(shown.contains("… and 8 more lines"), "{shown}");
+    }
+
+    /// On 80 columns a long sensor pushed value, age and state out to the right; whatever there is room for, they are there.
+    #[test]
+    fn a_value_its_age_and_its_state_are_always_there() {
+        let mut status = status();
+        status.buses[0].devices[0].points[0].sensor =
+            "harbour-north/quay-12/water_temperature_at_the_bottom".to_owned();
+        for columns in (0..=140).chain([usize::MAX]) {
+            let shown = table(&status, Size { rows: usize::MAX, columns });
+            let table = shown.split_once("\n\n").expect("a head and a table").1;
+            let longest = table.lines().map(|line| line.chars().count()).max();
+            assert!(longest <= Some(columns.max(COLUMNS_MIN)), "{columns}:\n{shown}");
+            let words: Vec<&str> = table.split_whitespace().collect();
+            for point in [
+                &["11.5", "Cel", "500", "ms"][..],
+                &["3", "10.0", "s"],
+                &["late"],
+                &["waiting"],
+                &["timeout,", "device", "down"],
+            ] {
+                assert!(words.windows(point.len()).any(|words| words == point), "{columns}: no {point:?} in:\n{shown}");
+            }
+        }
     }
 
     #[test]

@@ -78,6 +78,17 @@ fn check_says_what_a_technician_can_act_on() {
     assert!(differing.is_empty(), "{}", differing.join("\n\n"));
 }
 
+/// A gap of 200 ms, and a point each 100 ms: the plan said that the load was not known, until the bus had run.
+#[test]
+fn plan_tells_of_pauses_that_leave_no_room() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/check");
+    let output = gateway(&folder, &["plan", "--config", "pauses.toml"]);
+    let said = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("load at least 200.0 %, shortest period at least 200.0 ms"), "{said}");
+    assert!(said.contains("takes not known"), "{said}");
+}
+
 #[test]
 fn every_command_that_reads_a_configuration_shows_what_is_wrong_with_it_alike() {
     let folder = site("memory:///");

@@ -178,6 +178,55 @@ async fn a_restart_goes_on_where_it_was() {
     assert_eq!(configurations, 1, "the configuration that the batches name is there once");
 }
 
+/// The disk of the lake was not mounted at the start: batches went into the folder below it, left the spool, and were missing
+/// when it was.
+#[tokio::test]
+async fn a_start_without_the_lakes_disk_keeps_what_it_reads() {
+    let (unit, _) = unit(1, vec![word(0, 11)]);
+    let simulator = simulator(Simulation::ModbusTcp(vec![unit])).await;
+    let site = Site::new("file://ROOT/mnt/lake", &tcp_bus(&simulator.address().expect("TCP").to_string()));
+    let landing = site.path("mnt/lake/landing/site-01");
+    let landed = |least: usize| {
+        let landing = landing.clone();
+        async move {
+            let mut looks = interval(Duration::from_millis(100));
+            loop {
+                looks.tick().await;
+                let mut files = Vec::new();
+                collect(&landing, &mut files);
+                files.retain(|file| file.extension().is_some_and(|extension| extension == "arrow"));
+                if files.len() >= least {
+                    files.sort();
+                    return files;
+                }
+            }
+        }
+    };
+    let mut gateway = site.start(&[]);
+    gateway.says("this is the lake from now on").await;
+    soon("a batch", landed(1)).await;
+    gateway.ends_at("TERM").await;
+    std::fs::rename(site.path("mnt"), site.path("disk")).expect("unmounted");
+    std::fs::create_dir(site.path("mnt")).expect("what a mount hides");
+    let mut gateway = site.start(&[]);
+    gateway.says("is its disk mounted?").await;
+    assert_eq!(std::fs::read_dir(site.path("mnt")).expect("listed").count(), 0, "nothing is put there");
+    // It is mounted while the gateway runs.
+    std::fs::remove_dir(site.path("mnt"))
+        .and_then(|()| std::fs::rename(site.path("disk"), site.path("mnt")))
+        .expect("mounted");
+    gateway.says("the lake is reached").await;
+    let before = soon("a batch", landed(1)).await.len();
+    soon("another", landed(before + 1)).await;
+    gateway.ends_at("TERM").await;
+    let mut next = 1;
+    for file in soon("all", landed(1)).await {
+        let batch = batch::decode(&std::fs::read(&file).expect("readable")).expect("a batch");
+        assert_eq!(batch.header.bounds.first, next, "none left out: {}", file.display());
+        next = batch.header.bounds.last + 1;
+    }
+}
+
 #[tokio::test]
 async fn it_runs_with_no_lake_and_no_device_and_ends_though_sigint_was_ignored() {
     let buses = tcp_bus("127.0.0.1:9")

@@ -391,7 +391,7 @@ async fn requests_of_a_day(with_system: bool) -> (u64, u64, u64, BTreeMap<String
             let id = format!("tjern-{sensor}/water_temperature").parse().expect("valid");
             let mut readings = vec![Reading::of(id, hour_us, 4.0)];
             if let Some(system) = &mut system {
-                system.join(&mut readings);
+                readings.extend(system.due());
             }
             site.spool.append(readings).await;
         }

@@ -42,6 +42,7 @@ async fn check(folder: &Path, stdout: &str) {
 #[derive(Debug, Clone, Copy)]
 enum Does {
     Answers,
+    Refuses,
     HangsUp,
     /// Hangs up, and does not listen any more.
     GoesAway,
@@ -74,6 +75,10 @@ async fn serve(stream: &mut TcpStream, does: fn(u8) -> Does) -> Option<()> {
                 // It may have gone.
                 let _ = stream.write_all(&answer).await;
             }
+            Does::Refuses => {
+                // It may have gone.
+                let _ = stream.write_all(&[id_high, id_low, 0, 0, 0, 3, unit, function | 0x80, 2]).await;
+            }
             Does::HangsUp => return Some(()),
             Does::GoesAway => return None,
         }
@@ -92,6 +97,30 @@ async fn a_converter_that_hangs_up_on_who_is_not_there_is_scanned_to_the_end() {
     let BusKind::ModbusTcp { devices, .. } = &config.buses()[0].kind else { panic!("{stdout}") };
     assert_eq!(devices.iter().map(|device| device.unit_id).collect::<Vec<_>>(), [5, 7], "{stdout}");
     check(folder.path(), &stdout).await;
+}
+
+/// The file that was ready to run polled a register that the scan had seen refused.
+#[tokio::test]
+async fn what_a_scan_saw_refused_is_not_polled() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let address = converter(|unit| if unit == 9 { Does::Refuses } else { Does::Answers }).await;
+    let command = format!("#   tjern-gateway scan registers --tcp {address} --unit-id 9 input:0-200");
+    for (units, expected) in [("8-9", vec![8]), ("9", vec![])] {
+        let (code, stdout, stderr) = run(&["scan", "--tcp", &address, "--units", units, "--timeout", "5s"]).await;
+        assert_eq!(code, Some(0), "{stderr}");
+        let config = found(&stdout);
+        let polled: Vec<u8> = config
+            .buses()
+            .iter()
+            .flat_map(|bus| match &bus.kind {
+                BusKind::ModbusTcp { devices, .. } => devices.iter().map(|device| device.unit_id).collect(),
+                _ => Vec::new(),
+            })
+            .collect();
+        assert_eq!(polled, expected, "{stdout}");
+        assert!(stdout.contains(&command), "{stdout}");
+        check(folder.path(), &stdout).await;
+    }
 }
 
 #[tokio::test]

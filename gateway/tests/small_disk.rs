@@ -10,9 +10,10 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use common::{device, point, simulator, soon, unit, word};
+use common::{PATIENCE, device, point, simulator, soon, unit, word};
 use tjern_gateway::simulate::Simulation;
 use tjern_gateway::spool::SpoolLook;
+use tjern_gateway::status::client::{StatusAddress, get_within};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
@@ -60,7 +61,7 @@ fn configure(disk: &Path, address: &str) -> PathBuf {
         .collect();
     let text = format!(
         "version = 1\ngateway = \"site-01\"\nlake = \"file:///proc/no-lake-here\"\n[spool]\ndir = \"{0}/spool\"\nsync_every = \"50ms\"\nmax_bytes = \"1MiB\"\nmax_disk_share = 1.0\n\
-         [upload]\nevery = \"500ms\"\n[[bus]]\nname = \"tcp\"\nkind = \"modbus-tcp\"\naddress = \"{address}\"\n{1}{points}",
+         [upload]\nevery = \"500ms\"\n[status]\nlisten = \"unix:{0}/status.sock\"\n[[bus]]\nname = \"tcp\"\nkind = \"modbus-tcp\"\naddress = \"{address}\"\n{1}{points}",
         disk.display(),
         device(1),
     );
@@ -91,11 +92,18 @@ async fn full_and_free_again(disk: &Path) {
     let mut child = command.spawn().expect("the gateway starts");
     let mut log = BufReader::new(child.stderr.take().expect("piped")).lines();
     let mut ballast = 0;
-    let (mut refused, mut recovered) = (false, false);
+    let status = StatusAddress::Unix(disk.join("status.sock"));
+    let (mut unsealed, mut refused, mut recovered) = (false, false, false);
     soon("a full disk, and its end", async {
         while let Ok(Some(line)) = log.next_line().await {
             if line.contains("gateway started") {
                 ballast = fill(&disk.join("ballast"));
+            } else if line.contains("the spool cannot seal a batch") {
+                // The segment has room for some seconds: readings are on disk, and no batch can be.
+                while !unsealed {
+                    let health = get_within(PATIENCE, &status, "/health").await.expect("it tells");
+                    unsealed = String::from_utf8_lossy(&health).contains("batches cannot be written");
+                }
             } else if line.contains("the spool cannot write; readings wait in memory") {
                 refused = true;
                 std::fs::remove_file(disk.join("ballast")).expect("removed");
@@ -107,6 +115,7 @@ async fn full_and_free_again(disk: &Path) {
     })
     .await;
     assert!(refused && recovered, "it ended before");
+    assert!(unsealed, "that batches could not be written was not told");
     let id = child.id().expect("it runs").to_string();
     assert!(Command::new("kill").args(["-s", "TERM", &id]).status().await.expect("kill runs").success());
     soon("the end of its log", async { while let Ok(Some(_)) = log.next_line().await {} }).await;

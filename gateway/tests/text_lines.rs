@@ -81,6 +81,49 @@ async fn what_a_logger_dumps_is_stored_once_each_with_the_loggers_own_time() {
     buses.end().await;
 }
 
+/// A logger that prints its last nine rows at each question, and one that prints all newest first, over the hour that comes twice:
+/// the second hour had the values of the first, and its own were dropped; newest first, the first hour was lost.
+#[tokio::test]
+async fn the_hour_that_comes_twice_is_stored_as_two() {
+    let first_us = "2025-10-25T23:00:00Z".parse::<Timestamp>().expect("a time").as_microsecond();
+    let zone = TimeZone::get("Europe/Oslo").expect("a zone");
+    let at = move |row: i64| first_us + row * 600 * SECOND_US;
+    let line = move |row: i64| {
+        let time = Timestamp::from_microsecond(at(row)).expect("in range").to_zoned(zone.clone());
+        format!("{};{row}\r\n", time.strftime("%Y-%m-%d %H:%M:%S"))
+    };
+    let rolling: Vec<String> = (9..=24).map(|end| (end - 9..end).map(&line).collect()).collect();
+    let falling = vec![(0..24).rev().map(&line).collect::<String>()];
+    for print_outs in [rolling, falling] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.expect("the gateway connects");
+            let mut question = [0; 64];
+            for print_out in print_outs {
+                assert!(stream.read(&mut question).await.is_ok_and(|count| count > 0), "the gateway asks");
+                stream.write_all(print_out.as_bytes()).await.expect("the gateway listens");
+            }
+            std::future::pending::<()>().await;
+        });
+        let place = format!("address = \"{address}\"\npoll = \"D\"\ntimeout = \"200ms\"");
+        let device = "time_column = 1\ntime_format = \"%Y-%m-%d %H:%M:%S\"\ntime_zone = \"Europe/Oslo\"";
+        let mut buses =
+            Buses::start(&config(&bus(&place, device, &[point("mast/value", "column = 2\nevery = \"400ms\"")])));
+        let mut got = HashMap::new();
+        while got.len() < 24 {
+            let reading = buses.first("a row", |reading| reading.value.is_some()).await;
+            got.insert(reading.time_us, reading.value);
+        }
+        for row in 0..24_i32 {
+            assert_eq!(got[&at(row.into())], Some(f64::from(row)), "row {row}");
+        }
+        let counts = buses.states().snapshot()[0].lines.expect("they are counted");
+        assert_eq!(counts.undecided, 0, "{counts:?}");
+        buses.end().await;
+    }
+}
+
 /// After each restart the logger's whole memory was stored again. What it wrote while it could not be reached is older than
 /// the reading that says so, and is stored all the same.
 #[tokio::test]
@@ -141,6 +184,39 @@ async fn a_row_that_was_damaged_is_stored_when_it_comes_whole() {
     buses.end().await;
 }
 
+/// A damaged row of a logger's memory was stored again, without a value, after each restart.
+#[tokio::test]
+async fn a_row_that_was_damaged_is_stored_once_over_restarts_until_it_comes_whole() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let place = format!(
+        "address = \"{}\"\npoll = \"DUMP\\r\\n\"\ntimeout = \"100ms\"",
+        listener.local_addr().expect("an address")
+    );
+    let device = "time_column = 1\ntime_format = \"unix\"";
+    let config = config(&bus(&place, device, &[point("mast/value", "column = 2\nevery = \"300ms\"")]));
+    let start = Clock::system().now_us() / SECOND_US - 7_200;
+    let mut got = Vec::new();
+    for (life, row) in (0..).zip(["12.x", "12.x", "12.5", "12.x"]) {
+        let mut buses = Buses::start_with(&config, Some(folder.path().to_owned()));
+        let (mut stream, _) = soon("a connection", listener.accept()).await.expect("the gateway connects");
+        assert!(stream.read(&mut [0; 64]).await.is_ok_and(|count| count > 0), "the gateway asks");
+        // The last row ends each life's story.
+        let text = format!("{start};{row}\n{};{life}\n", start + 60 + life);
+        stream.write_all(text.as_bytes()).await.expect("the gateway listens");
+        loop {
+            let reading = buses.next().await;
+            got.push((reading.time_us / SECOND_US - start, reading.value));
+            if got.last() == Some(&(60 + life, Some(life as f64))) {
+                break;
+            }
+        }
+        buses.end().await;
+    }
+    got.retain(|(after_s, _)| *after_s == 0);
+    assert_eq!(got, [(0, None), (0, Some(12.5))]);
+}
+
 /// A device does not wait for a gateway: the first line after a start was its second half, and a number like any other.
 #[tokio::test]
 async fn half_a_line_at_the_start_is_no_value() {
@@ -165,39 +241,6 @@ async fn half_a_line_at_the_start_is_no_value() {
     }
     printing.abort();
     drop(theirs);
-}
-
-/// A terminal server passes on what its logger prints, to whoever connects, from then on: the rests of lines were values,
-/// 7.8, 3.45 and 5, after each connection that broke.
-#[tokio::test]
-async fn half_a_line_at_the_start_is_no_value_over_tcp_either() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let address = listener.local_addr().expect("an address");
-    let body = "column = 1\nevery = \"50ms\"";
-    let place = format!("address = \"{address}\"\ntimeout = \"200ms\"");
-    let mut buses = Buses::start(&config(&bus(&place, "", &[point("site/level", body)])));
-    // It prints on while nobody is connected.
-    let mut printed = b"123.45;67.8\r\n".iter().cycle().skip(1);
-    for _ in 0..5 {
-        let (mut stream, _) = soon("a connection", listener.accept()).await.expect("the gateway connects");
-        let mut ticks = beat(2);
-        for byte in printed.by_ref().take(13 * 20 + 3) {
-            ticks.tick().await;
-            stream.write_all(&[*byte]).await.expect("the gateway listens");
-        }
-        drop(stream);
-        let mut values = 0;
-        loop {
-            let reading = buses.next().await;
-            match (reading.value, reading.cause) {
-                (Some(value), _) => assert_eq!(value, 123.45),
-                (None, Some(Cause::Unreachable)) if values > 0 => break,
-                _ => {}
-            }
-            values += i32::from(reading.value.is_some());
-        }
-    }
-    buses.end().await;
 }
 
 /// A logger that sends a line when it has one, and hangs up: the line began after the connection was made, since that was

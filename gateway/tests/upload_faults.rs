@@ -48,6 +48,8 @@ enum Fault {
     Panic,
     /// It is neither applied nor answered: one half of the connection is gone.
     Silence,
+    /// Somebody else answers that it is applied: a captive portal, over plain HTTP.
+    Forged,
 }
 
 /// A store in memory that fails.
@@ -112,6 +114,7 @@ impl ObjectStore for Faulty {
             Some(Fault::BeforeAsExisting) => Err(existing()),
             Some(Fault::Panic) => panic!("on purpose"),
             Some(Fault::Silence) => std::future::pending().await,
+            Some(Fault::Forged) => Ok(PutResult { e_tag: Some("abc".to_owned()), version: None }),
             Some(fault) => {
                 self.objects.put_opts(location, payload, options).await?;
                 Err(if fault == Fault::After { error() } else { existing() })
@@ -389,12 +392,12 @@ async fn a_gateway_that_stops_between_lost_replies_leaves_nothing_behind() {
     assert_eq!(landed(&store).await.0, (0..200).collect());
 }
 
-/// The last reply before the end was lost, and the first at the end is.
+/// The last put before the end failed, and the first reply at the end is lost.
 #[tokio::test]
 async fn two_lost_replies_around_the_end_are_no_lake_that_is_away() {
     let place = tempfile::tempdir().expect("a folder");
     // The configuration and a batch arrive first.
-    let (spool, store) = (spool_in(place.path()), Faulty::new([(2, Fault::After), (3, Fault::Before)]));
+    let (spool, store) = (spool_in(place.path()), Faulty::new([(2, Fault::Before), (3, Fault::After)]));
     fill(&spool, 0..2).await;
     // After a failure nothing is tried for half a second, but at the end.
     let settings = UploadSettings { every: Duration::from_secs(3600), ..one_at_a_time(&store) };
@@ -405,7 +408,7 @@ async fn two_lost_replies_around_the_end_are_no_lake_that_is_away() {
     running.await.expect("ended");
     assert_eq!(spool.status().sealed_count, 0);
     assert_eq!(landed(&store).await.0, (0..20).collect());
-    assert!(store.puts.load(Ordering::Relaxed) > 4, "the last two faults were met");
+    assert_eq!(store.puts.load(Ordering::Relaxed), 4, "both faults were met");
 }
 
 fn copy_folder(from: &FilePath, to: &FilePath) {
@@ -535,4 +538,117 @@ async fn a_request_over_which_the_client_breaks_down_is_tried_again() {
     let store = Faulty::new([(0, Fault::Panic), (2, Fault::Panic), (3, Fault::Panic)]);
     upload_all(&spool, settings(&store)).await;
     assert_eq!(landed(&store).await.0.len(), 40, "each reading once");
+}
+
+/// One of four that were under way failed, and the others, which had landed, were put once more: refused, downloaded to be
+/// compared, and counted a second time.
+#[tokio::test]
+async fn what_landed_beside_a_failure_is_not_sent_again() {
+    let place = tempfile::tempdir().expect("a folder");
+    // The configuration is put first.
+    let (spool, store) = (spool_in(place.path()), Faulty::new([(1, Fault::Before)]));
+    fill(&spool, 0..8).await;
+    let settings = settings(&store);
+    let state = settings.state.clone();
+    upload_all(&spool, settings).await;
+    assert_eq!(store.puts.load(Ordering::Relaxed), 1 + 8 + 1, "the configuration, each batch, and one of them again");
+    assert_eq!(state.snapshot().uploaded_batches, 8);
+    assert_eq!(landed(&store).await.0, (0..80).collect());
+}
+
+/// What may have landed is looked for before its bytes go over the link once more.
+#[tokio::test]
+async fn what_landed_without_a_reply_is_not_sent_again() {
+    let place = tempfile::tempdir().expect("a folder");
+    let (spool, store) = (spool_in(place.path()), Faulty::new([(1, Fault::After), (3, Fault::After)]));
+    fill(&spool, 0..8).await;
+    let settings = settings(&store);
+    let state = settings.state.clone();
+    upload_all(&spool, settings).await;
+    assert_eq!(store.puts.load(Ordering::Relaxed), 1 + 8);
+    assert_eq!(state.snapshot().uploaded_batches, 8);
+    assert_eq!(landed(&store).await.0, (0..80).collect());
+}
+
+/// A full disk, or a folder that was moved away: readings went into their segment, no batch could be written, and for hours
+/// the metrics said that nothing waited and that the lake had just answered.
+#[tokio::test]
+async fn what_cannot_be_sealed_waits_and_is_told() {
+    let place = tempfile::tempdir().expect("a folder");
+    let (spool, store) = (spool_in(place.path()), Faulty::new([]));
+    // What a batch would need is not there.
+    let sealed = place.path().join("sealed");
+    let _ = std::fs::remove_dir(&sealed);
+    std::fs::write(&sealed, "").expect("written");
+    spool.append(readings(7..17)).await;
+    assert!(spool.sync().await);
+    assert_eq!(spool.status().overdue_us, None, "readings that are not due yet are no lag");
+    let settings = settings(&store);
+    let (state, stop) = (settings.state.clone(), CancellationToken::new());
+    let running = tokio::spawn(upload::run(spool.clone(), settings, stop.clone()));
+    until(async || state.snapshot().oldest_waiting_us == Some(7)).await;
+    let status = spool.status();
+    assert!(status.sealing_trouble.is_some() && !status.in_trouble, "{status:?}");
+    assert_eq!((state.snapshot().last_success_us, state.snapshot().waiting_batches), (None, 0));
+    std::fs::remove_file(&sealed).expect("removed");
+    until(async || state.snapshot().uploaded_batches == 1).await;
+    until(async || state.snapshot().oldest_waiting_us.is_none()).await;
+    assert_eq!(spool.status().sealing_trouble, None);
+    assert!(state.snapshot().last_success_us.is_some());
+    stop.cancel();
+    running.await.expect("ended");
+    assert_eq!(landed(&store).await.0, (7..17).collect());
+}
+
+/// A file of credentials on a server that hangs, or a pipe that nobody writes to: the uploader waited for it for ever,
+/// `/health` said ok, and that nothing waited.
+#[tokio::test]
+async fn a_file_of_credentials_that_does_not_answer_is_told_and_waited_for() {
+    let place = tempfile::tempdir().expect("a folder");
+    let pipe = place.path().join("credentials");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo runs");
+    assert!(made.success());
+    let lake = tjern_readings::store::LakeUrl::folder(&place.path().join("lake")).expect("absolute");
+    let spool = spool_in(&place.path().join("spool"));
+    fill(&spool, 0..2).await;
+    let settings = UploadSettings {
+        store: None,
+        lake: lake.clone(),
+        credentials_file: Some(pipe.clone()),
+        ..settings(&Faulty::new([]))
+    };
+    let (state, stop) = (settings.state.clone(), CancellationToken::new());
+    let running = tokio::spawn(upload::run(spool.clone(), settings, stop.clone()));
+    until(async || state.snapshot().last_error.is_some()).await;
+    let snapshot = state.snapshot();
+    let error = snapshot.last_error.clone().unwrap_or_default();
+    assert!(error.contains("credentials does not answer"), "{error}");
+    assert_eq!((snapshot.waiting_batches, snapshot.oldest_waiting_us), (2, Some(0)));
+    // It answers at last; writing waits for who reads.
+    let writing = tokio::task::spawn_blocking(move || std::fs::write(pipe, "# none are needed\n"));
+    until(async || spool.sealed().await.is_empty()).await;
+    writing.await.expect("ended").expect("written");
+    stop.cancel();
+    running.await.expect("ended");
+    let objects = Store::open(&lake).expect("opened").objects();
+    let listed: Vec<ObjectMeta> = objects.list(Some(&source_folder(&source()))).try_collect().await.expect("listed");
+    assert_eq!(listed.iter().filter(|meta| Landed::parse(&meta.location).is_some()).count(), 3, "{listed:?}");
+}
+
+/// A captive portal whose session ran out answers each put with a page and a tag: over plain HTTP nothing told it from the
+/// store, and batches left the spool for nowhere.
+#[tokio::test]
+async fn a_success_that_anybody_could_have_told_is_looked_at() {
+    let forged = || (1..6).map(|put| (put, Fault::Forged));
+    for is_forgeable in [true, false] {
+        let place = tempfile::tempdir().expect("a folder");
+        let (spool, store) = (spool_in(place.path()), Faulty::new(forged()));
+        fill(&spool, 0..6).await;
+        upload_all(&spool, UploadSettings { is_forgeable, ..settings(&store) }).await;
+        let listed: Vec<ObjectMeta> = store.objects.list(None).try_collect().await.expect("listed");
+        let batches =
+            listed.iter().filter(|meta| matches!(Landed::parse(&meta.location), Some((_, Landed::Batch(..)))));
+        // The canary: who believes it loses five of six.
+        assert_eq!(batches.count(), if is_forgeable { 6 } else { 1 });
+    }
 }

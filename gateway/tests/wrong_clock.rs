@@ -1,4 +1,5 @@
-//! The real program on a box whose clock is wrong: it begins in 1970, and somebody sets it, or the power goes before.
+//! The real program on a box whose clock is wrong: it begins in 1970, and somebody sets it, or the power goes before; or it falls
+//! back while the program runs.
 //!
 //! Nothing in the program knows of this. Its clock is set by a library before the system's (`common/wrong_clock.c`, as
 //! libfaketime does it), which a C compiler makes in a moment; without one, or on a machine that says that its own clock was never
@@ -29,6 +30,9 @@ const BOOT_US: i64 = 600 * SECOND_US;
 
 /// 2027-03-01 12:00 UTC.
 const RIGHT_US: i64 = 1_803_902_400 * SECOND_US;
+
+/// 1998-01-01.
+const FALLEN_US: i64 = 883_612_800 * SECOND_US;
 
 const DAY_US: i64 = 86_400 * SECOND_US;
 
@@ -234,6 +238,48 @@ async fn a_power_cut_before_the_clock_comes_leaves_readings_with_an_estimated_ti
     for reading in sure {
         let first_day = RIGHT_US - EVERY_US..=known_at_most_us;
         assert!(first_day.contains(&reading.time_us) || reading.time_us >= RIGHT_US + DAY_US - EVERY_US, "{reading:?}");
+    }
+}
+
+/// Readings were dated 1998 as if that were sure, and the way back counted slots for years.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_falls_back_while_the_gateway_runs_is_not_believed() {
+    let (device, _) = unit(1, vec![word(0, 11)]);
+    let device = simulator(Simulation::ModbusTcp(vec![device])).await;
+    let Some(site) = Site::new(&device.address().expect("TCP").to_string()).await else { return };
+    site.set_clock(RIGHT_US);
+    let right = std::fs::read_to_string(site.path("ahead")).expect("set");
+    let (started, child) = (Instant::now(), site.start());
+    site.until("a time in which all is well", |site| site.landed().len() >= SEVERAL).await;
+    site.set_clock(FALLEN_US);
+    let estimated = |site: &Site| site.landed().iter().filter(|reading| reading.cause.is_some()).count();
+    site.until("it goes on by the time that passed", |site| estimated(site) >= SEVERAL).await;
+    assert_eq!(site.says().await, (false, HealthState::Warning), "it said that all is well");
+    std::fs::write(site.path("ahead.new"), right).expect("written");
+    std::fs::rename(site.path("ahead.new"), site.path("ahead")).expect("renamed");
+    let is_sure = |site: &Site| site.landed().last().is_some_and(|reading| reading.cause.is_none());
+    site.until("it goes on under the clock that is back", is_sure).await;
+    assert_eq!(site.says().await, (true, HealthState::Ok));
+    let status = status(&StatusAddress::Unix(site.path("status"))).await.expect("it answers");
+    let missed: u64 = status
+        .buses
+        .iter()
+        .flat_map(|bus| &bus.devices)
+        .flat_map(|device| &device.points)
+        .map(|point| point.missed)
+        .sum();
+    kill(child).await;
+    let lived_us = micros(started.elapsed());
+    assert_eq!(status.clock.expect("it has one").falls, 1);
+    assert!(i64::try_from(missed).expect("few") <= lived_us / EVERY_US, "{missed} slots of {lived_us} µs");
+    let readings = site.landed();
+    assert_once(&readings);
+    for reading in readings {
+        assert_eq!(
+            (reading.value, reading.cause.unwrap_or(Cause::ClockEstimated)),
+            (Some(11.0), Cause::ClockEstimated)
+        );
+        assert!((RIGHT_US - EVERY_US..RIGHT_US + lived_us + SECOND_US).contains(&reading.time_us), "{reading:?}");
     }
 }
 

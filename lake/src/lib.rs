@@ -31,6 +31,7 @@ pub mod views;
 pub mod write;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use deltalake_core::logstore::{LogStoreRef, StorageConfig, logstore_with};
@@ -47,7 +48,7 @@ use url::Url;
 
 pub use commit::{Commit, CommitError, Operation};
 pub use file::DataFile;
-pub use lease::Lease;
+pub use lease::{KeptLease, Lease};
 pub use log::expired::Expired;
 pub use read::FileReader;
 pub use schema::TableName;
@@ -68,6 +69,8 @@ pub struct Lake {
     touched: Arc<KnownTouched>,
     /// Whether it is one of personal readings.
     is_personal: bool,
+    /// Whether its store was found to refuse a second create, and all tables to be there.
+    is_ready: Arc<AtomicBool>,
 }
 
 /// What went wrong with a lake.
@@ -141,6 +144,12 @@ pub enum LakeError {
 }
 
 impl LakeError {
+    /// Whether the store was found not to refuse a second create: several who write would lose rows.
+    #[must_use]
+    pub fn is_careless(&self) -> bool {
+        matches!(self, Self::Proof(error) if matches!(**error, ProofError::NotCreateOnly { .. }))
+    }
+
     /// The store failed at an object.
     #[must_use]
     pub fn store(key: impl ToString, source: object_store::Error) -> Self {
@@ -178,6 +187,7 @@ impl Lake {
             newest: Arc::default(),
             touched: Arc::default(),
             is_personal: false,
+            is_ready: Arc::default(),
         }
     }
 
@@ -199,6 +209,14 @@ impl Lake {
     #[must_use]
     pub const fn is_personal(&self) -> bool {
         self.is_personal
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        self.is_ready.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn note_ready(&self) {
+        self.is_ready.store(true, Ordering::Relaxed);
     }
 
     /// The lake's store.

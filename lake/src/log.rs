@@ -12,23 +12,23 @@
 //! that commits were cleaned away, so it is for who lists from time to time too (`states`).
 
 mod checkpoint;
+mod entries;
 pub(crate) mod expired;
+mod listing;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
-use serde::Deserialize;
-use serde_json::Value;
-use sha2::{Digest, Sha256};
+use object_store::{ObjectMeta, ObjectStoreExt};
 
-use crate::file::{AddEntry, DataFile, decode_path};
+use crate::file::DataFile;
 use crate::{Lake, LakeError, TableName};
+use entries::{check_protocol, digest_of, entries_of, read_commits};
+use listing::{Listing, log_folder};
 
-/// How many commits are read at once.
-const READ_AT_ONCE: usize = 16;
+pub(crate) use entries::{CommitEntries, Removed, commits_after, read_commit};
+pub(crate) use listing::{Tip, commits_listed, missing_versions, newest_checkpoint, objects_up_to};
 
 /// So many commits are asked for one after the other before a listing is the better way.
 const PROBES_MAX: i64 = 16;
@@ -48,19 +48,6 @@ pub struct LogState {
     id: Option<u64>,
 }
 
-/// What tells a commit from another one of the same number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Tip {
-    bytes: u64,
-    modified_us: i64,
-}
-
-impl From<&ObjectMeta> for Tip {
-    fn from(meta: &ObjectMeta) -> Self {
-        Self { bytes: meta.size, modified_us: meta.last_modified.timestamp_micros() }
-    }
-}
-
 /// What came after a known state.
 #[derive(Debug)]
 enum News {
@@ -69,31 +56,6 @@ enum News {
     Commits(Vec<CommitEntries>, Tip),
     /// Everything is another.
     Anew(LogState),
-}
-
-/// One commit, as far as it concerns us.
-#[derive(Debug, Default)]
-pub(crate) struct CommitEntries {
-    pub(crate) operation: Option<String>,
-    pub(crate) added: Vec<DataFile>,
-    pub(crate) removed: Vec<Removed>,
-    /// What it says of the rows that it changed.
-    pub(crate) touched: Option<Value>,
-    transactions: Vec<(String, i64)>,
-    /// Of its bytes.
-    digest: u64,
-    /// Of the table's id, where it says that.
-    id: Option<u64>,
-}
-
-/// A file that a commit removed.
-#[derive(Debug, Clone)]
-pub(crate) struct Removed {
-    pub(crate) path: String,
-    /// When, by its remover's clock; not everybody says it.
-    pub(crate) at_ms: Option<i64>,
-    /// How big it was; not everybody says it.
-    pub(crate) size: Option<i64>,
 }
 
 impl LogState {
@@ -284,235 +246,4 @@ impl LogState {
     fn damaged(&self, place: &str, what: &str) -> LakeError {
         LakeError::Log { table: self.table, place: place.to_owned(), what: what.to_owned() }
     }
-}
-
-/// Reads what the commits after `version` did, oldest first.
-pub(crate) async fn commits_after(
-    lake: &Lake,
-    table: TableName,
-    after: i64,
-    until: i64,
-) -> Result<Option<Vec<CommitEntries>>, LakeError> {
-    let Some(commits) = commits_listed(lake, table, after, until).await? else { return Ok(None) };
-    let keys = commits.into_iter().map(|(_, _, key)| key).collect();
-    read_commits(lake, table, keys).await.map(Some)
-}
-
-/// The commits after `after` up to `until`, oldest first: version, what tells it from another one, and key. None
-/// where one of them is not there any more.
-pub(crate) async fn commits_listed(
-    lake: &Lake,
-    table: TableName,
-    after: i64,
-    until: i64,
-) -> Result<Option<Vec<(i64, Tip, Path)>>, LakeError> {
-    let listing = Listing::of(lake, table, Some(after)).await?;
-    let commit =
-        |version: i64| listing.commits.get(&version).map(|meta| (version, Tip::from(meta), meta.location.clone()));
-    Ok((after + 1..=until).map(commit).collect())
-}
-
-/// Reads commits, several at once, in the order of `keys`.
-async fn read_commits(lake: &Lake, table: TableName, keys: Vec<Path>) -> Result<Vec<CommitEntries>, LakeError> {
-    let reading = futures::stream::iter(keys).map(|key| async move { read_commit(lake, table, &key).await });
-    reading.buffered(READ_AT_ONCE).try_collect().await
-}
-
-/// The version of the newest checkpoint of which every part is there.
-pub(crate) async fn newest_checkpoint(lake: &Lake, table: TableName) -> Result<Option<i64>, LakeError> {
-    let listing = Listing::of(lake, table, None).await?;
-    Ok(listing.newest_checkpoint().map(|(version, _)| version))
-}
-
-/// Versions that are not there although one before and one after them are.
-pub(crate) async fn missing_versions(lake: &Lake, table: TableName) -> Result<Vec<i64>, LakeError> {
-    let commits = Listing::of(lake, table, None).await?.commits;
-    let first = commits.keys().next().copied().unwrap_or(0);
-    let last = commits.keys().next_back().copied().unwrap_or(first);
-    Ok((first..=last).filter(|version| !commits.contains_key(version)).collect())
-}
-
-/// The objects of a log that are of some version up to this one: with them, and the files that it names, it can be read.
-pub(crate) async fn objects_up_to(lake: &Lake, table: TableName, version: i64) -> Result<Vec<ObjectMeta>, LakeError> {
-    let versioned = Listing::of(lake, table, None).await?.versioned;
-    Ok(versioned.into_iter().filter(|(of, _)| *of <= version).map(|(_, meta)| meta).collect())
-}
-
-/// The folder of a table's log.
-fn log_folder(table: TableName) -> Path {
-    tjern_readings::keys::table(table.as_str()).join("_delta_log")
-}
-
-/// What a listing of a log shows.
-#[derive(Debug, Default)]
-struct Listing {
-    commits: BTreeMap<i64, ObjectMeta>,
-    checkpoints: BTreeMap<i64, Vec<(u32, u32, Path)>>,
-    /// Everything that is of some version, as the store lists it.
-    versioned: Vec<(i64, ObjectMeta)>,
-}
-
-impl Listing {
-    async fn of(lake: &Lake, table: TableName, after: Option<i64>) -> Result<Self, LakeError> {
-        let folder = log_folder(table);
-        let objects = lake.objects();
-        let mut metas = match after {
-            // "_" sorts after the digits, so this leaves out nothing but what is old.
-            Some(version) => {
-                objects.list_with_offset(Some(&folder), &folder.clone().join(format!("{version:020}.json")))
-            }
-            None => objects.list(Some(&folder)),
-        };
-        let mut listing = Self::default();
-        let failed = |source| LakeError::store(&folder, source);
-        while let Some(meta) = metas.try_next().await.map_err(failed)? {
-            listing.add(meta);
-        }
-        Ok(listing)
-    }
-
-    fn add(&mut self, meta: ObjectMeta) {
-        let key = meta.location.clone();
-        let Some(name) = key.filename() else { return };
-        let Some((version, kind)) = name.split_once('.') else { return };
-        let Some(version) = (version.len() == 20).then(|| version.parse().ok()).flatten() else { return };
-        self.versioned.push((version, meta.clone()));
-        match kind.split('.').collect::<Vec<_>>().as_slice() {
-            ["json"] => drop(self.commits.insert(version, meta)),
-            ["checkpoint", "parquet"] => self.checkpoints.entry(version).or_default().push((1, 1, key)),
-            ["checkpoint", part, parts, "parquet"] => {
-                if let (Ok(part), Ok(parts)) = (part.parse(), parts.parse()) {
-                    self.checkpoints.entry(version).or_default().push((part, parts, key));
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn newest_version(&self) -> Option<i64> {
-        self.commits.keys().next_back().copied()
-    }
-
-    /// The newest checkpoint of which every part is there.
-    fn newest_checkpoint(&self) -> Option<(i64, Vec<&Path>)> {
-        self.newest_checkpoint_where(|_| true)
-    }
-
-    /// The newest of those of which every part is there whose version is one of these.
-    fn newest_checkpoint_where(&self, fits: impl Fn(i64) -> bool) -> Option<(i64, Vec<&Path>)> {
-        let whole = |parts: &[(u32, u32, Path)]| -> Option<Vec<Path>> {
-            let count = parts.iter().map(|(_, count, _)| *count).max()?;
-            let chosen = (1..=count).map(|part| parts.iter().find(|(one, all, _)| *one == part && *all == count));
-            chosen.map(|found| found.map(|(_, _, key)| key.clone())).collect()
-        };
-        let (version, parts) =
-            self.checkpoints.iter().rev().find(|(version, parts)| fits(**version) && whole(parts).is_some())?;
-        let count = parts.iter().map(|(_, count, _)| *count).max()?;
-        let mut chosen: Vec<_> = parts.iter().filter(|(_, all, _)| *all == count).collect();
-        chosen.sort_by_key(|(part, _, _)| *part);
-        Some((*version, chosen.into_iter().map(|(_, _, key)| key).collect()))
-    }
-}
-
-/// A line of a commit.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ActionLine {
-    add: Option<AddEntry>,
-    remove: Option<RemoveEntry>,
-    txn: Option<TransactionEntry>,
-    meta_data: Option<MetadataEntry>,
-    protocol: Option<ProtocolEntry>,
-    commit_info: Option<CommitInfoEntry>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct RemoveEntry {
-    path: String,
-    deletion_timestamp: Option<i64>,
-    size: Option<i64>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct TransactionEntry {
-    app_id: String,
-    version: i64,
-}
-
-#[derive(Debug, Deserialize)]
-struct MetadataEntry {
-    id: String,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ProtocolEntry {
-    min_reader_version: i64,
-}
-
-#[derive(Debug, Deserialize)]
-struct CommitInfoEntry {
-    operation: Option<String>,
-    #[serde(rename = "tjern.operation")]
-    ours: Option<String>,
-    #[serde(rename = "tjern.touched")]
-    touched: Option<Value>,
-}
-
-/// Reads one commit.
-pub(crate) async fn read_commit(lake: &Lake, table: TableName, key: &Path) -> Result<CommitEntries, LakeError> {
-    let failed = |source| LakeError::store(key, source);
-    let bytes = lake.objects().get(key).await.map_err(failed)?.bytes().await.map_err(failed)?;
-    entries_of(&bytes, table, key)
-}
-
-fn entries_of(bytes: &[u8], table: TableName, key: &Path) -> Result<CommitEntries, LakeError> {
-    let damaged = |what: String| LakeError::Log { table, place: key.to_string(), what };
-    let mut entries = CommitEntries { digest: digest_of(bytes), ..CommitEntries::default() };
-    for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty()) {
-        let action: ActionLine = serde_json::from_slice(line).map_err(|error| damaged(error.to_string()))?;
-        entries
-            .take(action, table)
-            .map_err(|error| error.unwrap_or_else(|| damaged("a deletion vector".to_owned())))?;
-    }
-    Ok(entries)
-}
-
-/// What tells a commit from all others: its bytes have names of files that are given once; or a table: its id is drawn. 48
-/// bits, which every reader of JSON takes for a whole number.
-fn digest_of(bytes: &[u8]) -> u64 {
-    let digest = Sha256::digest(bytes);
-    digest.iter().take(6).fold(0, |number, byte| (number << 8) | u64::from(*byte))
-}
-
-impl CommitEntries {
-    fn take(&mut self, action: ActionLine, table: TableName) -> Result<(), Option<LakeError>> {
-        if let Some(protocol) = action.protocol {
-            check_protocol(table, protocol.min_reader_version).map_err(Some)?;
-        }
-        if let Some(add) = action.add {
-            if add.deletion_vector.is_some() {
-                return Err(None);
-            }
-            self.added.push(DataFile::from_entry(add, table.sort_columns()));
-        }
-        self.removed.extend(action.remove.map(|one| Removed {
-            path: decode_path(&one.path),
-            at_ms: one.deletion_timestamp,
-            size: one.size,
-        }));
-        self.transactions.extend(action.txn.map(|txn| (txn.app_id, txn.version)));
-        self.id = action.meta_data.map(|metadata| digest_of(metadata.id.as_bytes())).or(self.id);
-        if let Some(info) = action.commit_info {
-            self.operation = info.ours.or(info.operation);
-            self.touched = info.touched;
-        }
-        Ok(())
-    }
-}
-
-fn check_protocol(table: TableName, reader: i64) -> Result<(), LakeError> {
-    if reader > 1 { Err(LakeError::Protocol { table, reader }) } else { Ok(()) }
 }

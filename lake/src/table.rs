@@ -99,15 +99,20 @@ impl Table {
     }
 
     /// Creates every table of a lake that is not there yet, so that other programs find them all. Before
-    /// anything else it finds out that the store refuses a second create, since every commit counts on it.
+    /// anything else it finds out that the store refuses a second create, since every commit counts on it. What was found is
+    /// kept with the lake, so that who asks again costs no request.
     ///
     /// # Errors
     /// [`LakeError`]; [`LakeError::Proof`] where it does not.
     pub async fn create_all(lake: &Lake) -> Result<(), LakeError> {
+        if lake.is_ready() {
+            return Ok(());
+        }
         lake.store().prove_create_only(&tjern_readings::keys::jobs_proof()).await.map_err(Box::new)?;
         for name in TableName::ALL {
             Self::open_or_create(lake, name).await?;
         }
+        lake.note_ready();
         Ok(())
     }
 

@@ -83,6 +83,18 @@ pub enum CorrectError {
     /// Columns could not be read.
     #[error(transparent)]
     Frame(#[from] FrameError),
+    /// Nobody can answer for readings that no test has looked at.
+    #[error(
+        "quality control has not looked yet at {count} of the readings of `{sensor}`, the first at {first}: nothing was validated; hint: `tjern pipeline quality`, look at the flags, then validate again"
+    )]
+    Unjudged {
+        /// Which sensor.
+        sensor: String,
+        /// How many readings of the period.
+        count: usize,
+        /// The first one's time.
+        first: String,
+    },
     /// Others corrected each time.
     #[error("other corrections came first {ATTEMPTS_MAX} times in a row; hint: make one at a time")]
     Contended,

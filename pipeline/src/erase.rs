@@ -16,7 +16,8 @@
 //! table that was restored, or built anew, says by itself that it has to be done again, whatever the note says.
 //!
 //! One source that cannot be looked at ([`unseen`]) keeps nobody's readings from being erased; the erasure is not complete
-//! before it was looked at.
+//! before it was looked at. What nobody can read as a batch, or has no batch's key, is looked through for the sensor's name
+//! ([`raw`]).
 //!
 //! Limits: what a process that was at work while it was erased left behind uncommitted goes with vacuum. What other
 //! processes hold in memory, a gateway's own spool and what others have copied is out of its reach.
@@ -26,6 +27,7 @@ mod known;
 mod landed;
 mod leftovers;
 mod quarantined;
+mod raw;
 mod record;
 pub(crate) mod released;
 mod retire;

@@ -55,13 +55,15 @@ use crate::erase::{Erasures, ErasuresError};
 use crate::quality::QualityError;
 use crate::register::{RegisterError, Said};
 use crate::tables::ATTEMPTS_MAX;
+use check::Checks;
 use held::HeldBack;
-use landing::{Known, Seen, Sweep};
+use landing::{Known, Seen, Stray, Strays, Sweep};
 use rows::{Against, Units};
 use schedule::{Due, Schedule};
 use sequence::{Closed, Progress};
 
-pub use accept::{AcceptError, Accepted, accept};
+pub(crate) use accept::{ACCEPT_CONFIGURATION, accept_configuration_as};
+pub use accept::{AcceptError, Accepted, accept, accept_configuration};
 pub(crate) use held::{hides, unreadable_of};
 pub(crate) use landed::{Decoded, decode};
 pub(crate) use landing::Stream;
@@ -71,7 +73,7 @@ pub use schedule::Polling;
 pub(crate) use stored::{Remains, remains_of};
 
 pub use unchecked::{MissingConfiguration, missing_configurations};
-pub use waiting::{Missing, Waiting, missing, waiting};
+pub use waiting::{Missing, StrayObjects, Waiting, missing, waiting};
 
 /// The most batches of one commit.
 pub const COMMIT_BATCHES_MAX: usize = 4_096;
@@ -250,7 +252,21 @@ pub fn dropped(table: &Table) -> Vec<Dropped> {
 /// # Errors
 /// [`IngestError`]; nothing is lost then, and the next run goes on where this one stopped.
 pub async fn ingest(lake: &Lake, settings: &IngestSettings) -> Result<IngestOutcome, IngestError> {
-    Ingester::open(lake, *settings).await?.run_everything().await
+    let mut ingester = Ingester::open(lake, *settings).await?;
+    let result = ingester.run_to_the_end().await;
+    ingester.leave().await;
+    result
+}
+
+/// The same for who is about to end: what is not about batches is left to the next one.
+///
+/// # Errors
+/// As [`ingest`].
+pub(crate) async fn ingest_at_the_end(lake: &Lake, settings: &IngestSettings) -> Result<IngestOutcome, IngestError> {
+    let mut ingester = Ingester::open(lake, *settings).await?;
+    let result = ingester.run_everything().await;
+    ingester.leave().await;
+    result
 }
 
 /// Keeps what was learned between two runs.
@@ -283,7 +299,15 @@ pub struct Ingester {
     told: HashSet<(SourceName, Against)>,
     /// What was said of sensors that are in a lake of personal readings and are not personal.
     strangers: HashSet<(SourceName, String)>,
+    /// Of whom it was said that they name configurations by what is no name.
+    misnaming: HashSet<SourceName>,
+    /// The sources of which it was said that objects of theirs will never be taken.
+    strays: HashSet<String>,
     listener: Option<Listener>,
+    /// What is held against configurations that came after their readings.
+    checks: Checks,
+    /// Of a replay: only what had landed by then is taken, and holes are waited for as they were then.
+    until_us: Option<i64>,
 }
 
 /// Who is told after each commit how far a run is.
@@ -323,7 +347,11 @@ impl Ingester {
             held: HeldBack::default(),
             told: HashSet::new(),
             strangers: HashSet::new(),
+            misnaming: HashSet::new(),
+            strays: HashSet::new(),
             listener: None,
+            checks: Checks::default(),
+            until_us: None,
         };
         ingester.learn();
         Ok(ingester)
@@ -362,10 +390,12 @@ impl Ingester {
         let mut outcome = IngestOutcome::default();
         let now_us = self.lake.clock().now_us();
         match self.due(now_us) {
-            Due::Nothing => {}
+            // Where a check is under way it goes on; else it asks for nothing.
+            Due::Nothing => self.check_late(&BTreeSet::new(), &mut outcome).await,
             Due::Streams(streams) => {
-                let Seen { zone, unreadable, configurations } =
+                let Seen { zone, unreadable, configurations, strays } =
                     landing::of_streams(&self.lake, &self.known, streams).await?;
+                self.tell_strays(strays);
                 self.held.also_unreadable(unreadable);
                 self.schedule.saw(&zone, now_us);
                 self.take(zone, &mut outcome, false).await?;
@@ -389,8 +419,9 @@ impl Ingester {
     }
 
     async fn look_everywhere(&mut self, now_us: i64, outcome: &mut IngestOutcome) -> Result<(), IngestError> {
-        let (Seen { zone, unreadable, configurations }, requests) =
+        let (Seen { zone, unreadable, configurations, strays }, requests) =
             landing::everywhere(&self.lake, &self.known, self.requests).await?;
+        self.tell_strays(strays);
         self.requests = requests;
         self.held.unreadable(unreadable);
         self.schedule.looked_everywhere(now_us);
@@ -413,28 +444,77 @@ impl Ingester {
     /// As [`Ingester::run`].
     pub async fn run_everything(&mut self) -> Result<IngestOutcome, IngestError> {
         let mut outcome = IngestOutcome::default();
+        self.take_everything(&mut outcome).await?;
+        self.ended(outcome, 0)
+    }
+
+    /// The same, and then checks all readings whose configuration came after them: for who waits for no batch meanwhile.
+    ///
+    /// # Errors
+    /// As [`Ingester::run`].
+    pub(crate) async fn run_to_the_end(&mut self) -> Result<IngestOutcome, IngestError> {
+        self.run_to_the_end_after(IngestOutcome::default()).await
+    }
+
+    /// The same, which adds to what was done before.
+    async fn run_to_the_end_after(&mut self, mut outcome: IngestOutcome) -> Result<IngestOutcome, IngestError> {
+        self.take_everything(&mut outcome).await?;
+        self.check_to_the_end(&mut outcome).await;
+        self.ended(outcome, 0)
+    }
+
+    async fn take_everything(&mut self, outcome: &mut IngestOutcome) -> Result<(), IngestError> {
         let now_us = self.lake.clock().now_us();
         let mut sweep = Sweep::default();
         self.held.unreadable(BTreeMap::new());
         loop {
-            let (Seen { zone, unreadable, configurations }, is_end) = sweep.portion(&self.lake, SWEEP_PAGES.1).await?;
+            let (seen, is_end) = sweep.portion(&self.lake, SWEEP_PAGES.1).await?;
+            let Seen { zone, unreadable, configurations, strays } = seen;
+            self.tell_strays(strays);
             self.held.also_unreadable(unreadable);
             self.schedule.saw(&zone, now_us);
-            self.take(zone, &mut outcome, true).await?;
-            self.check_late(&configurations, &mut outcome).await;
+            self.take(zone, outcome, true).await?;
+            self.check_late(&configurations, outcome).await;
             if is_end {
                 break;
             }
         }
         self.schedule.looked_everywhere(now_us);
         (self.sweep, self.sweep_due_us) = (sweep, now_us.saturating_add(SWEEP_EVERY_US));
+        Ok(())
+    }
+
+    /// Takes of everything what had landed by a moment, as a run of that moment had taken it, and adds to what was done
+    /// before. It removes nothing: what it has not seen may tell against it.
+    async fn run_landed_until(
+        &mut self,
+        until_us: i64,
+        mut outcome: IngestOutcome,
+    ) -> Result<IngestOutcome, IngestError> {
+        let mut sweep = Sweep::default();
+        self.held.unreadable(BTreeMap::new());
+        self.until_us = Some(until_us);
+        loop {
+            let (Seen { mut zone, unreadable, .. }, is_end) = sweep.portion(&self.lake, SWEEP_PAGES.1).await?;
+            self.held.also_unreadable(unreadable);
+            for seen in zone.values_mut() {
+                seen.items.retain(|item| item.landed_us <= until_us);
+                seen.closed_us = seen.closed_us.filter(|landed_us| *landed_us <= until_us);
+            }
+            self.take(zone, &mut outcome, true).await?;
+            if is_end {
+                break;
+            }
+        }
+        self.until_us = None;
         self.ended(outcome, 0)
     }
 
     async fn sweep_on(&mut self, now_us: i64, outcome: &mut IngestOutcome) -> Result<(), IngestError> {
         let (least, most) = SWEEP_PAGES;
         let pages = self.sweep.size.div_ceil(SWEEP_LOOKS).clamp(least, most);
-        let (Seen { zone, unreadable, configurations }, is_end) = self.sweep.portion(&self.lake, pages).await?;
+        let (Seen { zone, unreadable, configurations, strays }, is_end) = self.sweep.portion(&self.lake, pages).await?;
+        self.tell_strays(strays);
         self.held.also_unreadable(unreadable);
         if is_end {
             self.sweep_due_us = now_us.saturating_add(SWEEP_EVERY_US);
@@ -442,6 +522,15 @@ impl Ingester {
         self.take(zone, outcome, false).await?;
         self.check_late(&configurations, outcome).await;
         Ok(())
+    }
+
+    /// Says, once a source, that what lies there will never be taken.
+    fn tell_strays(&mut self, strays: Strays) {
+        for (source, Stray { objects, first }) in strays {
+            if self.strays.insert(source.clone()) {
+                tracing::warn!(source, objects, %first, "objects in the landing zone whose keys are no batches' are never ingested; hint: `landing/<source>/<epoch>/<first>-<last>.arrow`, both numbers with 20 digits and from 1 on (docs/batch-format.md)");
+            }
+        }
     }
 
     fn ended(&self, outcome: IngestOutcome, hiccups: u32) -> Result<IngestOutcome, IngestError> {

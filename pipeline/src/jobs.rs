@@ -11,6 +11,7 @@ pub mod job;
 pub mod list;
 pub mod metrics;
 pub mod once;
+mod prepared;
 pub mod record;
 pub mod schedule;
 pub mod settings;

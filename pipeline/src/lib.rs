@@ -25,6 +25,7 @@ pub mod publish;
 pub mod quality;
 pub mod quarantine;
 pub mod register;
+pub mod replay;
 pub mod rollup;
 mod sheet;
 pub mod status;

@@ -76,6 +76,17 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
+/// Refuses what cannot be read twice: of a pipe the first bytes are gone once somebody has looked what it is.
+pub(crate) fn can_be_read_twice(path: &Path) -> io::Result<()> {
+    let kind = std::fs::metadata(path)?;
+    if kind.is_file() {
+        return Ok(());
+    }
+    Err(io::Error::other(
+        "it is no file, and what comes through a pipe cannot be read twice; hint: write it into a file first",
+    ))
+}
+
 /// The bytes of a file, unpacked where it is compressed with gzip.
 pub(crate) fn open(path: &Path) -> io::Result<(Box<dyn BufRead + Send>, BytesRead)> {
     let read = BytesRead::default();
@@ -132,8 +143,7 @@ impl Sheet {
     }
 
     /// The names of the columns.
-    #[cfg(test)]
-    fn header(&self) -> &[String] {
+    pub(crate) fn header(&self) -> &[String] {
         &self.header
     }
 

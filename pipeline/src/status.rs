@@ -3,12 +3,14 @@
 //! Only reads: the log of each table, a listing of the landing zone, and the records of the jobs. No data file is
 //! opened; [`crate::verify`] does that.
 
+use std::collections::BTreeMap;
+
 use serde::{Serialize, Serializer};
 use tjern_lake::{DataFile, Lake, LakeError, Table, TableName};
 
 use crate::compact::{self, CompactSettings};
 use crate::erase::{Erasure, Erasures, ErasuresError};
-use crate::ingest::{self, Missing, MissingConfiguration, Waiting, missing, waiting};
+use crate::ingest::{self, Missing, MissingConfiguration, StrayObjects, Waiting, missing, waiting};
 use crate::jobs::Run;
 use crate::jobs::record::{self, Moment};
 
@@ -27,6 +29,9 @@ pub struct Status {
     pub unchecked: Vec<Unchecked>,
     /// Erasures of which something is left.
     pub erasures: Vec<Erasure>,
+    /// What keeps erasures from being complete, since nobody knows what it holds or only a person can remove it: keys, and why.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub not_looked_at: BTreeMap<String, String>,
     /// How each job ran last.
     pub jobs: Vec<Run>,
 }
@@ -65,6 +70,9 @@ pub struct Landed {
     /// Folders of sources that cannot be read: what waits there is not counted.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unreadable: Vec<String>,
+    /// Objects that will never be taken, since their keys are no batches', by source, as far as the listing came across them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub strays: Vec<StrayObjects>,
 }
 
 /// A configuration that is not in the lake, while readings name it: their units are not held against the register's.
@@ -76,6 +84,14 @@ pub struct Unchecked {
     pub configuration: String,
     /// When the first of these readings was taken.
     pub since: Moment,
+    /// Whether a person said that it will never come: nobody is told of it.
+    pub accepted: bool,
+}
+
+impl From<MissingConfiguration> for Unchecked {
+    fn from(MissingConfiguration { source, sha256, since_us, accepted }: MissingConfiguration) -> Self {
+        Self { source: source.to_string(), configuration: sha256, since: Moment(since_us), accepted }
+    }
 }
 
 /// What compaction would do now.
@@ -114,17 +130,14 @@ pub async fn status(lake: &Lake, settings: &CompactSettings) -> Result<Status, E
             compaction = Backlog { merges, bytes, oldest_unsealed };
         }
     }
-    let Waiting { batches, since_us, unreadable } = landed;
-    let landed = Landed { batches, since: since_us.map(Moment), unreadable };
+    let Waiting { batches, since_us, unreadable, strays } = landed;
+    let landed = Landed { batches, since: since_us.map(Moment), unreadable, strays };
     let known = Erasures::load(lake).await?;
-    let erasures = known.all().iter().filter(|erasure| !known.is_done(erasure)).cloned().collect();
-    let unchecked = unchecked.into_iter().map(|MissingConfiguration { source, sha256, since_us }| Unchecked {
-        source: source.to_string(),
-        configuration: sha256,
-        since: Moment(since_us),
-    });
-    let unchecked = unchecked.collect();
-    Ok(Status { tables, landed, compaction, missing: holes, unchecked, erasures, jobs: record::read_all(lake).await? })
+    let not_looked_at = known.not_looked_at().map(|(key, why)| (key.to_owned(), why.to_owned())).collect();
+    let erasures: Vec<_> = known.all().iter().filter(|erasure| !known.is_done(erasure)).cloned().collect();
+    let unchecked = unchecked.into_iter().map(Unchecked::from).collect();
+    let jobs = record::read_all(lake).await?;
+    Ok(Status { tables, landed, compaction, missing: holes, unchecked, erasures, not_looked_at, jobs })
 }
 
 async fn of_table(table: &Table) -> Result<TableStatus, LakeError> {
@@ -162,7 +175,8 @@ mod tests {
         let run = |kind, from: i64| (format!(":open/landfall-01/{epoch}/{from:020}-{:020}", from + 2), kind);
         hole.transactions = vec![run(1, 3), run(0, 10), run(2, 20)];
         let unchecked = |sha256: &str, since_us| (format!(":unchecked/landfall-01/{sha256}/since"), since_us);
-        hole.transactions.extend([unchecked("ab", NOW_US), unchecked("cd", 0)]);
+        let (missing_one, came) = ("ab".repeat(32), "cd".repeat(32));
+        hole.transactions.extend([unchecked(&missing_one, NOW_US), unchecked(&came, 0)]);
         table.commit(hole).await.expect("committed");
         record::write(&place.lake, &Run::new("compact", 1, 2, Outcome::Done)).await.expect("written");
         let found = status(&place.lake, &CompactSettings::default()).await.expect("found");
@@ -177,8 +191,8 @@ mod tests {
         assert_eq!(found.compaction.oldest_unsealed, Some(Moment(midnight)));
         let missing: Vec<_> = found.missing.iter().map(|run| (run.first, run.last, run.gap)).collect();
         assert_eq!(missing, [(3, 5, false), (20, 22, true)], "what was filled is not missing");
-        let wanted =
-            Unchecked { source: "landfall-01".to_owned(), configuration: "ab".to_owned(), since: Moment(NOW_US) };
+        let (source, since) = ("landfall-01".to_owned(), Moment(NOW_US));
+        let wanted = Unchecked { source, configuration: missing_one, since, accepted: false };
         assert_eq!(found.unchecked, [wanted], "what came is not missing");
         assert_eq!(found.jobs.len(), 1);
         let shown = serde_json::to_value(&found).expect("JSON");

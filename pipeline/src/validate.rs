@@ -1,6 +1,9 @@
 //! Validation: a person has looked at a sensor's readings of a period and answers for them. Their `level`
 //! becomes 2; nothing else changes, flags neither, and that is asserted.
 //!
+//! Only what quality control has looked at can be validated: its flags stand from then on, and a person who has not seen that a
+//! value failed answers for nothing. Of a sensor that nobody registered there is nothing to test.
+//!
 //! A file goes through batch by batch beside the newest words of its readings ([`crate::anew`]), in its own order, so that it
 //! may have any size; only of a file that is not sorted the words of its whole time are held.
 //!
@@ -24,8 +27,9 @@ use tjern_lake::{Commit, CommitError, DataFile, FileReader, Lake, Operation, Tab
 use crate::anew::{Anew, BATCH_ROWS};
 use crate::bounds::Bounds;
 use crate::correct::recompute::Period;
-use crate::correct::{Author, CorrectError, Moment, Moments, Record, Wanted};
+use crate::correct::{Author, CorrectError, Moment, Moments, Record, Wanted, utc};
 use crate::frames::texts;
+use crate::register::Said;
 use crate::tables::ATTEMPTS_MAX;
 
 /// The level of what a person validated.
@@ -99,7 +103,13 @@ pub(crate) async fn validate_as(
 ) -> Result<ValidateOutcome, CorrectError> {
     let Some(mut table) = Table::open(lake, TableName::Readings).await? else { return Ok(ValidateOutcome::default()) };
     for _ in 0..ATTEMPTS_MAX {
-        let mut outcome = counted(&table, period, bounds).await?;
+        let (mut outcome, unjudged) = counted(&table, period, bounds).await?;
+        if let Some((count, first_us)) = unjudged.filter(|_| !undo)
+            && Said::load(lake).await?.register.get(period.sensor.as_str()).is_some()
+        {
+            let (sensor, first) = (period.sensor.to_string(), utc(first_us));
+            return Err(CorrectError::Unjudged { sensor, count, first });
+        }
         let rewritten = rewrite(&table, period, undo, bounds).await?;
         outcome.changed = rewritten.changed;
         if rewritten.changed == 0 {
@@ -141,16 +151,25 @@ async fn commit(table: &mut Table, record: &Record, rewritten: &Rewritten) -> Re
     Err(CorrectError::Contended)
 }
 
-/// How many readings of the period there are, and how many have no good value.
-async fn counted(table: &Table, period: &Period, bounds: &Bounds) -> Result<ValidateOutcome, CorrectError> {
+/// How many readings of the period there are, and how many have no good value; and how many no test has looked at, with
+/// the time of the first.
+async fn counted(
+    table: &Table,
+    period: &Period,
+    bounds: &Bounds,
+) -> Result<(ValidateOutcome, Option<(usize, i64)>), CorrectError> {
     let mut moments = Moments::open(table, &period.wanted(), bounds).await?;
-    let mut outcome = ValidateOutcome::default();
+    let (mut outcome, mut unjudged) = (ValidateOutcome::default(), None);
     while let Some(moment) = moments.next().await? {
         let row = moment.newest();
         outcome.readings += 1;
         outcome.failed += usize::from(row.value.is_none() || row.quality == 4);
+        if row.level < PROVISIONAL {
+            let (count, first_us) = unjudged.unwrap_or((0, row.time_us));
+            unjudged = Some((count + 1, first_us));
+        }
     }
-    Ok(outcome)
+    Ok((outcome, unjudged))
 }
 
 /// The files of the period, written with the new levels.

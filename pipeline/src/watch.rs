@@ -21,6 +21,7 @@ pub mod token;
 pub mod webhook;
 
 mod round;
+mod tell;
 
 pub(crate) use round::{JOB, LEASE};
 pub use round::{WatchError, WatchOutcome, Watcher};

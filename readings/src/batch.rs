@@ -22,7 +22,7 @@ use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
 pub use decode::{decode, decoded_bytes};
 pub use encode::{Encoder, encode};
 
-use crate::keys::Bounds;
+use crate::keys::{Bounds, is_sha256};
 use crate::sensor::{Epoch, SourceName};
 
 /// The version of the format that this software writes. It reads every version from 1 on.
@@ -48,10 +48,25 @@ pub struct Header {
     pub bounds: Bounds,
     /// What wrote it.
     pub software: String,
-    /// The SHA-256 (hex) of the configuration it was made under.
+    /// The SHA-256 (hex) of the configuration it was made under, as it stands in the file: see [`Header::named_configuration`].
     pub configuration: Option<String>,
     /// The SHA-256 (hex) of its rows.
     pub checksum: String,
+}
+
+impl Header {
+    /// The configuration it was made under. None where the file names none, and where what stands there is no SHA-256 (64
+    /// lower-case hex digits): that is anybody's text, under which nothing can lie.
+    #[must_use]
+    pub fn named_configuration(&self) -> Option<&str> {
+        self.configuration.as_deref().filter(|word| is_sha256(word))
+    }
+
+    /// Whether it names a configuration by what is no name of one.
+    #[must_use]
+    pub fn misnames_configuration(&self) -> bool {
+        self.configuration.is_some() && self.named_configuration().is_none()
+    }
 }
 
 /// A batch that was held against the contract: `rows` has the columns of [`schema`], one row a

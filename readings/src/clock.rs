@@ -6,19 +6,28 @@
 //! A machine without a battery begins in 1970, or where it was switched off, until somebody tells it the
 //! time. For as long, a clock can be made to **estimate**: it goes on from the newest time that is known, on
 //! the monotonic clock, and says so; what was dated meanwhile is dated again once it is set.
+//!
+//! A clock that was right may fall back while it runs: a battery clock that is read again, a time server that is wrong. One
+//! that is **guarded** does not follow it (`guard`).
+
+mod guard;
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+pub use guard::Doubt;
+use guard::Guard;
+
 /// Microseconds in a second.
 pub const SECOND_US: i64 = 1_000_000;
 
-/// What time it is. Clones share their hands, and whether they estimate.
+/// What time it is. Clones share their hands, whether they estimate, and what they believe.
 #[derive(Debug, Clone, Default)]
 pub struct Clock {
     hands: Hands,
     estimate: Option<Arc<Estimate>>,
+    guard: Option<Arc<Guard>>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -51,14 +60,14 @@ impl Clock {
     /// The machine's clock.
     #[must_use]
     pub const fn system() -> Self {
-        Self { hands: Hands::Machine, estimate: None }
+        Self { hands: Hands::Machine, estimate: None, guard: None }
     }
 
     /// A clock that stands still until it is set.
     #[must_use]
     pub fn manual(now_us: i64) -> Self {
         let hands = ManualHands { wall_us: AtomicI64::new(now_us), monotonic_us: AtomicI64::new(0) };
-        Self { hands: Hands::Manual(Arc::new(hands)), estimate: None }
+        Self { hands: Hands::Manual(Arc::new(hands)), estimate: None, guard: None }
     }
 
     /// The same clock, but what it says begins at `start_us` and goes on from there until
@@ -70,7 +79,14 @@ impl Clock {
             ended_us: AtomicI64::new(LASTS),
             offset_us: AtomicI64::new(0),
         };
-        Self { hands: self.hands.clone(), estimate: Some(Arc::new(estimate)) }
+        Self { hands: self.hands.clone(), estimate: Some(Arc::new(estimate)), guard: None }
+    }
+
+    /// The same clock, but once its wall clock is believed it is not followed back by more than so much: what was believed last
+    /// goes on with the monotonic clock, until the wall clock is back or [`Self::believe`] says that it is right.
+    #[must_use]
+    pub fn guarded(&self, back_max_us: i64) -> Self {
+        Self { guard: Some(Arc::new(Guard::new(back_max_us))), ..self.clone() }
     }
 
     /// Microseconds since 1970 UTC.
@@ -78,8 +94,12 @@ impl Clock {
     pub fn now_us(&self) -> i64 {
         match &self.estimate {
             Some(estimate) if estimate.lasts() => estimate.at(self.monotonic_us()),
-            _ => self.wall_us(),
+            _ => self.guard.as_ref().map_or_else(|| self.wall_us(), |guard| guard.now_us(|| self.both_us())),
         }
+    }
+
+    fn both_us(&self) -> (i64, i64) {
+        (self.wall_us(), self.monotonic_us())
     }
 
     /// What the wall clock says, right or wrong.
@@ -114,6 +134,7 @@ impl Clock {
             let ended_us = estimate.at(self.monotonic_us());
             estimate.offset_us.store(self.wall_us().saturating_sub(ended_us), Ordering::Release);
             estimate.ended_us.store(ended_us, Ordering::Release);
+            self.believe();
         }
         estimate.offset_us.load(Ordering::Acquire)
     }
@@ -143,6 +164,33 @@ impl Clock {
             _ if estimate.offset_us.load(Ordering::Acquire) < 0 => time_us > self.wall_us(),
             ended_us => time_us <= ended_us,
         }
+    }
+
+    /// Looks at the wall clock: why it is not believed, if it is not. An estimate that lasts is no doubt.
+    #[must_use]
+    pub fn doubt(&self) -> Option<Doubt> {
+        let guard = self.guard.as_ref().filter(|_| self.is_set())?;
+        guard.now_us(|| self.both_us());
+        guard.doubt(self.monotonic_us())
+    }
+
+    /// Ends a doubt: from now on the wall clock is believed.
+    pub fn believe(&self) {
+        if let Some(guard) = &self.guard {
+            guard.believe(|| self.both_us());
+        }
+    }
+
+    /// Whether a moment that lay at or before now when this clock named it was named while the wall clock was not believed.
+    #[must_use]
+    pub fn is_doubtful(&self, time_us: i64) -> bool {
+        self.guard.as_ref().is_some_and(|guard| guard.is_doubtful(time_us, self.wall_us()))
+    }
+
+    /// How often the wall clock fell back and was not believed.
+    #[must_use]
+    pub fn falls(&self) -> u64 {
+        self.guard.as_ref().map_or(0, |guard| guard.falls())
     }
 
     /// Sets a manual clock; the machine's clock is left alone.
@@ -209,6 +257,78 @@ mod tests {
         wall.advance_us(100);
         assert_eq!((clock.settle(), clock.now_us()), (-9_500, 600));
         assert!(clock.is_estimate(10_050) && !clock.is_estimate(600));
+    }
+
+    const HOUR_US: i64 = 3_600 * SECOND_US;
+    const BOUND_US: i64 = 900 * SECOND_US;
+    const NOW_US: i64 = 1_800_000_000 * SECOND_US;
+
+    /// Readings of years were dated 1998, and refused by everybody.
+    #[test]
+    fn a_clock_that_falls_back_is_not_followed_until_it_is_back() {
+        let wall = Clock::manual(NOW_US);
+        let clock = wall.guarded(BOUND_US);
+        assert_eq!((clock.now_us(), clock.doubt()), (NOW_US, None));
+        wall.advance_us(SECOND_US);
+        assert_eq!(clock.now_us(), NOW_US + SECOND_US);
+        wall.advance_us(SECOND_US);
+        wall.set_us(900_000_000 * SECOND_US);
+        assert_eq!(clock.now_us(), NOW_US + 2 * SECOND_US);
+        wall.advance_us(HOUR_US);
+        let doubt = clock.doubt().expect("it fell");
+        assert_eq!((doubt.since_us, doubt.for_us, doubt.is_back), (NOW_US + SECOND_US, HOUR_US, false));
+        assert_eq!(doubt.behind_us, 900_000_002 * SECOND_US);
+        assert!(clock.is_doubtful(NOW_US + 2 * SECOND_US) && !clock.is_doubtful(NOW_US + SECOND_US));
+        let right_us = NOW_US + HOUR_US + 5 * SECOND_US;
+        wall.set_us(right_us);
+        assert_eq!((clock.now_us(), clock.doubt(), clock.falls()), (right_us, None, 1));
+        wall.advance_us(SECOND_US);
+        assert!(clock.is_doubtful(NOW_US + HOUR_US) && !clock.is_doubtful(right_us + SECOND_US));
+    }
+
+    #[test]
+    fn what_a_time_server_corrects_is_followed() {
+        let wall = Clock::manual(NOW_US);
+        let clock = wall.guarded(BOUND_US);
+        assert_eq!(clock.now_us(), NOW_US);
+        // A leap second, a step of minutes, and forward whatever it is.
+        for step_us in [-SECOND_US, -600 * SECOND_US, HOUR_US, 1_000 * HOUR_US, -BOUND_US] {
+            wall.advance_us(60 * SECOND_US);
+            wall.set_us(wall.wall_us() + step_us);
+            assert_eq!((clock.now_us(), clock.doubt()), (wall.wall_us(), None), "{step_us}");
+        }
+        assert_eq!((clock.falls(), clock.is_doubtful(NOW_US + 1)), (0, false));
+    }
+
+    #[test]
+    fn who_knows_better_ends_a_doubt() {
+        let wall = Clock::manual(NOW_US);
+        let clock = wall.guarded(BOUND_US);
+        assert_eq!(clock.now_us(), NOW_US);
+        wall.set_us(NOW_US + 9 * HOUR_US);
+        assert_eq!(clock.now_us(), NOW_US + 9 * HOUR_US, "nobody knows that it is wrong");
+        wall.advance_us(60 * SECOND_US);
+        wall.set_us(NOW_US + 60 * SECOND_US);
+        assert!(clock.doubt().is_some_and(|doubt| doubt.is_back), "it is where it was before it sprang forward");
+        let told_us = clock.now_us();
+        assert_eq!(told_us, NOW_US + 9 * HOUR_US + 60 * SECOND_US);
+        clock.believe();
+        wall.advance_us(SECOND_US);
+        assert_eq!((clock.now_us(), clock.doubt()), (NOW_US + 61 * SECOND_US, None));
+        assert!(clock.is_doubtful(told_us), "what was under way then was dated by an estimate");
+        wall.advance_us(10 * HOUR_US);
+        assert!(!clock.is_doubtful(told_us), "the clock came to that time itself");
+    }
+
+    #[test]
+    fn an_estimate_is_no_doubt_and_is_guarded_once_it_is_over() {
+        let wall = Clock::manual(20);
+        let clock = wall.estimating_from(NOW_US).guarded(BOUND_US);
+        assert_eq!((clock.now_us(), clock.doubt()), (NOW_US, None));
+        wall.set_us(NOW_US + HOUR_US);
+        clock.settle();
+        wall.set_us(20);
+        assert_eq!((clock.now_us(), clock.is_set(), clock.doubt().is_some()), (NOW_US + HOUR_US, true, true));
     }
 
     #[test]

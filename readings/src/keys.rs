@@ -3,6 +3,7 @@
 //! ```text
 //! landing/<source>/<epoch>/<first_seq>-<last_seq>.arrow   a sealed batch
 //! landing/<source>/<epoch>/<first_seq>-<last_seq>.gap     numbers that the gateway had to drop
+//! landing/<source>/<epoch>/<first_seq>.claim              what a run creates before its first own number, see `epoch_claim`
 //! landing/<source>/<epoch>/closed                         the epoch's last number
 //! landing/<source>/config/<sha256>.toml                   the configuration that a batch names
 //! landing/<source>/create-only                            what the source creates twice, see `store::proof`
@@ -42,6 +43,9 @@ pub const JOBS: &str = "jobs";
 
 /// The name of the object that says that a release was withdrawn.
 pub const WITHDRAWN: &str = "withdrawn.json";
+
+/// What a claim's name ends with.
+const CLAIM: &str = "claim";
 
 /// The name of what is created twice.
 const PROOF: &str = "create-only";
@@ -167,6 +171,42 @@ impl Landed {
     }
 }
 
+/// Whose folder of the landing zone an object lies in, of which nothing will ever be taken: its key is none of ours, though
+/// somebody may have meant it to be (numbers without padding, an epoch or a source that is none). Empty where it lies
+/// beside the folders. None for what is ours, for names that are hidden, and for what programs leave behind by habit.
+#[must_use]
+pub fn stray(key: &Path) -> Option<&str> {
+    let text = key.as_ref().strip_prefix(LANDING)?.strip_prefix('/')?;
+    if Landed::parse(key).is_some() || claimed_number(key).is_some() || text.split('/').any(is_of_habit) {
+        return None;
+    }
+    match text.split_once('/') {
+        Some((_, PROOF)) => None,
+        Some((source, _)) => Some(source),
+        // An object that stands for a folder has no bytes and no ending.
+        None => text.contains('.').then_some(""),
+    }
+}
+
+/// Whether an object is there to be there: what a source creates twice ([`source_proof`]), or what a run claims
+/// ([`epoch_claim`]). It says nothing of readings.
+#[must_use]
+pub fn says_nothing(key: &Path) -> bool {
+    key.filename() == Some(PROOF) || claimed_number(key).is_some()
+}
+
+/// Whether a name is what no program takes for data: hidden, a marker, a file that is being written, or what desktops and
+/// file systems keep for themselves.
+fn is_of_habit(name: &str) -> bool {
+    const ENDINGS: [&str; 7] = ["~", "%7E", ".tmp", ".part", ".partial", ".crc", ".swp"];
+    const NAMES: [&str; 4] = ["lost+found", "Thumbs.db", "desktop.ini", "README.txt"];
+    // A store writes `~` as `%7E`.
+    name.starts_with(['.', '_', '~', '$'])
+        || name.starts_with("%7E")
+        || NAMES.contains(&name)
+        || ENDINGS.iter().any(|end| name.ends_with(end))
+}
+
 /// The folder of a source's epoch.
 #[must_use]
 pub fn epoch_folder(source: &SourceName, epoch: Epoch) -> Path {
@@ -177,6 +217,22 @@ pub fn epoch_folder(source: &SourceName, epoch: Epoch) -> Path {
 #[must_use]
 pub fn epoch_from(source: &SourceName, epoch: Epoch, number: i64) -> Path {
     Path::from(format!("{LANDING}/{source}/{epoch}/{number:020}"))
+}
+
+/// What a run of a gateway creates before it sends the first number that it gave out itself: `number`, in an epoch that an
+/// earlier run began. Two copies of a spool that begin anew want the same one. It is none of [`Landed`], and lies among
+/// what lands by its number.
+#[must_use]
+pub fn epoch_claim(source: &SourceName, epoch: Epoch, number: i64) -> Path {
+    Path::from(format!("{LANDING}/{source}/{epoch}/{number:020}.{CLAIM}"))
+}
+
+/// The number that a claim's key names; `None` for all other keys.
+#[must_use]
+pub fn claimed_number(key: &Path) -> Option<i64> {
+    let (number, kind) = key.filename()?.split_once('.')?;
+    let is_number = number.len() == 20 && number.bytes().all(|digit| digit.is_ascii_digit());
+    (kind == CLAIM && is_number).then(|| number.parse().ok()).flatten()
 }
 
 /// A key after all objects of an epoch, `closed` included.
@@ -340,7 +396,9 @@ fn parse_bounds(text: &str) -> Option<Bounds> {
     Bounds::new(number(first)?, number(last)?)
 }
 
-fn is_sha256(hex: &str) -> bool {
+/// Whether a configuration can have this name: a SHA-256, as 64 lower-case hex digits.
+#[must_use]
+pub fn is_sha256(hex: &str) -> bool {
     hex.len() == 64 && hex.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
 }
 
@@ -376,6 +434,16 @@ mod tests {
     }
 
     #[test]
+    fn a_claim_names_its_number_and_lies_among_what_lands() {
+        let epoch = Epoch::from_bytes([1; 16]);
+        let claim = epoch_claim(&source(), epoch, 361);
+        assert_eq!(claimed_number(&claim), Some(361));
+        assert!(epoch_from(&source(), epoch, 361) < claim && claim < epoch_from(&source(), epoch, 362));
+        let batch = Landed::Batch(epoch, Bounds { first: 361, last: 400 }).key(&source());
+        assert_eq!((claimed_number(&batch), claimed_number(&source_proof(&source()))), (None, None));
+    }
+
+    #[test]
     fn configurations_lie_before_their_end_and_epochs_do_not_lie_between() {
         let end = configurations_end(&source());
         assert!(Landed::Configuration("f".repeat(64)).key(&source()) < end);
@@ -391,6 +459,7 @@ mod tests {
             "tables/readings/x".to_owned(),
             "landing/landfall-01".to_owned(),
             source_proof(&source()).to_string(),
+            epoch_claim(&source(), Epoch::from_bytes([0xab; 16]), 7).to_string(),
             format!("landing/landfall-01/{epoch}"),
             format!("landing/landfall-01/{epoch}/1-2.arrow"),
             format!("landing/landfall-01/{epoch}/00000000000000000002-00000000000000000001.arrow"),
@@ -401,6 +470,34 @@ mod tests {
             "landing/Landfall/config/x".to_owned(),
         ] {
             assert_eq!(Landed::parse(&Path::from(key.as_str())), None, "{key}");
+        }
+    }
+
+    /// An integrator's bridge forgot the padding, and nobody was ever told that none of its readings came.
+    #[test]
+    fn what_was_meant_to_be_a_batch_is_told_by_its_source() {
+        let epoch = "09".repeat(16);
+        let numbers = "00000000000000000001-00000000000000000002";
+        for (key, source) in [
+            (format!("landing/bridge/{epoch}/1-3.arrow"), Some("bridge")),
+            (format!("landing/bridge/{epoch}/{numbers}.ARROW"), Some("bridge")),
+            (format!("landing/bridge/{epoch}/00000000000000000000-00000000000000000002.arrow"), Some("bridge")),
+            (format!("landing/bridge/notepoch/{numbers}.arrow"), Some("bridge")),
+            (format!("landing/Bad Source/{epoch}/{numbers}.arrow"), Some("Bad Source")),
+            (format!("landing/{numbers}.arrow"), Some("")),
+            ("landing/bridge/config/mine.toml".to_owned(), Some("bridge")),
+            (format!("landing/bridge/{epoch}/{numbers}.arrow"), None),
+            (format!("landing/bridge/{epoch}/closed"), None),
+            (format!("landing/bridge/{epoch}/.staged/{numbers}.arrow"), None),
+            (format!("landing/bridge/{epoch}/{numbers}.arrow.tmp~"), None),
+            (format!("landing/bridge/{epoch}/_SUCCESS"), None),
+            ("landing/bridge/create-only".to_owned(), None),
+            (format!("landing/bridge/{epoch}/00000000000000000003.claim"), None),
+            ("landing/bridge".to_owned(), None),
+            ("landing/.DS_Store".to_owned(), None),
+            ("quarantine/bridge/1-3.arrow".to_owned(), None),
+        ] {
+            assert_eq!(stray(&Path::from(key.as_str())), source, "{key}");
         }
     }
 

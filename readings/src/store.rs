@@ -98,18 +98,12 @@ pub enum StoreError {
         name: Box<str>,
     },
     /// A variable with the store's address has none.
-    #[error(
-        "cannot open the lake `{url}`: {name} is `{text}`, which is no address: {what}; hint: write https://host, or https://host:port"
-    )]
+    #[error("cannot open the lake `{url}`: {what}; hint: write https://host, or https://host:port")]
     Endpoint {
         /// Which lake.
         url: LakeUrl,
-        /// The variable.
-        name: Box<str>,
-        /// Its value, without what could be a password in it.
-        text: String,
-        /// What is wrong with it.
-        what: String,
+        /// The variable, its value without what could be a password in it, and what is wrong with it.
+        what: Box<str>,
     },
     /// There is no such folder, and who asked makes none.
     #[error("there is no folder `{path}`: {source}; hint: is it written right, and is its disk mounted?")]
@@ -280,8 +274,11 @@ fn open_remote(url: &LakeUrl, access: &Access) -> Result<Arc<dyn ObjectStore>, S
         return Err(StoreError::Value { url: url.clone(), name: name.to_ascii_uppercase().into() });
     }
     if let Some((name, text, what)) = access.wrong_endpoint(url) {
-        let (name, text) = (name.to_ascii_uppercase().into(), secrets.scrub(&without_secrets(text)));
-        return Err(StoreError::Endpoint { url: url.clone(), name, text, what });
+        let (name, text) = (name.to_ascii_uppercase(), secrets.scrub(&without_secrets(text)));
+        return Err(StoreError::Endpoint {
+            url: url.clone(),
+            what: format!("{name} is `{text}`, no address: {what}").into(),
+        });
     }
     let (_, prefix) = ObjectStoreScheme::parse(url.url()).map_err(|error| refused(error.into()))?;
     let cloud = open_cloud(url.url(), access).map_err(refused)?;

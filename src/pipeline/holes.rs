@@ -77,7 +77,8 @@ pub(crate) const fn kind(run: &Missing) -> &'static str {
     }
 }
 
-fn write_out(text: &str) -> Result<(), Failure> {
+/// Data, to stdout.
+pub(crate) fn write_out(text: &str) -> Result<(), Failure> {
     match std::io::stdout().write_all(text.as_bytes()) {
         // Whoever read it has seen enough.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),

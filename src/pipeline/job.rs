@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 use tjern_gateway::cli::stop_on_signals;
-use tjern_lake::{Lake, Table};
+use tjern_lake::{Lake, Table, TableName};
 use tjern_pipeline::backup::restore;
 use tjern_pipeline::jobs::list::PERSONAL;
 use tjern_pipeline::jobs::once::{self, Finished};
@@ -80,6 +80,24 @@ impl Workplace {
 /// Nothing works on a lake whose tables are being brought back.
 pub(crate) async fn refuse_unfinished(lake: &Lake) -> Result<(), Failure> {
     restore::refuse_unfinished(lake).await.map_err(Failure::failed)
+}
+
+/// Makes a lake ready for a daemon. Returns false where it cannot be written now: what can be read is served then, and its jobs
+/// go on by themselves once there is room.
+///
+/// # Errors
+/// Where its store overlooks conditions, so that several writers would lose rows; where it cannot be read; and where there is no
+/// table yet, so that nothing could be served.
+pub(crate) async fn prepare(lake: &Lake) -> Result<bool, Failure> {
+    refuse_unfinished(lake).await?;
+    let Err(error) = Table::create_all(lake).await else { return Ok(true) };
+    let has_readings = Table::open(lake, TableName::Readings).await.is_ok_and(|table| table.is_some());
+    if error.is_careless() || !has_readings {
+        return Err(Failure::failed(error));
+    }
+    let lake = lake.store().url();
+    tracing::error!(%lake, "the lake cannot be written: {error}; what is there is served, what lands waits, and the jobs go on once it can be");
+    Ok(false)
 }
 
 /// Opens the lake for a job; with `--json` the job's line says so where that fails.

@@ -4,12 +4,13 @@ use std::io::{IsTerminal, Write};
 
 use serde_json::json;
 use tjern_lake::Lake;
+use tjern_pipeline::ingest::StrayObjects;
 use tjern_pipeline::status::{Status, status as find};
 use tjern_pipeline::verify::verify as read_all;
 use tjern_readings::store::Store;
 
-use super::holes;
 use super::job::{JobArguments, lake_of, refuse_unfinished};
+use super::{configurations, holes};
 use crate::config::City;
 use crate::failure::Failure;
 use crate::progress::Bar;
@@ -53,6 +54,10 @@ fn shown(status: &Status) -> String {
     let landed = since(&status.landed.since).map_or_else(String::new, |since| format!(", the first since {since}"));
     lines.push(format!("landed: {} batches wait for ingest{landed}", status.landed.batches));
     lines.extend(status.landed.unreadable.iter().map(|folder| format!("cannot be read, and is not counted: {folder}")));
+    lines.extend(status.landed.strays.iter().map(|StrayObjects { source, objects, first }| {
+        let whose = if source.is_empty() { "no source".to_owned() } else { format!("`{source}`") };
+        format!("  never ingested, since their keys are no batches': {objects} objects of {whose}, the first {first}")
+    }));
     let compaction = &status.compaction;
     lines.push(format!("compaction: {} merges of {} bytes wait", compaction.merges, compaction.bytes));
     let unsealed = since(&compaction.oldest_unsealed).unwrap_or_else(|| "none".to_owned());
@@ -66,19 +71,19 @@ fn shown(status: &Status) -> String {
             .map(|run| format!("  {} {}/{} {}-{}", holes::kind(run), run.source, run.epoch, run.first, run.last)),
     );
     if !status.unchecked.is_empty() {
-        lines.push(format!(
-            "configurations that are missing, so that units are not checked: {}",
-            status.unchecked.len()
-        ));
-        lines.extend(
-            status.unchecked.iter().map(|one| format!("  {} {}, since {}", one.source, one.configuration, one.since)),
-        );
+        let missing = status.unchecked.iter().filter(|one| !one.accepted).count();
+        lines.push(format!("configurations that are missing, so that units are not checked: {missing}"));
+        lines.extend(status.unchecked.iter().map(|one| {
+            let kind = configurations::kind(one);
+            format!("  {kind} {} {}, since {}", one.source, one.configuration, one.since)
+        }));
     }
     if !status.erasures.is_empty() {
         lines.push(format!("erasures that are not complete: {}", status.erasures.len()));
         lines.extend(status.erasures.iter().map(|erasure| {
             format!("  {} {} {} to {}, since {}", erasure.id, erasure.sensor, erasure.from, erasure.to, erasure.at)
         }));
+        lines.extend(status.not_looked_at.iter().map(|(key, why)| format!("  waits for {key}: {why}")));
     }
     lines.push("jobs:".to_owned());
     lines.extend(status.jobs.iter().map(|run| {

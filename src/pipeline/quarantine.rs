@@ -105,6 +105,14 @@ fn local(moved: &str, timezone: &TimeZone) -> String {
     time.map_or_else(|_| "-".to_owned(), |time| time.strftime("%Y-%m-%d %H:%M").to_string())
 }
 
+/// So many characters of a text are shown that anybody may have written.
+const SHOWN_CHARS: usize = 80;
+
+/// The begin of such a text, without what a terminal would obey.
+fn plain(text: &str) -> String {
+    text.chars().take(SHOWN_CHARS).map(|char| if char.is_control() { '?' } else { char }).collect()
+}
+
 async fn show(arguments: &ShowArguments) -> Result<(), Failure> {
     let place = Workplace::look(&arguments.job).await?;
     let kept = found(&place.lake, &arguments.name).await?;
@@ -129,8 +137,9 @@ async fn show(arguments: &ShowArguments) -> Result<(), Failure> {
     match now {
         Ok(header) => {
             line("readings", &header.bounds.count().to_string());
-            line("written by", &header.software);
-            line("configuration", header.configuration.as_deref().unwrap_or("-"));
+            line("written by", &plain(&header.software));
+            let misnamed = if header.misnames_configuration() { "what stands there is no name of one" } else { "-" };
+            line("configuration", header.named_configuration().unwrap_or(misnamed));
             line("now", "it can be read: `retry` gives it to ingest");
         }
         Err(reason) => line("now", &reason),

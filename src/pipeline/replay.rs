@@ -11,9 +11,11 @@ use serde_json::{Value, json};
 use tjern_lake::Lake;
 use tjern_pipeline::bounds::Bounds;
 use tjern_pipeline::correct::again::{MadeAgain, Pending, pending};
+use tjern_pipeline::correct::recompute::Formulas;
 use tjern_pipeline::ingest::IngestOutcome;
 use tjern_pipeline::ingest::replay::{self, ReplayError, Replayable, Standing};
 use tjern_pipeline::register::register;
+use tjern_pipeline::replay::{ReplayInOrderError, Replayed, replay_in_order};
 
 use super::job::{JobArguments, Workplace};
 use super::recompute::FromConfigurations;
@@ -32,7 +34,8 @@ const TOLD_EVERY: Duration = Duration::from_secs(10);
     It takes, from the lowest number of each source and epoch that lies in `landing/`, what ingest would have taken, into an\n\
     empty table `readings`. Numbers below are noted as from before the replay: nobody waits for them. Corrections\n\
     (`recompute`, `validate`) are made again from their records in `corrections/`; the values of a `revise` stand in its file, which\n\
-    has to be given again. What lies in quarantine stays there. Stop `tjern pipeline run` first. Killed, it goes on\n\
+    has to be given again. Each is made of what had landed by its time, and before a validation quality control looks at that, so that\n\
+    flags and levels are what they were. What lies in quarantine stays there. Stop `tjern pipeline run` first. Killed, it goes on\n\
     when it is run again. What is lost and what is not: docs/backup.md.\n\n\
     stdout: with --dry-run what would be taken, a line a source and epoch (CSV); with --json one line of JSON.\n\
     Exit status: 0 done, 1 failed, 2 wrong usage or configuration, or `readings` is not empty."
@@ -62,20 +65,32 @@ pub(crate) async fn execute(arguments: &ReplayArguments) -> Result<(), Failure> 
     register(&place.lake, &place.city.jobs.register).await.map_err(register_failure)?;
     let total = found.iter().map(|stream| stream.batches).sum();
     let told = Told::new(total);
-    let (listener, settings) = (told.clone(), place.city.jobs.ingest);
-    let working = Box::pin(replay::replay(&place.lake, &settings, move |outcome| listener.show(outcome)));
+    let (listener, settings, bounds) = (told.clone(), place.city.jobs.ingest, Bounds::from(&place.city.jobs.compact));
+    let listener = move |outcome: &IngestOutcome| listener.show(outcome);
+    let formulas = |one: &Pending| -> Option<Box<dyn Formulas>> { Some(Box::new(FromConfigurations::of_record(one)?)) };
+    let working = Box::pin(replay_in_order(&place.lake, &settings, &bounds, &formulas, &tell_of, listener));
     let done = place.stop.run_until_cancelled(working).await;
     told.end();
     let Some(done) = done else {
         return Err(Failure::failed("interrupted; hint: run it again, and it goes on where it was"));
     };
-    let outcome = done.map_err(|error| match error {
-        ReplayError::Taken { .. } => Failure::wrong(error),
+    let Replayed { ingested, corrections } = done.map_err(|error| match error {
+        ReplayInOrderError::Replay(ReplayError::Taken { .. }) => Failure::wrong(error),
         error => Failure::failed(error),
     })?;
-    let corrections = Box::pin(correct_again(&place.lake, &Bounds::from(&place.city.jobs.compact))).await?;
-    replay::finish(&place.lake).await.map_err(Failure::failed)?;
-    finished(arguments, &outcome, &corrections)
+    finished(arguments, &ingested, &corrections)
+}
+
+/// What became of a correction.
+fn tell_of(one: &Pending, became: &MadeAgain) {
+    let had = one.word("rows").and_then(Value::as_u64).unwrap_or_default();
+    match became {
+        MadeAgain::Rows(rows) if u64::try_from(*rows).is_ok_and(|rows| rows < had) => {
+            say!("replay: made again, {rows} readings of the {had} that it was of: {}", shown(one));
+        }
+        MadeAgain::Rows(rows) => say!("replay: made again, {rows} readings: {}", shown(one)),
+        MadeAgain::Not(why) => say!("replay: not made again: {}: {why}", shown(one)),
+    }
 }
 
 /// What a dry run says.
@@ -142,23 +157,6 @@ fn shown(one: &Pending) -> String {
 
 fn words(one: &Pending) -> Value {
     json!({ "id": one.id, "kind": one.kind, "by": one.by, "at": one.at })
-}
-
-/// Makes the corrections again that the lake has records of, in their order. Returns them with what became of each.
-async fn correct_again(lake: &Lake, bounds: &Bounds) -> Result<Vec<(Pending, MadeAgain)>, Failure> {
-    let mut made = Vec::new();
-    for one in pending(lake).await.map_err(Failure::failed)? {
-        let formulas = one.is_recomputation().then(|| FromConfigurations::of_record(&one)).flatten();
-        let formulas =
-            formulas.as_ref().map(|formulas| -> &dyn tjern_pipeline::correct::recompute::Formulas { formulas });
-        let became = one.make(lake, formulas, bounds).await.map_err(Failure::failed)?;
-        match &became {
-            MadeAgain::Rows(rows) => say!("replay: made again, {rows} readings: {}", shown(&one)),
-            MadeAgain::Not(why) => say!("replay: not made again: {}: {why}", shown(&one)),
-        }
-        made.push((one, became));
-    }
-    Ok(made)
 }
 
 fn finished(

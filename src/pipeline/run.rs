@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use tjern_gateway::cli::stop_on_signals;
-use tjern_lake::{Lake, Table};
+use tjern_lake::Lake;
 use tjern_pipeline::jobs::{self, Door, States};
 use tokio_util::sync::CancellationToken;
 
-use super::job::refuse_unfinished;
+use super::job::prepare;
 use crate::config::{City, PersonalLake};
 use crate::failure::Failure;
 
@@ -24,11 +24,9 @@ pub(crate) async fn execute(config: &Path) -> Result<(), Failure> {
         Some(address) => Some(Door::bind(address).await.map_err(Failure::failed)?),
         None => None,
     };
-    refuse_unfinished(&lake).await?;
-    Table::create_all(&lake).await.map_err(Failure::failed)?;
+    prepare(&lake).await?;
     if let Some(lake) = &personal {
-        refuse_unfinished(lake).await?;
-        Table::create_all(lake).await.map_err(Failure::failed)?;
+        prepare(lake).await?;
     }
     let telling = door.map(|door| {
         tracing::info!("the jobs: http://{}/health, /metrics and /versions", door.address());

@@ -15,8 +15,9 @@ use tjern_gateway::say;
     after_help = "Examples:\n  tjern pipeline validate --sensor landfalltjern/water_temperature --from 2026-06-01 --to 2026-07-01 \\\n      \
     --by \"the bathing water office\" --config tjern.toml\n\n\
     The readings' `level` becomes 2; values and flags stay. Who, when and why stands in the commit, and in `corrections/` of\n\
-    the lake. A correction that comes later is raw again.\n\n\
-    Exit status: 0 done (also with nothing to do), 1 failed, or there is no reading, 2 wrong usage or configuration."
+    the lake. A correction that comes later is raw again. What quality control has not looked at is refused: run\n\
+    `tjern pipeline quality`, look at the flags, then validate.\n\n\
+    Exit status: 0 done (also with nothing to do), 1 failed, or there is no reading, or one that is not tested, 2 wrong usage or configuration."
 )]
 pub(crate) struct ValidateArguments {
     #[command(flatten)]

@@ -192,6 +192,11 @@ impl Device {
         self.points.iter_mut().map(|point| usize::from(point.state.schedule.follow_step_back(now_us))).sum()
     }
 
+    /// The clock was set forward by so much: its points miss none of the slots that it passed over.
+    pub(super) fn follow_step_forward(&mut self, now_us: i64, by_us: i64) {
+        self.points.iter_mut().for_each(|point| point.state.schedule.follow_step_forward(now_us, by_us));
+    }
+
     /// What one of its answers takes, if it may be asked together with others: one that does not answer, or of which
     /// nothing is known yet, is found out by asking it alone.
     pub(super) fn in_company(&self) -> Option<Duration> {

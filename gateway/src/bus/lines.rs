@@ -12,11 +12,14 @@
 #[cfg(test)]
 mod faults;
 pub(super) mod point;
+mod print_out;
 mod question;
 mod rejected;
 mod remembered;
 pub(super) mod stored_times;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod times;
 
 use std::io;
@@ -33,14 +36,16 @@ use super::BusContext;
 use super::point::{Limits, PointState};
 use super::state::{BusState, DeviceCell, LineState};
 use crate::config::{LinePlace, LinePoint};
+use crate::grid::steps::{Step, Steps};
 use crate::grid::{LOOK_AGAIN, wait};
 use crate::lines::counters::{LineCounters, LineFate};
-use crate::lines::pauses::{line_pause, silence_at_start};
+use crate::lines::pauses::{LINE_PAUSE_MAX, line_pause, silence_at_start};
 use crate::lines::{Framing, LineSplitter};
 use crate::modbus::Retry;
 #[cfg(test)]
 use crate::modbus::faults::{Broken, is_broken};
 use point::{DeviceChecksums, LinePointState};
+use print_out::{End, Heard};
 use question::Question;
 use rejected::RejectedLines;
 use stream::{Place, Stream, open, receive};
@@ -66,6 +71,7 @@ pub(super) struct Actor {
     points: Vec<LinePointState>,
     times: Times,
     limits: Limits,
+    steps: Steps,
     counters: Arc<LineCounters>,
     rejected: RejectedLines,
     context: BusContext,
@@ -123,6 +129,7 @@ impl Actor {
             points,
             times,
             limits,
+            steps: Steps::default(),
             counters,
             rejected: RejectedLines::default(),
             context,
@@ -151,6 +158,8 @@ impl Actor {
                 self.context.store(readings).await;
             }
         }
+        let readings = self.settle(Some(End::Cut));
+        self.context.store(readings).await;
         self.times.end(&self.points).await;
         debug!(bus = self.name, counts = ?self.counters.counts(), "bus stopped");
     }
@@ -209,18 +218,15 @@ impl Actor {
     /// Begins the slots that are due, and ends those that have what they need or waited long enough.
     async fn turn(&mut self) -> Vec<Reading> {
         let now_us = self.context.clock.now_us();
-        for point in &mut self.points {
-            if point.state.schedule.follow_step_back(now_us) {
-                warn!(
-                    bus = self.name,
-                    sensor = point.state.sensor.as_str(),
-                    "the clock was set back by more than a period"
-                );
-            }
-        }
+        self.follow(now_us);
         let mut readings = self.hear_silence();
         readings.extend(self.hear_what_came());
+        readings.extend(self.hear_the_end());
         if self.may_begin(now_us) {
+            if self.question.is_some() {
+                let is_silent = self.heard_at.elapsed() >= LINE_PAUSE_MAX.min(self.limits.timeout);
+                readings.extend(self.settle(Some(if is_silent { End::Whole } else { End::Cut })));
+            }
             self.begin(now_us);
             self.ask().await;
         }
@@ -238,20 +244,70 @@ impl Actor {
         readings
     }
 
-    /// What silence says, if there was one: a line that begins now is whole, and one of a fixed length that began ended.
-    fn hear_silence(&mut self) -> Vec<Reading> {
-        if self.half_until.is_some_and(|until| Instant::now() >= until) {
-            // What came while nobody looked was no silence.
-            if let Some(received) = receive(&mut self.stream).now_or_never() {
-                return self.take(received);
+    /// Where the clock was set, points go on from the time that it says.
+    fn follow(&mut self, now_us: i64) {
+        let step = self.steps.look(now_us, Instant::now());
+        for point in &mut self.points {
+            if let Some(Step::Forward(by_us)) = step {
+                point.state.schedule.follow_step_forward(now_us, by_us);
             }
+            if point.follow_step_back(now_us) {
+                let sensor = point.state.sensor.as_str();
+                warn!(bus = self.name, sensor, "the clock was set back by more than a period");
+            }
+        }
+    }
+
+    /// What silence says, if there was one: a line that begins now is whole, and one of a fixed length that began ended. What
+    /// came while nobody looked was no silence: where the box was busy, a line's second half may wait in the port's buffer.
+    fn hear_silence(&mut self) -> Vec<Reading> {
+        let is_started = self.half_until.is_some_and(|until| Instant::now() >= until);
+        let is_paused = self.pause_left().is_some_and(|left| left.is_zero());
+        if !is_started && !is_paused {
+            return Vec::new();
+        }
+        if let Some(received) = receive(&mut self.stream).now_or_never() {
+            return self.take(received);
+        }
+        if is_started {
             self.half_until = None;
         }
-        if self.pause_left().is_some_and(|left| left.is_zero()) {
+        if is_paused {
             let held = self.splitter.pause();
             return self.hear(held);
         }
         Vec::new()
+    }
+
+    /// What the end of a print-out says, if it ended: lines whose times come twice wait for it.
+    fn hear_the_end(&mut self) -> Vec<Reading> {
+        if self.end_left().is_none_or(|left| !left.is_zero()) {
+            return Vec::new();
+        }
+        // What came while nobody looked was no silence.
+        match receive(&mut self.stream).now_or_never() {
+            Some(received) => self.take(received),
+            None => self.settle(Some(End::Whole)),
+        }
+    }
+
+    /// How long it is until silence says that a print-out ended.
+    fn end_left(&self) -> Option<Duration> {
+        let is_printing = self.points.iter().any(LinePointState::is_printing);
+        is_printing.then(|| self.limits.timeout.saturating_sub(self.heard_at.elapsed()))
+    }
+
+    /// What became of lines that waited for those after them; all of them where a print-out ends.
+    fn settle(&mut self, end: Option<End>) -> Vec<Reading> {
+        let (heard, mut fate, mut readings) = (self.heard(), LineFate::default(), Vec::new());
+        for point in &mut self.points {
+            readings.extend(point.settle(&self.name, end, heard, &mut fate));
+        }
+        self.counters.note_values(fate);
+        if let Some(moments) = fate.undecided_at {
+            self.rejected.note(&self.name, &moments.to_string(), fate);
+        }
+        readings
     }
 
     /// How long it is until a pause says something about what came.
@@ -346,44 +402,49 @@ impl Actor {
         let bytes = match received {
             Ok(bytes) => bytes,
             Err(error) => {
-                // The end of a connection is one of what came over it, too.
+                // The end of a connection is one of what came over it, too: some make one for each print-out.
+                let is_whole = error.kind() == io::ErrorKind::UnexpectedEof && !self.splitter.has_begun();
                 let held = self.splitter.pause();
-                let readings = self.hear(held);
+                let mut readings = self.hear(held);
+                readings.extend(self.settle(Some(if is_whole { End::Whole } else { End::Cut })));
                 self.lost(&error);
                 return readings;
             }
         };
-        let mut held = Vec::new();
+        // It was silent, or the box was.
+        let ended = (self.heard_at.elapsed() >= self.limits.timeout).then_some(End::Cut);
+        let mut readings = ended.map_or_else(Vec::new, |end| self.settle(Some(end)));
         if self.half_until.take().is_some() {
             self.splitter.begin_in_the_middle();
-        } else if self.pause_left().is_some_and(|left| left.is_zero()) {
-            held = self.splitter.pause();
         }
         // A server that accepts and closes is not there: only one that sends something is.
         self.retry.succeeded();
         self.heard_at = Instant::now();
-        held.extend(self.splitter.feed(&bytes));
-        self.hear(held)
+        let lines = self.splitter.feed(&bytes);
+        readings.extend(self.hear(lines));
+        readings
     }
 
     fn hear(&mut self, lines: Vec<String>) -> Vec<Reading> {
-        let now_us = self.device_time_bound_us();
+        let heard = self.heard();
         let mut readings = Vec::new();
         for line in lines {
             let mut fate = LineFate::default();
             let name = &self.name;
-            readings.extend(self.points.iter_mut().filter_map(|point| point.take(name, &line, now_us, &mut fate)));
+            readings.extend(self.points.iter_mut().filter_map(|point| point.take(name, &line, heard, &mut fate)));
             self.counters.note(fate);
             self.rejected.note(&self.name, &line, fate);
         }
         self.counters.set_dropped(self.splitter.dropped());
+        readings.extend(self.settle(None));
         readings
     }
 
-    /// The time that a device's own is compared with. While ours is not known, a device's is better.
-    fn device_time_bound_us(&self) -> i64 {
-        let now_us = self.context.clock.now_us();
-        if self.context.clock.is_set() { now_us } else { now_us.saturating_add(UNKNOWN_AHEAD_US) }
+    /// What a device's own time is compared with. While ours is not known, a device's is better.
+    fn heard(&self) -> Heard {
+        let now_us = Some(self.context.clock.now_us()).filter(|_| self.context.clock.is_set());
+        let bound_us = now_us.unwrap_or_else(|| self.context.clock.now_us().saturating_add(UNKNOWN_AHEAD_US));
+        Heard { bound_us, now_us, asked: self.question.is_some() }
     }
 
     fn pause(&self) -> Duration {
@@ -397,6 +458,13 @@ impl Actor {
         let retry = self.retry.until().filter(|_| self.stream.is_none());
         let retry = retry.map(|until| until.saturating_duration_since(Instant::now()));
         let silence = self.half_until.map(|until| until.saturating_duration_since(Instant::now()));
-        waits.chain(retry).chain(silence).chain(self.pause_left()).min().unwrap_or(LOOK_AGAIN).min(LOOK_AGAIN)
+        waits
+            .chain(retry)
+            .chain(silence)
+            .chain(self.pause_left())
+            .chain(self.end_left())
+            .min()
+            .unwrap_or(LOOK_AGAIN)
+            .min(LOOK_AGAIN)
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! The same planner makes these requests that makes them while the bus is polled. On a serial line a request's time
 //! follows from the line's speed; with it goes the device's turnaround once it was measured, and without it the load
-//! is what it is at least. On TCP nothing follows from anything: where a device was not measured, the load is not
-//! known, and never guessed. What devices were found to refuse is in the plan as it is in the one that is polled; so are the
+//! is what it is at least. On TCP nothing follows from anything: where a device was not measured, the pauses that are
+//! configured are the least that it takes, and without any the load is not known, and never guessed. What devices were found to refuse is in the plan as it is in the one that is polled; so are the
 //! pauses that are configured: a device's `gap` after each answer, and, where `idle_close` makes a connection anew for each
 //! round, its `connect_pause`.
 
@@ -38,9 +38,9 @@ pub struct BusLoad {
     /// What it is asked, in the order of the configuration and of the addresses. A bus of text lines is asked
     /// nothing that can be planned.
     pub requests: Vec<PlannedRequest>,
-    /// The share of its time that they take; 1 is all of it. `None` where that is not known.
+    /// The share of its time that they take, as far as that is known; 1 is all of it. `None` where nothing is.
     pub share: Option<f64>,
-    /// Whether a device's turnaround is not in the share, since it was not measured yet.
+    /// Whether what a device takes is not in the share, or in part, since it was not measured yet.
     pub is_at_least: bool,
     /// The shortest period that it keeps for all its points: what reading each of them once takes.
     pub shortest: Option<Duration>,
@@ -103,7 +103,7 @@ pub fn reckon(bus: &Bus, measured: &Measured) -> BusLoad {
     if devices.is_empty() {
         return load;
     }
-    (load.share, load.shortest) = (Some(reconnect.share), Some(reconnect.pause));
+    let (mut share, mut shortest, mut is_known) = (reconnect.share, reconnect.pause, true);
     for device in devices {
         let memory = measured.0.get(&device.unit_id);
         let turnaround = memory.and_then(|memory| memory.turnaround);
@@ -113,14 +113,15 @@ pub fn reckon(bus: &Bus, measured: &Measured) -> BusLoad {
         let device = DeviceLoad { device, wire, turnaround, refusals };
         load.is_at_least |= turnaround.is_none();
         let whole = device.plan(&(0..device.device.points.len()).collect::<Vec<_>>());
-        let once = whole.iter().map(|group| device.time(group.request)).sum::<Option<Duration>>();
-        load.shortest = load.shortest.zip(once).map(|(shortest, once)| shortest + once);
+        is_known &= whole.iter().all(|group| device.time(group.request).is_some());
+        shortest += whole.iter().map(|group| device.least(group.request)).sum::<Duration>();
         let requests = device.requests();
-        let share = |request: &PlannedRequest| Some(request.time?.as_secs_f64() / request.every.as_secs_f64());
-        let shares = requests.iter().map(share).sum::<Option<f64>>();
-        load.share = load.share.zip(shares).map(|(share, more)| share + more);
+        let part = |one: &PlannedRequest| device.least(one.request).as_secs_f64() / one.every.as_secs_f64();
+        share += requests.iter().map(part).sum::<f64>();
         load.requests.extend(requests);
     }
+    let says_something = is_known || share > 0.0;
+    (load.share, load.shortest) = (says_something.then_some(share), says_something.then_some(shortest));
     load
 }
 
@@ -176,7 +177,16 @@ impl DeviceLoad<'_> {
     /// What a request takes, as far as that is known: nobody else has the bus before the device's `gap` is over.
     fn time(&self, request: ReadRequest) -> Option<Duration> {
         let turnaround = self.turnaround.or(self.wire.is_serial().then_some(Duration::ZERO))?;
-        Some(self.wire.time(request) + turnaround + self.device.gap.saturating_sub(self.wire.silence()))
+        Some(self.wire.time(request) + turnaround + self.gap())
+    }
+
+    /// What a request takes at least: of a device that was not measured on TCP the pause alone is known.
+    fn least(&self, request: ReadRequest) -> Duration {
+        self.time(request).unwrap_or_else(|| self.gap())
+    }
+
+    fn gap(&self) -> Duration {
+        self.device.gap.saturating_sub(self.wire.silence())
     }
 
     fn plan(&self, points: &[usize]) -> Vec<Group> {
@@ -337,6 +347,20 @@ mod tests {
         // The silence of 3.5 characters (4 ms at 9600 baud) is part of the gap, and not before it.
         let (without, with) = (load(RTU), load(&format!("{RTU}gap = \"104ms\"\n")));
         assert!((with - without - 200.0).abs() < 1.0, "{without} {with}");
+    }
+
+    /// A pause of 200 ms behind each answer, and an answer each 100 ms: nothing was said until the bus had run.
+    #[test]
+    fn pauses_that_leave_no_room_are_told_before_anything_was_measured() {
+        let tcp = "kind = \"modbus-tcp\"\naddress = \"10.0.0.1:502\"\n";
+        let load = reckon(&bus(&format!("{tcp}gap = \"200ms\"\n"), &[(0, "100ms")]), &Measured::default());
+        assert!((load.share.expect("the pause is known") - 2.0).abs() < 1e-9, "{load:?}");
+        assert!(load.is_too_much() && load.is_at_least, "{load:?}");
+        assert_eq!((load.shortest, load.requests[0].time), (Some(Duration::from_millis(200)), None));
+        let closed = format!("{tcp}connect_pause = \"200ms\"\nidle_close = \"50ms\"\n");
+        assert!(reckon(&bus(&closed, &[(0, "100ms")]), &Measured::default()).is_too_much());
+        let roomy = reckon(&bus(&format!("{tcp}gap = \"200ms\"\n"), &[(0, "1s")]), &Measured::default());
+        assert!((roomy.share.expect("the pause is known") - 0.2).abs() < 1e-9 && !roomy.is_high(), "{roomy:?}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! A transaction is never ended half way. A line that is missing is tried again by its master.
 
+use std::mem::{Discriminant, discriminant};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,7 +41,8 @@ pub(super) struct Actor {
     keeper: Keeper,
     kept: BusMemory,
     kept_at: Instant,
-    line_is_there: Option<bool>,
+    /// What was told of the line last.
+    line: Option<Discriminant<LineState>>,
     missed_noted: u64,
     looked_at: Instant,
 }
@@ -86,7 +88,7 @@ impl Actor {
             keeper,
             kept: memory,
             kept_at: Instant::now(),
-            line_is_there: None,
+            line: None,
             missed_noted: 0,
             looked_at: Instant::now(),
         }
@@ -185,11 +187,7 @@ impl Actor {
         let missed = self.polling.missed();
         if missed > self.missed_noted {
             let slots = missed - self.missed_noted;
-            warn!(
-                bus = self.name,
-                slots,
-                "slots passed without a poll: the bus is slower than its points' `every`, or the clock was set forward"
-            );
+            warn!(bus = self.name, slots, "slots passed without a poll: the bus is slower than its points' `every`");
         }
         self.missed_noted = missed;
         let memory = self.polling.memory();
@@ -208,20 +206,20 @@ impl Actor {
 
     /// A line a change, not a line a poll.
     fn note_line(&mut self, failure: Option<&Failure>) {
-        let is_there = failure.is_none_or(|failure| !failure.is_of_line());
-        if self.line_is_there == Some(is_there) {
+        let line = match failure {
+            Some(failure) if failure.is_babble() => LineState::Babbles(failure.detail.clone()),
+            Some(failure) if failure.is_of_line() => LineState::Missing(failure.detail.clone()),
+            _ => LineState::Up,
+        };
+        // What it says of itself differs from time to time.
+        if self.line.replace(discriminant(&line)) == Some(discriminant(&line)) {
             return;
         }
-        match failure {
-            Some(failure) if !is_there => {
-                self.state.set_line(LineState::Missing(failure.detail.clone()));
-                warn!(bus = self.name, "not reachable, trying again: {}", failure.detail);
-            }
-            _ => {
-                self.state.set_line(LineState::Up);
-                info!(bus = self.name, "reachable");
-            }
+        match &line {
+            LineState::Missing(why) => warn!(bus = self.name, "not reachable, trying again: {why}"),
+            LineState::Babbles(why) => warn!(bus = self.name, "nothing can be asked, trying again: {why}"),
+            LineState::Up => info!(bus = self.name, "reachable"),
         }
-        self.line_is_there = Some(is_there);
+        self.state.set_line(line);
     }
 }

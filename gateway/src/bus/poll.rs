@@ -22,6 +22,7 @@ use super::learned::BusMemory;
 use super::point::Limits;
 use super::together::Together;
 use crate::config::ModbusDevice;
+use crate::grid::steps::{Step, Steps};
 use crate::grid::{LOOK_AGAIN, wait};
 use crate::modbus::transport::{Answer, Asked, Failure};
 
@@ -51,7 +52,7 @@ pub(super) struct Polling {
     /// The bus's share clock: what the device that is served had used.
     served_ns: u64,
     turns: u64,
-    looked_us: i64,
+    steps: Steps,
     /// Before that no device has anything to look at.
     wake_us: i64,
 }
@@ -86,7 +87,7 @@ impl Polling {
             together: Together::new(setting.in_flight),
             served_ns: 0,
             turns: 0,
-            looked_us: i64::MIN,
+            steps: Steps::default(),
             wake_us: i64::MIN,
         }
     }
@@ -106,21 +107,11 @@ impl Polling {
 
     /// Looks at the clock: rounds that are due begin. What ended without being asked comes back.
     pub(super) fn look(&mut self, now_us: i64, now: Instant) -> Vec<Reading> {
-        if (self.looked_us..self.wake_us).contains(&now_us) {
-            self.looked_us = now_us;
+        let step = self.steps.look(now_us, now);
+        if step.is_none() && now_us < self.wake_us {
             return Vec::new();
         }
-        if now_us < self.looked_us {
-            let follow = |served: &mut Served| served.device.follow_step_back(now_us);
-            let points: usize = self.devices.iter_mut().map(follow).sum();
-            if points > 0 {
-                warn!(
-                    bus = self.name,
-                    points, "the clock was set back by more than a period: going on from the time it says"
-                );
-            }
-        }
-        self.looked_us = now_us;
+        step.into_iter().for_each(|step| self.follow(step, now_us));
         let mut readings = Vec::new();
         for index in 0..self.devices.len() {
             if self.devices[index].device.wake_us() > now_us {
@@ -135,6 +126,23 @@ impl Polling {
         }
         self.wake_us = self.devices().map(Device::wake_us).min().unwrap_or(i64::MAX);
         readings
+    }
+
+    /// The clock was set: its points go on from the time that it says.
+    fn follow(&mut self, step: Step, now_us: i64) {
+        let devices = self.devices.iter_mut().map(|served| &mut served.device);
+        match step {
+            Step::Forward(by_us) => devices.for_each(|device| device.follow_step_forward(now_us, by_us)),
+            Step::Back => {
+                let points: usize = devices.map(|device| device.follow_step_back(now_us)).sum();
+                if points > 0 {
+                    warn!(
+                        bus = self.name,
+                        points, "the clock was set back by more than a period: going on from the time it says"
+                    );
+                }
+            }
+        }
     }
 
     /// Whether another device of the bus is healthy.

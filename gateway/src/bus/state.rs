@@ -51,6 +51,8 @@ pub enum LineState {
     Up,
     /// It is not: why, in the words of whoever tried.
     Missing(String),
+    /// It is, and never falls silent, so that nothing can be asked on it.
+    Babbles(String),
 }
 
 /// A device.

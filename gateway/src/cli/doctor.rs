@@ -19,7 +19,7 @@ use tjern_readings::clock::Clock;
 use super::{FAILED, has_colors, load};
 use crate::config::{Config, aliases};
 use crate::ports;
-use crate::upload::{Probe, probe};
+use crate::upload::{Probe, known_lake, probe};
 
 /// What `doctor` is told.
 #[derive(Debug, Args)]
@@ -124,6 +124,11 @@ async fn examine(config: &Config) -> Vec<Finding> {
 
 async fn lake(config: &Config) -> Finding {
     let what = format!("lake {}", config.lake());
+    if let Err(error) = known_lake::check(&config.spool().dir.join(known_lake::FILE), config.lake()) {
+        let text = error.to_string();
+        let (says, hint) = text.split_once("; hint: ").unwrap_or((&text, ""));
+        return Finding::fail(what, says, hint);
+    }
     // Opening a folder creates it, and this shall change nothing.
     if let Some(folder) = config.lake().local_folder().filter(|folder| !folder.exists()) {
         return disk::missing_lake(what, &folder);

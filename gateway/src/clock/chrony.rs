@@ -32,6 +32,9 @@ const ITSELF: u32 = 0x7F7F_0101;
 /// A clock that chrony is still moving by more than this is not yet right: it moves slowly where it must not step.
 const OFF_MAX_S: f64 = 1.0;
 
+/// It may have followed a source after the clock was looked at.
+const FOLLOWED_AHEAD_MAX_US: i64 = 5_000_000;
+
 /// Chrony runs, and does not say how the clock is.
 #[derive(Debug, Error)]
 pub enum ChronyError {
@@ -58,6 +61,8 @@ pub enum ChronyError {
 pub struct Tracking {
     source: u32,
     leap: u16,
+    /// When a source was last followed, by the clock.
+    followed_us: i64,
     behind_s: f64,
 }
 
@@ -66,6 +71,15 @@ impl Tracking {
     #[must_use]
     pub fn is_synchronised(self) -> bool {
         self.follows() && self.behind_s.abs() <= OFF_MAX_S
+    }
+
+    /// Whether it followed a source since so long ago, by a clock that says this, and is right to a second. That it was
+    /// synchronised is no word about who set the clock since: it finds that out, and goes on to say it until it hears its sources.
+    #[must_use]
+    pub fn has_followed_since(self, wall_us: i64, ago_us: i64) -> bool {
+        let ahead_us = FOLLOWED_AHEAD_MAX_US;
+        let since = wall_us.saturating_sub(ago_us)..=wall_us.saturating_add(ahead_us);
+        self.is_synchronised() && since.contains(&self.followed_us)
     }
 
     /// How far the clock is ahead of the true time, in milliseconds, as chrony reckons; `None` where it follows no source.
@@ -115,7 +129,10 @@ fn tracking(answer: &[u8]) -> Option<Tracking> {
     let short = |at: usize| Some(u16::from_be_bytes(answer.get(at..at + 2)?.try_into().ok()?));
     let is_answer = answer.get(..2)? == [VERSION, ANSWER] && short(4)? == ASK_TRACKING && short(6)? == TELL_TRACKING;
     let is_whole = answer.len() >= LENGTH && short(8)? == 0;
-    (is_answer && is_whole).then_some(Tracking { source: number(28)?, leap: short(54)?, behind_s: float(number(68)?) })
+    let seconds = i64::from(number(56)?) << 32 | i64::from(number(60)?);
+    let followed_us = seconds.saturating_mul(1_000_000).saturating_add(i64::from(number(64)?) / 1_000);
+    let tracking = Tracking { source: number(28)?, leap: short(54)?, followed_us, behind_s: float(number(68)?) };
+    (is_answer && is_whole).then_some(tracking)
 }
 
 /// Chrony's numbers: an exponent of 7 bits and a coefficient of 25, both signed.
@@ -165,6 +182,19 @@ pub(super) mod tests {
             assert_eq!((kept.is_synchronised(), kept.ahead_ms()), (true, Some(ahead_ms)));
         }
         assert!(!tracking(&answer(-1_100)).expect("read").is_synchronised());
+    }
+
+    /// Somebody set the clock back under a chrony that was synchronised: what it says of before is no word about that.
+    #[test]
+    fn a_source_that_was_followed_before_the_clock_fell_says_nothing() {
+        // 2026-11-30 12:09:15 UTC, as chronyd had it in its answer.
+        const FOLLOWED_US: i64 = 1_796_033_355_028_231;
+        let followed_since = |behind_ms, after_us, ago_us| {
+            tracking(&answer(behind_ms)).expect("read").has_followed_since(FOLLOWED_US + after_us, ago_us)
+        };
+        assert!(followed_since(0, 0, 0) && followed_since(0, 60_000_000, 61_000_000));
+        assert!(!followed_since(0, 60_000_000, 59_000_000) && !followed_since(-1_100, 0, 0));
+        assert!(!followed_since(0, -3_600_000_000, 60_000_000), "that was under another time");
     }
 
     /// Whoever listens at the port: nothing but chrony's answer is believed.

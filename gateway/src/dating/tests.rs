@@ -36,6 +36,8 @@ struct Site {
     /// What was polled: its number, of which sensor, and when in truth.
     polled: Vec<(f64, SensorId, i64)>,
     patience_us: i64,
+    /// The clock is right, whatever is said of it.
+    trusted: bool,
 }
 
 /// How a box's clock begins.
@@ -65,7 +67,7 @@ fn sensors() -> Sensors {
 impl Site {
     fn new() -> Self {
         let (folder, machine) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
-        Self { folder, machine, true_us: START_US, polled: Vec::new(), patience_us: 24 * HOUR_US }
+        Self { folder, machine, true_us: START_US, polled: Vec::new(), patience_us: 24 * HOUR_US, trusted: false }
     }
 
     /// The service that synchronises runs; the box has no battery.
@@ -77,7 +79,8 @@ impl Site {
     fn synchronise(&self, is_synchronised: bool) {
         let file = self.machine.path().join("run/systemd/timesync/synchronized");
         if is_synchronised {
-            std::fs::write(file, "").expect("written");
+            let touched = std::time::UNIX_EPOCH + Duration::from_micros(self.true_us.unsigned_abs());
+            std::fs::File::create(file).and_then(|file| file.set_modified(touched)).expect("touched");
         } else if file.exists() {
             std::fs::remove_file(file).expect("removed");
         }
@@ -103,8 +106,11 @@ impl Site {
         self.true_us += off_us;
         let wall = Clock::manual(wall_us);
         let spool = Spool::open(self.settings(), wall.clone()).expect("it opens");
-        let policy =
-            ClockPolicy { patience_us: self.patience_us, trusted: false, witness: Witness::at(self.machine.path()) };
+        let policy = ClockPolicy {
+            patience_us: self.patience_us,
+            trusted: self.trusted,
+            witness: Witness::at(self.machine.path()),
+        };
         let (dater, clock) = Dater::begin(spool.clone(), self.settings(), &wall, sensors(), policy);
         let newest_of = dater.newest_of();
         let mut grids: Vec<_> = sensors().grids.into_inner().into_iter().flatten().collect();
@@ -319,6 +325,83 @@ async fn a_clock_that_was_once_ahead_is_believed_again() {
     assert!(marked(&site.stored().await) > 40);
 }
 
+const YEAR_1998_US: i64 = 883_612_800 * SECOND_US;
+
+/// A battery clock was read again while the gateway ran: two hours of readings were dated 1998 as if that were sure, and the way
+/// back counted 900 million slots as missed. The canary is a gateway that follows.
+#[tokio::test]
+async fn a_clock_that_falls_back_while_it_runs_dates_nothing_by_it() {
+    for follows in [false, true] {
+        let mut site = Site { trusted: follows, ..Site::new() };
+        let mut on = site.boot(Boot::Right, 0);
+        site.run(&mut on, HOUR_US).await;
+        on.wall.set_us(YEAR_1998_US);
+        site.run(&mut on, 2 * HOUR_US).await;
+        assert_eq!((on.clock.doubt().is_none(), on.dater.is_waiting()), (follows, !follows));
+        site.set_clock(&on);
+        site.run(&mut on, HOUR_US).await;
+        assert_eq!((on.clock.doubt(), on.clock.falls()), (None, u64::from(!follows)));
+        site.power_off(on).await;
+        let stored = site.stored().await;
+        let faults = site.faults(&stored);
+        assert_eq!(faults.is_empty(), !follows, "{faults:?}");
+        if follows {
+            continue;
+        }
+        assert!((130..=134).contains(&marked(&stored)), "two hours: {}", marked(&stored));
+        for reading in stored {
+            let true_us = site.polled[reading.value.expect("a value") as usize].2;
+            let grid = sensors().grid(&reading.sensor).expect("known");
+            assert!(Site::slots_of(grid, true_us).contains(&reading.time_us), "{reading:?}, marked or not");
+        }
+    }
+}
+
+/// A battery clock was two hours ahead, and the time server corrected it after the start: that is no fall. Where somebody else
+/// did it nobody knows, unless it is where it was before it sprang forward.
+#[tokio::test]
+async fn a_clock_that_was_ahead_and_is_set_right_is_followed() {
+    for (by_service, sprang, is_followed) in
+        [(true, false, true), (false, false, false), (false, true, true), (true, true, true)]
+    {
+        let mut site = Site::new();
+        if by_service {
+            std::fs::create_dir_all(site.machine.path().join("sys/class/rtc/rtc0")).expect("created");
+            site = site.with_time_service();
+        }
+        if !sprang {
+            site.true_us += 2 * HOUR_US;
+        }
+        let mut on = site.boot(Boot::Right, 0);
+        assert!(on.clock.is_set());
+        if sprang {
+            site.run(&mut on, 10 * MINUTE_US).await;
+            on.wall.set_us(site.true_us + 2 * HOUR_US);
+        } else {
+            site.true_us -= 2 * HOUR_US;
+        }
+        site.run(&mut on, 10 * MINUTE_US).await;
+        assert_eq!(on.clock.falls(), 0);
+        site.set_clock(&on);
+        site.run(&mut on, 10 * MINUTE_US).await;
+        let case = (by_service, sprang);
+        assert_eq!((on.clock.falls(), on.clock.doubt().is_none()), (1, is_followed), "{case:?}");
+        site.power_off(on).await;
+        let stored = site.stored().await;
+        let last: Vec<&Reading> = stored.iter().rev().take(5).collect();
+        for reading in last {
+            let true_us = site.polled[reading.value.expect("a value") as usize].2;
+            let slots = Site::slots_of(sensors().grid(&reading.sensor).expect("known"), true_us);
+            let is_estimate = reading.cause == Some(Cause::ClockEstimated);
+            assert_eq!(
+                (slots.contains(&reading.time_us), is_estimate),
+                (is_followed, !is_followed),
+                "{case:?}: {reading:?}"
+            );
+        }
+    }
+}
+
 /// What a logger on a line says of the time is no word about the box's clock: it may be a year ahead.
 #[tokio::test]
 async fn a_device_that_is_ahead_does_not_make_the_clock_unknown() {
@@ -445,6 +528,24 @@ async fn what_was_left_behind_reaches_the_spool() {
     spool.close().await;
     let values: Vec<_> = site.stored().await.into_iter().filter_map(|reading| reading.value).collect();
     assert_eq!(values, [1.0, 2.0]);
+}
+
+/// The gateway's own readings cost no record, no sync and no batch of their own.
+#[tokio::test]
+async fn what_the_gateway_says_of_itself_never_comes_alone() {
+    let mut site = Site::new();
+    let mut on = site.boot(Boot::Right, 0);
+    let source = "landfall-01".parse().expect("valid");
+    let system = SystemReadings::new(&source, on.clock.clone(), crate::upload::UploadState::default(), || None);
+    on.dater = on.dater.with_system(Some(system.expect("a gateway")));
+    on.wall.advance_us(HOUR_US);
+    on.dater.take(Rows::default()).await;
+    assert_eq!(on.spool.status().next_seq, 1, "they wait for others");
+    let own = |on: &Machine| on.spool.newest_time_us(&"_system/landfall-01/uptime_s".parse().expect("valid"));
+    assert_eq!(own(&on), None);
+    on.dater.take(vec![Reading::of("mast/humidity".parse().expect("valid"), on.clock.now_us(), 1.0)]).await;
+    assert_eq!(own(&on), Some((START_US + HOUR_US) / HOUR_US * HOUR_US));
+    site.power_off(on).await;
 }
 
 /// What is polled meanwhile comes first, but for the slot in which the clock came: that is held.

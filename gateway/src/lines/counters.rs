@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::time::Moments;
+
 /// The counts of one bus since its start, shared with whoever shows them.
 #[derive(Debug, Default)]
 pub struct LineCounters {
@@ -13,6 +15,7 @@ pub struct LineCounters {
     bad_times: AtomicU64,
     repeated: AtomicU64,
     forgotten: AtomicU64,
+    undecided: AtomicU64,
 }
 
 /// The counts at one moment.
@@ -34,6 +37,8 @@ pub struct LineCounts {
     pub repeated: u64,
     /// Values of a time among those too many to be remembered one by one: stored already, or lost.
     pub forgotten: u64,
+    /// Values of a time that comes twice when summer ends, of which nothing told which it is: not stored.
+    pub undecided: u64,
 }
 
 /// What happened to a line.
@@ -45,6 +50,11 @@ pub(crate) struct LineFate {
     pub(crate) bad_time: bool,
     pub(crate) repeated: u64,
     pub(crate) forgotten: u64,
+    pub(crate) undecided: u64,
+    /// The last of the undecided.
+    pub(crate) undecided_at: Option<Moments>,
+    /// Its time is one that its zone leaves out.
+    pub(crate) skipped_hour: bool,
 }
 
 impl LineCounters {
@@ -61,6 +71,7 @@ impl LineCounters {
             bad_times: count(&self.bad_times),
             repeated: count(&self.repeated),
             forgotten: count(&self.forgotten),
+            undecided: count(&self.undecided),
         }
     }
 
@@ -71,8 +82,15 @@ impl LineCounters {
         add(&self.unparsed, u64::from(fate.unparsed));
         add(&self.unwanted, u64::from(!fate.wanted));
         add(&self.bad_times, u64::from(fate.bad_time));
+        self.note_values(fate);
+    }
+
+    /// What became of values whose lines were counted when they came.
+    pub(crate) fn note_values(&self, fate: LineFate) {
+        let add = |counter: &AtomicU64, count: u64| counter.fetch_add(count, Ordering::Relaxed);
         add(&self.repeated, fate.repeated);
         add(&self.forgotten, fate.forgotten);
+        add(&self.undecided, fate.undecided);
     }
 
     pub(crate) fn set_dropped(&self, dropped: u64) {

@@ -50,6 +50,17 @@ fn status_place(name: &str, field: usize) -> Option<usize> {
     }
 }
 
+/// Where a sentence says in which mode its receiver is (`N`: the data are not valid), counted from 1 after the address: of version
+/// 2.3 and later, behind all else. Source: the interface descriptions of GNSS receivers (Garmin GPS 18, 190-00307; JRC JSS-2250).
+fn mode_place(name: &str) -> Option<usize> {
+    match name {
+        "GLL" => Some(7),
+        "VTG" => Some(9),
+        "RMC" => Some(12),
+        _ => None,
+    }
+}
+
 /// The text of a field, counted from 1 after the address. The checksum is not looked at.
 #[must_use]
 pub fn field(line: &str, field: usize) -> Option<&str> {
@@ -77,11 +88,13 @@ impl<'line> Sentence<'line> {
         })
     }
 
-    /// Whether it says that the field is not valid; the status itself is what it is.
+    /// Whether it says that the field is not valid; the status and the mode themselves are what they are.
     fn is_void(&self, name: &str, field: usize) -> bool {
-        let Some(place) = status_place(name, field).filter(|place| *place != field) else { return false };
+        let says = |place: Option<usize>, word: &str| {
+            place.is_some_and(|place| place != field && self.fields().nth(place) == Some(word))
+        };
         // A fix has a kind in its place, and 0 for none.
-        self.fields().nth(place) == Some(if name == "GGA" { "0" } else { "V" })
+        says(status_place(name, field), if name == "GGA" { "0" } else { "V" }) || says(mode_place(name), "N")
     }
 
     fn fields(&self) -> impl Iterator<Item = &'line str> {
@@ -132,6 +145,10 @@ mod tests {
             ("RSA", 1, "$IIRSA,10.5,V,11.5,A"),
             ("ROT", 1, "$HEROT,-12.5,V"),
             ("VBW", 4, "$VDVBW,1.5,0.1,A,1.7,0.2,V"),
+            ("VTG", 7, "$GPVTG,054.7,T,034.4,M,005.5,N,010.2,K,N"),
+            ("RMC", 7, "$GPRMC,081836,A,3751.65,S,14507.36,E,000.0,360.0,130998,011.3,E,N"),
+            ("RMC", 8, "$GNRMC,081836,A,3751.65,S,14507.36,E,000.0,360.0,130998,011.3,E,N,V"),
+            ("GLL", 1, "$GPGLL,4916.45,N,12311.12,W,225444,A,N"),
         ] {
             assert_eq!(read(wanted, field, line), Some(Err(Cause::NotAvailable)), "{line}");
         }
@@ -142,6 +159,11 @@ mod tests {
             ("VBW", 1, "$VDVBW,1.5,0.1,A,1.7,0.2,V", 1.5),
             ("GGA", 6, "$GPGGA,123519,,,,,0,00,,,M,,M,,", 0.0),
             ("MTW", 1, "$YXMTW,12.3,C,V,V,V,V", 12.3),
+            // `N` is knots, and north; a receiver of before version 2.3 has no mode.
+            ("VTG", 7, "$GPVTG,054.7,T,034.4,M,005.5,N,010.2,K,A", 10.2),
+            ("VTG", 5, "$GPVTG,054.7,T,034.4,M,005.5,N,010.2,K", 5.5),
+            ("RMC", 7, "$GPRMC,081836,A,3751.65,N,14507.36,E,001.5,360.0,130998,011.3,E,E", 1.5),
+            ("GLL", 1, "$GPGLL,4916.45,N,12311.12,W,225444,A,D", 4916.45),
         ] {
             assert_eq!(read(wanted, field, line), Some(Ok(value)), "{line}");
         }

@@ -1,8 +1,10 @@
 //! A device's own time: where in a line it stands, how it is written, in which zone. No I/O, no clock.
 //!
-//! A local time that comes twice when summer ends is two moments; [`Moments::choose`] takes the one that
-//! goes on from what was stored before. A time is believed from 2001 on (a clock that lost its battery
-//! counts from 2000) and up to [`FUTURE_MAX_US`] after the gateway's.
+//! A local time that comes twice when summer ends is two moments: which of them is meant the lines around it say
+//! (`repeated_hour`). A time is believed from 2001 on (a clock that lost its battery counts from 2000) and up to
+//! [`FUTURE_MAX_US`] after the gateway's.
+
+use std::fmt;
 
 use jiff::Timestamp;
 use jiff::civil::DateTime;
@@ -66,6 +68,7 @@ pub enum TimeFormat {
 pub struct Moments {
     early_us: i64,
     late_us: i64,
+    is_skipped: bool,
 }
 
 impl TimeFormat {
@@ -164,22 +167,51 @@ impl DeviceTime {
 
 impl Moments {
     const fn one(time_us: i64) -> Self {
-        Self { early_us: time_us, late_us: time_us }
+        Self { early_us: time_us, late_us: time_us, is_skipped: false }
     }
 
-    /// The moment that is meant, if it can be believed now: of two, the first that comes after what was
-    /// stored last, or where nothing was, the one nearer to now.
+    /// The moment that is meant, where it is one.
     #[must_use]
-    pub fn choose(self, stored_us: Option<i64>, now_us: i64) -> Option<i64> {
-        let believed = |time_us: &i64| (BELIEVED_FROM_US..=now_us.saturating_add(FUTURE_MAX_US)).contains(time_us);
-        let [early, late] = [self.early_us, self.late_us].map(|time_us| Some(time_us).filter(believed));
-        match (early, late, stored_us) {
-            (Some(early), Some(late), Some(stored_us)) => Some(if early > stored_us { early } else { late }),
-            (Some(early), Some(late), None) => {
-                Some(if early.abs_diff(now_us) <= late.abs_diff(now_us) { early } else { late })
-            }
-            (early, late, _) => early.or(late),
+    pub const fn only_us(self) -> Option<i64> {
+        if self.early_us == self.late_us { Some(self.early_us) } else { None }
+    }
+
+    /// The first of the two.
+    #[must_use]
+    pub const fn early_us(self) -> i64 {
+        self.early_us
+    }
+
+    /// The second of the two.
+    #[must_use]
+    pub const fn late_us(self) -> i64 {
+        self.late_us
+    }
+
+    /// Whether its zone's clocks never show it: who writes it does not change to summer time.
+    #[must_use]
+    pub const fn is_skipped(self) -> bool {
+        self.is_skipped
+    }
+
+    /// Those of them that can be believed now, if one can.
+    #[must_use]
+    pub fn believed(self, now_us: i64) -> Option<Self> {
+        let believed = BELIEVED_FROM_US..=now_us.saturating_add(FUTURE_MAX_US);
+        match (believed.contains(&self.early_us), believed.contains(&self.late_us)) {
+            (true, true) => Some(self),
+            (true, false) => Some(Self { late_us: self.early_us, ..self }),
+            (false, true) => Some(Self { early_us: self.late_us, ..self }),
+            (false, false) => None,
         }
+    }
+}
+
+impl fmt::Display for Moments {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [early, late] =
+            [self.early_us, self.late_us].map(|time_us| Timestamp::from_microsecond(time_us).unwrap_or_default());
+        if early == late { write!(formatter, "{early}") } else { write!(formatter, "{early} or {late}") }
     }
 }
 
@@ -198,8 +230,12 @@ fn in_zone(civil: DateTime, zone: &TimeZone) -> Option<Moments> {
     match zone.to_ambiguous_timestamp(civil).offset() {
         AmbiguousOffset::Unambiguous { offset } => at(offset).map(Moments::one),
         // A time that the zone skips: a logger that was not told of summer time goes on with the former.
-        AmbiguousOffset::Gap { before, .. } => at(before).map(Moments::one),
-        AmbiguousOffset::Fold { before, after } => Some(Moments { early_us: at(before)?, late_us: at(after)? }),
+        AmbiguousOffset::Gap { before, .. } => {
+            at(before).map(|time_us| Moments { is_skipped: true, ..Moments::one(time_us) })
+        }
+        AmbiguousOffset::Fold { before, after } => {
+            Some(Moments { early_us: at(before)?, late_us: at(after)?, is_skipped: false })
+        }
     }
 }
 
@@ -246,28 +282,16 @@ mod tests {
         assert!(read_zone("-03:30").is_ok());
     }
 
-    /// The second of the two hours was once taken for the first, and dropped as known.
     #[test]
-    fn the_hour_that_comes_twice_is_two_hours() {
-        let zone = read_zone("Europe/Oslo").expect("a zone");
-        let now_us = us("2026-10-25T02:00:00Z");
-        let format = TimeFormat::new("%Y-%m-%d %H:%M").expect("a format");
-        let mut stored_us = Some(us("2026-10-24T23:50:00Z"));
-        let mut got = Vec::new();
-        for minutes in ["00", "20", "40", "00", "20", "40"] {
-            let moments = format.read(&format!("2026-10-25 02:{minutes}"), &zone).expect("a time");
-            stored_us = moments.choose(stored_us, now_us);
-            got.push(stored_us.expect("believed"));
-        }
-        let expected =
-            ["00:00", "00:20", "00:40", "01:00", "01:20", "01:40"].map(|time| us(&format!("2026-10-25T{time}:00Z")));
-        assert_eq!(got, expected);
-        let live = format.read("2026-10-25 02:30", &zone).expect("a time");
-        assert_eq!(live.choose(None, us("2026-10-25T01:30:10Z")), Some(us("2026-10-25T01:30:00Z")));
-        assert_eq!(
-            live.choose(Some(us("2026-10-25T00:20:00Z")), us("2026-10-25T00:30:10Z")),
-            Some(us("2026-10-25T00:30:00Z"))
-        );
+    fn the_hour_that_comes_twice_is_two_moments_and_the_one_that_is_missing_is_told() {
+        let twice = read("%Y-%m-%d %H:%M", "Europe/Oslo", "2026-10-25 02:30").expect("a time");
+        assert_eq!((twice.early_us, twice.late_us), (us("2026-10-25T00:30:00Z"), us("2026-10-25T01:30:00Z")));
+        assert_eq!(twice.to_string(), "2026-10-25T00:30:00Z or 2026-10-25T01:30:00Z");
+        assert_eq!(twice.believed(us("2026-10-25T01:20:00Z")), Some(twice));
+        let once = Moments::one(us("2026-10-25T00:30:00Z"));
+        assert_eq!(twice.believed(us("2026-10-25T01:19:59Z")), Some(once), "the second is too far ahead");
+        let skipped = read("%Y-%m-%d %H:%M", "Europe/Oslo", "2026-03-29 02:30").expect("a time");
+        assert_eq!((skipped.only_us(), skipped.is_skipped()), (Some(us("2026-03-29T01:30:00Z")), true));
     }
 
     #[test]
@@ -280,7 +304,8 @@ mod tests {
             ("1970-01-01T00:00:00Z", false),
             ("2019-05-01T00:00:00Z", true),
         ] {
-            assert_eq!(Moments::one(us(text)).choose(None, now_us), believed.then(|| us(text)), "{text}");
+            let moments = Moments::one(us(text));
+            assert_eq!(moments.believed(now_us), believed.then_some(moments), "{text}");
         }
     }
 

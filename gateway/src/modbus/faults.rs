@@ -35,7 +35,7 @@ use super::{Manners, Master};
 use crate::config::{Parity, Serial};
 use crate::simulate::bad_line::{Framing, LineFaults, Tally};
 
-pub(crate) use self::device::Dial;
+pub(crate) use self::device::{Dial, FarEnd};
 pub(crate) use self::pipe::Pipe;
 
 /// What a connection in memory and a socket have in common.

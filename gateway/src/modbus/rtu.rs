@@ -156,7 +156,9 @@ impl RtuMaster {
         let reused = self.is_reused();
         match self.ask(unit, request).await {
             // A server may close a connection that was idle for long: that says nothing about it.
-            Err(failure) if reused && failure.cause == Cause::Unreachable => self.ask(unit, request).await,
+            Err(failure) if reused && failure.cause == Cause::Unreachable && !failure.is_babble() => {
+                self.ask(unit, request).await
+            }
             other => other,
         }
     }
@@ -186,6 +188,8 @@ impl RtuMaster {
             self.stats.set_hardware(errors);
         }
         match &result {
+            // It is there: to open it anew would not silence it.
+            Err(failure) if failure.is_babble() => {}
             Err(failure) if failure.cause == Cause::Unreachable => {
                 self.lost(unit, request, progress.may_be_sent && !self.forgets_sent());
                 // The line is closed at once, so that an adapter that is plugged in again gets its old name.
@@ -245,6 +249,7 @@ impl RtuMaster {
         let mut passed = progress.passed;
         passed.noise += progress.unread as u64;
         self.stats.passed(passed);
+        progress.babble.into_iter().for_each(|bytes| self.stats.never_silent(bytes));
         if passed.echoes > 0 && !self.manners.echo && !self.echo_told {
             warn!(line = %self.place, "the line echoes what is sent; hint: write `echo = true` on the bus");
             self.echo_told = true;

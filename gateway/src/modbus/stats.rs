@@ -16,6 +16,7 @@ struct Counters {
     echoes: AtomicU64,
     strangers: AtomicU64,
     noise: AtomicU64,
+    never_silent: AtomicU64,
     frame: AtomicU64,
     overrun: AtomicU64,
     parity: AtomicU64,
@@ -36,6 +37,8 @@ pub struct WireCounts {
     pub strangers: u64,
     /// Bytes that belonged to no frame.
     pub noise: u64,
+    /// Requests that were not sent, since the line never fell silent.
+    pub never_silent: u64,
     /// What the port's hardware counts, where it does; zeros elsewhere.
     pub hardware: LineErrors,
 }
@@ -49,6 +52,12 @@ impl WireStats {
         self.0.echoes.fetch_add(passed.echoes, Ordering::Relaxed);
         self.0.strangers.fetch_add(passed.strangers, Ordering::Relaxed);
         self.0.noise.fetch_add(passed.noise, Ordering::Relaxed);
+    }
+
+    /// A request was not sent: the line never fell silent for so many bytes.
+    pub(super) fn never_silent(&self, bytes: usize) {
+        self.0.never_silent.fetch_add(1, Ordering::Relaxed);
+        self.0.noise.fetch_add(u64::try_from(bytes).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// The hardware says this: what came since it said something last counts, and all of it where it began anew.
@@ -82,6 +91,7 @@ impl WireStats {
             echoes: get(&self.0.echoes),
             strangers: get(&self.0.strangers),
             noise: get(&self.0.noise),
+            never_silent: get(&self.0.never_silent),
             hardware: LineErrors {
                 frame: get(&self.0.frame),
                 overrun: get(&self.0.overrun),

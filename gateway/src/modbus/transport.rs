@@ -9,6 +9,8 @@ use tokio::time::Instant;
 use tokio_modbus::client::{Client, Context};
 use tokio_modbus::{ExceptionCode, ProtocolError, Request, Response};
 
+use super::wire::is_babble;
+
 /// The most registers that one request may ask for.
 pub const REGISTERS_MAX: u16 = 125;
 /// The most bits that one request may ask for.
@@ -232,11 +234,13 @@ pub struct Failure {
     is_of_unit: bool,
     /// Somebody was there, and hung up.
     is_hang_up: bool,
+    /// The line is there, and never falls silent.
+    is_babble: bool,
 }
 
 impl Failure {
     pub(crate) fn new(cause: Cause, detail: impl Into<String>) -> Self {
-        Self { cause, detail: detail.into(), is_of_unit: false, is_hang_up: false }
+        Self { cause, detail: detail.into(), is_of_unit: false, is_hang_up: false, is_babble: false }
     }
 
     /// The same, of a server that was connected to and closed the connection.
@@ -247,6 +251,16 @@ impl Failure {
     /// Whether somebody was there, and hung up.
     pub(crate) const fn is_hang_up(&self) -> bool {
         self.is_hang_up
+    }
+
+    /// The same, of a line that is there and never falls silent.
+    pub(crate) fn by_babble(self) -> Self {
+        Self { is_babble: true, ..self }
+    }
+
+    /// Whether the line is there, and never falls silent: nothing can be asked on it.
+    pub(crate) const fn is_babble(&self) -> bool {
+        self.is_babble
     }
 
     /// The same, of the unit alone.
@@ -291,7 +305,10 @@ pub(super) async fn call(context: &mut Context, request: ReadRequest) -> Result<
         Err(tokio_modbus::Error::Transport(error)) if is_nonsense(&error) => {
             Err(Failure::new(Cause::Malformed, format!("what came is no answer: {error}")))
         }
-        Err(tokio_modbus::Error::Transport(error)) => Err(Failure::new(Cause::Unreachable, error.to_string())),
+        Err(tokio_modbus::Error::Transport(error)) => {
+            let failure = Failure::new(Cause::Unreachable, error.to_string());
+            Err(if is_babble(&error) { failure.by_babble() } else { failure })
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! A line that RTU frames go over, below the library: it keeps the silences, and lets one answer through.
 //!
 //! Downwards it takes a request whole, waits until the line has been silent for long enough, and has the
-//! line's pacer write it (see there); a line that does not fall silent is given up on. Upwards it hands
+//! line's pacer write it (see there); a line that does not fall silent is given up on, counted, and told from one that is gone
+//! ([`is_babble`]). Upwards it hands
 //! on the one frame that answers that request (unit, function, count, CRC) and nothing else: noise,
 //! echoes of the request and answers to somebody else are counted and forgotten (see `frame`).
 //!
@@ -72,11 +73,27 @@ struct Exchange {
     sent: Option<Instant>,
     expected: Option<Expected>,
     received: Vec<u8>,
+    /// All that came before the request was sent, while the line had to fall silent.
+    before: usize,
+    /// It did not fall silent, and nothing was sent.
+    babbles: bool,
     /// All that came since the request was sent.
     came: usize,
     passed: Passed,
     answer: Vec<u8>,
     taken: usize,
+}
+
+/// Why a request was not sent: what came left no room for it.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the line never falls silent ({0} bytes came, and nothing was asked); hint: another master on it, another baud rate, a stuck driver, a line without termination or bias?"
+)]
+struct Babble(usize);
+
+/// Whether an error is that a line never falls silent.
+pub(super) fn is_babble(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|source| source.is::<Babble>())
 }
 
 /// How far an exchange is.
@@ -94,6 +111,8 @@ pub(super) struct Progress {
     pub(super) is_damaged: bool,
     /// What was passed over.
     pub(super) passed: Passed,
+    /// So many bytes kept the line from falling silent, and the request from being sent.
+    pub(super) babble: Option<usize>,
     /// Bytes that came and are neither the answer nor the request, heard back.
     pub(super) strange: usize,
 }
@@ -173,6 +192,7 @@ impl Wire {
             unread,
             is_damaged: unread >= length,
             passed: exchange.passed,
+            babble: exchange.babbles.then_some(exchange.before),
             strange: exchange.strange(),
         }
     }
@@ -223,11 +243,11 @@ impl Drop for Open {
 }
 
 impl Open {
-    /// Takes what there is and forgets it; an error means that the line is gone.
+    /// Takes what there is, counts and forgets it; an error means that the line is gone.
     fn forget(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         let mut buffer = [0; FRAME_MAX];
         while let Poll::Ready(read) = self.carrier.poll_read(context, &mut ReadBuf::new(&mut buffer)) {
-            read?;
+            self.exchange.before = self.exchange.before.saturating_add(read?);
             self.active = now();
             if self.active >= self.give_up {
                 return Ok(());
@@ -239,10 +259,8 @@ impl Open {
     fn order(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         self.forget(context)?;
         if now() >= self.give_up {
-            return Err(io::Error::new(
-                io::ErrorKind::ResourceBusy,
-                "the line never falls silent; hint: a wrong baud rate, a stuck driver, a line without termination?",
-            ));
+            self.exchange.babbles = true;
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, Babble(self.exchange.before)));
         }
         let expected = Expected::to(&self.request);
         // The last wall before the wire: nothing but a read has an answer, and nothing else is sent.

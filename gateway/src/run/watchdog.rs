@@ -2,8 +2,8 @@
 //! answers, and the uploader does not wait for what must long have ended. A timer would feed it for a gateway that reads
 //! nothing.
 //!
-//! A lake that is away is no reason: a new start would not bring it back. A cloud's client gives up on a request after
-//! half a minute, and on its repetitions after some, and the uploader says so and tries again; one that still waits after
+//! A lake that is away is no reason: a new start would not bring it back. The uploader gives up on a request to a cloud after
+//! what its bytes take, says so and tries again; whatever else still waits after
 //! `UPLOAD_BOUND` waits for nothing. A lake in a folder has no such limit (its disk, or the server behind it, may
 //! hang for a day): that is told in `/health`, and the watchdog is fed.
 //!

@@ -35,7 +35,7 @@ pub(crate) enum Command {
     Sync(oneshot::Sender<bool>),
     Seal(oneshot::Sender<bool>),
     Offered(oneshot::Sender<Vec<SealedObject>>),
-    Remove(SealedObject, oneshot::Sender<()>),
+    Remove(SealedObject, oneshot::Sender<bool>),
     GiveUp(SealedObject, oneshot::Sender<()>),
     SetAside(SealedObject, oneshot::Sender<()>),
     Renew(HashMap<i64, Reading>, oneshot::Sender<bool>),
@@ -191,8 +191,8 @@ fn carry_out(core: &mut Core, command: Command, status: &Mutex<SpoolStatus>, don
         }
         Command::Offered(reply) => answer(reply, core.offered(), core, status),
         Command::Remove(object, reply) => {
-            core.remove(&object);
-            answer(reply, (), core, status);
+            let is_away = core.remove(&object);
+            answer(reply, is_away, core, status);
         }
         Command::GiveUp(object, reply) => {
             core.give_up(&object);

@@ -32,7 +32,7 @@ use super::log::Log;
 use super::record;
 use super::sealed::{self, SealedKind, SealedObject};
 use super::shelf::{Shelf, on_disk};
-use super::{SpoolSettings, SpoolStatus, locked};
+use super::{Claim, SpoolSettings, SpoolStatus, locked};
 
 /// The most readings that wait in memory while the disk refuses them.
 pub(crate) const PENDING_MAX: usize = 100_000;
@@ -95,6 +95,8 @@ pub(crate) struct Core {
     pub(crate) unsealed: VecDeque<Piece>,
     pub(crate) encoder: Encoder,
     pub(crate) sealed_to: i64,
+    /// What this run gives out itself, in an epoch that it did not begin.
+    pub(crate) claim: Option<Claim>,
     /// No batch is sealed that is larger, but for one of a single reading.
     pub(crate) batch_bytes: u64,
     /// The bounds of a batch whose file could not be finished. It may have got its name: the next attempt
@@ -193,13 +195,14 @@ impl Core {
     }
 
     /// Takes an object away that the lake has. The last of an epoch that is still to be closed stays until the word of
-    /// that is on disk: after the next start nobody would know of the epoch any more.
-    pub(crate) fn remove(&mut self, object: &SealedObject) {
+    /// that is on disk: after the next start nobody would know of the epoch any more. Says whether it is away.
+    pub(crate) fn remove(&mut self, object: &SealedObject) -> bool {
         let is_due = self.close_due.iter().any(|(epoch, _)| *epoch == object.epoch);
         if is_due && self.shelf.of(object.epoch).count() == 1 && self.close_due_epochs().is_err() {
-            return;
+            return false;
         }
         self.shelf.remove(object);
+        true
     }
 
     /// Puts a gap in the place of a batch whose file is damaged.
@@ -255,6 +258,15 @@ impl Core {
         self.unsealed.iter().map(rows).sum()
     }
 
+    /// The time of the reading that waits longest for sealing.
+    fn oldest_unsealed_us(&self) -> Option<i64> {
+        let first = |piece: &Piece| match piece {
+            Piece::Readings { readings, .. } => readings.spans().first(1).times_us(),
+            Piece::Gap(_) => None,
+        };
+        self.unsealed.iter().find_map(first).map(|(time_us, _)| time_us)
+    }
+
     /// What the spool has to say of itself.
     pub(crate) fn status(&self) -> SpoolStatus {
         SpoolStatus {
@@ -272,6 +284,9 @@ impl Core {
             torn_tails: self.torn_tails,
             bad_records: self.bad_records,
             in_trouble: self.in_trouble(),
+            sealing_trouble: self.sealing.0.clone(),
+            overdue_us: self.sealing.0.as_ref().and_then(|_| self.oldest_unsealed_us()),
+            claim: self.claim,
             is_unread: self.recovery_due.is_some(),
             written: self.disk.written(),
         }
@@ -465,7 +480,10 @@ impl Core {
     /// Seals the first rows, and says how many.
     fn seal_rows(&mut self, first_seq: i64, readings: &Rows) -> io::Result<usize> {
         let attempted = self.attempted.filter(|bounds| bounds.first == first_seq).map(|bounds| bounds.count());
-        let most = attempted.and_then(|rows| usize::try_from(rows).ok()).unwrap_or(readings.len());
+        // What an earlier run left is sealed for itself: the same in each copy of this folder.
+        let left = self.claim.filter(|claim| claim.epoch == self.log.epoch).map(|claim| claim.first_seq - first_seq);
+        let left = left.filter(|rows| *rows > 0);
+        let most = attempted.or(left).and_then(|rows| usize::try_from(rows).ok()).unwrap_or(readings.len());
         let readings = readings.spans().first(most);
         let (settings, epoch) = (&self.settings, self.log.epoch);
         let encoder = &mut self.encoder;

@@ -46,7 +46,7 @@ use super::sealed::{self, SealedKind, SealedObject};
 use super::segment::{Contents, Header, SEGMENT_BYTES};
 use super::shelf::{GAPS_MAX, Shelf};
 use super::survey::{self, Found};
-use super::{SpoolSettings, locked};
+use super::{Claim, SpoolSettings, locked};
 
 /// A spool is never bounded to less: a few segments and batches must fit.
 pub(crate) const MAX_BYTES_LEAST: u64 = 1 << 20;
@@ -137,6 +137,9 @@ fn recall(
     core.place_sealed_files(epoch, newest.and_then(|header| header.replaced))?;
     core.take_segments(ours);
     core.look_at_damaged(damaged, newest);
+    if newest.is_some() && !core.finish_due {
+        core.claim = Some(Claim { epoch, first_seq: core.synced_seq + 1, run: Epoch::random() });
+    }
     Ok((core, foreign.into_iter().map(|(_, found)| found.path).collect()))
 }
 
@@ -220,6 +223,7 @@ fn empty(
         unsealed: VecDeque::new(),
         encoder: Encoder::default(),
         sealed_to: 0,
+        claim: None,
         batch_bytes: SIZE_MAX,
         attempted: None,
         known: Arc::default(),

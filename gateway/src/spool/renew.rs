@@ -58,7 +58,7 @@ impl Core {
         let last = renewed.last().map_or(0, |object| object.bounds.last);
         self.log.begin_epoch(epoch, Some(former), last, &self.known)?;
         tracing::warn!(%former, %epoch, objects = renewed.len(), "the spool began a new epoch; what was not sent has new numbers");
-        (self.synced_seq, self.sealed_to) = (last, last);
+        (self.synced_seq, self.sealed_to, self.claim) = (last, last, None);
         self.takeover_due = true;
         self.shelf.objects = others.into_iter().chain(renewed).collect();
         Ok(())
@@ -125,7 +125,7 @@ impl Core {
         self.close_epoch(former)?;
         self.log.begin_epoch(Epoch::random(), None, 0, &self.known)?;
         tracing::warn!(%former, epoch = %self.log.epoch, "the spool began a new epoch after damage");
-        (self.synced_seq, self.sealed_to) = (0, 0);
+        (self.synced_seq, self.sealed_to, self.claim) = (0, 0, None);
         self.finish_due = false;
         self.forget_damaged();
         Ok(())

@@ -146,7 +146,7 @@ fn a_folder_of_sealed_files_that_can_never_be_listed_is_moved_aside() {
     let status = core.status();
     assert_eq!((status.epoch, status.bad_records, status.next_seq), (epoch, 1, 21));
     let offered: Vec<Bounds> = core.offered().iter().map(|object| object.bounds).collect();
-    assert_eq!(offered, [Bounds { first: 11, last: 20 }]);
+    assert_eq!(offered, [Bounds { first: 11, last: 15 }, Bounds { first: 16, last: 20 }]);
     let aside = format!("{}.unreadable-", folder.display());
     let kept = disk.files().into_iter().filter(|file| file.display().to_string().starts_with(&aside)).count();
     assert_eq!(kept, 1, "{:?}", disk.files());
@@ -212,6 +212,46 @@ async fn a_disk_that_lets_nothing_be_written_is_waited_for() {
     };
     tokio::time::timeout(Duration::from_secs(60), written).await.expect("the disk is well again");
     assert_eq!((spool.status().synced_seq, spool.status().in_trouble), (10, false));
+}
+
+/// Two copies of a folder seal what was in it into the same batches, whatever each of them reads then; what they read
+/// themselves they have to claim.
+#[test]
+fn what_an_earlier_run_left_is_sealed_for_itself() {
+    let disk = Memory::new(Plan::Well);
+    let mut core = open(&disk, 1 << 20);
+    assert_eq!(core.status().claim, None, "nobody else can know of a new epoch");
+    core.append(readings(0, 5));
+    assert!(core.sync());
+    drop(core);
+    let mut core = open(&disk, 1 << 20);
+    core.append(readings(5, 3));
+    assert!(core.seal());
+    let bounds: Vec<_> = core.offered().iter().map(|object| (object.bounds.first, object.bounds.last)).collect();
+    assert_eq!(bounds, [(1, 5), (6, 8)]);
+    let claim = core.status().claim.expect("an earlier run began the epoch");
+    let covered: Vec<_> = core.offered().iter().map(|object| claim.covers(object)).collect();
+    assert_eq!((claim.first_seq, covered), (6, vec![false, true]));
+    assert!(core.renew(&std::collections::HashMap::new()));
+    assert_eq!(core.status().claim, None);
+}
+
+/// There is room in the segment and nowhere else: that is no disk that refuses readings, and must be told all the same.
+#[test]
+fn batches_that_cannot_be_written_are_told_with_what_waits_for_them() {
+    let disk = Memory::new(Plan::Well);
+    let mut core = open(&disk, 1 << 20);
+    core.append(readings(3, 5));
+    assert!(core.sync());
+    let oldest_us = readings(3, 1)[0].time_us;
+    assert_eq!((core.status().sealing_trouble, core.status().overdue_us), (None, None), "not due yet");
+    disk.refuse(1, ENOSPC);
+    assert!(!core.seal());
+    let status = core.status();
+    assert!(status.sealing_trouble.is_some_and(|error| error.contains("space")) && !status.in_trouble);
+    assert_eq!(status.overdue_us, Some(oldest_us));
+    assert!(core.seal());
+    assert_eq!((core.status().sealing_trouble, core.status().overdue_us), (None, None));
 }
 
 /// A full disk: polling goes on into memory, the oldest go first, and are counted; once there is room

@@ -18,6 +18,7 @@ use super::sealed::{self, SEALED, SealedKind, SealedObject};
 use super::segment::{HEADER_BYTES, RECORDS_AT};
 use super::survey::Found;
 use crate::maintenance;
+use crate::upload::known_lake;
 
 /// Folders of the gateway that are no part of this log: what waits for the clock (a spool of its own, and the same
 /// emptied), and what was learned about devices.
@@ -67,7 +68,7 @@ pub(super) fn folders(disk: &dyn Disk, findings: &mut Vec<Finding>, bytes_read: 
         let is_segment = name.ends_with(".segment") || name.ends_with(".segment.new");
         match entry.is_folder {
             true => [SEALED, KEPT].contains(&name) || BESIDE.contains(&name),
-            false => name == LOCK || name == maintenance::FILE || is_segment,
+            false => [LOCK, maintenance::FILE, known_lake::FILE].contains(&name) || is_segment,
         }
     };
     strangers(disk, Path::new(""), known, findings);

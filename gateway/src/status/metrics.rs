@@ -106,19 +106,32 @@ fn clock(page: &mut Page<'_, '_>, status: &GatewayStatus) -> fmt::Result {
     let synchronised = clock.is_synchronised.map(flag);
     page.gauge("clock_synchronised", "Whether the time service has synchronised the clock", synchronised)?;
     let ahead_s = clock.ahead_ms.map(|ahead_ms| seconds(ahead_ms.saturating_mul(1_000)));
-    page.gauge("clock_offset_seconds", "How far the clock is ahead of the true time", ahead_s)
+    page.gauge("clock_offset_seconds", "How far the clock is ahead of the true time", ahead_s)?;
+    let fallen_s = seconds(clock.fallen_ms.unwrap_or(0).saturating_mul(1_000));
+    page.gauge(
+        "clock_fallen_seconds",
+        "How far the clock fell back while the gateway ran, while it is not believed; 0 while it is",
+        Some(fallen_s),
+    )?;
+    page.counter("clock_falls", "How often the clock fell back and was not believed", clock.falls)
 }
 
 fn spool(page: &mut Page<'_, '_>, status: &GatewayStatus) -> fmt::Result {
     let spool = &status.spool;
     page.gauge("spool_bytes", "What the spool takes of the disk", Some(number(spool.bytes)))?;
     let age_s = age_seconds(status.upload.oldest_waiting_us, status.time_us);
-    page.gauge("spool_age_seconds", "Age of the oldest sealed reading that waits, 0 if none does", Some(age_s))?;
+    page.gauge(
+        "spool_age_seconds",
+        "Age of the oldest reading that waits and is sealed, or should be; 0 if none does",
+        Some(age_s),
+    )?;
     page.gauge("spool_sealed_objects", "Sealed objects that wait", Some(number(spool.sealed_objects)))?;
     page.gauge("spool_unsealed_readings", "Readings on disk, not sealed", Some(number(spool.unsealed_readings)))?;
     page.gauge("spool_unsynced_readings", "Readings not on disk", Some(number(spool.unsynced_readings)))?;
     let trouble = flag(spool.in_trouble);
     page.gauge("spool_disk_refuses", "Whether the disk refuses readings", Some(trouble))?;
+    let trouble = flag(spool.sealing_trouble.is_some());
+    page.gauge("spool_seal_failing", "Whether batches cannot be written", Some(trouble))?;
     page.counter("spool_dropped_readings", "Readings lost for want of room", spool.dropped_readings)?;
     page.counter("spool_dropped_batches", "Batches whose place a gap took", spool.dropped_batches)?;
     page.counter("spool_set_aside_objects", "Objects for which the lake has no place", spool.set_aside_objects)?;
@@ -130,7 +143,7 @@ fn upload(page: &mut Page<'_, '_>, status: &GatewayStatus) -> fmt::Result {
     let upload = &status.upload;
     let waited_s = upload.oldest_waiting_us.map(|_| age_seconds(upload.oldest_waiting_us, status.time_us));
     let lag_s = waited_s.or_else(|| upload.last_lag_us.map(seconds));
-    page.gauge("upload_lag_seconds", "How far the lake is behind: the age of the oldest sealed reading that waits, or that of the newest in the last batch when it landed", lag_s)?;
+    page.gauge("upload_lag_seconds", "How far the lake is behind: the age of the oldest reading that waits and is sealed, or should be, or that of the newest in the last batch when it landed", lag_s)?;
     page.gauge("upload_failing", "Whether the last upload failed", Some(flag(upload.last_error.is_some())))?;
     let success_s = upload.last_success_us.map(seconds);
     page.gauge("upload_last_success_timestamp_seconds", "When the lake last answered as it should", success_s)?;
@@ -184,7 +197,7 @@ fn device_counts(page: &mut Page<'_, '_>, status: &GatewayStatus) -> fmt::Result
 
 fn lines(page: &mut Page<'_, '_>, status: &GatewayStatus) -> fmt::Result {
     let up = status.buses.iter().filter_map(|bus| Some((vec![("bus", bus.name.clone())], flag(bus.line_up?))));
-    page.gauges("line_up", "Whether a bus's line or server was there when it was last needed", up)?;
+    page.gauges("line_up", "Whether a bus's line or server was there, and fell silent, when it was last needed", up)?;
     let counts = status.buses.iter().filter_map(|bus| Some((&bus.name, bus.lines?))).flat_map(|(bus, lines)| {
         let labels = move |kind: &str| vec![("bus", bus.clone()), ("kind", kind.to_owned())];
         let all = std::iter::once((labels("whole"), lines.lines));
@@ -203,6 +216,7 @@ fn wires(page: &mut Page<'_, '_>, status: &GatewayStatus) -> fmt::Result {
         let kinds = [
             ("echo", wire.echoes),
             ("stranger", wire.strangers),
+            ("never_silent", wire.never_silent),
             ("frame", wire.frame),
             ("overrun", wire.overrun),
             ("parity", wire.parity),

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tjern_readings::clock::Clock;
 
 use crate::bus::state::{DeviceSnapshot, DeviceState, PointSnapshot};
 use crate::clock::ClockWord;
@@ -91,17 +92,31 @@ pub struct Refusal {
 /// A clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClockReport {
-    /// Whether it is believed: until then readings wait for it on disk, or have an estimated time after `[clock] patience`.
+    /// Whether it is believed: until then readings wait for it on disk, or have an estimated time after `[clock] patience`, and
+    /// at once where it was believed before.
     pub is_known: bool,
     /// Whether the machine's time service has synchronised it, a few minutes ago; `None` where none says so.
     pub is_synchronised: Option<bool>,
     /// How far it is ahead of the true time, in milliseconds, where chrony reckons it.
     pub ahead_ms: Option<i64>,
+    /// How far it fell back, in milliseconds, while it is not believed for that.
+    #[serde(default)]
+    pub fallen_ms: Option<i64>,
+    /// How often it fell back and was not believed, since the start.
+    #[serde(default)]
+    pub falls: u64,
 }
 
 impl ClockReport {
-    pub(super) const fn new(is_known: bool, word: ClockWord) -> Self {
-        Self { is_known, is_synchronised: word.is_synchronised, ahead_ms: word.ahead_ms }
+    pub(super) fn new(clock: &Clock, word: ClockWord) -> Self {
+        let fallen_ms = clock.doubt().map(|doubt| doubt.behind_us / 1_000);
+        Self {
+            is_known: clock.is_set() && fallen_ms.is_none(),
+            is_synchronised: word.is_synchronised,
+            ahead_ms: word.ahead_ms,
+            fallen_ms,
+            falls: clock.falls(),
+        }
     }
 }
 
@@ -131,6 +146,9 @@ pub struct SpoolReport {
     pub bad_records: u64,
     /// Whether the disk refuses readings at present.
     pub in_trouble: bool,
+    /// Why batches cannot be written at present.
+    #[serde(default)]
+    pub sealing_trouble: Option<String>,
 }
 
 /// An upload.
@@ -167,12 +185,15 @@ pub struct BusReport {
     pub incarnation: u64,
     /// How often it has come round.
     pub turns: u64,
-    /// Whether its line or its server was there when it was last needed; nothing before that.
+    /// Whether its line or its server was there and could be used when it was last needed; nothing before that.
     #[serde(default)]
     pub line_up: Option<bool>,
-    /// Why it is not there.
+    /// Why it is not there, or cannot be used.
     #[serde(default)]
     pub line_error: Option<String>,
+    /// It is there, and never falls silent.
+    #[serde(default)]
+    pub line_babbles: bool,
     /// What was counted on its wire, where anything is.
     pub wire: Option<WireReport>,
     /// What was counted of its lines, on a bus of text lines.
@@ -193,6 +214,9 @@ pub struct WireReport {
     pub strangers: u64,
     /// Bytes that belonged to no frame.
     pub noise_bytes: u64,
+    /// Requests that were not sent, since the line never fell silent.
+    #[serde(default)]
+    pub never_silent: u64,
     /// The port's hardware: characters without their stop bit.
     pub frame: u64,
     /// Characters that came too fast.
@@ -212,6 +236,7 @@ impl From<&WireCounts> for WireReport {
             echoes: counts.echoes,
             strangers: counts.strangers,
             noise_bytes: counts.noise,
+            never_silent: counts.never_silent,
             frame: counts.hardware.frame,
             overrun: counts.hardware.overrun,
             parity: counts.hardware.parity,
@@ -241,12 +266,15 @@ pub struct LinesReport {
     /// Values of a time among those too many to be remembered one by one: stored already, or lost.
     #[serde(default)]
     pub forgotten: u64,
+    /// Values of a time that comes twice when summer ends, of which nothing told which it is: not stored.
+    #[serde(default)]
+    pub undecided: u64,
 }
 
 impl LinesReport {
     /// Every count that tells of damage or of a wrong configuration, with its word.
     #[must_use]
-    pub const fn kinds(&self) -> [(&'static str, u64); 7] {
+    pub const fn kinds(&self) -> [(&'static str, u64); 8] {
         [
             ("dropped", self.dropped),
             ("bad_checksum", self.bad_checksums),
@@ -255,6 +283,7 @@ impl LinesReport {
             ("bad_time", self.bad_times),
             ("repeated", self.repeated),
             ("forgotten", self.forgotten),
+            ("undecided", self.undecided),
         ]
     }
 }
@@ -270,6 +299,7 @@ impl From<&LineCounts> for LinesReport {
             bad_times: counts.bad_times,
             repeated: counts.repeated,
             forgotten: counts.forgotten,
+            undecided: counts.undecided,
         }
     }
 }
@@ -335,6 +365,7 @@ impl From<&SpoolStatus> for SpoolReport {
             torn_tails: status.torn_tails,
             bad_records: status.bad_records,
             in_trouble: status.in_trouble,
+            sealing_trouble: status.sealing_trouble.clone(),
         }
     }
 }
@@ -409,11 +440,21 @@ pub(super) fn health(status: &GatewayStatus, Notes { stuck, maintenance, silent 
     if status.spool.in_trouble {
         failing.push("the disk refuses readings: they are held in memory".to_owned());
     }
+    if let Some(error) = &status.spool.sealing_trouble {
+        failing.push(format!(
+            "batches cannot be written: {error}; nothing that is new is uploaded; hint: is the disk full, or the spool's folder gone?"
+        ));
+    }
     let mut warnings = Vec::new();
     if let Some(refused) = &status.configuration.refused {
         warnings.push(format!("the new configuration was refused, the old one stays: {}", refused.reason));
     }
-    if status.clock.is_some_and(|clock| !clock.is_known) {
+    if let Some(fallen_ms) = status.clock.and_then(|clock| clock.fallen_ms) {
+        let fallen_s = fallen_ms / 1_000;
+        warnings.push(format!(
+            "the clock fell back by {fallen_s} s while the gateway ran, and is not believed: readings are dated by the time that passed since, and say so (`clock_estimated`); hint: set it right; where it is right now and was ahead before, start the gateway anew with `[clock] trusted`"
+        ));
+    } else if status.clock.is_some_and(|clock| !clock.is_known) {
         let hint =
             "hint: `tjern-gateway doctor` says who keeps it; `[clock] trusted` is for networks without a time server";
         warnings.push(format!("the time is not known: readings wait on disk for it, or have an estimated time once `[clock] patience` is over; {hint}"));
@@ -427,7 +468,7 @@ pub(super) fn health(status: &GatewayStatus, Notes { stuck, maintenance, silent 
     if let Some(waited) = silent {
         let waited = waited.as_secs();
         warnings.push(format!(
-            "nothing can be uploaded: the lake has not answered for {waited} s; hint: is the folder on a server that is gone?"
+            "nothing can be uploaded: the lake has not answered for {waited} s; hint: is the folder on a server that is gone, or the link slow?"
         ));
     }
     if status.spool.dropped_batches > 0 {
@@ -448,7 +489,8 @@ pub(super) fn health(status: &GatewayStatus, Notes { stuck, maintenance, silent 
     for bus in &status.buses {
         // A line a bus, and not one for each device behind it.
         if let Some(why) = &bus.line_error {
-            warnings.push(format!("bus `{}` is not reachable: {why}", bus.name));
+            let what = if bus.line_babbles { "cannot be asked" } else { "is not reachable" };
+            warnings.push(format!("bus `{}` {what}: {why}", bus.name));
             continue;
         }
         for device in bus.devices.iter().filter(|device| device.state == "down") {

@@ -1,7 +1,8 @@
 //! Putting an object into the landing zone once, whatever became of the replies.
 //!
 //! A put that failed may have been applied, and a store's own retries turn a lost reply into "already
-//! exists". So that word is never believed: the object is read back and compared.
+//! exists". So that word is never believed: the object is read back and compared. Nor is a success believed that came over a
+//! way on which somebody else could answer ([`Line::confirm`]).
 
 use bytes::Bytes;
 use object_store::Error;
@@ -22,14 +23,21 @@ pub(super) enum Outcome {
     Landed,
     /// Something else: another one writes under our name.
     Foreign,
+    /// Nothing was put: the spool's file cannot be read, and a gap takes its place.
+    GivenUp,
 }
 
-/// Puts an object where nothing is, or finds it there.
-pub(super) async fn put_once(line: &Line<'_>, key: &Path, landed: &Landed, bytes: &Bytes) -> Result<Outcome, Error> {
+/// Puts an object where nothing is, or finds it there. What is none of [`Landed`] is the same in the same bytes only.
+pub(super) async fn put_once(
+    line: &Line<'_>,
+    key: &Path,
+    landed: Option<&Landed>,
+    bytes: &Bytes,
+) -> Result<Outcome, Error> {
     let mut attempt = 1;
     loop {
         let existing = match line.create(key, bytes).await {
-            Ok(_) => return Ok(Outcome::Landed),
+            Ok(_) => return line.confirm(key, bytes.len() as u64).await.map(|()| Outcome::Landed),
             Err(error @ (Error::AlreadyExists { .. } | Error::Precondition { .. })) => error,
             Err(error) => return Err(error),
         };
@@ -45,7 +53,7 @@ pub(super) async fn put_once(line: &Line<'_>, key: &Path, landed: &Landed, bytes
 pub(super) async fn compare(
     line: &Line<'_>,
     key: &Path,
-    landed: &Landed,
+    landed: Option<&Landed>,
     bytes: &[u8],
 ) -> Result<Option<Outcome>, Error> {
     let there = match line.read(key).await {
@@ -60,14 +68,14 @@ pub(super) async fn compare(
 /// version of the software may have compressed in another way; for the word that an epoch is finished a number that is
 /// not lower, since after a power cut a file that had left may come back, and is closed behind itself; for all others
 /// the bytes.
-fn is_same(landed: &Landed, ours: &[u8], there: &[u8]) -> bool {
+fn is_same(landed: Option<&Landed>, ours: &[u8], there: &[u8]) -> bool {
     if ours == there {
         return true;
     }
-    if matches!(landed, Landed::Closed(_)) {
+    if matches!(landed, Some(Landed::Closed(_))) {
         return last_number(ours).is_some_and(|ours| last_number(there).is_some_and(|there| there >= ours));
     }
-    let Landed::Batch(..) = landed else { return false };
+    let Some(Landed::Batch(..)) = landed else { return false };
     match (batch::decode(ours), batch::decode(there)) {
         (Ok(ours), Ok(there)) => {
             let identity = |batch: &batch::Batch| {
@@ -92,8 +100,10 @@ mod tests {
     #[test]
     fn a_lower_last_number_is_no_other_spools_word() {
         let landed = Landed::Closed("0".repeat(32).parse().expect("an epoch"));
-        assert!(is_same(&landed, b"10\n", b"10\n") && is_same(&landed, b"10\n", b"20\n"));
-        assert!(!is_same(&landed, b"20\n", b"10\n") && !is_same(&landed, b"20\n", b"?"));
-        assert!(!is_same(&Landed::Configuration("a".into()), b"10\n", b"20\n"));
+        let is_same = |ours: &[u8], there: &[u8]| is_same(Some(&landed), ours, there);
+        assert!(is_same(b"10\n", b"10\n") && is_same(b"10\n", b"20\n"));
+        assert!(!is_same(b"20\n", b"10\n") && !is_same(b"20\n", b"?"));
+        assert!(!super::is_same(Some(&Landed::Configuration("a".into())), b"10\n", b"20\n"));
+        assert!(!super::is_same(None, b"10\n", b"20\n"));
     }
 }

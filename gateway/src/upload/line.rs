@@ -5,9 +5,9 @@
 //! is over. Nothing is saved up while the link is quiet, so that over any time no more has passed than
 //! the rate allows and one object. What a put compares with (a read back) counts too.
 //!
-//! On such a link a request has its own limit of time, from its own length: a mobile connection of which one half is
-//! gone says nothing for hours, and whoever waits for it sends nothing else. On another a cloud's client has the limit, and a
-//! folder none: what waits there is entered in the upload's state, so that it is told (`state`).
+//! A request has its own limit of time, from its own length: a mobile connection of which one half is
+//! gone says nothing for hours, and whoever waits for it sends nothing else; and a limit without the length is too short for what
+//! shares a slow link. A folder has none. What waits is entered in the upload's state, so that it is told (`state`).
 
 use std::future::Future;
 use std::num::NonZeroU64;
@@ -21,8 +21,9 @@ use object_store::path::Path;
 use object_store::{Error, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, PutResult};
 use tokio::time::{Instant, timeout};
 
-use super::settings::REQUEST_TIMEOUT;
+use super::settings::{REQUEST_TIMEOUT, SLOWEST_BYTES_PER_S};
 use super::state::UploadState;
+use super::window::Window;
 
 /// A page of a listing is at most about so long.
 const PAGE_BYTES: u64 = 512 << 10;
@@ -35,6 +36,34 @@ pub(super) struct Line<'store> {
     pub(super) store: &'store dyn ObjectStore,
     pub(super) state: &'store UploadState,
     pub(super) pace: &'store Pace,
+    pub(super) window: &'store Window,
+    /// A folder may be silent for as long as it likes: what was given up would be written all the same.
+    pub(super) is_folder: bool,
+    /// The lake is asked without TLS, so that somebody else could answer in its place.
+    pub(super) is_forgeable: bool,
+}
+
+/// A request was given up.
+#[derive(Debug, thiserror::Error)]
+#[error("no answer within {} s for {bytes} bytes; hint: is the link slow or broken? fewer objects go at once now", limit.as_secs())]
+struct NoAnswer {
+    limit: Duration,
+    bytes: u64,
+}
+
+/// A put was answered, and what was put is not there.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "it was answered that this is stored, and it is not: there are {there} bytes of {bytes}; hint: does somebody else answer in the lake's place (a captive portal, a proxy)? use https"
+)]
+struct Forged {
+    there: u64,
+    bytes: u64,
+}
+
+/// Whether a request was given up for want of an answer.
+pub(super) fn is_timeout(error: &Error) -> bool {
+    matches!(error, Error::Generic { source, .. } if source.is::<NoAnswer>())
 }
 
 impl Line<'_> {
@@ -44,16 +73,30 @@ impl Line<'_> {
         self.state.count_request();
         let payload = PutPayload::from_bytes(bytes.clone());
         let put = self.store.put_opts(key, payload, PutOptions::from(PutMode::Create));
-        self.within(bytes.len() as u64, put).await
+        self.within(bytes.len() as u64, self.window.sharing(), put).await
+    }
+
+    /// Whether what was put is there, in its length, where that is not to be believed: over plain HTTP the page of a captive
+    /// portal is as good a success as a store's.
+    pub(super) async fn confirm(&self, key: &Path, bytes: u64) -> Result<(), Error> {
+        if !self.is_forgeable {
+            return Ok(());
+        }
+        self.state.count_request();
+        let there = self.within(0, 1, self.store.head(key)).await?.size;
+        if there == bytes {
+            return Ok(());
+        }
+        Err(Error::Generic { store: "lake", source: Forged { there, bytes }.into() })
     }
 
     /// An object's bytes.
     pub(super) async fn read(&self, key: &Path) -> Result<Bytes, Error> {
         self.pace.wait(0).await;
         self.state.count_request();
-        let found = self.within(0, self.store.get(key)).await?;
+        let found = self.within(0, 1, self.store.get(key)).await?;
         let length = found.meta.size;
-        let bytes = self.within(length, found.bytes()).await?;
+        let bytes = self.within(length, self.window.sharing(), found.bytes()).await?;
         self.pace.spend(bytes.len());
         Ok(bytes)
     }
@@ -63,15 +106,30 @@ impl Line<'_> {
         self.state.count_request();
         let mut listing = self.store.list_with_offset(Some(folder), offset);
         let mut objects = Vec::new();
-        while let Some(object) = self.within(PAGE_BYTES, listing.try_next()).await? {
+        while let Some(object) = self.within(PAGE_BYTES, 1, listing.try_next()).await? {
             objects.push(object);
         }
         Ok(objects)
     }
 
-    async fn within<T>(&self, bytes: u64, request: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        let _waits = (!self.pace.is_limited()).then(|| self.state.ask());
-        self.pace.within(bytes, unbroken(request)).await
+    /// What comes of a request with so many bytes that shares the link with so many, itself included, unless that takes so
+    /// long that nobody is there any more.
+    async fn within<T>(
+        &self,
+        bytes: u64,
+        sharing: u32,
+        request: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        if self.is_folder && !self.pace.is_limited() {
+            let _waits = self.state.ask();
+            return unbroken(request).await;
+        }
+        let _waits = self.state.ask_for();
+        let limit = self.pace.limit(bytes, sharing);
+        match timeout(limit, unbroken(request)).await {
+            Ok(result) => result,
+            Err(_) => Err(Error::Generic { store: "lake", source: NoAnswer { limit, bytes }.into() }),
+        }
     }
 }
 
@@ -102,21 +160,11 @@ impl Pace {
         self.bytes_per_s.is_some()
     }
 
-    /// What comes of a request with so many bytes, unless that takes so long that nobody is there any more.
-    pub(super) async fn within<T>(
-        &self,
-        bytes: u64,
-        request: impl Future<Output = Result<T, Error>>,
-    ) -> Result<T, Error> {
-        let Some(bytes_per_s) = self.bytes_per_s else { return request.await };
-        let limit = REQUEST_TIMEOUT.saturating_add(duration_of(bytes, bytes_per_s).saturating_mul(SLOWER));
-        match timeout(limit, request).await {
-            Ok(result) => result,
-            Err(_) => {
-                let source = format!("no answer within {} s for {bytes} bytes", limit.as_secs());
-                Err(Error::Generic { store: "lake", source: source.into() })
-            }
-        }
+    /// How long a request may take with so many bytes, where so many share the link.
+    fn limit(&self, bytes: u64, sharing: u32) -> Duration {
+        let (bytes_per_s, times) =
+            self.bytes_per_s.map_or((SLOWEST_BYTES_PER_S, sharing), |bytes_per_s| (bytes_per_s, SLOWER));
+        REQUEST_TIMEOUT.saturating_add(duration_of(bytes, bytes_per_s).saturating_mul(times))
     }
 
     /// Waits until so many bytes may go out.
@@ -169,6 +217,17 @@ mod tests {
         let (pace, began) = (Pace::new(None), Instant::now());
         pace.wait(usize::MAX).await;
         assert_eq!(began.elapsed(), Duration::ZERO);
+    }
+
+    /// The first four batches of a backlog shared 9,000 bytes a second, and thirty seconds were too short for all of them.
+    #[tokio::test(start_paused = true)]
+    async fn a_request_has_the_time_that_its_bytes_need() {
+        let limit = |bytes_per_s: Option<u64>, bytes, sharing| {
+            Pace::new(bytes_per_s.and_then(NonZeroU64::new)).limit(bytes, sharing).as_secs()
+        };
+        assert_eq!((limit(None, 0, 4), limit(None, 2_048, 4)), (30, 34));
+        assert!(limit(None, 107_000, 4) > 4 * 107_000 / 2_048);
+        assert_eq!(limit(Some(1_000), 10_000, 1), 30 + 40);
     }
 
     #[tokio::test]

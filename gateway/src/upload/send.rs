@@ -1,15 +1,31 @@
 //! Sending what is sealed, in its order: each object leaves the spool once the lake has it.
+//!
+//! What landed leaves at once, whatever becomes of what was under way beside it, is counted once, and is not sent again. What
+//! may have landed, since its reply was lost, is looked for before its bytes go out a second time.
+//!
+//! The numbers that this run gave out in an epoch of an earlier run go last, and behind a claim (`contact`): before it
+//! everything is in the lake that a copy of this spool has as well.
 
-use futures::{StreamExt, stream};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use tokio::time::Instant;
 
 use tjern_readings::batch;
 use tjern_readings::sensor::Epoch;
 
+use super::contact;
 use super::landing::{self, Outcome};
 use super::line::Line;
 use super::{Round, UploadError, Uploader};
 use crate::spool::{SealedKind, SealedObject, SpoolError};
+
+/// What became of a run of objects.
+struct Sent {
+    outcome: Outcome,
+    round: Round,
+    /// One file that cannot be read holds up no other.
+    unreadable: Option<UploadError>,
+}
 
 impl Uploader {
     /// Sends what is sealed: oldest first, or, where what is new goes first, the current epoch's and then
@@ -19,7 +35,7 @@ impl Uploader {
         line: &Line<'_>,
         until: Option<Instant>,
     ) -> Result<(Outcome, Round), UploadError> {
-        let mut objects = self.spool.sealed().await;
+        let mut objects = self.waiting().await;
         objects.retain(|object| object.kind != SealedKind::Closed);
         if self.settings.live_first_after.is_some() {
             let current = self.spool.epoch();
@@ -42,9 +58,21 @@ impl Uploader {
         Ok((outcome, round))
     }
 
+    /// What waits, without what has landed and could not leave (its epoch's end is still to be written): that is tried
+    /// again.
+    async fn waiting(&self) -> Vec<SealedObject> {
+        let mut objects = self.spool.sealed().await;
+        for object in self.landed.keep(&objects) {
+            self.spool.removed(&object).await;
+            objects.retain(|waiting| *waiting != object);
+        }
+        self.doubtful.keep(&objects);
+        objects
+    }
+
     /// The words that epochs are finished of which nothing else waits.
     async fn closed(&self) -> Vec<SealedObject> {
-        let objects = self.spool.sealed().await;
+        let objects = self.waiting().await;
         let waits =
             |epoch: Epoch| objects.iter().any(|object| object.epoch == epoch && object.kind != SealedKind::Closed);
         let closed = objects.iter().filter(|object| object.kind == SealedKind::Closed && !waits(object.epoch));
@@ -57,29 +85,81 @@ impl Uploader {
         objects: Vec<SealedObject>,
         until: Option<Instant>,
     ) -> Result<(Outcome, Round), UploadError> {
-        let (current, in_flight, count) = (self.spool.epoch(), self.settings.limits.in_flight(), objects.len());
-        let is_time = |index: usize| index < in_flight || until.is_none_or(|until| Instant::now() < until);
-        let begun = objects.into_iter().enumerate().take_while(|(index, _)| is_time(*index));
-        let sending = begun.map(|(_, object)| async {
-            let result = self.send_one(line, &object).await;
-            (object, result)
-        });
-        let mut results = stream::iter(sending).buffered(in_flight);
-        let (mut contested, mut unreadable, mut done) = (Outcome::Landed, None, 0);
-        while let Some((object, result)) = results.next().await {
-            done += 1;
-            match result {
-                Ok(Outcome::Landed) => self.spool.remove(&object).await,
-                // A former epoch has no more numbers to give: what stands there stays, and so does ours.
-                Ok(Outcome::Foreign) if object.epoch != current => self.leave_contested(&object).await,
-                Ok(Outcome::Foreign) => contested = Outcome::Foreign,
-                // One file that cannot be read holds up no other.
-                Err(error @ UploadError::Spool(_)) => unreadable = Some(error),
-                Err(error) => return Err(error),
+        let claim = self.claim_due();
+        let is_own = |object: &SealedObject| claim.is_some_and(|claim| claim.covers(object));
+        let (own, shared): (Vec<_>, Vec<_>) = objects.into_iter().partition(is_own);
+        let mut sent = self.send_some(line, shared, until).await?;
+        if !own.is_empty() && sent.outcome == Outcome::Landed && sent.round == Round::Drained {
+            sent.outcome = self.claim(line).await?;
+            if sent.outcome == Outcome::Landed {
+                let last = self.send_some(line, own, until).await?;
+                (sent.outcome, sent.round) = (last.outcome, last.round);
+                sent.unreadable = sent.unreadable.or(last.unreadable);
             }
         }
-        let round = if done < count { Round::More } else { Round::Drained };
-        unreadable.map_or(Ok((contested, round)), Err)
+        sent.unreadable.map_or(Ok((sent.outcome, sent.round)), Err)
+    }
+
+    /// Claims the numbers of this run, where that is still to be done. [`Outcome::Foreign`] where a copy of this spool was
+    /// faster.
+    pub(super) async fn claim(&self, line: &Line<'_>) -> Result<Outcome, UploadError> {
+        let Some(claim) = self.claim_due() else { return Ok(Outcome::Landed) };
+        let outcome = contact::claim(claim, &self.settings.source, line).await?;
+        if outcome == Outcome::Landed {
+            self.claimed.store(true, std::sync::atomic::Ordering::Relaxed);
+        }
+        Ok(outcome)
+    }
+
+    /// Sends objects, as many at once as the link has shown to carry. After a failure nothing more is begun, and what is
+    /// under way is waited for: some of it lands.
+    async fn send_some(
+        &self,
+        line: &Line<'_>,
+        objects: Vec<SealedObject>,
+        until: Option<Instant>,
+    ) -> Result<Sent, UploadError> {
+        let (current, count) = (self.spool.epoch(), objects.len());
+        let mut waiting = objects.into_iter();
+        let mut under_way = FuturesUnordered::new();
+        let mut sent = Sent { outcome: Outcome::Landed, round: Round::Drained, unreadable: None };
+        let (mut begun, mut done, mut failure, mut timed_out) = (0, 0, None, false);
+        loop {
+            let most = self.window.objects();
+            let is_time = |begun: usize| begun < most || until.is_none_or(|until| Instant::now() < until);
+            while failure.is_none() && sent.outcome == Outcome::Landed && under_way.len() < most && is_time(begun) {
+                let Some(object) = waiting.next() else { break };
+                begun += 1;
+                under_way.push(async move { (self.send_one(line, &object).await, object) });
+            }
+            let Some((result, object)) = under_way.next().await else { break };
+            done += 1;
+            match result {
+                Ok(Outcome::Landed) => {
+                    self.window.succeeded();
+                    if !self.spool.removed(&object).await {
+                        self.landed.add(&object);
+                    }
+                }
+                Ok(Outcome::GivenUp) => {}
+                // A former epoch has no more numbers to give: what stands there stays, and so does ours.
+                Ok(Outcome::Foreign) if object.epoch != current => self.leave_contested(&object).await,
+                Ok(Outcome::Foreign) => sent.outcome = Outcome::Foreign,
+                Err(error @ UploadError::Spool(_)) => sent.unreadable = Some(error),
+                Err(error) => {
+                    timed_out |= error.is_timeout();
+                    self.doubtful.add(&object);
+                    failure = failure.or(Some(error));
+                }
+            }
+        }
+        if timed_out {
+            self.window.timed_out();
+        }
+        if done < count {
+            sent.round = Round::More;
+        }
+        failure.map_or(Ok(sent), Err)
     }
 
     pub(super) async fn send_one(&self, line: &Line<'_>, object: &SealedObject) -> Result<Outcome, UploadError> {
@@ -100,11 +180,21 @@ impl Uploader {
         }
         let landed = object.landed();
         let key = landed.key(&self.settings.source);
-        let put = landing::put_once(line, &key, &landed, &bytes).await;
-        if matches!(put, Ok(Outcome::Landed)) && object.kind == SealedKind::Batch {
+        let there = match self.doubtful.has(object) {
+            true => landing::compare(line, &key, Some(&landed), &bytes).await,
+            false => Ok(None),
+        };
+        let there = there.map_err(|source| UploadError::Get { key: key.clone(), source })?;
+        let outcome = match there {
+            Some(outcome) => outcome,
+            None => landing::put_once(line, &key, Some(&landed), &bytes)
+                .await
+                .map_err(|source| UploadError::Put { key, source })?,
+        };
+        if outcome == Outcome::Landed && object.kind == SealedKind::Batch {
             self.settings.state.landed(object.length, self.settings.clock.now_us(), newest_us);
         }
-        put.map_err(|source| UploadError::Put { key, source })
+        Ok(outcome)
     }
 
     /// A gap takes the place of a batch that cannot be read, and is sent in the next round. An object that
@@ -112,7 +202,7 @@ impl Uploader {
     async fn give_up(&self, object: &SealedObject, error: &(dyn std::error::Error + Sync)) -> Outcome {
         tracing::error!(bounds = %object.bounds, error = %error, "a batch in the spool cannot be read: a gap takes its place");
         self.spool.give_up(object).await;
-        Outcome::Landed
+        Outcome::GivenUp
     }
 
     async fn leave_contested(&self, object: &SealedObject) {

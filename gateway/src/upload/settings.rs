@@ -22,6 +22,10 @@ const BATCH_DURATION: Duration = Duration::from_secs(15);
 /// However slow the link, a batch may have so many bytes: smaller ones cost more requests than they save.
 pub(crate) const BATCH_BYTES_LEAST: u64 = 64 << 10;
 
+/// The slowest link that a gateway without `max_rate` uses well, for all that is under way at once. What a request may take
+/// is reckoned from it: a limit that leaves the bytes out is too short for some link, and then a backlog never drains.
+pub(super) const SLOWEST_BYTES_PER_S: NonZeroU64 = NonZeroU64::new(2 << 10).expect("some");
+
 /// How long a request may take beside what its bytes need.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -40,12 +44,17 @@ pub struct UploadSettings {
     pub unsent: Unsent,
     /// The lake's store where it is open already; otherwise it is opened when it is first needed.
     pub store: Option<Store>,
+    /// Whether somebody on the way could answer in the lake's place, so that each put is looked at. Known of itself where the
+    /// store is opened here.
+    pub is_forgeable: bool,
     /// What the link may be used for.
     pub limits: UploadLimits,
     /// After an outage of this length what is new goes first, under a new epoch.
     pub live_first_after: Option<Duration>,
     /// The file of credentials that stands over the environment.
     pub credentials_file: Option<PathBuf>,
+    /// The file that remembers which lake a folder's address means; without one whatever is there is taken for it.
+    pub known_lake: Option<PathBuf>,
     /// What time it is.
     pub clock: Clock,
     /// Where the upload says how it stands.
@@ -63,9 +72,11 @@ impl UploadSettings {
             configuration: None,
             unsent: Unsent::default(),
             store: None,
+            is_forgeable: false,
             limits: UploadLimits::default(),
             live_first_after: None,
             credentials_file: None,
+            known_lake: None,
             clock: Clock::system(),
             state: UploadState::default(),
         }
@@ -104,7 +115,8 @@ impl UploadLimits {
     /// What the client below allows: the link may well be no faster than its limit, and the spool have larger batches
     /// from before. What a request of a known length may take is [`super::line::Pace`]'s to say.
     pub(super) fn request_timeout(&self) -> Duration {
-        let whole = self.bytes_per_s.map_or(Duration::ZERO, |rate| duration_of(batch::SIZE_MAX, rate));
-        REQUEST_TIMEOUT + whole * 2
+        let in_flight = u32::try_from(self.in_flight()).unwrap_or(u32::MAX);
+        let whole = duration_of(batch::SIZE_MAX, self.bytes_per_s.unwrap_or(SLOWEST_BYTES_PER_S));
+        REQUEST_TIMEOUT.saturating_add(whole.saturating_mul(in_flight.max(2)))
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! One writer (the uploader), any readers; a snapshot is whole: its numbers belong together.
 //!
-//! Each question to the lake that has no limit of its own is entered here while it waits ([`UploadState::ask`]): a
-//! folder on a server that is gone gives neither an answer nor an error.
+//! Each question to the lake is entered here while it waits ([`UploadState::ask`]): a folder on a server that is gone gives
+//! neither an answer nor an error, and a slow link an answer after minutes. Those that the uploader itself gives up in time
+//! ([`UploadState::ask_for`]) are no sign that it hangs.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -16,7 +17,8 @@ pub struct UploadSnapshot {
     pub waiting_batches: u64,
     /// Their bytes.
     pub waiting_bytes: u64,
-    /// The time of the oldest reading that is sealed and waits, in microseconds since 1970.
+    /// The time of the oldest reading that waits, in microseconds since 1970: of those that are sealed, and, where nothing
+    /// can be sealed, of all that are on disk.
     pub oldest_waiting_us: Option<i64>,
     /// When the lake last answered as it should.
     pub last_success_us: Option<i64>,
@@ -40,17 +42,20 @@ pub struct UploadState(Arc<Shared>);
 struct Shared {
     snapshot: Mutex<UploadSnapshot>,
     /// Since when the questions that wait do so: as many as are in flight at once.
-    asked: Mutex<Vec<Instant>>,
+    asked: Mutex<Vec<Question>>,
 }
+
+/// Since when a question waits, and whether it ends by itself.
+type Question = (Instant, bool);
 
 /// A question that waits, until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Asked<'state>(&'state UploadState, Instant);
+pub(crate) struct Asked<'state>(&'state UploadState, Question);
 
 impl Drop for Asked<'_> {
     fn drop(&mut self) {
         let mut asked = self.0.asked();
-        if let Some(place) = asked.iter().position(|since| *since == self.1) {
+        if let Some(place) = asked.iter().position(|question| *question == self.1) {
             asked.swap_remove(place);
         }
     }
@@ -65,17 +70,31 @@ impl UploadState {
 
     /// A question to the lake begins to wait.
     pub(crate) fn ask(&self) -> Asked<'_> {
-        let now = Instant::now();
-        self.asked().push(now);
-        Asked(self, now)
+        self.enter((Instant::now(), false))
+    }
+
+    /// The same for one that is given up after a time.
+    pub(crate) fn ask_for(&self) -> Asked<'_> {
+        self.enter((Instant::now(), true))
+    }
+
+    fn enter(&self, question: Question) -> Asked<'_> {
+        self.asked().push(question);
+        Asked(self, question)
     }
 
     /// For how long the question has waited that waits longest.
     pub(crate) fn waits_for(&self) -> Option<Duration> {
-        self.asked().iter().min().map(Instant::elapsed)
+        self.asked().iter().map(|(since, _)| since).min().map(Instant::elapsed)
     }
 
-    fn asked(&self) -> MutexGuard<'_, Vec<Instant>> {
+    /// The same of those that nobody gives up.
+    pub(crate) fn hangs_for(&self) -> Option<Duration> {
+        let endless = self.asked().iter().filter(|(_, ends)| !ends).map(|(since, _)| *since).min();
+        endless.map(|since| since.elapsed())
+    }
+
+    fn asked(&self) -> MutexGuard<'_, Vec<Question>> {
         self.0.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -92,10 +111,10 @@ impl UploadState {
         state.last_lag_us = newest_us.map(|newest_us| now_us - newest_us).or(state.last_lag_us);
     }
 
-    /// A round ended.
-    pub(super) fn round(&self, now_us: i64, error: Option<String>) {
+    /// A round ended. One in which nothing could be sealed shows nothing of the lake.
+    pub(super) fn round(&self, now_us: i64, error: Option<String>, seals: bool) {
         let mut state = self.lock();
-        if error.is_none() {
+        if error.is_none() && seals {
             state.last_success_us = Some(now_us);
         }
         state.last_error = error;
@@ -130,6 +149,19 @@ mod tests {
         drop(first);
         assert_eq!(other.waits_for(), Some(Duration::from_secs(2)));
         drop(second);
-        assert_eq!(other.waits_for(), None);
+        assert_eq!((other.waits_for(), other.hangs_for()), (None, None));
+    }
+
+    /// A large batch over a slow link may take longer than the watchdog would wait for what hangs.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_given_up_in_time_waits_and_does_not_hang() {
+        let state = UploadState::default();
+        let bounded = state.ask_for();
+        tokio::time::advance(Duration::from_secs(700)).await;
+        assert_eq!((state.waits_for(), state.hangs_for()), (Some(Duration::from_secs(700)), None));
+        let endless = state.ask();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(state.hangs_for(), Some(Duration::from_secs(1)));
+        drop((bounded, endless));
     }
 }

@@ -45,11 +45,25 @@ pub struct Lake {
     pub most_at_once: AtomicU64,
     /// How long a put takes.
     pub put_duration: Duration,
+    /// What a link carries that all puts share.
+    pub bytes_per_s: Option<u64>,
+    pub link: tokio::sync::Mutex<()>,
+    /// How often all bytes of an object arrived, taken or not.
+    pub arrivals: Mutex<BTreeMap<Path, u32>>,
 }
 
 impl Lake {
     pub fn new(put_duration: Duration) -> Arc<Self> {
-        Arc::new(Self {
+        Arc::new(Self::over(put_duration, None))
+    }
+
+    /// A lake behind a link that carries so many bytes a second, for all puts together.
+    pub fn behind_a_link(bytes_per_s: u64) -> Arc<Self> {
+        Arc::new(Self::over(Duration::from_millis(50), Some(bytes_per_s)))
+    }
+
+    fn over(put_duration: Duration, bytes_per_s: Option<u64>) -> Self {
+        Self {
             objects: InMemory::new(),
             away: AtomicBool::new(false),
             full: AtomicBool::new(false),
@@ -58,7 +72,19 @@ impl Lake {
             under_way: AtomicU64::new(0),
             most_at_once: AtomicU64::new(0),
             put_duration,
-        })
+            bytes_per_s,
+            link: tokio::sync::Mutex::default(),
+            arrivals: Mutex::default(),
+        }
+    }
+
+    /// Carries so many bytes, a kibibyte at a time and by turns.
+    async fn carry(&self, bytes: usize) {
+        let Some(bytes_per_s) = self.bytes_per_s else { return };
+        for _ in 0..bytes.div_ceil(1024) {
+            let _turn = self.link.lock().await;
+            tokio::time::sleep(Duration::from_secs_f64(1024.0 / bytes_per_s as f64)).await;
+        }
     }
 
     pub fn url() -> LakeUrl {
@@ -101,6 +127,15 @@ impl Lake {
     }
 }
 
+/// A put that is under way until this is dropped, as by one who gives it up.
+struct UnderWay<'lake>(&'lake AtomicU64);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl std::fmt::Display for Lake {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str("Lake")
@@ -116,11 +151,14 @@ impl ObjectStore for Lake {
         }
         let under_way = self.under_way.fetch_add(1, Ordering::Relaxed) + 1;
         self.most_at_once.fetch_max(under_way, Ordering::Relaxed);
-        tokio::time::sleep(self.put_duration).await;
-        self.under_way.fetch_sub(1, Ordering::Relaxed);
         let bytes = payload.content_length();
+        let under_way = UnderWay(&self.under_way);
+        self.carry(bytes).await;
+        tokio::time::sleep(self.put_duration).await;
+        drop(under_way);
+        *self.arrivals.lock().expect("whole").entry(location.clone()).or_default() += 1;
         let result = self.objects.put_opts(location, payload, options).await?;
-        let (_, landed) = Landed::parse(location).expect("a key of a landing zone");
+        let Some((_, landed)) = Landed::parse(location) else { return Ok(result) };
         self.puts.lock().expect("whole").push(Put { at: Instant::now(), landed, bytes });
         Ok(result)
     }

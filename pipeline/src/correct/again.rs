@@ -6,8 +6,10 @@
 //! file revises again. A change that is made again keeps its record and its id, so that it counts again, and doing
 //! it twice changes nothing.
 //!
+//! In which order, and of which readings, is said by [`crate::replay`]: here a change is made of what the table has.
+//!
 //! Limits: a record is written before its commit, so one of a change that broke off, and was not tried again, looks
-//! like any other; it is made now. A recomputation is made of all readings of its period, of those too that came after it.
+//! like any other; it is made now.
 
 use std::collections::BTreeMap;
 
@@ -22,6 +24,7 @@ use tjern_readings::keys::CORRECTIONS;
 use super::recompute::{Formulas, Period, RecomputeOutcome, recompute_as};
 use super::{CORRECTION, CorrectError, Record};
 use crate::bounds::Bounds;
+use crate::ingest::{ACCEPT_CONFIGURATION, AcceptError, accept_configuration_as};
 use crate::validate::{VALIDATION, ValidateOutcome, validate_as};
 
 /// How many records are read at once.
@@ -103,6 +106,35 @@ impl Pending {
         Some(Period { sensor: text("sensor")?.parse().ok()?, from_us: time("from")?, to_us: time("to")? })
     }
 
+    /// When, in microseconds since 1970.
+    pub(crate) fn at_us(&self) -> Option<i64> {
+        self.at.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_microsecond)
+    }
+
+    /// Whether it is a person's word that readings are right.
+    pub(crate) fn is_validation(&self) -> bool {
+        self.kind == "validate"
+    }
+
+    /// Whether it is one of those whose values the lake does not keep.
+    pub(crate) fn is_revision(&self) -> bool {
+        self.kind == "revise"
+    }
+
+    /// Whether a revision is, or may be, of readings that another change is of.
+    pub(crate) fn may_revise(&self, other: &Self) -> bool {
+        let Some(period) = other.period() else { return true };
+        let time = |name: &str| {
+            let text = self.word(name).and_then(Value::as_str)?;
+            text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_microsecond)
+        };
+        let sensors = self.word("sensors").and_then(Value::as_array);
+        let is_of = |sensors: &Vec<Value>| sensors.iter().any(|name| name.as_str() == Some(period.sensor.as_str()));
+        sensors.is_none_or(is_of)
+            && time("from").is_none_or(|from_us| from_us < period.to_us)
+            && time("to").is_none_or(|to_us| period.from_us < to_us)
+    }
+
     /// Whether it is a recomputation, which needs [`Formulas`].
     #[must_use]
     pub fn is_recomputation(&self) -> bool {
@@ -138,8 +170,24 @@ impl Pending {
                 not("its values stood in its file, which the lake does not keep; hint: revise by that file again")
             }
             ("accept hole", ..) => not("after a replay nobody is told of numbers that are missing from before it"),
+            (ACCEPT_CONFIGURATION, ..) => self.accept_again(lake).await,
             ("recompute" | "validate" | "validate --undo", ..) => not("its record cannot be read"),
             _ => not("this software does not know what it is"),
+        }
+    }
+
+    async fn accept_again(&self, lake: &Lake) -> Result<MadeAgain, CorrectError> {
+        let not = |why: &str| Ok(MadeAgain::Not(why.to_owned()));
+        let text = |name: &str| self.word(name).and_then(Value::as_str);
+        let source = text("source").and_then(|source| source.parse().ok());
+        let Some((source, sha256)) = source.zip(text("configuration")) else {
+            return not("its record cannot be read");
+        };
+        match accept_configuration_as(lake, &source, sha256, &self.record()).await {
+            Ok(_) => Ok(MadeAgain::Rows(0)),
+            Err(AcceptError::Lake(error)) => Err(error.into()),
+            Err(AcceptError::Commit(error)) => Err(error.into()),
+            Err(error) => not(&error.to_string()),
         }
     }
 }

@@ -31,6 +31,7 @@ pub(crate) struct Stored {
     pub(crate) epoch: String,
     pub(crate) seq: i64,
     pub(crate) revision: i16,
+    pub(crate) level: i8,
     pub(crate) tests: Option<i32>,
     pub(crate) received_us: i64,
 }
@@ -117,6 +118,7 @@ fn rows_of(batch: &RecordBatch, erasures: &Erasures) -> Result<Vec<Stored>, Corr
     let lags = batch.column(5).as_primitive::<Int32Type>();
     let numbers = batch.column(8).as_primitive::<Int64Type>();
     let revisions = batch.column(9).as_primitive::<Int16Type>();
+    let levels = batch.column(10).as_primitive::<Int8Type>();
     let tests = batch.column(11).as_primitive::<Int32Type>();
     let rows = (0..batch.num_rows()).map(|row| Stored {
         sensor: sensors.value(row).to_owned(),
@@ -129,6 +131,7 @@ fn rows_of(batch: &RecordBatch, erasures: &Erasures) -> Result<Vec<Stored>, Corr
         epoch: epochs.value(row).to_owned(),
         seq: numbers.value(row),
         revision: revisions.value(row),
+        level: levels.value(row),
         tests: optional(tests, row),
         received_us: times(12).value(row),
     });

@@ -90,7 +90,7 @@ impl<'a> Origins<'a> {
         }
         let key = Landed::Batch(stream.1, bounds).key(&stream.0);
         let batch = bytes_of(self.lake(), &key).await?.and_then(|bytes| batch::decode(&bytes).ok());
-        let named = batch.and_then(|batch| batch.header.configuration);
+        let named = batch.and_then(|batch| batch.header.named_configuration().map(str::to_owned));
         self.named.insert((stream.clone(), bounds), named.clone());
         Ok(named)
     }

@@ -1,7 +1,7 @@
 //! `revise`: a person's word on readings, from a file: a value, a quality, or both, for `(sensor, time)`s that
 //! are stored.
 //!
-//! The file's columns are `sensor`, `time`, `value`, `quality`; one of the last two may be left out, or empty on a
+//! The file's columns are `sensor`, `time`, `value`, `quality` and no others; one of the last two may be left out, or empty on a
 //! line. Either the whole file is right or nothing is revised: everything that is wrong is told with its
 //! line. The quality is 1, 3 or 4, and stays with the reading as one that came with it: ranges never improve it.
 //! What is so already is not written again.
@@ -13,6 +13,7 @@ use jiff::tz::TimeZone;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use tjern_lake::{Lake, Table};
+use tjern_readings::configuration::nearest;
 use tjern_readings::reading::Quality;
 use tjern_readings::sensor::SensorId;
 
@@ -114,6 +115,7 @@ pub async fn revise_within(
     bounds: &Bounds,
 ) -> Result<ReviseOutcome, ReviseError> {
     let unreadable = |what: String| ReviseError::Unreadable { path: path.to_owned(), what };
+    sheet::can_be_read_twice(path).map_err(|error| unreadable(error.to_string()))?;
     let bytes = tokio::fs::read(path).await.map_err(|error| unreadable(error.to_string()))?;
     let (words, mut problems) = read(path, layout)?;
     // A file with a wrong line revises nothing: its other lines are held against what is stored, so that all is told at once.
@@ -150,11 +152,17 @@ fn read(path: &Path, layout: &ReviseLayout) -> Result<(Words, Vec<ReviseProblem>
     let written = Layout { separator: layout.separator, decimal: layout.decimal, ..Layout::default() };
     let mut sheet = Sheet::new(bytes, written).map_err(unreadable)?;
     let (sensor, time) = (sheet.place("sensor").map_err(unreadable)?, sheet.place("time").map_err(unreadable)?);
-    let (value, quality) = (sheet.place("value"), sheet.place("quality"));
-    if let (Err(missing), Err(_)) = (&value, &quality) {
-        return Err(unreadable(missing.clone()));
+    // A `Quality` that is passed over would leave a reading in force that was to be withdrawn.
+    if let Some(unknown) = sheet.header().iter().find(|name| !name.is_empty() && !COLUMNS.contains(&name.as_str())) {
+        return Err(unreadable(unknown_column(unknown)));
     }
-    let places = Places { sensor, time, value: value.ok(), quality: quality.ok() };
+    let there = |name: &str| sheet.header().iter().any(|column| column == name);
+    let [value, quality] = ["value", "quality"].map(|name| there(name).then(|| sheet.place(name)).transpose());
+    let (value, quality) = (value.map_err(unreadable)?, quality.map_err(unreadable)?);
+    if value.is_none() && quality.is_none() {
+        return Err(unreadable(sheet.place("value").err().unwrap_or_default()));
+    }
+    let places = Places { sensor, time, value, quality };
     let mut words = Words::new();
     let mut problems = Vec::new();
     while let Some(line) = sheet.next().map_err(unreadable)? {
@@ -170,6 +178,17 @@ fn read(path: &Path, layout: &ReviseLayout) -> Result<(Words, Vec<ReviseProblem>
         }
     }
     Ok((words, problems))
+}
+
+/// The columns of a file.
+const COLUMNS: [&str; 4] = ["sensor", "time", "value", "quality"];
+
+fn unknown_column(name: &str) -> String {
+    let hint = match nearest(name, COLUMNS.into_iter()) {
+        Some(meant) => format!("did you mean `{meant}`?"),
+        None => "take it out".to_owned(),
+    };
+    format!("it has a column `{name}`, and its columns can be `sensor`, `time`, `value` and `quality`; hint: {hint}")
 }
 
 struct Places {

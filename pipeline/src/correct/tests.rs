@@ -316,6 +316,27 @@ async fn a_file_with_a_fault_revises_nothing() {
     assert_eq!(records(&place).await, [] as [serde_json::Value; 0]);
 }
 
+/// Somebody withdrew a value under a column `Quality`, which was passed over: the value became an observation.
+#[tokio::test]
+async fn a_column_that_is_not_known_is_not_passed_over() {
+    let place = Place::new();
+    three(&place).await;
+    let line = format!("{SENSOR},{}", utc(at(1)));
+    for (columns, rest, part) in [
+        ("sensor,time,value,Quality", "12,4", "did you mean `quality`?"),
+        ("sensor,time,Value,quality", "12,4", "did you mean `value`?"),
+        ("sensor,time,value,remark", "12,wrong", "hint: take it out"),
+        ("sensor,time,value,value,quality", "12,13,4", "two columns `value`"),
+        ("sensor,time", "", "no column `value`"),
+    ] {
+        let rest = if rest.is_empty() { String::new() } else { format!(",{rest}") };
+        let error = revise_text(&place, &format!("{columns}\n{line}{rest}\n")).await.expect_err(columns).to_string();
+        assert!(error.contains(part), "{error:?} does not say {part:?}");
+    }
+    assert_eq!(observed(&place).await, [10.0, 30.0]);
+    assert_eq!(records(&place).await, [] as [serde_json::Value; 0]);
+}
+
 /// A number that is none hid that another line's time is not stored: each was mended, and the file refused again.
 #[tokio::test]
 async fn every_wrong_line_of_a_revision_is_told_at_once() {
@@ -375,6 +396,10 @@ async fn what_people_corrected_is_corrected_again_after_a_replay() {
     land(&place, 4, &[Some(20.0), Some(21.0)], Some("0.1")).await;
     take(&place, WEEK).await;
     scale(&place, 0.1, 0, 100).await;
+    let validated = crate::validate::validate(&place.lake, &period(0, 4), &author(), false).await;
+    let refused = validated.expect_err("nobody has seen its flags").to_string();
+    assert!(refused.contains("has not looked yet at 3 of the readings"), "{refused}");
+    crate::quality::control(&place.lake).await.expect("judged");
     crate::validate::validate(&place.lake, &period(0, 4), &author(), false).await.expect("validated");
     let file = place.folder.path().join("july.csv");
     std::fs::write(&file, format!("sensor,time,value\n{SENSOR},{},20.5\n", utc(at(4)))).expect("written");
@@ -390,6 +415,7 @@ async fn what_people_corrected_is_corrected_again_after_a_replay() {
     for one in &pending {
         let formulas = one.word("scale").and_then(serde_json::Value::as_f64).map(Scale);
         let formulas = formulas.as_ref().map(|scale| -> &dyn Formulas { scale });
+        crate::quality::control(&place.lake).await.expect("judged");
         let became = one.make(&place.lake, formulas, &Bounds::default()).await.expect("made");
         let rows = |rows| again::MadeAgain::Rows(rows);
         match one.kind.as_str() {
@@ -406,4 +432,31 @@ async fn what_people_corrected_is_corrected_again_after_a_replay() {
     revise(&place.lake, &file, &layout(), &author(), false).await.expect("revised");
     assert_eq!(observed(&place).await, seen);
     assert_eq!(count(&place, "level = 2").await, validated);
+}
+
+/// That a configuration will never come was said once: a replay must not bring the alarm back.
+#[tokio::test]
+async fn what_was_accepted_is_accepted_again_after_a_replay() {
+    let place = Place::new();
+    place.register(&["t,Cel,sample,public,-2,40"]).await;
+    let missing = sha256("a text that was lost with its gateway");
+    let (bytes, batch) = encode(&source(), EPOCH, 1, &[reading(1, Some(4.0))], Some(&missing)).expect("encoded");
+    let key = Landed::Batch(EPOCH, batch.header.bounds).key(&source());
+    place.lake.objects().put(&key, bytes.into()).await.expect("put");
+    take(&place, WEEK).await;
+    crate::ingest::accept_configuration(&place.lake, &source(), &missing, &author()).await.expect("accepted");
+    let accepted = async || {
+        let table = Table::open(&place.lake, TableName::Readings).await.expect("opened").expect("there");
+        crate::ingest::missing_configurations(&table).iter().map(|one| one.accepted).collect::<Vec<_>>()
+    };
+    assert_eq!(accepted().await, [true]);
+    std::fs::remove_dir_all(place.folder.path().join("lake/tables/readings")).expect("lost");
+    let settings = IngestSettings { hole_patience: Duration::ZERO, landing_grace: WEEK };
+    crate::ingest::replay::replay(&place.lake, &settings, |_| {}).await.expect("replayed");
+    assert_eq!(accepted().await, [false]);
+    for one in again::pending(&place.lake).await.expect("read") {
+        assert_eq!(one.make(&place.lake, None, &Bounds::default()).await.expect("made"), again::MadeAgain::Rows(0));
+    }
+    assert_eq!(accepted().await, [true]);
+    assert_eq!(records(&place).await.len(), 1, "no record is written twice");
 }

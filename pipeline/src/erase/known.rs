@@ -121,6 +121,11 @@ impl Erasures {
         self.all.push(erasure);
     }
 
+    /// The keys of what could not be looked at, or names a sensor where nobody but a person can remove it, and why.
+    pub fn not_looked_at(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.unseen.keys.iter().map(|(key, why)| (key.as_str(), why.as_str()))
+    }
+
     /// All of them, the oldest first.
     #[must_use]
     pub fn all(&self) -> &[Erasure] {

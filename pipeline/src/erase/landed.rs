@@ -11,13 +11,13 @@ use object_store::path::Path;
 use object_store::{Error, ObjectStore, ObjectStoreExt};
 use tjern_lake::{Lake, LakeError, Table};
 use tjern_readings::batch::{self, Batch};
-use tjern_readings::keys::{Bounds, LANDING, Landed};
+use tjern_readings::keys::{self, Bounds, LANDING, Landed};
 use tjern_readings::sensor::{Epoch, SourceName};
 
 use super::known::Erasures;
 use super::sources::Tainted;
 use super::unseen::{self, Reasons};
-use super::{Found, Wait};
+use super::{Found, Wait, raw};
 use crate::ingest::{BATCH_BYTES_MAX, Stream, hides, is_finished, open_runs, unreadable_of, watermark};
 
 /// How many batches are read at once.
@@ -38,6 +38,8 @@ pub(super) struct Zone {
     streams: BTreeMap<Stream, Lying>,
     /// The configurations, by their keys.
     pub(super) configurations: Vec<Path>,
+    /// What has no key of ours, so that ingest takes nothing of it, and may hold whatever somebody put there.
+    strange: Vec<Path>,
     /// Folders and objects of sources that could not be listed.
     pub(super) unseen: Reasons,
 }
@@ -52,18 +54,39 @@ pub(super) struct Holding {
     rows: Option<usize>,
 }
 
-/// What is in an object that may be a batch; none where nobody can read it.
-pub(super) async fn read(lake: &Lake, key: &Path) -> Result<Option<Option<Box<Batch>>>, LakeError> {
+/// What is in an object that may be a batch.
+pub(super) enum Inside {
+    Batch(Box<Batch>),
+    /// Nobody can read it; the erasures whose sensors are named in its bytes.
+    Unreadable(BTreeSet<String>),
+}
+
+/// Looks into an object; none where it is not there.
+pub(super) async fn read(lake: &Lake, key: &Path, erasures: &Erasures) -> Result<Option<Inside>, LakeError> {
     let failed = |source| LakeError::store(key, source);
     let bytes = match lake.objects().get(key).await {
-        Ok(found) if found.meta.size > BATCH_BYTES_MAX => return Ok(Some(None)),
+        Ok(found) if found.meta.size > BATCH_BYTES_MAX => {
+            return Ok(raw::named_in(lake, key, erasures).await?.map(Inside::Unreadable));
+        }
         Ok(found) => found.bytes().await.map_err(failed)?,
         Err(Error::NotFound { .. }) => return Ok(None),
         Err(source) => return Err(failed(source)),
     };
     // A hostile file may make a decoder panic: then nobody can read it.
-    let decoded = tokio::task::spawn_blocking(move || batch::decode(&bytes)).await;
-    Ok(Some(decoded.ok().and_then(Result::ok).map(Box::new)))
+    let copy = bytes.clone();
+    let decoded = tokio::task::spawn_blocking(move || batch::decode(&copy)).await;
+    Ok(Some(match decoded.ok().and_then(Result::ok) {
+        Some(batch) => Inside::Batch(Box::new(batch)),
+        None => Inside::Unreadable(raw::named(bytes, erasures.all().to_vec()).await),
+    }))
+}
+
+/// Why an object that has no key of ours keeps erasures from being complete; none where it names none of their sensors.
+pub(super) async fn strange(lake: &Lake, key: &Path, erasures: &Erasures) -> Result<Option<String>, LakeError> {
+    let named = raw::named_in(lake, key, erasures).await?.filter(|ids| !ids.is_empty());
+    Ok(named.map(|_| {
+        "its key is no batch's, so it is never ingested, and it names the sensor; hint: remove it, or give it its key (docs/batch-format.md) and run this again".to_owned()
+    }))
 }
 
 impl Zone {
@@ -82,7 +105,12 @@ impl Zone {
                     None => return Err(LakeError::store(LANDING, error)),
                 },
             };
-            let Some((source, landed)) = Landed::parse(&meta.location) else { continue };
+            let Some((source, landed)) = Landed::parse(&meta.location) else {
+                if !keys::says_nothing(&meta.location) {
+                    zone.strange.push(meta.location);
+                }
+                continue;
+            };
             match landed {
                 Landed::Batch(epoch, bounds) => {
                     let lying = zone.of(source, epoch);
@@ -111,8 +139,9 @@ impl Zone {
         self.streams.iter().flat_map(of_stream).collect()
     }
 
-    /// Reads every batch: those that hold erased readings, and those that nobody can read and that come from a source
-    /// that wrote such readings. And those that the store does not hand out.
+    /// Reads every batch: those that hold erased readings, and those that nobody can read and that name their sensor or come
+    /// from a source that wrote such readings. And what the store does not hand out, or names their sensor under a key that
+    /// is none of ours.
     pub(super) async fn holding(
         &self,
         lake: &Lake,
@@ -121,33 +150,40 @@ impl Zone {
     ) -> (Vec<Holding>, Reasons) {
         let reading = futures::stream::iter(self.batches())
             .map(|(stream, bounds)| async move {
-                let found = read(lake, &Landed::Batch(stream.1, bounds).key(&stream.0)).await;
-                let of = |batch: Box<Batch>| (erasures.of_batch(&batch.rows), erasures.count(&batch.rows));
-                (stream, bounds, found.map(|found| found.map(|batch| batch.map(of))))
+                let found = read(lake, &Landed::Batch(stream.1, bounds).key(&stream.0), erasures).await;
+                let of = |inside: Inside| match inside {
+                    Inside::Batch(batch) => Ok((erasures.of_batch(&batch.rows), erasures.count(&batch.rows))),
+                    Inside::Unreadable(ids) => Err(ids),
+                };
+                (stream, bounds, found.map(|found| found.map(of)))
             })
             .buffered(READ_AT_ONCE);
         let mut reading = Box::pin(reading);
         let (mut holding, mut unreadable, mut unseen) = (Vec::new(), Vec::new(), Reasons::new());
         while let Some((stream, bounds, found)) = reading.next().await {
             match found {
-                Ok(Some(Some((Some(ids), rows)))) => {
+                Ok(Some(Ok((Some(ids), rows)))) => {
                     tainted.add(stream.0.as_str(), ids.iter().cloned());
                     holding.push(Holding { stream, bounds, ids, rows: Some(rows) });
                 }
-                Ok(Some(None)) => unreadable.push((stream, bounds)),
+                Ok(Some(Err(named))) => unreadable.push((stream, bounds, named)),
                 // It holds none, or went meanwhile.
-                Ok(Some(Some((None, _))) | None) => {}
+                Ok(Some(Ok((None, _))) | None) => {}
                 Err(error) => {
                     let key = Landed::Batch(stream.1, bounds).key(&stream.0);
                     unseen.insert(key.to_string(), error.to_string());
                 }
             }
         }
-        let tainted = unreadable.into_iter().filter_map(|(stream, bounds)| {
-            let ids = tainted.of(stream.0.as_str())?.clone();
-            Some(Holding { stream, bounds, ids, rows: None })
+        let may_hold = unreadable.into_iter().filter_map(|(stream, bounds, mut ids)| {
+            ids.extend(tainted.of(stream.0.as_str()).into_iter().flatten().cloned());
+            (!ids.is_empty()).then_some(Holding { stream, bounds, ids, rows: None })
         });
-        holding.extend(tainted);
+        holding.extend(may_hold);
+        for key in &self.strange {
+            let why = strange(lake, key, erasures).await.unwrap_or_else(|error| Some(error.to_string()));
+            unseen.extend(why.map(|why| (key.to_string(), why)));
+        }
         (holding, unseen)
     }
 

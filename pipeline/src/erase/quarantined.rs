@@ -1,5 +1,5 @@
-//! Quarantine: what holds erased readings goes, and what nobody can read and comes from a source that may have sent such
-//! readings goes too, since nobody can say that it holds none.
+//! Quarantine: what holds erased readings goes, and what nobody can read goes too where it names their sensor or comes from a
+//! source that may have sent such readings, since nobody can say that it holds none.
 //!
 //! That is a loss where it held others: the dry run tells which objects those are, so that they can be tried again
 //! before. What comes into quarantine after an erasure was complete stays; whatever becomes readable passes ingest.
@@ -8,7 +8,7 @@ use tjern_lake::{Lake, LakeError};
 use tjern_readings::keys::Landed;
 
 use super::known::Erasures;
-use super::landed::read;
+use super::landed::{Inside, read};
 use super::sources::Tainted;
 use super::unseen::Reasons;
 use super::{Found, unseen};
@@ -24,18 +24,18 @@ pub(super) async fn find(
     let (all, unreadable) = list_readable(lake).await?;
     let mut unseen: Reasons = unreadable.into_iter().map(|(key, error)| (key, error.to_string())).collect();
     for kept in all {
-        let rows = match read(lake, &kept.key()).await {
+        let rows = match read(lake, &kept.key(), erasures).await {
             Err(error) => {
                 unseen.insert(kept.key().to_string(), error.to_string());
                 continue;
             }
             Ok(None) => continue,
-            Ok(Some(Some(batch))) => match erasures.count(&batch.rows) {
+            Ok(Some(Inside::Batch(batch))) => match erasures.count(&batch.rows) {
                 0 => continue,
                 rows => Some(rows),
             },
-            Ok(Some(None)) if tainted.of(&source_of(&kept)).is_some() => None,
-            Ok(Some(None)) => continue,
+            Ok(Some(Inside::Unreadable(ids))) if !ids.is_empty() || tainted.of(&source_of(&kept)).is_some() => None,
+            Ok(Some(Inside::Unreadable(_))) => continue,
         };
         found.push((kept, rows));
     }

@@ -1,4 +1,5 @@
-//! What an erasure could not look at: one source's folder without rights, a batch that the store refuses.
+//! What an erasure could not look at: one source's folder without rights, a batch that the store refuses. And what names its
+//! sensor in the landing zone under a key that is no batch's: somebody else put it there, and somebody has to look at it.
 //!
 //! It keeps nobody's readings from being erased, and no erasure is complete for it: nobody knows what lies there.
 //! `erasures/unseen/<id>.json` remembers it, until it was looked at: which keys, why, and for which erasures. It is
@@ -14,9 +15,11 @@ use object_store::path::Path;
 use object_store::{Error, ObjectStore, ObjectStoreExt};
 use serde::{Deserialize, Serialize};
 use tjern_lake::{Lake, LakeError};
-use tjern_readings::keys::ErasureKey;
+use tjern_readings::keys::{ErasureKey, LANDING, Landed};
 use tjern_readings::sensor::Epoch;
 
+use super::known::Erasures;
+use super::landed;
 use super::record::create;
 
 /// The version of its shape.
@@ -73,13 +76,17 @@ impl Unseen {
         crate::vacuum::remove(lake, self.notes.iter().map(ErasureKey::key).collect()).await
     }
 
-    /// Those of the keys that still cannot be looked at.
-    pub(super) async fn still(&self, lake: &Lake) -> Reasons {
+    /// Those of the keys that still cannot be looked at, or that name a sensor under a key that is none of ours.
+    pub(super) async fn still(&self, lake: &Lake, erasures: &Erasures) -> Reasons {
         let mut still = Reasons::new();
         for key in self.keys.keys() {
             let looked = if key.ends_with('/') {
                 let folder = Path::from(key.as_str());
                 lake.objects().list(Some(&folder)).next().await.transpose().map(drop)
+            } else if is_strange(key) {
+                let looked = landed::strange(lake, &Path::from(key.as_str()), erasures).await;
+                still.extend(looked.unwrap_or_else(|error| Some(error.to_string())).map(|why| (key.clone(), why)));
+                continue;
             } else {
                 lake.objects().get(&Path::from(key.as_str())).await.map(drop)
             };
@@ -90,6 +97,11 @@ impl Unseen {
         }
         still
     }
+}
+
+/// Whether ingest takes nothing of what lies in the landing zone under this key.
+pub(super) fn is_strange(key: &str) -> bool {
+    key.strip_prefix(LANDING).is_some_and(|rest| rest.starts_with('/')) && Landed::parse(&Path::from(key)).is_none()
 }
 
 /// Removes objects. Returns those that the store keeps, and why: one source's folder must not keep the others' readings.

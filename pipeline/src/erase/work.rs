@@ -272,7 +272,7 @@ impl Work<'_> {
         let stays = unseen::remove(self.lake, kept).await;
         let is_gone = |key: &&String| !stays.contains_key(*key) && !key.ends_with(".reason.json");
         self.outcome.quarantined += before.stays.keys().filter(is_gone).count();
-        let keys = before.still(self.lake).await;
+        let keys = before.still(self.lake, &Erasures::of(due.looks.clone())).await;
         if keys.len() < before.keys.len() {
             let mut readings = Table::open_or_create(self.lake, TableName::Readings).await?;
             return Box::pin(self.landed(&mut readings, &due.looks)).await;
@@ -315,7 +315,12 @@ impl Work<'_> {
 
     fn wait_for(&mut self, unseen: &Unseen) {
         for (key, why) in &unseen.keys {
-            self.wait(Wait::unseen(key, why, unseen.erasures.clone()));
+            let ids = unseen.erasures.clone();
+            self.wait(if unseen::is_strange(key) {
+                Wait { what: key.clone(), why: why.clone(), erasures: Some(ids) }
+            } else {
+                Wait::unseen(key, why, ids)
+            });
         }
         for (key, why) in &unseen.stays {
             let why = format!("it cannot be removed: {why}");

@@ -11,7 +11,7 @@ use arrow::error::ArrowError;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 
-use crate::sheet::{BytesRead, Layout, Sheet, open};
+use crate::sheet::{BytesRead, Layout, Sheet, can_be_read_twice, open};
 
 /// Rows of a Parquet file that are in memory at once.
 const BATCH_ROWS: usize = 8 << 10;
@@ -48,6 +48,7 @@ impl Input {
     /// # Errors
     /// That it cannot be read, or that a column is not there.
     pub(super) fn open(path: &Path, layout: Layout, columns: &[&str]) -> Result<Self, String> {
+        can_be_read_twice(path).map_err(|error| error.to_string())?;
         if is_parquet(path)? {
             return Self::open_parquet(path, columns);
         }

@@ -374,3 +374,13 @@ proptest! {
         prop_assert_eq!(readings + empty + bad, fields.len());
     }
 }
+
+/// `… | tjern pipeline import /dev/stdin` lost the first bytes of the header, which somebody had read to see what it is.
+#[tokio::test]
+async fn what_cannot_be_read_twice_is_refused() {
+    let place = Place::new();
+    let map = wide("t").check("UTC").expect("a map that makes sense");
+    let refused = import(&place.lake, std::path::Path::new("/dev/null"), &map, false, &mut Heard::default()).await;
+    let refused = refused.expect_err("no file").to_string();
+    assert!(refused.contains("cannot be read twice; hint: write it into a file first"), "{refused}");
+}

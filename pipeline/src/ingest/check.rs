@@ -6,112 +6,288 @@
 //! that a replay gives the same rows. A row of a higher revision would not do: what ingest refused counts after what it
 //! accepted, whatever the revisions (`docs/decisions/0030-…`, `0036-…`).
 //!
-//! **No other column changes** ([`crate::anew`]). Each commit stands on the files that it read, moves `ingest`, so that of two
+//! **No other column changes** ([`crate::anew`]). Each commit stands on the files that were read, moves `ingest`, so that of two
 //! ingesters one is refused, and `corrections`, so that nobody corrects what it changes; the last one says that the
 //! configuration's readings are checked. So a crash at any place repeats nothing and leaves nothing out. What a
 //! person has said of a reading since, a row of its own or that it is valid, stays as it is.
 //!
-//! Limits: a commit replaces at most [`COMMIT_FILES_MAX`] files and [`COMMIT_BYTES_MAX`] bytes, or one file; batches wait until
-//! all of a configuration is checked. A failure keeps nobody's batches: it is told, and tried again after a minute, then after pauses that
-//! double up to an hour.
+//! **Nobody erases meanwhile.** From before the version is known whose files are read, until what was written of them is
+//! committed or let go, the lease of quality control is held, which an erasure takes too: no file that it did not
+//! see has a row that it was to remove. Where another process has the lease, the check rests.
+//!
+//! **No batch waits for it.** Files are read and written by a task of its own (`search`); a look waits for it at most
+//! [`LOOK_WAITS`], makes at most one commit, and comes back to it at the next one. What was found is kept for as long as its files are
+//! there, whoever commits meanwhile.
+//!
+//! Limits: one configuration at a time. A failure keeps nobody's batches: it is told, and that configuration is tried again after a
+//! minute, then after pauses that double up to an hour.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod search;
+
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int8Array, Int32Array, RecordBatch, StringArray};
-use arrow::datatypes::{Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, TimestampMicrosecondType};
-use futures::StreamExt;
-use tjern_lake::{DataFile, FileReader, Table, TableName, schema};
-use tjern_readings::reading::{Cause, Quality};
+use tjern_lake::{KeptLease, Lease};
+use tjern_readings::clock::SECOND_US;
 
 use super::configurations::{Configurations, Steps};
-use super::gathered::{Gathered, Replaced};
+use super::gathered::Gathered;
 use super::refused::Why;
 use super::rows::Units;
 use super::take::CommitFailure;
-use super::unchecked::{self, Name, Unchecked};
+use super::unchecked::{self, Name};
 use super::{IngestError, IngestOutcome, Ingester};
-use crate::anew::{Anew, BATCH_ROWS};
-use crate::bounds::Bounds;
-use crate::correct::CorrectError;
-use crate::quality::evaluate;
+use crate::correct::CORRECTIONS;
+use crate::quality;
 use crate::register::{Register, Said};
-use crate::tables::{ATTEMPTS_MAX, conform};
-use crate::validate::VALIDATED;
+use crate::tables::ATTEMPTS_MAX;
+use search::{Found, Search, Wrong};
 
-/// So many files, and bytes of files, are replaced by one commit.
-const COMMIT_FILES_MAX: usize = 64;
-const COMMIT_BYTES_MAX: i64 = 256 << 20;
+/// For how long a look waits for a search. One that takes longer goes on beside ingest.
+const LOOK_WAITS: Duration = Duration::from_secs(1);
 
-/// What may change of a row.
-const MAY_CHANGE: [&str; 3] = ["quality", "cause", "tests"];
+/// For how long checks rest where another process has the lease.
+const LEASED_PAUSE_US: i64 = 10 * SECOND_US;
 
-/// Where these stand among the columns of `readings`.
-const QUALITY: usize = 3;
-const CAUSE: usize = 4;
-const LEVEL: usize = 10;
-const TESTS: usize = 11;
+/// Which configurations are there, and the one that is being checked.
+#[derive(Debug, Default)]
+pub(super) struct Checks {
+    /// Seen in the landing zone, and not checked yet.
+    there: BTreeSet<Name>,
+    checking: Option<Checking>,
+    /// Until when another process is left alone.
+    rests_until_us: i64,
+    /// How often in a row somebody else was before.
+    overtaken: usize,
+}
 
-impl Ingester {
-    /// Checks what was taken without its configuration, where that is there now: among those that a listing has seen, or
-    /// named again by a batch that was taken.
-    pub(super) async fn check_late(&mut self, seen: &BTreeSet<Name>, outcome: &mut IngestOutcome) {
-        let now_us = self.lake.clock().now_us();
-        if self.known.unchecked.is_empty() {
-            self.held.unchecked(None, now_us);
-            return;
-        }
-        let is_there = |name: &&Name| seen.contains(*name) || self.units.contains_key(&unchecked::key(name));
-        let due: Vec<Name> = self.known.unchecked.keys().filter(is_there).cloned().collect();
-        if due.is_empty() || self.held.unchecked_rests(now_us) {
-            return;
-        }
-        let mut why = None;
-        for name in due {
-            if let Err(error) = Box::pin(self.check(&name, outcome)).await {
-                let key = unchecked::key(&name);
-                tracing::warn!(%key, %error, "readings cannot be held against their configuration; it is tried again");
-                why = why.or(Some(format!("readings are not held against `{key}`: {error}")));
-            }
-        }
-        self.held.unchecked(why, now_us);
+/// A configuration whose readings are being checked, under the lease.
+#[derive(Debug)]
+struct Checking {
+    name: Name,
+    lease: KeptLease,
+    /// What the register said when it began.
+    said: Arc<Said>,
+    /// Files without a reading that fails.
+    clean: HashSet<String>,
+    /// The search, and how often readings had been corrected when it began.
+    search: Option<(Search, i64)>,
+}
+
+/// What became of a configuration in a look.
+enum Came {
+    /// A commit was made.
+    Committed,
+    /// The next look goes on.
+    UnderWay,
+    /// There is nothing to be done.
+    Nothing,
+}
+
+impl Checks {
+    fn rests(&self, now_us: i64) -> bool {
+        // A clock that was set back ends the pause.
+        (now_us..=now_us.saturating_add(LEASED_PAUSE_US)).contains(&self.rests_until_us.saturating_sub(1))
     }
 
-    /// Checks the readings of one configuration, to the end.
-    async fn check(&mut self, name: &Name, outcome: &mut IngestOutcome) -> Result<(), IngestError> {
-        let mut overtaken = 0;
-        while overtaken < ATTEMPTS_MAX {
-            self.table.refresh().await?;
-            self.learn();
-            // Somebody else may have done it.
-            let Some(unchecked) = self.known.unchecked.get(name).copied() else { return Ok(()) };
-            let Some(units) = self.units_at(&unchecked::key(name)).await? else { return Ok(()) };
-            let said = self.said().await?;
-            let sensors = other_units(&units, &said.register);
-            let wrong = Wrong { name, unchecked, sensors, steps: self.steps_of(name), said: &said };
-            let Found { replaced, refused, is_last } = wrong.find(&self.table, &self.bounds).await.map_err(Box::new)?;
-            let mut gathered = Gathered::replacing(replaced);
-            gathered.transactions.extend(is_last.then(|| unchecked::done(name)).into_iter().flatten());
-            refused.iter().for_each(|(sensor, rows)| gathered.refused.add(Why::Unit, &name.0, sensor, *rows));
-            match self.commit(gathered).await {
-                Ok(()) => {}
-                Err(CommitFailure::Refused) => {
-                    overtaken += 1;
-                    continue;
+    fn overtaken(&mut self) -> Result<Came, IngestError> {
+        self.overtaken += 1;
+        if self.overtaken > ATTEMPTS_MAX { Err(IngestError::Overtaken) } else { Ok(Came::UnderWay) }
+    }
+}
+
+impl Ingester {
+    /// Goes on with checking what was taken without its configuration, where that is there now: among those that a
+    /// listing has seen, or named again by a batch that was taken. At most one commit, within a bounded time.
+    pub(super) async fn check_late(&mut self, seen: &BTreeSet<Name>, outcome: &mut IngestOutcome) {
+        let unchecked = &self.known.unchecked;
+        self.held.still_unchecked(|name| unchecked.contains_key(name));
+        self.checks.there.extend(seen.iter().filter(|name| unchecked.contains_key(*name)).cloned());
+        let now_us = self.lake.clock().now_us();
+        let mut tried = BTreeSet::new();
+        while let Some(name) = self.due_for_check(&tried, now_us) {
+            match Box::pin(self.check(&name, outcome)).await {
+                Ok(Came::Committed) => return self.held.checked(&name),
+                Ok(Came::UnderWay) => return,
+                Ok(Came::Nothing) => {}
+                Err(error) => {
+                    let key = unchecked::key(&name);
+                    tracing::warn!(%key, %error, "readings cannot be held against their configuration; it is tried again");
+                    self.held.check_failed(&name, format!("readings are not held against `{key}`: {error}"), now_us);
+                    self.end_check().await;
                 }
-                Err(CommitFailure::Failed(error)) => return Err(error),
             }
-            self.learn();
-            overtaken = 0;
+            tried.insert(name);
+        }
+    }
+
+    /// Checks all that can be checked now.
+    pub(super) async fn check_to_the_end(&mut self, outcome: &mut IngestOutcome) {
+        while self.due_for_check(&BTreeSet::new(), self.lake.clock().now_us()).is_some() {
+            self.check_late(&BTreeSet::new(), outcome).await;
+        }
+    }
+
+    /// Lets go of what is under way, and gives its lease back: for who uses the ingester no more.
+    pub async fn leave(mut self) {
+        self.end_check().await;
+    }
+
+    /// The configuration that is being checked, or else the next one that is there.
+    fn due_for_check(&self, tried: &BTreeSet<Name>, now_us: i64) -> Option<Name> {
+        if let Some(checking) = &self.checks.checking {
+            return Some(checking.name.clone());
+        }
+        if self.checks.rests(now_us) {
+            return None;
+        }
+        let is_there = |name: &Name| self.checks.there.contains(name) || self.units.contains_key(&unchecked::key(name));
+        let is_due = |name: &&Name| is_there(name) && !tried.contains(*name) && !self.held.check_rests(name, now_us);
+        self.known.unchecked.keys().find(is_due).cloned()
+    }
+
+    async fn check(&mut self, name: &Name, outcome: &mut IngestOutcome) -> Result<Came, IngestError> {
+        let is_known = self.checks.checking.as_ref().is_some_and(|checking| checking.search.is_some());
+        if !is_known && let Some(came) = self.begin_check(name).await? {
+            return Ok(came);
+        }
+        let Some((search, _)) = self.checks.checking.as_mut().and_then(|checking| checking.search.as_mut()) else {
+            return Ok(Came::UnderWay);
+        };
+        match search.found(LOOK_WAITS).await {
+            None => Ok(Came::UnderWay),
+            Some(found) => Box::pin(self.replace(name, found.map_err(Box::new)?, outcome)).await,
+        }
+    }
+
+    /// Begins a search; or says why there is none.
+    async fn begin_check(&mut self, name: &Name) -> Result<Option<Came>, IngestError> {
+        let Some(wrong) = self.wrong(name).await? else { return Ok(Some(Came::Nothing)) };
+        if wrong.sensors.is_empty() {
+            // Nothing is to be read, so nothing is to be kept from others.
+            self.end_check().await;
+            return Box::pin(self.commit_check(name, Found { is_last: true, ..Found::default() })).await.map(Some);
+        }
+        if self.checks.checking.is_some() {
+            self.begin_search(wrong);
+            return Ok(None);
+        }
+        let Some(lease) = Lease::take(&self.lake, quality::JOB, quality::LEASE).await? else {
+            self.checks.rests_until_us = self.lake.clock().now_us().saturating_add(LEASED_PAUSE_US);
+            return Ok(Some(Came::UnderWay));
+        };
+        let (lease, said) = (lease.keep(), wrong.said);
+        let checking = Checking { name: name.clone(), lease, said, clean: HashSet::new(), search: None };
+        self.checks.checking = Some(checking);
+        // What was erased before the lease was had is not to be read.
+        let Some(wrong) = self.wrong(name).await? else { return Ok(Some(Came::Nothing)) };
+        self.begin_search(wrong);
+        Ok(None)
+    }
+
+    /// Begins a search at the version that the table is pinned at. The lease is held.
+    fn begin_search(&mut self, wrong: Wrong) {
+        let corrected = self.table.transaction(CORRECTIONS).unwrap_or(0);
+        let Some(checking) = &mut self.checks.checking else { return };
+        if !Arc::ptr_eq(&checking.said, &wrong.said) {
+            checking.clean.clear();
+            checking.said = Arc::clone(&wrong.said);
+        }
+        let search = Search::begin(self.table.clone(), self.bounds.clone(), wrong, checking.clean.clone());
+        checking.search = Some((search, corrected));
+    }
+
+    /// What is wrong under a configuration, at the table's newest version; none where nothing waits for it, or it is not
+    /// there.
+    async fn wrong(&mut self, name: &Name) -> Result<Option<Wrong>, IngestError> {
+        self.table.refresh().await?;
+        self.learn();
+        // Somebody else may have done it.
+        let unchecked = self.known.unchecked.get(name).copied();
+        let units = match unchecked {
+            Some(_) => self.units_at(&unchecked::key(name)).await?,
+            None => None,
+        };
+        let Some((unchecked, units)) = unchecked.zip(units) else {
+            self.checks.there.remove(name);
+            self.end_check().await;
+            return Ok(None);
+        };
+        let said = self.said().await?;
+        let sensors = other_units(&units, &said.register);
+        Ok(Some(Wrong { name: name.clone(), unchecked, sensors, steps: self.steps_of(name), said }))
+    }
+
+    /// Commits what was found, where that still holds.
+    async fn replace(&mut self, name: &Name, found: Found, outcome: &mut IngestOutcome) -> Result<Came, IngestError> {
+        self.table.refresh().await?;
+        self.learn();
+        let said = self.said().await?;
+        let corrected = self.table.transaction(CORRECTIONS).unwrap_or(0);
+        let Some(checking) = &mut self.checks.checking else { return Ok(Came::UnderWay) };
+        checking.clean.extend(found.clean.iter().cloned());
+        let Some((search, corrected_then)) = &checking.search else { return Ok(Came::UnderWay) };
+        let is_newest = search.version == self.table.version();
+        let holds = self.known.unchecked.contains_key(name)
+            && Arc::ptr_eq(&said, &checking.said)
+            && *corrected_then == corrected
+            && found.replaced.remove.iter().all(|file| self.table.is_active(file));
+        if !holds {
+            checking.search = None;
+            return self.checks.overtaken();
+        }
+        // What came meanwhile may hold some too: another process may not have known the configuration.
+        let is_last = found.is_last && is_newest;
+        if !is_last && found.replaced.remove.is_empty() {
+            checking.search = None;
+            return Ok(Came::UnderWay);
+        }
+        let refused = found.refused.clone();
+        let came = self.commit_check(name, Found { is_last, ..found }).await?;
+        if matches!(came, Came::Committed) {
             outcome.late_units += refused.values().sum::<usize>();
             for (sensor, readings) in &refused {
                 tracing::warn!(source = %name.0, sensor, readings, "a configuration came after its readings, and its unit is not the register's: they are kept and fail");
             }
-            if is_last {
-                return Ok(());
-            }
         }
-        Err(IngestError::Overtaken)
+        Ok(came)
+    }
+
+    /// One commit. Where it is refused, what was found is kept for the next look.
+    async fn commit_check(&mut self, name: &Name, found: Found) -> Result<Came, IngestError> {
+        let Found { replaced, refused, is_last, .. } = found;
+        let new: Vec<String> = replaced.add.iter().map(|file| file.path.clone()).collect();
+        let mut gathered = Gathered::replacing(replaced);
+        gathered.transactions.extend(is_last.then(|| unchecked::done(name)).into_iter().flatten());
+        refused.iter().for_each(|(sensor, rows)| gathered.refused.add(Why::Unit, &name.0, sensor, *rows));
+        match self.commit(gathered).await {
+            Ok(()) => {}
+            Err(CommitFailure::Refused) => return self.checks.overtaken(),
+            Err(CommitFailure::Failed(error)) => return Err(error),
+        }
+        self.learn();
+        self.checks.overtaken = 0;
+        if is_last {
+            self.checks.there.remove(name);
+            self.end_check().await;
+        } else if let Some(checking) = &mut self.checks.checking {
+            checking.clean.extend(new);
+            checking.search = None;
+        }
+        Ok(Came::Committed)
+    }
+
+    /// Lets go of the check under way, and gives the lease back once nothing is read or written any more.
+    pub(super) async fn end_check(&mut self) {
+        let Some(Checking { lease, search, .. }) = self.checks.checking.take() else { return };
+        self.checks.overtaken = 0;
+        if let Some((search, _)) = search {
+            search.stop().await;
+        }
+        if let Err(error) = lease.give_back().await {
+            tracing::warn!(%error, "a lease cannot be given back; it runs out by itself");
+        }
     }
 
     /// Which configuration the numbers of a source's streams have, by epoch.
@@ -128,152 +304,4 @@ impl Ingester {
 fn other_units(units: &Units, register: &Register) -> BTreeSet<String> {
     let differs = |sensor: &str, unit: &str| register.get(sensor).is_some_and(|row| row.unit != unit);
     units.iter().filter(|(sensor, unit)| differs(sensor, unit)).map(|(sensor, _)| sensor.clone()).collect()
-}
-
-/// Which readings fail.
-struct Wrong<'a> {
-    name: &'a Name,
-    unchecked: Unchecked,
-    sensors: BTreeSet<String>,
-    steps: HashMap<String, Steps>,
-    said: &'a Said,
-}
-
-/// What one commit replaces.
-#[derive(Default)]
-struct Found {
-    replaced: Replaced,
-    /// How many readings of which sensors fail by it.
-    refused: BTreeMap<String, usize>,
-    /// Whether there is no more.
-    is_last: bool,
-}
-
-impl Wrong<'_> {
-    /// Files with such readings, written anew, as many as one commit replaces.
-    async fn find(&self, table: &Table, bounds: &Bounds) -> Result<Found, CorrectError> {
-        let (mut found, mut bytes) = (Found::default(), 0);
-        for file in table.files().into_iter().filter(|file| self.may_be_in(file)) {
-            if !self.is_in(table, &file).await? {
-                continue;
-            }
-            if found.replaced.remove.len() >= COMMIT_FILES_MAX || bytes >= COMMIT_BYTES_MAX {
-                return Ok(found);
-            }
-            bytes += file.size;
-            let anew = self.refused(table, &file, &mut found, bounds).await?;
-            found.replaced.add.extend(anew.finish(table.lake()).await?);
-            found.replaced.remove.push(file);
-        }
-        found.replaced.touched.settle();
-        found.is_last = true;
-        Ok(found)
-    }
-
-    fn may_be_in(&self, file: &DataFile) -> bool {
-        let Unchecked { from_us, until_us, .. } = self.unchecked;
-        let in_time = file.time_us.is_none_or(|(first, last)| first <= until_us && from_us <= last);
-        let in_sensors = |(low, high): &(String, String)| self.sensors.iter().any(|one| low <= one && one <= high);
-        in_time && !self.sensors.is_empty() && file.sensor.as_ref().is_none_or(in_sensors)
-    }
-
-    async fn is_in(&self, table: &Table, file: &DataFile) -> Result<bool, CorrectError> {
-        let mut rows = FileReader::open(table.lake(), TableName::Readings, file).await?.rows(BATCH_ROWS)?;
-        while let Some(batch) = rows.next().await {
-            if !self.rows_of(&conform(&batch?, &schema::arrow(TableName::Readings))?).is_empty() {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// Writes a file anew in which these readings fail.
-    async fn refused(
-        &self,
-        table: &Table,
-        file: &DataFile,
-        found: &mut Found,
-        bounds: &Bounds,
-    ) -> Result<Anew, CorrectError> {
-        let mut anew = Anew::of(file, &MAY_CHANGE, bounds);
-        let mut rows = FileReader::open(table.lake(), TableName::Readings, file).await?.rows(BATCH_ROWS)?;
-        while let Some(batch) = rows.next().await {
-            let batch = conform(&batch?, &schema::arrow(TableName::Readings))?;
-            anew.read(&batch)?;
-            let wrong = self.rows_of(&batch);
-            let sensors = batch.column(0).as_string::<i32>();
-            let times = batch.column(1).as_primitive::<TimestampMicrosecondType>();
-            for row in &wrong {
-                *found.refused.entry(sensors.value(*row).to_owned()).or_default() += 1;
-                found.replaced.touched.add(sensors.value(*row), [times.value(*row)]);
-            }
-            anew.write(table.lake(), &self.flagged(&batch, &wrong)?).await?;
-        }
-        Ok(anew)
-    }
-
-    /// The rows of a batch that fail: those that ingest would have refused for their unit, and did not refuse.
-    fn rows_of(&self, batch: &RecordBatch) -> Vec<usize> {
-        let text = |column: usize| batch.column(column).as_string::<i32>();
-        let (sensors, causes, sources, epochs) = (text(0), text(CAUSE), text(6), text(7));
-        let values = batch.column(2).as_primitive::<Float64Type>();
-        let numbers = batch.column(8).as_primitive::<Int64Type>();
-        let revisions = batch.column(9).as_primitive::<Int16Type>();
-        let levels = batch.column(LEVEL).as_primitive::<Int8Type>();
-        let (source, sha256) = self.name;
-        let was_refused = |row: usize| {
-            let refused = [Cause::NotAssigned, Cause::Unit].map(Cause::word);
-            causes.is_valid(row) && refused.contains(&causes.value(row))
-        };
-        let is_under_it = |row: usize| {
-            let steps = self.steps.get(epochs.value(row));
-            steps.and_then(|steps| steps.at(numbers.value(row))) == Some(sha256.as_str())
-        };
-        let is_wrong = |row: &usize| {
-            sources.value(*row) == source.as_str()
-                && self.sensors.contains(sensors.value(*row))
-                && values.is_valid(*row)
-                && revisions.value(*row) == 0
-                && levels.value(*row) != VALIDATED
-                && !was_refused(*row)
-                && is_under_it(*row)
-        };
-        (0..batch.num_rows()).filter(is_wrong).collect()
-    }
-
-    /// The batch with the flags and the cause that ingest would have given these rows.
-    fn flagged(&self, batch: &RecordBatch, wrong: &[usize]) -> Result<RecordBatch, CorrectError> {
-        let mut qualities = batch.column(QUALITY).as_primitive::<Int8Type>().values().to_vec();
-        let mut tests: Vec<Option<i32>> = batch.column(TESTS).as_primitive::<Int32Type>().iter().collect();
-        let mut causes: Vec<Option<&str>> = batch.column(CAUSE).as_string::<i32>().iter().collect();
-        for row in wrong {
-            (qualities[*row], tests[*row], causes[*row]) = (Quality::Fail.code(), None, Some(Cause::Unit.word()));
-        }
-        let failed = replaced(batch, qualities.clone(), tests.clone(), &causes)?;
-        let evaluated = evaluate(&failed, self.said)?;
-        let judged = evaluated.column(TESTS).as_primitive::<Int32Type>();
-        for row in wrong {
-            qualities[*row] = evaluated.column(QUALITY).as_primitive::<Int8Type>().value(*row);
-            tests[*row] = judged.is_valid(*row).then(|| judged.value(*row));
-        }
-        Ok(replaced(batch, qualities, tests, &causes)?)
-    }
-}
-
-fn replaced(
-    batch: &RecordBatch,
-    qualities: Vec<i8>,
-    tests: Vec<Option<i32>>,
-    causes: &[Option<&str>],
-) -> Result<RecordBatch, arrow::error::ArrowError> {
-    let mut columns = batch.columns().to_vec();
-    let set: [(usize, ArrayRef); 3] = [
-        (QUALITY, Arc::new(Int8Array::from(qualities))),
-        (TESTS, Arc::new(Int32Array::from(tests))),
-        (CAUSE, Arc::new(StringArray::from(causes.to_vec()))),
-    ];
-    for (place, column) in set {
-        columns[place] = column;
-    }
-    RecordBatch::try_new(batch.schema(), columns)
 }

@@ -46,7 +46,7 @@ pub(super) struct Gathered {
 }
 
 /// Files that a commit replaces by others with the same rows and other flags.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Replaced {
     pub(super) add: Vec<DataFile>,
     pub(super) remove: Vec<DataFile>,

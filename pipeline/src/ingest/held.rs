@@ -13,6 +13,7 @@ use tjern_readings::keys;
 use tjern_readings::store::local::Unreadable;
 
 use super::landing::{Stream, Zone};
+use super::unchecked::Name;
 
 /// The pause after the first failure; each further one is twice as long.
 const PAUSE_US: i64 = 5 * SECOND_US;
@@ -31,10 +32,8 @@ pub(super) struct HeldBack {
     folders: BTreeMap<String, String>,
     /// Why something that was taken, and whose grace is over, is still there.
     remains: Option<String>,
-    /// Why readings are not held against a configuration that came after them, and until when that rests.
-    unchecked: Option<(String, i64)>,
-    /// How often in a row that was so.
-    unchecked_failures: u32,
+    /// Configurations that came after their readings, and that those could not be held against.
+    unchecked: BTreeMap<Name, Held>,
 }
 
 #[derive(Debug)]
@@ -71,18 +70,28 @@ impl HeldBack {
         self.remains = self.remains.take().or(why);
     }
 
-    /// Readings could not be held against a configuration that came after them, where that is so.
-    pub(super) fn unchecked(&mut self, why: Option<String>, now_us: i64) {
+    /// Readings could not be held against a configuration that came after them.
+    pub(super) fn check_failed(&mut self, name: &Name, why: String, now_us: i64) {
         // Each attempt may write files that nobody takes.
-        self.unchecked_failures = if why.is_some() { self.unchecked_failures.saturating_add(1) } else { 0 };
-        let pause_us = PAUSE_MAX_US << self.unchecked_failures.saturating_sub(1).min(UNCHECKED_DOUBLINGS);
-        self.unchecked = why.map(|why| (why, now_us.saturating_add(pause_us)));
+        let failures = self.unchecked.get(name).map_or(0, |held| held.failures).saturating_add(1);
+        let pause_us = PAUSE_MAX_US << (failures - 1).min(UNCHECKED_DOUBLINGS);
+        self.unchecked.insert(name.clone(), Held { why, failures, next_us: now_us.saturating_add(pause_us) });
     }
 
-    /// Whether the pause after that is not over.
-    pub(super) fn unchecked_rests(&self, now_us: i64) -> bool {
+    /// They were, or a part of them.
+    pub(super) fn checked(&mut self, name: &Name) {
+        self.unchecked.remove(name);
+    }
+
+    /// Only these are to be held against one.
+    pub(super) fn still_unchecked(&mut self, is_unchecked: impl Fn(&Name) -> bool) {
+        self.unchecked.retain(|name, _| is_unchecked(name));
+    }
+
+    /// Whether the pause after a failure is not over.
+    pub(super) fn check_rests(&self, name: &Name, now_us: i64) -> bool {
         let longest_us = PAUSE_MAX_US << UNCHECKED_DOUBLINGS;
-        self.unchecked.as_ref().is_some_and(|(_, next_us)| (now_us..=now_us + longest_us).contains(&(next_us - 1)))
+        self.unchecked.get(name).is_some_and(|held| (now_us..=now_us + longest_us).contains(&(held.next_us - 1)))
     }
 
     /// The same of a part of the landing zone.
@@ -120,7 +129,7 @@ impl HeldBack {
     /// more often than `hiccups`.
     pub(super) fn told(&self, hiccups: u32) -> Option<(usize, String)> {
         let streams = self.streams.values().filter(|held| held.failures > hiccups).map(|held| &held.why);
-        let unchecked = self.unchecked.iter().map(|(why, _)| why);
+        let unchecked = self.unchecked.values().map(|held| &held.why);
         let all: Vec<&String> = self.folders.values().chain(streams).chain(&self.remains).chain(unchecked).collect();
         all.first().map(|first| (all.len(), (*first).clone()))
     }

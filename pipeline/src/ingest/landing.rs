@@ -46,6 +46,28 @@ pub(super) struct Seen {
     pub(super) unreadable: BTreeMap<String, String>,
     /// Configurations that lie there.
     pub(super) configurations: BTreeSet<Name>,
+    /// What lies there and is no batch by its key, by whose folder it is.
+    pub(super) strays: Strays,
+}
+
+/// Objects that will never be taken, since their keys are none: by source, empty where they lie beside the folders.
+pub(super) type Strays = BTreeMap<String, Stray>;
+
+/// Those of one source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Stray {
+    pub(super) objects: usize,
+    /// The key of the first one.
+    pub(super) first: String,
+}
+
+/// Adds what another part of the zone has.
+pub(super) fn add_strays(all: &mut Strays, more: Strays) {
+    for (source, Stray { objects, first }) in more {
+        let there = all.entry(source).or_insert_with(|| Stray { objects: 0, first: first.clone() });
+        there.objects += objects;
+        there.first = there.first.clone().min(first);
+    }
 }
 
 /// What was seen of one stream.
@@ -123,9 +145,15 @@ impl Seen {
         }
     }
 
-    /// Notes an object. What is not ours is left alone.
+    /// Notes an object. What is not ours is left alone, and told where it may have been meant to be.
     fn note_object(&mut self, meta: &ObjectMeta) -> Option<Stream> {
-        let (source, landed) = Landed::parse(&meta.location)?;
+        let Some((source, landed)) = Landed::parse(&meta.location) else {
+            if let Some(source) = keys::stray(&meta.location) {
+                let stray = Stray { objects: 1, first: meta.location.to_string() };
+                add_strays(&mut self.strays, [(source.to_owned(), stray)].into());
+            }
+            return None;
+        };
         let landed_us = meta.last_modified.timestamp_micros();
         let zone = &mut self.zone;
         let mut add = |epoch: Epoch, bounds: Bounds, gap: bool| {
@@ -173,7 +201,8 @@ async fn gathered(
     let looked: Vec<Seen> = futures::stream::iter(looks).buffer_unordered(AT_ONCE).try_collect().await?;
     let mut all = Seen::default();
     // No two looks see the same object, but a stream may begin in one part and go on in another.
-    for Seen { zone, unreadable, configurations } in looked {
+    for Seen { zone, unreadable, configurations, strays } in looked {
+        add_strays(&mut all.strays, strays);
         all.unreadable.extend(unreadable);
         all.configurations.extend(configurations);
         for (stream, seen) in zone {

@@ -36,19 +36,19 @@ pub enum Why {
     Unit,
     /// They are of the future.
     Future,
-    /// The configuration that their batch names is not in the store: units were not held against the register's.
-    Configuration,
+    /// Their batch names its configuration by what is no name of one: units were not held against the register's.
+    Misnamed,
 }
 
 impl Why {
-    const ALL: [Self; 4] = [Self::NotAssigned, Self::Unit, Self::Future, Self::Configuration];
+    const ALL: [Self; 4] = [Self::NotAssigned, Self::Unit, Self::Future, Self::Misnamed];
 
     const fn word(self) -> &'static str {
         match self {
             Self::NotAssigned => "not_assigned",
             Self::Unit => "unit",
             Self::Future => "future",
-            Self::Configuration => "configuration",
+            Self::Misnamed => "misnamed",
         }
     }
 
@@ -124,7 +124,7 @@ impl Tally {
     pub(super) fn add(&mut self, why: Why, source: &SourceName, sensor: &str, rows: usize) {
         let mark = match why {
             Why::NotAssigned | Why::Unit => mark(sensor),
-            Why::Future | Why::Configuration => SOURCE.to_owned(),
+            Why::Future | Why::Misnamed => SOURCE.to_owned(),
         };
         *self.0.entry((why, source.clone(), mark)).or_default() += rows;
     }

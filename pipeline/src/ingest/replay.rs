@@ -30,6 +30,10 @@ use crate::tables::ATTEMPTS_MAX;
 /// Odd while a replay is under way, even once it is done. No source has such a name.
 const REPLAY: &str = ":replay";
 
+/// When the last correction was made (microseconds since 1970) that changed nothing and so has no transaction of its own: a
+/// replay that goes on must not make it of readings that came after it.
+const MADE: &str = ":replay/made";
+
 /// So many pages of the landing zone are listed at once.
 const PAGES: u64 = 20;
 
@@ -118,7 +122,7 @@ pub async fn look(lake: &Lake) -> Result<(Standing, Vec<Replayable>), ErasuresEr
 }
 
 /// Builds `readings` anew, and tells `told` after each commit how far it is. It is under way until [`finish`]: what else
-/// belongs to it (corrections) can be done before that.
+/// belongs to it (corrections) can be done before that. [`crate::replay`] does all of it.
 ///
 /// # Errors
 /// [`ReplayError`]; what was taken stays so, and the next run goes on.
@@ -127,11 +131,88 @@ pub async fn replay(
     settings: &IngestSettings,
     told: impl FnMut(&IngestOutcome) + Send + Sync + 'static,
 ) -> Result<IngestOutcome, ReplayError> {
-    let mut table = Table::open_or_create(lake, TableName::Readings).await?;
-    if !begin(&mut table).await? {
+    let Some(mut replaying) = Replaying::begin(lake, settings, told).await? else {
         return Ok(IngestOutcome::default());
+    };
+    replaying.take_all().await?;
+    Ok(replaying.outcome)
+}
+
+/// A replay under way, which takes what landed in the order of time.
+pub(crate) struct Replaying {
+    ingester: Ingester,
+    /// When what lies there had landed, in order.
+    landed_us: Vec<i64>,
+    taken_until_us: i64,
+    /// What was done so far.
+    pub(crate) outcome: IngestOutcome,
+}
+
+impl Replaying {
+    /// Begins it, or goes on with one that broke off; `None` where nothing lies there.
+    pub(crate) async fn begin(
+        lake: &Lake,
+        settings: &IngestSettings,
+        told: impl FnMut(&IngestOutcome) + Send + Sync + 'static,
+    ) -> Result<Option<Self>, ReplayError> {
+        let mut table = Table::open_or_create(lake, TableName::Readings).await?;
+        if !begin(&mut table).await? {
+            return Ok(None);
+        }
+        let zone = everything(lake).await?;
+        let mut landed_us: Vec<i64> = zone
+            .values()
+            .flat_map(|seen| seen.items.iter().filter(|item| !item.gap))
+            .map(|item| item.landed_us)
+            .collect();
+        landed_us.sort_unstable();
+        let ingester = Ingester::open(lake, *settings).await?.with_listener(told);
+        Ok(Some(Self { ingester, landed_us, taken_until_us: i64::MIN, outcome: IngestOutcome::default() }))
     }
-    Ok(Ingester::open(lake, *settings).await?.with_listener(told).run_everything().await?)
+
+    /// When the first of all batches that lie there had landed.
+    pub(crate) fn oldest_us(&self) -> Option<i64> {
+        self.landed_us.first().copied()
+    }
+
+    /// Takes what had landed by a moment. Returns whether anything had since the moment before.
+    pub(crate) async fn take_until(&mut self, until_us: i64) -> Result<bool, ReplayError> {
+        let is_new = |landed_us: &i64| self.taken_until_us < *landed_us && *landed_us <= until_us;
+        if !self.landed_us.iter().any(is_new) {
+            return Ok(false);
+        }
+        self.outcome = self.ingester.run_landed_until(until_us, self.outcome).await?;
+        self.taken_until_us = until_us;
+        Ok(true)
+    }
+
+    /// Takes all that lies there.
+    pub(crate) async fn take_all(&mut self) -> Result<(), ReplayError> {
+        let result = self.ingester.run_to_the_end_after(self.outcome).await;
+        // Whoever judges the flags next wants the lease.
+        self.ingester.end_check().await;
+        self.outcome = result?;
+        Ok(())
+    }
+}
+
+/// When the last correction was made that changed nothing, as far as the replay under way came.
+pub(crate) async fn made_until_us(lake: &Lake) -> Result<i64, LakeError> {
+    let table = Table::open(lake, TableName::Readings).await?;
+    Ok(table.and_then(|table| table.transaction(MADE)).unwrap_or(0))
+}
+
+/// Notes that a correction of this moment, and all before it, were made.
+pub(crate) async fn note_made(lake: &Lake, at_us: i64) -> Result<(), ReplayError> {
+    let mut table = Table::open_or_create(lake, TableName::Readings).await?;
+    for _ in 0..ATTEMPTS_MAX {
+        match table.commit(moving(vec![(MADE.to_owned(), at_us)])).await {
+            Ok(_) => return Ok(()),
+            Err(CommitError::Conflict { .. }) => _ = table.refresh().await?,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(ReplayError::Busy)
 }
 
 /// A replay is done.
@@ -180,6 +261,7 @@ async fn begin(table: &mut Table) -> Result<bool, ReplayError> {
         let forgotten_us = rollup::begin_anew(&lake, table.version()).await?;
         let mut transactions = BTreeMap::from([
             (REPLAY.to_owned(), table.transaction(REPLAY).unwrap_or(0) + 1),
+            (MADE.to_owned(), 0),
             // Whoever ingests at this moment is refused, or refuses this.
             (INGEST.to_owned(), table.transaction(INGEST).unwrap_or(0) + 1),
         ]);

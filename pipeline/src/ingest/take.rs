@@ -109,6 +109,9 @@ impl Ingester {
         for (stream, why) in failed {
             self.held.add(&stream, why, now_us);
         }
+        if self.until_us.is_some() {
+            return Ok(());
+        }
         let (cleaned, refused) = self.clean(&zone, before, is_current).await?;
         outcome.cleaned += cleaned;
         self.held.remains(refused.map(|error| error.to_string()));
@@ -220,7 +223,7 @@ impl Ingester {
     }
 
     fn plan(&self, stream: &Stream, seen: &LandedEpoch) -> Plan {
-        let now_us = self.lake.clock().now_us();
+        let now_us = self.until_us.unwrap_or_else(|| self.lake.clock().now_us());
         let patience_us = i64::try_from(self.settings.hole_patience.as_micros()).unwrap_or(i64::MAX);
         let nothing = Progress::default();
         let progress = self.known.progress.get(stream).unwrap_or(&nothing);
@@ -251,7 +254,8 @@ impl Ingester {
     /// Batches that came again after they had left, and that nothing else would look into: they may hold readings that
     /// were erased meanwhile, of which nobody took note since they were not there.
     fn looks(&self, stream: &Stream, seen: &LandedEpoch, plan: &Plan) -> Vec<Step> {
-        let Some((_, known)) = self.erasures.as_ref().filter(|(_, known)| !known.is_empty() && !seen.partial) else {
+        let sees_all = !seen.partial && self.until_us.is_none();
+        let Some((_, known)) = self.erasures.as_ref().filter(|(_, known)| !known.is_empty() && sees_all) else {
             return Vec::new();
         };
         let watermark = self.known.progress.get(stream).map_or(0, |progress| progress.watermark);
@@ -388,7 +392,7 @@ impl Ingester {
                 let rows = self.rows(&batch, said, landed_us, gathered).await?;
                 gathered.take(&stream, bounds, rows);
                 self.note_late(&stream, bounds, landed_us, gathered);
-                gathered.remember(&self.table, &stream, bounds, batch.header.configuration.as_deref(), false);
+                gathered.remember(&self.table, &stream, bounds, batch.header.named_configuration(), false);
             }
             (Step::Take(bounds), Some(Decoded::Bad(reason))) => {
                 self.refuse(&stream, bounds, &reason, gathered).await?;
@@ -399,7 +403,7 @@ impl Ingester {
                 let rows = self.rows(&batch, said, landed_us, gathered).await?;
                 gathered.add(rows);
                 self.note_late(&stream, bounds, landed_us, gathered);
-                gathered.remember(&self.table, &stream, bounds, batch.header.configuration.as_deref(), true);
+                gathered.remember(&self.table, &stream, bounds, batch.header.named_configuration(), true);
                 let kind = self.table.transaction(&progress::open(&stream, open)).unwrap_or(Open::Hole as i64);
                 gathered.fill(&stream, bounds, open, kind);
                 // The numbers around it changed: another filling waits for the next round.
@@ -444,9 +448,14 @@ impl Ingester {
         let mut rows = rows::rows(batch, said, &units.clone().unwrap_or_default(), self.came(landed_us))?;
         self.leave_out(batch, &mut rows, gathered)?;
         let source = &batch.header.source;
-        if let (None, Some(sha256)) = (&units, &batch.header.configuration) {
-            gathered.refused.add(Why::Configuration, source, "", rows.batch.num_rows());
-            let (name, now_us) = ((source.clone(), sha256.clone()), self.lake.clock().now_us());
+        if batch.header.misnames_configuration() {
+            gathered.refused.add(Why::Misnamed, source, "", rows.batch.num_rows());
+            if self.misnaming.insert(source.clone()) {
+                tracing::warn!(%source, "a batch names its configuration by what is no SHA-256: its readings are kept, and their units are held against nothing; hint: docs/batch-format.md says what a writer puts there");
+            }
+        }
+        if let (None, Some(sha256)) = (&units, batch.header.named_configuration()) {
+            let (name, now_us) = ((source.clone(), sha256.to_owned()), self.lake.clock().now_us());
             gathered.not_checked(&self.known.unchecked, name, &rows.batch, now_us);
         }
         for (against, readings) in &rows.against {
@@ -550,8 +559,8 @@ impl Ingester {
     /// The units of a batch's sensors, as far as its configuration says them; none where that is not in the store. It
     /// is asked for again by each batch then, until it comes.
     async fn units_of(&mut self, batch: &Batch) -> Result<Option<Units>, IngestError> {
-        let Some(sha256) = &batch.header.configuration else { return Ok(Some(Units::new())) };
-        self.units_at(&Landed::Configuration(sha256.clone()).key(&batch.header.source)).await
+        let Some(sha256) = batch.header.named_configuration() else { return Ok(Some(Units::new())) };
+        self.units_at(&Landed::Configuration(sha256.to_owned()).key(&batch.header.source)).await
     }
 
     /// The units that a configuration says; none where it is not in the store.
@@ -569,7 +578,11 @@ impl Ingester {
             }
             Err(source) => return Err(LakeError::store(key, source).into()),
         };
-        let units = rows::units(&String::from_utf8_lossy(&text));
+        let text = String::from_utf8_lossy(&text);
+        if let Err(error) = text.parse::<toml::Table>() {
+            tracing::warn!(%key, error = error.message(), "a configuration that batches name is no TOML: their units are not checked");
+        }
+        let units = rows::units(&text);
         if self.missing.remove(key) {
             tracing::info!(%key, "a configuration that was missing is there");
         }

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `since` | when the first of them was taken, in microseconds since 1970; 0 once all are checked |
 //! | `from`, `until` | the least and the greatest time of those readings |
+//! | `accepted` | 1 where a person said that the configuration will never come; it stays so |
 //!
 //! Which numbers they have is known by `configurations`. See `docs/decisions/0036-…`.
 
@@ -19,7 +20,7 @@ use arrow::datatypes::TimestampMicrosecondType;
 use object_store::path::Path;
 use tjern_lake::Table;
 use tjern_readings::clock::SECOND_US;
-use tjern_readings::keys::Landed;
+use tjern_readings::keys::{Landed, is_sha256};
 use tjern_readings::sensor::SourceName;
 
 const DAY_US: i64 = 86_400 * SECOND_US;
@@ -42,6 +43,8 @@ pub(super) struct Unchecked {
     pub(super) from_us: i64,
     /// Their greatest time.
     pub(super) until_us: i64,
+    /// Whether a person said that it will never come.
+    pub(super) accepted: bool,
 }
 
 /// A configuration that is not in the store, and that readings wait for which were taken without it.
@@ -53,13 +56,21 @@ pub struct MissingConfiguration {
     pub sha256: String,
     /// When the first of those readings was taken, in microseconds since 1970.
     pub since_us: i64,
+    /// Whether a person said that it will never come: nobody is told of it. Should it come after all, it counts.
+    pub accepted: bool,
 }
 
 /// The configurations that are missing, in order.
 #[must_use]
 pub fn missing_configurations(table: &Table) -> Vec<MissingConfiguration> {
     let all = read(table.transactions()).into_iter();
-    all.map(|((source, sha256), one)| MissingConfiguration { source, sha256, since_us: one.since_us }).collect()
+    all.map(|((source, sha256), Unchecked { since_us, accepted, .. })| MissingConfiguration {
+        source,
+        sha256,
+        since_us,
+        accepted,
+    })
+    .collect()
 }
 
 /// Where a configuration lies once it is there.
@@ -73,13 +84,15 @@ pub(super) fn read(transactions: &HashMap<String, i64>) -> All {
     for (app_id, number) in transactions {
         let Some(rest) = app_id.strip_prefix(PREFIX) else { continue };
         let [source, sha256, field] = rest.split('/').collect::<Vec<_>>()[..] else { continue };
-        let Ok(source) = source.parse() else { continue };
-        let nothing = Unchecked { since_us: 0, from_us: 0, until_us: 0 };
+        // What an earlier version took for a name, and is none, never comes.
+        let Some(source) = source.parse().ok().filter(|_| is_sha256(sha256)) else { continue };
+        let nothing = Unchecked { since_us: 0, from_us: 0, until_us: 0, accepted: false };
         let one = all.entry((source, sha256.to_owned())).or_insert(nothing);
         match field {
             "since" => one.since_us = *number,
             "from" => one.from_us = *number,
             "until" => one.until_us = *number,
+            "accepted" => one.accepted = *number > 0,
             _ => {}
         }
     }
@@ -94,11 +107,8 @@ impl Unchecked {
         // Whole days: when a reading was measured that is erased since is nobody's to know.
         let from_us = min(times)?.div_euclid(DAY_US).saturating_mul(DAY_US);
         let until_us = max(times)?.div_euclid(DAY_US).saturating_add(1).saturating_mul(DAY_US);
-        Some(before.map_or(Self { since_us: now_us, from_us, until_us }, |before| Self {
-            since_us: before.since_us,
-            from_us: before.from_us.min(from_us),
-            until_us: before.until_us.max(until_us),
-        }))
+        let before = before.unwrap_or(Self { since_us: now_us, from_us, until_us, accepted: false });
+        Some(Self { from_us: before.from_us.min(from_us), until_us: before.until_us.max(until_us), ..before })
     }
 
     /// The transactions that say so.
@@ -111,6 +121,11 @@ impl Unchecked {
 /// The transactions that say that all of a configuration are checked.
 pub(super) fn done(name: &Name) -> [(String, i64); 3] {
     ["since", "from", "until"].map(|field| (app_id(name, field), 0))
+}
+
+/// The transaction that says that it will never come.
+pub(super) fn accepted(name: &Name) -> (String, i64) {
+    (app_id(name, "accepted"), 1)
 }
 
 fn app_id((source, sha256): &Name, field: &str) -> String {
@@ -140,11 +155,19 @@ mod tests {
         let name: Name = ("landfall-01".parse().expect("valid"), "ab".repeat(32));
         let first = Unchecked::with(None, &rows(&[5, 3]), 10);
         let all = Unchecked::with(first, &rows(&[-7, 4]), 20).expect("rows");
-        assert_eq!(all, Unchecked { since_us: 10, from_us: -DAY_US, until_us: DAY_US }, "whole days");
+        let wanted = Unchecked { since_us: 10, from_us: -DAY_US, until_us: DAY_US, accepted: false };
+        assert_eq!(all, wanted, "whole days");
         let mut transactions = HashMap::from(all.moved(&name));
         assert_eq!(read(&transactions), All::from([(name.clone(), all)]));
         transactions.extend(done(&name));
         assert_eq!(read(&transactions), All::new());
         assert_eq!(Unchecked::with(None, &rows(&[]), 30), None, "nothing was taken");
+        transactions.extend(all.moved(&name).into_iter().chain([accepted(&name)]));
+        assert!(read(&transactions)[&name].accepted);
+        transactions.extend(done(&name));
+        transactions.extend(first.expect("rows").moved(&name));
+        assert!(read(&transactions)[&name].accepted, "for good");
+        transactions.insert(":unchecked/landfall-01/c0ffee/since".to_owned(), 10);
+        assert_eq!(read(&transactions).len(), 1, "that is no name, and nothing is waited for under it");
     }
 }

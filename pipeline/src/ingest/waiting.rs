@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use serde::Serialize;
 use tjern_lake::{Lake, LakeError, Table};
 
-use super::landing::{self, Known};
+use super::landing::{self, Known, Stray};
 use super::progress::{self, OPEN, Open};
 
 /// Numbers of a source that were passed and have not come.
@@ -36,6 +36,19 @@ pub struct Waiting {
     pub since_us: Option<i64>,
     /// Folders of sources that could not be read: what waits there is not counted.
     pub unreadable: Vec<String>,
+    /// What will never be taken, by source, as far as it was seen.
+    pub strays: Vec<StrayObjects>,
+}
+
+/// Objects of one source in the landing zone that will never be taken: by their keys they are no batches.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct StrayObjects {
+    /// In whose folder; empty where they lie beside the folders.
+    pub source: String,
+    /// How many were seen.
+    pub objects: usize,
+    /// The key of the first one.
+    pub first: String,
 }
 
 /// The numbers that were passed and have not come, by source, epoch and number.
@@ -66,7 +79,9 @@ pub async fn waiting(lake: &Lake, readings: &Table) -> Result<Waiting, LakeError
     let known =
         Known { progress: progress::read(readings.transactions()), finished: HashSet::new(), ..Known::default() };
     let seen = landing::everywhere(lake, &known, 0).await?.0;
-    let mut waiting = Waiting { unreadable: seen.unreadable.into_keys().collect(), ..Waiting::default() };
+    let stray = |(source, Stray { objects, first })| StrayObjects { source, objects, first };
+    let strays = seen.strays.into_iter().map(stray).collect();
+    let mut waiting = Waiting { unreadable: seen.unreadable.into_keys().collect(), strays, ..Waiting::default() };
     for (stream, landed) in seen.zone {
         let watermark = known.progress.get(&stream).map_or(0, |progress| progress.watermark);
         for item in landed.items.iter().filter(|item| !item.gap && item.bounds.last > watermark) {

@@ -9,6 +9,9 @@
 //! Stopping waits for no job: one that heeds the word gives its lease back and ends between two commits, any other is left
 //! where it waits for the store, as if it had been killed. What it did not finish is done by the next run.
 //!
+//! Where the lake cannot be written when it starts, it starts all the same: jobs fail until it can be, and are tried again
+//! ([`super::prepared`]).
+//!
 //! Waiting goes by the wall clock, which is looked at once a minute: one that was set is noticed.
 
 use std::time::Duration;
@@ -21,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use super::job::JobError;
 use super::list::{Entry, Line, entries_of};
 use super::once::{Finished, once};
+use super::prepared::Prepared;
 use super::record::{self, Run};
 use super::schedule::Turn;
 use super::settings::JobSettings;
@@ -32,8 +36,15 @@ const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// Runs all jobs until `stop` is cancelled, and says in `states` how they fare.
 pub async fn run(lake: Lake, settings: JobSettings, states: States, stop: CancellationToken) {
     let entries = entries_of(&lake, &settings).into_iter().filter(|entry| !settings.off.contains(&entry.name));
+    let entries = entries.map(prepared);
     let rhythm = Rhythm { timezone: settings.timezone, jitter: settings.jitter };
     run_entries(&lake, entries.collect(), &rhythm, &states, &stop).await;
+}
+
+/// The same entry, of a job that waits for its lake to be ready. The watch waits for nothing: it tells that the lake cannot be
+/// written.
+fn prepared(entry: Entry) -> Entry {
+    if entry.line == Line::Watch { entry } else { Entry { job: Box::new(Prepared(entry.job)), ..entry } }
 }
 
 /// What the turns of all jobs go by.

@@ -22,6 +22,9 @@ pub trait Job: fmt::Debug + Send {
         false
     }
 
+    /// Says that it is run once and never again: what a daemon leaves to the next run is done in this one.
+    fn runs_once_only(&mut self) {}
+
     /// Works once, to the end.
     ///
     /// # Errors

@@ -74,6 +74,7 @@ pub async fn command(name: &str, job: &mut dyn Job, lake: &Lake, stop: &Cancella
         tracing::warn!(job = name, %error, "how it ran last cannot be read");
         None
     });
+    job.runs_once_only();
     let finished = once(name, job, lake, before.as_ref(), stop).await;
     if finished.run.outcome == Outcome::HeldElsewhere {
         return finished;

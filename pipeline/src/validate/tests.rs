@@ -63,6 +63,30 @@ async fn the_newest_words_of_a_period_are_validated_and_nothing_else_changes() {
     assert_eq!((undone.changed, levels(&place).await[4]), (1, (2, 0, 1)));
 }
 
+/// Somebody validated before the tests were made. 210.67 °C, which would have failed, was never looked at again and published
+/// as validated.
+#[tokio::test]
+async fn what_no_test_has_looked_at_cannot_be_validated() {
+    let place = Place::new();
+    place.register(&["t,Cel,sample,public,-2,40"]).await;
+    place.ingest(&[row(0, 18.0), row(1, 210.67), row(2, 18.1)]).await;
+    let refused = validate(&place.lake, &period(0, 3), &author(), false).await.expect_err("nobody looked").to_string();
+    assert!(refused.contains("at 3 of the readings of `tjern/t`, the first at 2026-07-01T"), "{refused}");
+    assert!(refused.contains("hint: `tjern pipeline quality`"), "{refused}");
+    assert_eq!(levels(&place).await, [(0, 0, 0), (1, 0, 0), (2, 0, 0)]);
+    control(&place.lake).await.expect("done");
+    // One more came meanwhile: it is not answered for with the others.
+    place.ingest(&[row(3, 99.0)]).await;
+    validate(&place.lake, &period(0, 4), &author(), false).await.expect_err("one is not looked at");
+    let outcome = validate(&place.lake, &period(0, 3), &author(), false).await.expect("validated");
+    assert_eq!(outcome, ValidateOutcome { readings: 3, changed: 3, failed: 1 });
+    control(&place.lake).await.expect("done");
+    let mut rows = place.readings().await;
+    rows.sort_by_key(|row| row.time_us);
+    assert_eq!(rows.iter().map(|row| row.quality).collect::<Vec<_>>(), [1, 4, 1, 4]);
+    assert_eq!(levels(&place).await, [(0, 0, 2), (1, 0, 2), (2, 0, 2), (3, 0, 1)]);
+}
+
 /// Who, when and why stands in the commit.
 #[tokio::test]
 async fn the_commit_says_who() {

@@ -30,7 +30,7 @@ pub enum Kind {
     Unit,
     /// A source sends readings of the future.
     Future,
-    /// The configuration that a source's batches name is not in the store.
+    /// A configuration that a source's batches name is not in the store, or they name none by what they say.
     Configuration,
 }
 

@@ -4,6 +4,7 @@
 //! longer is known from the watch's own state, and sensors that measure more seldom are looked for now and then
 //! ([`readings::Slow`]).
 
+pub mod configurations;
 pub mod disks;
 pub mod holes;
 pub mod jobs;

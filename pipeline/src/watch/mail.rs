@@ -7,6 +7,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer};
+use sha2::{Digest, Sha256};
 
 use super::secret::{Secret, SecretError};
 
@@ -56,6 +57,14 @@ impl Address {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The name of its queue in the watch's state.
+    #[must_use]
+    pub fn way(&self) -> String {
+        let hash = Sha256::digest(&self.0);
+        let mark: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        format!("{}:{mark}", super::tell::MAIL)
     }
 
     /// What stands behind the `@`.

@@ -14,17 +14,15 @@ use std::time::Duration;
 use futures::TryStreamExt;
 use object_store::ObjectStore;
 use object_store::path::Path;
-use sha2::{Digest, Sha256};
 use tjern_lake::{Lake, LakeError, Lease, Table, TableName};
 use tjern_readings::keys;
 
-use super::alert::{Change, Condition, Event};
+use super::alert::Condition;
 use super::look::readings::Slow;
-use super::look::{self, Seen, disks, holes, jobs, readings, refused, tokens};
-use super::mail::{message, smtp};
+use super::look::{self, Seen, configurations, disks, holes, jobs, readings, refused, tokens};
 use super::settings::WatchSettings;
-use super::state::{Alert, Queue, State};
-use super::webhook;
+use super::state::{Alert, State};
+use super::tell::{MAIL, tell, ways};
 use crate::bounds::Bounds;
 use crate::ingest;
 use crate::jobs::record::{self, Moment, Run};
@@ -37,18 +35,11 @@ pub(crate) const JOB: &str = "watch";
 /// How long a lease lasts: telling takes a minute or two where receivers are slow.
 pub(crate) const LEASE: Duration = Duration::from_secs(5 * 60);
 
-/// The most events in one message.
-pub(super) const MESSAGE_MAX: usize = 200;
-
 /// How old a look at the readings may be; what this process commits is known at once.
 const LOOK: Duration = Duration::from_secs(60);
 
 /// How long the register is believed before it is read again.
 const REGISTER_US: i64 = 10 * 60 * 1_000_000;
-
-/// The names of the ways of telling, in the state.
-const WEBHOOK: &str = "webhook";
-const MAIL: &str = "mail";
 
 /// Why a round failed.
 #[derive(Debug, thiserror::Error)]
@@ -174,7 +165,7 @@ impl Watcher {
         }
         self.kept = None;
         log(&state, &next);
-        let told = self.tell(Some(lake), &mut next, now_us).await;
+        let told = tell(&self.settings, Some(lake), &mut next, now_us).await;
         if let Err(WatchError::Lake(_)) = told {
             // What was told is not to be told again.
             self.kept = Some(Kept { stored: State::read(lake).await?, state: next.clone() });
@@ -196,7 +187,7 @@ impl Watcher {
         conditions.push(disks::unwritable(&self.settings.lake, &error));
         let mut next = self.next(&state, seen, &conditions, now_us);
         log(&state, &next);
-        let told = self.tell(None, &mut next, now_us).await;
+        let told = tell(&self.settings, None, &mut next, now_us).await;
         self.kept = Some(Kept { state: next, stored });
         match told {
             Ok(told) => WatchError::Unwritten { told, source: error },
@@ -216,8 +207,10 @@ impl Watcher {
 
     fn next(&self, state: &State, seen: &Seen, conditions: &[Condition], now_us: i64) -> State {
         let mut next = state.clone();
-        let ways = [self.settings.webhook.as_ref().map(|_| WEBHOOK), self.settings.mail.as_ref().map(|_| MAIL)];
-        let ways: Vec<&str> = ways.into_iter().flatten().collect();
+        let ways = ways(&self.settings);
+        let ways: Vec<&str> = ways.iter().map(String::as_str).collect();
+        // An earlier version had one queue for all receivers.
+        next.share(MAIL, &ways);
         next.heard(seen.sources.clone(), now_us);
         next.refused = next.refused.max(seen.refused_us.map_or(next.refused, Moment));
         next.update(conditions, &ways, now_us);
@@ -240,8 +233,8 @@ impl Watcher {
             conditions.extend(holes::holes(&ingest::open_runs(&table)));
             let refusals = ingest::refused(&table);
             seen.refused_us = refusals.iter().map(|one| one.last_us).max();
-            let missing = ingest::missing_configurations(&table);
-            conditions.extend(refused::refused(&refusals, &missing, &register, state.refused.0, now_us, zone));
+            conditions.extend(refused::refused(&refusals, &register, state.refused.0, now_us, zone));
+            conditions.extend(configurations::configurations(&ingest::missing_configurations(&table), zone));
             conditions.extend(holes::dropped(&ingest::dropped(&table), now_us, zone));
         }
         let mut known = state.clone();
@@ -289,60 +282,6 @@ impl Watcher {
         runs.sort_by(|one, other| one.job.cmp(&other.job));
         Ok(runs)
     }
-
-    /// Empties the queues, a message at a time; what was told is written down before the next one, where there is a lake
-    /// that can be written.
-    async fn tell(&self, lake: Option<&Lake>, state: &mut State, now_us: i64) -> Result<usize, WatchError> {
-        let mut told = 0;
-        let mut why = Vec::new();
-        for way in [WEBHOOK, MAIL] {
-            while let Some(queue) = state.queues.get(way).filter(|queue| !queue.events.is_empty()) {
-                let events: Vec<Event> = queue.events.iter().take(MESSAGE_MAX).cloned().collect();
-                let result = self.send(way, queue, &events, now_us).await;
-                if let Err(error) = result {
-                    why.push(error);
-                    break;
-                }
-                told += events.len();
-                if let Some(queue) = state.queues.get_mut(way) {
-                    queue.events.drain(..events.len());
-                    queue.dropped = 0;
-                }
-                if let Some(lake) = lake {
-                    state.write(lake).await?;
-                }
-            }
-        }
-        if why.is_empty() {
-            return Ok(told);
-        }
-        let events = state.queues.values().map(|queue| queue.events.len()).sum();
-        Err(WatchError::Untold { events, why: why.join("; ") })
-    }
-
-    async fn send(&self, way: &str, queue: &Queue, events: &[Event], now_us: i64) -> Result<(), String> {
-        let settings = &self.settings;
-        let text = text(events, queue.dropped, settings);
-        match (way, &settings.webhook, &settings.mail) {
-            (WEBHOOK, Some(hook), _) => webhook::post(hook, settings.lake.url().as_str(), &text, events)
-                .await
-                .map_err(|error| error.to_string()),
-            (MAIL, _, Some(mail)) => {
-                let hash = events.iter().fold(Sha256::new(), |hash, event| hash.chain_update(&event.id));
-                let id: String = hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-                let message = message::message(&mail.section, &subject(events), &text, &id, now_us);
-                let refusals = smtp::send(mail, &message).await.map_err(|error| error.to_string())?;
-                for smtp::Refusal { to, reply } in refusals {
-                    tracing::warn!(
-                        receiver = %to,
-                        "a mail went to the others only: the mail server refused this receiver: {reply}; hint: `to` in [watch.mail]"
-                    );
-                }
-                Ok(())
-            }
-            _ => Ok(()),
-        }
-    }
 }
 
 impl State {
@@ -373,31 +312,6 @@ fn changes(before: &State, after: &State) -> (usize, usize) {
     let is_over = |(key, alert): &(&String, &Alert)| !is_in(after, key, alert.since) && !after.has_forgotten(alert);
     let ended = before.alerts.iter().filter(is_over).count();
     (begun, ended)
-}
-
-fn subject(events: &[Event]) -> String {
-    let begun = events.iter().filter(|event| event.change == Change::Begun).count();
-    match events {
-        [event] if begun == 1 => format!("Tjern: {}: {}", event.kind.as_str(), event.subject),
-        [event] => format!("Tjern: over: {}: {}", event.kind.as_str(), event.subject),
-        _ => format!("Tjern: {begun} begun, {} over", events.len() - begun),
-    }
-}
-
-/// What is told, for people: a line an event.
-fn text(events: &[Event], dropped: u64, settings: &WatchSettings) -> String {
-    let mut text = String::new();
-    for event in events {
-        let moment = event.until.filter(|_| event.change == Change::Ended).unwrap_or(event.since);
-        let when = look::local(moment.0, &settings.timezone);
-        let word = if event.change == Change::Begun { "BEGUN" } else { "OVER " };
-        text.push_str(&format!("{word} {when}  {}\n", event.text));
-    }
-    if dropped > 0 {
-        text.push_str(&format!("{dropped} older events had to go: nobody could be told of them\n"));
-    }
-    text.push_str(&format!("\nlake: {}\nThis is no safety alarm and no medical device.\n", settings.lake));
-    text
 }
 
 #[cfg(test)]

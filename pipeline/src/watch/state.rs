@@ -77,6 +77,9 @@ pub struct Queue {
     /// How many had to go for want of room since something was told.
     #[serde(default)]
     pub dropped: u64,
+    /// Since when its receiver is refused for now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused_since: Option<Moment>,
 }
 
 impl State {
@@ -123,6 +126,15 @@ impl State {
                 self.alerts.remove(&key);
                 self.tell(&alert, Change::Ended, ways, calm_since.0);
             }
+        }
+    }
+
+    /// Gives the queue of a way to each of the ways that have come in its place: those whose name goes on with `:`.
+    pub fn share(&mut self, way: &str, among: &[&str]) {
+        let Some(queue) = self.queues.remove(way) else { return };
+        let is_part = |name: &&&str| name.strip_prefix(way).is_some_and(|rest| rest.starts_with(':'));
+        for name in among.iter().filter(is_part) {
+            self.queues.entry((*name).to_owned()).or_insert_with(|| queue.clone());
         }
     }
 

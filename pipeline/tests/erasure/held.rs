@@ -1,6 +1,7 @@
 //! One source that cannot be looked at keeps nobody's readings from being erased, and nothing is called proven for it.
 
 use object_store::ObjectStoreExt;
+use object_store::path::Path;
 use tjern_pipeline::erase::{EraseOutcome, Erasures, Found, erase, find, go_on};
 use tjern_readings::batch::encode;
 use tjern_readings::keys::{Landed, quarantine};
@@ -170,6 +171,53 @@ async fn a_batch_that_waits_is_not_gone_because_its_folder_is_locked() {
     world.place.store.fail(Fault::None);
     world.place.land_readings(GATEWAY, next, &half_a_day(FROM_US + 20 * 12 * HOUR_US, false), None).await;
     world.ingest().await;
+    assert_eq!(gone_on(&world).await.done, [erasure.id]);
+    assert_eq!(left(&world).await, Vec::<String>::new());
+}
+
+/// A batch that nobody can read, of twelve hours.
+fn unreadable(name: &str, with_erased: bool) -> Vec<u8> {
+    let readings = half_a_day(FROM_US, with_erased);
+    let (bytes, batch) = encode(&source(name), EPOCH, 1, &readings, None).expect("encoded");
+    let (mut bytes, sum) = (bytes.to_vec(), batch.header.checksum.as_bytes());
+    let at = bytes.windows(sum.len()).position(|piece| piece == sum).expect("it says its checksum");
+    bytes[at..at + sum.len()].fill(b'0');
+    bytes
+}
+
+/// An integrator's bridge had sent the sensor's readings in a format that nobody can read, and under a key that is none. The
+/// erasure said that it was complete, and the sensor's name stood in the landing zone and in quarantine in plain bytes.
+#[tokio::test]
+async fn what_nobody_can_read_is_looked_through_for_the_sensor() {
+    let world = World::empty().await;
+    let next = world.land(1, -1..3, true).await;
+    world.land(next, [20], false).await;
+    for (name, with_erased) in [("bridge", true), ("tarn-09", false)] {
+        let numbers = tjern_readings::keys::Bounds::new(1, 40).expect("in order");
+        world.place.put(&Landed::Batch(EPOCH, numbers).key(&source(name)), unreadable(name, with_erased)).await;
+    }
+    let stray = Path::from(format!("landing/bridge/{EPOCH}/1-2.arrow"));
+    world.place.put(&stray, unreadable("bridge", true)).await;
+    world.ingest().await;
+    let set_aside = || world.place.keys("quarantine/");
+    assert_eq!(set_aside().len(), 4, "{:?}", set_aside());
+    let told = find(&world.lake(), &request()).await.expect("found");
+    let of =
+        |what: &str| told.iter().filter(|found| found.what == what).map(|found| found.key.clone()).collect::<Vec<_>>();
+    assert_eq!(of(Found::UNSEEN), [stray.to_string()], "a dry run names it");
+    assert!(matches!(of("quarantine").as_slice(), [key] if key.starts_with("quarantine/bridge/")), "{told:?}");
+    let (erasure, outcome) = erase(&world.lake(), &world.settings(), &request()).await.expect("erased");
+    assert_eq!((outcome.done.len(), outcome.quarantined), (0, 1), "{outcome:?}");
+    assert!(set_aside().iter().all(|key| key.starts_with("quarantine/tarn-09/")), "{:?}", set_aside());
+    assert!(
+        matches!(waits(&outcome).as_slice(), [(what, why)] if *what == stray.to_string() && why.contains("never ingested")),
+        "{outcome:?}"
+    );
+    assert_eq!(left(&world).await, [stray.to_string()]);
+    let known = Erasures::load(&world.lake()).await.expect("loaded");
+    assert_eq!(known.not_looked_at().map(|(key, _)| key).collect::<Vec<_>>(), [stray.as_ref()]);
+    assert_eq!(gone_on(&world).await.done, Vec::<String>::new(), "it is not forgotten");
+    world.place.store.inner().delete(&stray).await.expect("removed by a person");
     assert_eq!(gone_on(&world).await.done, [erasure.id]);
     assert_eq!(left(&world).await, Vec::<String>::new());
 }

@@ -4,6 +4,7 @@
 //! checkpoints, hours and days, landing zone, quarantine, corrections, an import, releases. `scan` reads every byte of
 //! every object. Canary: whatever place is left out, the scan sees it.
 
+mod checks;
 mod comes_back;
 mod crashes;
 mod everywhere;

@@ -262,6 +262,11 @@ impl World {
 
     /// A file that a killed compaction left, which no version names.
     async fn leave_behind(&self) {
+        write_file(&self.lake(), TableName::Readings, &self.rows().await).await.expect("written");
+    }
+
+    /// All rows of `readings`, to be written.
+    pub(crate) async fn rows(&self) -> Vec<arrow::array::RecordBatch> {
         let table = Table::open(&self.lake(), TableName::Readings).await.expect("opened").expect("there");
         let mut rows = Vec::new();
         for file in table.files() {
@@ -270,16 +275,14 @@ impl World {
             rows.extend(batches);
         }
         let wanted = tjern_lake::schema::arrow(TableName::Readings);
-        let plain: Vec<_> = rows
-            .iter()
+        rows.iter()
             .map(|rows| {
                 let columns = wanted.fields().iter().zip(rows.columns());
                 let columns = columns.map(|(field, column)| arrow::compute::cast(column, field.data_type()));
                 let columns = columns.collect::<Result<_, _>>().expect("cast");
                 arrow::array::RecordBatch::try_new(std::sync::Arc::clone(&wanted), columns).expect("the columns")
             })
-            .collect();
-        write_file(&self.lake(), TableName::Readings, &plain).await.expect("written");
+            .collect()
     }
 
     /// The watch and a job have said something.

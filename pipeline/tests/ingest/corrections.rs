@@ -26,7 +26,7 @@ use crate::support::{EPOCH, HOUR_US, NOW_US, Place, SETTINGS, bounds, reading, s
 const SENSOR: &str = "landfall-01/q1";
 
 /// Twice what was stored.
-struct Doubled;
+pub(crate) struct Doubled;
 
 impl Formulas for Doubled {
     fn formula(&self, _: &str, _: &SensorId) -> Result<Formula, String> {

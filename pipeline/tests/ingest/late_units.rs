@@ -5,6 +5,7 @@
 //! configuration's upload was tried again for an hour, was a hundred times too high for good, and nobody compared.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use object_store::ObjectStoreExt;
@@ -14,7 +15,9 @@ use tjern_pipeline::config::RegisterSection;
 use tjern_pipeline::correct::Author;
 use tjern_pipeline::correct::revise::{ReviseLayout, revise};
 use tjern_pipeline::import::Decimal;
-use tjern_pipeline::ingest::{Ingester, Polling, Why, ingest, missing_configurations, refused};
+use tjern_pipeline::ingest::{
+    Accepted, Ingester, Polling, Why, accept_configuration, ingest, missing_configurations, refused,
+};
 use tjern_pipeline::quality::control;
 use tjern_pipeline::register::{RegisterFiles, register};
 use tjern_pipeline::rollup::rollup;
@@ -35,6 +38,12 @@ const SENSORS: &str = "id,site,quantity,unit,kind,class\ntarn/level,tarn,level,m
 /// The level in another unit than the register has it in.
 const CONFIGURATION: &str = "[[bus.device.point]]\nsensor = \"tarn/water_temperature\"\nunit = \"Cel\"\n\
     [[bus.device.point]]\nsensor = \"tarn/level\"\nunit = \"cm\"\n";
+
+/// So many looks a check may take in a test.
+const LOOKS_MAX: usize = 200;
+
+/// For how long a lease of quality control stands after its holder has died.
+const LEASE_US: i64 = 301 * SECOND_US;
 
 /// All of a row but when it was received.
 const ALL: &str = "SELECT sensor, time, value, quality, cause, source, seq, revision, level, tests FROM readings \
@@ -86,6 +95,20 @@ async fn told(lake: &Lake) -> (i64, usize) {
     (by_unit, missing_configurations(&table).len())
 }
 
+/// Looks until no reading waits for its configuration. Returns what was done in all.
+async fn looks_until_checked(ingester: &mut Ingester, place: &Place) -> (usize, usize) {
+    let mut done = (0, 0);
+    for _ in 0..LOOKS_MAX {
+        let outcome = ingester.run().await.expect("ingested");
+        done = (done.0 + outcome.late_units, done.1 + outcome.rows);
+        if told(&place.lake()).await.1 == 0 {
+            return done;
+        }
+        place.ahead(2 * SECOND_US);
+    }
+    panic!("it is never checked")
+}
+
 /// What a configuration says holds for its readings whenever it comes: the rows are those of a lake where it came first,
 /// in every column, and so are the hours. All the rest is untouched.
 #[tokio::test(flavor = "multi_thread")]
@@ -108,8 +131,7 @@ async fn units_are_checked_whenever_the_configuration_comes() {
     compact(&late.lake(), &CompactSettings::default(), &stop, &mut |_| ()).await.expect("compacted");
     lands(&late).await;
     late.ahead(60 * SECOND_US);
-    let outcome = ingester.run().await.expect("ingested");
-    assert_eq!((outcome.late_units, outcome.rows), (2, 6));
+    assert_eq!(looks_until_checked(&mut ingester, &late).await, (2, 6));
     land_more(&first).await;
     ingest(&first.lake(), &SETTINGS).await.expect("ingested");
     let wanted = first.ask(ALL).await;
@@ -208,7 +230,7 @@ async fn the_last_of_more_configurations_than_a_page_has_is_found() {
     ingester.run().await.expect("ingested");
     lands(&place).await;
     place.ahead(60 * SECOND_US);
-    assert_eq!(ingester.run().await.expect("ingested").late_units, 2);
+    assert_eq!(looks_until_checked(&mut ingester, &place).await.0, 2);
 }
 
 /// A configuration that the store will not hand out keeps nobody's batches, and is told.
@@ -273,7 +295,8 @@ async fn wrong_at(kind: Kind, fault: fn(u64) -> Fault) -> (Vec<u64>, u64) {
         let went_well = checked(kind, &place.lake()).await;
         let (calls, puts) = place.store.counted();
         place.store.fail(Fault::None);
-        // Whoever looks next does what is left.
+        // Whoever looks next does what is left, once the lease of the one that died has run out.
+        place.ahead(LEASE_US);
         let mut looks = 0;
         while (kind == Kind::Ours || !went_well) && !checked(kind, &place.lake()).await {
             looks += 1;
@@ -321,8 +344,163 @@ async fn two_ingesters_check_it_once() {
         // Any may fail; what counts is what is there after another one went on.
         let _ = tokio::join!(ingest(&one, &SETTINGS), ingest(&other, &SETTINGS), merging);
         place.store.fail(Fault::None);
+        place.ahead(LEASE_US);
         ingest(&place.lake(), &SETTINGS).await.expect("ingested");
         assert_eq!(place.ask(ALL).await, wanted, "the reply of put {at} was lost");
         assert_eq!(told(&place.lake()).await, (3, 0), "the reply of put {at} was lost");
     }
+}
+
+/// Twenty files of readings that wait for their configuration, which has come.
+async fn waiting_in_many_files() -> (Place, tempfile::TempDir) {
+    let (place, folder) = registered().await;
+    let mut ingester = Ingester::open(&place.lake(), SETTINGS).await.expect("opened");
+    for number in 0..20 {
+        let readings = [of("tarn/level", 30 - number, 410.0), of("tarn/water_temperature", 30 - number, 4.0)];
+        place.land_readings("landfall-01", 2 * number + 1, &readings, Some(&sha256())).await;
+        ingester.run_everything().await.expect("ingested");
+    }
+    assert_eq!(told(&place.lake()).await, (0, 1));
+    lands(&place).await;
+    (place, folder)
+}
+
+fn data_files(place: &Place) -> usize {
+    place.keys("tables/readings/").iter().filter(|key| key.ends_with(".parquet") && !key.contains("_delta_log")).count()
+}
+
+/// Where each request takes two seconds: how long a look took in which a batch came that names no such configuration, the
+/// check's files all waiting; and whether the check was made by then.
+async fn look_beside_a_check(to_the_end: bool) -> (Duration, bool, Place, Ingester, tempfile::TempDir) {
+    let (place, folder) = waiting_in_many_files().await;
+    let mut ingester = Ingester::open(&place.lake(), SETTINGS).await.expect("opened");
+    place.land_readings("elva-01", 1, &[of("tarn/level", 2, 4.0)], None).await;
+    place.store.take(Duration::from_secs(2));
+    let began = tokio::time::Instant::now();
+    if to_the_end {
+        ingest(&place.lake(), &SETTINGS).await.expect("ingested");
+    } else {
+        assert_eq!(ingester.run().await.expect("ingested").rows, 1);
+    }
+    let took = began.elapsed();
+    place.store.take(Duration::ZERO);
+    let is_made = told(&place.lake()).await.1 == 0;
+    (took, is_made, place, ingester, folder)
+}
+
+/// A configuration came, and everything that had been measured under it was written anew before the next batch was looked at:
+/// for minutes nothing of any gateway could be seen. The canary is who checks all of it at once.
+#[tokio::test(start_paused = true)]
+async fn a_check_keeps_no_batch_waiting_and_writes_no_file_twice() {
+    let (took, is_made, place, mut ingester, _folder) = look_beside_a_check(false).await;
+    assert!(!is_made, "there is more to be done than a look does");
+    assert_eq!(place.ask("SELECT count(*) FROM readings WHERE source = 'elva-01'").await, "1");
+    let (all_took, all_made, ..) = look_beside_a_check(true).await;
+    assert!(all_made && all_took > 3 * took, "the canary lives: {took:?} and {all_took:?}");
+    // Others commit meanwhile: what was found is kept.
+    let before = data_files(&place);
+    place.land_readings("elva-01", 2, &[of("tarn/level", 1, 4.1)], None).await;
+    ingest_beside(&place).await;
+    let done = looks_until_checked(&mut ingester, &place).await;
+    assert_eq!(done.0, 20);
+    assert_eq!(place.ask("SELECT count(*) FROM readings WHERE quality = 4 AND cause = 'unit'").await, "20");
+    // Some were written before they were counted.
+    assert!(data_files(&place) <= before + 1 + 20, "{} files, {before} before", data_files(&place));
+    assert_eq!(data_files(&place), 20 + 1 + 1 + 20, "each was written anew once");
+    // The lease is given back.
+    assert_eq!(place.keys("jobs/").iter().filter(|key| key.contains("quality")).count(), 0);
+}
+
+/// Another process takes a batch.
+async fn ingest_beside(place: &Place) {
+    let mut other = Ingester::open(&place.lake(), SETTINGS).await.expect("opened");
+    assert_eq!(other.run().await.expect("ingested").rows, 1);
+    other.leave().await;
+}
+
+/// A configuration whose units are those of the register: nothing is read and nothing written but that it is checked.
+#[tokio::test]
+async fn a_configuration_that_agrees_costs_a_commit_and_no_file() {
+    let (place, _folder) = registered().await;
+    land(&place).await;
+    ingest(&place.lake(), &SETTINGS).await.expect("ingested");
+    let before = data_files(&place);
+    place.put(&configuration(), CONFIGURATION.replace("cm", "m").into_bytes()).await;
+    let outcome = ingest(&place.lake(), &SETTINGS).await.expect("ingested");
+    assert_eq!((outcome.late_units, told(&place.lake()).await, data_files(&place)), (0, (0, 0), before));
+}
+
+/// A gateway is gone, and with it the text that its last batches name. Nothing ended that alarm.
+#[tokio::test]
+async fn a_configuration_that_will_never_come_is_accepted_for_good() {
+    let (place, _folder) = registered().await;
+    land(&place).await;
+    let other = "ab".repeat(32);
+    place.land_readings("landfall-01", 6, &[of("tarn/level", 1, 414.0)], Some(&other)).await;
+    ingest(&place.lake(), &SETTINGS).await.expect("ingested");
+    let author = Author { by: "a technician".to_owned(), reason: Some("the box burnt down".to_owned()) };
+    let accept = async |sha256: &str| {
+        accept_configuration(&place.lake(), &source("landfall-01"), sha256, &author)
+            .await
+            .map_err(|error| error.to_string())
+    };
+    let accepted = async || {
+        let table = Table::open(&place.lake(), TableName::Readings).await.expect("opened").expect("there");
+        let all = missing_configurations(&table).into_iter();
+        all.map(|one| (one.sha256, one.accepted)).collect::<Vec<_>>()
+    };
+    assert_eq!(accepted().await, [(other.clone(), false), (sha256(), false)], "each by itself");
+    assert_eq!(accept(&sha256()).await, Ok(Accepted::Now));
+    assert_eq!(accept(&sha256()).await, Ok(Accepted::Before));
+    let refused = accept(&"cd".repeat(32)).await.expect_err("nobody names it");
+    assert!(refused.contains("no readings of landfall-01 wait"), "{refused}");
+    assert_eq!(accepted().await, [(other.clone(), false), (sha256(), true)]);
+    // More of it comes, from a spool that was found: it stays accepted.
+    place.land_readings("landfall-01", 7, &[of("tarn/level", 1, 415.0)], Some(&sha256())).await;
+    ingest(&place.lake(), &SETTINGS).await.expect("ingested");
+    assert_eq!(accepted().await, [(other.clone(), false), (sha256(), true)]);
+    // And should it come after all, it counts.
+    lands(&place).await;
+    assert_eq!(ingest(&place.lake(), &SETTINGS).await.expect("ingested").late_units, 3);
+    assert_eq!(accepted().await, [(other, false)]);
+    assert_eq!(place.keys("corrections/").len(), 1, "who said so, and why");
+}
+
+/// A writer that puts anything in place of a configuration's name: it went into keys, into the log of the table, into status and
+/// mails. Its readings are taken, and nothing is looked for under such a name.
+#[tokio::test]
+async fn what_is_no_name_of_a_configuration_is_never_taken_for_one() {
+    let nonsense = [
+        String::new(),
+        "../../../tables/readings/_delta_log/x".to_owned(),
+        "a\u{1b}[2J\r\nBcc: all@example.org\0".to_owned(),
+        "f".repeat(1 << 20),
+        "FE".repeat(32),
+        "fe".repeat(31),
+        format!("{}/", "fe".repeat(32)),
+    ];
+    for (number, word) in nonsense.iter().enumerate() {
+        let (place, _folder) = registered().await;
+        place.land_readings("stray-01", 1, &[of("tarn/level", 3, 4.0), of("tarn/level", 2, 4.1)], Some(word)).await;
+        let lake = place.lake();
+        let before = lake.store().requests();
+        let outcome = ingest(&lake, &SETTINGS).await.expect("ingested");
+        let spent = lake.store().requests().since(&before);
+        assert_eq!((outcome.rows, outcome.quarantined), (2, 0), "{number}: readings are readings");
+        let table = Table::open(&lake, TableName::Readings).await.expect("opened").expect("there");
+        assert_eq!(missing_configurations(&table), [], "{number}");
+        let names = table
+            .transactions()
+            .keys()
+            .any(|name| name.starts_with(":unchecked/") || (!word.is_empty() && name.contains(word.as_str())));
+        assert!(!names, "{number}: {:?}", table.transactions().keys().map(|name| name.len()).collect::<Vec<_>>());
+        let told: Vec<_> = refused(&table).into_iter().map(|one| (one.why, one.rows)).collect();
+        assert_eq!(told, [(Why::Misnamed, 2)], "{number}: the watch says it");
+        println!("{number}: {spent:?}");
+    }
+    // The canary: a name that could be one is looked for.
+    let (place, _folder) = registered().await;
+    place.land_readings("stray-01", 1, &[of("tarn/level", 3, 4.0)], Some(&sha256())).await;
+    ingest(&place.lake(), &SETTINGS).await.expect("ingested");
+    assert_eq!(told(&place.lake()).await, (0, 1));
 }

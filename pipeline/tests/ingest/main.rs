@@ -12,5 +12,7 @@ mod looks;
 mod personal;
 mod quarantine;
 mod replay;
+mod replay_in_order;
 mod soon;
+mod strays;
 mod support;

@@ -48,7 +48,13 @@ impl Failure {
             EngineError::Sql(SqlError::Plan(_) | SqlError::Syntax(_)) => {
                 Self { hint: "SHOW TABLES and DESCRIBE <table> say what there is".to_owned(), ..failure }
             }
-            EngineError::Sql(SqlError::Run(_)) => Self { hint: "ask for less at once".to_owned(), ..failure },
+            EngineError::Sql(SqlError::Run(error)) if is_exhausted(error) => {
+                Self { hint: "ask for less at once".to_owned(), ..failure }
+            }
+            EngineError::Sql(SqlError::Run(_)) => {
+                let hint = "look at the values and types in the query; DESCRIBE <table> says those of its columns";
+                Self { hint: hint.to_owned(), ..failure }
+            }
             _ => failure,
         }
     }
@@ -182,4 +188,18 @@ pub(crate) async fn guard(request: Request, next: Next) -> Response {
     }
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Who had written `time > 'nonsense'` was told to ask for less at once.
+    #[test]
+    fn only_who_asked_for_too_much_is_told_to_ask_for_less() {
+        let hint = |error| Failure::staff(&EngineError::Sql(SqlError::Run(error))).hint;
+        let wrong = DataFusionError::Execution("`nonsense` is no time".to_owned());
+        assert!(hint(wrong).starts_with("look at the values and types"));
+        assert_eq!(hint(DataFusionError::ResourcesExhausted("memory".to_owned())), "ask for less at once");
+    }
 }

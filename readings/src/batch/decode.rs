@@ -40,8 +40,11 @@ pub fn decoded_bytes(bytes: &[u8]) -> Result<u64, BatchError> {
 }
 
 fn read(bytes: &[u8]) -> Result<Batch, BatchError> {
-    let mut reader = StreamReader::try_new(Cursor::new(bytes), None)?;
-    let header = read_header(reader.schema().metadata())?;
+    let stored = StreamReader::try_new(Cursor::new(bytes), None)?.schema();
+    let header = read_header(stored.metadata())?;
+    // Columns that a later version added are not decompressed: whoever wrote them may have made much of little.
+    let known = NAMES.iter().filter_map(|name| stored.index_of(name).ok()).collect();
+    let mut reader = StreamReader::try_new(Cursor::new(bytes), Some(known))?;
     let wrong = |what: &str| BatchError::Metadata { key: metadata::ROWS, what: what.to_owned() };
     let rows = reader.next().ok_or_else(|| wrong("followed by no rows"))??;
     if reader.next().is_some() {
@@ -121,7 +124,16 @@ fn word<T: FromStr<Err: std::fmt::Display>>(
     key: &'static str,
 ) -> Result<T, BatchError> {
     let text = words.get(key).ok_or_else(|| BatchError::Metadata { key, what: "missing".to_owned() })?;
-    text.parse().map_err(|error| BatchError::Metadata { key, what: format!("`{text}`: {error}") })
+    let refused = |error: T::Err| format!("`{}`: {}", shown(text), shown(&error.to_string()));
+    text.parse().map_err(|error| BatchError::Metadata { key, what: refused(error) })
+}
+
+/// So many characters of a text are shown that anybody may have written.
+const SHOWN_CHARS: usize = 200;
+
+/// The begin of such a text, without what a terminal or a mail would obey.
+fn shown(text: &str) -> String {
+    text.chars().take(SHOWN_CHARS).map(|char| if char.is_control() { '?' } else { char }).collect()
 }
 
 /// The columns of the contract, in its order and without metadata. Columns that a later version

@@ -2,7 +2,8 @@
 //!
 //! Arrow's reader believes the lengths that stand in a file and allocates what they ask for: one
 //! flipped bit could end the whole process for want of exabytes. Here every message, body and buffer
-//! is held against the bytes that are there, and every length after decompression against a bound.
+//! is held against the bytes that are there, and every length after decompression against a bound, each by itself and all
+//! together: a small file may have very many columns, each no larger than a column may be.
 //! The layout is that of the Arrow columnar format, "Encapsulated message format" and "Compressed
 //! buffers" (Message.fbs, `BodyCompression`).
 
@@ -14,23 +15,59 @@ use super::BatchError;
 /// again for texts.
 const BUFFER_BYTES_MAX: i64 = super::ROWS_MAX * 16;
 
+/// The most bytes that all buffers of a batch may have together. The columns of the contract have 37 bytes a row and their
+/// validity, which are 76 MB for the most rows, and their dictionaries; columns of later versions have room beside them.
+pub(super) const DECODED_BYTES_MAX: u64 = 300_000_000;
+
+/// The most bytes that its dictionaries may have together: a reader decompresses those of columns too that it does not
+/// know. The words of one column are a buffer at the most.
+const DICTIONARY_BYTES_MAX: u64 = 2 * BUFFER_BYTES_MAX.unsigned_abs();
+
+/// The most columns, those within columns counted too.
+const COLUMNS_MAX: usize = 256;
+
 /// What stands before each message of a stream (since Arrow 0.15).
 const CONTINUATION: [u8; 4] = [0xff; 4];
 
 /// How many bytes the file's buffers have once they are decompressed, if everything that it claims can be true.
 pub(super) fn check(file: &[u8]) -> Result<u64, BatchError> {
     let mut rest = file;
-    let mut bytes = 0_u64;
+    let (mut bytes, mut words) = (0_u64, 0_u64);
     while let Some(message) = next_message(&mut rest)? {
         let body = take(&mut rest, message.bodyLength(), "the body of a message")?;
         let described = match message.header_type() {
             MessageHeader::RecordBatch => message.header_as_record_batch(),
             MessageHeader::DictionaryBatch => message.header_as_dictionary_batch().and_then(|batch| batch.data()),
+            MessageHeader::Schema => {
+                let fields = message.header_as_schema().and_then(|schema| schema.fields());
+                if fields.into_iter().flatten().map(columns_in).sum::<usize>() > COLUMNS_MAX {
+                    return Err(BatchError::Size { what: format!("more than {COLUMNS_MAX} columns") });
+                }
+                continue;
+            }
             _ => continue,
         };
-        bytes = bytes.saturating_add(check_buffers(described, body)?);
+        let added = check_buffers(described, body)?;
+        bytes = bytes.saturating_add(added);
+        if message.header_type() == MessageHeader::DictionaryBatch {
+            words = words.saturating_add(added);
+        }
+        for (bytes, most, what) in
+            [(bytes, DECODED_BYTES_MAX, "columns"), (words, DICTIONARY_BYTES_MAX, "dictionaries")]
+        {
+            if bytes > most {
+                return Err(BatchError::Size {
+                    what: format!("{what} that would take more than {most} bytes in memory"),
+                });
+            }
+        }
     }
     Ok(bytes)
+}
+
+/// How many columns a field is.
+fn columns_in(field: arrow_ipc::Field<'_>) -> usize {
+    1 + field.children().into_iter().flatten().map(columns_in).sum::<usize>()
 }
 
 /// The next message's description; `None` at the end of the stream.

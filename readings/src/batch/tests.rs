@@ -175,6 +175,66 @@ fn columns_of_tomorrow_are_left_out_and_missing_ones_refused() {
     assert!(refusal(&forged(|_| (), Some(fewer))).contains("`lag_ms` is missing"));
 }
 
+/// The golden batch with these columns behind its own, as the library compresses them.
+fn with_columns(added: Vec<(String, arrow_array::ArrayRef)>) -> Vec<u8> {
+    let bytes = encoded(&golden_readings());
+    let good = decode(&bytes).expect("valid").rows;
+    let words =
+        arrow_ipc::reader::StreamReader::try_new(&bytes[..], None).expect("a stream").schema().metadata().clone();
+    let mut fields = good.schema().fields().to_vec();
+    fields.extend(added.iter().map(|(name, column)| Arc::new(Field::new(name, column.data_type().clone(), true))));
+    let columns = good.columns().iter().cloned().chain(added.into_iter().map(|(_, column)| column)).collect();
+    let schema = Arc::new(Schema::new(fields).with_metadata(words));
+    let options = arrow_ipc::writer::IpcWriteOptions::default();
+    let options = options.try_with_compression(Some(arrow_ipc::CompressionType::ZSTD)).expect("known");
+    let mut writer =
+        arrow_ipc::writer::StreamWriter::try_new_with_options(Vec::new(), &schema, options).expect("a writer");
+    writer.write(&RecordBatch::try_new(schema, columns).expect("of one length")).expect("written");
+    writer.into_inner().expect("finished")
+}
+
+/// Half a megabyte that became gigabytes ended the pipeline at every start, and no source was ingested any more. Each of its
+/// columns was no larger than a column may be, and none of them was asked for.
+#[test]
+fn a_small_file_that_becomes_very_much_is_refused() {
+    let zeros = "\0".repeat(31_000_000);
+    let text: arrow_array::ArrayRef =
+        Arc::new(arrow_array::StringArray::from(vec![Some(zeros.as_str()), None, None, None, None]));
+    let many = |count: usize, column: &arrow_array::ArrayRef| {
+        with_columns((0..count).map(|number| (format!("x{number}"), Arc::clone(column))).collect())
+    };
+    let bomb = many(20, &text);
+    assert!(bomb.len() < 100_000, "{} bytes", bomb.len());
+    assert!(refusal(&bomb).contains("columns that would take more than 300000000 bytes"), "{}", refusal(&bomb));
+    // The words of a dictionary are decompressed whether its column is asked for or not.
+    let words: arrow_array::DictionaryArray<arrow_array::types::Int32Type> =
+        [Some(zeros.as_str()), None, None, None, None].into_iter().collect();
+    let words: arrow_array::ArrayRef = Arc::new(words);
+    assert!(decode(&many(2, &words)).is_ok(), "what is no more than it may be is read");
+    assert!(
+        refusal(&many(3, &words)).contains("dictionaries that would take more than"),
+        "{}",
+        refusal(&many(3, &words))
+    );
+    let small: arrow_array::ArrayRef = Arc::new(arrow_array::Int8Array::from(vec![1; 5]));
+    assert!(decode(&many(200, &small)).is_ok());
+    assert!(refusal(&many(250, &small)).contains("more than 256 columns"));
+}
+
+/// What nobody asked for is not even decompressed: its bytes may be anything.
+#[test]
+fn columns_of_tomorrow_are_not_decompressed() {
+    let numbers: arrow_array::ArrayRef = Arc::new(arrow_array::Int64Array::from(vec![7; 5]));
+    let text: arrow_array::ArrayRef =
+        Arc::new(arrow_array::StringArray::from(vec!["a text of zeros".repeat(1_000); 5]));
+    let mut bytes = with_columns(vec![("n".to_owned(), numbers), ("x".to_owned(), text)]);
+    let frame = bytes.windows(4).rposition(|piece| piece == [0x28, 0xb5, 0x2f, 0xfd]).expect("zstd");
+    bytes[frame..frame + 8].fill(0xff);
+    let all = arrow_ipc::reader::StreamReader::try_new(&bytes[..], None).expect("a stream").next().expect("rows");
+    assert!(all.is_err(), "the canary: who decompresses all of it fails");
+    assert_eq!(decode(&bytes).expect("its own columns are whole").readings().expect("readings"), golden_readings());
+}
+
 fn any_reading() -> impl Strategy<Value = Reading> {
     let sensor = prop::sample::select(vec!["a/b", "landfalltjern/water_temperature", "a/b/c/d/e"]);
     let result = prop_oneof![any::<f64>().prop_map(Ok), prop::sample::select(Cause::ALL.to_vec()).prop_map(Err),];

@@ -8,7 +8,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use url::Url;
+use url::{Host, Url};
 
 use super::credentials::text_of;
 use super::secret::Secrets;
@@ -25,6 +25,9 @@ const SENT_NAMES: [&str; 4] = ["access_key_id", "token", "account_name", "region
 
 /// Names that end so have a URL.
 const ENDPOINTS: [&str; 4] = ["endpoint", "endpoint_url", "endpoint_url_s3", "endpoint_url_sts"];
+
+/// Endpoints with one of these in their names are not the store's: they lend credentials.
+const OTHER_ENDPOINTS: [&str; 4] = ["metadata", "msi", "identity", "authority"];
 
 /// A longer value is no path, whatever it begins with.
 const PATH_MAX: usize = 1_024;
@@ -76,6 +79,22 @@ impl Access {
 
     pub(super) fn variables(&self) -> impl Iterator<Item = (String, String)> + '_ {
         self.variables.iter().cloned()
+    }
+
+    /// The host that is asked for this lake without TLS, where that is another machine: whoever is on the way could answer in
+    /// its place.
+    #[must_use]
+    pub fn plain_host(&self, lake: &LakeUrl) -> Option<String> {
+        let is_others = |name: &str| OTHER_ENDPOINTS.iter().any(|part| name.contains(part));
+        let is_its = |name: &str| name.contains("endpoint") && !is_others(name) && knows(lake, name);
+        let (_, value) = self.variables.iter().rev().find(|(name, _)| lake.local_folder().is_none() && is_its(name))?;
+        let url = Url::parse(value).ok().filter(|url| url.scheme() == "http")?;
+        let is_here = match url.host()? {
+            Host::Domain(name) => name == "localhost",
+            Host::Ipv4(address) => address.is_loopback(),
+            Host::Ipv6(address) => address.is_loopback(),
+        };
+        if is_here { None } else { url.host_str().map(str::to_owned) }
     }
 
     /// What is missing to reach this lake, and where it goes, if anything obviously is: a cloud's own
@@ -192,6 +211,26 @@ mod tests {
         }
         assert_eq!(access(&[("AWS_ACCESS_KEY_ID", "x")]).missing(&lake("s3://b")), None);
         assert_eq!(access(&[]).missing(&lake("file:///var/lake")), None);
+    }
+
+    /// A page of a captive portal counts as a success there.
+    #[test]
+    fn who_is_asked_without_tls_is_known() {
+        let host = |name: &str, value: &str| access(&[(name, value)]).plain_host(&lake("s3://b"));
+        assert_eq!(
+            host("AWS_ENDPOINT", "http://user:canary@minio.city.example:9000"),
+            Some("minio.city.example".to_owned())
+        );
+        assert_eq!(host("AWS_ENDPOINT_URL", "http://10.0.0.7:9000/x"), Some("10.0.0.7".to_owned()));
+        for value in
+            ["https://minio.city.example", "http://127.0.0.1:9000", "http://localhost:9000", "http://[::1]:9000", "x"]
+        {
+            assert_eq!(host("AWS_ENDPOINT", value), None, "{value}");
+        }
+        assert_eq!(host("AWS_METADATA_ENDPOINT", "http://169.254.169.254"), None);
+        let later = [("AWS_ENDPOINT", "http://minio"), ("AWS_ENDPOINT", "https://minio")];
+        assert_eq!(access(&later).plain_host(&lake("s3://b")), None);
+        assert_eq!(access(&[("AWS_ENDPOINT", "http://minio")]).plain_host(&lake("file:///var/lake")), None);
     }
 
     #[test]

@@ -16,7 +16,7 @@ const KNOWN: [(&[&str], &str); 8] = [
         "the store's certificate is another host's: is the address right, and is it asked by its name?",
     ),
     (
-        &["UnknownIssuer", "unknown issuer", "CaUsedAsEndEntity"],
+        &["UnknownIssuer", "BadSignature", "CaUsedAsEndEntity"],
         "nobody whom this machine trusts has signed the store's certificate: name the file with its authority's certificate in SSL_CERT_FILE",
     ),
     (&["invalid peer certificate"], "the store's certificate is refused: whoever runs it has to look at it"),
@@ -45,6 +45,9 @@ pub fn is_refusal(error: &Error) -> bool {
 /// What a person can do about an error of a store, where that is known.
 #[must_use]
 pub fn hint(error: &Error) -> Option<&'static str> {
+    if let Some(hint) = hint_of_disk(error) {
+        return Some(hint);
+    }
     if is_refusal(error) {
         return Some(
             "the store refuses these credentials: are they those of this lake, and may they list, read and write there?",
@@ -56,6 +59,21 @@ pub fn hint(error: &Error) -> Option<&'static str> {
     }
     let text = error.to_string();
     KNOWN.iter().find(|(words, _)| words.iter().any(|word| text.contains(word))).map(|(_, hint)| *hint)
+}
+
+/// What a person can do about a folder that cannot be written.
+fn hint_of_disk(error: &Error) -> Option<&'static str> {
+    use std::io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(one) = cause {
+        match one.downcast_ref::<std::io::Error>().map(std::io::Error::kind) {
+            Some(StorageFull | QuotaExceeded) => return Some("the disk is full: make room"),
+            Some(ReadOnlyFilesystem) => return Some("the disk may only be read: is it mounted so, or damaged?"),
+            Some(PermissionDenied) => return Some("who runs this has no right to the lake's folder"),
+            _ => cause = one.source(),
+        }
+    }
+    None
 }
 
 /// The HTTP status in an error that has one: those of listings have no kind, and say it in words only.

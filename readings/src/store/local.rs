@@ -9,10 +9,10 @@
 //! Files under way lie in the folder `.staged`, named `<process>#<number>`, which listings leave out.
 //! Those that a killed process left there are removed by whoever opens the lake a day later. It is made when the folder is
 //! opened, and stands for the lake: where it has gone, or is another one, so has the lake (a disk that was unmounted leaves the folder below),
-//! and nothing is put into what is there instead. That holds for as long as the lake is open: whoever opens it anew takes the folder
-//! for the lake that is there.
+//! and nothing is put into what is there instead. That holds for as long as the lake is open; whoever opens it anew may ask for its id ([`identity`]).
 
 mod disk;
+mod identity;
 mod walk;
 
 use std::fs;
@@ -35,6 +35,7 @@ use object_store::{
 
 use crate::clock::{Clock, SECOND_US};
 use disk::{Disk, RealDisk};
+pub use identity::identity;
 pub use walk::Unreadable;
 
 const NAME: &str = "SyncedFolder";
@@ -93,6 +94,7 @@ impl SyncedFolder {
         let staged = root.join(STAGED_FOLDER);
         // A lake that may only be read is opened all the same.
         let number = create_staged(&*disk, &root, &staged).ok();
+        let _ = identity::give(&*disk, &root);
         sweep(&staged);
         let objects = LocalFileSystem::new_with_prefix(&root).map_err(io::Error::other)?;
         Ok(Self { root, staged: number, objects: Arc::new(objects), disk })

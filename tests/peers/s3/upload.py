@@ -102,7 +102,7 @@ class Counter:
 def certificate(folder: Path, host: str = "127.0.0.1", age_days: int = 1) -> tuple[Path, Path]:
     """A certificate for a host that signs itself, holds for two days since so many ago, and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "tests/peers/s3")])
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, f"tests/peers/s3/{folder.name}")])
     begin = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(days=age_days)
     built = (
         x509.CertificateBuilder()
@@ -309,7 +309,7 @@ def check_refusals(folder: Path, bin_folder: Path) -> None:
         configuration.write_text(
             f'version = 1\ngateway = "{SOURCE}"\nlake = "s3://lake/here"\n[spool]\ndir = "{folder}/spool"\n'
             '[[bus]]\nname = "counter"\nkind = "text-lines"\naddress = "127.0.0.1:9"\n[[bus.device]]\nname = "counter"\n'
-            '[[bus.device.point]]\nsensor = "peer/count"\ncolumn = 1\nevery = "1m"\n',
+            '[[bus.device.point]]\nsensor = "peer/count"\ncolumn = 1\nevery = "1min"\n',
             encoding="utf-8",
         )
         command = [bin_folder / "tjern-gateway", "doctor", "--config", configuration]

@@ -16,8 +16,9 @@ use tracing::{info, warn};
 use super::super::BusContext;
 use super::super::point::{FAILURES_TO_DOWN, Limits, PointState};
 use super::super::state::DeviceCell;
-use super::remembered::{StoredTimes, Told};
-use super::stored_times::DeviceTimes;
+use super::print_out::{End, Heard, Known, PrintOut};
+use super::remembered::Told;
+use super::stored_times::{DeviceTimes, ToldTimes};
 use crate::config::{LineField, LinePoint};
 use crate::grid::Due;
 use crate::lines::counters::LineFate;
@@ -45,9 +46,10 @@ pub(super) struct LinePointState {
     shown: (Arc<DeviceCell>, usize),
     field: LineField,
     time: Option<DeviceTime>,
-    pub(super) stored: StoredTimes,
-    /// Times whose lines had no number: damaged on their way, they may come whole.
-    unread: StoredTimes,
+    /// Which of its device's own times came.
+    pub(super) told: ToldTimes,
+    /// Lines whose times come twice, until it is known which they are.
+    print_out: PrintOut<Result<f64, Cause>>,
     /// Where that stays when the bus begins anew.
     device_times: DeviceTimes,
     /// Its device sends checksums.
@@ -83,7 +85,7 @@ impl LinePointState {
         (shown, checksums): ((Arc<DeviceCell>, usize), DeviceChecksums),
         limits: Limits,
         context: &BusContext,
-        kept: Option<StoredTimes>,
+        kept: Option<ToldTimes>,
     ) -> Self {
         let sensor = point.common.sensor.clone();
         Self {
@@ -91,8 +93,8 @@ impl LinePointState {
             shown,
             field: point.field,
             time: point.time,
-            stored: context.device_times.take(&sensor).or(kept).unwrap_or_default(),
-            unread: StoredTimes::default(),
+            told: context.device_times.take(&sensor).or(kept).unwrap_or_default(),
+            print_out: PrintOut::new(point.common.terms.grid.every_us()),
             device_times: context.device_times.clone(),
             checksums,
             latest: None,
@@ -106,16 +108,34 @@ impl LinePointState {
         (self.latest, self.dated_at) = (None, None);
     }
 
+    /// A clock that was set back by more than a period is followed, by a slot that waits as well. Whether that happened to the
+    /// grid.
+    pub(super) fn follow_step_back(&mut self, now_us: i64) -> bool {
+        let grid = self.state.schedule.grid();
+        let slot_us = grid.slot_of(now_us);
+        let latest_us = slot_us.saturating_add(grid.every_us());
+        if let Some((due, asked_us, _)) = self.waiting.as_mut().filter(|(due, _, _)| due.slot_us > latest_us) {
+            (due.slot_us, *asked_us) = (slot_us, now_us);
+        }
+        self.state.schedule.follow_step_back(now_us)
+    }
+
     /// Takes a line, and gives the reading that it makes by itself.
-    pub(super) fn take(&mut self, bus: &str, line: &str, now_us: i64, fate: &mut LineFate) -> Option<Reading> {
+    pub(super) fn take(&mut self, bus: &str, line: &str, heard: Heard, fate: &mut LineFate) -> Option<Reading> {
         let result = self.check(lines::read(&self.field, line)?, line);
         fate.wanted = true;
         fate.bad_checksum |= result == Err(Cause::Crc);
         fate.unparsed |= matches!(result, Err(Cause::NoMatch | Cause::NotANumber));
         let mut misdated = false;
         if let Some(time) = self.time.as_ref().filter(|_| result != Err(Cause::Crc)) {
-            match time.read(line).and_then(|moments| moments.choose(self.newest_us(), now_us)) {
-                Some(time_us) => return self.take_dated(bus, (time_us, now_us), result, fate),
+            match time.read(line).and_then(|moments| moments.believed(heard.bound_us)) {
+                Some(moments) => {
+                    fate.skipped_hour |= moments.is_skipped();
+                    self.dated_at = Some(Instant::now());
+                    let known = Known { stored: &self.told.stored, unread: &self.told.unread };
+                    let time_us = self.print_out.take(moments, result, heard, known)?;
+                    return self.take_dated(bus, (time_us, heard.bound_us), result, fate);
+                }
                 None => misdated = true,
             }
         }
@@ -148,11 +168,10 @@ impl LinePointState {
         result: Result<f64, Cause>,
         fate: &mut LineFate,
     ) -> Option<Reading> {
-        self.dated_at = Some(Instant::now());
         let has_number = !matches!(result, Err(Cause::NoMatch | Cause::NotANumber));
-        let told = match self.stored.look(time_us) {
-            Told::New if has_number => self.stored.insert(time_us),
-            Told::New => self.unread.insert(time_us),
+        let told = match self.told.stored.look(time_us) {
+            Told::New if has_number => self.told.stored.insert(time_us),
+            Told::New => self.told.unread.insert(time_us),
             told => told,
         };
         match told {
@@ -173,9 +192,28 @@ impl LinePointState {
         reading
     }
 
-    /// The newest time that the device told.
-    fn newest_us(&self) -> Option<i64> {
-        self.stored.newest_us().max(self.unread.newest_us())
+    /// Whether the device is printing lines with times of its own.
+    pub(super) const fn is_printing(&self) -> bool {
+        self.print_out.has_begun()
+    }
+
+    /// What the device printed is over, if it is, and gives the readings of lines that waited.
+    pub(super) fn settle(&mut self, bus: &str, end: Option<End>, heard: Heard, fate: &mut LineFate) -> Vec<Reading> {
+        if let Some(end) = end {
+            let known = Known { stored: &self.told.stored, unread: &self.told.unread };
+            self.print_out.end(end, heard, known);
+        }
+        let mut readings = Vec::new();
+        for row in self.print_out.settled() {
+            match row.time_us {
+                Some(time_us) => readings.extend(self.take_dated(bus, (time_us, heard.bound_us), row.said, fate)),
+                None => {
+                    fate.undecided += 1;
+                    fate.undecided_at = Some(row.moments);
+                }
+            }
+        }
+        readings
     }
 
     fn every(&self) -> Duration {
@@ -257,6 +295,6 @@ impl LinePointState {
 
 impl Drop for LinePointState {
     fn drop(&mut self) {
-        self.device_times.put(&self.state.sensor, std::mem::take(&mut self.stored));
+        self.device_times.put(&self.state.sensor, std::mem::take(&mut self.told));
     }
 }

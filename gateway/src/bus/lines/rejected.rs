@@ -44,6 +44,12 @@ const fn reason(fate: LineFate) -> Option<&'static str> {
         LineFate { forgotten: 1.., .. } => {
             Some("a line's time is among those too many to be remembered: it is stored already, or not stored at all")
         }
+        LineFate { undecided: 1.., .. } => Some(
+            "a time comes twice when summer ends, and nothing tells which of the two it is: it is not stored; hint: let the device keep winter's time all year, and write that as `time_zone`, like \"+01:00\"",
+        ),
+        LineFate { skipped_hour: true, .. } => Some(
+            "a line's time is one that its zone leaves out in spring: the device does not change to summer time, and what it tells is an hour off from then on; hint: write winter's offset as `time_zone`, like \"+01:00\"",
+        ),
         LineFate { bad_time: true, .. } => Some("a line's time cannot be read or believed"),
         _ => None,
     }

@@ -5,7 +5,8 @@
 //! that are a while old: what is called stored has to be in the spool by then, on disk. A time that is there and not
 //! in the file is stored a second time, which costs a row; the other way round a reading would be lost. The spool's own
 //! newest time of a sensor does not do: that a logger could not be reached is a reading too, and newer than what the
-//! logger wrote meanwhile.
+//! logger wrote meanwhile. Beside them lie the times of lines that came damaged: one that comes damaged again is not stored
+//! again, and one that comes whole is.
 //!
 //! Limits: of more than [`RUNS_ON_DISK`] runs only between which times the oldest lay is known after a restart, as in
 //! memory of many more (`remembered`); a power cut in the moment between the end of a bus and the spool's next sync may
@@ -28,20 +29,35 @@ const VERSION: u32 = 1;
 /// Which of their own times devices have told, kept for buses that begin anew: neither a reload nor a bus whose code
 /// failed stores a logged interval a second time.
 #[derive(Debug, Clone, Default)]
-pub struct DeviceTimes(Arc<Mutex<HashMap<SensorId, StoredTimes>>>);
+pub struct DeviceTimes(Arc<Mutex<HashMap<SensorId, ToldTimes>>>);
+
+/// Which of its own times a device told of a sensor.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct ToldTimes {
+    /// With a value, or with the word that there is none.
+    pub(super) stored: StoredTimes,
+    /// Lines had no number: damaged on their way, they may come whole.
+    pub(super) unread: StoredTimes,
+}
+
+impl ToldTimes {
+    pub(super) fn is_empty(&self) -> bool {
+        self.stored.is_empty() && self.unread.is_empty()
+    }
+}
 
 impl DeviceTimes {
-    pub(super) fn take(&self, sensor: &SensorId) -> Option<StoredTimes> {
+    pub(super) fn take(&self, sensor: &SensorId) -> Option<ToldTimes> {
         self.all().remove(sensor)
     }
 
-    pub(super) fn put(&self, sensor: &SensorId, times: StoredTimes) {
+    pub(super) fn put(&self, sensor: &SensorId, times: ToldTimes) {
         if !times.is_empty() {
             self.all().insert(sensor.clone(), times);
         }
     }
 
-    fn all(&self) -> MutexGuard<'_, HashMap<SensorId, StoredTimes>> {
+    fn all(&self) -> MutexGuard<'_, HashMap<SensorId, ToldTimes>> {
         // Whoever panicked with it in hand had changed nothing by halves.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -61,6 +77,11 @@ struct SensorFile {
     run: Vec<RunFile>,
     #[serde(default)]
     forgotten: Vec<RangeFile>,
+    /// Files of versions before this one have neither of these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    unread: Vec<RunFile>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    unread_forgotten: Vec<RangeFile>,
 }
 
 /// So many times, each one step after the one before.
@@ -98,16 +119,11 @@ impl RunFile {
 }
 
 /// The file's text.
-pub(super) fn encode<'times>(times: impl Iterator<Item = (&'times SensorId, &'times StoredTimes)>) -> String {
-    let sensor = |(sensor, times): (&SensorId, &StoredTimes)| {
-        let mut kept = times.clone();
-        kept.keep(RUNS_ON_DISK);
-        let range = |(first_us, last_us): &(i64, i64)| RangeFile { first_us: *first_us, last_us: *last_us };
-        SensorFile {
-            sensor: sensor.to_string(),
-            run: kept.runs().map(RunFile::of).collect(),
-            forgotten: kept.forgotten().iter().map(range).collect(),
-        }
+pub(super) fn encode<'times>(times: impl Iterator<Item = (&'times SensorId, &'times ToldTimes)>) -> String {
+    let sensor = |(sensor, times): (&SensorId, &ToldTimes)| {
+        let (run, forgotten) = on_disk(&times.stored);
+        let (unread, unread_forgotten) = on_disk(&times.unread);
+        SensorFile { sensor: sensor.to_string(), run, forgotten, unread, unread_forgotten }
     };
     let file =
         TimesFile { version: VERSION, sensor: times.filter(|(_, times)| !times.is_empty()).map(sensor).collect() };
@@ -116,8 +132,15 @@ pub(super) fn encode<'times>(times: impl Iterator<Item = (&'times SensorId, &'ti
     head.to_owned() + &toml::to_string(&file).unwrap_or_default()
 }
 
+fn on_disk(times: &StoredTimes) -> (Vec<RunFile>, Vec<RangeFile>) {
+    let mut kept = times.clone();
+    kept.keep(RUNS_ON_DISK);
+    let range = |(first_us, last_us): &(i64, i64)| RangeFile { first_us: *first_us, last_us: *last_us };
+    (kept.runs().map(RunFile::of).collect(), kept.forgotten().iter().map(range).collect())
+}
+
 /// What a file says.
-pub(super) fn decode(text: &str) -> Result<HashMap<SensorId, StoredTimes>, String> {
+pub(super) fn decode(text: &str) -> Result<HashMap<SensorId, ToldTimes>, String> {
     let file: TimesFile = toml::from_str(text).map_err(|error| error.message().to_owned())?;
     if file.version != VERSION {
         return Err(format!("its version is {}", file.version));
@@ -126,21 +149,27 @@ pub(super) fn decode(text: &str) -> Result<HashMap<SensorId, StoredTimes>, Strin
 }
 
 impl SensorFile {
-    fn times(self) -> Result<(SensorId, StoredTimes), String> {
+    fn times(self) -> Result<(SensorId, ToldTimes), String> {
         let sensor = self.sensor.parse().map_err(|_| format!("`{}` is no sensor", self.sensor))?;
         let wrong = || format!("the times of `{}` make no sense", self.sensor);
-        if self.run.len() > RUNS_MAX || self.forgotten.len() > RANGES_MAX {
-            return Err(wrong());
-        }
-        let runs: Vec<Run> = self.run.iter().map(RunFile::run).collect::<Option<_>>().ok_or_else(wrong)?;
-        if !runs.is_sorted_by(|run, next| run.last_us < next.first_us)
-            || self.forgotten.iter().any(|range| range.first_us > range.last_us)
-        {
-            return Err(wrong());
-        }
-        let forgotten = self.forgotten.iter().map(|range| (range.first_us, range.last_us));
-        Ok((sensor, StoredTimes::new(runs.into_iter(), forgotten)))
+        let stored = in_memory(&self.run, &self.forgotten).ok_or_else(wrong)?;
+        let unread = in_memory(&self.unread, &self.unread_forgotten).ok_or_else(wrong)?;
+        Ok((sensor, ToldTimes { stored, unread }))
     }
+}
+
+/// What a file has of times, if it makes sense.
+fn in_memory(runs: &[RunFile], forgotten: &[RangeFile]) -> Option<StoredTimes> {
+    if runs.len() > RUNS_MAX || forgotten.len() > RANGES_MAX {
+        return None;
+    }
+    let runs: Vec<Run> = runs.iter().map(RunFile::run).collect::<Option<_>>()?;
+    let are_in_order = runs.is_sorted_by(|run, next| run.last_us < next.first_us);
+    if !are_in_order || forgotten.iter().any(|range| range.first_us > range.last_us) {
+        return None;
+    }
+    let forgotten = forgotten.iter().map(|range| (range.first_us, range.last_us));
+    Some(StoredTimes::new(runs.into_iter(), forgotten))
 }
 
 #[cfg(test)]
@@ -162,8 +191,17 @@ mod tests {
         stored
     }
 
-    fn again(stored: &StoredTimes) -> StoredTimes {
-        decode(&encode([(&sensor(), stored)].into_iter())).expect("a file").remove(&sensor()).unwrap_or_default()
+    /// In the place of either: what is stored, and what could not be read.
+    fn again(times: &StoredTimes) -> StoredTimes {
+        let told = ToldTimes { stored: times.clone(), unread: times.clone() };
+        let kept =
+            decode(&encode([(&sensor(), &told)].into_iter())).expect("a file").remove(&sensor()).unwrap_or_default();
+        assert_eq!(kept.stored, kept.unread);
+        kept.stored
+    }
+
+    fn stored(times: StoredTimes) -> ToldTimes {
+        ToldTimes { stored: times, ..ToldTimes::default() }
     }
 
     proptest! {
@@ -184,7 +222,7 @@ mod tests {
             if let Ok(mut times) = decode(&text) {
                 // The bus asks only for times that are believed.
                 for times in times.values_mut() {
-                    let _ = times.insert(asked / 4);
+                    let _ = times.stored.insert(asked / 4);
                 }
             }
         }
@@ -193,8 +231,8 @@ mod tests {
     /// A year of ten-minute values with a hole is two lines of text, and one more where a logger's times have no step.
     #[test]
     fn what_a_logger_wrote_at_equal_steps_is_short() {
-        let stored = times((0..52_560).rev().filter(|row| *row != 77).map(|row| row * 600_000_000));
-        assert_eq!((stored.runs().count(), again(&stored)), (2, stored));
+        let year = times((0..52_560).rev().filter(|row| *row != 77).map(|row| row * 600_000_000));
+        assert_eq!((year.runs().count(), again(&year)), (2, year));
         let uneven = times((0..1_000).map(|row| row * row));
         let kept = again(&uneven);
         assert!(!kept.forgotten().is_empty() && kept.newest_us() == uneven.newest_us());
@@ -204,17 +242,21 @@ mod tests {
     #[test]
     fn what_an_earlier_version_called_stored_is_new() {
         let text = "version = 1\n[[sensor]]\nsensor = \"mast/wind\"\nforgotten_to_us = 50\n[[sensor.run]]\nfirst_us = 60\nstep_us = 10\ncount = 2\n";
-        let mut stored = decode(text).expect("it is read").remove(&sensor()).expect("it is there");
+        let mut told = decode(text).expect("it is read").remove(&sensor()).expect("it is there");
         assert_eq!(
-            [40, 60, 70, 80].map(|time_us| stored.insert(time_us)),
+            [40, 60, 70, 80].map(|time_us| told.stored.insert(time_us)),
             [Told::New, Told::Repeated, Told::Repeated, Told::New]
         );
     }
 
     #[test]
     fn what_cannot_be_understood_is_said_so() {
-        let whole = encode([(&sensor(), &times([1, 2, 3, 7]))].into_iter());
+        let whole = encode([(&sensor(), &ToldTimes { unread: times([5]), ..stored(times([1, 2, 3, 7])) })].into_iter());
         for text in [
+            whole.replace(
+                "unread]]\nfirst_us = 5\nstep_us = 0\ncount = 1",
+                "unread]]\nfirst_us = 5\nstep_us = 0\ncount = 2",
+            ),
             whole.replace("version = 1", "version = 2"),
             whole.replace("count = 3", "count = 0"),
             whole.replace("count = 3", "count = 9"),
@@ -231,9 +273,32 @@ mod tests {
     fn what_a_bus_has_stored_its_successor_knows() {
         let (times, sensor) = (DeviceTimes::default(), sensor());
         let mut first = times.take(&sensor).unwrap_or_default();
-        assert_eq!(first.insert(7), Told::New);
+        assert_eq!((first.stored.insert(7), first.unread.insert(9)), (Told::New, Told::New));
         times.put(&sensor, first);
         let mut second = times.take(&sensor).expect("they were put");
-        assert_eq!((second.insert(7), second.insert(8)), (Told::Repeated, Told::New));
+        assert_eq!((second.stored.insert(7), second.stored.insert(8)), (Told::Repeated, Told::New));
+        assert_eq!((second.unread.insert(9), second.unread.newest_us()), (Told::Repeated, Some(9)));
+    }
+
+    /// What versions wrote before damaged lines were remembered, and since.
+    #[test]
+    fn the_golden_files_are_read() {
+        let (before, since) = (
+            include_str!("../../../tests/golden/times-1.toml"),
+            include_str!("../../../tests/golden/times-1-unread.toml"),
+        );
+        let hour = || (0..6).map(|row| 1_796_083_200_000_000 + row * 600_000_000);
+        let expected = stored(times(hour().chain([1_796_090_000_000_000])));
+        let known = decode(before).expect("it is read");
+        assert_eq!(known[&sensor()], expected);
+        assert_eq!(
+            encode([(&sensor(), &expected)].into_iter()),
+            before,
+            "and is still written so where nothing was damaged"
+        );
+        let mut expected = expected;
+        expected.unread = times([1_796_087_400_000_000]);
+        assert_eq!(decode(since).expect("it is read")[&sensor()], expected);
+        assert_eq!(encode([(&sensor(), &expected)].into_iter()), since);
     }
 }

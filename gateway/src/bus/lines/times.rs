@@ -9,8 +9,7 @@ use tokio::time::Instant;
 
 use super::super::learned::Keeper;
 use super::point::LinePointState;
-use super::remembered::StoredTimes;
-use super::stored_times::{decode, encode};
+use super::stored_times::{ToldTimes, decode, encode};
 
 /// What is written was taken at least so long ago: the spool has synced it by then. And no more often: cards wear out.
 const AGE: Duration = Duration::from_secs(60);
@@ -19,7 +18,7 @@ const AGE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(in crate::bus) struct Times {
     keeper: Keeper,
-    known: HashMap<SensorId, StoredTimes>,
+    known: HashMap<SensorId, ToldTimes>,
     looked_at: Instant,
     /// What is to be written, once it is old enough.
     aging: Option<String>,
@@ -35,7 +34,7 @@ impl Times {
     }
 
     /// What it knows of a sensor.
-    pub(super) fn take(&mut self, sensor: &SensorId) -> Option<StoredTimes> {
+    pub(super) fn take(&mut self, sensor: &SensorId) -> Option<ToldTimes> {
         self.known.remove(sensor)
     }
 
@@ -68,5 +67,5 @@ impl Times {
 fn text_of(points: &[LinePointState]) -> Option<String> {
     let dated = || points.iter().filter(|point| point.is_dated());
     dated().next()?;
-    Some(encode(dated().map(|point| (&point.state.sensor, &point.stored))))
+    Some(encode(dated().map(|point| (&point.state.sensor, &point.told))))
 }

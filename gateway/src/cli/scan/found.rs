@@ -1,4 +1,7 @@
 //! What a scan found, as a configuration that the gateway takes. No I/O.
+//!
+//! A device that refused all that it was asked stands there as a comment, with the command that finds what it has: nothing is
+//! polled that was seen refused.
 
 use std::fmt::Write as _;
 
@@ -17,32 +20,73 @@ pub(super) struct FoundPoint {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct FoundUnit {
     pub(super) unit_id: u8,
+    /// With a value; none where it refuses what it was asked.
     pub(super) points: Vec<FoundPoint>,
+    /// What it refused first, where it has no point.
+    pub(super) refused: Option<FoundPoint>,
 }
 
 /// A whole configuration with these devices on this line.
 pub(super) fn configuration(target: &Target, units: &[FoundUnit]) -> String {
-    let mut text = String::from(
+    let text = String::from(
         "version = 1\n# Names, lake and spool are yours to choose.\ngateway = \"gateway-01\"\nlake = \"file:///var/lib/tjern/lake\"\n\n\
-        [spool]\ndir = \"/var/lib/tjern/spool\"\n\n[[bus]]\nname = \"found\"\n",
+        [spool]\ndir = \"/var/lib/tjern/spool\"\n\n",
     );
-    text += &line(&target.kind);
+    let mut bus = format!("[[bus]]\nname = \"found\"\n{}", line(&target.kind));
     if target.timeout > TIMEOUT_DEFAULT.duration() {
         // What was found answers within this, and perhaps not sooner.
-        let _ = writeln!(text, "timeout = \"{}ms\"", target.timeout.as_millis());
+        let _ = writeln!(bus, "timeout = \"{}ms\"", target.timeout.as_millis());
     }
+    let with_values = units.iter().any(|unit| !unit.points.is_empty());
+    // A bus without a device is none.
+    let mut text = text + &if with_values { bus } else { commented(&bus) };
     for unit in units {
-        let _ = write!(text, "\n[[bus.device]]\nname = \"unit-{0}\"\nunit_id = {0}\n", unit.unit_id);
-        for FoundPoint { table, address } in &unit.points {
-            let (table, kind) = (word(*table), if table.is_bits() { "bool" } else { "u16" });
-            let _ = write!(
-                text,
-                "\n[[bus.device.point]]\nsensor = \"found/unit-{}/{table}-{address}\"\nregister = \"{table}:{address}\"\ntype = \"{kind}\"\nevery = \"1min\"\n",
-                unit.unit_id
-            );
-        }
+        text += &match unit.refused {
+            Some(refused) if unit.points.is_empty() => refusing(target, unit.unit_id, refused),
+            _ => format!("\n{}", device(unit.unit_id, &unit.points)),
+        };
     }
     text
+}
+
+fn device(unit_id: u8, points: &[FoundPoint]) -> String {
+    let mut text = format!("[[bus.device]]\nname = \"unit-{unit_id}\"\nunit_id = {unit_id}\n");
+    for FoundPoint { table, address } in points {
+        let (table, kind) = (word(*table), if table.is_bits() { "bool" } else { "u16" });
+        let _ = write!(
+            text,
+            "\n[[bus.device.point]]\nsensor = \"found/unit-{unit_id}/{table}-{address}\"\nregister = \"{table}:{address}\"\ntype = \"{kind}\"\nevery = \"1min\"\n"
+        );
+    }
+    text
+}
+
+/// A device that is there, and of whose registers nothing is known.
+fn refusing(target: &Target, unit_id: u8, refused: FoundPoint) -> String {
+    let place = format!("{}:{}", word(refused.table), refused.address);
+    format!(
+        "\n# Unit {unit_id} is there, and refuses {place}. Which registers it has this tells, table by table:\n\
+        #   tjern-gateway scan registers {} --unit-id {unit_id} {}:0-200\n{}",
+        arguments(&target.kind),
+        word(refused.table),
+        commented(&device(unit_id, &[refused]))
+    )
+}
+
+fn commented(text: &str) -> String {
+    text.lines().map(|line| format!("# {line}").trim_end().to_owned() + "\n").collect()
+}
+
+/// How a command is told of a line.
+fn arguments(kind: &BusKind) -> String {
+    match kind {
+        BusKind::ModbusTcp { address, .. } => format!("--tcp {address}"),
+        BusKind::ModbusRtuTcp { address, .. } => format!("--rtu-tcp {address}"),
+        BusKind::ModbusRtu { serial: Serial { port, baud, parity, stop_bits, .. }, .. } => {
+            format!("--port {port} --baud {baud} --parity {} --stop-bits {stop_bits}", parity_word(*parity))
+        }
+        BusKind::TextLines { .. } => String::new(),
+    }
 }
 
 fn line(kind: &BusKind) -> String {
@@ -124,8 +168,8 @@ mod tests {
     fn units() -> Vec<FoundUnit> {
         let point = |table, address| FoundPoint { table, address };
         vec![
-            FoundUnit { unit_id: 1, points: vec![point(Table::Input, 0), point(Table::Coil, 7)] },
-            FoundUnit { unit_id: 247, points: vec![point(Table::Holding, 65_535)] },
+            FoundUnit { unit_id: 1, points: vec![point(Table::Input, 0), point(Table::Coil, 7)], refused: None },
+            FoundUnit { unit_id: 247, points: vec![point(Table::Holding, 65_535)], refused: None },
         ]
     }
 
@@ -152,6 +196,33 @@ mod tests {
                 assert_eq!((taken, echo), (&serial, &true));
                 assert_eq!(setting(&config.buses()[0].kind), "9600 8N2");
             }
+        }
+    }
+
+    /// A unit that answered exception 2 to input:0 was polled for input:0 each minute, by the file that was ready to run.
+    #[test]
+    fn what_was_refused_is_a_comment() {
+        let refused = Some(FoundPoint { table: Table::Input, address: 0 });
+        let nine = FoundUnit { unit_id: 9, points: Vec::new(), refused };
+        let serial = Serial {
+            port: "/dev/ttyUSB0".into(),
+            baud: 9_600,
+            data_bits: 8,
+            parity: Parity::Even,
+            stop_bits: 1,
+            rs485: None,
+        };
+        let target = Target {
+            kind: BusKind::ModbusRtu { serial, echo: false, devices: Vec::new() },
+            timeout: Duration::from_millis(150),
+        };
+        let command = "tjern-gateway scan registers --port /dev/ttyUSB0 --baud 9600 --parity even --stop-bits 1 --unit-id 9 input:0-200";
+        for (before, sensors) in [(units(), 3), (Vec::new(), 0)] {
+            let found: Vec<FoundUnit> = before.into_iter().chain([nine.clone()]).collect();
+            let text = configuration(&target, &found);
+            let config = Config::parse(&ConfigText::new("found.toml", &text)).unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!(config.sensors().count(), sensors, "{text}");
+            assert!(text.contains(command) && text.contains("# sensor = \"found/unit-9/input-0\""), "{text}");
         }
     }
 }

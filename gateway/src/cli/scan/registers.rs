@@ -75,7 +75,7 @@ pub(super) async fn scan(arguments: RegistersArguments) -> Result<(), Ending> {
         let message = format!("unit {unit} has none of {}:{first}-{last} ({answers} refused)", word(table));
         return Err(Ending::failed(message, "try another table, or other addresses"));
     }
-    tell(&progress, &format!("\n{}", configuration(&target, &[FoundUnit { unit_id: unit, points }])))
+    tell(&progress, &format!("\n{}", configuration(&target, &[FoundUnit { unit_id: unit, points, refused: None }])))
 }
 
 /// Whether the device has what it had.

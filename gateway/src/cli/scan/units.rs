@@ -147,10 +147,11 @@ async fn look(
         let took = format!("{:.0} ms", asked.elapsed().as_secs_f64() * 1e3);
         match found {
             Found::Point(point, failure) => {
+                let (points, refused) = if failure.is_none() { (vec![point], None) } else { (Vec::new(), Some(point)) };
                 let said = failure.map_or_else(|| "a value".to_owned(), |failure| failure.to_string());
                 let place = format!("{}:{}", word(point.table), point.address);
                 tell(&format!("# {setting}  unit {unit}  {place}  {said}  {took}"))?;
-                line.units.push(FoundUnit { unit_id: *unit, points: vec![point] });
+                line.units.push(FoundUnit { unit_id: *unit, points, refused });
             }
             Found::Nothing(Some(failure)) if matches!(failure.cause, Cause::Crc | Cause::Malformed) => {
                 tell(&format!("# {setting}  unit {unit}  {failure}; {}", hint(failure.cause, &line.target.kind)))?;

@@ -16,6 +16,7 @@ use super::waiting::no_answer;
 use super::*;
 use crate::config::{Connection, Parity, ReadLimits, Serial};
 use crate::modbus::ReadMap;
+use crate::modbus::faults::Dial;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -379,6 +380,47 @@ async fn nobody_is_talked_over() {
     }
 }
 
+/// Another master's line, or one without termination: it was told as a port that is gone, opened again and again, and what
+/// came was not counted.
+#[tokio::test(start_paused = true)]
+async fn a_line_that_never_falls_silent_is_told_as_that() {
+    let (dial, mut line) = Dial::to_a_story();
+    let mut master = master_at("in memory", 9_600, manners());
+    master.dial = Some(dial);
+    let story = tokio::spawn(async move {
+        let mut far = line.recv().await.expect("it is opened");
+        for _ in 0..400 {
+            far.write(&[0xFF]).await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let request: [u8; 8] = far.read().await;
+        far.write(&truth(&request)).await;
+        assert!(line.try_recv().is_err(), "the line is there, and opened once");
+        far
+    });
+    let (request, expected) = words(11, 1);
+    let mut babbles = 0;
+    let answer = loop {
+        match master.read(1, request).await {
+            Ok(answer) => break answer,
+            Err(failure) => {
+                assert_eq!((failure.is_babble(), failure.is_of_line()), (true, true), "{failure}");
+                let text = failure.to_string();
+                assert!(
+                    text.contains("never falls silent") && text.contains("termination") && !text.contains("gone"),
+                    "{text}"
+                );
+                babbles += 1;
+            }
+        }
+    };
+    assert_eq!(answer, expected);
+    story.await.expect("no panic");
+    let counts = master.stats().counts();
+    assert!(babbles >= 3 && counts.never_silent == babbles, "{babbles}: {counts:?}");
+    assert!((300..=400).contains(&counts.noise), "{counts:?}");
+}
+
 #[tokio::test]
 async fn the_silence_and_a_devices_gap_are_kept() {
     let (mut ours, theirs) = SerialStream::pair().expect("a pseudo terminal");
@@ -658,6 +700,7 @@ fn damage_is_told_from_silence() {
             may_be_sent: is_sent,
             is_damaged: false,
             passed: Default::default(),
+            babble: None,
             strange: unread,
         };
         no_answer(progress, Duration::ZERO).cause

@@ -10,8 +10,8 @@ use tjern_readings::rows::Rows;
 use tjern_readings::sensor::SensorId;
 
 use super::super::core::Core;
-use super::super::locked;
 use super::super::sealed::SealedKind;
+use super::super::{Claim, locked};
 use super::memory::{EIO, Memory, Plan};
 use super::model::{open, sensor};
 
@@ -49,7 +49,9 @@ fn told(core: &Core) -> String {
     let waiting: Vec<Reading> = core.pending.iter().collect();
     let newest: Vec<_> = (0..12).map(|number| locked(&core.known).newest_us(&sensor(number))).collect();
     let mut status = core.status();
-    status.epoch = tjern_readings::sensor::Epoch::from_bytes([0; 16]);
+    let nobodys = tjern_readings::sensor::Epoch::from_bytes([0; 16]);
+    status.epoch = nobodys;
+    status.claim = status.claim.map(|claim| Claim { epoch: nobodys, run: nobodys, ..claim });
     format!(
         "{:?} {waiting:?} {newest:?} {status:?} {:?}",
         sealed.collect::<Vec<_>>(),

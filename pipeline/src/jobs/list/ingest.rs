@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::registering::Registering;
 use crate::bounds::Bounds;
-use crate::ingest::{IngestError, IngestOutcome, IngestSettings, Ingester, ingest};
+use crate::ingest::{IngestError, IngestOutcome, IngestSettings, Ingester, ingest_at_the_end};
 use crate::jobs::job::{Done, Job, JobError};
 
 /// It keeps what it knows of the table between its runs, and forgets it after an error; but for one that held back
@@ -19,11 +19,15 @@ pub(super) struct Ingest {
     /// Whether what it takes is held against a register, as far as the city has one.
     is_registered: bool,
     ingester: Option<Ingester>,
+    /// Whether it was at work and did not come to an end.
+    is_broken: bool,
+    /// Whether nobody runs it again.
+    is_only: bool,
 }
 
 impl Ingest {
     pub(super) const fn new(settings: IngestSettings, bounds: Bounds, register: Registering) -> Self {
-        Self { settings, bounds, register, is_registered: false, ingester: None }
+        Self { settings, bounds, register, is_registered: false, ingester: None, is_broken: false, is_only: false }
     }
 
     async fn register_first(&mut self, lake: &Lake) -> Result<(), JobError> {
@@ -35,15 +39,26 @@ impl Ingest {
     }
 
     async fn once(&mut self, lake: &Lake) -> Result<IngestOutcome, IngestError> {
-        let mut ingester = match self.ingester.take() {
+        if std::mem::replace(&mut self.is_broken, true) {
+            self.leave().await;
+        }
+        let ingester = match &mut self.ingester {
             Some(open) => open,
-            None => Ingester::open(lake, self.settings).await?.within(self.bounds.clone()),
+            none => none.insert(Ingester::open(lake, self.settings).await?.within(self.bounds.clone())),
         };
-        let result = ingester.run().await;
-        if matches!(result, Ok(_) | Err(IngestError::HeldBack { .. })) {
-            self.ingester = Some(ingester);
+        let result = if self.is_only { ingester.run_to_the_end().await } else { ingester.run().await };
+        self.is_broken = false;
+        if self.is_only || !matches!(result, Ok(_) | Err(IngestError::HeldBack { .. })) {
+            self.leave().await;
         }
         result
+    }
+
+    /// Forgets what it knows, and gives back what it holds.
+    async fn leave(&mut self) {
+        if let Some(ingester) = self.ingester.take() {
+            ingester.leave().await;
+        }
     }
 }
 
@@ -74,14 +89,25 @@ impl Job for Ingest {
         true
     }
 
+    fn runs_once_only(&mut self) {
+        self.is_only = true;
+    }
+
     async fn run(&mut self, lake: &Lake, stop: &CancellationToken) -> Result<Done, JobError> {
         let result = if stop.is_cancelled() {
+            self.leave().await;
             self.register_first(lake).await?;
             // What was uploaded at the very end, due or not.
-            ingest(lake, &self.settings).await
+            ingest_at_the_end(lake, &self.settings).await
         } else {
             stop.run_until_cancelled(self.register_first(lake)).await.ok_or(JobError::Interrupted)??;
-            stop.run_until_cancelled(self.once(lake)).await.ok_or(JobError::Interrupted)?
+            match stop.run_until_cancelled(self.once(lake)).await {
+                Some(result) => result,
+                None => {
+                    self.leave().await;
+                    return Err(JobError::Interrupted);
+                }
+            }
         };
         match result {
             Ok(outcome) => Ok(done(outcome)),

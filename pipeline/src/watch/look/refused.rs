@@ -6,27 +6,22 @@ use jiff::tz::TimeZone;
 
 use super::super::alert::{Condition, Kind};
 use super::local;
-use crate::ingest::{MissingConfiguration, Refused, Why, mark};
+use crate::ingest::{Refused, Why, mark};
 use crate::register::Register;
 
 /// For how long it is told of readings that were refused.
 const REFUSED_US: i64 = 3_600 * 1_000_000;
 
-/// What was refused within the last hour, or since the watch looked last: up to `told_us`, all was told. That a source's
-/// configuration is missing is told until it comes, whatever its source sends.
+/// What was refused within the last hour, or since the watch looked last: up to `told_us`, all was told.
 #[must_use]
 pub fn refused(
     refused: &[Refused],
-    missing: &[MissingConfiguration],
     register: &Register,
     told_us: i64,
     now_us: i64,
     timezone: &TimeZone,
 ) -> Vec<Condition> {
-    let lately = |one: &&Refused| match one.why {
-        Why::Configuration => missing.iter().any(|missing| missing.source == one.source),
-        _ => one.last_us > told_us || now_us.saturating_sub(one.last_us) < REFUSED_US,
-    };
+    let lately = |one: &&Refused| one.last_us > told_us || now_us.saturating_sub(one.last_us) < REFUSED_US;
     let lately: Vec<&Refused> = refused.iter().filter(lately).collect();
     if lately.is_empty() {
         return Vec::new();
@@ -61,11 +56,11 @@ fn condition(one: &Refused, sensor: Option<&str>, timezone: &TimeZone) -> Condit
             source.to_string(),
             format!("{source} sends readings of the future: {kept}; hint: its clock, or a device's, is ahead"),
         ),
-        Why::Configuration => (
+        Why::Misnamed => (
             Kind::Configuration,
             source.to_string(),
             format!(
-                "the configuration that {source}'s batches name is not in the lake: the units of {rows} readings by now could not be held against the register's, the last came {last}; they are once it comes; hint: restart its gateway, which uploads it"
+                "{source}'s batches name their configuration by what is no SHA-256: the units of {rows} readings by now are held against nothing, the last came {last}; hint: docs/batch-format.md says what the program that writes them has to put there"
             ),
         ),
     };

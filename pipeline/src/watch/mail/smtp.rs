@@ -2,9 +2,8 @@
 //! RFC 4616).
 //!
 //! A password never goes over a line without TLS. A reply is at most [`REPLY_MAX`] bytes, and each word of
-//! ours has [`PATIENCE`]. A receiver that the server refuses for good (5yz) keeps the others from nothing: they get
-//! the mail, and who sends is told of that one. One that it refuses for now (4yz) keeps the mail from all, since the next
-//! try would send it to the others twice.
+//! ours has [`PATIENCE`]. A receiver that the server refuses, for good (5yz) or for now (4yz), keeps the others from nothing: they get
+//! the mail, and who sends is told of that one.
 
 use std::io;
 use std::sync::Arc;
@@ -62,13 +61,15 @@ pub enum SmtpError {
     NoPassword,
 }
 
-/// A receiver that the server refused for good; the others have the mail.
+/// A receiver that the server refused; the others have the mail.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     /// Whom.
     pub to: Address,
     /// The server's reply.
     pub reply: String,
+    /// Whether it will never be another one.
+    pub is_for_good: bool,
 }
 
 trait Line: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -81,11 +82,11 @@ struct Conversation {
     read: Vec<u8>,
 }
 
-/// Sends a message (see [`super::message`]). Returns the receivers that the server refused for good; at least one was not.
+/// Sends a message (see [`super::message`]) to these. Returns those whom the server refused; where these are all, it went to nobody.
 ///
 /// # Errors
 /// [`SmtpError`]; then it was sent to nobody, unless only the reply to the message itself was lost.
-pub async fn send(settings: &MailSettings, message: &str) -> Result<Vec<Refusal>, SmtpError> {
+pub async fn send(settings: &MailSettings, to: &[&Address], message: &str) -> Result<Vec<Refusal>, SmtpError> {
     let section = &settings.section;
     let password = match (&section.user, &settings.password) {
         (Some(_), _) if section.tls == Tls::None => return Err(SmtpError::OpenLine),
@@ -111,7 +112,11 @@ pub async fn send(settings: &MailSettings, message: &str) -> Result<Vec<Refusal>
         said.map_err(|error| without(error, &[&token, password.reveal()]))?;
     }
     talk.say("MAIL FROM", &format!("MAIL FROM:<{}>", section.from), &[250]).await?;
-    let refusals = talk.receivers(&section.to).await?;
+    let refusals = talk.receivers(to).await?;
+    if refusals.len() == to.len() {
+        let _ = talk.say("QUIT", "QUIT", &[221]).await;
+        return Ok(refusals);
+    }
     talk.say("DATA", "DATA", &[354]).await?;
     // A message of ours has no line that begins with a dot, see `message`; nobody relies on it.
     let stuffed = message.replace("\r\n.", "\r\n..");
@@ -140,25 +145,25 @@ impl Conversation {
         Ok(reply.lines().skip(1).map(|line| line.get(4..).unwrap_or_default().trim().to_ascii_uppercase()).collect())
     }
 
-    /// Names the receivers; returns those that are refused for good. It fails where that is all of them.
-    async fn receivers(&mut self, receivers: &[Address]) -> Result<Vec<Refusal>, SmtpError> {
+    /// Names the receivers; returns those that are refused.
+    async fn receivers(&mut self, receivers: &[&Address]) -> Result<Vec<Refusal>, SmtpError> {
         let mut refusals = Vec::new();
         for to in receivers {
             // 251: it is forwarded, which is as good (RFC 5321, section 4.2.3).
             match self.say("RCPT TO", &format!("RCPT TO:<{to}>"), &[250, 251]).await {
                 Ok(_) => {}
-                Err(SmtpError::Refused { reply, .. }) if is_for_good(&reply) => {
-                    refusals.push(Refusal { to: to.clone(), reply });
+                // It ends the conversation with this word (RFC 5321, section 3.8).
+                Err(SmtpError::Refused { word, reply }) if reply.starts_with("421") => {
+                    return Err(SmtpError::Refused { word, reply });
+                }
+                Err(SmtpError::Refused { reply, .. }) => {
+                    let is_for_good = is_for_good(&reply);
+                    refusals.push(Refusal { to: (*to).clone(), reply, is_for_good });
                 }
                 Err(error) => return Err(error),
             }
         }
-        match refusals.first() {
-            Some(Refusal { reply, .. }) if refusals.len() == receivers.len() => {
-                Err(SmtpError::Refused { word: "RCPT TO", reply: reply.clone() })
-            }
-            _ => Ok(refusals),
-        }
+        Ok(refusals)
     }
 
     /// The same conversation over TLS. What was read before is forgotten: it came over an open line.

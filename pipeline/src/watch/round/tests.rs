@@ -358,7 +358,8 @@ async fn a_configuration_that_is_not_there_is_told_until_it_comes() {
     let sha256 = "ab".repeat(32);
     city.ingest("landfall-01", 1, LEVEL, city.now_us(), Some(&sha256)).await;
     city.rounds(10).await;
-    assert_eq!(city.receiver.told(), ["begun configuration landfall-01"]);
+    let begun = format!("begun configuration landfall-01/{sha256}");
+    assert_eq!(city.receiver.told(), [begun]);
     city.place.clock.advance_us(26 * HOUR_US);
     city.rounds(20).await;
     let told: Vec<String> = city.receiver.told().into_iter().filter(|event| event.contains("configuration")).collect();
@@ -371,10 +372,33 @@ async fn a_configuration_that_is_not_there_is_told_until_it_comes() {
     city.rounds(20).await;
     let mut told = city.receiver.told();
     told.retain(|event| !event.contains("source_silent"));
-    assert_eq!(told, ["begun unit tjern/level landfall-01", "ended configuration landfall-01"]);
+    let ended = format!("ended configuration landfall-01/{sha256}");
+    assert_eq!(told, ["begun unit tjern/level landfall-01".to_owned(), ended]);
     let rows = city.place.readings().await;
     let causes: Vec<_> = rows.iter().map(|row| (row.quality, row.refused)).collect();
     assert_eq!(causes, [(4, Some(Cause::Unit)); 2], "the one from before it came, too");
+}
+
+/// A second configuration of one gateway was missing behind the first, and an alarm about one that would never come had no end.
+#[tokio::test]
+async fn each_configuration_is_told_by_itself_until_it_is_accepted() {
+    let city = City::with_a_level().await;
+    let [first, second] = ["ab", "cd"].map(|digits| digits.repeat(32));
+    city.ingest("landfall-01", 1, LEVEL, city.now_us(), Some(&first)).await;
+    city.rounds(10).await;
+    assert_eq!(city.receiver.told(), [format!("begun configuration landfall-01/{first}")]);
+    city.ingest("landfall-01", 2, LEVEL, city.now_us(), Some(&second)).await;
+    city.rounds(10).await;
+    assert_eq!(city.receiver.told(), [format!("begun configuration landfall-01/{second}")]);
+    let author = crate::correct::Author { by: "a technician".to_owned(), reason: None };
+    let source = "landfall-01".parse().expect("valid");
+    ingest::accept_configuration(&city.place.lake, &source, &first, &author).await.expect("accepted");
+    city.rounds(20).await;
+    assert_eq!(city.receiver.told(), [format!("ended configuration landfall-01/{first}")]);
+    // A name that is none is the writer's fault, and is told of the source.
+    city.ingest("landfall-01", 3, LEVEL, city.now_us(), Some("../nonsense")).await;
+    city.rounds(10).await;
+    assert_eq!(city.receiver.told(), ["begun configuration landfall-01"]);
 }
 
 /// An alarm about missing numbers ends when they are explained or accepted, and that a gateway dropped readings is told for
@@ -497,24 +521,4 @@ async fn a_watch_that_forgets_is_caught() {
     city.place.lake.objects().delete(&keys::watch_state()).await.expect("deleted");
     city.rounds(10).await;
     assert_eq!(city.receiver.told().len(), 2);
-}
-
-#[tokio::test]
-async fn a_mail_tells_in_local_time_what_began() {
-    let city = City::new().await;
-    let event = Event {
-        id: "limit:tjern/ph:x:begun".to_owned(),
-        change: Change::Begun,
-        kind: crate::watch::alert::Kind::Limit,
-        subject: "tjern/ph".to_owned(),
-        text: "tjern/ph is 9, over its limit of 8".to_owned(),
-        since: crate::jobs::record::Moment(NOW_US),
-        until: None,
-    };
-    let settings = WatchSettings { timezone: TimeZone::get("Europe/Oslo").expect("known"), ..city.settings };
-    let text = text(std::slice::from_ref(&event), 0, &settings);
-    assert!(text.starts_with("BEGUN 2026-07-01 08:00 CEST  tjern/ph is 9, over its limit of 8\n"), "{text}");
-    assert!(text.contains("no safety alarm and no medical device"));
-    assert_eq!(subject(std::slice::from_ref(&event)), "Tjern: limit: tjern/ph");
-    assert_eq!(subject(&[event.clone(), event]), "Tjern: 2 begun, 0 over");
 }

@@ -83,7 +83,8 @@ fn settings(server: &str, more: &str) -> MailSettings {
 async fn try_with(manner: Manner) -> (Result<Vec<Refusal>, SmtpError>, Vec<String>) {
     let (server, mut heard) = server(manner).await;
     let settings = settings(&server, "tls = \"none\"\n");
-    let sent = send(&settings, &message(&settings.section, "Emne", "Sjøen er kald\n", "abc", 0)).await;
+    let to: Vec<_> = settings.section.to.iter().collect();
+    let sent = send(&settings, &to, &message(&settings.section, "Emne", "Sjøen er kald\n", "abc", 0)).await;
     let mut words = Vec::new();
     while let Ok(word) = heard.try_recv() {
         words.push(word);
@@ -122,17 +123,25 @@ async fn a_receiver_that_is_gone_keeps_the_others_from_nothing() {
     let (sent, words) = try_with(Manner::Answers("b@example.org", "251 will forward to <c@example.org>")).await;
     assert_eq!(sent.expect("sent"), []);
     assert!(words.iter().any(is_subject), "{words:?}");
-    // Sent to the others now, they would have it twice after the next try.
+    // Who is refused for now is named, so that nobody need be told twice.
     for reply in ["450 4.2.1 try later", "552 too many recipients"] {
         let (sent, words) = try_with(Manner::Answers("b@example.org", reply)).await;
-        assert!(sent.expect_err("refused for now").to_string().contains(reply));
-        assert!(!words.iter().any(is_subject), "{words:?}");
+        let refusals = sent.expect("sent to the other one");
+        assert!(refusals.len() == 1 && !refusals[0].is_for_good && refusals[0].reply == reply, "{refusals:?}");
+        assert!(words.iter().any(is_subject), "{words:?}");
     }
+    // The server ends the conversation: that is about nobody.
+    let (sent, words) = try_with(Manner::Answers("b@example.org", "421 closing")).await;
+    assert!(sent.expect_err("it ends").to_string().contains("421 closing"));
+    assert!(!words.iter().any(is_subject), "{words:?}");
 }
 
 #[tokio::test]
 async fn a_mail_that_all_receivers_are_refused_for_is_not_told() {
-    for word in ["MAIL", "RCPT", "DATA"] {
+    let (sent, words) = try_with(Manner::Refuses("RCPT")).await;
+    assert_eq!(sent.expect("nobody is told").len(), 2);
+    assert!(!words.iter().any(|word| word.starts_with("Subject") || word == "DATA"), "{words:?}");
+    for word in ["MAIL", "DATA"] {
         let (sent, words) = try_with(Manner::Refuses(word)).await;
         let error = sent.expect_err(word).to_string();
         assert!(error.contains("550 no") && error.contains(word), "{error}");
@@ -164,10 +173,10 @@ async fn a_password_never_goes_over_an_open_line_and_is_in_no_error() {
         MailSettings { password, ..settings(&server, more) }
     };
     let open = with_password("tls = \"none\"\nuser = \"tjern\"\n");
-    assert!(matches!(send(&open, "x").await, Err(SmtpError::OpenLine)));
+    assert!(matches!(send(&open, &[&open.section.to[0]], "x").await, Err(SmtpError::OpenLine)));
     // A server that offers no TLS, or somebody who takes the offer out on the way.
     let stripped = with_password("user = \"tjern\"\n");
-    let error = send(&stripped, "x").await.expect_err("no TLS");
+    let error = send(&stripped, &[&stripped.section.to[0]], "x").await.expect_err("no TLS");
     assert!(error.to_string().contains("STARTTLS"), "{error}");
     assert!(!format!("{stripped:?}{error:?}").contains("canary"));
     while let Ok(word) = heard.try_recv() {

@@ -1,0 +1,156 @@
+//! A bus of lines that talk by themselves, in simulated time: what silence says, and what a machine's own stalls do not.
+
+use std::time::Duration;
+
+use tjern_readings::clock::Clock;
+use tjern_readings::configuration::ConfigText;
+use tjern_readings::reading::{Cause, Reading};
+use tjern_readings::rows::Rows;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, advance, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::{Actor, Times};
+use crate::bus::point::Limits;
+use crate::bus::state::BusStates;
+use crate::bus::{BusContext, DeviceTimes, LeftBehind, Newest, READINGS_QUEUE};
+use crate::config::{BusKind, Config};
+use crate::lines::counters::LineCounts;
+use crate::modbus::faults::{Dial, FarEnd};
+
+const START_US: i64 = 1_700_000_000_000_000;
+
+/// A bus at work, and its line.
+struct Listening {
+    line: mpsc::UnboundedReceiver<FarEnd>,
+    received: mpsc::Receiver<Rows>,
+    waiting: Vec<Reading>,
+    states: BusStates,
+    stop: CancellationToken,
+    running: JoinHandle<()>,
+}
+
+impl Listening {
+    async fn begin(place: &str, points: &str) -> Self {
+        let text = format!(
+            "version = 1\ngateway = \"test\"\nlake = \"memory:///\"\n[spool]\ndir = \"unused\"\n\
+             [[bus]]\nname = \"line\"\nkind = \"text-lines\"\naddress = \"127.0.0.1:1\"\n{place}\n[[bus.device]]\nname = \"logger\"\n{points}"
+        );
+        let config = Config::parse(&ConfigText::new("test.toml", text)).expect("a good configuration");
+        let bus = &config.buses()[0];
+        let limits = Limits { timeout: bus.timeout, down_report: bus.down_report };
+        let BusKind::TextLines { place, poll, framing, points } = &bus.kind else { unreachable!("lines of text") };
+        let wire = (place.clone(), poll.clone(), framing.clone());
+        let (readings, received) = mpsc::channel(READINGS_QUEUE);
+        let (clock, stop, states) = (Clock::manual(START_US), CancellationToken::new(), BusStates::new());
+        let context = BusContext {
+            clock: clock.clone(),
+            readings,
+            left: LeftBehind::default(),
+            newest: Newest::from_fn(|_| None),
+            stop: stop.clone(),
+            states: states.clone(),
+            learned: None,
+            device_times: DeviceTimes::default(),
+        };
+        let times = Times::load(None, bus.name.clone()).await;
+        let mut actor = Actor::new(bus.name.clone(), wire, (points.clone(), times), limits, context);
+        let (dial, line) = Dial::to_a_story();
+        actor.dial = Some(dial);
+        let (start, running) = (Instant::now(), tokio::spawn(actor.run()));
+        tokio::spawn(async move {
+            loop {
+                clock.set_us(START_US + i64::try_from(start.elapsed().as_micros()).expect("short"));
+                sleep(Duration::from_millis(5)).await;
+            }
+        });
+        Self { line, received, waiting: Vec::new(), states, stop, running }
+    }
+
+    async fn connection(&mut self) -> FarEnd {
+        self.line.recv().await.expect("the gateway connects")
+    }
+
+    async fn next(&mut self) -> Reading {
+        while self.waiting.is_empty() {
+            self.waiting = self.received.recv().await.expect("the bus runs").into();
+        }
+        self.waiting.remove(0)
+    }
+
+    fn counts(&self) -> LineCounts {
+        self.states.snapshot()[0].lines.expect("they are counted")
+    }
+
+    async fn end(self) {
+        self.stop.cancel();
+        self.running.await.expect("it ends");
+    }
+}
+
+fn point(sensor: &str, rest: &str) -> String {
+    format!("[[bus.device.point]]\nsensor = \"{sensor}\"\n{rest}\n")
+}
+
+/// A terminal server passes on what its logger prints, to whoever connects, from then on: the rests of lines were values,
+/// 7.8, 3.45 and 5, after each connection that broke.
+#[tokio::test(start_paused = true)]
+async fn half_a_line_at_the_start_is_no_value_over_tcp_either() {
+    let points = point("site/level", "column = 1\nevery = \"50ms\"");
+    let mut bus = Listening::begin("timeout = \"200ms\"", &points).await;
+    // It prints on while nobody is connected.
+    let mut printed = b"123.45;67.8\r\n".iter().cycle().skip(1);
+    for _ in 0..5 {
+        let mut logger = bus.connection().await;
+        for byte in printed.by_ref().take(13 * 20 + 3) {
+            sleep(Duration::from_millis(2)).await;
+            logger.write(&[*byte]).await;
+        }
+        drop(logger);
+        let mut values = 0;
+        loop {
+            let reading = bus.next().await;
+            match (reading.value, reading.cause) {
+                (Some(value), _) => assert_eq!(value, 123.45),
+                (None, Some(Cause::Unreachable)) if values > 0 => break,
+                _ => {}
+            }
+            values += i32::from(reading.value.is_some());
+        }
+    }
+    bus.end().await;
+}
+
+/// The box was busy for a tenth of a second while half of a line was there: the other half waited in the port's buffer, and
+/// the silence was the box's and not the line's. The line was dropped.
+#[tokio::test(start_paused = true)]
+async fn a_stall_of_the_box_is_no_silence_of_the_line() {
+    const LINES: u64 = 40;
+    let points = point("site/level", "column = 1\nevery = \"500ms\"");
+    let mut bus = Listening::begin("length = 14", &points).await;
+    let mut logger = bus.connection().await;
+    sleep(Duration::from_secs(1)).await;
+    for line in 0..LINES {
+        logger.write(b"123.45;").await;
+        sleep(Duration::from_millis(10)).await;
+        logger.write(b"067.80;").await;
+        // Nobody else has a turn before so much time is over.
+        advance(Duration::from_millis(if line % 2 == 0 { 90 } else { 300 })).await;
+        sleep(Duration::from_millis(400)).await;
+    }
+    let counts = bus.counts();
+    assert_eq!((counts.lines, counts.dropped), (LINES, 0), "{counts:?}");
+    // A line that lost its end is told from that: nothing waited.
+    logger.write(b"123.45;").await;
+    sleep(Duration::from_millis(400)).await;
+    logger.write(b"123.45;067.80;").await;
+    sleep(Duration::from_millis(400)).await;
+    let counts = bus.counts();
+    assert_eq!((counts.lines, counts.dropped), (LINES + 1, 1), "{counts:?}");
+    while let Ok(rows) = bus.received.try_recv() {
+        let is_right = |reading: &Reading| reading.value.is_none_or(|value| value == 123.45);
+        assert!(Vec::from(rows).iter().all(is_right), "no value of another place");
+    }
+    bus.end().await;
+}
