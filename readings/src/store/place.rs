@@ -29,7 +29,8 @@ fn real(path: &Path, links: u32) -> PathBuf {
         return found;
     }
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return path.to_owned() };
-    match std::fs::read_link(path) {
+    // A stroke at the end of a path asks for what the link leads to.
+    match std::fs::read_link(folder.join(name)) {
         Ok(to) if links > 0 => real(&folder.join(to), links - 1),
         _ => real(folder, links).join(name),
     }
