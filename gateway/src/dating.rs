@@ -25,6 +25,7 @@ use tjern_readings::clock::{Clock, SECOND_US};
 use tjern_readings::reading::{Cause, Reading, TIMES_US};
 use tjern_readings::rows::Rows;
 use tjern_readings::sensor::SensorId;
+use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 use crate::clock::{BEHIND_MAX_US, Witness, known_us, working};
@@ -84,6 +85,8 @@ pub(crate) struct Dater {
     /// What came after the move was begun.
     behind: Vec<Reading>,
     behind_dropped: usize,
+    /// Readings went from memory in this run: nobody knows which.
+    has_lost: bool,
     /// The newest slot of each sensor that this run held.
     held_slots: HashMap<SensorId, i64>,
     /// The newest time of each sensor among what is not in the spool yet.
@@ -197,6 +200,7 @@ impl Dater {
             try_again_us: began_us,
             behind: Vec::new(),
             behind_dropped: 0,
+            has_lost: false,
             held_slots: HashMap::new(),
             held_newest: Arc::new(Mutex::new(held_newest)),
             redated: HashMap::new(),
@@ -249,6 +253,14 @@ impl Dater {
             ready.extend(own);
         }
         self.pass_on(ready).await;
+    }
+
+    /// Sends the word once all that was taken is on disk. While anything is held that is not known: `reply` is dropped.
+    pub(crate) async fn confirm(&mut self, at_once: bool, reply: oneshot::Sender<()>) {
+        let holds = self.leaving.is_some() || matches!(self.hold, Hold::Held(_));
+        if !holds && !self.has_lost {
+            self.spool.confirm(at_once, reply).await;
+        }
     }
 
     /// Whether readings of these times go on as they come: the clock was always known, and nobody worked on a sensor.
@@ -310,6 +322,7 @@ impl Dater {
         }
         self.behind.drain(..surplus);
         self.behind_dropped += surplus;
+        self.has_lost |= surplus > 0;
     }
 
     /// Holds readings, or marks them where nothing is held any more.

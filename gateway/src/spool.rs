@@ -21,6 +21,7 @@
 //! disk refuses, `core::SEAL_ROWS` rows make a batch.
 
 mod actor;
+mod confirms;
 mod core;
 mod disk;
 mod fresh;
@@ -247,6 +248,13 @@ impl Spool {
     /// memory and is tried again.
     pub async fn sync(&self) -> bool {
         self.ask(Command::Sync).await.unwrap_or(false)
+    }
+
+    /// Sends the word once everything that was appended before is on disk, which it is not any sooner for that, unless it
+    /// shall be `at_once`. Drops `reply` where that will not be known.
+    pub(crate) async fn confirm(&self, at_once: bool, reply: oneshot::Sender<()>) {
+        // A spool that is closed drops it.
+        let _ = self.commands.send(Command::Confirm(at_once, reply)).await;
     }
 
     /// Syncs, then seals everything. Says whether all that was appended before is sealed.

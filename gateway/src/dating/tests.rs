@@ -480,7 +480,7 @@ async fn a_disk_that_does_not_take_the_decision_stops_neither_polling_nor_the_en
     assert!(on.clock.is_set() && on.dater.is_waiting());
     assert!(on.spool.status().next_seq > 60, "what was polled since is in the spool: {:?}", on.spool.status());
     let Machine { dater, spool, wall, clock, schedules } = on;
-    let (appender, readings, _) = Appender::start(dater);
+    let (appender, readings, ..) = Appender::start(dater);
     let stop = CancellationToken::new();
     appender.flush(sensors(), &stop).await;
     drop(readings);
@@ -513,7 +513,7 @@ async fn what_was_left_behind_reaches_the_spool() {
     let spool = Spool::open(site.settings(), wall.clone()).expect("it opens");
     let policy = ClockPolicy { patience_us: 0, trusted: true, witness: Witness::at(site.machine.path()) };
     let (dater, clock) = Dater::begin(spool.clone(), site.settings(), &wall, sensors(), policy);
-    let (appender, readings, left) = Appender::start(dater);
+    let (appender, readings, left, on_disk) = Appender::start(dater);
     let of = |value: f64| vec![Reading::of("mast/humidity".parse().expect("a sensor"), START_US + value as i64, value)];
     readings.send(of(1.0).into()).await.expect("taken");
     // A bus whose readings find no place, and which is given up.
@@ -521,7 +521,8 @@ async fn what_was_left_behind_reaches_the_spool() {
     full.try_send(Rows::default()).expect("room for one");
     let (stop, newest) = (CancellationToken::new(), Newest::from_fn(|_| None));
     let (states, device_times) = (BusStates::new(), DeviceTimes::default());
-    let context = BusContext { clock, readings: full, left, newest, stop, states, learned: None, device_times };
+    let context =
+        BusContext { clock, readings: full, left, newest, stop, states, learned: None, device_times, on_disk };
     assert!(futures::FutureExt::now_or_never(context.store(of(2.0))).is_none());
     drop((readings, context));
     assert!(appender.finish().await, "it ends");
@@ -744,7 +745,7 @@ async fn a_bus_polls_while_the_clock_is_not_known() {
     let spool = Spool::open(site.settings(), wall.clone()).expect("it opens");
     let policy = ClockPolicy { patience_us: i64::MAX, trusted: false, witness: Witness::at(site.machine.path()) };
     let (dater, clock) = Dater::begin(spool.clone(), site.settings(), &wall, Sensors::of(&config), policy);
-    let (appender, readings, left) = Appender::start(dater);
+    let (appender, readings, left, on_disk) = Appender::start(dater);
     let (stop, newest) = (CancellationToken::new(), Newest::from_fn(|_| None));
     let context = BusContext {
         clock,
@@ -755,6 +756,7 @@ async fn a_bus_polls_while_the_clock_is_not_known() {
         states: BusStates::new(),
         learned: None,
         device_times: DeviceTimes::default(),
+        on_disk,
     };
     let bus = tokio::spawn(bus::run(std::sync::Arc::clone(&config.buses()[0]), context));
 

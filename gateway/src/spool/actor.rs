@@ -33,6 +33,8 @@ const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
 pub(crate) enum Command {
     Append(Rows),
     Sync(oneshot::Sender<bool>),
+    /// Answered once what came before is on disk; synced at once where that is said.
+    Confirm(bool, oneshot::Sender<()>),
     Seal(oneshot::Sender<bool>),
     Offered(oneshot::Sender<Vec<SealedObject>>),
     Remove(SealedObject, oneshot::Sender<bool>),
@@ -184,6 +186,13 @@ fn carry_out(core: &mut Core, command: Command, status: &Mutex<SpoolStatus>, don
         Command::Sync(reply) => {
             done.synced |= core.has_unsynced();
             answer(reply, core.sync(), core, status);
+        }
+        Command::Confirm(at_once, reply) => {
+            core.confirm(reply);
+            if at_once {
+                done.synced |= core.has_unsynced();
+                core.sync();
+            }
         }
         Command::Seal(reply) => {
             done.synced |= core.has_unsynced();

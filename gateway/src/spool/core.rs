@@ -23,7 +23,9 @@ use tjern_readings::keys::Bounds;
 use tjern_readings::reading::Reading;
 use tjern_readings::rows::{Rows, Spans};
 use tjern_readings::sensor::Epoch;
+use tokio::sync::oneshot;
 
+use super::confirms::Confirms;
 use super::disk::Disk;
 use super::fresh::Fresh;
 use super::kept;
@@ -89,6 +91,8 @@ pub(crate) struct Core {
     /// Readings that are not synced; the first `written` of them are in the segment.
     pub(crate) pending: Rows,
     pub(crate) written: usize,
+    /// Who waits for the word that readings are on disk.
+    pub(crate) confirms: Confirms,
     /// [`PENDING_MAX`], but for tests.
     pub(crate) pending_max: usize,
     pub(crate) synced_seq: i64,
@@ -137,6 +141,7 @@ impl Core {
 
     /// Takes readings, to be written with those that come with them.
     pub(crate) fn take(&mut self, readings: Rows) {
+        self.confirms.take(readings.len());
         self.pending.append(readings);
     }
 
@@ -149,6 +154,12 @@ impl Core {
             self.sync();
         }
         self.forget_oldest();
+    }
+
+    /// Answers once everything that was taken so far is on disk; never, where that will not be known.
+    pub(crate) fn confirm(&mut self, reply: oneshot::Sender<()>) {
+        self.confirms.ask(reply);
+        self.confirms.answer(self.pending.len());
     }
 
     /// Whether readings wait for a sync.
@@ -359,6 +370,7 @@ impl Core {
         let synced = self.pending.take_first(self.written);
         self.written = 0;
         locked(&self.known).note_all_synced(synced.spans());
+        self.confirms.answer(self.pending.len());
         self.add_unsealed(first_seq, synced);
         Ok(())
     }
@@ -428,6 +440,7 @@ impl Core {
             drop(self.pending.take_first(surplus));
             let kept = std::mem::replace(&mut self.pending, written);
             self.pending.append(kept);
+            self.confirms.lose();
             self.dropped_readings += surplus as u64;
             self.dropped_from_memory += surplus as u64;
         }

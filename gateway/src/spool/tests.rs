@@ -16,8 +16,10 @@ use tjern_readings::batch;
 use tjern_readings::clock::Clock;
 use tjern_readings::keys::Bounds;
 use tjern_readings::reading::TIMES_US;
+use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::TryRecvError;
 
-use super::core::PENDING_MAX;
+use super::core::{Core, PENDING_MAX};
 use super::disk::{self, Disk};
 use super::recovery::ATTEMPTS_MAX;
 use super::sealed::{self, SealedKind};
@@ -278,6 +280,42 @@ fn a_full_disk_keeps_the_newest_readings_in_memory() {
     let (values, _) = lake.values().expect("once");
     assert_eq!(values.len() as u64 + core.status().dropped_readings, appended);
     assert!(values.contains(&(appended - 1)));
+}
+
+/// What a disk had refused was taken for stored by those who asked, and was not read again after a power cut. A spool that
+/// dropped readings says nothing any more: nobody knows whether they are among those that are asked about.
+#[test]
+fn what_is_not_on_disk_is_not_confirmed() {
+    let disk = Memory::new(Plan::Well);
+    let mut core = open(&disk, 1 << 26);
+    let ask = |core: &mut Core| {
+        let (reply, answer) = oneshot::channel();
+        core.confirm(reply);
+        answer
+    };
+    assert_eq!(ask(&mut core).try_recv(), Ok(()), "nothing came");
+    core.append(readings(0, 10));
+    let mut first = ask(&mut core);
+    assert_eq!(first.try_recv(), Err(TryRecvError::Empty), "written is not synced");
+    disk.refuse(1_000, ENOSPC);
+    assert!(!core.sync());
+    core.append(readings(10, 10));
+    let mut second = ask(&mut core);
+    assert!(!core.sync());
+    assert_eq!((first.try_recv(), second.try_recv()), (Err(TryRecvError::Empty), Err(TryRecvError::Empty)));
+    while !core.sync() {}
+    assert_eq!((first.try_recv(), second.try_recv()), (Ok(()), Ok(())));
+
+    core.pending_max = 5;
+    disk.refuse(1_000, ENOSPC);
+    core.append(readings(20, 3));
+    assert!(!core.sync());
+    let mut third = ask(&mut core);
+    core.append(readings(23, 3));
+    assert_eq!(core.status().dropped_readings, 1);
+    while !core.sync() {}
+    assert_eq!(third.try_recv(), Err(TryRecvError::Closed));
+    assert_eq!(ask(&mut core).try_recv(), Err(TryRecvError::Closed));
 }
 
 /// The spool's bound holds; what had to go is covered by gaps with the bounds of the batches that went.
