@@ -1,4 +1,4 @@
-//! One actor a bus: nobody else touches its wire, and a bus whose devices are silent delays no other.
+//! One actor a bus: nobody else on this machine touches its wire (a port, or a far line: `modbus::far_line`), and a bus whose devices are silent delays no other.
 //!
 //! An actor reads what is due, one transaction at a time: the device that used least of the bus first, and of its
 //! points those that waited longest, so that none starves (`poll`, `device`); it never ends a transaction half way,
