@@ -2,8 +2,11 @@
 //!
 //! A box without a battery begins in 1970, or, with `fake-hwclock`, when it was last shut down. Its clock is
 //! **believed** where the system says that it was synchronised; where the system says that it was not, only
-//! with a battery clock; and, but for the first, only if it does not lie before what is known already: the
-//! newest reading, and this software's own age.
+//! with a battery clock that says the same; and, but for the first, only if it does not lie before what is known already:
+//! the newest reading, and this software's own age.
+//!
+//! Many boards have a clock chip and no battery for it: it counts from 1970 or 2000 after a power cut, while the machine's
+//! clock goes on from the time that was saved last. So what such a chip says is looked at, and not whether there is one.
 //!
 //! The system's word is the file that `systemd-timesyncd` touches after each synchronisation (its manual:
 //! `/run/systemd/timesync/synchronized`), or what chrony answers where it runs. Others say it only through a system call;
@@ -93,8 +96,14 @@ impl Witness {
         CHRONY.iter().any(|path| self.root.join(path).exists()).then(|| chrony::ask(self.chrony))
     }
 
-    fn has_battery_clock(&self) -> bool {
-        std::fs::read_dir(self.root.join(BATTERY_CLOCKS)).is_ok_and(|mut clocks| clocks.next().is_some())
+    /// Whether a battery clock says the same as the wall clock, to [`BEHIND_MAX_US`]. One that is set to local time does not.
+    fn has_battery_clock_at(&self, wall_us: i64) -> bool {
+        let clocks = std::fs::read_dir(self.root.join(BATTERY_CLOCKS)).into_iter().flatten().flatten();
+        clocks
+            .filter_map(|clock| {
+                std::fs::read_to_string(clock.path().join("since_epoch")).ok()?.trim().parse::<i64>().ok()
+            })
+            .any(|seconds| seconds.saturating_mul(SECOND_US).abs_diff(wall_us) <= BEHIND_MAX_US.unsigned_abs())
     }
 
     /// Whether it was the time service that set the clock back to what it says now, which was found out so long ago; `None` where
@@ -122,7 +131,7 @@ impl Witness {
     pub fn believes(&self, wall_us: i64, known_us: i64) -> bool {
         match self.is_synchronised() {
             Some(true) => wall_us >= NOT_BEFORE_US,
-            Some(false) if !self.has_battery_clock() => false,
+            Some(false) if !self.has_battery_clock_at(wall_us) => false,
             _ => wall_us >= known_us.saturating_sub(BEHIND_MAX_US),
         }
     }
@@ -190,8 +199,26 @@ mod tests {
         assert_eq!(witness.is_synchronised(), Some(true));
         assert!(witness.believes(NOW_US, NOW_US + 86_400 * SECOND_US), "a reading from the future changes nothing");
         assert!(!witness.believes(0, known_us(None, 0)));
-        let (_folder, battery) = machine(&["run/systemd/timesync/other", "sys/class/rtc/rtc0/name"]);
-        assert!(battery.believes(NOW_US, known_us(None, NOW_US)), "a battery keeps the time without a network");
+    }
+
+    /// After six hours without power `systemd-timesyncd` set the clock to where it was before. A chip without a battery passed
+    /// for the proof that it was right: readings were dated six hours wrong, and nothing said so.
+    #[test]
+    fn a_clock_chip_is_believed_by_what_it_says() {
+        let (folder, battery) =
+            machine(&["run/systemd/timesync/other", "sys/class/rtc/rtc0/name", "sys/class/rtc/rtc1/since_epoch"]);
+        let known_us = known_us(Some(NOW_US - 60 * SECOND_US), NOW_US);
+        assert!(!battery.believes(NOW_US, known_us), "it says nothing");
+        let says = |seconds: i64| {
+            let file = folder.path().join("sys/class/rtc/rtc1/since_epoch");
+            fs::write(file, format!("{seconds}\n")).expect("written");
+            battery.believes(NOW_US, known_us)
+        };
+        let now = NOW_US / SECOND_US;
+        assert!(!says(40), "it began with the box");
+        assert!(!says(946_684_840), "in 2000");
+        assert!(!says(now + 6 * 3_600), "it kept the time, and nobody set the clock by it");
+        assert!(says(now + 2), "a battery keeps the time without a network");
     }
 
     /// A clock that was ahead is set right by the time service; one that somebody else sets is not right for that.

@@ -365,12 +365,14 @@ async fn a_clock_that_was_ahead_and_is_set_right_is_followed() {
         [(true, false, true), (false, false, false), (false, true, true), (true, true, true)]
     {
         let mut site = Site::new();
-        if by_service {
-            std::fs::create_dir_all(site.machine.path().join("sys/class/rtc/rtc0")).expect("created");
-            site = site.with_time_service();
-        }
         if !sprang {
             site.true_us += 2 * HOUR_US;
+        }
+        if by_service {
+            let battery = site.machine.path().join("sys/class/rtc/rtc0");
+            std::fs::create_dir_all(&battery).expect("created");
+            std::fs::write(battery.join("since_epoch"), (site.true_us / SECOND_US).to_string()).expect("written");
+            site = site.with_time_service();
         }
         let mut on = site.boot(Boot::Right, 0);
         assert!(on.clock.is_set());
