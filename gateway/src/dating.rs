@@ -31,7 +31,7 @@ use tracing::{error, info, warn};
 use crate::clock::{BEHIND_MAX_US, Witness, known_us, working};
 use crate::config::{Bus, BusKind, Config};
 use crate::grid::Grid;
-use crate::maintenance::{Maintenance, MaintenanceTrouble};
+use crate::maintenance::{Maintenance, MaintenanceTold};
 use crate::spool::{Spool, SpoolSettings, Undated};
 use crate::system::SystemReadings;
 use doubt::Doubts;
@@ -214,9 +214,9 @@ impl Dater {
         self
     }
 
-    /// Why what is under maintenance is not known, if it is not.
-    pub(crate) fn maintenance_trouble(&self) -> MaintenanceTrouble {
-        self.maintenance.trouble()
+    /// What is under maintenance, or why that is not known.
+    pub(crate) fn maintenance_told(&self) -> MaintenanceTold {
+        self.maintenance.told()
     }
 
     /// After a reload: what the sensors are from now on.
@@ -238,7 +238,7 @@ impl Dater {
     /// Takes readings, in the order in which they were made.
     pub(crate) async fn take(&mut self, readings: impl Into<Rows>) {
         let readings = readings.into();
-        self.maintenance.look_if_due().await;
+        self.maintenance.look().await;
         self.look().await;
         let (oldest_us, newest_us) = readings.spans().times_us().unwrap_or_default();
         let are_of_our_time = TIMES_US.contains(&oldest_us) && TIMES_US.contains(&newest_us);
@@ -396,7 +396,7 @@ impl Dater {
 
     /// Tries to move what shall leave. What waited behind it follows.
     async fn release(&mut self) {
-        self.maintenance.look_if_due().await;
+        self.maintenance.look().await;
         let Some((mut undated, offset_us)) = self.leaving.take() else { return };
         let Self { spool, sensors, redated, maintenance, .. } = self;
         let mut date = |offset_us: Option<i64>, reading: Reading| {

@@ -9,7 +9,8 @@
 //! the command works without a gateway too.
 //!
 //! Invariants: the file is replaced whole and never written into; a file that cannot be read changes
-//! nothing and is told once. Limit: looked at once a second ([`LOOK_EVERY`]), in the path of readings.
+//! nothing and is told once; no reading passes before it was looked whether the file has changed, so that what is measured after
+//! a command has ended is marked.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -17,21 +18,16 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Deserialize;
 use tjern_readings::configuration::ConfigText;
 use tjern_readings::reading::{Cause, Quality, Reading};
 use tjern_readings::sensor::{SensorId, is_part};
-use tokio::time::Instant;
 use tracing::{info, warn};
 
 /// The file, in the spool's folder.
 pub const FILE: &str = "maintenance.toml";
-
-/// How long a change of the file may go unseen.
-pub const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Everybody may read the file.
 const FILE_MODE: u32 = 0o644;
@@ -269,47 +265,56 @@ pub(crate) struct Maintenance {
     windows: Vec<Window>,
     /// What the file looked like.
     seen: Option<Seen>,
-    looked: Option<Instant>,
-    trouble: MaintenanceTrouble,
+    told: MaintenanceTold,
 }
 
-/// Why the file cannot be gone by, for whoever tells it. Clones share it.
+/// What is under maintenance, and why the file cannot be gone by, for whoever tells it. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct MaintenanceTrouble(Arc<Mutex<Option<String>>>);
+pub(crate) struct MaintenanceTold(Arc<Mutex<(Vec<Window>, Option<String>)>>);
 
-impl MaintenanceTrouble {
-    /// Why; `None` where all is well.
-    pub(crate) fn get(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+impl MaintenanceTold {
+    /// Why the file cannot be gone by; `None` where all is well.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        self.lock().1.clone()
+    }
+
+    /// What is under maintenance at a time.
+    pub(crate) fn at(&self, time_us: i64) -> Vec<SensorPattern> {
+        let is_under_way = |window: &&Window| (window.from_us..window.until_us).contains(&time_us);
+        self.lock().0.iter().filter(is_under_way).map(|window| window.sensors.clone()).collect()
+    }
+
+    fn set_windows(&self, windows: Vec<Window>) {
+        *self.lock() = (windows, None);
     }
 
     /// Says whether that is news.
-    fn set(&self, trouble: Option<String>) -> bool {
-        let mut before = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_news = *before != trouble;
-        *before = trouble;
+    fn set_trouble(&self, trouble: String) -> bool {
+        let mut told = self.lock();
+        let is_news = told.1.as_ref() != Some(&trouble);
+        told.1 = Some(trouble);
         is_news
+    }
+
+    /// Held for a few instructions, none of which can panic half-way.
+    fn lock(&self) -> MutexGuard<'_, (Vec<Window>, Option<String>)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Maintenance {
     /// What the file in this folder says, from the first readings on.
     pub(crate) fn of(spool_dir: PathBuf) -> Self {
-        let trouble = MaintenanceTrouble::default();
-        Self { spool_dir, windows: Vec::new(), seen: None, looked: None, trouble }
+        Self { spool_dir, windows: Vec::new(), seen: None, told: MaintenanceTold::default() }
     }
 
-    /// Why the file cannot be gone by.
-    pub(crate) fn trouble(&self) -> MaintenanceTrouble {
-        self.trouble.clone()
+    /// What others may tell of it.
+    pub(crate) fn told(&self) -> MaintenanceTold {
+        self.told.clone()
     }
 
-    /// Looks at the file, if it is time to, on a thread that nobody else waits for.
-    pub(crate) async fn look_if_due(&mut self) {
-        if self.looked.is_some_and(|looked| looked.elapsed() < LOOK_EVERY) {
-            return;
-        }
-        self.looked = Some(Instant::now());
+    /// Looks whether the file has changed, on a thread that nobody else waits for.
+    pub(crate) async fn look(&mut self) {
         let (dir, seen) = (self.spool_dir.clone(), self.seen);
         // The task fails only where the runtime ends.
         if let Ok(Some((seen, read))) = tokio::task::spawn_blocking(move || look(&dir, seen)).await {
@@ -335,7 +340,7 @@ impl Maintenance {
         self.seen = seen;
         match read {
             Ok(windows) => {
-                self.trouble.set(None);
+                self.told.set_windows(windows.clone());
                 if windows.is_empty() {
                     info!("maintenance: nothing is marked any more");
                 } else {
@@ -352,7 +357,7 @@ impl Maintenance {
                 if matches!(error, MaintenanceError::Unreadable { .. }) {
                     self.seen = None;
                 }
-                if self.trouble.set(Some(error.to_string())) {
+                if self.told.set_trouble(error.to_string()) {
                     warn!("what is under maintenance stays as it was: {error}");
                 }
             }
@@ -402,7 +407,7 @@ mod tests {
 
     async fn marked(maintenance: &mut Maintenance, reading: Reading) -> bool {
         let mut readings = [reading];
-        maintenance.look_if_due().await;
+        maintenance.look().await;
         maintenance.mark(&mut readings);
         let [reading] = readings;
         assert_eq!(reading.value, Some(4.0), "the value stays");
@@ -439,8 +444,9 @@ mod tests {
         let mut windows = Vec::new();
         begin(&mut windows, pattern("tarn/*"), NOW_US, NOW_US + HOUR_US);
         write(spool.path(), &windows, NOW_US).expect("written");
-        tokio::time::advance(LOOK_EVERY).await;
-        assert!(marked(&mut maintenance, reading("tarn/water_temperature", NOW_US)).await);
+        assert!(marked(&mut maintenance, reading("tarn/water_temperature", NOW_US)).await, "the first one after it");
+        let told = maintenance.told();
+        assert_eq!([NOW_US - 1, NOW_US, NOW_US + HOUR_US].map(|at_us| told.at(at_us).len()), [0, 1, 0]);
         assert!(marked(&mut maintenance, reading("tarn/depth-2m/water_temperature", NOW_US + HOUR_US - 1)).await);
         for other in [
             reading("tarn/water_temperature", NOW_US - 1),
@@ -461,7 +467,7 @@ mod tests {
         let missing = Reading::missing("a/b".parse().expect("a sensor"), 1, Cause::Timeout);
         let mut readings = [missing.clone()];
         let mut maintenance = Maintenance::of(spool.path().to_owned());
-        maintenance.look_if_due().await;
+        maintenance.look().await;
         maintenance.mark(&mut readings);
         assert_eq!(readings, [missing]);
     }
@@ -474,10 +480,8 @@ mod tests {
         let mut maintenance = Maintenance::of(spool.path().to_owned());
         assert!(marked(&mut maintenance, reading("a/b", 1)).await);
         fs::write(spool.path().join(FILE), "version = 1\n[[maintenance]]\nsensor = 5\n").expect("written");
-        tokio::time::advance(LOOK_EVERY).await;
         assert!(marked(&mut maintenance, reading("a/b", 1)).await);
         fs::remove_file(spool.path().join(FILE)).expect("removed");
-        tokio::time::advance(LOOK_EVERY).await;
         assert!(!marked(&mut maintenance, reading("a/b", 1)).await);
     }
 
@@ -501,16 +505,15 @@ mod tests {
         let spool = tempfile::tempdir().expect("a folder");
         fs::create_dir(spool.path().join(FILE)).expect("created");
         let mut maintenance = Maintenance::of(spool.path().to_owned());
-        let trouble = maintenance.trouble();
-        maintenance.look_if_due().await;
-        assert!(trouble.get().is_some_and(|trouble| trouble.contains(FILE)));
-        let again = trouble.get();
-        assert!(!maintenance.trouble.set(again), "the same is no news");
+        let told = maintenance.told();
+        maintenance.look().await;
+        assert!(told.trouble().is_some_and(|trouble| trouble.contains(FILE)));
+        let again = told.trouble().expect("it is told");
+        assert!(!told.set_trouble(again), "the same is no news");
         fs::remove_dir(spool.path().join(FILE)).expect("removed");
         write(spool.path(), &[], NOW_US).expect("written");
-        tokio::time::advance(LOOK_EVERY).await;
-        maintenance.look_if_due().await;
-        assert_eq!(trouble.get(), None);
+        maintenance.look().await;
+        assert_eq!(told.trouble(), None);
     }
 
     #[test]

@@ -343,6 +343,9 @@ pub struct PointReport {
     pub value: Option<f64>,
     /// Why there is none.
     pub cause: Option<String>,
+    /// Whether it is under maintenance now: what is measured is marked.
+    #[serde(default)]
+    pub maintenance: bool,
     /// When it ended.
     pub answered_us: Option<i64>,
     /// How long that took.
@@ -403,7 +406,7 @@ impl DeviceReport {
 }
 
 impl PointReport {
-    pub(super) fn new(point: &PointSnapshot, unit: Option<&String>) -> Self {
+    pub(super) fn new(point: &PointSnapshot, unit: Option<&String>, maintenance: bool) -> Self {
         Self {
             sensor: point.sensor.clone(),
             unit: unit.cloned(),
@@ -411,6 +414,7 @@ impl PointReport {
             slot_us: point.slot_us,
             value: point.value,
             cause: point.cause.map(|cause| cause.to_string()),
+            maintenance,
             answered_us: point.answered_us,
             round_trip_us: point.round_trip_us,
             missed: point.missed,
