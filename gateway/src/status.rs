@@ -40,7 +40,7 @@ use report::{
 const TURN_BOUND_MIN: Duration = Duration::from_secs(15);
 
 /// A turn asks once more at most, and each time waits for an answer, then for a late one.
-const TURN_TIMEOUTS: u32 = 6;
+pub(crate) const TURN_TIMEOUTS: u32 = 6;
 
 /// An answer that was lost is asked for once more, perhaps over a new connection.
 const ATTEMPTS: u32 = 2;
