@@ -174,8 +174,10 @@ impl Core {
 
     /// Brings everything that was appended to disk. Says whether it is there.
     pub(crate) fn sync(&mut self) -> bool {
+        let had_readings = self.has_unsynced();
         let synced = self.try_writing() && self.try_committing();
-        if synced {
+        // A disk that took nothing yet, since nothing came, may refuse the first reading.
+        if synced && had_readings {
             self.writing.ends("the spool writes again");
             match std::mem::take(&mut self.dropped_from_memory) {
                 0 => {}

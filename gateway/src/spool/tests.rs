@@ -282,6 +282,20 @@ fn a_full_disk_keeps_the_newest_readings_in_memory() {
     assert!(values.contains(&(appended - 1)));
 }
 
+/// A start on a full disk: "the spool writes again" stood in the log, nothing was written, and the first reading was refused.
+#[test]
+fn a_disk_that_took_no_reading_yet_is_not_said_to_take_them_again() {
+    let disk = Memory::new(Plan::Well);
+    disk.refuse(1, ENOSPC);
+    let mut core = open(&disk, 1 << 26);
+    assert!(core.in_trouble() && core.recovery_due.is_some());
+    assert!(core.sync(), "the folder is there now");
+    assert!(core.in_trouble(), "nothing was written");
+    core.append(readings(0, 3));
+    assert!(core.sync());
+    assert!(!core.in_trouble());
+}
+
 /// What a disk had refused was taken for stored by those who asked, and was not read again after a power cut. A spool that
 /// dropped readings says nothing any more: nobody knows whether they are among those that are asked about.
 #[test]
