@@ -454,7 +454,10 @@ impl Uploader {
 
     async fn open_anew(&mut self) -> Result<Store, UploadError> {
         let lake = self.settings.lake.clone();
-        let access = self.read_credentials().await?.with_timeout(self.settings.limits.request_timeout());
+        let limits = self.settings.limits;
+        let access = self.read_credentials().await?.with_timeout(limits.request_timeout());
+        // What the client repeats by itself would pass beside the rate.
+        let access = access.asking_once(limits.bytes_per_s.is_some());
         if let Some(host) = access.plain_host(&lake)
             && !std::mem::replace(&mut self.settings.is_forgeable, true)
         {

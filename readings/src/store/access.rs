@@ -45,6 +45,8 @@ pub struct Access {
     variables: Vec<(String, String)>,
     /// How long a request may take, where that is not the client's own 30 s.
     timeout: Option<Duration>,
+    /// A request that fails is not repeated by the client: whoever asked does that.
+    asks_once: bool,
 }
 
 impl Access {
@@ -75,6 +77,19 @@ impl Access {
     #[must_use]
     pub const fn timeout(&self) -> Option<Duration> {
         self.timeout
+    }
+
+    /// The same with requests that the client does not repeat: for whoever keeps to a rate, and has to know of each.
+    #[must_use]
+    pub const fn asking_once(mut self, asks_once: bool) -> Self {
+        self.asks_once = asks_once;
+        self
+    }
+
+    /// Whether the client repeats no request.
+    #[must_use]
+    pub const fn asks_once(&self) -> bool {
+        self.asks_once
     }
 
     pub(super) fn variables(&self) -> impl Iterator<Item = (String, String)> + '_ {
