@@ -64,6 +64,7 @@ pub struct Config {
 #[derive(Debug, Clone, Default)]
 struct Places {
     device_count: usize,
+    lake: Range<usize>,
     ports: Vec<(String, Range<usize>)>,
     buses: Vec<(String, Range<usize>)>,
 }
@@ -387,6 +388,13 @@ impl Config {
     #[must_use]
     pub fn bus_problem(&self, bus: &str, severity: Severity, message: String, hint: String) -> Problem {
         self.problem_at(&self.places.buses, bus, (severity, message, hint))
+    }
+
+    /// A problem with the lake, told at its place.
+    #[must_use]
+    pub fn lake_problem(&self, severity: Severity, message: String, hint: String) -> Problem {
+        let span = self.places.lake.clone();
+        self.text.problem_of(Remark { severity, span, message, hint: Some(hint), related: Vec::new() })
     }
 
     fn problem_at(

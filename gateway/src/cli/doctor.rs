@@ -19,7 +19,7 @@ use tjern_readings::clock::Clock;
 use super::{FAILED, has_colors, load};
 use crate::config::{Config, aliases};
 use crate::ports;
-use crate::upload::{Probe, known_lake, probe};
+use crate::upload::{PlainLake, Probe, known_lake, probe};
 
 /// What `doctor` is told.
 #[derive(Debug, Args)]
@@ -118,8 +118,15 @@ async fn examine(config: &Config) -> Vec<Finding> {
     if !is_local {
         findings.push(machine::certificates(root, std::env::var_os("SSL_CERT_FILE").map(PathBuf::from)));
     }
+    findings.extend(without_tls(config));
     findings.push(lake(config).await);
     findings
+}
+
+/// A lake on another machine over plain HTTP works, and anybody on the way can read and answer.
+fn without_tls(config: &Config) -> Option<Finding> {
+    let plain = PlainLake::of(config.lake(), config.upload().credentials_file.clone())?;
+    Some(Finding::warn("tls", plain.to_string(), PlainLake::HINT))
 }
 
 async fn lake(config: &Config) -> Finding {

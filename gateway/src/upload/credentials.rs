@@ -59,6 +59,14 @@ impl Credentials {
         Ok(self.access.clone())
     }
 
+    /// The same for who only looks: of a file that says nothing, or is a pipe, the environment is left.
+    pub(super) fn access_without_pipes(&self, lake: &LakeUrl) -> Access {
+        let environment = Access::from_environment();
+        let file = self.file.as_deref().filter(|path| path.is_file());
+        let said = file.and_then(|path| variables(&text_of(path).ok()?, path, lake).ok());
+        environment.with_variables(said.unwrap_or_default())
+    }
+
     /// Whether the file has another text than when it was read.
     pub(super) fn have_changed(&self) -> bool {
         let now = self.file.as_deref().and_then(|path| text_of(path).ok());
