@@ -76,6 +76,8 @@ pub(super) struct LandedEpoch {
     pub(super) items: Vec<Item>,
     /// When `closed` landed.
     pub(super) closed_us: Option<i64>,
+    /// The numbers that runs of a gateway claimed, and when.
+    pub(super) claims: BTreeMap<i64, i64>,
     /// Whether something of it may not have been seen.
     pub(super) partial: bool,
 }
@@ -147,6 +149,12 @@ impl Seen {
 
     /// Notes an object. What is not ours is left alone, and told where it may have been meant to be.
     fn note_object(&mut self, meta: &ObjectMeta) -> Option<Stream> {
+        if let Some((source, epoch, number)) = keys::parse_claim(&meta.location) {
+            let stream = (source, epoch);
+            let claimed_us = meta.last_modified.timestamp_micros();
+            self.zone.entry(stream.clone()).or_default().claims.insert(number, claimed_us);
+            return Some(stream);
+        }
         let Some((source, landed)) = Landed::parse(&meta.location) else {
             if let Some(source) = keys::stray(&meta.location) {
                 let stray = Stray { objects: 1, first: meta.location.to_string() };
@@ -208,6 +216,7 @@ async fn gathered(
         for (stream, seen) in zone {
             let there = all.zone.entry(stream).or_default();
             there.items.extend(seen.items);
+            there.claims.extend(seen.claims);
             there.partial |= seen.partial;
             there.closed_us = there.closed_us.or(seen.closed_us);
         }
