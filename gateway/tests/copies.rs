@@ -1,70 +1,26 @@
 //! Copies of one spool that are all at work: each ends in an epoch of its own, and each reading is in the lake, once.
 
-#[path = "common/lake.rs"]
+#[path = "common/uploading.rs"]
 #[allow(dead_code, unreachable_pub, reason = "other tests use the rest")]
-mod lake;
+mod uploading;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::TryStreamExt;
-use lake::Lake;
 use object_store::{Error, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
-use tjern_gateway::spool::{Spool, SpoolSettings};
-use tjern_gateway::upload::{self, UploadSettings};
+use tjern_gateway::upload::UploadSettings;
 use tjern_readings::batch;
-use tjern_readings::clock::Clock;
 use tjern_readings::keys::{Landed, source_folder};
-use tjern_readings::reading::Reading;
-use tjern_readings::sensor::{Epoch, SensorId, SourceName};
-use tokio::task::JoinHandle;
+use tjern_readings::sensor::Epoch;
 use tokio::time::{Instant, sleep};
-use tokio_util::sync::CancellationToken;
-
-fn source() -> SourceName {
-    "landfall-01".parse().expect("valid")
-}
-
-fn spool_in(dir: &Path) -> Spool {
-    let settings = SpoolSettings {
-        dir: dir.to_owned(),
-        max_bytes: 1 << 28,
-        sync_every: Duration::from_secs(5),
-        source: source(),
-        configuration: None,
-    };
-    Spool::open(settings, Clock::manual(0)).expect("opened")
-}
-
-/// Readings whose values are these numbers.
-fn readings(numbers: Range<u64>) -> Vec<Reading> {
-    let sensor: SensorId = "landfalltjern/water_temperature".parse().expect("valid");
-    numbers.map(|number| Reading::of(sensor.clone(), number as i64, number as f64)).collect()
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).expect("created");
-    for entry in std::fs::read_dir(from).expect("listed") {
-        let entry = entry.expect("an entry");
-        let target = to.join(entry.file_name());
-        if entry.file_type().expect("a type").is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).expect("copied");
-        }
-    }
-}
+use uploading::lake::Lake;
+use uploading::{copy_folder, readings, source, spool_in, uploading};
 
 fn settings(lake: &Arc<Lake>, every: Duration) -> UploadSettings {
     UploadSettings { store: Some(lake.store()), every, ..UploadSettings::new(Lake::url(), source()) }
-}
-
-fn uploading(spool: &Spool, settings: UploadSettings) -> (JoinHandle<()>, CancellationToken) {
-    let stop = CancellationToken::new();
-    (tokio::spawn(upload::run(spool.clone(), settings, stop.clone())), stop)
 }
 
 /// The values that landed, by epoch and bounds.
@@ -132,7 +88,7 @@ async fn two_copies(seed: u64) -> Result<usize, String> {
     let lake = Lake::new(Duration::from_millis(random.u64(1..3_000)));
     let dirs = ["one", "other"].map(|name| place.path().join(name));
     let count = image(&dirs[0], &lake, &mut random).await;
-    copy(&dirs[0], &dirs[1]);
+    copy_folder(&dirs[0], &dirs[1]);
     let (mut next, mut running) = ([10_000, 20_000], Vec::new());
     let spools = dirs.each_ref().map(|dir| spool_in(dir));
     for (spool, next) in spools.iter().zip(&mut next) {
@@ -189,7 +145,7 @@ async fn copies_that_only_look_at_their_start_are_found_out() {
     let lake = Lake::new(Duration::from_millis(100));
     let dirs = ["one", "other"].map(|name| place.path().join(name));
     let count = image(&dirs[0], &lake, &mut random).await;
-    copy(&dirs[0], &dirs[1]);
+    copy_folder(&dirs[0], &dirs[1]);
     let (spools, froms) = (dirs.each_ref().map(|dir| spool_in(dir)), [10_000, 20_000]);
     // Both have looked, and found nothing.
     for (spool, (from, cut)) in spools.iter().zip(froms.into_iter().zip([6, 8])) {
@@ -258,7 +214,7 @@ async fn a_copy_of_a_spool_that_is_at_work_is_found_within_minutes() {
     one.append(readings(0..7)).await;
     let (running, stop) = uploading(&one, settings(&lake, Duration::from_secs(60)));
     sleep(Duration::from_secs(90)).await;
-    copy(&dirs[0], &dirs[1]);
+    copy_folder(&dirs[0], &dirs[1]);
     let other = spool_in(&dirs[1]);
     let (other_running, other_stop) = uploading(&other, settings(&lake, Duration::from_secs(60)));
     assert_eq!(one.epoch(), other.epoch());

@@ -1,6 +1,10 @@
 //! Uploads over a store that fails before a put, after a put, and that belongs to somebody else: each
 //! reading arrives once, whatever became of the replies.
 
+#[path = "common/uploading.rs"]
+#[allow(dead_code, unreachable_pub, reason = "other tests use the rest")]
+mod uploading;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU64;
 use std::ops::Range;
@@ -10,15 +14,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use futures::stream::BoxStream;
-use futures::{StreamExt, TryStreamExt};
+use futures::TryStreamExt;
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
-};
+use object_store::{Error, ObjectMeta, ObjectStore, ObjectStoreExt, PutOptions, PutPayload, PutResult, Result};
 use tokio_util::sync::CancellationToken;
 
 use tjern_gateway::config::Config;
@@ -29,9 +28,10 @@ use tjern_readings::batch;
 use tjern_readings::clock::Clock;
 use tjern_readings::configuration::ConfigText;
 use tjern_readings::keys::{Bounds, Landed, source_folder};
-use tjern_readings::reading::Reading;
-use tjern_readings::sensor::{Epoch, SourceName};
+use tjern_readings::sensor::Epoch;
 use tjern_readings::store::Store;
+use uploading::between::{Behind, Between};
+use uploading::{copy_folder, readings, source, spool_settings, uploading};
 
 /// What goes wrong with a put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,10 +52,9 @@ enum Fault {
     Forged,
 }
 
-/// A store in memory that fails.
+/// A line that fails.
 #[derive(Debug)]
-struct Faulty {
-    objects: InMemory,
+struct BadLine {
     puts: AtomicU64,
     /// Faults by the number of the put.
     faults: Mutex<BTreeMap<u64, Fault>>,
@@ -67,27 +66,21 @@ struct Faulty {
     lists: AtomicU64,
 }
 
+/// A store in memory behind one.
+type Faulty = Behind<BadLine>;
+
 impl Faulty {
     fn new(faults: impl IntoIterator<Item = (u64, Fault)>) -> Arc<Self> {
         let faults = Mutex::new(faults.into_iter().collect());
         let count = || AtomicU64::new(0);
-        Arc::new(Self {
-            objects: InMemory::new(),
+        Arc::new(Self::this(BadLine {
             puts: count(),
             faults,
             away: AtomicBool::new(false),
             defect: AtomicBool::new(false),
             refused: count(),
             lists: count(),
-        })
-    }
-
-    fn check(&self) -> Result<()> {
-        if !self.away.load(Ordering::Relaxed) {
-            return Ok(());
-        }
-        self.refused.fetch_add(1, Ordering::Relaxed);
-        Err(error())
+        }))
     }
 }
 
@@ -95,84 +88,49 @@ fn error() -> Error {
     Error::Generic { store: "Faulty", source: "the line is down".into() }
 }
 
-impl std::fmt::Display for Faulty {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("Faulty")
-    }
-}
-
 #[async_trait]
-impl ObjectStore for Faulty {
-    async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
-        self.check()?;
+impl Between for BadLine {
+    fn asked(&self) -> Result<()> {
+        if !self.away.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        Err(error())
+    }
+
+    fn asked_for_a_listing(&self) -> Result<()> {
+        assert!(!self.defect.load(Ordering::Relaxed), "on purpose");
+        self.lists.fetch_add(1, Ordering::Relaxed);
+        self.asked()
+    }
+
+    async fn put(
+        &self,
+        objects: &InMemory,
+        location: &Path,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> Result<PutResult> {
         let number = self.puts.fetch_add(1, Ordering::Relaxed);
         let fault = self.faults.lock().expect("whole").remove(&number);
         let existing = || Error::AlreadyExists { path: location.to_string(), source: "it exists".into() };
         match fault {
-            None => self.objects.put_opts(location, payload, options).await,
+            None => objects.put_opts(location, payload, options).await,
             Some(Fault::Before) => Err(error()),
             Some(Fault::BeforeAsExisting) => Err(existing()),
             Some(Fault::Panic) => panic!("on purpose"),
             Some(Fault::Silence) => std::future::pending().await,
             Some(Fault::Forged) => Ok(PutResult { e_tag: Some("abc".to_owned()), version: None }),
             Some(fault) => {
-                self.objects.put_opts(location, payload, options).await?;
+                objects.put_opts(location, payload, options).await?;
                 Err(if fault == Fault::After { error() } else { existing() })
             }
         }
     }
-
-    async fn put_multipart_opts(
-        &self,
-        location: &Path,
-        options: PutMultipartOptions,
-    ) -> Result<Box<dyn MultipartUpload>> {
-        self.objects.put_multipart_opts(location, options).await
-    }
-
-    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.check()?;
-        self.objects.get_opts(location, options).await
-    }
-
-    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        self.objects.get_ranges(location, ranges).await
-    }
-
-    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.objects.delete_stream(locations)
-    }
-
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        assert!(!self.defect.load(Ordering::Relaxed), "on purpose");
-        self.lists.fetch_add(1, Ordering::Relaxed);
-        if let Err(error) = self.check() {
-            return futures::stream::once(async { Err(error) }).boxed();
-        }
-        self.objects.list(prefix)
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.objects.list_with_delimiter(prefix).await
-    }
-
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.objects.copy_opts(from, to, options).await
-    }
-}
-
-fn source() -> SourceName {
-    "landfall-01".parse().expect("valid")
 }
 
 fn spool_in(dir: &FilePath) -> Spool {
-    let settings = SpoolSettings {
-        dir: dir.to_owned(),
-        max_bytes: 1 << 28,
-        sync_every: Duration::from_secs(5),
-        source: source(),
-        configuration: Some("ab".repeat(32)),
-    };
+    let settings = SpoolSettings { configuration: Some("ab".repeat(32)), ..spool_settings(dir) };
     Spool::open(settings, Clock::manual(0)).expect("opened")
 }
 
@@ -189,11 +147,6 @@ fn settings(store: &Arc<Faulty>) -> UploadSettings {
 fn one_at_a_time(store: &Arc<Faulty>) -> UploadSettings {
     let limits = UploadLimits { in_flight: 1, ..UploadLimits::default() };
     UploadSettings { limits, ..settings(store) }
-}
-
-fn readings(numbers: Range<u64>) -> Vec<Reading> {
-    let sensor: tjern_readings::sensor::SensorId = "landfalltjern/water_temperature".parse().expect("valid");
-    numbers.map(|number| Reading::of(sensor.clone(), number as i64, number as f64)).collect()
 }
 
 /// Seals each of so many batches of ten.
@@ -217,8 +170,7 @@ async fn until(what: impl AsyncFn() -> bool) {
 
 /// Runs the uploader until nothing waits any more.
 async fn upload_all(spool: &Spool, settings: UploadSettings) {
-    let stop = CancellationToken::new();
-    let running = tokio::spawn(upload::run(spool.clone(), settings, stop.clone()));
+    let (running, stop) = uploading(spool, settings);
     until(async || spool.sealed().await.is_empty()).await;
     stop.cancel();
     running.await.expect("ended");
@@ -310,8 +262,7 @@ async fn a_lake_that_comes_back_gets_everything() {
     let (spool, store) = (spool_in(place.path()), Faulty::new([]));
     store.away.store(true, Ordering::Relaxed);
     fill(&spool, 0..3).await;
-    let stop = CancellationToken::new();
-    let running = tokio::spawn(upload::run(spool.clone(), settings(&store), stop.clone()));
+    let (running, stop) = uploading(&spool, settings(&store));
     until(async || store.refused.load(Ordering::Relaxed) > 5).await;
     assert_eq!(spool.status().sealed_count, 3);
     store.away.store(false, Ordering::Relaxed);
@@ -411,19 +362,6 @@ async fn two_lost_replies_around_the_end_are_no_lake_that_is_away() {
     assert_eq!(store.puts.load(Ordering::Relaxed), 4, "both faults were met");
 }
 
-fn copy_folder(from: &FilePath, to: &FilePath) {
-    std::fs::create_dir_all(to).expect("created");
-    for entry in std::fs::read_dir(from).expect("listed") {
-        let entry = entry.expect("an entry");
-        let target = to.join(entry.file_name());
-        if entry.file_type().expect("a type").is_dir() {
-            copy_folder(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).expect("copied");
-        }
-    }
-}
-
 /// A spool that was copied while it held unsent readings: both copies send theirs, under two epochs.
 #[tokio::test]
 async fn a_cloned_spool_begins_a_new_epoch() {
@@ -479,8 +417,7 @@ async fn other_bytes_under_our_key_are_never_taken_for_ours() {
     fill(&spool, 0..2).await;
     upload_all(&spool, settings(&store)).await;
     let former = spool.epoch();
-    let stop = CancellationToken::new();
-    let running = tokio::spawn(upload::run(spool.clone(), settings(&store), stop.clone()));
+    let (running, stop) = uploading(&spool, settings(&store));
     // Once the uploader has looked, a clone is faster.
     let before = store.lists.load(Ordering::Relaxed);
     until(async || store.lists.load(Ordering::Relaxed) > before).await;
