@@ -13,7 +13,7 @@ use futures::TryStreamExt;
 use object_store::{Error, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 use tjern_gateway::upload::UploadSettings;
 use tjern_readings::batch;
-use tjern_readings::keys::{Landed, source_folder};
+use tjern_readings::keys::{Landed, claimed_number, source_folder};
 use tjern_readings::sensor::Epoch;
 use tokio::time::{Instant, sleep};
 use uploading::lake::Lake;
@@ -237,4 +237,50 @@ async fn a_copy_of_a_spool_that_is_at_work_is_found_within_minutes() {
     assert!(found_after.is_some_and(|after| after <= Duration::from_secs(420)), "found after {found_after:?}");
     let landed: BTreeSet<u64> = landed(&lake).await.into_values().flatten().collect();
     assert_eq!(landed, expected, "every reading is in some batch");
+}
+
+/// Everything of a gateway leaves the landing zone but its newest claim, and that as well if it is so said.
+async fn clean(lake: &Lake, keeps_the_newest: bool) {
+    let objects: Vec<ObjectMeta> =
+        lake.objects.list(Some(&source_folder(&source()))).try_collect().await.expect("listed");
+    let newest = objects.iter().filter_map(|object| claimed_number(&object.location)).max().expect("a claim");
+    for object in objects.iter().filter(|object| !keeps_the_newest || claimed_number(&object.location) != Some(newest))
+    {
+        lake.objects.delete(&object.location).await.expect("removed");
+    }
+}
+
+/// An image of a card from before some restarts is written to another card, years later: of all that the lake had of that epoch the
+/// pipeline has left one claim. Whether the copy begins an epoch of its own.
+async fn an_old_image_is_found(keeps_the_newest: bool) -> bool {
+    let (place, mut random) = (tempfile::tempdir().expect("a folder"), fastrand::Rng::with_seed(5));
+    let lake = Lake::new(Duration::from_millis(100));
+    let dirs = ["one", "other"].map(|name| place.path().join(name));
+    let count = image(&dirs[0], &lake, &mut random).await;
+    copy_folder(&dirs[0], &dirs[1]);
+    for restart in 0..3 {
+        let spool = spool_in(&dirs[0]);
+        let (running, stop) = uploading(&spool, settings(&lake, Duration::from_secs(1)));
+        spool.append(readings(count + restart * 9..count + restart * 9 + 9)).await;
+        sleep(Duration::from_secs(30)).await;
+        stop.cancel();
+        running.await.expect("ended");
+        spool.close().await;
+    }
+    clean(&lake, keeps_the_newest).await;
+    let copy = spool_in(&dirs[1]);
+    let epoch = copy.epoch();
+    copy.append(readings(20_000..20_005)).await;
+    let (running, stop) = uploading(&copy, settings(&lake, Duration::from_secs(1)));
+    sleep(Duration::from_secs(30)).await;
+    stop.cancel();
+    running.await.expect("ended");
+    copy.epoch() != epoch && landed(&lake).await.keys().all(|(of, ..)| *of != epoch)
+}
+
+/// What is cleaned up of claims is what no copy needs; the canary is a pipeline that removes the newest too.
+#[tokio::test(start_paused = true)]
+async fn the_newest_claim_is_enough_to_find_an_old_image() {
+    assert!(an_old_image_is_found(true).await);
+    assert!(!an_old_image_is_found(false).await, "by nothing else it is found");
 }
