@@ -115,6 +115,11 @@ impl Sensors {
         Self { buses: config.buses().to_vec(), grids: OnceLock::new(), own_time }
     }
 
+    /// Whether this sensor's times are by our clock, and so a word about it.
+    pub(crate) fn are_ours(&self, sensor: &SensorId) -> bool {
+        !self.own_time.contains(sensor)
+    }
+
     fn grid(&self, sensor: &SensorId) -> Option<Grid> {
         let gather =
             || self.buses.iter().flat_map(|bus| bus.commons()).map(|common| (common.sensor.clone(), common.terms.grid));
@@ -168,7 +173,7 @@ impl Dater {
         let held_newest = leftover.as_ref().map(Undated::newest).unwrap_or_default();
         let newest_us = spool.newest_of_all_us().max(leftover.as_ref().and_then(Undated::newest_of_all_us));
         // What a device says of its time is no word about ours.
-        let sure_us = spool.newest_sure_us(|sensor| !sensors.own_time.contains(sensor));
+        let sure_us = spool.newest_sure_us(|sensor| sensors.are_ours(sensor));
         let known_us = known_us(sure_us, wall.wall_us());
         let newest_us = Some(crate::clock::known_us(newest_us, wall.wall_us()));
         let clock = if policy.trusted {
@@ -434,7 +439,7 @@ fn estimated(reading: &mut Reading) {
 }
 
 /// A time as people read it.
-fn written(time_us: i64) -> String {
+pub(crate) fn written(time_us: i64) -> String {
     Timestamp::from_microsecond(time_us).map_or_else(|_| time_us.to_string(), |time| time.to_string())
 }
 

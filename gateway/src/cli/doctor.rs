@@ -2,6 +2,7 @@
 //!
 //! It changes nothing and opens no port, and reads the spool's log as a start would: a running gateway does not notice it. No secret is shown.
 
+mod behind;
 mod disk;
 mod inside;
 mod locks;
@@ -111,6 +112,7 @@ async fn examine(config: &Config) -> Vec<Finding> {
     findings.extend(config.ports().map(|name| port::examine(root, name, &present)));
     findings.extend(aliases(config.ports()).into_iter().map(port::twice));
     findings.push(machine::clock(root, Clock::system().now_us()));
+    findings.extend(behind::examine(root, config, Clock::system().now_us()));
     findings.push(disk::examine(config.spool()));
     findings.push(disk::spool(root, &config.spool().dir));
     findings.extend(inside::examine(config.spool(), Clock::system().now_us()));

@@ -48,8 +48,10 @@ impl Doubts {
             warn!(
                 clock = written(clock.wall_us()),
                 believed = written(clock.now_us()),
+                until = doubt.map(|doubt| written(doubt.since_us)),
                 "the clock fell back while the gateway ran, and is not believed: readings are dated by the time that passed since, and say so \
-                 (`clock_estimated`); hint: who set it? where it is right now and was ahead before, start the gateway anew with `trusted` in `[clock]`"
+                 (`clock_estimated`); hint: who set it? where it is right now and was ahead before, start the gateway anew with `trusted` in `[clock]` (it can go \
+                 once the clock has passed `until`)"
             );
         }
         if doubt.is_none() && std::mem::take(&mut self.lasts) {
