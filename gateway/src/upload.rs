@@ -33,6 +33,7 @@ mod observe;
 mod opening;
 mod plain;
 mod probe;
+mod reading;
 mod round;
 mod send;
 mod settings;
@@ -45,12 +46,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use tjern_readings::store::credentials::CredentialsError;
-use tjern_readings::store::{self, Access, Store};
+use tjern_readings::store::{self, Store};
 
 use crate::spool::Spool;
 use backoff::Backoff;
@@ -117,18 +116,11 @@ async fn sealing_meanwhile<T>(
     }
 }
 
-/// A file of credentials that is being read: it may lie on a disk that does not answer.
-type Reading = JoinHandle<(Credentials, Result<Access, CredentialsError>)>;
-
 struct Uploader {
     spool: Spool,
     settings: UploadSettings,
     store: Option<Store>,
     credentials: Credentials,
-    /// A reading of them that has not ended. There is never a second one: each would hold a thread for as long as the
-    /// disk is silent.
-    reading: Option<Reading>,
-    looking: Option<JoinHandle<bool>>,
     backoff: Backoff,
     pace: Arc<Pace>,
     window: Arc<Window>,
@@ -158,8 +150,6 @@ impl Uploader {
         Self {
             store: settings.store.clone(),
             credentials: Credentials::new(settings.credentials_file.clone()),
-            reading: None,
-            looking: None,
             backoff: Backoff::new(settings.every),
             window: Arc::new(Window::new(settings.limits.in_flight())),
             pace: Arc::new(Pace::new(settings.limits.bytes_per_s)),

@@ -572,6 +572,40 @@ async fn a_file_of_credentials_that_does_not_answer_is_told_and_waited_for() {
     assert_eq!(listed.iter().filter(|meta| Landed::parse(&meta.location).is_some()).count(), 3, "{listed:?}");
 }
 
+/// Each gateway that was told of another configuration left a thread behind, which waited for somebody to write to the pipe.
+#[test]
+fn a_pipe_to_which_nobody_writes_holds_no_thread_for_good() {
+    let place = tempfile::tempdir().expect("a folder");
+    let pipe = place.path().join("credentials");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo runs").success());
+    let lake = tjern_readings::store::LakeUrl::folder(&place.path().join("lake")).expect("absolute");
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("built");
+    runtime.block_on(async {
+        let spool = spool_in(&place.path().join("spool"));
+        let settings = || UploadSettings {
+            store: None,
+            lake: lake.clone(),
+            credentials_file: Some(pipe.clone()),
+            ..settings(&Faulty::new([]))
+        };
+        for _ in 0..2 {
+            let settings = settings();
+            let state = settings.state.clone();
+            let (running, _stop) = uploading(&spool, settings);
+            until(async || state.snapshot().last_error.is_some()).await;
+            // A reload gives up whom it replaces, too.
+            running.abort();
+        }
+    });
+    // Whatever is still at work keeps the runtime from its end.
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        drop(runtime);
+        tell.send(())
+    });
+    told.recv_timeout(Duration::from_secs(60)).expect("nothing holds a thread");
+}
+
 /// A captive portal whose session ran out answers each put with a page and a tag: over plain HTTP nothing told it from the
 /// store, and batches left the spool for nowhere.
 #[tokio::test]

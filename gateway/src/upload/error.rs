@@ -1,5 +1,7 @@
 //! Why a round of uploads was not finished, in the words that a person reads. No error has a secret in it.
 
+use std::sync::Arc;
+
 use tjern_readings::store::credentials::CredentialsError;
 use tjern_readings::store::{ProofError, StoreError};
 
@@ -15,6 +17,8 @@ pub(super) enum UploadError {
     Open(#[from] Box<StoreError>),
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
+    #[error(transparent)]
+    CredentialsFile(#[from] Arc<CredentialsError>),
     #[error(
         "the file of the lake's credentials does not answer within {} s; hint: is it on a server that is gone, or a pipe that nobody writes to? put a file in its place and reload", CREDENTIALS_PATIENCE.as_secs()
     )]
@@ -45,6 +49,15 @@ impl UploadError {
         match self {
             Self::Put { source, .. } | Self::Get { source, .. } | Self::List { source, .. } => Some(source),
             _ => None,
+        }
+    }
+
+    /// Whether it is a file of credentials that does not answer.
+    pub(super) fn is_silent_file(&self) -> bool {
+        match self {
+            Self::CredentialsSilent => true,
+            Self::CredentialsFile(error) => matches!(**error, CredentialsError::Silent { .. }),
+            _ => false,
         }
     }
 

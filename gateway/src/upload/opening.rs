@@ -12,6 +12,7 @@ use tjern_readings::store::{self, Access, LakeUrl, ProofError, Store};
 
 use super::known_lake::{self, KnownLakeError};
 use super::line::unbroken;
+use super::reading;
 use super::{UploadError, Uploader};
 
 /// A few requests without bytes show what a store does; a link that is slow takes a while for them.
@@ -24,7 +25,8 @@ impl Uploader {
     /// After a refusal, or where the file has another text, the lake is opened with what it says now.
     pub(super) async fn consider_credentials(&mut self, error: &UploadError) {
         let refused = error.of_store().is_some_and(store::is_refusal);
-        let changed = self.credentials_have_changed().await;
+        // One that does not answer is asked again with the next attempt, and what a pipe says then is not read here in vain.
+        let changed = !error.is_silent_file() && self.credentials_have_changed().await;
         if self.settings.store.is_none() && (refused || changed) {
             self.store = None;
             if changed {
@@ -34,17 +36,13 @@ impl Uploader {
         }
     }
 
-    /// Whether the file has another text than when it was read; not, where that is being found out, or it is being read.
-    async fn credentials_have_changed(&mut self) -> bool {
-        if self.reading.is_some() {
-            return false;
+    /// Whether the file has another text than when it was read; not, where it does not answer.
+    async fn credentials_have_changed(&self) -> bool {
+        let Some(file) = self.credentials.may_have_changed() else { return false };
+        match timeout(CREDENTIALS_PATIENCE, reading::said(file)).await {
+            Ok(Some(Ok(said))) => self.credentials.is_other(&said),
+            _ => false,
         }
-        let credentials = self.credentials.clone();
-        let looking =
-            self.looking.get_or_insert_with(|| tokio::task::spawn_blocking(move || credentials.have_changed()));
-        let Ok(changed) = timeout(CREDENTIALS_PATIENCE, looking).await else { return false };
-        self.looking = None;
-        changed.unwrap_or(false)
     }
 
     pub(super) async fn open(&mut self) -> Result<Store, UploadError> {
@@ -87,19 +85,15 @@ impl Uploader {
 
     /// The credentials as they are now; an error where they are not there in time. The next attempt waits on.
     async fn read_credentials(&mut self) -> Result<Access, UploadError> {
-        let (mut credentials, lake) = (self.credentials.clone(), self.settings.lake.clone());
-        let reading = self.reading.get_or_insert_with(|| {
-            tokio::task::spawn_blocking(move || {
-                let access = credentials.read(&lake);
-                (credentials, access)
-            })
-        });
-        let _waits = self.settings.state.ask_for();
-        let read = timeout(CREDENTIALS_PATIENCE, reading).await.map_err(|_| UploadError::CredentialsSilent)?;
-        self.reading = None;
-        let (credentials, access) = read?;
-        self.credentials = credentials;
-        Ok(access?)
+        let said = match self.credentials.file() {
+            Some(file) => {
+                let _waits = self.settings.state.ask_for();
+                let said = timeout(CREDENTIALS_PATIENCE, reading::said(file)).await.ok().flatten();
+                Some(said.ok_or(UploadError::CredentialsSilent)??)
+            }
+            None => None,
+        };
+        Ok(self.credentials.take(said, &self.settings.lake)?)
     }
 
     /// Nothing goes to a store that would let another gateway of this name overwrite it. A store that was
