@@ -63,7 +63,7 @@ pub use sealed::{SealedKind, SealedObject};
 pub(crate) use undated::Undated;
 
 use actor::Command;
-use disk::{Disk, Folder, TakeError};
+use disk::{Away, Disk, Folder, TakeError};
 use fresh::Fresh;
 use known_sensors::KnownSensors;
 
@@ -140,6 +140,8 @@ pub struct SpoolStatus {
     pub bad_records: u64,
     /// Whether the disk refuses readings at present.
     pub in_trouble: bool,
+    /// Why, and what may help.
+    pub writing_trouble: Option<String>,
     /// Why batches cannot be written at present, though readings can.
     pub sealing_trouble: Option<String>,
     /// While that is so, the time of the oldest reading that is on disk and in no batch: it should be in one by now.
@@ -169,6 +171,12 @@ pub enum SpoolError {
         /// The spool's folder.
         path: PathBuf,
         /// Why.
+        source: std::io::Error,
+    },
+    /// The folder is not there at present, or another has its name.
+    #[error("{source}")]
+    Away {
+        /// Which of both, and what to do.
         source: std::io::Error,
     },
     /// A sealed object cannot be read.
@@ -202,8 +210,17 @@ impl Spool {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn open(settings: SpoolSettings, clock: Clock) -> Result<Self, SpoolError> {
+        Self::open_at(settings, clock, false)
+    }
+
+    /// The same, of a spool that lies in a folder which is not its own to make.
+    pub(crate) fn open_within(settings: SpoolSettings, clock: Clock) -> Result<Self, SpoolError> {
+        Self::open_at(settings, clock, true)
+    }
+
+    fn open_at(settings: SpoolSettings, clock: Clock, is_within: bool) -> Result<Self, SpoolError> {
         let path = settings.dir.clone();
-        let folder = Folder::take_or_wait(&path).map_err(|error| match error {
+        let folder = Folder::take_or_wait(&path, is_within).map_err(|error| match error {
             TakeError::Locked => SpoolError::Locked { path: path.clone() },
             TakeError::Io(source) => SpoolError::Folder { path: path.clone(), source },
         })?;
@@ -267,10 +284,23 @@ impl Spool {
         let (disk, wanted) = (Arc::clone(&self.disk), object.clone());
         let reading = tokio::task::spawn_blocking(move || {
             let bytes = sealed::read(&*disk, &wanted);
-            bytes.map(Bytes::from).map_err(|source| SpoolError::Read { path: wanted.path(), source })
+            bytes.map(Bytes::from).map_err(|source| match Away::is(&source) {
+                true => SpoolError::Away { source },
+                false => SpoolError::Read { path: wanted.path(), source },
+            })
         });
         let cancelled = |error| SpoolError::Read { path: object.path(), source: std::io::Error::other(error) };
         reading.await.map_err(cancelled)?
+    }
+
+    /// Whether the folder's name leads to this spool's folder now.
+    ///
+    /// # Errors
+    /// [`SpoolError::Away`] where it does not.
+    pub(crate) async fn is_at_hand(&self) -> Result<(), SpoolError> {
+        let disk = Arc::clone(&self.disk);
+        let looked = tokio::task::spawn_blocking(move || disk.check()).await;
+        looked.unwrap_or_else(|error| Err(std::io::Error::other(error))).map_err(|source| SpoolError::Away { source })
     }
 
     /// The oldest and the newest time in a batch, where this process sealed it and these are the bytes that it

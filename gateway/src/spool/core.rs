@@ -27,7 +27,7 @@ use tjern_readings::keys::Bounds;
 use tjern_readings::rows::Rows;
 use tjern_readings::sensor::Epoch;
 
-use super::disk::Disk;
+use super::disk::{Away, Disk};
 use super::fresh::Fresh;
 use super::known_sensors::KnownSensors;
 use super::log::Log;
@@ -64,9 +64,11 @@ pub(crate) struct Trouble(Option<String>);
 impl Trouble {
     pub(crate) fn begins(&mut self, error: &io::Error, what: &str) {
         if self.0.is_none() {
-            tracing::error!(%error, "{what}; hint: is the disk full, or failing? polling goes on, and this is tried again");
+            let hint = hint(error).map_or_else(String::new, |hint| format!("hint: {hint} "));
+            tracing::error!(%error, "{what}; {hint}polling goes on, and this is tried again");
         }
-        self.0 = Some(error.to_string());
+        let hint = hint(error).map_or_else(String::new, |hint| format!("; hint: {hint}"));
+        self.0 = Some(format!("{error}{hint}"));
     }
 
     pub(crate) fn ends(&mut self, what: &str) {
@@ -74,6 +76,22 @@ impl Trouble {
             tracing::info!("{what}");
         }
     }
+}
+
+/// What may help against an error of the disk, where the error does not say so itself.
+fn hint(error: &io::Error) -> Option<&'static str> {
+    use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    if Away::is(error) {
+        return None;
+    }
+    Some(match error.kind() {
+        PermissionDenied => "may the gateway's user write there? `tjern-gateway doctor` says where not.",
+        StorageFull | QuotaExceeded => {
+            "make room on the disk, also of inodes (`df -h`, `df -i`), or raise `max_bytes`."
+        }
+        ReadOnlyFilesystem => "the disk is mounted read only: is it failing?",
+        _ => "is the disk failing?",
+    })
 }
 
 /// The spool's state. See the module's head for its invariants.
@@ -219,6 +237,7 @@ impl Core {
             torn_tails: self.torn_tails,
             bad_records: self.bad_records,
             in_trouble: self.in_trouble(),
+            writing_trouble: self.writing.0.clone(),
             sealing_trouble: self.sealing.0.clone(),
             overdue_us: self.sealing.0.as_ref().and_then(|_| self.oldest_unsealed_us()),
             claim: self.claim,

@@ -198,6 +198,7 @@ fn empty(
         epoch,
         replaced: newest_header.and_then(|header| header.replaced),
         generation: newest_header.map_or(0, |header| header.generation),
+        newest: [newest_header, None],
         segment_bytes: [(settings.max_bytes / 16).min(SEGMENT_BYTES), settings.max_bytes / 16],
         marked_to: 0,
         undecided: false,

@@ -108,6 +108,11 @@ pub(crate) fn gap_text(bounds: Bounds, reason: &str, time_us: i64) -> String {
     )
 }
 
+/// The text of the word that an epoch is finished.
+pub(crate) fn closed_text(last: i64) -> Vec<u8> {
+    format!("{last}\n").into_bytes()
+}
+
 /// The reason that a gap's text names.
 pub(crate) fn gap_reason(text: &[u8]) -> Option<String> {
     let value: serde_json::Value = serde_json::from_slice(text).ok()?;

@@ -1,5 +1,6 @@
 //! Stories of loss that must not happen, on a disk that forgets, tears, reorders and fails.
 
+mod away;
 mod campaign;
 pub(crate) mod hanging;
 mod memory;
@@ -76,12 +77,13 @@ fn every_boundary_of_a_workload_is_a_crash_that_loses_nothing() {
     assert!(reached.images.load(Relaxed) >= 5_000);
 }
 
-/// The canaries: a build that skips the sync of files, or that of folders, or uses a number twice, is caught by the
-/// same campaign.
+/// The canaries: a build that skips the sync of files, or that of folders, takes any folder for its own, or uses a number
+/// twice, is caught by the same campaign.
 #[test]
 fn a_build_that_skips_a_sync_or_uses_a_number_twice_is_caught() {
     let seed = seed();
-    let lying = [Lie::Syncs, Lie::FileSyncs, Lie::FolderSyncs].map(|lie| Variant { lie, ..Variant::default() });
+    let lying =
+        [Lie::Syncs, Lie::FileSyncs, Lie::FolderSyncs, Lie::AnyFolder].map(|lie| Variant { lie, ..Variant::default() });
     for variant in lying.into_iter().chain([Variant { reuses_numbers: true, ..Variant::default() }]) {
         let caught = campaign::run(seed, 3_000, variant, &Reached::default());
         println!("{variant:?}: {caught:?}");
@@ -105,6 +107,47 @@ fn an_error_at_any_call_ends_nothing_and_loses_nothing() {
         let lived = live(&disk, 24, &mut random, &mut history);
         let settled = lived.and_then(|()| settle(&disk.image(&mut random, Plan::Well), &mut history));
         settled.unwrap_or_else(|failure| panic!("TJERN_SEED={seed}, error {error} at call {call}: {failure}"));
+    }
+}
+
+/// The folder is deleted at any moment of a life: what no batch had is written anew under its numbers, and the batches that went
+/// with it are told as gaps.
+#[test]
+fn a_folder_that_is_deleted_costs_its_batches_and_nothing_else() {
+    for seed in seeds(50) {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let disk = Memory::new(Plan::Well);
+        let (mut core, mut lake) = (open(&disk, 1 << 20), Lake::default());
+        let (mut appended, mut deleted) = (0, 0);
+        for _ in 0..40 {
+            match random.u8(..10) {
+                0..5 => {
+                    core.append(readings(appended, 7));
+                    appended += 7;
+                }
+                5..7 => assert!(core.sync()),
+                7 => assert!(core.seal()),
+                8 => upload(&mut core, &mut lake, |_| false).expect("uploaded"),
+                _ => {
+                    let batches = core.offered();
+                    let is_batch = |object: &&sealed::SealedObject| object.kind == SealedKind::Batch;
+                    deleted += batches.iter().filter(is_batch).map(|batch| batch.bounds.count()).sum::<i64>();
+                    disk.delete();
+                    batches.iter().for_each(|object| core.give_up(object));
+                    assert_eq!(core.offered(), batches, "not before the folder is known to be ours");
+                    assert!(core.sync(), "TJERN_SEED={seed}: {:?}", core.status());
+                    batches.iter().for_each(|object| core.give_up(object));
+                }
+            }
+        }
+        assert!(core.sync());
+        drop(core);
+        let mut core = open(&disk.image(&mut random, Plan::Well), 1 << 20);
+        assert!(core.seal());
+        upload(&mut core, &mut lake, |_| false).expect("uploaded");
+        lake.check_cover().unwrap_or_else(|error| panic!("TJERN_SEED={seed}: {error}"));
+        let (values, missing) = lake.values().expect("once");
+        assert_eq!((missing, values.len() as i64), (deleted, appended as i64 - deleted), "TJERN_SEED={seed}");
     }
 }
 

@@ -89,7 +89,10 @@ impl Undated {
         }
         let disk = Arc::clone(&spool.disk);
         let decision = Decision::find(&*disk);
-        let held = Spool::open(settings, clock)?;
+        let folder = |source| SpoolError::Folder { path: settings.dir.clone(), source };
+        // Where that is another's, nothing is begun in it.
+        spool.disk.check().map_err(folder)?;
+        let held = Spool::open_within(settings, clock)?;
         Ok(Self { held, disk, max_bytes, decision, moving: None, trouble: Trouble::default() })
     }
 

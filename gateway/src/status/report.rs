@@ -153,6 +153,9 @@ pub struct SpoolReport {
     pub bad_records: u64,
     /// Whether the disk refuses readings at present.
     pub in_trouble: bool,
+    /// Why, and what may help.
+    #[serde(default)]
+    pub writing_trouble: Option<String>,
     /// Why batches cannot be written at present.
     #[serde(default)]
     pub sealing_trouble: Option<String>,
@@ -372,6 +375,7 @@ impl From<&SpoolStatus> for SpoolReport {
             torn_tails: status.torn_tails,
             bad_records: status.bad_records,
             in_trouble: status.in_trouble,
+            writing_trouble: status.writing_trouble.clone(),
             sealing_trouble: status.sealing_trouble.clone(),
         }
     }
@@ -445,12 +449,11 @@ pub(super) struct Notes<'now> {
 pub(super) fn health(status: &GatewayStatus, Notes { stuck, maintenance, silent }: Notes<'_>) -> Health {
     let mut failing: Vec<String> = stuck.to_vec();
     if status.spool.in_trouble {
-        failing.push("the disk refuses readings: they are held in memory".to_owned());
+        let why = status.spool.writing_trouble.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+        failing.push(format!("the disk refuses readings: they are held in memory{why}"));
     }
     if let Some(error) = &status.spool.sealing_trouble {
-        failing.push(format!(
-            "batches cannot be written: {error}; nothing that is new is uploaded; hint: is the disk full, or the spool's folder gone?"
-        ));
+        failing.push(format!("batches cannot be written, and nothing that is new is uploaded: {error}"));
     }
     let mut warnings = Vec::new();
     if let Some(refused) = &status.configuration.refused {
@@ -478,7 +481,7 @@ pub(super) fn health(status: &GatewayStatus, Notes { stuck, maintenance, silent 
     }
     if status.spool.bad_records > 0 {
         let count = status.spool.bad_records;
-        warnings.push(format!("the disk damaged {count} records or files of the spool: see `kept` in its folder"));
+        warnings.push(format!("{count} records or files of the spool were damaged or missing: the log names them, and what could be copied is in `kept` in its folder"));
     }
     if status.spool.set_aside_objects > 0 {
         let count = status.spool.set_aside_objects;

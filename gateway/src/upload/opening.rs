@@ -59,6 +59,8 @@ impl Uploader {
     /// Looks at the lake's folder, until it is known to be the one that it was. It may lie on a disk that does not answer.
     async fn known_lake(&self, look: fn(&Path, &LakeUrl) -> Result<(), KnownLakeError>) -> Result<(), UploadError> {
         let Some(file) = self.settings.known_lake.clone().filter(|_| !self.is_known_lake) else { return Ok(()) };
+        // A spool that is away remembers no lake, and every folder would do.
+        self.spool.is_at_hand().await?;
         let lake = self.settings.lake.clone();
         let _waits = self.settings.state.ask();
         Ok(tokio::task::spawn_blocking(move || look(&file, &lake).map_err(Box::new)).await??)

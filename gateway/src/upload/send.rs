@@ -197,10 +197,10 @@ impl Uploader {
         Ok(outcome)
     }
 
-    /// A gap takes the place of a batch that cannot be read, and is sent in the next round. An object that
+    /// A gap takes the place of a batch that cannot be read, where the spool finds it so, and is sent in the next round. An object that
     /// has left the spool meanwhile is none of this.
     async fn give_up(&self, object: &SealedObject, error: &(dyn std::error::Error + Sync)) -> Outcome {
-        tracing::error!(bounds = %object.bounds, error = %error, "a batch in the spool cannot be read: a gap takes its place");
+        tracing::debug!(bounds = %object.bounds, error = %error, "a batch in the spool cannot be read: the spool looks at it");
         self.spool.give_up(object).await;
         Outcome::GivenUp
     }

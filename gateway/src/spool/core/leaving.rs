@@ -3,7 +3,7 @@
 use tjern_readings::batch;
 
 use super::super::kept;
-use super::super::sealed::{self, SealedObject};
+use super::super::sealed::{self, SealedKind, SealedObject};
 use super::Core;
 
 impl Core {
@@ -26,25 +26,50 @@ impl Core {
         true
     }
 
-    /// Puts a gap in the place of a batch whose file is damaged.
+    /// Puts a gap in the place of a batch whose file is damaged, or missing in the spool's own folder.
     pub(crate) fn give_up(&mut self, object: &SealedObject) {
         if self.takeover_due || !self.shelf.objects.contains(object) {
             // The file may be well, and its folder not have its name yet; or it went to make room.
             return;
         }
-        let bytes = sealed::read(&*self.disk, object);
-        // A disk that failed for a moment is none that lost the batch.
-        if bytes.as_ref().is_ok_and(|bytes| batch::decode(bytes).is_ok()) {
+        let damage = match sealed::read(&*self.disk, object) {
+            Err(error) => error.to_string(),
+            // What it says is not asked of it.
+            Ok(_) if object.kind != SealedKind::Batch => return,
+            Ok(bytes) => match batch::decode(&bytes) {
+                // A disk that failed for a moment is none that lost the batch.
+                Ok(_) => return,
+                Err(error) => {
+                    self.keep_damaged(object, &bytes);
+                    error.to_string()
+                }
+            },
+        };
+        if let Err(away) = self.disk.check() {
+            tracing::debug!(bounds = %object.bounds, error = %away, "whether a batch is damaged will be seen in the spool's folder");
             return;
         }
-        if let Ok(bytes) = bytes
-            && let Err(error) = kept::keep(&*self.disk, &self.kept_name(object), &bytes)
-        {
-            tracing::warn!(bounds = %object.bounds, %error, "cannot keep a copy of a damaged batch");
-        }
-        match self.shelf.replace_with_gap(object, "damaged", self.clock.now_us()) {
-            Ok(()) => self.bad_records += 1,
+        let now_us = self.clock.now_us();
+        let replaced = match object.kind {
+            SealedKind::Batch => self.shelf.replace_with_gap(object, "damaged", now_us),
+            SealedKind::Gap => {
+                self.shelf.write_again(object, sealed::gap_text(object.bounds, "damaged", now_us).as_bytes())
+            }
+            SealedKind::Closed => self.shelf.write_again(object, &sealed::closed_text(object.bounds.last)),
+        };
+        match replaced {
+            Ok(()) if object.kind == SealedKind::Batch => {
+                tracing::error!(bounds = %object.bounds, error = damage, "a batch in the spool cannot be read: a gap has taken its place");
+                self.bad_records += 1;
+            }
+            Ok(()) => {}
             Err(error) => self.sealing.begins(&error, "cannot put a gap in the place of a damaged batch"),
+        }
+    }
+
+    fn keep_damaged(&self, object: &SealedObject, bytes: &[u8]) {
+        if let Err(error) = kept::keep(&*self.disk, &self.kept_name(object), bytes) {
+            tracing::warn!(bounds = %object.bounds, %error, "cannot keep a copy of a damaged batch");
         }
     }
 
@@ -52,7 +77,8 @@ impl Core {
     /// file stays where it is and is not offered again by this run: nothing waits for it, and it is the first to go
     /// when room is needed.
     pub(crate) fn set_aside(&mut self, object: &SealedObject) {
-        if !self.shelf.objects.contains(object) {
+        if !self.shelf.objects.contains(object) || self.disk.check().is_err() {
+            // Nothing is offered of a folder that is away: the lake is asked again once it is back.
             return;
         }
         self.set_aside_objects += 1;

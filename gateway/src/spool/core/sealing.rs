@@ -19,7 +19,11 @@ impl Core {
         if self.recovery_due.is_some() {
             return false;
         }
-        let result = self.complete_renewal().and_then(|()| self.seal_pieces()).and_then(|()| self.mark());
+        let result = self
+            .hold_folder()
+            .and_then(|()| self.complete_renewal())
+            .and_then(|()| self.seal_pieces())
+            .and_then(|()| self.mark());
         let result = result.and_then(|()| self.close_due_epochs());
         match &result {
             Ok(()) => self.sealing.ends("the spool seals again"),

@@ -35,6 +35,7 @@ impl Core {
 
     fn write_pending(&mut self) -> io::Result<()> {
         self.recover_if_due()?;
+        self.hold_folder()?;
         if self.finish_due {
             self.finish_epoch()?;
         }
@@ -44,6 +45,24 @@ impl Core {
             }
         }
         Ok(())
+    }
+
+    /// Makes sure that the folder's name leads to the one that is held. Where that is another now, and certain to be right, all that no
+    /// sealed file has is written to it anew, under its numbers.
+    pub(super) fn hold_folder(&mut self) -> io::Result<()> {
+        let Err(away) = self.disk.check() else { return Ok(()) };
+        if self.recovery_due.is_some() {
+            return Err(away);
+        }
+        self.disk.regain(&|seen| self.log.whose(seen))?;
+        tracing::warn!(
+            "the spool's folder was another, or deleted: its log goes on in the one that has the name now; hint: batches that are not in it are told to the lake as gaps"
+        );
+        self.log.leave(self.synced_seq);
+        self.written = 0;
+        self.complete_renewal()?;
+        self.seal_pieces()?;
+        self.begin_segment()
     }
 
     /// Writes as many records as one write takes and the segment has room for, and says how many readings they hold.
