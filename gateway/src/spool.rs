@@ -173,6 +173,16 @@ pub enum SpoolError {
         /// Why.
         source: std::io::Error,
     },
+    /// The file in it that says who has it cannot be had.
+    #[error(
+        "cannot lock the spool by `{path}`: {source}; hint: whose is this file? give this user the right to write it"
+    )]
+    Lock {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The folder is not there at present, or another has its name.
     #[error("{source}")]
     Away {
@@ -223,6 +233,7 @@ impl Spool {
         let folder = Folder::take_or_wait(&path, is_within).map_err(|error| match error {
             TakeError::Locked => SpoolError::Locked { path: path.clone() },
             TakeError::Io(source) => SpoolError::Folder { path: path.clone(), source },
+            TakeError::Lock(source) => SpoolError::Lock { path: path.join(LOCK), source },
         })?;
         Ok(Self::over(Arc::new(folder), settings, clock))
     }

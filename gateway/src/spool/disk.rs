@@ -116,15 +116,17 @@ pub(crate) struct Folder {
 pub(crate) enum TakeError {
     /// Another process has it.
     Locked,
-    /// The system refused.
+    /// The system refused the folder.
     Io(io::Error),
+    /// It refused the lock in it.
+    Lock(io::Error),
 }
 
 impl TakeError {
     fn into_io(self) -> io::Error {
         match self {
             Self::Locked => io::Error::new(ErrorKind::WouldBlock, "another process has the spool"),
-            Self::Io(error) => error,
+            Self::Io(error) | Self::Lock(error) => error,
         }
     }
 }
@@ -142,9 +144,8 @@ impl Folder {
     pub(crate) fn take_or_wait(root: &Path, is_within: bool) -> Result<Self, TakeError> {
         let folder = Self::untaken(root, is_within);
         match folder.place.take() {
-            Err(TakeError::Io(error)) if !is_of_the_disk(&error) => Err(TakeError::Io(error)),
-            Err(TakeError::Locked) => Err(TakeError::Locked),
-            Ok(()) | Err(TakeError::Io(_)) => Ok(folder),
+            Err(TakeError::Io(error) | TakeError::Lock(error)) if is_of_the_disk(&error) => Ok(folder),
+            taken => taken.map(|()| folder),
         }
     }
 
@@ -156,6 +157,12 @@ impl Folder {
         let root = self.place.root();
         // Joining "" would add a slash, which a message should not have.
         if path.as_os_str().is_empty() { root.to_owned() } else { root.join(path) }
+    }
+
+    /// What comes of work on a path, in the folder that was taken.
+    fn on<T>(&self, path: &Path, work: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+        let place = self.at(path);
+        self.place.within(|| work(&place)).map_err(|error| named(error, &place))
     }
 
     /// [`Disk::create_folder`], a folder after the other from above.
@@ -170,6 +177,14 @@ impl Folder {
         }
         fs::create_dir(&folder)?;
         File::open(self.at(above))?.sync_all()
+    }
+}
+
+/// Who is not allowed to do something is told where: one folder of the spool's may be another user's.
+fn named(error: io::Error, place: &Path) -> io::Error {
+    match error.kind() {
+        ErrorKind::PermissionDenied => io::Error::new(error.kind(), format!("`{}`: {error}", place.display())),
+        _ => error,
     }
 }
 
@@ -194,24 +209,24 @@ impl Disk for Folder {
     }
 
     fn create_folder(&self, path: &Path) -> io::Result<()> {
-        self.place.within(|| self.create(path))
+        self.on(path, |_| self.create(path))
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<Entry>> {
-        self.place.within(|| list(&self.at(path)))
+        self.on(path, list)
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        self.place.within(|| fs::read(self.at(path)))
+        self.on(path, |place| fs::read(place))
     }
 
     fn read_part(&self, path: &Path, offset: u64, length: usize) -> io::Result<Vec<u8>> {
-        self.place.within(|| read_part(&self.at(path), offset, length))
+        self.on(path, |place| read_part(place, offset, length))
     }
 
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        self.place.within(|| {
-            let mut file = File::create(self.at(path))?;
+        self.on(path, |place| {
+            let mut file = File::create(place)?;
             file.write_all(bytes)?;
             file.sync_all()
         })?;
@@ -220,8 +235,8 @@ impl Disk for Folder {
     }
 
     fn preallocate(&self, path: &Path, length: u64) -> io::Result<Box<dyn DiskFile>> {
-        let file = self.place.within(|| {
-            let file = OpenOptions::new().create(true).truncate(true).write(true).open(self.at(path))?;
+        let file = self.on(path, |place| {
+            let file = OpenOptions::new().create(true).truncate(true).write(true).open(place)?;
             reserve(&file, length)?;
             Ok(file)
         })?;
@@ -230,19 +245,19 @@ impl Disk for Folder {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.place.within(|| fs::rename(self.at(from), self.at(to)))
+        self.on(from, |place| fs::rename(place, self.at(to)))
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        self.place.within(|| missing_is_fine(fs::remove_file(self.at(path))))
+        self.on(path, |place| missing_is_fine(fs::remove_file(place)))
     }
 
     fn remove_folder(&self, path: &Path) -> io::Result<()> {
-        self.place.within(|| missing_is_fine(fs::remove_dir_all(self.at(path))))
+        self.on(path, |place| missing_is_fine(fs::remove_dir_all(place)))
     }
 
     fn sync_folder(&self, path: &Path) -> io::Result<()> {
-        self.place.within(|| File::open(self.at(path))?.sync_all())
+        self.on(path, |place| File::open(place)?.sync_all())
     }
 
     fn written(&self) -> Written {
@@ -441,6 +456,22 @@ mod tests {
         let place = tempfile::tempdir().expect("a folder");
         fs::write(place.path().join("file"), b"").expect("written");
         assert!(matches!(Folder::take_or_wait(&place.path().join("file"), false), Err(TakeError::Io(_))));
+    }
+
+    /// "cannot write: Permission denied; hint: is the disk full?", of a spool in which one folder was root's.
+    #[test]
+    fn who_may_not_write_is_told_where() {
+        let denied = io::Error::from(ErrorKind::PermissionDenied);
+        let told = named(denied, Path::new("/var/spool/sealed"));
+        assert!(
+            told.kind() == ErrorKind::PermissionDenied && told.to_string().contains("`/var/spool/sealed`"),
+            "{told}"
+        );
+        let failing = named(io::Error::from_raw_os_error(5), Path::new("x"));
+        assert_eq!(failing.raw_os_error(), Some(5), "what a disk says is gone by");
+        let place = tempfile::tempdir().expect("a folder");
+        fs::create_dir(place.path().join(LOCK)).expect("created");
+        assert!(matches!(Folder::take(place.path()), Err(TakeError::Lock(_))), "the folder itself is well");
     }
 
     #[test]

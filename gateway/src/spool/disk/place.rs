@@ -110,11 +110,11 @@ impl Place {
     /// Locks the folder that has the name.
     fn hold(&self) -> Result<(), TakeError> {
         let path = self.root.join(LOCK);
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(path).map_err(TakeError::Io)?;
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(path).map_err(TakeError::Lock)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(TakeError::Locked),
-            Err(TryLockError::Error(error)) => return Err(TakeError::Io(error)),
+            Err(TryLockError::Error(error)) => return Err(TakeError::Lock(error)),
         }
         let id = lock.metadata().map(|metadata| id_of(&metadata)).map_err(TakeError::Io)?;
         let device = fs::metadata(&self.root).map_err(TakeError::Io)?.dev();
