@@ -5,6 +5,7 @@
 
 mod secrets;
 mod shape;
+mod units;
 
 pub use secrets::without_secrets;
 
@@ -20,6 +21,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 pub use shape::Shape;
+pub use units::units;
 
 /// A configuration's text, and the file it came from.
 #[derive(Clone)]

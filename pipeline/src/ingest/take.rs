@@ -10,6 +10,7 @@ use object_store::{Error, ObjectStoreExt};
 use tjern_lake::rollup::TOUCHED_NOTE;
 use tjern_lake::{Commit, CommitError, LakeError, Operation, Table, TableName, write_file};
 use tjern_readings::batch::Batch;
+use tjern_readings::configuration::units;
 use tjern_readings::keys::{Bounds, Landed};
 
 use super::ahead::{Ahead, Wanted};
@@ -579,10 +580,10 @@ impl Ingester {
             Err(source) => return Err(LakeError::store(key, source).into()),
         };
         let text = String::from_utf8_lossy(&text);
-        if let Err(error) = text.parse::<toml::Table>() {
-            tracing::warn!(%key, error = error.message(), "a configuration that batches name is no TOML: their units are not checked");
-        }
-        let units = rows::units(&text);
+        let units = units(&text).unwrap_or_else(|error| {
+            tracing::warn!(%key, error, "a configuration that batches name is no TOML: their units are not checked");
+            Units::new()
+        });
         if self.missing.remove(key) {
             tracing::info!(%key, "a configuration that was missing is there");
         }
