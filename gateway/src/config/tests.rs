@@ -1,5 +1,7 @@
 //! What a technician gets wrong, and what the gateway says to it.
 
+mod uploaded;
+
 use super::check::BUSES_MAX;
 use super::*;
 
