@@ -357,6 +357,31 @@ async fn a_clock_that_falls_back_while_it_runs_dates_nothing_by_it() {
     }
 }
 
+/// An estimate began with a logger's time that was ahead, and ended backwards; when the clock fell later in the same run, each
+/// value was stored minutes early, on slots that were stored already, and nothing said so.
+#[tokio::test]
+async fn a_clock_that_falls_after_an_estimate_that_was_ahead_marks_what_it_dates() {
+    let mut site = Site::new().with_time_service();
+    let logger: SensorId = "mast/logger".parse().expect("valid");
+    let spool = Spool::open(site.settings(), Clock::manual(START_US)).expect("it opens");
+    spool.append(vec![Reading::of(logger.clone(), START_US + 5 * MINUTE_US, 0.0)]).await;
+    assert!(spool.sync().await);
+    spool.close().await;
+    let mut on = site.boot(Boot::LastShutdown, 40 * SECOND_US);
+    assert!(!on.clock.is_set());
+    site.run(&mut on, 10 * SECOND_US).await;
+    site.set_clock(&on);
+    site.run(&mut on, HOUR_US).await;
+    assert_eq!(on.clock.offset_us(), Some(-260 * SECOND_US), "the estimate was ahead");
+    on.wall.set_us(YEAR_1998_US);
+    site.run(&mut on, HOUR_US).await;
+    site.power_off(on).await;
+    let mut stored = site.stored().await;
+    stored.retain(|reading| reading.sensor != logger);
+    site.check(&stored);
+    assert!((64..=68).contains(&marked(&stored)), "an hour: {}", marked(&stored));
+}
+
 /// A battery clock was two hours ahead, and the time server corrected it after the start: that is no fall. Where somebody else
 /// did it nobody knows, unless it is where it was before it sprang forward.
 #[tokio::test]
