@@ -77,13 +77,21 @@ impl Site {
     }
 
     fn synchronise(&self, is_synchronised: bool) {
-        let file = self.machine.path().join("run/systemd/timesync/synchronized");
         if is_synchronised {
-            let touched = std::time::UNIX_EPOCH + Duration::from_micros(self.true_us.unsigned_abs());
-            std::fs::File::create(file).and_then(|file| file.set_modified(touched)).expect("touched");
-        } else if file.exists() {
-            std::fs::remove_file(file).expect("removed");
+            self.touch(self.true_us);
+        } else if self.mark().exists() {
+            std::fs::remove_file(self.mark()).expect("removed");
         }
+    }
+
+    fn mark(&self) -> std::path::PathBuf {
+        self.machine.path().join("run/systemd/timesync/synchronized")
+    }
+
+    /// The time service says that it set the clock at this time.
+    fn touch(&self, touched_us: i64) {
+        let touched = std::time::UNIX_EPOCH + Duration::from_micros(touched_us.unsigned_abs());
+        std::fs::File::create(self.mark()).and_then(|file| file.set_modified(touched)).expect("touched");
     }
 
     fn settings(&self) -> SpoolSettings {
@@ -424,6 +432,33 @@ async fn a_clock_that_was_ahead_and_is_set_right_is_followed() {
                 "{case:?}: {reading:?}"
             );
         }
+    }
+}
+
+/// Somebody set the clock back an hour at a site without a time server. Once it had come to the time of its last synchronisation
+/// again, that counted as one since: readings were an hour wrong, unmarked, on slots that were stored already.
+#[tokio::test]
+async fn what_the_time_service_set_before_a_fall_is_no_word_about_it() {
+    for minutes in [20, 60] {
+        let mut site = Site::new().with_time_service();
+        site.synchronise(true);
+        let mut on = site.boot(Boot::Right, 0);
+        site.run(&mut on, minutes * MINUTE_US).await;
+        on.wall.set_us(site.true_us - HOUR_US);
+        site.run(&mut on, 3 * HOUR_US).await;
+        assert!(on.clock.doubt().is_some(), "{minutes} min after it was synchronised");
+        let so_far = site.polled.len();
+        // The service says that this is the time.
+        site.touch(on.wall.wall_us());
+        site.run(&mut on, 2 * SECOND_US).await;
+        assert_eq!(on.clock.doubt(), None);
+        site.power_off(on).await;
+        // What comes by that time is none of this.
+        let mut stored = site.stored().await;
+        stored.retain(|reading| reading.value.is_some_and(|number| (number as usize) < so_far));
+        site.polled.truncate(so_far);
+        site.check(&stored);
+        assert!((196..=202).contains(&marked(&stored)), "three hours: {}", marked(&stored));
     }
 }
 
