@@ -59,6 +59,7 @@ pub use disk::Written;
 pub use look::{Finding, SegmentLook, SpoolLook};
 pub(crate) use probe::SpoolProbe;
 pub(crate) use recovery::MAX_BYTES_LEAST;
+pub(crate) use sealed::is_gap_text;
 pub use sealed::{SealedKind, SealedObject};
 pub(crate) use undated::Undated;
 

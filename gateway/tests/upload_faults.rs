@@ -50,6 +50,8 @@ enum Fault {
     Silence,
     /// Somebody else answers that it is applied: a captive portal, over plain HTTP.
     Forged,
+    /// It is not applied, and from then on a captive portal answers in the store's place.
+    BeforePortal,
 }
 
 /// A line that fails.
@@ -64,6 +66,9 @@ struct BadLine {
     /// How often it was asked while it was away, and how often for a listing.
     refused: AtomicU64,
     lists: AtomicU64,
+    /// A captive portal answers whatever is asked, and how often it did where an object was asked for.
+    portal: AtomicBool,
+    pages: AtomicU64,
 }
 
 /// A store in memory behind one.
@@ -80,6 +85,8 @@ impl Faulty {
             defect: AtomicBool::new(false),
             refused: count(),
             lists: count(),
+            portal: AtomicBool::new(false),
+            pages: count(),
         }))
     }
 }
@@ -101,7 +108,18 @@ impl Between for BadLine {
     fn asked_for_a_listing(&self) -> Result<()> {
         assert!(!self.defect.load(Ordering::Relaxed), "on purpose");
         self.lists.fetch_add(1, Ordering::Relaxed);
+        if self.portal.load(Ordering::Relaxed) {
+            // A page is no listing.
+            return Err(error());
+        }
         self.asked()
+    }
+
+    fn page(&self) -> Option<&'static str> {
+        self.portal.load(Ordering::Relaxed).then(|| {
+            self.pages.fetch_add(1, Ordering::Relaxed);
+            "<html>log in</html>"
+        })
     }
 
     async fn put(
@@ -112,7 +130,8 @@ impl Between for BadLine {
         options: PutOptions,
     ) -> Result<PutResult> {
         let number = self.puts.fetch_add(1, Ordering::Relaxed);
-        let fault = self.faults.lock().expect("whole").remove(&number);
+        let forged = self.portal.load(Ordering::Relaxed).then_some(Fault::Forged);
+        let fault = forged.or_else(|| self.faults.lock().expect("whole").remove(&number));
         let existing = || Error::AlreadyExists { path: location.to_string(), source: "it exists".into() };
         match fault {
             None => objects.put_opts(location, payload, options).await,
@@ -121,6 +140,10 @@ impl Between for BadLine {
             Some(Fault::Panic) => panic!("on purpose"),
             Some(Fault::Silence) => std::future::pending().await,
             Some(Fault::Forged) => Ok(PutResult { e_tag: Some("abc".to_owned()), version: None }),
+            Some(Fault::BeforePortal) => {
+                self.portal.store(true, Ordering::Relaxed);
+                Err(error())
+            }
             Some(fault) => {
                 objects.put_opts(location, payload, options).await?;
                 Err(if fault == Fault::After { error() } else { existing() })
@@ -621,5 +644,28 @@ async fn a_success_that_anybody_could_have_told_is_looked_at() {
             listed.iter().filter(|meta| matches!(Landed::parse(&meta.location), Some((_, Landed::Batch(..)))));
         // The canary: who believes it loses five of six.
         assert_eq!(batches.count(), if is_forgeable { 6 } else { 1 });
+    }
+}
+
+/// A reply was lost, and then a captive portal's page came where the object was looked for: it counted as another's readings under
+/// our numbers, and one batch after the other was set aside and never sent, or the epoch was begun anew.
+#[tokio::test]
+async fn a_page_in_the_place_of_an_object_is_nobodys_readings() {
+    for is_former in [true, false] {
+        let place = tempfile::tempdir().expect("a folder");
+        let (spool, store) = (spool_in(place.path()), Faulty::new([(2, Fault::BeforePortal)]));
+        fill(&spool, 0..4).await;
+        assert!(!is_former || spool.begin_epoch().await);
+        let epoch = spool.epoch();
+        let live_first_after = Some(Duration::from_secs(3_600));
+        let (running, stop) =
+            uploading(&spool, UploadSettings { is_forgeable: true, live_first_after, ..one_at_a_time(&store) });
+        until(async || store.pages.load(Ordering::Relaxed) > 4).await;
+        store.portal.store(false, Ordering::Relaxed);
+        until(async || spool.sealed().await.is_empty()).await;
+        stop.cancel();
+        running.await.expect("ended");
+        assert_eq!((spool.status().set_aside_objects, spool.epoch()), (0, epoch), "of a former epoch: {is_former}");
+        assert_eq!(landed(&store).await.0, (0..40).collect());
     }
 }

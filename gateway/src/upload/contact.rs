@@ -19,7 +19,7 @@ use tjern_readings::sensor::{Epoch, SourceName};
 
 use super::UploadError;
 use super::landing::{self, Outcome};
-use super::line::Line;
+use super::line::{self, Line};
 use crate::spool::{Claim, SealedKind, SealedObject, Spool};
 
 /// No sealed object has more numbers than this, so that a listing need not begin further back.
@@ -131,8 +131,13 @@ pub(super) async fn landed_readings(
             Err(object_store::Error::NotFound { .. }) => continue,
             Err(source) => return Err(UploadError::Get { key, source }),
         };
-        // What cannot be read proves nothing: ours is sent.
-        let Ok(rows) = batch::decode(&bytes).and_then(|batch| batch.readings()) else { continue };
+        let Ok(rows) = batch::decode(&bytes).and_then(|batch| batch.readings()) else {
+            if line.is_forgeable {
+                return Err(UploadError::Get { key, source: line::no_object(bytes.len()) });
+            }
+            // What cannot be read proves nothing: ours is sent.
+            continue;
+        };
         let numbered = (bounds.first..).zip(rows);
         readings.extend(numbered.filter(|(seq, _)| waits(Bounds { first: *seq, last: *seq })));
     }

@@ -61,6 +61,20 @@ struct Forged {
     bytes: u64,
 }
 
+/// Something was read where an object should be, and it is none.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "what is read there is none of a gateway's objects ({bytes} bytes); hint: does somebody else answer in the lake's place (a captive portal, a proxy)? use https; where it lies in the lake, move it away"
+)]
+struct NoObject {
+    bytes: usize,
+}
+
+/// The error of something that was read where an object should be.
+pub(super) fn no_object(bytes: usize) -> Error {
+    Error::Generic { store: "lake", source: NoObject { bytes }.into() }
+}
+
 /// Whether a request was given up for want of an answer.
 pub(super) fn is_timeout(error: &Error) -> bool {
     matches!(error, Error::Generic { source, .. } if source.is::<NoAnswer>())
