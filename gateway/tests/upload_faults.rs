@@ -69,6 +69,8 @@ struct BadLine {
     /// A captive portal answers whatever is asked, and how often it did where an object was asked for.
     portal: AtomicBool,
     pages: AtomicU64,
+    /// Who asks for what is not there is refused.
+    hides_missing: AtomicBool,
 }
 
 /// A store in memory behind one.
@@ -87,6 +89,7 @@ impl Faulty {
             lists: count(),
             portal: AtomicBool::new(false),
             pages: count(),
+            hides_missing: AtomicBool::new(false),
         }))
     }
 }
@@ -113,6 +116,13 @@ impl Between for BadLine {
             return Err(error());
         }
         self.asked()
+    }
+
+    fn missing(&self, error: Error) -> Error {
+        if self.hides_missing.load(Ordering::Relaxed) {
+            return Error::PermissionDenied { path: String::new(), source: error.into() };
+        }
+        error
     }
 
     fn page(&self) -> Option<&'static str> {
@@ -668,4 +678,35 @@ async fn a_page_in_the_place_of_an_object_is_nobodys_readings() {
         assert_eq!((spool.status().set_aside_objects, spool.epoch()), (0, epoch), "of a former epoch: {is_former}");
         assert_eq!(landed(&store).await.0, (0..40).collect());
     }
+}
+
+/// A store that answers 403 for a key that is not there (one that may list a part of the bucket only): after one put that was lost
+/// nothing went out any more until a restart.
+#[tokio::test]
+async fn a_store_that_refuses_to_say_what_is_missing_gets_what_was_lost() {
+    let place = tempfile::tempdir().expect("a folder");
+    let (spool, store) = (spool_in(place.path()), Faulty::new([(2, Fault::Before), (4, Fault::After)]));
+    store.hides_missing.store(true, Ordering::Relaxed);
+    fill(&spool, 0..6).await;
+    upload_all(&spool, one_at_a_time(&store)).await;
+    assert_eq!(landed(&store).await.0, (0..60).collect());
+}
+
+/// The same for a copy: it has to know what of its own is there before it begins an epoch.
+#[tokio::test]
+async fn a_copy_over_a_store_that_refuses_to_say_what_is_missing_begins_a_new_epoch() {
+    let place = tempfile::tempdir().expect("a folder");
+    let store = Faulty::new([]);
+    store.hides_missing.store(true, Ordering::Relaxed);
+    let spool = spool_in(&place.path().join("one"));
+    fill(&spool, 0..2).await;
+    assert!(spool.sync().await);
+    copy_folder(&place.path().join("one"), &place.path().join("other"));
+    fill(&spool, 2..3).await;
+    upload_all(&spool, settings(&store)).await;
+    spool.close().await;
+    let copied = spool_in(&place.path().join("other"));
+    fill(&copied, 100..102).await;
+    upload_all(&copied, settings(&store)).await;
+    assert_eq!(landed(&store).await.0, (0..30).chain(1_000..1_020).collect());
 }

@@ -16,6 +16,7 @@ use tjern_readings::batch;
 use tjern_readings::keys::{Bounds, Landed, claimed_number, epoch_claim, epoch_folder};
 use tjern_readings::reading::Reading;
 use tjern_readings::sensor::{Epoch, SourceName};
+use tjern_readings::store::is_refusal;
 
 use super::UploadError;
 use super::landing::{self, Outcome};
@@ -102,6 +103,8 @@ pub(super) async fn landed_objects(
         match landing::compare(line, &key, Some(&landed), &bytes).await {
             Ok(Some(Outcome::Landed)) => known.push(object),
             Ok(_) => {}
+            // Some stores refuse to say of a key that it is not there. The listing that follows finds what is.
+            Err(error) if is_refusal(&error) => {}
             Err(source) => return Err(UploadError::Get { key, source }),
         }
     }
@@ -120,14 +123,12 @@ pub(super) async fn landed_readings(
     let mut readings = HashMap::new();
     let Some(first) = waiting.first() else { return Ok(readings) };
     let waits = |bounds: Bounds| waiting.iter().any(|object| object.bounds.overlaps(bounds));
-    for bounds in list(source, epoch, first.bounds.first - REACH, line).await?.all() {
-        if !waits(bounds) {
-            continue;
-        }
+    let landed = list(source, epoch, first.bounds.first - REACH, line).await?;
+    for bounds in landed.batches.into_iter().filter(|bounds| waits(*bounds)) {
         let key = Landed::Batch(epoch, bounds).key(source);
         let bytes = match line.read(&key).await {
             Ok(bytes) => bytes,
-            // Its bounds are those of a gap.
+            // It has left the landing zone since.
             Err(object_store::Error::NotFound { .. }) => continue,
             Err(source) => return Err(UploadError::Get { key, source }),
         };

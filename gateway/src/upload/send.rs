@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use tjern_readings::batch;
 use tjern_readings::sensor::Epoch;
+use tjern_readings::store::is_refusal;
 
 use super::contact;
 use super::landing::{self, Outcome};
@@ -184,7 +185,11 @@ impl Uploader {
             true => landing::compare(line, &key, Some(&landed), &bytes).await,
             false => Ok(None),
         };
-        let there = there.map_err(|source| UploadError::Get { key: key.clone(), source })?;
+        let there = match there {
+            // Some stores refuse to say of a key that it is not there. The put finds out.
+            Err(error) if is_refusal(&error) => None,
+            there => there.map_err(|source| UploadError::Get { key: key.clone(), source })?,
+        };
         let outcome = match there {
             Some(outcome) => outcome,
             None => landing::put_once(line, &key, Some(&landed), &bytes)

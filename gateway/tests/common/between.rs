@@ -10,8 +10,8 @@ use futures::stream::BoxStream;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
-    PutOptions, PutPayload, PutResult, Result,
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
 /// What may keep a request from the store, or its reply from who asks.
@@ -28,6 +28,11 @@ pub trait Between: fmt::Debug + Send + Sync + 'static {
     /// What somebody else answers in the place of each object.
     fn page(&self) -> Option<&'static str> {
         None
+    }
+
+    /// What the store says where nothing is.
+    fn missing(&self, error: Error) -> Error {
+        error
     }
 
     /// A put, and what becomes of it.
@@ -91,7 +96,8 @@ impl<B: Between> ObjectStore for Behind<B> {
             object_store::ObjectStoreExt::put(&pages, location, page.into()).await?;
             return pages.get_opts(location, options).await;
         }
-        self.objects.get_opts(location, options).await
+        let got = self.objects.get_opts(location, options).await;
+        got.map_err(|error| if matches!(error, Error::NotFound { .. }) { self.missing(error) } else { error })
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
