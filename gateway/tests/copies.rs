@@ -13,6 +13,7 @@ use futures::TryStreamExt;
 use object_store::{Error, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 use tjern_gateway::upload::UploadSettings;
 use tjern_readings::batch;
+use tjern_readings::clock::Clock;
 use tjern_readings::keys::{Landed, claimed_number, source_folder};
 use tjern_readings::sensor::Epoch;
 use tokio::time::{Instant, sleep};
@@ -283,4 +284,87 @@ async fn an_old_image_is_found(keeps_the_newest: bool) -> bool {
 async fn the_newest_claim_is_enough_to_find_an_old_image() {
     assert!(an_old_image_is_found(true).await);
     assert!(!an_old_image_is_found(false).await, "by nothing else it is found");
+}
+
+/// An image with a backlog, of which both copies put what is new first.
+async fn two_copies_with_a_backlog(seed: u64) -> Result<(), String> {
+    let (place, mut random) = (tempfile::tempdir().expect("a folder"), fastrand::Rng::with_seed(seed));
+    let lake = Lake::new(Duration::from_millis(random.u64(1..3_000)));
+    let dirs = ["one", "other"].map(|name| place.path().join(name));
+    let (spool, mut count) = (spool_in(&dirs[0]), 0);
+    for _ in 0..random.u64(6..12) {
+        let more = random.u64(1..20);
+        spool.append(readings(count..count + more)).await;
+        count += more;
+        assert!(spool.seal().await);
+    }
+    spool.close().await;
+    copy_folder(&dirs[0], &dirs[1]);
+    let (mut next, mut running, mut spools) = ([10_000, 20_000], Vec::new(), Vec::new());
+    for (dir, next) in dirs.iter().zip(&mut next) {
+        let spool = spool_in(dir);
+        if random.bool() {
+            spool.append(readings(*next..*next + 3)).await;
+            *next += 3;
+            assert!(spool.sync().await);
+        }
+        let live_first_after = Some(Duration::from_secs(60));
+        let every = Duration::from_secs(random.u64(1..10));
+        let clock = Clock::manual(3_600_000_000);
+        running.push(uploading(&spool, UploadSettings { live_first_after, clock, ..settings(&lake, every) }));
+        spools.push(spool);
+        sleep(Duration::from_millis(random.u64(..3_000))).await;
+    }
+    for _ in 0..20 {
+        let which = random.usize(..2);
+        spools[which].append(readings(next[which]..next[which] + 4)).await;
+        next[which] += 4;
+        sleep(Duration::from_millis(random.u64(..4_000))).await;
+    }
+    for spool in &spools {
+        assert!(spool.seal().await);
+    }
+    let began = Instant::now();
+    while spools.iter().any(|spool| spool.status().sealed_count > 0) {
+        assert!(began.elapsed() < Duration::from_secs(3_600), "TJERN_SEED={seed}: something is left");
+        sleep(Duration::from_secs(1)).await;
+    }
+    for (task, stop) in running {
+        stop.cancel();
+        task.await.expect("ended");
+    }
+    let landed = landed(&lake).await;
+    for (epoch, last) in closed(&lake).await {
+        let highest = landed.keys().filter(|(of, ..)| *of == epoch).map(|(_, _, last)| *last).max();
+        if highest.is_none_or(|highest| highest != last) {
+            return Err(format!("{epoch} is finished at {last}, and goes on to {highest:?}"));
+        }
+    }
+    check(&landed, &(0..count).chain(10_000..next[0]).chain(20_000..next[1]).collect()).map(drop)
+}
+
+/// The epochs that are said to be finished, and their last numbers.
+async fn closed(lake: &Lake) -> Vec<(Epoch, i64)> {
+    let objects: Vec<ObjectMeta> =
+        lake.objects.list(Some(&source_folder(&source()))).try_collect().await.expect("listed");
+    let mut closed = Vec::new();
+    for object in objects {
+        let Some((_, Landed::Closed(epoch))) = Landed::parse(&object.location) else { continue };
+        let bytes = lake.objects.get(&object.location).await.expect("there").bytes().await.expect("read");
+        let last = std::str::from_utf8(&bytes).expect("text").trim().parse().expect("a number");
+        closed.push((epoch, last));
+    }
+    closed
+}
+
+/// Both cards had a backlog, and what is new goes first: one copy claimed its numbers and drained the backlog, and the other one took
+/// all of it for its own and sent it once more under an epoch of its own.
+#[tokio::test(start_paused = true)]
+async fn copies_that_put_what_is_new_first_send_their_backlog_once() {
+    let named = std::env::var("TJERN_SEED").ok().map(|seed| seed.parse::<u64>().expect("a number"));
+    let (base, count) = named.map_or_else(|| (fastrand::u64(..), 40), |seed| (seed, 1));
+    println!("seeds {base} and {} after it", count - 1);
+    for seed in (0..count).map(|index| base.wrapping_add(index)) {
+        two_copies_with_a_backlog(seed).await.unwrap_or_else(|error| panic!("TJERN_SEED={seed}: {error}"));
+    }
 }

@@ -86,7 +86,7 @@ impl Uploader {
         objects: Vec<SealedObject>,
         until: Option<Instant>,
     ) -> Result<(Outcome, Round), UploadError> {
-        let claim = self.claim_due();
+        let claim = self.spool.status().claim;
         let is_own = |object: &SealedObject| claim.is_some_and(|claim| claim.covers(object));
         let (own, shared): (Vec<_>, Vec<_>) = objects.into_iter().partition(is_own);
         let mut sent = self.send_some(line, shared, until).await?;
