@@ -326,6 +326,12 @@ impl Spool {
         self.ask(Command::BeginEpoch).await.unwrap_or(false)
     }
 
+    /// The same, but nothing changes either where this run has given out numbers of an epoch that an earlier one began: they are
+    /// to be claimed first ([`SpoolStatus::claim`]).
+    pub async fn begin_epoch_if_unused(&self) -> bool {
+        self.ask(Command::BeginEpochIfUnused).await.unwrap_or(false)
+    }
+
     /// From now on no batch is sealed that is larger, but for one of a single reading.
     pub async fn limit_batches(&self, bytes: u64) {
         // A spool that is closed seals nothing.

@@ -69,6 +69,8 @@ struct BadLine {
     /// A captive portal answers whatever is asked, and how often it did where an object was asked for.
     portal: AtomicBool,
     pages: AtomicU64,
+    /// What is small lands, and batches do not.
+    loses_batches: AtomicBool,
     /// Who asks for what is not there is refused.
     hides_missing: AtomicBool,
 }
@@ -89,6 +91,7 @@ impl Faulty {
             lists: count(),
             portal: AtomicBool::new(false),
             pages: count(),
+            loses_batches: AtomicBool::new(false),
             hides_missing: AtomicBool::new(false),
         }))
     }
@@ -142,6 +145,8 @@ impl Between for BadLine {
         let number = self.puts.fetch_add(1, Ordering::Relaxed);
         let forged = self.portal.load(Ordering::Relaxed).then_some(Fault::Forged);
         let fault = forged.or_else(|| self.faults.lock().expect("whole").remove(&number));
+        let is_batch = matches!(Landed::parse(location), Some((_, Landed::Batch(..))));
+        let fault = fault.or_else(|| (is_batch && self.loses_batches.load(Ordering::Relaxed)).then_some(Fault::Before));
         let existing = || Error::AlreadyExists { path: location.to_string(), source: "it exists".into() };
         match fault {
             None => objects.put_opts(location, payload, options).await,
@@ -709,4 +714,34 @@ async fn a_copy_over_a_store_that_refuses_to_say_what_is_missing_begins_a_new_ep
     fill(&copied, 100..102).await;
     upload_all(&copied, settings(&store)).await;
     assert_eq!(landed(&store).await.0, (0..30).chain(1_000..1_020).collect());
+}
+
+/// What is new was to go first after an outage, and nothing new had come yet: a lake that took the small claim and lost the batches
+/// made each restart a copy of itself, which numbered all that waited anew and left its epoch open for ever.
+#[tokio::test]
+async fn a_restart_before_the_first_reading_is_no_copy() {
+    let (place, store) = (tempfile::tempdir().expect("a folder"), Faulty::new([]));
+    let spool = spool_in(place.path());
+    fill(&spool, 0..8).await;
+    let former = spool.epoch();
+    spool.close().await;
+    let live_first = || UploadSettings { live_first_after: Some(Duration::from_secs(1)), ..settings(&store) };
+    store.loses_batches.store(true, Ordering::Relaxed);
+    for _ in 0..2 {
+        let spool = spool_in(place.path());
+        let before = store.puts.load(Ordering::Relaxed);
+        let (running, stop) = uploading(&spool, live_first());
+        until(async || store.puts.load(Ordering::Relaxed) > before + 5).await;
+        stop.cancel();
+        running.await.expect("ended");
+        spool.close().await;
+    }
+    store.loses_batches.store(false, Ordering::Relaxed);
+    let spool = spool_in(place.path());
+    assert_eq!(spool.epoch(), former, "it is where it was");
+    upload_all(&spool, live_first()).await;
+    assert_ne!(spool.epoch(), former, "what is new goes first");
+    assert_eq!(landed(&store).await, ((0..80).collect(), BTreeSet::from([former])));
+    let closed = store.objects.get(&Landed::Closed(former).key(&source())).await.expect("finished");
+    assert_eq!(closed.bytes().await.expect("read"), "80\n");
 }

@@ -40,6 +40,7 @@ pub(crate) enum Command {
     SetAside(SealedObject, oneshot::Sender<()>),
     Renew(HashMap<i64, Reading>, oneshot::Sender<bool>),
     BeginEpoch(oneshot::Sender<bool>),
+    BeginEpochIfUnused(oneshot::Sender<bool>),
     LimitBatches(u64),
     Configure(String, oneshot::Sender<()>),
     Ping(oneshot::Sender<()>),
@@ -206,6 +207,10 @@ fn carry_out(core: &mut Core, command: Command, status: &Mutex<SpoolStatus>, don
         Command::BeginEpoch(reply) => {
             done.synced |= core.has_unsynced();
             answer(reply, core.begin_live_epoch(), core, status);
+        }
+        Command::BeginEpochIfUnused(reply) => {
+            done.synced |= core.has_unsynced();
+            answer(reply, core.begin_live_epoch_if_unused(), core, status);
         }
         Command::LimitBatches(bytes) => core.batch_bytes = bytes,
         Command::Configure(sha256, reply) => {

@@ -153,6 +153,15 @@ impl Core {
         true
     }
 
+    /// The same, unless this run has given out numbers of an epoch that an earlier one began.
+    pub(crate) fn begin_live_epoch_if_unused(&mut self) -> bool {
+        let is_used = |core: &Self| {
+            let claim = core.claim.filter(|claim| claim.epoch == core.log.epoch);
+            claim.is_some_and(|claim| core.synced_seq >= claim.first_seq)
+        };
+        self.seal() && !is_used(self) && self.begin_live_epoch()
+    }
+
     /// Writes the word that an epoch is finished, where the shelf has anything of it.
     pub(crate) fn close_epoch(&mut self, epoch: Epoch) -> io::Result<()> {
         let Some(last) = self.shelf.last_of(epoch) else { return Ok(()) };

@@ -69,21 +69,40 @@ impl Uploader {
         self.spool.status().claim.filter(|_| !self.claimed.load(Ordering::Relaxed))
     }
 
-    /// Begins an epoch for what is new, if the lake takes objects again. Its former one has no more numbers to give, so that
-    /// those of this run are claimed first.
+    /// Begins an epoch for what is new, if the lake takes objects again. Its former one has no more numbers to give: what this run
+    /// gave out of them is claimed first. Where that is nothing there is nothing to claim yet: a restart would have the same number
+    /// to claim, and take itself for a copy.
     async fn begin_live(&mut self, line: &Line<'_>) -> Result<(), UploadError> {
-        if self.claim(line).await? == Outcome::Foreign {
-            // A copy goes on with the epoch, and has to send what is from before the claim as well: under the same numbers it is
-            // there once. What is this run's own is numbered anew when nothing else waits.
-            tracing::warn!(epoch = %self.spool.epoch(), "a copy of this spool is at work: what both have goes first, and what is new behind it");
-            self.failing_since = None;
-            return Ok(());
-        }
-        if self.takes_again(line).await? && self.spool.begin_epoch().await {
-            self.failing_since = None;
-            tracing::info!("the lake is back after a long time: what is new goes first, what waited behind it");
+        // The first reading may come meanwhile.
+        for _ in 0..2 {
+            if self.has_given_out().await && self.claim(line).await? == Outcome::Foreign {
+                // A copy goes on with the epoch, and has to send what is from before the claim as well: under the same numbers it is
+                // there once. What is this run's own is numbered anew when nothing else waits.
+                tracing::warn!(epoch = %self.spool.epoch(), "a copy of this spool is at work: what both have goes first, and what is new behind it");
+                self.failing_since = None;
+                return Ok(());
+            }
+            if !self.takes_again(line).await? {
+                return Ok(());
+            }
+            let has_begun = match self.claim_due() {
+                Some(_) => self.spool.begin_epoch_if_unused().await,
+                None => self.spool.begin_epoch().await,
+            };
+            if has_begun {
+                self.failing_since = None;
+                tracing::info!("the lake is back after a long time: what is new goes first, what waited behind it");
+                return Ok(());
+            }
         }
         Ok(())
+    }
+
+    /// Whether this run gave out numbers that it has not claimed. They are on disk: a restart has a later one to claim.
+    async fn has_given_out(&self) -> bool {
+        self.spool.sync().await;
+        let status = self.spool.status();
+        self.claim_due().is_some_and(|claim| claim.epoch == status.epoch && status.synced_seq >= claim.first_seq)
     }
 
     /// Whether the lake takes objects again: one that lists and refuses to store is not back.

@@ -54,6 +54,7 @@ impl Uploader {
         let (mut outcome, round) = self.send(line, objects, until).await?;
         if outcome == Outcome::Landed {
             let closed = self.closed().await;
+            let closed = self.ours_to_say(line, closed).await?;
             outcome = self.send(line, closed, None).await?.0;
         }
         Ok((outcome, round))
@@ -78,6 +79,24 @@ impl Uploader {
             |epoch: Epoch| objects.iter().any(|object| object.epoch == epoch && object.kind != SealedKind::Closed);
         let closed = objects.iter().filter(|object| object.kind == SealedKind::Closed && !waits(object.epoch));
         closed.cloned().collect()
+    }
+
+    /// Those of them that are this spool's to say. Where it left an epoch before it gave out a number of its own, its copy may go
+    /// on with it, and the claim says whose it is.
+    async fn ours_to_say(&self, line: &Line<'_>, closed: Vec<SealedObject>) -> Result<Vec<SealedObject>, UploadError> {
+        let Some(claim) = self.claim_due() else { return Ok(closed) };
+        let (unclaimed, mut ours): (Vec<_>, Vec<_>) =
+            closed.into_iter().partition(|object| object.epoch == claim.epoch);
+        let is_anothers = !unclaimed.is_empty() && self.claim(line).await? == Outcome::Foreign;
+        if !is_anothers {
+            ours.extend(unclaimed);
+            return Ok(ours);
+        }
+        for object in &unclaimed {
+            tracing::warn!(epoch = %object.epoch, "a copy of this spool goes on with a former epoch: it is not for this one to finish; hint: give each gateway a spool of its own");
+            self.spool.remove(object).await;
+        }
+        Ok(ours)
     }
 
     async fn send(
