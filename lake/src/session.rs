@@ -122,7 +122,7 @@ async fn session_of(
         show(&tables, &shown, name.as_str(), rows)?;
     }
     let readings = table(TableName::Readings);
-    let parted = Parted::of(readings.as_ref());
+    let parted = Parted::of(readings.as_ref().map(Table::files).unwrap_or_default());
     let newest = views::newest_revisions(&tables, parted.clone()).await?;
     tables.register_table("newest_revisions", newest.into_view())?;
     show(&tables, &shown, "observations", views::observations(&tables, public).await?)?;
