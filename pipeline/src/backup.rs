@@ -89,6 +89,14 @@ pub enum BackupError {
         /// The last of them.
         key: String,
     },
+    /// What was erased came back, and is there still.
+    #[error(
+        "what was brought back has readings that were erased, and they are not out of it yet: {what}; hint: run `tjern pipeline restore` again, it goes on where it was"
+    )]
+    Erased {
+        /// Why.
+        what: String,
+    },
     /// There is no such backup.
     #[error("there is no backup {id} in {target}; hint: `tjern pipeline restore --list` names those there are")]
     Unknown {

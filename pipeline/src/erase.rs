@@ -186,6 +186,9 @@ pub enum EraseError {
     /// What has landed could not be ingested.
     #[error(transparent)]
     Ingest(#[from] IngestError),
+    /// What has landed must not be ingested before there is a register.
+    #[error("{0}")]
+    Unregistered(String),
     /// Hours and days could not be computed again.
     #[error(transparent)]
     Rollup(#[from] RollupError),

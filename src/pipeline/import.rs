@@ -97,7 +97,7 @@ pub(crate) async fn execute(arguments: &ImportArguments) -> Result<(), Failure> 
     let map = map.check(crate::config::TIMEZONE).map_err(Failure::wrong)?;
     if !arguments.dry_run && !arguments.land_only {
         // What the register forbids comes into no table, by an import as little as by `ingest`.
-        register_before_ingest(&lake, &city.jobs).await.map_err(refused_by_register)?;
+        register_before_ingest(&lake, &city.jobs.register).await.map_err(refused_by_register)?;
     }
     warn_of_what_fails(&lake, &map).await?;
     let working = Box::pin(import_all(arguments, &map, &lake));

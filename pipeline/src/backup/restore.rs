@@ -4,6 +4,9 @@
 //! after the backup are still there, and ingest takes them once the tables are back: it goes on from the progress that
 //! stands in them. Files are put before logs; until everything is there the lake has `jobs/restore.json`, and who works on
 //! lakes refuses it ([`refuse_unfinished`]). A restore that broke off goes on when it is run again.
+//!
+//! A backup from before an erasure has what was erased. So the lake's erasures are gone through again before anybody may work on it.
+//! Limit: an erasure that only the lost lake knew of is gone with it; what a backup has is what was known when it was made.
 
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt};
@@ -17,6 +20,7 @@ use tjern_readings::store::Store;
 use super::manifest::{Entry, Header, Manifest};
 use super::{BackupError, COPIES_AT_ONCE, Watcher, copy, refuse_within, whose};
 use crate::correct::utc;
+use crate::erase::{EraseOutcome, EraseSettings, Erasures, go_on};
 
 /// What of a backup is brought back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +56,14 @@ pub struct RestoreOutcome {
     pub bytes: u64,
     /// Objects that were there already.
     pub there: usize,
+    /// What the lake's erasures took out of what was brought back.
+    pub erased: EraseOutcome,
+}
+
+impl RestoreOutcome {
+    fn of(backup: Header) -> Self {
+        Self { backup, objects: 0, bytes: 0, there: 0, erased: EraseOutcome::default() }
+    }
 }
 
 /// A restore that was not finished.
@@ -82,7 +94,7 @@ pub async fn refuse_unfinished(lake: &Lake) -> Result<(), UnfinishedError> {
     }
 }
 
-/// Brings a backup back; without `id` the newest. With `dry_run` it only looks.
+/// Brings a backup back; without `id` the newest. With `dry_run` it only looks. What was erased is erased again as `erasing` says.
 ///
 /// # Errors
 /// [`BackupError`]. What was put stays, and the next run goes on.
@@ -92,6 +104,7 @@ pub async fn restore(
     id: Option<&str>,
     part: Part,
     dry_run: bool,
+    erasing: &EraseSettings,
     watcher: Watcher<'_>,
 ) -> Result<RestoreOutcome, BackupError> {
     refuse_within(lake, target.url())?;
@@ -112,12 +125,12 @@ pub async fn restore(
     }
     let bytes = entries.iter().map(|entry| entry.bytes).sum();
     if dry_run {
-        return Ok(RestoreOutcome { backup: header, objects: entries.len(), bytes, there: 0 });
+        return Ok(RestoreOutcome { objects: entries.len(), bytes, ..RestoreOutcome::of(header) });
     }
     if has_tables {
         mark(lake, &id).await?;
     }
-    let mut outcome = RestoreOutcome { backup: header, objects: 0, bytes: 0, there: 0 };
+    let mut outcome = RestoreOutcome::of(header);
     let mut done = 0;
     let (logs, objects): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| entry.key.contains("/_delta_log/"));
     for entries in [objects, logs] {
@@ -136,7 +149,27 @@ pub async fn restore(
     }
     if has_tables {
         check(lake, &outcome.backup).await?;
+    }
+    outcome.erased = erase_again(lake, erasing).await?;
+    if has_tables {
         unmark(lake).await?;
+    }
+    Ok(outcome)
+}
+
+/// Takes out what was erased, wherever it came back to. Before tables are there they say nothing of it, and nobody answers from them.
+async fn erase_again(lake: &Lake, erasing: &EraseSettings) -> Result<EraseOutcome, BackupError> {
+    if Table::open(lake, TableName::Readings).await?.is_none() {
+        return Ok(EraseOutcome::default());
+    }
+    let failed = |what: String| BackupError::Erased { what };
+    if Erasures::load(lake).await.map_err(|error| failed(error.to_string()))?.all().is_empty() {
+        return Ok(EraseOutcome::default());
+    }
+    let outcome = Box::pin(go_on(lake, erasing, true)).await;
+    let outcome = outcome.map_err(|error| failed(error.to_string()))?;
+    if outcome.held_elsewhere {
+        return Err(failed("another process is erasing".to_owned()));
     }
     Ok(outcome)
 }

@@ -20,6 +20,7 @@ use crate::bounds::Bounds;
 use crate::compact;
 use crate::correct::CORRECTIONS;
 use crate::ingest::{INGEST, IngestError, ingest};
+use crate::jobs::list::register_before_ingest;
 use crate::quality;
 use crate::register::load;
 use crate::rollup::{Again, rollup_again, rows_of_spans};
@@ -39,10 +40,19 @@ pub async fn erase(
     settings: &EraseSettings,
     request: &Request,
 ) -> Result<(Erasure, EraseOutcome), EraseError> {
+    // Once the erasure is known, its sensor cannot become `personal` before it is complete.
+    register_first(lake, settings).await?;
     let erasure = Erasure::new(lake, request);
     erasure.write(lake).await?;
     let outcome = go_on(lake, settings, false).await?;
     Ok((erasure, outcome))
+}
+
+/// Nothing that has landed is ingested before there is a register, by an erasure as little as by `ingest`.
+async fn register_first(lake: &Lake, settings: &EraseSettings) -> Result<(), EraseError> {
+    let Some(files) = &settings.register else { return Ok(()) };
+    let registered = register_before_ingest(lake, files).boxed().await;
+    registered.map_err(|error| EraseError::Unregistered(error.to_string()))
 }
 
 /// What an erasure would remove. Nothing is changed.
@@ -252,8 +262,9 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Ingests, without what is erased. A source that is held back keeps its own.
+    /// Ingests, without what is erased and by what the register's files say. A source that is held back keeps its own.
     async fn ingest(&self) -> Result<(), EraseError> {
+        register_first(self.lake, self.settings).await?;
         // Its type is forgotten here: the compiler loses itself in what is around it otherwise.
         match ingest(self.lake, &self.settings.ingest).boxed().await {
             Ok(_) => Ok(()),

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 
 use tjern_lake::Lake;
 
-use super::job::{Job, JobError};
+use super::job::Job;
 use super::schedule::Schedule;
 use super::settings::JobSettings;
 use crate::bounds::Bounds;
@@ -25,6 +25,7 @@ use crate::erase::EraseSettings;
 
 pub use compact::Compact;
 pub use erase::summary as erase_summary;
+pub use registering::register_before_ingest;
 pub use vacuum::summary as vacuum_summary;
 
 /// The lines of jobs that run side by side. Within a line nothing overlaps.
@@ -69,21 +70,6 @@ pub fn entries_of(lake: &Lake, settings: &JobSettings) -> Vec<Entry> {
     if lake.is_personal() { personal_entries(settings) } else { entries(settings) }
 }
 
-/// Brings the register to what its files say before something other than the job `ingest` takes what has landed: what the
-/// register forbids is in no table then, whoever is the first.
-///
-/// # Errors
-/// That there is no register, and the files cannot be registered.
-pub async fn register_before_ingest(lake: &Lake, settings: &JobSettings) -> Result<(), JobError> {
-    let prefix = if lake.is_personal() { PERSONAL } else { "" };
-    registering(settings, prefix).before_ingest(lake).await
-}
-
-fn registering(settings: &JobSettings, prefix: &str) -> registering::Registering {
-    let is_off = settings.off.contains(&format!("{prefix}register"));
-    registering::Registering::new(settings.register.clone(), is_off)
-}
-
 fn entries_named(settings: &JobSettings, prefix: &str) -> Vec<Entry> {
     let entry = |name: &str, line, schedule: &Schedule, job: Box<dyn Job>| {
         let name = format!("{prefix}{name}");
@@ -93,7 +79,8 @@ fn entries_named(settings: &JobSettings, prefix: &str) -> Vec<Entry> {
     let when = &settings.when;
     let timezone = settings.timezone.clone();
     let bounds = Bounds::from(&settings.compact);
-    let files = registering(settings, prefix);
+    let is_off = settings.off.contains(&format!("{prefix}register"));
+    let files = registering::Registering::new(settings.register.clone(), is_off);
     let ingest = ingest::Ingest::new(settings.ingest, bounds.part(4), files.clone());
     let mut entries = vec![
         entry("ingest", Line::Ingest, &when.ingest, Box::new(ingest)),

@@ -18,6 +18,7 @@ use tjern_pipeline::backup::manifest::{Manifest, list};
 use tjern_pipeline::backup::restore::{Part, refuse_unfinished, restore};
 use tjern_pipeline::backup::{BackupError, backup};
 use tjern_pipeline::compact::{CompactSettings, compact};
+use tjern_pipeline::erase::EraseSettings;
 use tjern_pipeline::ingest::{Ingester, Polling, ingest, open_runs};
 use tjern_pipeline::rollup::rollup;
 use tjern_pipeline::vacuum::vacuum;
@@ -55,8 +56,13 @@ async fn back_up(lake: &Lake, target: &Store) -> Result<String, BackupError> {
     backup(lake, target, None, &mut |_, _| {}).await.map(|outcome| outcome.id)
 }
 
+fn erasing() -> EraseSettings {
+    let compact = CompactSettings::default();
+    EraseSettings { ingest: SETTINGS, register: None, compact, datasets: Vec::new(), timezone: TimeZone::UTC }
+}
+
 async fn bring_back(lake: &Lake, target: &Store, part: Part) -> Result<(usize, usize), BackupError> {
-    let outcome = restore(lake, target, None, part, false, &mut |_, _| {}).await?;
+    let outcome = restore(lake, target, None, part, false, &erasing(), &mut |_, _| {}).await?;
     Ok((outcome.objects, outcome.there))
 }
 
@@ -207,7 +213,7 @@ async fn every_backup_that_was_made_beside_the_work_is_whole() {
     // Some of them, the newest last.
     for id in ids.iter().rev().step_by(ids.len().div_ceil(6)).collect::<Vec<_>>().into_iter().rev() {
         remove(&place, None).await;
-        restore(&place.lake(), &backups.store(), Some(id), Part::Everything, false, &mut |_, _| {})
+        restore(&place.lake(), &backups.store(), Some(id), Part::Everything, false, &erasing(), &mut |_, _| {})
             .await
             .expect("brought back");
         assert!(is_sound(&place).await, "{id}");
@@ -403,7 +409,7 @@ async fn two_tables_of_one_name_do_not_mix() {
     let second = back_up(&place.lake(), &backups.store()).await.expect("copied");
     for (id, wanted) in [(first, wanted), (second, other)] {
         let fresh = Place::new();
-        restore(&fresh.lake(), &backups.store(), Some(&id), Part::Everything, false, &mut |_, _| {})
+        restore(&fresh.lake(), &backups.store(), Some(&id), Part::Everything, false, &erasing(), &mut |_, _| {})
             .await
             .expect("brought back");
         assert_eq!(rows(&fresh).await, wanted);

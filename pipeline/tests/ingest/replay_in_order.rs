@@ -126,7 +126,8 @@ impl City {
     async fn erase(&self) {
         self.place.ahead(HOUR_US);
         let compact = CompactSettings { spill_folder: self.folder.path().to_owned(), ..CompactSettings::default() };
-        let settings = EraseSettings { ingest: KEPT, compact, datasets: Vec::new(), timezone: TimeZone::UTC };
+        let settings =
+            EraseSettings { ingest: KEPT, register: None, compact, datasets: Vec::new(), timezone: TimeZone::UTC };
         let Period { sensor, from_us, to_us } = period("tarn/wind", 0, 4);
         let request = Request { sensor, from_us, to_us, reason: "asked for".into(), by: "an officer".into() };
         let (_, outcome) = erase(&self.place.lake(), &settings, &request).await.expect("erased");

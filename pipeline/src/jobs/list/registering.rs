@@ -83,6 +83,15 @@ impl Registering {
     }
 }
 
+/// Brings the register to what its files say before something other than the job `ingest` takes what has landed: what the
+/// register forbids is in no table then, whoever is the first.
+///
+/// # Errors
+/// That there is no register, and the files cannot be registered.
+pub async fn register_before_ingest(lake: &Lake, files: &RegisterFiles) -> Result<(), JobError> {
+    Registering::new(files.clone(), false).before_ingest(lake).await
+}
+
 async fn texts(files: &RegisterFiles) -> Texts {
     let RegisterFiles { sites, sensors, installations, events, rules, .. } = files;
     let paths = [sites, sensors, &installations.path, &events.path, &rules.path];
