@@ -2,13 +2,14 @@
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
-use tjern_lake::Lake;
+use tjern_lake::{Lake, Table, TableName, Version};
 use tokio_util::sync::CancellationToken;
 
 use super::publish::withdrawn;
 use super::registering::{Registering, failure};
 use crate::erase::EraseSettings;
 use crate::jobs::job::{Done, Job, JobError};
+use crate::jobs::unchanged::LOOK;
 use crate::publish::{Recalled, recall};
 use crate::register::Changes;
 
@@ -18,13 +19,25 @@ pub(super) struct Register {
     files: Registering,
     /// What withdrawing releases needs.
     settings: EraseSettings,
-    /// Whether no release holds readings that are public no more by what is registered.
-    is_recalled: bool,
+    /// The version of `sensors` by which no release holds readings that are public no more. Others register too, and a run that
+    /// failed may have changed that table all the same.
+    recalled: Option<Version>,
 }
 
 impl Register {
     pub(super) const fn new(files: Registering, settings: EraseSettings) -> Self {
-        Self { files, settings, is_recalled: false }
+        Self { files, settings, recalled: None }
+    }
+
+    async fn recall(&mut self, lake: &Lake) -> Result<Recalled, JobError> {
+        let sensors = Table::open_within(lake, TableName::Sensors, LOOK).await.map_err(JobError::failed)?;
+        let registered = sensors.map(|table| table.known_version());
+        if registered.is_none() || registered == self.recalled {
+            return Ok(Recalled::default());
+        }
+        let recalled = Box::pin(recall(lake, &self.settings)).await.map_err(JobError::failed)?;
+        self.recalled = registered;
+        Ok(recalled)
     }
 }
 
@@ -35,14 +48,13 @@ impl Job for Register {
     }
 
     async fn run(&mut self, lake: &Lake, _stop: &CancellationToken) -> Result<Done, JobError> {
-        let registered = self.files.register(lake).await.map_err(|error| failure(error, ""))?;
-        self.is_recalled &= registered.is_none_or(|done| count(done.sensors) == 0);
-        let recalled = if self.is_recalled {
-            Recalled::default()
-        } else {
-            Box::pin(recall(lake, &self.settings)).await.map_err(JobError::failed)?
-        };
-        self.is_recalled = true;
+        let registered = self.files.register(lake).await;
+        // Also where that failed: what the table says by now holds.
+        let recalled = self.recall(lake).await;
+        if let (Err(_), Ok(Recalled { withdrawn: 1.., .. })) = (&registered, &recalled) {
+            tracing::warn!(?recalled, "releases were withdrawn, since readings in them are public no more");
+        }
+        let (registered, recalled) = (registered.map_err(|error| failure(error, ""))?, recalled?);
         let Some(done) = registered else {
             return Ok(withdrawn(Done::new("the register's files are as they were").worked(false), recalled));
         };
