@@ -179,6 +179,9 @@ fn tell(erasure: Option<&Erasure>, outcome: &EraseOutcome, json: bool) -> Result
     for release in &outcome.released {
         say!("erase: released anew: {release}");
     }
+    for (dataset, why) in &outcome.unmade {
+        say!("erase: {dataset} has no newest release until `tjern pipeline publish` makes one: {why}");
+    }
     for Wait { what, why, .. } in &outcome.waits {
         say!("erase: waits: {what}: {why}");
     }

@@ -5,11 +5,13 @@ use std::collections::BTreeSet;
 use futures::FutureExt;
 use object_store::path::Path;
 use tjern_lake::{Lake, Lease, Table, TableName};
+use tjern_readings::keys::OPEN;
 use tjern_readings::sensor::SensorId;
 
 use super::known::{COUNT, Erasures};
 use super::landed::{Zone, settle};
 use super::leftovers::{self, mark, mark_of};
+use super::released::{Which, Withdrawn};
 use super::sources::Tainted;
 use super::unseen::{self, Reasons, Unseen};
 use super::{
@@ -90,10 +92,12 @@ async fn look(lake: &Lake, erasures: &Erasures) -> Result<(Vec<Found>, Tainted),
     found.extend(holding.iter().map(super::landed::Holding::found));
     let (set_aside, hidden) = quarantined::find(lake, erasures, &tainted).await?;
     found.extend(quarantined::told(&set_aside));
-    let unseen = [&zone.unseen, &tainted.unseen, &unread, &hidden].into_iter().flat_map(Reasons::keys);
+    let (releases, unread_releases) = released::find(lake, erasures).await?;
+    let unseen =
+        [&zone.unseen, &tainted.unseen, &unread, &hidden, &unread_releases].into_iter().flat_map(Reasons::keys);
     found.extend(unseen.map(|key| Found::unseen(key)));
     found.extend(told::find(lake, erasures).await?.iter().map(told::Record::found));
-    found.extend(released::find(lake, erasures).await?.iter().map(released::Tainted::found));
+    found.extend(releases.iter().map(released::Tainted::found));
     Ok((found, tainted))
 }
 
@@ -112,7 +116,8 @@ pub async fn go_on(lake: &Lake, settings: &EraseSettings, again: bool) -> Result
         return Ok(EraseOutcome { held_elsewhere: true, ..EraseOutcome::default() });
     };
     let lease = lease.keep();
-    let mut work = Work { lake, settings, known, is_first: false, outcome: EraseOutcome::default() };
+    let (left, outcome) = (Reasons::new(), EraseOutcome::default());
+    let mut work = Work { lake, settings, known, is_first: false, left, outcome };
     let result = Box::pin(work.run(&due)).await;
     lease.give_back().await?;
     result.map(|()| work.outcome)
@@ -159,6 +164,8 @@ struct Work<'a> {
     known: Erasures,
     /// Whether no run before this one, which may have been killed, did anything for the erasures that are due.
     is_first: bool,
+    /// What of the releases could not be looked at or removed, and why.
+    left: Reasons,
     outcome: EraseOutcome,
 }
 
@@ -241,14 +248,30 @@ impl Work<'_> {
                 .await?;
         self.outcome.summed = summed.hourly.rows_computed + summed.daily.rows_computed;
         self.outcome.records = told::change(lake, told::find(lake, &erasures).await?).await?;
-        let tainted = released::find(lake, &erasures).await?;
-        (self.outcome.withdrawn, self.outcome.released) =
-            released::withdraw(lake, self.settings, &tainted, released::ERASED).await?;
+        self.withdraw(&erasures, Which::All).await?;
+        if !self.left.is_empty() {
+            let ids = due.whole.iter().map(|erasure| erasure.id.clone()).collect();
+            let unseen = Unseen { keys: self.left.clone(), erasures: ids, ..Unseen::default() };
+            unseen.write(lake).await?;
+            self.wait_for(&unseen);
+        }
         for name in TABLES {
             let gone = leftovers::remove(lake, name, &erasures, untouched.contains(name.as_str())).await?;
             self.outcome.leftovers += gone.files;
             self.outcome.log += gone.log;
         }
+        Ok(())
+    }
+
+    /// Withdraws releases that hold erased readings. What keeps one of them keeps no other, and nothing else from being erased.
+    async fn withdraw(&mut self, erasures: &Erasures, which: Which<'_>) -> Result<(), EraseError> {
+        let withdrawn = released::withdraw(self.lake, self.settings, erasures, which, released::ERASED).await?;
+        let Withdrawn { releases, made, unmade, unreadable, stays } = withdrawn;
+        self.outcome.withdrawn += releases;
+        self.outcome.released.extend(made);
+        self.outcome.unmade.extend(unmade);
+        self.left = unreadable;
+        self.left.extend(stays);
         Ok(())
     }
 
@@ -272,13 +295,20 @@ impl Work<'_> {
         let stays = unseen::remove(self.lake, kept).await;
         let is_gone = |key: &&String| !stays.contains_key(*key) && !key.ends_with(".reason.json");
         self.outcome.quarantined += before.stays.keys().filter(is_gone).count();
-        let keys = before.still(self.lake, &Erasures::of(due.looks.clone())).await;
+        let erasures = Erasures::of(due.looks.clone());
+        let (releases, keys): (Reasons, Reasons) = before.keys.into_iter().partition(|(key, _)| is_of_a_release(key));
+        if !releases.is_empty() {
+            self.withdraw(&erasures, Which::Of(&releases)).await?;
+        }
+        let before = Unseen { keys, ..before };
+        let mut keys = before.still(self.lake, &erasures).await;
         if keys.len() < before.keys.len() {
             let mut readings = Table::open_or_create(self.lake, TableName::Readings).await?;
             return Box::pin(self.landed(&mut readings, &due.looks)).await;
         }
+        keys.extend(self.left.clone());
         let unseen = Unseen { keys, stays, ..before };
-        if unseen.stays.len() < self.known.unseen.stays.len() {
+        if unseen.stays.len() < self.known.unseen.stays.len() || !self.left.keys().eq(releases.keys()) {
             unseen.write(self.lake).await?;
         }
         self.wait_for(&unseen);
@@ -304,6 +334,7 @@ impl Work<'_> {
         self.outcome.quarantined +=
             found.iter().filter(|(kept, _)| !stays.contains_key(&kept.key().to_string())).count();
         let mut keys = zone.unseen;
+        keys.extend(self.left.clone());
         keys.extend([std::mem::take(&mut tainted.unseen), unread, hidden].into_iter().flatten());
         let ids = looks.iter().map(|erasure| erasure.id.clone()).collect();
         let (sources, notes) = (tainted.into_sources(), std::mem::take(&mut erasures.unseen.notes));
@@ -316,7 +347,7 @@ impl Work<'_> {
     fn wait_for(&mut self, unseen: &Unseen) {
         for (key, why) in &unseen.keys {
             let ids = unseen.erasures.clone();
-            self.wait(if unseen::is_strange(key) {
+            self.wait(if unseen::is_strange(key) || is_of_a_release(key) {
                 Wait { what: key.clone(), why: why.clone(), erasures: Some(ids) }
             } else {
                 Wait::unseen(key, why, ids)
@@ -339,6 +370,10 @@ impl Work<'_> {
             all
         });
     }
+}
+
+fn is_of_a_release(key: &str) -> bool {
+    key.strip_prefix(OPEN).is_some_and(|rest| rest.starts_with('/'))
 }
 
 /// What makes those look again who prepare rows without knowing of an erasure: it stands in their commits too.

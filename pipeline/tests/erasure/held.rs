@@ -155,6 +155,27 @@ async fn who_wrote_them_is_remembered_until_it_was_looked_at() {
     }
 }
 
+/// A file beside the releases that is none of ours stopped every erasure there, and what could be fetched stayed.
+#[tokio::test]
+async fn a_release_that_nobody_can_read_waits_by_itself() {
+    let world = of_two_gateways().await;
+    let strange = Path::from("open/andre/notes/places.csv");
+    world.place.put(&strange, b"place,phone\nElva,12345678\n".to_vec()).await;
+    let told = find(&world.lake(), &request()).await.expect("found");
+    assert!(told.iter().any(|found| found.what == Found::UNSEEN && found.key == strange.to_string()), "{told:?}");
+    let (erasure, outcome) = erase(&world.lake(), &world.settings(), &request()).await.expect("erased");
+    assert!(outcome.rows > 0 && outcome.withdrawn == 1 && outcome.done.is_empty(), "{outcome:?}");
+    let waiting = waits(&outcome);
+    let [(what, why)] = waiting.as_slice() else { panic!("{outcome:?}") };
+    assert!(*what == strange.to_string() && why.contains("remove it by hand"), "{what}: {why}");
+    assert_eq!(left(&world).await, Vec::<String>::new());
+    let again = gone_on(&world).await;
+    assert_eq!((waits(&again), again.done, again.withdrawn), (waiting, vec![], 0), "it is not forgotten");
+    world.place.store.inner().delete(&strange).await.expect("removed by a person");
+    assert_eq!(gone_on(&world).await.done, [erasure.id]);
+    assert_eq!(gone_on(&world).await, EraseOutcome::default());
+}
+
 /// A batch waits, as the newest of its epoch, and then its folder loses its rights: it was not seen any more, and the
 /// erasure was called complete.
 #[tokio::test]

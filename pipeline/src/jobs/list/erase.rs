@@ -58,7 +58,7 @@ impl Job for Erase {
 #[must_use]
 pub fn summary(outcome: &EraseOutcome) -> Done {
     let EraseOutcome { rows, files, summed, landed, quarantined, records, withdrawn, released, .. } = outcome;
-    let EraseOutcome { leftovers, log, done, waits, .. } = outcome;
+    let EraseOutcome { leftovers, log, done, waits, unmade, .. } = outcome;
     let said = format!(
         "{rows} rows of {files} files erased, {summed} hours and days computed again; {landed} landed batches, {quarantined} \
          in quarantine, {records} records, {withdrawn} releases, {leftovers} old files and {log} objects of logs removed; {} \
@@ -66,6 +66,8 @@ pub fn summary(outcome: &EraseOutcome) -> Done {
         done.len(),
         waits.len()
     );
+    let said =
+        unmade.iter().fold(said, |said, (dataset, why)| format!("{said}; {dataset} was not released anew: {why}"));
     let worked = rows + summed + landed + quarantined + records + withdrawn + leftovers + log + done.len() > 0;
     let numbers = [
         ("rows", rows),

@@ -5,13 +5,13 @@ use serde_json::{Value, json};
 use tjern_lake::{Lake, Table, TableName, Version};
 use tokio_util::sync::CancellationToken;
 
-use super::publish::withdrawn;
+use super::publish::{trouble, withdrawn};
 use super::registering::{Registering, failure};
 use crate::erase::EraseSettings;
 use crate::jobs::job::{Done, Job, JobError};
 use crate::jobs::unchanged::LOOK;
 use crate::publish::{Recalled, recall};
-use crate::register::Changes;
+use crate::register::{Changes, RegisterOutcome};
 
 /// With the city's files, which `ingest` may have registered before.
 #[derive(Debug)]
@@ -36,7 +36,9 @@ impl Register {
             return Ok(Recalled::default());
         }
         let recalled = Box::pin(recall(lake, &self.settings)).await.map_err(JobError::failed)?;
-        self.recalled = registered;
+        if recalled.stays.is_empty() {
+            self.recalled = registered;
+        }
         Ok(recalled)
     }
 }
@@ -55,27 +57,37 @@ impl Job for Register {
             tracing::warn!(?recalled, "releases were withdrawn, since readings in them are public no more");
         }
         let (registered, recalled) = (registered.map_err(|error| failure(error, ""))?, recalled?);
-        let Some(done) = registered else {
-            return Ok(withdrawn(Done::new("the register's files are as they were").worked(false), recalled));
-        };
-        let said = if done.found {
-            format!(
-                "sites {}; sensors {}; installations {}; events {}; rules {}",
-                text(done.sites),
-                text(done.sensors),
-                text(done.installations),
-                text(done.events),
-                text(done.rules)
-            )
-        } else {
-            "there is no sites.csv and no sensors.csv".to_owned()
-        };
-        let tables = [done.sites, done.sensors, done.installations, done.events, done.rules];
-        let changes = tables.into_iter().map(count).sum::<usize>();
-        let said = Done::new(said).with("sites", value(done.sites)).with("sensors", value(done.sensors));
-        let said = said.with("installations", value(done.installations)).with("events", value(done.events));
-        Ok(withdrawn(said.with("rules", value(done.rules)).worked(changes > 0), recalled))
+        let done = registered.map_or_else(|| Done::new("the register's files are as they were").worked(false), said);
+        let (trouble, stays) = (trouble(&recalled), !recalled.stays.is_empty());
+        let done = withdrawn(done, recalled);
+        match trouble {
+            None => Ok(done),
+            Some(error) if stays => Err(JobError::failed(error)),
+            // Trying again would find the same.
+            Some(error) => Err(JobError::Partly { error, done: Box::new(done) }),
+        }
     }
+}
+
+/// What was registered.
+fn said(done: RegisterOutcome) -> Done {
+    let said = if done.found {
+        format!(
+            "sites {}; sensors {}; installations {}; events {}; rules {}",
+            text(done.sites),
+            text(done.sensors),
+            text(done.installations),
+            text(done.events),
+            text(done.rules)
+        )
+    } else {
+        "there is no sites.csv and no sensors.csv".to_owned()
+    };
+    let tables = [done.sites, done.sensors, done.installations, done.events, done.rules];
+    let changes = tables.into_iter().map(count).sum::<usize>();
+    let said = Done::new(said).with("sites", value(done.sites)).with("sensors", value(done.sensors));
+    let said = said.with("installations", value(done.installations)).with("events", value(done.events));
+    said.with("rules", value(done.rules)).worked(changes > 0)
 }
 
 fn text(changes: Changes) -> String {
