@@ -16,6 +16,9 @@
 //! What comes for one later is left out, and said. Only erasure changes them: it names its windows itself ([`again`]), and its
 //! commits name them too. The commit repeats retention's transaction, so that a table `readings` that is built anew knows it.
 //!
+//! **One run at a time** (a lease, short and renewed). The fence keeps the data right; the lease keeps apart a run that has put
+//! files and not named them yet, and an erasure that removes what nobody names.
+//!
 //! **Memory is bounded by configuration** (`[compact] memory`), whatever there is to sum up: readings come sorted, with what does
 //! not fit in `[compact] spill`, and are summed up a portion at a time ([`read`]); rows are written as they come, and merged with those
 //! that stay ([`files`]). [`run`] is one attempt at one table.
@@ -40,7 +43,7 @@ use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
 use jiff::tz::TimeZone;
 use tjern_lake::rollup::{Grid, Natures, RETENTION_TRANSACTION, Source, VERSION_TRANSACTION, open_from_us};
-use tjern_lake::{Commit, CommitError, Lake, LakeError, Operation, Table, TableName};
+use tjern_lake::{Commit, CommitError, Lake, LakeError, Lease, Operation, Table, TableName};
 
 use crate::bounds::Bounds;
 use crate::frames::FrameError;
@@ -51,6 +54,12 @@ use run::Run;
 /// How old a look at the readings may be: what this process commits is known at once, and hours and days are of one look.
 const LOOK: Duration = Duration::from_secs(60);
 
+/// The lease's name.
+pub(crate) const JOB: &str = "rollup";
+
+/// How long a process that was killed at it keeps others from it. While one is at work it renews its lease.
+pub const LEASE: Duration = Duration::from_secs(60);
+
 /// What a run did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RollupOutcome {
@@ -58,6 +67,8 @@ pub struct RollupOutcome {
     pub hourly: TableOutcome,
     /// What became of `daily`.
     pub daily: TableOutcome,
+    /// Whether another process holds the lease.
+    pub held_elsewhere: bool,
 }
 
 /// What a run did to one table.
@@ -127,10 +138,16 @@ pub async fn rollup(lake: &Lake, timezone: &TimeZone) -> Result<RollupOutcome, R
 /// # Errors
 /// [`RollupError`].
 pub async fn rollup_within(lake: &Lake, timezone: &TimeZone, bounds: &Bounds) -> Result<RollupOutcome, RollupError> {
-    rollup_with(lake, timezone, None, bounds).await
+    let Some(lease) = Lease::take(lake, JOB, LEASE).await? else {
+        return Ok(RollupOutcome { held_elsewhere: true, ..RollupOutcome::default() });
+    };
+    let lease = lease.keep();
+    let result = rollup_with(lake, timezone, None, bounds).await;
+    lease.give_back().await?;
+    result
 }
 
-/// The same, and computes the windows of these spans again; tables that are not there stay so.
+/// The same, and computes the windows of these spans again; tables that are not there stay so. For who holds the lease.
 pub(crate) async fn rollup_again(
     lake: &Lake,
     timezone: &TimeZone,
@@ -148,7 +165,7 @@ async fn rollup_with(
 ) -> Result<RollupOutcome, RollupError> {
     let hourly = Box::pin(bring_up(lake, TableName::Hourly, Grid::Hours, again, bounds)).await?;
     let daily = Box::pin(bring_up(lake, TableName::Daily, Grid::Days(timezone.clone()), again, bounds)).await?;
-    Ok(RollupOutcome { hourly, daily })
+    Ok(RollupOutcome { hourly, daily, held_elsewhere: false })
 }
 
 /// `readings` was made anew, at this version: the versions that `hourly` and `daily` are of were another table's. Their

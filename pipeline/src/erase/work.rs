@@ -1,6 +1,7 @@
 //! The work: which erasures are due, and one step after the other.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use futures::FutureExt;
 use object_store::path::Path;
@@ -24,7 +25,11 @@ use crate::correct::CORRECTIONS;
 use crate::ingest::{INGEST, IngestError, ingest};
 use crate::quality;
 use crate::register::load;
-use crate::rollup::{Again, rollup_again, rows_of_spans};
+use crate::rollup::{self, Again, rollup_again, rows_of_spans};
+
+/// Who else writes files of rows that it has read, and for how long its lease lasts.
+const WRITERS: [(&str, Duration); 3] =
+    [(compact::JOB, compact::LEASE), (quality::JOB, quality::LEASE), (rollup::JOB, rollup::LEASE)];
 
 /// The tables in which readings are, or what was made of them; `readings` is marked last.
 const TABLES: [TableName; 3] = [TableName::Hourly, TableName::Daily, TableName::Readings];
@@ -204,7 +209,7 @@ impl Work<'_> {
         let mut readings = Table::open_or_create(self.lake, TableName::Readings).await?;
         // Others write files of rows that they have read: what they leave behind is looked for after them.
         let mut held = Vec::new();
-        for (job, lasts) in [(compact::JOB, compact::LEASE), (quality::JOB, quality::LEASE)] {
+        for (job, lasts) in WRITERS {
             match Lease::take(self.lake, job, lasts).await? {
                 Some(lease) => held.push(lease.keep()),
                 None => {
@@ -213,8 +218,8 @@ impl Work<'_> {
                 }
             }
         }
-        let result = if held.len() == 2 { Box::pin(self.remove_alone(due, &mut readings)).await } else { Ok(()) };
-        let is_alone = held.len() == 2;
+        let is_alone = held.len() == WRITERS.len();
+        let result = if is_alone { Box::pin(self.remove_alone(due, &mut readings)).await } else { Ok(()) };
         for lease in held {
             lease.give_back().await?;
         }

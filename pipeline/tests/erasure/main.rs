@@ -11,6 +11,7 @@ mod crashes;
 mod everywhere;
 mod held;
 mod recall;
+mod rollups;
 mod scan;
 #[path = "../ingest/support/mod.rs"]
 #[expect(dead_code, reason = "the tests of ingest use more of it")]
