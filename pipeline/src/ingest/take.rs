@@ -243,12 +243,17 @@ impl Ingester {
     }
 
     /// Batches that were removed since they held erased readings, where they are still to be taken: the table was built
-    /// anew. Their numbers are passed at once, as those that a gateway dropped.
+    /// anew. Their numbers are passed at once, as those that a gateway dropped. When they had landed nobody knows: what is before
+    /// them is waited for as long as before what landed after them.
     fn erased_gaps(&self, stream: &Stream, seen: &LandedEpoch, watermark: i64) -> Vec<Item> {
         let Some((_, known)) = &self.erasures else { return Vec::new() };
         let is_there = |bounds: Bounds| seen.items.iter().any(|item| item.bounds.overlaps(bounds));
         let gone = known.doomed_of(stream).filter(|bounds| bounds.last > watermark && !is_there(*bounds));
-        gone.map(|bounds| Item { bounds, gap: true, landed_us: i64::MIN, bytes: 0 }).collect()
+        let landed_us = |gone: Bounds| {
+            let later = seen.items.iter().filter(|item| item.bounds.first > gone.last);
+            later.map(|item| item.landed_us).min().or(self.until_us).unwrap_or(i64::MIN)
+        };
+        gone.map(|bounds| Item { bounds, gap: true, landed_us: landed_us(bounds), bytes: 0 }).collect()
     }
 
     /// Batches that came again after they had left, and that nothing else would look into: they may hold readings that

@@ -10,6 +10,7 @@ use futures::{StreamExt, TryStreamExt};
 use jiff::tz::TimeZone;
 use object_store::ObjectStore;
 use object_store::path::Path;
+use tjern_lake::{Table, TableName};
 use tjern_pipeline::bounds::Bounds;
 use tjern_pipeline::compact::CompactSettings;
 use tjern_pipeline::config::RegisterSection;
@@ -184,6 +185,29 @@ async fn a_lost_table_comes_back_with_its_flags_and_levels() {
     city.lose_readings().await;
     city.careless().await;
     assert_ne!(city.rows().await, before, "the canary lives: what landed later is as if it had been seen");
+}
+
+/// A batch that went with an erasure told that what is before it will not come, whatever the moment that was replayed: all
+/// batches before it were passed at once and then came as fillings, a commit each, with names that stay in the log for good.
+#[tokio::test]
+async fn what_went_with_an_erasure_makes_no_hole_of_what_landed_later() {
+    let city = City::new().await;
+    let water = |hour: i64| of("tarn/water_temperature", hour, 18.0);
+    city.come("landfall-01", 1, &[water(0), water(1)], None).await;
+    city.validate(&period("tarn/water_temperature", 0, 2), false).await;
+    let wind = |hours: std::ops::Range<i64>| hours.map(|hour| of("tarn/wind", hour, 3.0)).collect::<Vec<_>>();
+    for (first, hours) in [(1, 10..12), (3, 12..14), (5, 0..4), (9, 14..16)] {
+        city.come("home-01", first, &wind(hours), None).await;
+    }
+    city.erase().await;
+    let before = city.rows().await;
+    city.lose_readings().await;
+    city.replay().await.expect("replayed");
+    assert_eq!(city.rows().await, before);
+    let table = Table::open(&city.place.lake(), TableName::Readings).await.expect("opened").expect("there");
+    let is_run = |name: &str| name.rsplit('/').next().is_some_and(|last| last.contains('-'));
+    let runs: Vec<_> = table.transactions().keys().filter(|name| name.contains("home-01/") && is_run(name)).collect();
+    assert!(runs.len() == 1 && runs[0].starts_with(":open/"), "but what went with the erasure nothing is noted: {runs:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
