@@ -60,14 +60,24 @@ pub(crate) struct Withdrawn {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Which<'a> {
     All,
-    /// Those of these files, and of a dataset whose `latest.json` is one of them.
+    /// Those of these files, and of a dataset whose `latest.json` is one of them; and what lies there and was not named.
     Of(&'a Reasons),
 }
 
 /// The files of each release, by dataset and version.
 type Releases = BTreeMap<String, BTreeMap<String, Vec<Path>>>;
 
-async fn list(lake: &Lake, which: Which<'_>) -> Result<Releases, LakeError> {
+impl Which<'_> {
+    fn means(self, dataset: &str, version: &str, files: &[Path], newest: Option<&str>) -> bool {
+        let Self::Of(keys) = self else { return true };
+        let is_meant = |key: &Path| keys.contains_key(key.as_ref());
+        // Nobody has named it yet, or ever will.
+        let is_unnamed = newest.is_none_or(|newest| version > newest);
+        is_unnamed || is_meant(&keys::latest_release(dataset)) || files.iter().any(is_meant)
+    }
+}
+
+async fn list(lake: &Lake) -> Result<Releases, LakeError> {
     let mut releases = Releases::new();
     let mut metas = lake.objects().list(Some(&Path::from(OPEN)));
     while let Some(meta) = metas.try_next().await.map_err(|source| LakeError::store(OPEN, source))? {
@@ -76,15 +86,6 @@ async fn list(lake: &Lake, which: Which<'_>) -> Result<Releases, LakeError> {
             let dataset = releases.entry(dataset.clone()).or_default();
             dataset.entry(version.clone()).or_default().push(meta.location);
         }
-    }
-    if let Which::Of(meant) = which {
-        let is_meant = |key: &Path| meant.contains_key(key.as_ref());
-        releases.retain(|dataset, versions| {
-            if !is_meant(&keys::latest_release(dataset)) {
-                versions.retain(|_, files| files.iter().any(is_meant));
-            }
-            !versions.is_empty()
-        });
     }
     Ok(releases)
 }
@@ -96,7 +97,7 @@ fn is_note(key: &Path) -> bool {
 /// The releases that hold erased readings, and those whose withdrawal broke off; and what could not be looked at.
 pub(crate) async fn find(lake: &Lake, erasures: &Erasures) -> Result<(Vec<Tainted>, Reasons), LakeError> {
     let (mut found, mut unseen) = (Vec::new(), Withdrawn::default());
-    for (dataset, versions) in list(lake, Which::All).await? {
+    for (dataset, versions) in list(lake).await? {
         for (version, files) in versions {
             found.extend(look(lake, &dataset, &version, files, erasures, &mut unseen).await);
         }
@@ -193,8 +194,8 @@ pub(crate) async fn withdraw(
     why: &str,
 ) -> Result<Withdrawn, LakeError> {
     let mut withdrawn = Withdrawn::default();
-    for (dataset, versions) in list(lake, which).await? {
-        let mut work = OfDataset { lake, settings, dataset: &dataset, gone: BTreeSet::new(), why };
+    for (dataset, versions) in list(lake).await? {
+        let mut work = OfDataset { lake, settings, dataset: &dataset, which, gone: BTreeSet::new(), why };
         let result = Box::pin(work.withdraw(versions, erasures, &mut withdrawn)).await;
         if let Err(error) = result {
             withdrawn.stays.insert(keys::latest_release(&dataset).to_string(), error.to_string());
@@ -208,6 +209,7 @@ struct OfDataset<'a> {
     lake: &'a Lake,
     settings: &'a EraseSettings,
     dataset: &'a str,
+    which: Which<'a>,
     /// The versions that are withdrawn, or are about to be.
     gone: BTreeSet<String>,
     why: &'a str,
@@ -222,6 +224,8 @@ impl OfDataset<'_> {
     ) -> Result<(), EraseError> {
         let newest = newest_release(self.lake, self.dataset).await?.map(|newest| newest.version);
         let mut last = None;
+        let means = |version: &str, files: &[Path]| self.which.means(self.dataset, version, files, newest.as_deref());
+        let versions: Vec<_> = versions.into_iter().filter(|(version, files)| means(version, files)).collect();
         for (version, files) in versions {
             if files.iter().any(is_note) {
                 self.gone.insert(version.clone());

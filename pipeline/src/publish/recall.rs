@@ -4,7 +4,7 @@
 //! (`erase::released`): a new release first, or no `latest.json` where none is left to be made, then `withdrawn.json` in the
 //! release's folder, then its files. Of which sensors that was done, and since when they were public no more, stands in
 //! `jobs/recalled.json`, so that releases are read once for it and not at each look; and so does what could not be read or
-//! removed, which alone is looked at again.
+//! removed, which alone is looked at again; and what lies there and was not named, since who wrote it may have read before.
 //!
 //! A sensor whose line left the register was public to the end: a new release has none of it, and those that are there stay.
 //! Limits: what others have fetched is out of reach.
@@ -65,9 +65,6 @@ pub async fn recall(lake: &Lake, settings: &EraseSettings) -> Result<Recalled, E
     let done = done(lake).await?;
     let is_done = sensors.iter().all(|(sensor, until)| done.sensors.get(sensor) == Some(until));
     let which = if is_done { Which::Of(&done.left) } else { Which::All };
-    if is_done && done.left.is_empty() {
-        return Ok(Recalled::default());
-    }
     let requests = sensors.keys().filter_map(|sensor| sensor.parse::<SensorId>().ok()).map(|sensor| {
         let (from_us, to_us) = ALWAYS_US;
         Erasure::new(lake, &Request { sensor, from_us, to_us, reason: WHY.to_owned(), by: String::new() })
@@ -75,7 +72,10 @@ pub async fn recall(lake: &Lake, settings: &EraseSettings) -> Result<Recalled, E
     let withdrawn = released::withdraw(lake, settings, &Erasures::of(requests), which, WHY).await?;
     let Withdrawn { releases, made, unmade, unreadable, stays } = withdrawn;
     let left = unreadable.iter().chain(&stays).map(|(key, why)| (key.clone(), why.clone())).collect();
-    remember(lake, &Done { sensors, left }).await?;
+    let now = Done { sensors, left };
+    if now != done {
+        remember(lake, &now).await?;
+    }
     Ok(Recalled { withdrawn: releases, released: made, unmade, unreadable, stays })
 }
 

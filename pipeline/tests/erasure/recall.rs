@@ -200,3 +200,22 @@ async fn a_release_that_the_store_keeps_is_tried_again_alone() {
     run(&mut job, &lake).await.expect("withdrawn");
     assert_eq!(world.naming(SENSOR).await, Vec::<String>::new());
 }
+
+/// A process was killed before it named its release, which it had made by an earlier word of the register.
+#[tokio::test]
+async fn a_release_that_was_never_named_is_recalled_too() {
+    let world = released().await;
+    let sections = || vec![section(&dataset().name, None)];
+    let made = world.objects().await;
+    world.files("internal");
+    run(&mut world.job("register", sections()), &world.lake()).await.expect("withdrawn");
+    assert_eq!(world.naming(SENSOR).await, Vec::<String>::new());
+    // It wrote them after that.
+    for (key, bytes) in made.into_iter().filter(|(key, _)| key.as_ref().ends_with(".csv")) {
+        let later = key.as_ref().replace("2026-07-01T00-", "2026-07-01T05-");
+        world.place.put(&Path::from(later), bytes.to_vec()).await;
+    }
+    assert_eq!(world.naming(SENSOR).await.len(), 1);
+    run(&mut world.job(&format!("publish-{}", dataset().name), sections()), &world.lake()).await.expect("published");
+    assert_eq!(world.naming(SENSOR).await, Vec::<String>::new());
+}
