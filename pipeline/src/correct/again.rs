@@ -121,6 +121,11 @@ impl Pending {
         self.kind == "revise"
     }
 
+    /// Whether it says that a configuration will never come.
+    pub(crate) fn is_acceptance(&self) -> bool {
+        self.kind == ACCEPT_CONFIGURATION
+    }
+
     /// Whether a revision is, or may be, of readings that another change is of.
     pub(crate) fn may_revise(&self, other: &Self) -> bool {
         let Some(period) = other.period() else { return true };
