@@ -168,7 +168,7 @@ pub struct EraseOutcome {
     pub done: Vec<String>,
     /// What has to wait, and for what.
     pub waits: Vec<Wait>,
-    /// Whether another process is at it.
+    /// Whether another process is at it, or at what has to end first: then it waits for that, and shall be tried again soon.
     #[serde(skip)]
     pub held_elsewhere: bool,
 }

@@ -220,6 +220,7 @@ impl Work<'_> {
         }
         let is_alone = held.len() == WRITERS.len();
         let result = if is_alone { Box::pin(self.remove_alone(due, &mut readings)).await } else { Ok(()) };
+        self.outcome.held_elsewhere = !is_alone;
         for lease in held {
             lease.give_back().await?;
         }

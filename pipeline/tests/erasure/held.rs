@@ -1,12 +1,16 @@
 //! One source that cannot be looked at keeps nobody's readings from being erased, and nothing is called proven for it.
 
+use std::time::Duration;
+
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
+use tjern_lake::Lease;
 use tjern_pipeline::erase::{EraseOutcome, Erasures, Found, erase, find, go_on};
 use tjern_readings::batch::encode;
 use tjern_readings::keys::{Landed, quarantine};
 use tjern_testing::simulated::Fault;
 
+use crate::recall::run;
 use crate::support::{EPOCH, HOUR_US, source};
 use crate::world::{FROM_US, GATEWAY, World, half_a_day, request};
 
@@ -174,6 +178,22 @@ async fn a_release_that_nobody_can_read_waits_by_itself() {
     world.place.store.inner().delete(&strange).await.expect("removed by a person");
     assert_eq!(gone_on(&world).await.done, [erasure.id]);
     assert_eq!(gone_on(&world).await, EraseOutcome::default());
+}
+
+/// Compaction, a rollup or a check of late units was at work for a moment: the erasure was tried again an hour later, and met the
+/// next one.
+#[tokio::test]
+async fn an_erasure_that_met_somebody_at_work_is_tried_again_soon() {
+    let world = of_two_gateways().await;
+    let lake = world.lake();
+    let lease = Lease::take(&lake, "quality", Duration::from_secs(300)).await.expect("asked").expect("free");
+    erase(&lake, &world.settings(), &request()).await.expect("remembered");
+    let mut job = world.job("erase", Vec::new());
+    let met = run(&mut job, &lake).await.expect("asked");
+    assert!(met.held_elsewhere && met.said.contains("`quality`"), "{met:?}");
+    lease.give_back().await.expect("given back");
+    let done = run(&mut job, &lake).await.expect("erased");
+    assert!(!done.held_elsewhere && done.did["complete"] == 1, "{done:?}");
 }
 
 /// A batch waits, as the newest of its epoch, and then its folder loses its rights: it was not seen any more, and the

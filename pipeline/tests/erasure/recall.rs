@@ -73,7 +73,7 @@ impl World {
     }
 
     /// A job of a daemon with this dataset, or with others.
-    fn job(&self, name: &str, publish: Vec<PublishSection>) -> Box<dyn Job> {
+    pub(crate) fn job(&self, name: &str, publish: Vec<PublishSection>) -> Box<dyn Job> {
         let entry = entries(&self.job_settings(publish)).into_iter().find(|entry| entry.name == name);
         entry.expect("there is such a job").job
     }
@@ -93,7 +93,7 @@ impl World {
     }
 }
 
-async fn run(job: &mut Box<dyn Job>, lake: &Lake) -> Result<Done, JobError> {
+pub(crate) async fn run(job: &mut Box<dyn Job>, lake: &Lake) -> Result<Done, JobError> {
     Box::pin(job.run(lake, &CancellationToken::new())).await
 }
 
