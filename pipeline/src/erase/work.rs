@@ -306,7 +306,7 @@ impl Work<'_> {
         if !releases.is_empty() {
             self.withdraw(&erasures, Which::Of(&releases)).await?;
         }
-        let before = Unseen { keys, ..before };
+        let mut before = Unseen { keys, ..before };
         let mut keys = before.still(self.lake, &erasures).await;
         if keys.len() < before.keys.len() {
             let mut readings = Table::open_or_create(self.lake, TableName::Readings).await?;
@@ -314,7 +314,9 @@ impl Work<'_> {
         }
         keys.extend(self.left.clone());
         let unseen = Unseen { keys, stays, ..before };
-        if unseen.stays.len() < self.known.unseen.stays.len() || !self.left.keys().eq(releases.keys()) {
+        let known = &self.known.unseen;
+        let is_other = unseen.stays.len() < known.stays.len() || unseen.read != known.read;
+        if is_other || !self.left.keys().eq(releases.keys()) {
             unseen.write(self.lake).await?;
         }
         self.wait_for(&unseen);

@@ -12,7 +12,7 @@ use tjern_testing::simulated::Fault;
 
 use crate::recall::run;
 use crate::support::{EPOCH, HOUR_US, source};
-use crate::world::{FROM_US, GATEWAY, World, half_a_day, request};
+use crate::world::{FROM_US, GATEWAY, SENSOR, World, half_a_day, request};
 
 /// A gateway that wrote the sensor too, and was taken down.
 const OTHER: &str = "vind-01";
@@ -261,4 +261,41 @@ async fn what_nobody_can_read_is_looked_through_for_the_sensor() {
     world.place.store.inner().delete(&stray).await.expect("removed by a person");
     assert_eq!(gone_on(&world).await.done, [erasure.id]);
     assert_eq!(left(&world).await, Vec::<String>::new());
+}
+
+/// A copy of a whole disk under a key that is no batch's was downloaded at each run of the job, for as long as it lay there. What
+/// keeps its length and its time is not read again: other bytes of the same are not seen, before the store says another time.
+#[tokio::test]
+async fn what_was_looked_through_is_not_read_again() {
+    let world = World::empty().await;
+    let next = world.land(1, -1..1, true).await;
+    world.land(next, [20], false).await;
+    let stray = Path::from(format!("landing/bridge/{EPOCH}/1-2.arrow"));
+    let bytes = unreadable("bridge", true);
+    world.place.put(&stray, bytes.clone()).await;
+    world.ingest().await;
+    let (erasure, outcome) = erase(&world.lake(), &world.settings(), &request()).await.expect("erased");
+    let told = waits(&outcome);
+    assert!(matches!(told.as_slice(), [(what, _)] if *what == stray.to_string()), "{outcome:?}");
+    assert_eq!(waits(&gone_on(&world).await), told);
+    let other = vec![0; bytes.len()];
+    world.place.store.inner().put(&stray, other.clone().into()).await.expect("put");
+    assert_eq!(waits(&gone_on(&world).await), told, "it was read again");
+    world.place.ahead(HOUR_US);
+    world.place.store.put(&stray, other.into()).await.expect("put");
+    assert_eq!(gone_on(&world).await.done, [erasure.id]);
+}
+
+/// A name that lies over the border of what is looked through at once.
+#[tokio::test]
+async fn a_name_in_a_large_object_is_found_wherever_it_lies() {
+    for at in [0, (4 << 20) - 5, (65 << 20) - SENSOR.len()] {
+        let world = World::empty().await;
+        let mut bytes = vec![b'.'; 65 << 20];
+        bytes[at..at + SENSOR.len()].copy_from_slice(SENSOR.as_bytes());
+        let stray = Path::from("landing/bridge/disk.img");
+        world.place.put(&stray, bytes).await;
+        let told = find(&world.lake(), &request()).await.expect("found");
+        assert!(told.iter().any(|found| found.key == stray.to_string()), "{at}: {told:?}");
+    }
 }
