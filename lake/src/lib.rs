@@ -48,7 +48,7 @@ use url::Url;
 
 pub use commit::{Commit, CommitError, Operation};
 pub use file::DataFile;
-pub use lease::{KeptLease, Lease};
+pub use lease::{Held, KeptLease, Lease};
 pub use log::expired::Expired;
 pub use read::FileReader;
 pub use schema::TableName;

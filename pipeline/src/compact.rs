@@ -30,10 +30,10 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tjern_lake::{Commit, CommitError, DataFile, Lake, LakeError, Lease, Operation, Table, TableName};
+use tjern_lake::{Commit, CommitError, DataFile, Held, Lake, LakeError, Lease, Operation, Table, TableName};
 use tokio_util::sync::CancellationToken;
 
-use crate::tables::ATTEMPTS_MAX;
+use crate::tables::{ATTEMPTS_MAX, let_go};
 use rewrite::{Rewritten, rewrite};
 use windows::Merge;
 
@@ -182,7 +182,8 @@ pub async fn compact(
     };
     let lease = lease.keep();
     let mut outcome = CompactOutcome::default();
-    let merging = merge_all(&mut table, settings, watcher, &mut outcome);
+    let held = lease.held();
+    let merging = merge_all(&mut table, settings, &held, watcher, &mut outcome);
     let result = stop.run_until_cancelled(merging).await;
     lease.give_back().await?;
     result.unwrap_or(Ok(())).map(|()| outcome)
@@ -208,6 +209,7 @@ pub fn oldest_unsealed_us(table: &Table, settings: &CompactSettings) -> Option<i
 async fn merge_all(
     table: &mut Table,
     settings: &CompactSettings,
+    held: &Held,
     watcher: Watcher<'_>,
     outcome: &mut CompactOutcome,
 ) -> Result<(), CompactError> {
@@ -217,18 +219,19 @@ async fn merge_all(
     if merges.iter().any(Merge::reaches_over_a_border) {
         // What is cut is merged with what lies in its windows by the same run.
         merges.retain(Merge::reaches_over_a_border);
-        merge_each(table, merges, settings, watcher, outcome).await?;
+        merge_each(table, merges, settings, held, watcher, outcome).await?;
         table.refresh().await?;
         merges = planned(table, settings);
         merges.retain(|merge| !merge.reaches_over_a_border());
     }
-    merge_each(table, merges, settings, watcher, outcome).await
+    merge_each(table, merges, settings, held, watcher, outcome).await
 }
 
 async fn merge_each(
     table: &mut Table,
     merges: Vec<Merge>,
     settings: &CompactSettings,
+    held: &Held,
     watcher: Watcher<'_>,
     outcome: &mut CompactOutcome,
 ) -> Result<(), CompactError> {
@@ -251,6 +254,12 @@ async fn merge_each(
             let Rewritten { files, rows, cost } = rewrite(table, &merge, settings, &mut told).await?;
             outcome.spilled_runs += cost.runs;
             outcome.spilled_bytes += cost.bytes;
+            if !held.is_held() {
+                // It ran out, and whoever has it by now may have looked for what was to be erased.
+                let_go(table.lake(), table.name(), &files).await;
+                outcome.held_elsewhere = true;
+                return Ok(());
+            }
             let (removed, added) = (merge.files.len(), files.len());
             if replace(table, merge.files, files).await? {
                 outcome.removed += removed;

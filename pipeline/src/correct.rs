@@ -95,6 +95,14 @@ pub enum CorrectError {
         /// The first one's time.
         first: String,
     },
+    /// The lease ran out while files were written, and may be another process's by now.
+    #[error(
+        "the lease of `{job}` ran out while files were written: nothing was committed; hint: did the machine stand still?"
+    )]
+    Lost {
+        /// Whose lease.
+        job: &'static str,
+    },
     /// Others corrected each time.
     #[error("other corrections came first {ATTEMPTS_MAX} times in a row; hint: make one at a time")]
     Contended,

@@ -43,11 +43,11 @@ use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
 use jiff::tz::TimeZone;
 use tjern_lake::rollup::{Grid, Natures, RETENTION_TRANSACTION, Source, VERSION_TRANSACTION, open_from_us};
-use tjern_lake::{Commit, CommitError, Lake, LakeError, Lease, Operation, Table, TableName};
+use tjern_lake::{Commit, CommitError, Held, Lake, LakeError, Lease, Operation, Table, TableName};
 
 use crate::bounds::Bounds;
 use crate::frames::FrameError;
-use crate::tables::{ATTEMPTS_MAX, engine_within};
+use crate::tables::{ATTEMPTS_MAX, engine_within, let_go};
 pub(crate) use again::{Again, rows_of_spans, spans_of};
 use run::Run;
 
@@ -101,6 +101,14 @@ pub enum RollupError {
         /// Which table.
         table: TableName,
     },
+    /// The lease ran out while files were written, and may be another process's by now.
+    #[error(
+        "the lease ran out while `{table}` was summed up: nothing was committed; hint: did the machine stand still?"
+    )]
+    Lost {
+        /// Which table.
+        table: TableName,
+    },
     /// The query engine failed.
     #[error("the query engine failed: {0}")]
     Engine(#[from] DataFusionError),
@@ -142,7 +150,7 @@ pub async fn rollup_within(lake: &Lake, timezone: &TimeZone, bounds: &Bounds) ->
         return Ok(RollupOutcome { held_elsewhere: true, ..RollupOutcome::default() });
     };
     let lease = lease.keep();
-    let result = rollup_with(lake, timezone, None, bounds).await;
+    let result = rollup_with(lake, timezone, None, bounds, Some(&lease.held())).await;
     lease.give_back().await?;
     result
 }
@@ -154,7 +162,7 @@ pub(crate) async fn rollup_again(
     again: &Again,
     bounds: &Bounds,
 ) -> Result<RollupOutcome, RollupError> {
-    rollup_with(lake, timezone, Some(again), bounds).await
+    rollup_with(lake, timezone, Some(again), bounds, None).await
 }
 
 async fn rollup_with(
@@ -162,9 +170,10 @@ async fn rollup_with(
     timezone: &TimeZone,
     again: Option<&Again>,
     bounds: &Bounds,
+    held: Option<&Held>,
 ) -> Result<RollupOutcome, RollupError> {
-    let hourly = Box::pin(bring_up(lake, TableName::Hourly, Grid::Hours, again, bounds)).await?;
-    let daily = Box::pin(bring_up(lake, TableName::Daily, Grid::Days(timezone.clone()), again, bounds)).await?;
+    let hourly = Box::pin(bring_up(lake, TableName::Hourly, Grid::Hours, again, bounds, held)).await?;
+    let daily = Box::pin(bring_up(lake, TableName::Daily, Grid::Days(timezone.clone()), again, bounds, held)).await?;
     Ok(RollupOutcome { hourly, daily, held_elsewhere: false })
 }
 
@@ -206,6 +215,7 @@ async fn bring_up(
     grid: Grid,
     again: Option<&Again>,
     bounds: &Bounds,
+    held: Option<&Held>,
 ) -> Result<TableOutcome, RollupError> {
     let there = match again {
         None => Some(Table::open_or_create(lake, name).await?),
@@ -224,6 +234,11 @@ async fn bring_up(
             let readings_version = table.transaction(VERSION_TRANSACTION);
             return Ok(TableOutcome { readings_version, ..TableOutcome::default() });
         };
+        if held.is_some_and(|held| !held.is_held()) {
+            // An erasure may have begun before the last of them was there, and be over.
+            let_go(lake, name, &commit.add).await;
+            return Err(RollupError::Lost { table: name });
+        }
         match table.commit(commit).await {
             Ok(_) => {
                 if outcome.left_out > 0 {

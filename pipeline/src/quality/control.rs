@@ -19,7 +19,7 @@ use std::time::Duration;
 use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
 use tjern_lake::rollup::TOUCHED_NOTE;
-use tjern_lake::{Commit, CommitError, DataFile, Lake, LakeError, Lease, Operation, Table, TableName};
+use tjern_lake::{Commit, CommitError, DataFile, Held, Lake, LakeError, Lease, Operation, Table, TableName};
 use tokio_util::sync::CancellationToken;
 
 use super::pass::{Pass, Rewritten};
@@ -32,7 +32,7 @@ use crate::register::{
     EventRow, Events, Keyed, RegisterError, RuleRow, SensorRow, Target, Versioned, Versions, events_history,
     register_of, rules_history, sensors_history,
 };
-use crate::tables::ATTEMPTS_MAX;
+use crate::tables::{ATTEMPTS_MAX, let_go};
 
 /// The version of `readings` up to which changes were seen.
 const SEEN: &str = "quality";
@@ -237,6 +237,7 @@ pub(super) async fn control_by(
         transactions,
         register: basis.versions.clone(),
         moved,
+        held: lease.held(),
         pending: None,
         commits: 0,
         outcome: ControlOutcome::default(),
@@ -313,6 +314,8 @@ struct Work<'a> {
     register: Versions,
     /// Whether the transactions are to be moved though nothing was found.
     moved: bool,
+    /// Whether the lease is: what is written without it may have come after others looked for what was to be erased.
+    held: Held,
     /// What was written and is not committed: the last commit carries the transactions.
     pending: Option<Rewritten>,
     /// How many commits it made.
@@ -392,6 +395,11 @@ impl Work<'_> {
         transactions: Vec<(String, i64)>,
     ) -> Result<(), ControlError> {
         let Rewritten { add, remove, rows_changed, touched, .. } = rewritten;
+        if !self.held.is_held() {
+            let_go(table.lake(), table.name(), &add).await;
+            self.outcome.unfinished = true;
+            return Ok(());
+        }
         let mut notes = BTreeMap::from([note(), self.register.note()]);
         // Else whoever sums up would have to take every row of a rewritten file for a new one.
         notes.extend(touched.note().map(|note| (TOUCHED_NOTE.to_owned(), note)));

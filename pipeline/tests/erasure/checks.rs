@@ -72,6 +72,22 @@ async fn a_check_waits_for_who_has_the_lease_and_reads_nothing() {
     assert_eq!(world.traces().await, []);
 }
 
+/// The machine stood still while its check was under way, and an erasure took the lease: the check wrote on beside it.
+#[tokio::test]
+async fn a_check_that_lost_its_lease_leaves_no_file() {
+    let world = with_a_late_configuration().await;
+    let files = world.place.keys("tables/readings/");
+    // Time passes, and nothing renews the lease.
+    world.place.store.charge(Duration::from_secs(200));
+    let outcome = ingest(&world.lake(), &SETTINGS).await.expect("ingested");
+    world.place.store.charge(Duration::ZERO);
+    assert_eq!((outcome.late_units, world.place.keys("tables/readings/")), (0, files));
+    assert!(is_unchecked(&world).await);
+    world.place.ahead(HOUR_US);
+    let outcome = ingest(&world.lake(), &SETTINGS).await.expect("ingested");
+    assert!(outcome.late_units > 0 && !is_unchecked(&world).await, "{outcome:?}");
+}
+
 /// The canary: one that read before and wrote after.
 #[tokio::test]
 async fn a_file_of_rows_that_were_read_before_an_erasure_is_seen() {

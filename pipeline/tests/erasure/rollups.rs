@@ -70,3 +70,19 @@ async fn a_rollup_that_begins_beside_an_erasure_loses_no_file() {
         }
     }
 }
+
+/// A process stood still for longer than its lease lasts, and went on beside an erasure: what it writes then nobody would look
+/// for.
+#[tokio::test]
+async fn a_rollup_that_lost_its_lease_leaves_no_file() {
+    let world = with_something_to_sum_up().await;
+    let before = world.place.keys("tables/");
+    // Time passes, and nothing renews the lease.
+    world.place.store.charge(Duration::from_secs(20));
+    let lost = rollup(&world.lake(), &TimeZone::UTC).await.expect_err("it stood still").to_string();
+    assert!(lost.contains("lease ran out"), "{lost}");
+    world.place.store.charge(Duration::ZERO);
+    assert_eq!(world.place.keys("tables/"), before);
+    sum_up(&world.lake()).await;
+    assert_ne!(world.place.keys("tables/"), before);
+}

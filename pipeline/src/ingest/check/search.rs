@@ -1,7 +1,8 @@
 //! Which readings fail by their configuration, and their files written anew: beside ingest, in a task of its own.
 //!
 //! It is handed a table at a version and what is to be looked for, and hands out files that nobody names yet; it
-//! commits nothing. Whoever lets it go before its end lets go of the files that it wrote.
+//! commits nothing. Whoever lets it go before its end lets go of the files that it wrote. Once the lease may be somebody else's it
+//! removes them itself.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use arrow::array::{Array, ArrayRef, AsArray, Int8Array, Int32Array, RecordBatch, StringArray};
 use arrow::datatypes::{Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, TimestampMicrosecondType};
 use futures::StreamExt;
-use tjern_lake::{DataFile, FileReader, Table, TableName, schema};
+use tjern_lake::{DataFile, FileReader, Held, Table, TableName, schema};
 use tjern_readings::reading::{Cause, Quality};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -21,9 +22,9 @@ use super::super::unchecked::{Name, Unchecked};
 use crate::anew::{Anew, BATCH_ROWS};
 use crate::bounds::Bounds;
 use crate::correct::CorrectError;
-use crate::quality::evaluate;
+use crate::quality::{self, evaluate};
 use crate::register::Said;
-use crate::tables::conform;
+use crate::tables::{conform, let_go};
 use crate::validate::VALIDATED;
 
 /// So many files, and bytes of files, are replaced by one commit.
@@ -92,6 +93,8 @@ pub(super) struct Wrong {
     /// Which configuration the numbers of the source's streams have, by epoch.
     pub(super) steps: HashMap<String, Steps>,
     pub(super) said: Arc<Said>,
+    /// The lease under which it is done; none before there is one.
+    pub(super) held: Option<Held>,
 }
 
 /// What one commit replaces.
@@ -123,6 +126,11 @@ impl Wrong {
             let anew = self.refused(table, &file, &mut found, bounds).await?;
             found.replaced.add.extend(anew.finish(table.lake()).await?);
             found.replaced.remove.push(file);
+            if self.held.as_ref().is_some_and(|held| !held.is_held()) {
+                // An erasure may have begun before the last of them was there, and be over.
+                let_go(table.lake(), TableName::Readings, &found.replaced.add).await;
+                return Err(CorrectError::Lost { job: quality::JOB });
+            }
         }
         found.replaced.touched.settle();
         found.is_last = true;
