@@ -44,6 +44,23 @@ async fn what_is_unchanged_is_not_committed_again() {
     assert_eq!((place.version(TableName::Sites).await, place.version(TableName::Sensors).await), before);
 }
 
+/// A city that prepares its lake has a file of sensors without a line. Where `register` was off in a process (another one runs
+/// it) ingest waited for a register for good: nothing said that there was one.
+#[tokio::test]
+async fn a_register_without_a_line_is_a_register() {
+    let place = Place::new();
+    let header = |text: &str| format!("{}\n", text.lines().next().expect("a header"));
+    let files = place.files(&header(SITES), &header(SENSORS));
+    assert!(!is_there(&place.lake).await.expect("asked"));
+    register(&place.lake, &files).await.expect("registered");
+    assert!(is_there(&place.reopened()).await.expect("asked"));
+    let before = place.version(TableName::Sensors).await;
+    let outcome = register(&place.lake, &files).await.expect("registered");
+    assert!(outcome.sensors.is_empty() && load(&place.lake).await.expect("loaded").is_empty());
+    assert_eq!(place.version(TableName::Sensors).await, before, "it is said once");
+    assert_eq!(register(&place.lake, &place.files(SITES, SENSORS)).await.expect("registered").sensors.added, 1);
+}
+
 #[tokio::test]
 async fn a_change_keeps_what_was_before() {
     let place = Place::new();
