@@ -17,13 +17,14 @@
 use std::collections::BTreeMap;
 
 use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties, TransactionError};
-use deltalake_core::kernel::{Action, Transaction};
+use deltalake_core::kernel::{Action, MetadataExt, StructType, Transaction};
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
+use deltalake_core::table::state::DeltaTableState;
 use deltalake_core::{DeltaTable, DeltaTableError};
 use serde_json::Value;
 
 use crate::states::Handle;
-use crate::{DataFile, LakeError, Table, TableName};
+use crate::{DataFile, LakeError, Table, TableName, schema};
 
 /// How a table is made: what statistics are kept of, and how long what was removed stays.
 pub(crate) fn create_properties(table: TableName) -> [(String, Option<String>); 4] {
@@ -164,8 +165,12 @@ impl Table {
         let delta = &handle.delta;
         let snapshot = delta.snapshot().map_err(|source| failed(table, source))?;
         let prepared = properties(&commit, self.transaction(&fence(table)), table, now_us);
+        let mut actions = actions(&commit, table, now_us / 1_000);
+        if !commit.add.is_empty() {
+            actions.extend(widened(table, snapshot).map_err(|source| failed(table, source))?);
+        }
         let committed = CommitBuilder::from(prepared)
-            .with_actions(actions(&commit, table, now_us / 1_000))
+            .with_actions(actions)
             .build(Some(snapshot), delta.log_store(), delta_operation(&commit))
             .await;
         let committed = committed.map_err(|error| match is_conflict(&error) {
@@ -250,6 +255,18 @@ fn actions(commit: &Commit, table: TableName, now_ms: i64) -> Vec<Action> {
     let removes = commit.remove.iter().map(|file| Action::Remove(file.to_remove(now_ms)));
     let adds = commit.add.iter().map(|file| Action::Add(file.to_add(table.sort_columns())));
     removes.chain(adds).collect()
+}
+
+/// The table's columns with those that it was made without, where there are any: its files have them from now on.
+fn widened(table: TableName, known: &DeltaTableState) -> Result<Option<Action>, DeltaTableError> {
+    let there = known.schema();
+    let mut missing = schema::delta(table);
+    missing.retain(|column| there.field(column.name()).is_none());
+    if missing.is_empty() {
+        return Ok(None);
+    }
+    let columns = StructType::try_new(there.fields().cloned().chain(missing))?;
+    Ok(Some(Action::Metadata(known.metadata().clone().with_schema(&columns)?)))
 }
 
 /// What Delta itself calls it, for readers of the history.

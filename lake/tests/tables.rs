@@ -210,6 +210,7 @@ async fn register(lake: &Lake, sensors: &[(&str, &str, Option<f64>, Option<f64>)
             nothing(),
             Arc::new(TimestampMicrosecondArray::from(vec![0; sensors.len()]).with_timezone("UTC")),
             Arc::new(TimestampMicrosecondArray::new_null(sensors.len()).with_timezone("UTC")),
+            Arc::new(Float64Array::new_null(sensors.len())),
         ],
     )
     .expect("the table's columns");

@@ -274,6 +274,16 @@ pub(crate) async fn events_history(lake: &Lake) -> Result<(i64, Vec<Versioned<Ke
     }
 }
 
+/// The table `installations` with its history, and its version; -1 where there is none.
+pub(crate) async fn installations_history(
+    lake: &Lake,
+) -> Result<(i64, Vec<Versioned<Keyed<InstallationRow>>>), RegisterError> {
+    match Table::open_within(lake, TableName::Installations, LOOK).await? {
+        None => Ok((-1, Vec::new())),
+        Some(table) => Ok((table.version(), history_of(lake, &table, table::installations_of).await?)),
+    }
+}
+
 /// The table `quality_rules` with its history, and its version; -1 where there is none.
 pub(crate) async fn rules_history(lake: &Lake) -> Result<(i64, Vec<Versioned<RuleRow>>), RegisterError> {
     match Table::open_within(lake, TableName::QualityRules, LOOK).await? {

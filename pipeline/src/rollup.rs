@@ -7,9 +7,9 @@
 //!
 //! The commit carries `txn("rollup", version of readings)`, the version that its windows are of: what came later
 //! is not in them until the next run; queries compute it until then. The number never goes back: who finds it at or
-//! beyond its own version has been overtaken and does nothing. Two further numbers tell when what is there
-//! was computed under other assumptions: the newest row of the register that was taken into account, and
-//! the time zone of the days.
+//! beyond its own version has been overtaken and does nothing. Further numbers tell when what is there
+//! was computed under other assumptions: the newest words of the register (of sensors, and of instruments) that were taken into
+//! account, and the time zone of the days.
 //!
 //! **Closed windows** are those that begin before the newest reading that retention ever removed. They stay as they
 //! are, also where everything is computed from nothing: what would be computed now would be of what happens to be left.
@@ -38,8 +38,9 @@ use std::time::Duration;
 
 use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
+use datafusion::execution::context::SessionContext;
 use jiff::tz::TimeZone;
-use tjern_lake::rollup::{Grid, Natures, RETENTION_TRANSACTION, Source, VERSION_TRANSACTION, open_from_us};
+use tjern_lake::rollup::{Grid, Natures, RETENTION_TRANSACTION, Source, VERSION_TRANSACTION, Words, open_from_us};
 use tjern_lake::{Commit, CommitError, Lake, LakeError, Operation, Table, TableName};
 
 use crate::bounds::Bounds;
@@ -50,6 +51,10 @@ use run::Run;
 
 /// How old a look at the readings may be: what this process commits is known at once, and hours and days are of one look.
 const LOOK: Duration = Duration::from_secs(60);
+
+/// How old a look at the installations may be: seldom is one written down, and what another process registers is taken by the next
+/// run, and by queries before that.
+const REGISTER_LOOK: Duration = Duration::from_secs(60 * 60);
 
 /// What a run did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -199,7 +204,7 @@ async fn bring_up(
         let readings = Table::open_within(lake, TableName::Readings, LOOK).await?;
         let Some(readings) = readings else { return Ok(TableOutcome::default()) };
         let context = engine_within(lake, bounds)?;
-        let natures = Natures::read(&context, Table::open(lake, TableName::Sensors).await?.as_ref()).await?;
+        let natures = natures(lake, &context, &table).await?;
         let open_from_us = open_from_us(&readings, &grid);
         let source = Source::new(context, readings);
         let run = Run { lake, table: &table, grid: &grid, natures, source, open_from_us, again, bounds };
@@ -223,6 +228,19 @@ async fn bring_up(
         }
     }
     Err(RollupError::Contended { table: name })
+}
+
+/// What the register says, at least all that this rollup knows of it.
+async fn natures(lake: &Lake, context: &SessionContext, rollup: &Table) -> Result<Natures, RollupError> {
+    let sensors = Table::open(lake, TableName::Sensors).await?;
+    let installations = Table::open_within(lake, TableName::Installations, REGISTER_LOOK).await?;
+    let natures = Natures::read(context, sensors.as_ref(), installations.as_ref()).await?;
+    if Words::of(rollup).are_known_to(&natures.words()) {
+        return Ok(natures);
+    }
+    // Another process has looked since.
+    let installations = Table::open(lake, TableName::Installations).await?;
+    Ok(Natures::read(context, sensors.as_ref(), installations.as_ref()).await?)
 }
 
 #[cfg(test)]

@@ -2,9 +2,9 @@
 //!
 //! A commit of its own rewrites the files in which a flag differs; every other column of every row is
 //! the same, which is counted and hashed before it commits. It notes of which rows the quality changed, so that rollups need not
-//! take all of a rewritten file for new. Five transactions say how far this has
+//! take all of a rewritten file for new. Six transactions say how far this has
 //! come: the version of `readings` whose changes were seen, the newest words of the register's sensors,
-//! rules and events, and the version of the tests themselves. While these stand still only what came
+//! rules, events and installations, and the version of the tests themselves. While these stand still only what came
 //! since is looked at, and around it: work is bounded by what came and not by what lies there.
 //!
 //! Files that came since are written into one; an older one in which a flag changes is rewritten by
@@ -13,12 +13,12 @@
 //! what they change is found then. One process works at a time (a lease); the fence, not the lease,
 //! keeps the data right.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
-use tjern_lake::rollup::TOUCHED_NOTE;
+use tjern_lake::rollup::{Instruments, TOUCHED_NOTE};
 use tjern_lake::{Commit, CommitError, DataFile, Lake, LakeError, Lease, Operation, Table, TableName};
 use tokio_util::sync::CancellationToken;
 
@@ -29,8 +29,8 @@ use crate::anew::AnewError;
 use crate::bounds::Bounds;
 use crate::frames::FrameError;
 use crate::register::{
-    EventRow, Events, Keyed, RegisterError, RuleRow, SensorRow, Target, Versioned, Versions, events_history,
-    register_of, rules_history, sensors_history,
+    EventRow, Events, InstallationRow, Keyed, Kind, RegisterError, RuleRow, SensorRow, Target, Versioned, Versions,
+    events_history, installations_history, register_of, rules_history, sensors_history,
 };
 use crate::tables::ATTEMPTS_MAX;
 
@@ -42,6 +42,8 @@ const REGISTER: &str = "quality/register";
 const RULES: &str = "quality/rules";
 /// The newest word of the register's events that was applied, in microseconds.
 const EVENTS: &str = "quality/events";
+/// The newest word of the register's installations that was applied, in microseconds.
+const INSTALLATIONS: &str = "quality/installations";
 /// The version of the tests.
 const VERSION: &str = "quality/version";
 
@@ -149,6 +151,7 @@ struct Basis {
     sensors_us: i64,
     rules_us: i64,
     events_us: i64,
+    installations_us: i64,
     /// The sensors whose every reading is judged anew.
     anew: BTreeSet<String>,
     versions: Versions,
@@ -212,6 +215,7 @@ pub(super) async fn control_by(
         (REGISTER.to_owned(), basis.sensors_us),
         (RULES.to_owned(), basis.rules_us),
         (EVENTS.to_owned(), basis.events_us),
+        (INSTALLATIONS.to_owned(), basis.installations_us),
         (VERSION.to_owned(), RULES_VERSION),
     ];
     let moved = !basis.anew.is_empty()
@@ -253,8 +257,10 @@ async fn basis(lake: &Lake, table: &Table) -> Result<Basis, ControlError> {
     let (sensors_version, sensors) = sensors_history(lake).await?;
     let (rules_version, rules) = rules_history(lake).await?;
     let (events_version, events) = events_history(lake).await?;
+    let (installations_version, installations) = installations_history(lake).await?;
     let versions = Versions::of([
         (TableName::Sensors, sensors_version),
+        (TableName::Installations, installations_version),
         (TableName::QualityRules, rules_version),
         (TableName::Events, events_version),
     ]);
@@ -265,7 +271,9 @@ async fn basis(lake: &Lake, table: &Table) -> Result<Basis, ControlError> {
         row.row.rule().map_err(wrong)
     });
     let held = events.iter().filter(|row| row.valid_to_us.is_none()).map(|row| row.row.row.clone());
-    let rulebook = Rulebook::new(register, read.collect::<Result<_, _>>()?).with_events(Events::of(held));
+    let rulebook = Rulebook::new(register, read.collect::<Result<_, _>>()?)
+        .with_events(Events::of(held))
+        .with_instruments(instruments(&installations));
     let applied = |name: &str| table.transaction(name).unwrap_or(i64::MIN);
     let all = applied(VERSION) != RULES_VERSION;
     let mut anew: BTreeSet<String> =
@@ -273,13 +281,25 @@ async fn basis(lake: &Lake, table: &Table) -> Result<Basis, ControlError> {
     let targets: Vec<Target> =
         changed(&rules, applied(RULES)).filter_map(|row: &RuleRow| row.sensors.parse().ok()).collect();
     let befallen = Events::of(changed(&events, applied(EVENTS)).map(|row: &Keyed<EventRow>| row.row.clone()));
+    let exchanged = changed(&installations, applied(INSTALLATIONS)).map(|row| row.row.sensor.to_string());
+    anew.extend(exchanged.filter(|id| rulebook.register().get(id).is_some_and(|row| row.kind == Kind::Counter)));
     for row in rulebook.register().iter() {
         if all || !befallen.of_sensor(row.id.as_str()).is_empty() || targets.iter().any(|target| meets(target, row)) {
             anew.insert(row.id.to_string());
         }
     }
     let (sensors_us, rules_us, events_us) = (newest_us(&sensors), newest_us(&rules), newest_us(&events));
-    Ok(Basis { rulebook, sensors_us, rules_us, events_us, anew, versions })
+    let installations_us = newest_us(&installations);
+    Ok(Basis { rulebook, sensors_us, rules_us, events_us, installations_us, anew, versions })
+}
+
+/// Which instruments hung at each sensor, by the lines that hold.
+fn instruments(installations: &[Versioned<Keyed<InstallationRow>>]) -> HashMap<String, Instruments> {
+    let mut lines: HashMap<String, Vec<_>> = HashMap::new();
+    for row in installations.iter().filter(|row| row.valid_to_us.is_none()).map(|row| &row.row.row) {
+        lines.entry(row.sensor.to_string()).or_default().push(row.installed());
+    }
+    lines.into_iter().map(|(sensor, lines)| (sensor, Instruments::of(lines))).collect()
 }
 
 fn meets(target: &Target, row: &SensorRow) -> bool {
