@@ -14,7 +14,7 @@ use object_store::ObjectMeta;
 
 use crate::commit::create_properties;
 use crate::log::expired::{self, Expired};
-use crate::log::{LogState, commits_after, missing_versions, newest_checkpoint, objects_up_to};
+use crate::log::{Followed, LogState, commits_after, missing_versions, newest_checkpoint, objects_up_to};
 use crate::scan::LakeTable;
 use crate::states::Moment;
 use crate::{DataFile, Lake, LakeError, Operation, TableName, Version, schema};
@@ -191,6 +191,19 @@ impl Table {
     #[must_use]
     pub fn transactions(&self) -> &HashMap<String, i64> {
         self.state.transactions()
+    }
+
+    /// Up to where its transactions are known to who has read them all now.
+    #[must_use]
+    pub fn followed(&self) -> Followed {
+        self.state.moves().followed()
+    }
+
+    /// The transactions that were moved since, the oldest first, with their numbers; `None` where that cannot be told, and
+    /// all are to be read again: the table was read anew, or it is too long ago.
+    #[must_use]
+    pub fn transactions_since(&self, followed: Followed) -> Option<impl Iterator<Item = &(String, i64)>> {
+        self.state.moves().since(followed)
     }
 
     /// This version for SQL.

@@ -392,7 +392,7 @@ impl Ingester {
                 let rows = self.rows(&batch, said, landed_us, gathered).await?;
                 gathered.take(&stream, bounds, rows);
                 self.note_late(&stream, bounds, landed_us, gathered);
-                gathered.remember(&self.table, &stream, bounds, batch.header.named_configuration(), false);
+                gathered.remember(&self.known, &stream, bounds, batch.header.named_configuration(), false);
             }
             (Step::Take(bounds), Some(Decoded::Bad(reason))) => {
                 self.refuse(&stream, bounds, &reason, gathered).await?;
@@ -403,7 +403,7 @@ impl Ingester {
                 let rows = self.rows(&batch, said, landed_us, gathered).await?;
                 gathered.add(rows);
                 self.note_late(&stream, bounds, landed_us, gathered);
-                gathered.remember(&self.table, &stream, bounds, batch.header.named_configuration(), true);
+                gathered.remember(&self.known, &stream, bounds, batch.header.named_configuration(), true);
                 let kind = self.table.transaction(&progress::open(&stream, open)).unwrap_or(Open::Hole as i64);
                 gathered.fill(&stream, bounds, open, kind);
                 // The numbers around it changed: another filling waits for the next round.
