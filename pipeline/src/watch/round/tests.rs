@@ -241,6 +241,78 @@ async fn a_sensor_that_is_registered_later_is_waited_for_too() {
     assert_eq!(city.receiver.told(), [""; 0], "it is late still");
 }
 
+impl City {
+    /// A batch of an hour, a value each ten minutes, that is taken now.
+    async fn measure_hour(&self, values: [f64; 6]) {
+        let now_us = self.now_us();
+        let time_us = |place: i64| now_us - (5 - place) * 10 * MINUTE_US;
+        let row = |(place, value)| Row { received_us: now_us, ..Row::new("water_temperature", time_us(place), value) };
+        self.place.ingest(&(0..).zip(values).map(row).collect::<Vec<_>>()).await;
+    }
+}
+
+/// A gateway sends once an hour. For twenty minutes the water was over its limit, in the middle of a batch, and nobody heard of it.
+#[tokio::test]
+async fn a_peak_in_the_middle_of_a_batch_is_told_and_that_it_is_over() {
+    const PEAK: [f64; 6] = [20.0, 20.0, 39.0, 38.5, 20.0, 20.0];
+    let city = City::new().await;
+    city.measure_hour([20.0; 6]).await;
+    city.rounds(60).await;
+    city.measure_hour(PEAK).await;
+    let outcome = city.round().await.expect("looked");
+    assert_eq!((outcome.open, outcome.begun), (1, 1));
+    let state = State::read(&city.place.lake).await.expect("read").expect("there");
+    let text = &state.alerts["limit:tjern/water_temperature"].text;
+    let at = look::local(city.now_us() - 30 * MINUTE_US, &TimeZone::UTC);
+    assert_eq!(*text, format!("tjern/water_temperature was 39 at {at}, over its limit of 25; newer values are not"));
+    assert_eq!(city.receiver.told(), ["begun limit tjern/water_temperature"]);
+    city.rounds(30).await;
+    assert_eq!(city.receiver.told(), ["ended limit tjern/water_temperature"]);
+    // It stays where it is for two days: nobody is told of it again, whoever watches.
+    city.rounds(25).await;
+    assert_eq!(city.receiver.told(), [""; 0]);
+    city.measure_hour(PEAK).await;
+    let mut watcher = Watcher::new(city.settings.clone(), BTreeMap::new());
+    for _ in 0..5 {
+        watcher.run(&city.place.lake).await.expect("looked");
+        city.place.clock.advance_us(5 * MINUTE_US);
+    }
+    assert_eq!(
+        city.receiver.told(),
+        ["begun limit tjern/water_temperature", "ended limit tjern/water_temperature"],
+        "the next one is told as the first was"
+    );
+}
+
+/// A thermometer was held in the hand, and its value withdrawn before the watch looked.
+#[tokio::test]
+async fn a_peak_that_was_withdrawn_is_not_told() {
+    let city = City::new().await;
+    city.measure_hour([20.0; 6]).await;
+    city.rounds(10).await;
+    city.measure_hour([20.0, 39.0, 20.0, 20.0, 20.0, 20.0]).await;
+    let now_us = city.now_us();
+    let peak = Row::new("water_temperature", now_us - 40 * MINUTE_US, 39.0);
+    city.place.ingest(&[Row { received_us: now_us, ..peak.quality(4).revision(1) }]).await;
+    city.rounds(20).await;
+    assert_eq!(city.receiver.told(), [""; 0]);
+}
+
+/// A state of before this was known has no word of which values were looked at: it gets one, and peaks are told from then on.
+#[tokio::test]
+async fn a_watch_of_an_earlier_version_goes_on_with_peaks() {
+    let city = City::new().await;
+    city.measure_hour([39.0, 20.0, 20.0, 20.0, 20.0, 20.0]).await;
+    let mut before = State::new(city.now_us() - HOUR_US);
+    before.values = None;
+    before.write(&city.place.lake).await.expect("written");
+    city.rounds(10).await;
+    assert_eq!(city.receiver.told(), [""; 0], "what was taken before is nobody's news");
+    city.measure_hour([20.0, 39.0, 20.0, 20.0, 20.0, 20.0]).await;
+    city.rounds(10).await;
+    assert_eq!(city.receiver.told(), ["begun limit tjern/water_temperature"]);
+}
+
 /// The thermometer was out of the water, and a person withdrew its value: it was told as the newest all the same, through
 /// the word that was there before.
 #[tokio::test]
