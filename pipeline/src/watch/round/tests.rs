@@ -313,6 +313,41 @@ async fn a_watch_of_an_earlier_version_goes_on_with_peaks() {
     assert_eq!(city.receiver.told(), ["begun limit tjern/water_temperature"]);
 }
 
+/// A token ran out on a Sunday: the lake could not be reached, and nobody had been told. It is told as long before as was set, once, and
+/// is over when it was renewed.
+#[tokio::test]
+async fn a_token_that_runs_out_is_told_in_time_and_when_it_is_renewed() {
+    let mut city = City::new().await;
+    let day_us = 24 * HOUR_US;
+    let file = city.place.folder.path().join("sas-token");
+    let write = |end_us: i64| {
+        let end = jiff::Timestamp::from_microsecond(end_us).expect("in range");
+        std::fs::write(&file, format!("sv=2024-11-04&se={end}&sig=the-canary\n")).expect("written");
+    };
+    write(NOW_US + 20 * day_us);
+    let token = "[[token]]\nname = \"the lake's access\"\nfile = \"sas-token\"\n";
+    let section: WatchSection = toml::from_str(&format!("disk_free = \"1B\"\n{token}")).expect("valid");
+    let tokens = section.settings(city.place.folder.path(), &city.settings.lake, &TimeZone::UTC).expect("read").tokens;
+    city.settings = WatchSettings { tokens, source_silent: Duration::from_secs(365 * 86_400), ..city.settings };
+    // A sensor of which nothing comes is another story.
+    register::register(&city.place.lake, &city.place.files("site\n", "id,site,quantity,unit,kind,class\n"))
+        .await
+        .expect("registered");
+    city.rounds(10).await;
+    assert_eq!(city.receiver.told(), [""; 0], "three weeks are time enough");
+    city.place.clock.set_us(NOW_US + 7 * day_us);
+    city.rounds(60).await;
+    assert_eq!(city.receiver.told(), ["begun token the lake's access"], "two weeks before, and once");
+    city.place.clock.set_us(NOW_US + 21 * day_us);
+    city.rounds(10).await;
+    assert_eq!(city.receiver.told(), [""; 0], "that it has run out is the same");
+    write(NOW_US + 400 * day_us);
+    city.rounds(15).await;
+    assert_eq!(city.receiver.told(), ["ended token the lake's access"]);
+    let state = State::read(&city.place.lake).await.expect("read").expect("there");
+    assert!(!format!("{state:?}").contains("the-canary"), "nothing of it is anywhere");
+}
+
 /// The thermometer was out of the water, and a person withdrew its value: it was told as the newest all the same, through
 /// the word that was there before.
 #[tokio::test]
