@@ -13,8 +13,14 @@
 //! again as long as those files are there. `:validation/<id>` says which took
 //! place, so that a lost reply repeats nothing; doing it again changes nothing.
 //!
+//! From before a file is read until it is committed the lease of quality control is held ([`turn`](self)): an erasure leaves nothing
+//! behind in a file that was read before and written after it, and of many at once none works in vain. The fence keeps
+//! the data right, also where a lease was lost.
+//!
 //! Quality control looks at what was validated, or taken back, as at readings that came: tests of the neighbours go by
 //! a validated reading as it is, and one whose word was taken back gets the flags of the rules of its day.
+
+mod turn;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,6 +29,7 @@ use arrow::array::{AsArray, Int8Array, RecordBatch};
 use arrow::datatypes::{Int8Type, Int16Type, Int64Type, TimestampMicrosecondType};
 use futures::StreamExt;
 use tjern_lake::{Commit, CommitError, DataFile, FileReader, Lake, Operation, Table, TableName};
+use tokio_util::sync::CancellationToken;
 
 use crate::anew::{Anew, BATCH_ROWS};
 use crate::bounds::Bounds;
@@ -75,26 +82,45 @@ pub async fn validate(
     author: &Author,
     undo: bool,
 ) -> Result<ValidateOutcome, CorrectError> {
-    validate_within(lake, period, author, undo, &Bounds::default()).await
+    validate_within(lake, period, author, undo, &Bounds::default(), &CancellationToken::new()).await
 }
 
-/// The same within these bounds, whatever the size of the files and of the period.
+/// The same within these bounds, whatever the size of the files and of the period, until it is told to stop.
 ///
 /// # Errors
-/// [`CorrectError`]; nothing was validated then.
+/// [`CorrectError`]; nothing was validated then. Of one that was interrupted it is open.
 pub async fn validate_within(
     lake: &Lake,
     period: &Period,
     author: &Author,
     undo: bool,
     bounds: &Bounds,
+    stop: &CancellationToken,
 ) -> Result<ValidateOutcome, CorrectError> {
     let kind = if undo { "validate --undo" } else { "validate" };
-    validate_as(lake, period, &Record::new(lake, kind, author, period.words()), undo, bounds).await
+    validate_as(lake, period, &Record::new(lake, kind, author, period.words()), undo, bounds, stop).await
 }
 
 /// The same under a record that says what is to be changed.
 pub(crate) async fn validate_as(
+    lake: &Lake,
+    period: &Period,
+    record: &Record,
+    undo: bool,
+    bounds: &Bounds,
+    stop: &CancellationToken,
+) -> Result<ValidateOutcome, CorrectError> {
+    let lease = turn::turn(lake, stop).await?;
+    let working = Box::pin(validate_alone(lake, period, record, undo, bounds));
+    let done = stop.run_until_cancelled(working).await;
+    if let Err(error) = lease.give_back().await {
+        tracing::warn!(%error, "a lease cannot be given back; it runs out by itself");
+    }
+    done.ok_or(CorrectError::Interrupted)?
+}
+
+/// The same by who holds the lease: what was erased before it was had is not to be read.
+async fn validate_alone(
     lake: &Lake,
     period: &Period,
     record: &Record,
