@@ -164,7 +164,13 @@ async fn commit(table: &mut Table, record: &Record, rewritten: &Rewritten) -> Re
     for _ in 0..COMMITS_MAX {
         match table.commit(commit.clone()).await {
             Ok(_) => return Ok(true),
-            Err(CommitError::Conflict { .. }) => _ = table.refresh().await?,
+            // It may be our own, whose reply was lost and which the store's client put once more.
+            Err(CommitError::Conflict { .. }) => {
+                table.refresh().await?;
+                if table.transaction(&own).is_some() {
+                    return Ok(true);
+                }
+            }
             Err(error) => {
                 table.refresh().await?;
                 return if table.transaction(&own).is_some() { Ok(true) } else { Err(error.into()) };

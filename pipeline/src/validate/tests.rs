@@ -184,6 +184,21 @@ async fn a_busy_lake_costs_a_validation_commits_and_not_all_its_work() {
     assert!(!commit(&mut table, &record, &rewritten).await.expect("refused"));
 }
 
+/// The reply of a commit was lost, and the store's client put it once more and found it there: that was taken for somebody else's, and
+/// the person was told that nothing was left to be validated.
+#[tokio::test]
+async fn ones_own_commit_is_nobody_elses() {
+    let place = Place::new();
+    place.ingest(&[row(0, 1.0)]).await;
+    let mut table = Table::open(&place.lake, TableName::Readings).await.expect("opened").expect("there");
+    let mut behind = table.clone();
+    let rewritten = rewrite(&table, &period(0, 1), false, &Bounds::default()).await.expect("written");
+    let record = Record::new(&place.lake, "validate", &author(), period(0, 1).words()).with_rows(1);
+    assert!(commit(&mut table, &record, &rewritten).await.expect("committed"));
+    assert!(commit(&mut behind, &record, &rewritten).await.expect("it took place"));
+    assert_eq!((behind.version(), levels(&place).await), (table.version(), vec![(0, 0, 2)]));
+}
+
 /// A sealed file of a sensor's ten years has more texts than one array can hold, and more rows than a server has memory. It goes
 /// through in batches: a moment whose rows lie in two of them, a file that is cut, epochs that change in between.
 #[tokio::test]
