@@ -241,7 +241,12 @@ pub(super) async fn control_by(
         commits: 0,
         outcome: ControlOutcome::default(),
     };
-    let result = Box::pin(work.all(&mut table)).await;
+    let result = async {
+        // What was erased before the lease was had is not to be read. What else came meanwhile is new to the next run.
+        table.refresh().await?;
+        Box::pin(work.all(&mut table)).await
+    };
+    let result = result.await;
     lease.give_back().await?;
     let (mut outcome, commits) = result?;
     outcome.version = (table.version() == began + commits).then_some(began + commits);

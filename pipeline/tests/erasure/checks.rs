@@ -138,6 +138,28 @@ async fn a_validation_waits_for_who_has_the_lease_and_reads_nothing() {
     assert_eq!(world.traces().await, []);
 }
 
+/// Quality control looks for its work before it asks for the lease. Meanwhile an erasure came and went: the run failed, since files
+/// that it had seen were gone, and what it had read before could be written anew with everything that was erased.
+#[tokio::test(start_paused = true)]
+async fn quality_control_reads_nothing_that_was_erased_while_it_looked_for_its_work() {
+    let world = World::empty().await;
+    let readings = half_a_day(FROM_US, true);
+    world.place.land_readings(GATEWAY, 1, &readings, None).await;
+    let next = 1 + i64::try_from(readings.len()).expect("small");
+    world.place.land_readings(GATEWAY, next, &half_a_day(FROM_US + 20 * 12 * HOUR_US, false), None).await;
+    world.ingest().await;
+    world.place.store.take(Duration::from_secs(2));
+    let slow = world.lake();
+    let judging = tokio::spawn(async move { control(&slow).await });
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(!world.place.keys("jobs/").iter().any(|key| key.ends_with("quality.json")), "it has its lease already");
+    let (erasure, outcome) = erase(&quick(&world), &world.settings(), &request()).await.expect("erased");
+    assert_eq!(outcome.done, [erasure.id]);
+    assert!(!judging.is_finished());
+    judging.await.expect("ended").expect("judged");
+    assert_eq!(world.traces().await, []);
+}
+
 /// The canary: one that read before and wrote after.
 #[tokio::test]
 async fn a_file_of_rows_that_were_read_before_an_erasure_is_seen() {
