@@ -73,7 +73,7 @@ pub use schedule::Polling;
 pub(crate) use stored::{Remains, remains_of};
 
 pub use unchecked::{MissingConfiguration, missing_configurations};
-pub use waiting::{Missing, StrayObjects, Waiting, missing, waiting};
+pub use waiting::{Missing, StrayObjects, Waiting, missing, strays, waiting};
 
 /// The most batches of one commit.
 pub const COMMIT_BATCHES_MAX: usize = 4_096;

@@ -19,6 +19,7 @@ use tjern_readings::keys;
 
 use super::alert::Condition;
 use super::look::readings::Slow;
+use super::look::strays::Strays;
 use super::look::{self, Seen, configurations, disks, holes, jobs, readings, refused, tokens};
 use super::settings::WatchSettings;
 use super::state::{Alert, State};
@@ -93,6 +94,7 @@ pub struct Watcher {
     register: Option<(i64, Register)>,
     runs: HashMap<Path, (i64, Option<Run>)>,
     slow: Slow,
+    strays: Strays,
     bounds: Bounds,
     kept: Option<Kept>,
 }
@@ -109,8 +111,8 @@ impl Watcher {
     /// A watch that has looked at nothing yet. `schedules` are those of the jobs.
     #[must_use]
     pub fn new(settings: WatchSettings, schedules: BTreeMap<String, Schedule>) -> Self {
-        let (runs, slow, bounds) = (HashMap::new(), Slow::default(), Bounds::default());
-        Self { settings, schedules, register: None, runs, slow, bounds, kept: None }
+        let (runs, slow, strays) = (HashMap::new(), Slow::default(), Strays::default());
+        Self { settings, schedules, register: None, runs, slow, strays, bounds: Bounds::default(), kept: None }
     }
 
     /// The same, which looks at readings within these bounds.
@@ -237,6 +239,8 @@ impl Watcher {
             conditions.extend(configurations::configurations(&ingest::missing_configurations(&table), zone));
             conditions.extend(holes::dropped(&ingest::dropped(&table), now_us, zone));
         }
+        let told = || state.alerts.values().map(Alert::condition).collect();
+        conditions.extend(self.strays.look(lake, told).await?);
         let mut known = state.clone();
         known.heard(seen.sources.clone(), now_us);
         let mut heard = known.newest(&seen.sources);

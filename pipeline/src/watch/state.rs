@@ -69,6 +69,14 @@ pub struct Alert {
     pub calm_since: Option<Moment>,
 }
 
+impl Alert {
+    /// What is wrong.
+    #[must_use]
+    pub fn condition(&self) -> Condition {
+        Condition { kind: self.kind, subject: self.subject.clone(), text: self.text.clone() }
+    }
+}
+
 /// Events that wait for a receiver.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Queue {

@@ -522,3 +522,50 @@ async fn a_watch_that_forgets_is_caught() {
     city.rounds(10).await;
     assert_eq!(city.receiver.told().len(), 2);
 }
+
+/// An integrator's bridge forgot the padding of its numbers: every reading of it was lost, and those who are told of all that
+/// is wrong were told nothing.
+#[tokio::test]
+async fn what_landed_and_belongs_to_nobody_is_told_once_and_when_it_is_gone() {
+    let city = City::new().await;
+    city.measure(20.0).await;
+    let key = Path::from("landing/bridge/0123456789abcdef0123456789abcdef/1-3.arrow");
+    city.put(&key, b"a batch".to_vec()).await;
+    city.put(&Path::from("landing/notes.txt"), b"moved on Friday".to_vec()).await;
+    let mut watcher = Watcher::new(city.settings.clone(), BTreeMap::new());
+    let rounds = async |watcher: &mut Watcher| {
+        for _ in 0..14 {
+            city.measure(20.0).await;
+            watcher.run(&city.place.lake).await.expect("looked");
+            city.place.clock.advance_us(5 * MINUTE_US);
+        }
+    };
+    rounds(&mut watcher).await;
+    assert_eq!(city.receiver.told(), ["begun stray bridge", "begun stray landing/"]);
+    let state = State::read(&city.place.lake).await.expect("read").expect("there");
+    let text = &state.alerts["stray:bridge"].text;
+    assert!(text.starts_with("1 objects in the folder `bridge`") && text.contains("hint: "), "{text}");
+    assert!(!text.contains("1-3"), "a key may name what is erased one day: {text}");
+    object_store::ObjectStoreExt::delete(city.place.lake.objects().as_ref(), &key).await.expect("removed");
+    rounds(&mut watcher).await;
+    rounds(&mut watcher).await;
+    assert_eq!(city.receiver.told(), ["ended stray bridge"]);
+}
+
+/// A folder whose rights were changed hides what lies in it: that it is gone is not known.
+#[tokio::test]
+async fn of_what_cannot_be_read_nothing_is_concluded() {
+    let (city, simulated) = City::with_faults().await;
+    city.put(&Path::from("landing/bridge/soon/1-3.arrow"), b"a batch".to_vec()).await;
+    city.rounds(10).await;
+    assert_eq!(city.receiver.told(), ["begun stray bridge"]);
+    simulated.fail(Fault::Locked("landing/bridge/"));
+    city.rounds(60).await;
+    assert_eq!(city.receiver.told(), [""; 0]);
+    simulated.fail(Fault::None);
+    object_store::ObjectStoreExt::delete(simulated.inner().as_ref(), &Path::from("landing/bridge/soon/1-3.arrow"))
+        .await
+        .expect("removed");
+    city.rounds(20).await;
+    assert_eq!(city.receiver.told(), ["ended stray bridge"]);
+}
