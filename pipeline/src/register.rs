@@ -144,6 +144,12 @@ pub enum RegisterError {
 }
 
 impl RegisterError {
+    /// Whether it is the city's files that have to be mended.
+    #[must_use]
+    pub const fn is_of_the_files(&self) -> bool {
+        matches!(self, Self::Unreadable { .. } | Self::Wrong(_))
+    }
+
     fn damaged(what: impl Into<String>) -> Self {
         Self::Damaged { what: what.into() }
     }

@@ -95,8 +95,6 @@ async fn texts(files: &RegisterFiles) -> Texts {
 
 /// What is wrong with the register's files is the city's to mend, as a configuration is.
 pub(super) fn failure(error: RegisterError, before: &str) -> JobError {
-    match error {
-        RegisterError::Unreadable { .. } | RegisterError::Wrong(_) => JobError::wrong(format!("{before}{error}")),
-        _ => JobError::failed(format!("{before}{error}")),
-    }
+    let said = format!("{before}{error}");
+    if error.is_of_the_files() { JobError::wrong(said) } else { JobError::failed(said) }
 }
