@@ -23,6 +23,7 @@
 //! processes hold in memory, a gateway's own spool and what others have copied is out of its reach.
 
 mod doomed;
+mod inside;
 mod known;
 mod landed;
 mod leftovers;
