@@ -92,8 +92,13 @@ impl Waiting {
 async fn keep(lake: &Lake, mut jobs: Vec<Waiting>, states: &States, stop: &CancellationToken) {
     loop {
         let now_us = lake.clock().now_us();
-        let next = jobs.iter_mut().map(|job| (job.turn.next_us(now_us), job)).min_by_key(|(next_us, _)| *next_us);
-        let Some((next_us, job)) = next else { return };
+        let turns = jobs.iter_mut().map(|job| {
+            let next_us = job.turn.next_us(now_us);
+            // Another one than was told, where the clock was set back.
+            states.is_due(&job.entry.name, next_us);
+            (next_us, job)
+        });
+        let Some((next_us, job)) = turns.min_by_key(|(next_us, _)| *next_us) else { return };
         if stop.is_cancelled() {
             break;
         }
