@@ -10,6 +10,7 @@ mod import;
 mod job;
 mod look;
 mod maintain;
+mod missing;
 mod publish;
 mod quarantine;
 mod recompute;
