@@ -11,6 +11,9 @@
 //! may be gone. A commit that removes files is refused if vacuum's came in between; one that only adds is not rebased
 //! once its files are [`REBASED_US`] old.
 //!
+//! A checkpoint is made by Delta, which takes an emptied commit for one that brought nothing: before one is made, the log
+//! is looked at for such a commit, and nothing is committed where there is one.
+//!
 //! After any error other than a conflict it is open whether the commit took place: the maker
 //! refreshes the table and looks at its own transaction before it repeats anything.
 
@@ -22,6 +25,7 @@ use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use deltalake_core::{DeltaTable, DeltaTableError};
 use serde_json::Value;
 
+use crate::log::damage;
 use crate::states::Handle;
 use crate::{DataFile, LakeError, Table, TableName};
 
@@ -159,6 +163,10 @@ impl Table {
         if let Some(file) = commit.add.iter().find(|file| Some(file.modified_ms) < self.cut_off_ms()) {
             return Err(CommitError::Stale { table, path: file.path.clone() });
         }
+        if (version + 2) % i64::from(COMMITS_PER_CHECKPOINT) == 0 {
+            // Delta makes a checkpoint with this one.
+            damage::refuse_emptied(&self.lake, table).await?;
+        }
         let handle = self.handle_at_version().await?;
         let now_us = self.lake.clock().now_us();
         let delta = &handle.delta;
@@ -195,9 +203,11 @@ impl Table {
     /// Writes a checkpoint of the version that the table is pinned at.
     ///
     /// # Errors
-    /// [`LakeError::Delta`]; without it more of the log is read, and nothing is wrong.
+    /// [`LakeError::Delta`]; without it more of the log is read, and nothing is wrong. [`LakeError::Log`] where a commit was
+    /// emptied.
     pub async fn write_checkpoint(&mut self) -> Result<(), LakeError> {
         let table = self.name();
+        damage::refuse_emptied(&self.lake, table).await?;
         let handle = self.handle_at_version().await.map_err(|error| match error {
             CommitError::Failed(error) => error,
             CommitError::Conflict { .. } | CommitError::Stale { .. } => unreachable!("nothing is committed"),
@@ -314,7 +324,7 @@ mod tests {
         }
         let wanted: Vec<_> = (first..=last).map(|number| (number - 1) % i64::from(COMMITS_PER_HANDLE) + 1).collect();
         assert_eq!(ages, wanted, "renewed after each {COMMITS_PER_HANDLE}th commit, and not before");
-        assert_eq!(table.missing_versions().await.expect("listed"), Vec::<i64>::new());
+        assert_eq!(Table::damage_of_log(&lake, TableName::Readings).await.expect("read"), []);
         assert_eq!(table.transaction("ingest"), Some(last), "none was lost, none was made twice");
         // What the new one begins from.
         let log = Path::from("tables/readings/_delta_log");

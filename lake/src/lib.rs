@@ -49,6 +49,7 @@ use url::Url;
 pub use commit::{Commit, CommitError, Operation};
 pub use file::DataFile;
 pub use lease::{KeptLease, Lease};
+pub use log::damage::Damage;
 pub use log::expired::Expired;
 pub use read::FileReader;
 pub use schema::TableName;

@@ -12,6 +12,7 @@
 //! that commits were cleaned away, so it is for who lists from time to time too (`states`).
 
 mod checkpoint;
+pub(crate) mod damage;
 mod entries;
 pub(crate) mod expired;
 mod listing;
@@ -28,7 +29,7 @@ use entries::{check_protocol, digest_of, entries_of, read_commits};
 use listing::{Listing, log_folder};
 
 pub(crate) use entries::{CommitEntries, Removed, commits_after, read_commit};
-pub(crate) use listing::{Tip, commits_listed, missing_versions, newest_checkpoint, objects_up_to};
+pub(crate) use listing::{Tip, commits_listed, newest_checkpoint, objects_up_to};
 
 /// So many commits are asked for one after the other before a listing is the better way.
 const PROBES_MAX: i64 = 16;

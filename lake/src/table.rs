@@ -14,10 +14,10 @@ use object_store::ObjectMeta;
 
 use crate::commit::create_properties;
 use crate::log::expired::{self, Expired};
-use crate::log::{LogState, commits_after, missing_versions, newest_checkpoint, objects_up_to};
+use crate::log::{LogState, commits_after, damage, newest_checkpoint, objects_up_to};
 use crate::scan::LakeTable;
 use crate::states::Moment;
-use crate::{DataFile, Lake, LakeError, Operation, TableName, Version, schema};
+use crate::{Damage, DataFile, Lake, LakeError, Operation, TableName, Version, schema};
 
 /// A Delta table at one version.
 #[derive(Debug, Clone)]
@@ -273,12 +273,12 @@ impl Table {
         newest_checkpoint(&self.lake, self.name).await
     }
 
-    /// Versions that are not in its log although one before and one after them are.
+    /// What is damaged in the log of a table, all of which is read for it: also of one that cannot be opened for that.
     ///
     /// # Errors
-    /// [`LakeError`].
-    pub async fn missing_versions(&self) -> Result<Vec<i64>, LakeError> {
-        missing_versions(&self.lake, self.name).await
+    /// [`LakeError`] where the store fails.
+    pub async fn damage_of_log(lake: &Lake, name: TableName) -> Result<Vec<Damage>, LakeError> {
+        damage::find(lake, name).await
     }
 
     /// What commits after `version` up to this one brought. Compactions and the commits of quality

@@ -19,6 +19,8 @@ use tjern_lake::{
 use tjern_readings::clock::Clock;
 use tjern_readings::store::{LakeUrl, Store};
 
+#[path = "tables/damage.rs"]
+mod damage;
 #[path = "tables/latest.rs"]
 mod latest;
 

@@ -64,6 +64,32 @@ async fn what_the_log_says_wrongly_is_told() {
     }
 }
 
+fn log_of(place: &Place, table: TableName) -> std::path::PathBuf {
+    place.folder.path().join(format!("lake/tables/{table}/_delta_log"))
+}
+
+/// A commit of 0 bytes took 100,000 readings out of all sums, and `verify` said that all was as the logs say. It is told beside
+/// what is wrong with other tables, and also where a checkpoint stands after it, so that only who asks what changed reads it.
+#[tokio::test]
+async fn an_emptied_commit_is_told() {
+    for has_checkpoint in [false, true] {
+        let place = filled().await;
+        place.register(&["sample,Cel,sample,public,-5,30"]).await;
+        let mut table = Table::open(&place.lake, TableName::Readings).await.expect("opened").expect("there");
+        if has_checkpoint {
+            table.write_checkpoint().await.expect("written");
+        }
+        let emptied = log_of(&place, TableName::Readings).join("00000000000000000002.json");
+        std::fs::write(&emptied, b"").expect("written");
+        let sites = Table::open(&place.lake, TableName::Sites).await.expect("opened").expect("there").files().remove(0);
+        std::fs::remove_file(place.folder.path().join("lake/tables/sites").join(&sites.path)).expect("removed");
+        let verdict = verify(&place.reopened(), &mut |_, _| ()).await.expect("read");
+        let keys: Vec<&str> = verdict.problems.iter().map(|problem| problem.key.as_str()).collect();
+        let sites = format!("tables/sites/{}", sites.path);
+        assert_eq!(keys, ["tables/readings/_delta_log/00000000000000000002.json", sites.as_str()], "{has_checkpoint}");
+    }
+}
+
 #[tokio::test]
 async fn a_file_that_is_gone_cut_or_damaged_is_told() {
     for damage in [
