@@ -139,6 +139,20 @@ pub enum LakeError {
         /// Why.
         source: parquet::errors::ParquetError,
     },
+    /// A data file's bytes are not those that were written.
+    #[error(
+        "the data file `tables/{table}/{path}` is damaged: its SHA-256 is {found}, and the log says {written}; nothing of it is written anew; hint: \"A damaged data file\" in docs/backup.md says what brings it back; `tjern pipeline verify` names all of them"
+    )]
+    Altered {
+        /// Which table.
+        table: TableName,
+        /// Which file, in the table's folder.
+        path: String,
+        /// What its bytes are by now, in hex.
+        found: String,
+        /// What they were, in hex.
+        written: String,
+    },
     /// A time zone that the data base does not know.
     #[error("time zone: {0}; hint: write a name like \"Europe/Oslo\"")]
     TimeZone(#[from] jiff::Error),

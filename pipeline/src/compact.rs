@@ -25,7 +25,7 @@ mod spill;
 mod texts;
 mod windows;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -174,7 +174,7 @@ pub async fn compact(
     let Some(mut table) = Table::open(lake, TableName::Readings).await? else {
         return Ok(CompactOutcome::default());
     };
-    if planned(&table, settings).is_empty() {
+    if planned(&table, settings, &BTreeSet::new()).is_empty() {
         return Ok(CompactOutcome::default());
     }
     let Some(lease) = Lease::take(lake, JOB, LEASE).await? else {
@@ -188,14 +188,17 @@ pub async fn compact(
     result.unwrap_or(Ok(())).map(|()| outcome)
 }
 
-fn planned(table: &Table, settings: &CompactSettings) -> Vec<Merge> {
-    windows::plan(&table.files(), settings.file_bytes(), table.lake().clock().now_us())
+/// What is worth merging, without damaged files.
+fn planned(table: &Table, settings: &CompactSettings, damaged: &BTreeSet<String>) -> Vec<Merge> {
+    let mut files = table.files();
+    files.retain(|file| !damaged.contains(&file.path));
+    windows::plan(&files, settings.file_bytes(), table.lake().clock().now_us())
 }
 
 /// How many merges are worth their work now, and the bytes of their files.
 #[must_use]
 pub fn backlog(table: &Table, settings: &CompactSettings) -> (usize, u64) {
-    let merges = planned(table, settings);
+    let merges = planned(table, settings, &BTreeSet::new());
     (merges.len(), merges.iter().map(Merge::bytes).sum())
 }
 
@@ -205,21 +208,45 @@ pub fn oldest_unsealed_us(table: &Table, settings: &CompactSettings) -> Option<i
     windows::oldest_unsealed_us(&table.files(), settings.file_bytes(), table.lake().clock().now_us())
 }
 
+/// A damaged file stays as it is, and all others are merged as if it were not there; then it is an error that names it.
 async fn merge_all(
     table: &mut Table,
     settings: &CompactSettings,
     watcher: Watcher<'_>,
     outcome: &mut CompactOutcome,
 ) -> Result<(), CompactError> {
+    let (mut damaged, mut first) = (BTreeSet::new(), None);
+    loop {
+        let merged = merge_sound(table, settings, &damaged, watcher, outcome).await;
+        match merged {
+            Err(CompactError::Lake(error @ LakeError::Altered { .. })) => {
+                if let LakeError::Altered { path, .. } = &error {
+                    damaged.insert(path.clone());
+                }
+                first.get_or_insert(error);
+            }
+            Ok(()) => return first.map_or(Ok(()), |error| Err(error.into())),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+async fn merge_sound(
+    table: &mut Table,
+    settings: &CompactSettings,
+    damaged: &BTreeSet<String>,
+    watcher: Watcher<'_>,
+    outcome: &mut CompactOutcome,
+) -> Result<(), CompactError> {
     // Others may have committed while the lease was waited for.
     table.refresh().await?;
-    let mut merges = planned(table, settings);
+    let mut merges = planned(table, settings, damaged);
     if merges.iter().any(Merge::reaches_over_a_border) {
         // What is cut is merged with what lies in its windows by the same run.
         merges.retain(Merge::reaches_over_a_border);
         merge_each(table, merges, settings, watcher, outcome).await?;
         table.refresh().await?;
-        merges = planned(table, settings);
+        merges = planned(table, settings, damaged);
         merges.retain(|merge| !merge.reaches_over_a_border());
     }
     merge_each(table, merges, settings, watcher, outcome).await

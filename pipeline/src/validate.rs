@@ -226,7 +226,7 @@ async fn leveled(
     bounds: &Bounds,
 ) -> Result<Anew, CorrectError> {
     let mut anew = Anew::of(file, &["level"], bounds);
-    let mut rows = FileReader::open(table.lake(), TableName::Readings, file).await?.rows(BATCH_ROWS)?;
+    let mut rows = FileReader::open_unaltered(table.lake(), TableName::Readings, file).await?.rows(BATCH_ROWS)?;
     while let Some(batch) = rows.next().await {
         let batch = batch?;
         anew.read(&batch)?;

@@ -10,7 +10,8 @@
 //! Files that came since are written into one; an older one in which a flag changes is rewritten by
 //! itself, in its own order, so that what compaction has sealed stays sealed and is never sorted again. A commit that somebody else was before is
 //! repeated while its files are still there: readings that came meanwhile are new to the next run, and
-//! what they change is found then. One process works at a time (a lease); the fence, not the lease,
+//! what they change is found then. A damaged file is left as it is, all others go on, and the run ends with an error that names it:
+//! what was seen is not moved, so that it is looked at when it is whole again. One process works at a time (a lease); the fence, not the lease,
 //! keeps the data right.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
+use tjern_lake::read::refuse_altered;
 use tjern_lake::rollup::TOUCHED_NOTE;
 use tjern_lake::{Commit, CommitError, DataFile, Lake, LakeError, Lease, Operation, Table, TableName};
 use tokio_util::sync::CancellationToken;
@@ -238,6 +240,7 @@ pub(super) async fn control_by(
         register: basis.versions.clone(),
         moved,
         pending: None,
+        damaged: None,
         commits: 0,
         outcome: ControlOutcome::default(),
     };
@@ -315,6 +318,8 @@ struct Work<'a> {
     moved: bool,
     /// What was written and is not committed: the last commit carries the transactions.
     pending: Option<Rewritten>,
+    /// The first file that was found damaged.
+    damaged: Option<LakeError>,
     /// How many commits it made.
     commits: i64,
     outcome: ControlOutcome,
@@ -335,10 +340,7 @@ impl Work<'_> {
         for files in groups(near, self.bounds) {
             let files = self.still_there(table, files);
             self.outcome.files_seen += files.len();
-            let Self { pass, sensors, scope, stop, .. } = &mut self;
-            let working = pass.in_place(table, files, sensors, scope);
-            let Some(done) = stop.run_until_cancelled(working).await else { break };
-            let (rewritten, unsorted) = done?;
+            let Some((rewritten, unsorted)) = self.in_place(table, files).await? else { break };
             self.take(table, rewritten).await?;
             for file in unsorted {
                 self.gather(table, vec![file]).await?;
@@ -352,17 +354,59 @@ impl Work<'_> {
         } else if let Some(last) = last {
             self.commit(table, last, Vec::new()).await?;
         }
-        Ok((self.outcome, self.commits))
+        match self.damaged {
+            Some(damaged) => Err(damaged.into()),
+            None => Ok((self.outcome, self.commits)),
+        }
+    }
+
+    /// Writes files anew as they lie there; nothing where it is told to stop.
+    async fn in_place(
+        &mut self,
+        table: &Table,
+        mut files: Vec<DataFile>,
+    ) -> Result<Option<(Rewritten, Vec<DataFile>)>, ControlError> {
+        loop {
+            let Self { pass, sensors, scope, stop, .. } = self;
+            let working = pass.in_place(table, files.clone(), sensors, scope);
+            match stop.run_until_cancelled(working).await {
+                Some(Err(error)) => files = self.without_damaged(table, files, error).await?,
+                done => return done.transpose(),
+            }
+        }
     }
 
     /// Writes files anew into sorted ones, if a flag in them is wrong and there is time.
-    async fn gather(&mut self, table: &mut Table, files: Vec<DataFile>) -> Result<(), ControlError> {
-        let Self { pass, sensors, scope, stop, .. } = self;
-        let working = pass.gather(table, files, sensors, scope);
-        match stop.run_until_cancelled(working).await {
-            Some(rewritten) => self.take(table, rewritten?).await,
-            None => Ok(()),
+    async fn gather(&mut self, table: &mut Table, mut files: Vec<DataFile>) -> Result<(), ControlError> {
+        loop {
+            let Self { pass, sensors, scope, stop, .. } = self;
+            let working = pass.gather(table, files.clone(), sensors, scope);
+            match stop.run_until_cancelled(working).await {
+                Some(Ok(rewritten)) => return self.take(table, rewritten).await,
+                Some(Err(error)) => files = self.without_damaged(table, files, error).await?,
+                None => return Ok(()),
+            }
         }
+    }
+
+    /// Those of the files that are not damaged, where an error came of one that is. Such a file may be found by its SHA-256, or
+    /// sooner by what cannot be decoded.
+    async fn without_damaged(
+        &mut self,
+        table: &Table,
+        files: Vec<DataFile>,
+        error: ControlError,
+    ) -> Result<Vec<DataFile>, ControlError> {
+        let (before, mut sound) = (files.len(), Vec::new());
+        for file in files {
+            match refuse_altered(table.lake(), TableName::Readings, &file).await {
+                Ok(()) => sound.push(file),
+                Err(damaged @ LakeError::Altered { .. }) => _ = self.damaged.get_or_insert(damaged),
+                Err(_) => return Err(error),
+            }
+        }
+        self.outcome.unfinished = true;
+        if sound.len() < before { Ok(sound) } else { Err(error) }
     }
 
     /// The files that nobody replaced since the run began.

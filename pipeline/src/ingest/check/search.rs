@@ -1,7 +1,7 @@
 //! Which readings fail by their configuration, and their files written anew: beside ingest, in a task of its own.
 //!
 //! It is handed a table at a version and what is to be looked for, and hands out files that nobody names yet; it
-//! commits nothing. Whoever lets it go before its end lets go of the files that it wrote.
+//! commits nothing. A damaged file is left as it is, and is an error once nothing else is found. Whoever lets it go before its end lets go of the files that it wrote.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use arrow::array::{Array, ArrayRef, AsArray, Int8Array, Int32Array, RecordBatch, StringArray};
 use arrow::datatypes::{Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, TimestampMicrosecondType};
 use futures::StreamExt;
-use tjern_lake::{DataFile, FileReader, Table, TableName, schema};
+use tjern_lake::{DataFile, FileReader, LakeError, Table, TableName, schema};
 use tjern_readings::reading::{Cause, Quality};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -109,7 +109,7 @@ pub(super) struct Found {
 impl Wrong {
     /// Files with such readings, written anew, as many as one commit replaces.
     async fn find(&self, table: &Table, bounds: &Bounds, clean: &HashSet<String>) -> Result<Found, CorrectError> {
-        let (mut found, mut bytes) = (Found::default(), 0);
+        let (mut found, mut bytes, mut damaged) = (Found::default(), 0, None);
         let is_due = |file: &DataFile| !clean.contains(&file.path) && self.may_be_in(file);
         for file in table.files().into_iter().filter(is_due) {
             if !self.is_in(table, &file).await? {
@@ -119,14 +119,23 @@ impl Wrong {
             if found.replaced.remove.len() >= COMMIT_FILES_MAX || bytes >= COMMIT_BYTES_MAX {
                 return Ok(found);
             }
+            let anew = match self.refused(table, &file, &mut found, bounds).await {
+                Err(error @ CorrectError::Lake(LakeError::Altered { .. })) => {
+                    damaged.get_or_insert(error);
+                    continue;
+                }
+                written => written?,
+            };
             bytes += file.size;
-            let anew = self.refused(table, &file, &mut found, bounds).await?;
             found.replaced.add.extend(anew.finish(table.lake()).await?);
             found.replaced.remove.push(file);
         }
         found.replaced.touched.settle();
-        found.is_last = true;
-        Ok(found)
+        found.is_last = damaged.is_none();
+        match damaged {
+            Some(error) if found.replaced.remove.is_empty() => Err(error),
+            _ => Ok(found),
+        }
     }
 
     fn may_be_in(&self, file: &DataFile) -> bool {
@@ -155,7 +164,8 @@ impl Wrong {
         bounds: &Bounds,
     ) -> Result<Anew, CorrectError> {
         let mut anew = Anew::of(file, &MAY_CHANGE, bounds);
-        let mut rows = FileReader::open(table.lake(), TableName::Readings, file).await?.rows(BATCH_ROWS)?;
+        let rows = FileReader::open_unaltered(table.lake(), TableName::Readings, file).await?;
+        let mut rows = rows.rows(BATCH_ROWS)?;
         while let Some(batch) = rows.next().await {
             let batch = conform(&batch?, &schema::arrow(TableName::Readings))?;
             anew.read(&batch)?;
