@@ -176,10 +176,11 @@ impl Table {
             .with_actions(actions(&commit, table, now_us / 1_000))
             .build(Some(snapshot), delta.log_store(), delta_operation(&commit))
             .await;
-        let committed = committed.map_err(|error| match is_conflict(&error) {
-            true => CommitError::Conflict { table, version },
-            false => failed(table, error),
-        })?;
+        let committed = match committed {
+            Ok(committed) => committed,
+            Err(error) if is_conflict(&error) => return Err(CommitError::Conflict { table, version }),
+            Err(error) => return Err(self.told(error).await),
+        };
         self.lake.keep_handle(table, handle);
         self.reach(i64::try_from(committed.version()).unwrap_or(i64::MAX)).await?;
         Ok(self.version())
@@ -216,6 +217,14 @@ impl Table {
         written.map_err(|source| LakeError::Delta { table, source: Box::new(source) })
     }
 
+    /// Why Delta failed: where it is a log that it cannot read, what to do about that.
+    async fn told(&self, source: DeltaTableError) -> CommitError {
+        match damage::refuse_what_delta_cannot_read(&self.lake, self.name()).await {
+            Err(error @ LakeError::Log { .. }) => CommitError::Failed(error),
+            _ => failed(self.name(), source),
+        }
+    }
+
     async fn handle_at_version(&self) -> Result<Handle, CommitError> {
         let table = self.name();
         let version = u64::try_from(self.version()).unwrap_or_default();
@@ -228,7 +237,9 @@ impl Table {
             }
         }
         let mut handle = Handle { delta: DeltaTable::new(self.lake.log_store(table)?), commits: 1 };
-        handle.delta.load_version(version).await.map_err(|source| failed(table, source))?;
+        if let Err(source) = handle.delta.load_version(version).await {
+            return Err(self.told(source).await);
+        }
         Ok(handle)
     }
 }

@@ -93,7 +93,7 @@ pub enum LakeError {
         source: Box<object_store::Error>,
     },
     /// A table's log makes no sense.
-    #[error("the log of table `{table}` is damaged at `{place}`: {what}")]
+    #[error("the log of table `{table}` is damaged at `{place}`: {what}; hint: {}", way_back(*table, place))]
     Log {
         /// Which table.
         table: TableName,
@@ -170,6 +170,19 @@ impl LakeError {
     pub fn store(key: impl ToString, source: object_store::Error) -> Self {
         Self::Store { key: key.to_string(), source: Box::new(source) }
     }
+}
+
+/// What brings a damaged log back, by what of it is damaged.
+#[must_use]
+pub fn way_back(table: TableName, place: &str) -> String {
+    let row = match (table, place.contains("checkpoint")) {
+        (_, true) => "where the commits are there, move the checkpoint and `_last_checkpoint` away: ".to_owned(),
+        (TableName::Hourly | TableName::Daily, false) => {
+            format!("move `tables/{table}` away, and `tjern pipeline rollup` makes it anew: ")
+        }
+        _ => String::new(),
+    };
+    format!("{row}see \"What is lost when\" in docs/backup.md")
 }
 
 impl From<datafusion::error::DataFusionError> for LakeError {

@@ -100,7 +100,8 @@ impl Table {
 
     /// Creates every table of a lake that is not there yet, so that other programs find them all. Before
     /// anything else it finds out that the store refuses a second create, since every commit counts on it. What was found is
-    /// kept with the lake, so that who asks again costs no request.
+    /// kept with the lake, so that who asks again costs no request. A damaged log of hours or days is left to those who need it:
+    /// readings are taken meanwhile, and both can be made anew of them.
     ///
     /// # Errors
     /// [`LakeError`]; [`LakeError::Proof`] where it does not.
@@ -110,7 +111,10 @@ impl Table {
         }
         lake.store().prove_create_only(&tjern_readings::keys::jobs_proof()).await.map_err(Box::new)?;
         for name in TableName::ALL {
-            Self::open_or_create(lake, name).await?;
+            match Self::open_or_create(lake, name).await {
+                Err(LakeError::Log { .. }) if matches!(name, TableName::Hourly | TableName::Daily) => {}
+                opened => _ = opened?,
+            }
         }
         lake.note_ready();
         Ok(())

@@ -83,6 +83,11 @@ impl Listing {
         self.commits.keys().next_back().copied()
     }
 
+    /// The objects of all checkpoints.
+    pub(super) fn checkpoint_parts(&self) -> impl Iterator<Item = &Path> {
+        self.checkpoints.values().flatten().map(|(_, _, key)| key)
+    }
+
     /// The newest checkpoint of which every part is there.
     pub(super) fn newest_checkpoint(&self) -> Option<(i64, Vec<&Path>)> {
         self.newest_checkpoint_where(|_| true)

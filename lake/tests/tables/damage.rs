@@ -73,8 +73,77 @@ async fn no_checkpoint_is_made_over_an_emptied_commit() {
     assert_eq!(lake.versions().borrow().get(READINGS).map(|version| version.version), Some(48));
 }
 
+/// Someone removed the newest commit: its checkpoint was read, and nothing could be written any more. The error said a number and
+/// no way back, and nothing else told of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newest_commit_that_is_gone_is_told_with_the_way_back() {
+    let (folder, lake, mut table) = of_commits(3).await;
+    table.write_checkpoint().await.expect("written");
+    std::fs::remove_file(commit_path(&folder, 3)).expect("there");
+    drop((lake, table));
+    let place = "tables/readings/_delta_log/00000000000000000003.json";
+    let mut table = Table::open(&anew(&folder), READINGS).await.expect("opened").expect("there");
+    assert_eq!(table.version(), 3, "it can be read");
+    let refused = append(&mut table, &[row("a/b", 3, 1.0)], None).await.expect_err("nothing can follow").to_string();
+    assert!(refused.contains(place) && refused.contains("nothing can be written after it"), "{refused}");
+    assert!(refused.contains("hint: see \"What is lost when\" in docs/backup.md"), "{refused}");
+    assert_eq!(damaged(&folder).await, [place]);
+    // The way back: what that commit brought is committed again.
+    let log = folder.path().join("tables/readings/_delta_log");
+    std::fs::remove_file(log.join("00000000000000000003.checkpoint.parquet")).expect("there");
+    std::fs::remove_file(log.join("_last_checkpoint")).expect("there");
+    assert_eq!(damaged(&folder).await, [""; 0]);
+    let mut table = Table::open(&anew(&folder), READINGS).await.expect("opened").expect("there");
+    assert_eq!((table.version(), table.transaction("ingest")), (2, Some(1)));
+    append(&mut table, &[row("a/b", 2, 1.0)], Some(("ingest", 2))).await.expect("committed");
+    assert!(count(&anew(&folder)).await.contains("| 3 | 3.0 |"));
+}
+
 /// The objects of the log of `readings` that are damaged.
 async fn damaged(folder: &tempfile::TempDir) -> Vec<String> {
     let found = Table::damage_of_log(&anew(folder), READINGS).await.expect("read");
     found.into_iter().map(|damage| damage.key).collect()
+}
+
+/// Delta goes by `_last_checkpoint`, our reader by what lies there: all was well, and nobody could write.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_last_checkpoint_that_is_not_there_is_told_with_the_way_back() {
+    let (folder, lake, mut table) = of_commits(3).await;
+    table.write_checkpoint().await.expect("written");
+    drop((lake, table));
+    let log = folder.path().join("tables/readings/_delta_log");
+    std::fs::remove_file(log.join("00000000000000000003.checkpoint.parquet")).expect("there");
+    let mut table = Table::open(&anew(&folder), READINGS).await.expect("opened").expect("there");
+    let refused =
+        append(&mut table, &[row("a/b", 3, 1.0)], None).await.expect_err("Delta does not find it").to_string();
+    assert!(refused.contains("_last_checkpoint`: it names a checkpoint of version 3"), "{refused}");
+    assert!(refused.contains("hint: where the commits are there, move the checkpoint and `_last_checkpoint` away"));
+    assert_eq!(damaged(&folder).await, ["tables/readings/_delta_log/_last_checkpoint"]);
+    std::fs::remove_file(log.join("_last_checkpoint")).expect("there");
+    assert_eq!(damaged(&folder).await, [""; 0]);
+    append(&mut table, &[row("a/b", 3, 1.0)], None).await.expect("committed");
+}
+
+/// All commits are there, and a checkpoint that was cut short stopped every command without a word of what to do.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_checkpoint_is_told_with_the_way_back() {
+    let (folder, lake, mut table) = of_commits(3).await;
+    table.write_checkpoint().await.expect("written");
+    drop((lake, table));
+    let log = folder.path().join("tables/readings/_delta_log");
+    let checkpoint = log.join("00000000000000000003.checkpoint.parquet");
+    let whole = std::fs::read(&checkpoint).expect("there");
+    for cut in [&whole[..whole.len() / 2], &[]] {
+        std::fs::write(&checkpoint, cut).expect("written");
+        let refused = Table::open(&anew(&folder), READINGS).await.expect_err("it is cut").to_string();
+        assert!(refused.contains("00000000000000000003.checkpoint.parquet"), "{refused}");
+        assert!(refused.contains("hint: where the commits are there, move the checkpoint and `_last_checkpoint` away"));
+        assert_eq!(damaged(&folder).await, ["tables/readings/_delta_log/00000000000000000003.checkpoint.parquet"]);
+    }
+    std::fs::remove_file(&checkpoint).expect("there");
+    std::fs::remove_file(log.join("_last_checkpoint")).expect("there");
+    let mut table = Table::open(&anew(&folder), READINGS).await.expect("opened").expect("there");
+    append(&mut table, &[row("a/b", 3, 1.0)], Some(("ingest", 3))).await.expect("committed");
+    assert!(count(&anew(&folder)).await.contains("| 4 | 4.0 |"));
+    assert_eq!(damaged(&folder).await, [""; 0]);
 }

@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use bytes::Bytes;
+use jiff::tz::TimeZone;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::Type;
 use parquet::data_type::ByteArray;
@@ -15,6 +16,9 @@ use parquet::file::statistics::{Statistics, ValueStatistics};
 use parquet::file::writer::TrackedWrite;
 
 use super::*;
+use crate::compact::CompactSettings;
+use crate::rollup::rollup;
+use crate::status::status;
 use crate::testing::{NOW_US, Place, Row, batch_of, commit};
 use tjern_lake::{Operation, write_file};
 
@@ -88,6 +92,37 @@ async fn an_emptied_commit_is_told() {
         let sites = format!("tables/sites/{}", sites.path);
         assert_eq!(keys, ["tables/readings/_delta_log/00000000000000000002.json", sites.as_str()], "{has_checkpoint}");
     }
+}
+
+/// A cut log of hours, which can be made anew at any time, stopped ingest and every other command, and nothing said what to do.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_log_of_hours_stops_only_who_needs_them() {
+    let place = filled().await;
+    place.register(&["sample,Cel,sample,public,-5,30"]).await;
+    rollup(&place.lake, &TimeZone::UTC).await.expect("summed up");
+    let hours = place.rows(TableName::Hourly).await;
+    assert!(hours.num_rows() > 0);
+    let version = place.version(TableName::Hourly).await.expect("there");
+    let cut = log_of(&place, TableName::Hourly).join(format!("{version:020}.json"));
+    let bytes = std::fs::read(&cut).expect("read");
+    std::fs::write(&cut, &bytes[..bytes.len() / 2]).expect("cut");
+    let hint = "hint: move `tables/hourly` away, and `tjern pipeline rollup` makes it anew";
+
+    let problems = verify(&place.reopened(), &mut |_, _| ()).await.expect("read").problems;
+    assert!(problems.len() == 1 && problems[0].key.contains("tables/hourly/_delta_log/"), "{problems:?}");
+    assert!(problems[0].what.contains(hint), "{problems:?}");
+    let found = status(&place.reopened(), &CompactSettings::default()).await.expect("found");
+    assert!(found.damaged["hourly"].contains(hint), "{found:?}");
+    assert_eq!((found.tables[0].table, found.tables[0].rows), (TableName::Readings, 6));
+    Table::create_all(&place.reopened()).await.expect("readings can be taken");
+    let refused = rollup(&place.reopened(), &TimeZone::UTC).await.expect_err("it needs them").to_string();
+    assert!(refused.contains(hint), "{refused}");
+
+    let tables = place.folder.path().join("lake/tables");
+    std::fs::rename(tables.join("hourly"), place.folder.path().join("hourly.damaged")).expect("moved away");
+    rollup(&place.reopened(), &TimeZone::UTC).await.expect("summed up anew");
+    assert_eq!(place.rows(TableName::Hourly).await, hours);
+    assert_eq!(verify(&place.reopened(), &mut |_, _| ()).await.expect("read").problems, []);
 }
 
 #[tokio::test]
