@@ -3,13 +3,13 @@
 //! Two rules stand above all. A commit that removes files is made on the snapshot whose files were
 //! read, is never rebased (delta-rs overlooks some concurrent removals when it rebases), and carries
 //! the table's fence transaction: if anything was committed meanwhile it is refused, and its maker
-//! looks again. A commit that only adds may be rebased by delta-rs, whose conflict checks then
-//! refuse it if one of its transactions was moved by somebody else.
+//! looks again. A commit that only adds is made on the newest version instead, unless one of its transactions was moved by
+//! somebody else.
 //!
 //! Files that no commit names yet are vacuum's once they are old enough. Before it removes any, it commits how old
 //! that is ([`Table::cut_off`]); a file written before what the table says then is not committed any more, since it
-//! may be gone. A commit that removes files is refused if vacuum's came in between; one that only adds is not rebased
-//! once its files are [`REBASED_US`] old.
+//! may be gone. A commit that removes files is refused if vacuum's came in between; one that only adds is held against it on
+//! each version on which it is tried, however young its files are by its own clock: vacuum's may be ahead, and a process may sleep.
 //!
 //! A checkpoint is made by Delta, which takes an emptied commit for one that brought nothing: before one is made, the log
 //! is looked at for such a commit, and nothing is committed where there is one.
@@ -46,11 +46,8 @@ const COMMITS_PER_CHECKPOINT: u32 = 50;
 /// delta-rs's handle grows slower with each commit; a new one starts from a checkpoint.
 const COMMITS_PER_HANDLE: u32 = COMMITS_PER_CHECKPOINT;
 
-/// How often delta-rs may rebase a commit that only adds.
+/// How often a commit that only adds is rebased.
 const REBASES_MAX: usize = 15;
-
-/// A commit that only adds files older than this is not rebased: it looks at what was committed meanwhile itself.
-const REBASED_US: i64 = 10 * 60 * 1_000_000;
 
 /// The transaction that says before when vacuum may have taken what was not committed, in milliseconds since 1970.
 const CUT_OFF: &str = "vacuum";
@@ -131,7 +128,7 @@ pub enum CommitError {
     },
     /// A file was written so long ago that vacuum may have taken it. Nothing was committed: it has to be written again.
     #[error(
-        "a file of table `{table}` was written so long before its commit that vacuum may have taken it: `{path}`; nothing was committed; hint: the next run writes it again; `[vacuum] retention` says how long that takes"
+        "a file of table `{table}` was written so long before its commit that vacuum may have taken it: `{path}`; nothing was committed; hint: the next run writes it again; `[vacuum] retention` says how long that takes, and is shorter where the clock of the machine that vacuums is ahead"
     )]
     Stale {
         /// Which table.
@@ -145,8 +142,8 @@ pub enum CommitError {
 }
 
 impl Table {
-    /// Makes a commit on the version that the table is pinned at. Returns the new version, to which
-    /// the table has moved on.
+    /// Makes a commit on the version that the table is pinned at, or, where it only adds, on a newer one. Returns the new version, to
+    /// which the table has moved on.
     ///
     /// # Errors
     /// [`CommitError::Conflict`] if the commit was refused, [`CommitError::Stale`] if vacuum may have taken one of its
@@ -158,6 +155,40 @@ impl Table {
         for file in &commit.remove {
             assert!(self.is_active(file), "a commit removes files of the version that it was built on");
         }
+        let mut newest = self.clone();
+        let mut committed = newest.try_commit(&commit).await;
+        for _ in 0..REBASES_MAX {
+            let is_overtaken = matches!(committed, Err(CommitError::Conflict { .. }));
+            if !is_overtaken || !commit.remove.is_empty() {
+                break;
+            }
+            newest.refresh().await?;
+            if !self.may_be_rebased_on(&newest, &commit) {
+                break;
+            }
+            committed = newest.try_commit(&commit).await;
+        }
+        let (table, version) = (self.name(), self.version());
+        match committed {
+            Ok(()) => {
+                *self = newest;
+                Ok(self.version())
+            }
+            Err(CommitError::Conflict { .. }) => Err(CommitError::Conflict { table, version }),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether a commit that only adds can be made on a newer version just as well: none of its transactions was moved, and it
+    /// is the same table still.
+    fn may_be_rebased_on(&self, newest: &Self, commit: &Commit) -> bool {
+        let is_same = self.state.id().is_none() || self.state.id() == newest.state.id();
+        let stands = |(app_id, _): &(String, i64)| self.transaction(app_id) == newest.transaction(app_id);
+        is_same && commit.transactions.iter().all(stands)
+    }
+
+    /// Makes a commit on the version that the table is pinned at, and on no other.
+    async fn try_commit(&mut self, commit: &Commit) -> Result<(), CommitError> {
         let table = self.name();
         let version = self.version();
         if let Some(file) = commit.add.iter().find(|file| Some(file.modified_ms) < self.cut_off_ms()) {
@@ -171,19 +202,23 @@ impl Table {
         let now_us = self.lake.clock().now_us();
         let delta = &handle.delta;
         let snapshot = delta.snapshot().map_err(|source| failed(table, source))?;
-        let prepared = properties(&commit, self.transaction(&fence(table)), table, now_us);
+        let prepared = properties(commit, self.transaction(&fence(table)), table);
         let committed = CommitBuilder::from(prepared)
-            .with_actions(actions(&commit, table, now_us / 1_000))
-            .build(Some(snapshot), delta.log_store(), delta_operation(&commit))
+            .with_actions(actions(commit, table, now_us / 1_000))
+            .build(Some(snapshot), delta.log_store(), delta_operation(commit))
             .await;
-        let committed = match committed {
-            Ok(committed) => committed,
-            Err(error) if is_conflict(&error) => return Err(CommitError::Conflict { table, version }),
-            Err(error) => return Err(self.told(error).await),
-        };
-        self.lake.keep_handle(table, handle);
-        self.reach(i64::try_from(committed.version()).unwrap_or(i64::MAX)).await?;
-        Ok(self.version())
+        match committed {
+            Ok(committed) => {
+                self.lake.keep_handle(table, handle);
+                Ok(self.reach(i64::try_from(committed.version()).unwrap_or(i64::MAX)).await?)
+            }
+            Err(error) if is_conflict(&error) => {
+                // It is carried forward to what was committed meanwhile.
+                self.lake.keep_handle(table, handle);
+                Err(CommitError::Conflict { table, version })
+            }
+            Err(error) => Err(self.told(error).await),
+        }
     }
 
     /// Says in the log that vacuum may take what was written before this moment and is not committed.
@@ -249,19 +284,17 @@ fn fence(table: TableName) -> String {
     format!("fence/{table}")
 }
 
-fn properties(commit: &Commit, fenced: Option<i64>, table: TableName, now_us: i64) -> CommitProperties {
+fn properties(commit: &Commit, fenced: Option<i64>, table: TableName) -> CommitProperties {
     let mut transactions: Vec<_> =
         commit.transactions.iter().map(|(app_id, number)| Transaction::new(app_id, *number)).collect();
-    let removes = !commit.remove.is_empty();
-    if removes {
+    if !commit.remove.is_empty() {
         transactions.push(Transaction::new(fence(table), fenced.unwrap_or(0) + 1));
     }
-    let is_old = |file: &DataFile| now_us.saturating_sub(file.modified_ms.saturating_mul(1_000)) > REBASED_US;
-    let is_rebased = !removes && !commit.add.iter().any(is_old);
     let operation = (OPERATION_KEY.to_owned(), Value::from(commit.operation.word()));
     CommitProperties::default()
         .with_application_transactions(transactions)
-        .with_max_retries(if is_rebased { REBASES_MAX } else { 0 })
+        // Delta would rebase what only adds over a commit of vacuum, which took its files.
+        .with_max_retries(0)
         // Cleaning lists the whole log: a job's work and not every commit's.
         .with_cleanup_expired_logs(Some(false))
         .with_metadata(commit.notes.clone().into_iter().chain([operation]))

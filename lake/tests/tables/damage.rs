@@ -147,3 +147,35 @@ async fn a_cut_checkpoint_is_told_with_the_way_back() {
     assert!(count(&anew(&folder)).await.contains("| 4 | 4.0 |"));
     assert_eq!(damaged(&folder).await, [""; 0]);
 }
+
+/// The clock of the machine that vacuums was 70 minutes ahead: it took the file of an ingest that was about to commit it. That
+/// commit was rebased over vacuum's, and the table named a file that nobody had.
+#[tokio::test]
+async fn what_only_adds_is_not_rebased_over_the_vacuum_that_took_its_file() {
+    let (folder, lake, mut table) = of_commits(1).await;
+    let file = write_file(&lake, READINGS, &[readings(&[row("a/b", 5, 1.0)])]).await.expect("written");
+    let ahead_us = lake.clock().now_us() + 10 * 60 * 1_000_000;
+    let mut vacuums = Table::open(&anew(&folder), READINGS).await.expect("opened").expect("there");
+    vacuums.cut_off(ahead_us).await.expect("committed");
+    std::fs::remove_file(folder.path().join("tables/readings").join(&file.path)).expect("taken");
+    let refused = table.commit(commit(Operation::Ingest, vec![file], vec![], Some(("ingest", 1)))).await;
+    assert!(matches!(refused, Err(CommitError::Stale { .. })), "{refused:?}");
+    assert!(count(&anew(&folder)).await.contains("| 1 | 1.0 |"), "it can be read");
+}
+
+/// Many who only add come to an end all the same, each with its own transaction, and of two with the same one is refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_adds_is_rebased_over_all_the_rest() {
+    let (folder, lake, table) = of_commits(0).await;
+    let mut late = table.clone();
+    let mut same = table.clone();
+    for hour in 0..20 {
+        let mut other = Table::open(&anew(&folder), READINGS).await.expect("opened").expect("there");
+        append(&mut other, &[row("a/b", hour, 1.0)], Some(("ingest", hour))).await.expect("committed");
+    }
+    assert_eq!(append(&mut late, &[row("a/c", 0, 1.0)], Some(("import", 0))).await.expect("rebased"), 21);
+    let refused = append(&mut same, &[row("a/c", 0, 1.0)], Some(("import", 0))).await;
+    assert!(matches!(refused, Err(CommitError::Conflict { version: 0, .. })), "{refused:?}");
+    assert_eq!(same.version(), 0, "it is pinned where it was");
+    assert!(count(&lake).await.contains("| 21 | 21.0 |"));
+}
