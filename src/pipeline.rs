@@ -10,6 +10,7 @@ mod import;
 mod job;
 mod look;
 mod maintain;
+mod missing;
 mod publish;
 mod quarantine;
 mod recompute;
@@ -145,8 +146,5 @@ pub(crate) async fn execute(command: PipelineCommand) -> Result<(), Failure> {
 
 /// What is wrong with the register's files is the city's to mend, as a configuration is.
 pub(crate) fn register_failure(error: RegisterError) -> Failure {
-    match error {
-        RegisterError::Unreadable { .. } | RegisterError::Wrong(_) => Failure::wrong(error),
-        _ => Failure::failed(error),
-    }
+    if error.is_of_the_files() { Failure::wrong(error) } else { Failure::failed(error) }
 }

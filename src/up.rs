@@ -72,14 +72,7 @@ async fn fill(city: &City, lake: &Lake, demo: Option<&Demo>) -> Result<(), Failu
         say("the lake cannot be written: what is there is shown, and what lands waits until there is room");
         return Ok(());
     }
-    let registered = match register::register(lake, &city.jobs.register).await {
-        Err(error) if is_of_the_store(&error) => {
-            tracing::error!(%error, "the register's files could not be registered; the job `register` tries it again");
-            return Ok(());
-        }
-        registered => registered.map_err(register_failure)?,
-    };
-    if registered.found {
+    if registered(city, lake).await? {
         let sensors = register::load(lake).await.map_err(Failure::failed)?.len();
         say(&format!("the register names {sensors} sensors"));
     }
@@ -87,6 +80,29 @@ async fn fill(city: &City, lake: &Lake, demo: Option<&Demo>) -> Result<(), Failu
         demo.land_history(lake).await?;
     }
     Ok(())
+}
+
+/// Brings the register to what its files say. Returns whether there is one.
+///
+/// A lake that has a register goes on with it where the files are wrong: a power cut while somebody saved one of them keeps no
+/// city from its readings. What was not public by it is not public now, since files are taken as a whole or not at all.
+async fn registered(city: &City, lake: &Lake) -> Result<bool, Failure> {
+    let error = match register::register(lake, &city.jobs.register).await {
+        Ok(done) => return Ok(done.found),
+        Err(error) => error,
+    };
+    if is_of_the_store(&error) {
+        tracing::error!(%error, "the register's files could not be registered; the job `register` tries it again");
+        return Ok(false);
+    }
+    if !error.is_of_the_files() || !register::is_there(lake).await.map_err(Failure::failed)? {
+        return Err(register_failure(error));
+    }
+    tracing::error!("the register's files are wrong, so the register is as it was before: {error}");
+    say(
+        "the register's files are wrong: the register is as it was before, and they are taken as soon as they are right",
+    );
+    Ok(true)
 }
 
 /// Whether it is the store that failed, and not the city's files.

@@ -216,3 +216,81 @@ fn a_configured_city_says_that_a_logger_does_not_answer() {
     let causes = run(&["query", "SELECT DISTINCT cause FROM readings", "--format", "csv", "--config"], &config);
     assert_eq!(stdout(&causes), "cause\nunreachable\n");
 }
+
+const SENSORS: &str = "id,site,quantity,unit,kind,class,interval\n\
+    vann/water_temperature,vann,water_temperature,Cel,sample,public,1s\n";
+
+/// A city with a logger that does not answer, and with these sensors in its register's file.
+fn city_with(folder: &std::path::Path, sensors: &str, nobody: std::net::SocketAddr) -> std::path::PathBuf {
+    let write = |name: &str, text: &str| std::fs::write(folder.join(name), text).expect("written");
+    let lake = format!("file://{}/lake", folder.display());
+    write("sites.csv", "site,name_nb\nvann,Øvre Vann\n");
+    write("sensors.csv", sensors);
+    let points = ["water_temperature", "battery"].map(|quantity| {
+        format!("[[bus.device.point]]\nsensor = \"vann/{quantity}\"\nregister = \"input:0\"\ntype = \"u16\"\nevery = \"1s\"\n")
+    });
+    let gateway = format!(
+        "version = 1\ngateway = \"vann-01\"\nlake = \"{lake}\"\n[spool]\ndir = \"{}/spool\"\nsync_every = \"1s\"\n[upload]\n\
+         every = \"1s\"\n[[bus]]\nname = \"hytta\"\nkind = \"modbus-tcp\"\naddress = \"{nobody}\"\n[[bus.device]]\n\
+         name = \"logger\"\nunit_id = 1\n{}",
+        folder.display(),
+        points.concat()
+    );
+    write("gateway.toml", &gateway);
+    let city =
+        format!("version = 1\nlake = \"{lake}\"\n[ingest]\nevery = \"1s\"\n[[gateway]]\nconfig = \"gateway.toml\"\n");
+    write("city.toml", &city);
+    folder.join("city.toml")
+}
+
+/// A power cut came while `sensors.csv` was saved. With half of the file the city did not start any more, and nobody saw a reading
+/// until somebody came who could mend it.
+#[test]
+fn half_a_register_file_after_a_power_cut_keeps_no_city_from_its_readings() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let nobody = tjern_testing::ports::SilentPort::take();
+    let internal = format!("{SENSORS}vann/battery,vann,battery,V,sample,internal,1s\n");
+    let config = city_with(folder.path(), &internal, nobody.address());
+    let city = City::up_with(&["--config"], &config);
+    let shown = |city: &City| get(city.page(), "/api/latest").unwrap_or_default();
+    city.wait_until("the public sensor", || shown(&city).contains("vann/water_temperature"));
+    city.kill();
+    let readings = || {
+        let sql = "SELECT count(*) FROM readings WHERE sensor = 'vann/battery'";
+        let count = stdout(&run(&["query", sql, "--format", "csv", "--config"], &config));
+        count.lines().nth(1).and_then(|count| count.parse::<u64>().ok()).expect("a number")
+    };
+    let before = readings();
+    // What was being saved would have published the battery.
+    let half = format!("{SENSORS}vann/battery,vann,battery,V,sample,public,1s\nvann/ph,va");
+    std::fs::write(folder.path().join("sensors.csv"), half).expect("written");
+    let command = run(&["pipeline", "register", "--config"], &config);
+    assert_eq!(command.status.code(), Some(2), "a command refuses it: {command:?}");
+    let city = City::up_with(&["--config"], &config);
+    let job = |city: &City| {
+        let health: serde_json::Value = serde_json::from_str(&status(city.staff(), "/health").1).expect("JSON");
+        health["parts"]["jobs"]["jobs"]["register"].clone()
+    };
+    city.wait_until("the job that failed", || job(&city)["failures"].as_u64() > Some(0));
+    let told = job(&city)["last"]["error"].to_string();
+    assert!(told.contains("sensors.csv:4"), "{told}");
+    city.wait_until("new readings", || readings() > before);
+    assert!(shown(&city).contains("vann/water_temperature") && !shown(&city).contains("battery"), "{}", shown(&city));
+    std::fs::write(folder.path().join("sensors.csv"), internal + "vann/ph,vann,ph,1,sample,public,\n")
+        .expect("written");
+    city.wait_until("the file that is right again", || job(&city)["last"]["did"]["sensors"]["added"] == 1);
+    assert_eq!(job(&city)["failures"], 0);
+    city.interrupt_and_expect_success();
+}
+
+/// The same on a city's first day: nothing says what its files forbid, so it does not start.
+#[test]
+fn half_a_register_file_on_the_first_day_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let nobody = tjern_testing::ports::SilentPort::take();
+    let config = city_with(folder.path(), &format!("{SENSORS}vann/ph,va"), nobody.address());
+    let refused = run(&["up", "--http", "127.0.0.1:0", "--staff", "127.0.0.1:0", "--config"], &config);
+    let told = String::from_utf8_lossy(&refused.stderr);
+    assert!(refused.status.code() == Some(2) && told.contains("sensors.csv:3"), "{told}");
+    assert!(!folder.path().join("lake/landing").exists(), "a gateway was started");
+}

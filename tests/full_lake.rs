@@ -126,6 +126,24 @@ impl Drop for Daemon {
     }
 }
 
+/// Waits until a job that works often has failed so many times in a row.
+fn waits_for_failures(address: &str, count: u64) {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let mut stream = std::net::TcpStream::connect(address).expect("somebody listens");
+        write!(stream, "GET /health/ingest HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").expect("asked");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("answered");
+        let (_, body) = answer.split_once("\r\n\r\n").expect("a head");
+        let health: serde_json::Value = serde_json::from_str(body).expect("JSON");
+        if health["failures"].as_u64() >= Some(count) {
+            return;
+        }
+        assert!(Instant::now() < until, "it has not failed {count} times: {body}");
+        std::thread::park_timeout(Duration::from_millis(200));
+    }
+}
+
 fn full_and_free_again(disk: &Path) {
     let (lake, ballast) = (disk.join("lake"), disk.join("ballast"));
     let folder = tempfile::tempdir().expect("a folder");
@@ -147,11 +165,19 @@ fn full_and_free_again(disk: &Path) {
     let daemon = Daemon::start(&["pipeline", "run"], &config);
     let line = daemon.waits_for("the lake cannot be written");
     assert!(line.contains("No space left"), "{line}");
-    // It is there, and so is what can be read.
-    daemon.waits_for("job=\"ingest\"");
+    // It is there, tells what is wrong, and is not heard again for each job and each time that it tries.
+    let address = daemon.waits_for("the jobs: http://");
+    let address = address.split("http://").nth(1).and_then(|rest| rest.split('/').next()).expect("an address");
+    let mut lines = vec![daemon.waits_for("no job works: ")];
+    assert!(lines[0].contains("hint: the disk is full"), "{lines:?}");
+    waits_for_failures(address, 4);
+    lines.extend(daemon.1.try_iter());
+    let told: Vec<_> = lines.iter().filter(|line| line.contains("ERROR") || line.contains("WARN")).collect();
+    assert!(told.len() <= 6, "{} lines: {told:#?}", told.len());
     assert_eq!(rows(&config), "3");
     assert!(tjern(&config, &["pipeline", "status"]).status.success());
     std::fs::remove_file(&ballast).expect("removed");
+    daemon.waits_for("the lake can be worked on again");
     daemon.waits_for("3 rows of 1 batches");
     assert_eq!(rows(&config), "6");
     println!("a daemon that was started on a full disk went on when there was room");

@@ -138,6 +138,37 @@ fn a_wrong_scale_is_put_right_and_validated() {
     assert_eq!(fs::read_dir(place.path("lake/corrections")).expect("records").count(), 3);
 }
 
+/// An offset that should not have been there, in a gateway's configuration; and one that was missing, of a file that was imported.
+#[test]
+fn a_wrong_offset_is_put_right_of_a_gateway_and_of_an_import() {
+    let place = Place::new();
+    land(&place.path("lake"), "type = \"i16\"\nscale = 0.1\noffset = -40\nunit = \"Cel\"", &[-21.5, -21.0, 0.05]);
+    assert_eq!(place.run(&["ingest"]).status.code(), Some(0));
+    let by = ["--by", "a technician"];
+    let offset: Vec<&str> = ["recompute"].into_iter().chain(PERIOD).chain(["--offset", "0"]).chain(by).collect();
+    let output = place.run(&offset);
+    assert_eq!(output.status.code(), Some(1), "0.05 never came from tenths: {}", said(&output));
+    assert!(String::from_utf8_lossy(&output.stdout).contains(",0.05,,no single raw number"), "{}", said(&output));
+    let seen =
+        |sensor: &str| place.ask(&format!("SELECT value FROM observations WHERE sensor = '{sensor}' ORDER BY time"));
+    assert_eq!(seen(SENSOR), ["18.5", "19.0", "0.05"], "the scale is what it was");
+    const IMPORTED: &str = "tiefenbrunnen/water_temperature";
+    let lines =
+        format!("time,sensor,value\n2026-07-01T08:00:00Z,{IMPORTED},18.5\n2026-07-01T09:00:00Z,{IMPORTED},18.75\n");
+    let file = place.write("old.csv", lines);
+    let import = ["import", file.to_str().expect("text"), "--source", "import:old"];
+    assert_eq!(place.run(&import).status.code(), Some(0));
+    let period = ["--sensor", IMPORTED, "--from", "2026-01-01", "--to", "2027-01-01"];
+    // A second one takes the place of the first: an offset is what it should have been, and is not added to what is there.
+    for (offset, wanted) in [("0.25", ["18.75", "19.0"]), ("-0.25", ["18.25", "18.5"])] {
+        let recompute: Vec<&str> =
+            ["recompute"].into_iter().chain(period).chain(["--offset", offset]).chain(by).collect();
+        let output = place.run(&recompute);
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+        assert_eq!(seen(IMPORTED), wanted, "--offset {offset}");
+    }
+}
+
 /// The words of a float lay the other way round.
 #[test]
 fn a_wrong_order_is_put_right() {

@@ -1,4 +1,4 @@
-//! One actor a bus: nobody else touches its wire, and a bus whose devices are silent delays no other.
+//! One actor a bus: nobody else on this machine touches its wire (a port, or a far line: `modbus::far_line`), and a bus whose devices are silent delays no other.
 //!
 //! An actor reads what is due, one transaction at a time: the device that used least of the bus first, and of its
 //! points those that waited longest, so that none starves (`poll`, `device`); it never ends a transaction half way,
@@ -16,6 +16,7 @@ mod learned;
 mod lines;
 pub mod load;
 mod modbus;
+mod on_disk;
 mod plan;
 mod point;
 mod poll;
@@ -37,6 +38,8 @@ use crate::modbus::Master;
 use in_hand::InHand;
 pub use in_hand::LeftBehind;
 pub use lines::stored_times::DeviceTimes;
+pub(crate) use on_disk::Asked;
+pub use on_disk::OnDisk;
 use state::BusStates;
 
 /// How many transactions' readings may wait for the spool before the buses wait too.
@@ -61,6 +64,8 @@ pub struct BusContext {
     pub learned: Option<PathBuf>,
     /// Which of their own times devices on text lines have told.
     pub device_times: DeviceTimes,
+    /// Who says whether readings are on disk: what is remembered of them on disk waits for that.
+    pub on_disk: OnDisk,
 }
 
 /// The newest time of a sensor that the spool has, so that no slot is stored twice across a restart.
@@ -120,7 +125,7 @@ pub async fn run(bus: Arc<Bus>, context: BusContext) {
         }
         BusKind::TextLines { place, poll, framing, points } => {
             let wire = (place.clone(), poll.clone(), framing.clone());
-            let times = lines::Times::load(context.learned.clone(), bus.name.clone()).await;
+            let times = lines::Times::load(context.learned.clone(), bus.name.clone(), context.on_disk.clone()).await;
             lines::Actor::new(bus.name.clone(), wire, (points.clone(), times), limits, context).run().await;
         }
     }

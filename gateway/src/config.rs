@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use regex::Regex;
 use sha2::{Digest, Sha256};
-use tjern_readings::configuration::{ConfigError, ConfigText, Period, Problem, Remark, Severity};
+use tjern_readings::configuration::{ConfigError, ConfigText, Period, Problem, Remark, Severity, units};
 use tjern_readings::sensor::{SensorId, SourceName};
 use tjern_readings::store::LakeUrl;
 
@@ -64,6 +64,7 @@ pub struct Config {
 #[derive(Debug, Clone, Default)]
 struct Places {
     device_count: usize,
+    lake: Range<usize>,
     ports: Vec<(String, Range<usize>)>,
     buses: Vec<(String, Range<usize>)>,
 }
@@ -345,7 +346,23 @@ impl Config {
     /// # Errors
     /// [`ConfigError::Wrong`] with everything that is wrong with it.
     pub fn parse(text: &ConfigText) -> Result<Self, ConfigError> {
-        check::config(text, text.shape())
+        let config = check::config(text, text.shape())?;
+        config.check_public_text()?;
+        Ok(config)
+    }
+
+    /// What is uploaded says the same of each sensor's unit as what is in force: the lake would check them against something else,
+    /// or against nothing.
+    fn check_public_text(&self) -> Result<(), ConfigError> {
+        let Some(span) = self.text.first_secret() else { return Ok(()) };
+        if units(&self.public_text()) == units(self.text()) {
+            return Ok(());
+        }
+        let message =
+            "without what looks like a secret this configuration says something else of its sensors' units".to_owned();
+        let hint = "what looks like a secret (`password=`, `token=`, `user@` in a URL) is hidden before the configuration is uploaded: write another name, or no secret here".to_owned();
+        let remark = Remark { severity: Severity::Error, span, message, hint: Some(hint), related: Vec::new() };
+        Err(ConfigError::Wrong(vec![self.text.problem_of(remark)]))
     }
 
     /// The text that it was read from.
@@ -387,6 +404,13 @@ impl Config {
     #[must_use]
     pub fn bus_problem(&self, bus: &str, severity: Severity, message: String, hint: String) -> Problem {
         self.problem_at(&self.places.buses, bus, (severity, message, hint))
+    }
+
+    /// A problem with the lake, told at its place.
+    #[must_use]
+    pub fn lake_problem(&self, severity: Severity, message: String, hint: String) -> Problem {
+        let span = self.places.lake.clone();
+        self.text.problem_of(Remark { severity, span, message, hint: Some(hint), related: Vec::new() })
     }
 
     fn problem_at(

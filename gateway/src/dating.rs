@@ -25,12 +25,13 @@ use tjern_readings::clock::{Clock, SECOND_US};
 use tjern_readings::reading::{Cause, Reading, TIMES_US};
 use tjern_readings::rows::Rows;
 use tjern_readings::sensor::SensorId;
+use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 use crate::clock::{BEHIND_MAX_US, Witness, known_us, working};
 use crate::config::{Bus, BusKind, Config};
 use crate::grid::Grid;
-use crate::maintenance::{Maintenance, MaintenanceTrouble};
+use crate::maintenance::{Maintenance, MaintenanceTold};
 use crate::spool::{Spool, SpoolSettings, Undated};
 use crate::system::SystemReadings;
 use doubt::Doubts;
@@ -84,6 +85,8 @@ pub(crate) struct Dater {
     /// What came after the move was begun.
     behind: Vec<Reading>,
     behind_dropped: usize,
+    /// Readings went from memory in this run: nobody knows which.
+    has_lost: bool,
     /// The newest slot of each sensor that this run held.
     held_slots: HashMap<SensorId, i64>,
     /// The newest time of each sensor among what is not in the spool yet.
@@ -97,7 +100,7 @@ enum Hold {
     /// Nothing is held yet.
     Empty,
     /// On disk.
-    Held(Undated),
+    Held(Box<Undated>),
     /// No longer: what comes is marked.
     Over,
 }
@@ -113,6 +116,11 @@ impl Sensors {
             }
         }
         Self { buses: config.buses().to_vec(), grids: OnceLock::new(), own_time }
+    }
+
+    /// Whether this sensor's times are by our clock, and so a word about it.
+    pub(crate) fn are_ours(&self, sensor: &SensorId) -> bool {
+        !self.own_time.contains(sensor)
     }
 
     fn grid(&self, sensor: &SensorId) -> Option<Grid> {
@@ -168,7 +176,7 @@ impl Dater {
         let held_newest = leftover.as_ref().map(Undated::newest).unwrap_or_default();
         let newest_us = spool.newest_of_all_us().max(leftover.as_ref().and_then(Undated::newest_of_all_us));
         // What a device says of its time is no word about ours.
-        let sure_us = spool.newest_sure_us(|sensor| !sensors.own_time.contains(sensor));
+        let sure_us = spool.newest_sure_us(|sensor| sensors.are_ours(sensor));
         let known_us = known_us(sure_us, wall.wall_us());
         let newest_us = Some(crate::clock::known_us(newest_us, wall.wall_us()));
         let clock = if policy.trusted {
@@ -197,6 +205,7 @@ impl Dater {
             try_again_us: began_us,
             behind: Vec::new(),
             behind_dropped: 0,
+            has_lost: false,
             held_slots: HashMap::new(),
             held_newest: Arc::new(Mutex::new(held_newest)),
             redated: HashMap::new(),
@@ -210,9 +219,9 @@ impl Dater {
         self
     }
 
-    /// Why what is under maintenance is not known, if it is not.
-    pub(crate) fn maintenance_trouble(&self) -> MaintenanceTrouble {
-        self.maintenance.trouble()
+    /// What is under maintenance, or why that is not known.
+    pub(crate) fn maintenance_told(&self) -> MaintenanceTold {
+        self.maintenance.told()
     }
 
     /// After a reload: what the sensors are from now on.
@@ -234,7 +243,7 @@ impl Dater {
     /// Takes readings, in the order in which they were made.
     pub(crate) async fn take(&mut self, readings: impl Into<Rows>) {
         let readings = readings.into();
-        self.maintenance.look_if_due().await;
+        self.look_at_maintenance().await;
         self.look().await;
         let (oldest_us, newest_us) = readings.spans().times_us().unwrap_or_default();
         let are_of_our_time = TIMES_US.contains(&oldest_us) && TIMES_US.contains(&newest_us);
@@ -249,6 +258,14 @@ impl Dater {
             ready.extend(own);
         }
         self.pass_on(ready).await;
+    }
+
+    /// Sends the word once all that was taken is on disk. While anything is held that is not known: `reply` is dropped.
+    pub(crate) async fn confirm(&mut self, at_once: bool, reply: oneshot::Sender<()>) {
+        let holds = self.leaving.is_some() || matches!(self.hold, Hold::Held(_));
+        if !holds && !self.has_lost {
+            self.spool.confirm(at_once, reply).await;
+        }
     }
 
     /// Whether readings of these times go on as they come: the clock was always known, and nobody worked on a sensor.
@@ -310,6 +327,7 @@ impl Dater {
         }
         self.behind.drain(..surplus);
         self.behind_dropped += surplus;
+        self.has_lost |= surplus > 0;
     }
 
     /// Holds readings, or marks them where nothing is held any more.
@@ -342,7 +360,9 @@ impl Dater {
         if self.clock.monotonic_us() >= self.try_again_us {
             self.release().await;
         }
-        self.doubts.weigh(&self.clock, &self.policy.witness).await;
+        if !self.policy.trusted {
+            self.doubts.weigh(&self.clock, &self.policy.witness).await;
+        }
         if self.clock.is_set() {
             return;
         }
@@ -376,14 +396,22 @@ impl Dater {
             self.redated.clone_into(&mut locked(&self.held_newest));
         }
         if let Hold::Held(undated) = std::mem::replace(&mut self.hold, Hold::Over) {
-            self.leaving = Some((undated, offset_us));
+            self.leaving = Some((*undated, offset_us));
             self.release().await;
         }
     }
 
+    async fn look_at_maintenance(&mut self) {
+        let spool = self.spool.clone();
+        self.maintenance.look(async move { spool.is_at_hand().await.is_ok() }).await;
+    }
+
     /// Tries to move what shall leave. What waited behind it follows.
     async fn release(&mut self) {
-        self.maintenance.look_if_due().await;
+        if self.leaving.is_none() {
+            return;
+        }
+        self.look_at_maintenance().await;
         let Some((mut undated, offset_us)) = self.leaving.take() else { return };
         let Self { spool, sensors, redated, maintenance, .. } = self;
         let mut date = |offset_us: Option<i64>, reading: Reading| {
@@ -417,7 +445,7 @@ impl Dater {
             error!(readings = lost, "the disk did not take these until the end: they are lost");
         }
         let held = match self.hold {
-            Hold::Held(undated) => Some(undated),
+            Hold::Held(undated) => Some(*undated),
             Hold::Empty | Hold::Over => None,
         };
         for undated in self.leaving.into_iter().map(|(undated, _)| undated).chain(held) {
@@ -434,7 +462,7 @@ fn estimated(reading: &mut Reading) {
 }
 
 /// A time as people read it.
-fn written(time_us: i64) -> String {
+pub(crate) fn written(time_us: i64) -> String {
     Timestamp::from_microsecond(time_us).map_or_else(|_| time_us.to_string(), |time| time.to_string())
 }
 
@@ -455,7 +483,7 @@ fn begin_hold(spool: &Spool, settings: &SpoolSettings, clock: Clock) -> Hold {
         return Hold::Over;
     }
     match Undated::open(spool, settings, clock) {
-        Ok(undated) => Hold::Held(undated),
+        Ok(undated) => Hold::Held(Box::new(undated)),
         Err(error) => {
             error!("readings without a certain time cannot be held, and are marked: {error}");
             Hold::Over

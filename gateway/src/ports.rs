@@ -4,8 +4,15 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What names of serial ports begin with under `/dev`: adapters, modems, and what sits on boards.
-const PREFIXES: [&str; 5] = ["ttyUSB", "ttyACM", "ttyAMA", "ttymxc", "ttyS"];
+/// What names of serial ports begin with under `/dev`: adapters, modems, and what sits on boards. The unit lets the gateway open
+/// these and no others.
+const PREFIXES: [&str; 18] = [
+    "ttyUSB", "ttyACM", "ttyS", // adapters, modems, and whatever is like a PC's
+    "ttyAMA", "ttymxc", "ttyO", "ttyTHS", "ttyHS", "ttyMSM", "ttyAML", "ttySAC", "ttySTM", "ttyLP", "ttyAT", "ttyPS",
+    "ttyMV", // processors
+    "ttySC", // chips beside them that switch an RS-485 driver
+    "ttyMAX",
+];
 
 /// Where names are that say which adapter it is.
 const BY_ID: &str = "/dev/serial/by-id/";
@@ -51,6 +58,14 @@ fn has_hardware(root: &Path, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Under the packaged unit the ports of most boards with RS-485 could not be opened, whatever group the user was in.
+    #[test]
+    fn the_unit_lets_the_gateway_open_every_kind_of_port() {
+        let unit = include_str!("../../dist/tjern-gateway.service");
+        let allowed: Vec<&str> = unit.lines().filter_map(|line| line.strip_prefix("DeviceAllow=")).collect();
+        assert_eq!(allowed, PREFIXES.map(|prefix| format!("char-{prefix} rw")));
+    }
 
     #[test]
     fn names_that_stay_come_first_and_names_without_hardware_not_at_all() {

@@ -169,8 +169,8 @@ impl Running {
         let said = time_service.said();
         let offset = time_service.offset_ms(clock.clone());
         let system = SystemReadings::new(config.gateway(), clock.clone(), upload.state.clone(), offset);
-        let (newest, maintenance) = (Newest::from_fn(dater.newest_of()), dater.maintenance_trouble());
-        let (appender, readings, left) = Appender::start(dater.with_system(system.ok()));
+        let (newest, maintenance) = (Newest::from_fn(dater.newest_of()), dater.maintenance_told());
+        let (appender, readings, left, on_disk) = Appender::start(dater.with_system(system.ok()));
         let bus_stop = stop.child_token();
         let states = BusStates::new();
         let learned = Some(config.spool().dir.join("learned"));
@@ -183,6 +183,7 @@ impl Running {
             states: states.clone(),
             learned,
             device_times: DeviceTimes::default(),
+            on_disk,
         };
         let mut buses = Buses::new(context);
         buses.begin_missing(&config);

@@ -21,6 +21,7 @@
 //! disk refuses, `core::SEAL_ROWS` rows make a batch.
 
 mod actor;
+mod confirms;
 mod core;
 mod disk;
 mod fresh;
@@ -59,11 +60,12 @@ pub use disk::Written;
 pub use look::{Finding, SegmentLook, SpoolLook};
 pub(crate) use probe::SpoolProbe;
 pub(crate) use recovery::MAX_BYTES_LEAST;
+pub(crate) use sealed::is_gap_text;
 pub use sealed::{SealedKind, SealedObject};
 pub(crate) use undated::Undated;
 
 use actor::Command;
-use disk::{Disk, Folder, TakeError};
+use disk::{Away, Disk, Folder, TakeError};
 use fresh::Fresh;
 use known_sensors::KnownSensors;
 
@@ -140,6 +142,8 @@ pub struct SpoolStatus {
     pub bad_records: u64,
     /// Whether the disk refuses readings at present.
     pub in_trouble: bool,
+    /// Why, and what may help.
+    pub writing_trouble: Option<String>,
     /// Why batches cannot be written at present, though readings can.
     pub sealing_trouble: Option<String>,
     /// While that is so, the time of the oldest reading that is on disk and in no batch: it should be in one by now.
@@ -169,6 +173,22 @@ pub enum SpoolError {
         /// The spool's folder.
         path: PathBuf,
         /// Why.
+        source: std::io::Error,
+    },
+    /// The file in it that says who has it cannot be had.
+    #[error(
+        "cannot lock the spool by `{path}`: {source}; hint: whose is this file? give this user the right to write it"
+    )]
+    Lock {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The folder is not there at present, or another has its name.
+    #[error("{source}")]
+    Away {
+        /// Which of both, and what to do.
         source: std::io::Error,
     },
     /// A sealed object cannot be read.
@@ -202,10 +222,20 @@ impl Spool {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn open(settings: SpoolSettings, clock: Clock) -> Result<Self, SpoolError> {
+        Self::open_at(settings, clock, false)
+    }
+
+    /// The same, of a spool that lies in a folder which is not its own to make.
+    pub(crate) fn open_within(settings: SpoolSettings, clock: Clock) -> Result<Self, SpoolError> {
+        Self::open_at(settings, clock, true)
+    }
+
+    fn open_at(settings: SpoolSettings, clock: Clock, is_within: bool) -> Result<Self, SpoolError> {
         let path = settings.dir.clone();
-        let folder = Folder::take_or_wait(&path).map_err(|error| match error {
+        let folder = Folder::take_or_wait(&path, is_within).map_err(|error| match error {
             TakeError::Locked => SpoolError::Locked { path: path.clone() },
             TakeError::Io(source) => SpoolError::Folder { path: path.clone(), source },
+            TakeError::Lock(source) => SpoolError::Lock { path: path.join(LOCK), source },
         })?;
         Ok(Self::over(Arc::new(folder), settings, clock))
     }
@@ -249,6 +279,13 @@ impl Spool {
         self.ask(Command::Sync).await.unwrap_or(false)
     }
 
+    /// Sends the word once everything that was appended before is on disk, which it is not any sooner for that, unless it
+    /// shall be `at_once`. Drops `reply` where that will not be known.
+    pub(crate) async fn confirm(&self, at_once: bool, reply: oneshot::Sender<()>) {
+        // A spool that is closed drops it.
+        let _ = self.commands.send(Command::Confirm(at_once, reply)).await;
+    }
+
     /// Syncs, then seals everything. Says whether all that was appended before is sealed.
     pub async fn seal(&self) -> bool {
         self.ask(Command::Seal).await.unwrap_or(false)
@@ -267,10 +304,23 @@ impl Spool {
         let (disk, wanted) = (Arc::clone(&self.disk), object.clone());
         let reading = tokio::task::spawn_blocking(move || {
             let bytes = sealed::read(&*disk, &wanted);
-            bytes.map(Bytes::from).map_err(|source| SpoolError::Read { path: wanted.path(), source })
+            bytes.map(Bytes::from).map_err(|source| match Away::is(&source) {
+                true => SpoolError::Away { source },
+                false => SpoolError::Read { path: wanted.path(), source },
+            })
         });
         let cancelled = |error| SpoolError::Read { path: object.path(), source: std::io::Error::other(error) };
         reading.await.map_err(cancelled)?
+    }
+
+    /// Whether the folder's name leads to this spool's folder now.
+    ///
+    /// # Errors
+    /// [`SpoolError::Away`] where it does not.
+    pub(crate) async fn is_at_hand(&self) -> Result<(), SpoolError> {
+        let disk = Arc::clone(&self.disk);
+        let looked = tokio::task::spawn_blocking(move || disk.check()).await;
+        looked.unwrap_or_else(|error| Err(std::io::Error::other(error))).map_err(|source| SpoolError::Away { source })
     }
 
     /// The oldest and the newest time in a batch, where this process sealed it and these are the bytes that it
@@ -323,6 +373,12 @@ impl Spool {
     /// and is offered first. Says whether that worked; if not, nothing has changed.
     pub async fn begin_epoch(&self) -> bool {
         self.ask(Command::BeginEpoch).await.unwrap_or(false)
+    }
+
+    /// The same, but nothing changes either where this run has given out numbers of an epoch that an earlier one began: they are
+    /// to be claimed first ([`SpoolStatus::claim`]).
+    pub async fn begin_epoch_if_unused(&self) -> bool {
+        self.ask(Command::BeginEpochIfUnused).await.unwrap_or(false)
     }
 
     /// From now on no batch is sealed that is larger, but for one of a single reading.

@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tjern_readings::clock::Clock;
+use tjern_readings::sensor::SensorId;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -25,7 +26,7 @@ use crate::bus::cost::Wire;
 use crate::bus::state::{BusStates, LineState};
 use crate::clock::ClockWord;
 use crate::config::{Bus, BusKind, Config};
-use crate::maintenance::MaintenanceTrouble;
+use crate::maintenance::MaintenanceTold;
 use crate::modbus::transport::{REGISTERS_MAX, ReadRequest, Table};
 use crate::spool::SpoolProbe;
 use crate::upload::UploadState;
@@ -39,7 +40,7 @@ use report::{
 const TURN_BOUND_MIN: Duration = Duration::from_secs(15);
 
 /// A turn asks once more at most, and each time waits for an answer, then for a late one.
-const TURN_TIMEOUTS: u32 = 6;
+pub(crate) const TURN_TIMEOUTS: u32 = 6;
 
 /// An answer that was lost is asked for once more, perhaps over a new connection.
 const ATTEMPTS: u32 = 2;
@@ -86,7 +87,7 @@ struct Inner {
     upload: UploadState,
     /// Nothing bounds how long it may keep silent.
     lake_is_a_folder: bool,
-    maintenance: MaintenanceTrouble,
+    maintenance: MaintenanceTold,
     time_service: watch::Receiver<ClockWord>,
     now: Mutex<Now>,
 }
@@ -142,7 +143,7 @@ impl StatusSource {
         };
         let now = Now { configuration, places, units: units(config), stuck: Vec::new() };
         let gateway = config.gateway().as_str().to_owned();
-        let (started, maintenance, now) = (Instant::now(), MaintenanceTrouble::default(), Mutex::new(now));
+        let (started, maintenance, now) = (Instant::now(), MaintenanceTold::default(), Mutex::new(now));
         let lake_is_a_folder = config.lake().local_folder().is_some();
         let (_, time_service) = watch::channel(ClockWord::default());
         let inner =
@@ -150,8 +151,8 @@ impl StatusSource {
         Self(Arc::new(inner))
     }
 
-    /// The same, which tells as well why what is under maintenance is not known.
-    pub(crate) fn with_maintenance(self, maintenance: MaintenanceTrouble) -> Self {
+    /// The same, which tells as well what is under maintenance, or why that is not known.
+    pub(crate) fn with_maintenance(self, maintenance: MaintenanceTold) -> Self {
         // Whoever has the only handle gets it back as it was.
         let inner = Arc::into_inner(self.0).expect("nobody has another handle while it is made");
         Self(Arc::new(Inner { maintenance, ..inner }))
@@ -233,18 +234,24 @@ impl StatusSource {
             buses,
         };
         let silent = inner.upload.waits_for().filter(|waited| *waited > LAKE_SILENCE);
-        let notes = report::Notes { stuck: &now.stuck, maintenance: inner.maintenance.get(), silent };
+        let notes = report::Notes { stuck: &now.stuck, maintenance: inner.maintenance.trouble(), silent };
         status.health = report::health(&status, notes);
         status
     }
 
     fn buses(&self) -> Vec<BusReport> {
         let snapshots = self.0.buses.snapshot();
+        let worked_on = self.0.maintenance.at(self.0.clock.now_us());
         let now = self.now();
         let report = |place: &BusPlace| {
             let bus = snapshots.iter().find(|bus| bus.bus == place.name)?;
             let devices = bus.devices.iter().map(|device| {
-                let points = device.points.iter().map(|point| PointReport::new(point, now.units.get(&point.sensor)));
+                let points = device.points.iter().map(|point| {
+                    let sensor = || point.sensor.parse::<SensorId>().ok();
+                    let is_worked_on = !worked_on.is_empty()
+                        && sensor().is_some_and(|sensor| worked_on.iter().any(|sensors| sensors.matches(&sensor)));
+                    PointReport::new(point, now.units.get(&point.sensor), is_worked_on)
+                });
                 DeviceReport::new(device, points.collect())
             });
             Some(BusReport {

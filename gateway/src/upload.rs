@@ -24,12 +24,17 @@
 mod backoff;
 mod contact;
 mod credentials;
+mod error;
 pub(crate) mod known_lake;
 mod landing;
 mod line;
 mod noted;
 mod observe;
+mod opening;
+mod plain;
 mod probe;
+mod reading;
+mod round;
 mod send;
 mod settings;
 mod state;
@@ -37,29 +42,26 @@ mod unsent;
 mod window;
 
 use std::future::Future;
-use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use tjern_readings::keys::{self, Landed};
-use tjern_readings::store::credentials::CredentialsError;
-use tjern_readings::store::{self, Access, LakeUrl, ProofError, Store, StoreError};
+use tjern_readings::store::{self, Store};
 
-use crate::spool::{Claim, Spool, SpoolError};
+use crate::spool::Spool;
 use backoff::Backoff;
 use contact::Looks;
 use credentials::Credentials;
-use known_lake::KnownLakeError;
-use landing::Outcome;
-use line::{Line, Pace, unbroken};
+use error::UploadError;
+use line::Pace;
 use noted::Noted;
 use observe::Observer;
+pub(crate) use plain::PlainLake;
 pub(crate) use probe::{Probe, probe};
+use round::Round;
 pub(crate) use settings::BATCH_BYTES_LEAST;
 pub use settings::{IN_FLIGHT_DEFAULT, UploadLimits, UploadSettings};
 pub use state::{UploadSnapshot, UploadState};
@@ -69,72 +71,11 @@ use window::Window;
 /// How long a gateway that stops goes on uploading.
 pub const FINAL_PATIENCE: Duration = Duration::from_secs(10);
 
-/// A few requests without bytes show what a store does; a link that is slow takes a while for them.
-const PROOF_PATIENCE: Duration = Duration::from_secs(90);
-
-/// So long a file of credentials may take to be read, as one of configuration may.
-const CREDENTIALS_PATIENCE: Duration = Duration::from_secs(10);
-
 /// While a round lasts, what waits is told so often.
 const OBSERVE_EVERY: Duration = Duration::from_secs(10);
 
 /// How often in a row nothing may be taken at the end.
 const FINAL_ATTEMPTS: u32 = 3;
-
-/// Why a round of uploads was not finished.
-#[derive(Debug, thiserror::Error)]
-enum UploadError {
-    #[error(transparent)]
-    Open(#[from] Box<StoreError>),
-    #[error(transparent)]
-    Credentials(#[from] CredentialsError),
-    #[error(
-        "the file of the lake's credentials does not answer within {} s; hint: is it on a server that is gone, or a pipe that nobody writes to? put a file in its place and reload", CREDENTIALS_PATIENCE.as_secs()
-    )]
-    CredentialsSilent,
-    #[error(transparent)]
-    KnownLake(#[from] Box<KnownLakeError>),
-    #[error(transparent)]
-    Proof(#[from] Box<ProofError>),
-    #[error("cannot put `{key}` into the lake: {source}")]
-    Put { key: object_store::path::Path, source: object_store::Error },
-    #[error("cannot read `{key}` in the lake: {source}")]
-    Get { key: object_store::path::Path, source: object_store::Error },
-    #[error("cannot list `{key}` in the lake: {source}")]
-    List { key: object_store::path::Path, source: object_store::Error },
-    #[error(transparent)]
-    Spool(#[from] SpoolError),
-    #[error("the lake does not answer within {} s", PROOF_PATIENCE.as_secs())]
-    Silent,
-    #[error("the spool could not begin a new epoch")]
-    Renewal,
-    #[error("opening the lake was cut off: {0}")]
-    Cut(#[from] tokio::task::JoinError),
-}
-
-impl UploadError {
-    /// The store's own word, where it had one.
-    const fn of_store(&self) -> Option<&object_store::Error> {
-        match self {
-            Self::Put { source, .. } | Self::Get { source, .. } | Self::List { source, .. } => Some(source),
-            _ => None,
-        }
-    }
-
-    /// Whether a request took so long that it was given up.
-    fn is_timeout(&self) -> bool {
-        self.of_store().is_some_and(line::is_timeout)
-    }
-}
-
-/// What is left after a round.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Round {
-    /// Everything that was sealed is in the lake.
-    Drained,
-    /// It was time to look for something new first.
-    More,
-}
 
 /// Seals and uploads until `stop`, then once more for at most [`FINAL_PATIENCE`].
 pub async fn run(spool: Spool, settings: UploadSettings, stop: CancellationToken) {
@@ -175,18 +116,11 @@ async fn sealing_meanwhile<T>(
     }
 }
 
-/// A file of credentials that is being read: it may lie on a disk that does not answer.
-type Reading = JoinHandle<(Credentials, Result<Access, CredentialsError>)>;
-
 struct Uploader {
     spool: Spool,
     settings: UploadSettings,
     store: Option<Store>,
     credentials: Credentials,
-    /// A reading of them that has not ended. There is never a second one: each would hold a thread for as long as the
-    /// disk is silent.
-    reading: Option<Reading>,
-    looking: Option<JoinHandle<bool>>,
     backoff: Backoff,
     pace: Arc<Pace>,
     window: Arc<Window>,
@@ -216,8 +150,6 @@ impl Uploader {
         Self {
             store: settings.store.clone(),
             credentials: Credentials::new(settings.credentials_file.clone()),
-            reading: None,
-            looking: None,
             backoff: Backoff::new(settings.every),
             window: Arc::new(Window::new(settings.limits.in_flight())),
             pace: Arc::new(Pace::new(settings.limits.bytes_per_s)),
@@ -321,218 +253,5 @@ impl Uploader {
         };
         let hint = hint.map_or_else(String::new, |hint| format!("; hint: {hint}"));
         format!("{error}{hint}")
-    }
-
-    /// After a refusal, or where the file has another text, the lake is opened with what it says now.
-    async fn consider_credentials(&mut self, error: &UploadError) {
-        let refused = error.of_store().is_some_and(store::is_refusal);
-        let changed = self.credentials_have_changed().await;
-        if self.settings.store.is_none() && (refused || changed) {
-            self.store = None;
-            if changed {
-                tracing::info!("the lake's credentials have changed: they are read again");
-                self.backoff.reset();
-            }
-        }
-    }
-
-    /// Whether the file has another text than when it was read; not, where that is being found out, or it is being read.
-    async fn credentials_have_changed(&mut self) -> bool {
-        if self.reading.is_some() {
-            return false;
-        }
-        let credentials = self.credentials.clone();
-        let looking =
-            self.looking.get_or_insert_with(|| tokio::task::spawn_blocking(move || credentials.have_changed()));
-        let Ok(changed) = timeout(CREDENTIALS_PATIENCE, looking).await else { return false };
-        self.looking = None;
-        changed.unwrap_or(false)
-    }
-
-    /// Uploads what is sealed, until it is time to seal again.
-    async fn round(&mut self, until: Option<Instant>) -> Result<Round, UploadError> {
-        let store = self.open().await?.objects();
-        let state = self.settings.state.clone();
-        let (pace, window) = (Arc::clone(&self.pace), Arc::clone(&self.window));
-        let is_folder = self.settings.lake.local_folder().is_some();
-        let is_forgeable = self.settings.is_forgeable;
-        let line = Line { store: &*store, state: &state, pace: &pace, window: &window, is_folder, is_forgeable };
-        self.round_over(&line, until).await
-    }
-
-    async fn round_over(&mut self, line: &Line<'_>, until: Option<Instant>) -> Result<Round, UploadError> {
-        self.send_configurations(line).await;
-        if self.spool.status().is_unread {
-            // Its epoch is not known yet, nor what waits.
-            return Ok(Round::Drained);
-        }
-        let live_is_due = self.live_is_due().await;
-        if live_is_due || self.look_is_due() {
-            let is_first = self.looks.is_first();
-            if contact::is_contested(&self.spool, &self.settings.source, line, is_first).await? {
-                self.renew(line).await?;
-            } else if live_is_due {
-                self.begin_live(line).await?;
-            }
-            self.looks.looked();
-        }
-        let (outcome, round) = self.send_all(line, until).await?;
-        if outcome == Outcome::Foreign {
-            self.renew(line).await?;
-            return Ok(self.send_all(line, until).await?.1);
-        }
-        Ok(round)
-    }
-
-    /// Whether it is to be looked for a copy of this spool: before anything is sent, and not where nothing is.
-    fn look_is_due(&self) -> bool {
-        self.looks.is_first() || (self.looks.is_due() && self.spool.status().sealed_count > 0)
-    }
-
-    /// What this run has to claim before it sends its own numbers.
-    fn claim_due(&self) -> Option<Claim> {
-        self.spool.status().claim.filter(|_| !self.claimed.load(Ordering::Relaxed))
-    }
-
-    /// Begins an epoch for what is new, if the lake takes objects again. Its former one has no more numbers to give, so that
-    /// those of this run are claimed first.
-    async fn begin_live(&mut self, line: &Line<'_>) -> Result<(), UploadError> {
-        if self.claim(line).await? == Outcome::Foreign {
-            return self.renew(line).await;
-        }
-        if self.takes_again(line).await? && self.spool.begin_epoch().await {
-            self.failing_since = None;
-            tracing::info!("the lake is back after a long time: what is new goes first, what waited behind it");
-        }
-        Ok(())
-    }
-
-    /// Whether the lake takes objects again: one that lists and refuses to store is not back.
-    async fn takes_again(&self, line: &Line<'_>) -> Result<bool, UploadError> {
-        let Some(oldest) = self.spool.sealed().await.first().cloned() else { return Ok(true) };
-        let landed = matches!(self.send_one(line, &oldest).await?, Outcome::Landed);
-        if landed {
-            self.spool.remove(&oldest).await;
-        }
-        Ok(landed)
-    }
-
-    /// Whether so much waits after so long an outage that what is new should not wait behind it.
-    async fn live_is_due(&mut self) -> bool {
-        let Some(after) = self.settings.live_first_after else { return false };
-        let outage = self.failing_since.is_some_and(|since| since.elapsed() >= after);
-        // A power cut is an outage as well, of which only the readings tell.
-        let waited =
-            || self.settings.clock.now_us() - self.settings.state.snapshot().oldest_waiting_us.unwrap_or(i64::MAX / 2);
-        let is_old = self.looks.is_first() && waited() >= i64::try_from(after.as_micros()).unwrap_or(i64::MAX);
-        if !outage && !is_old {
-            return false;
-        }
-        let current = self.spool.epoch();
-        let waiting = self.spool.sealed().await.iter().filter(|object| object.epoch == current).count();
-        waiting > self.settings.limits.in_flight()
-    }
-
-    async fn open(&mut self) -> Result<Store, UploadError> {
-        self.known_lake(known_lake::check).await?;
-        let store = match &self.store {
-            Some(store) => store.clone(),
-            None => self.open_anew().await?,
-        };
-        self.known_lake(known_lake::remember).await?;
-        self.is_known_lake = true;
-        Ok(store)
-    }
-
-    /// Looks at the lake's folder, until it is known to be the one that it was. It may lie on a disk that does not answer.
-    async fn known_lake(&self, look: fn(&Path, &LakeUrl) -> Result<(), KnownLakeError>) -> Result<(), UploadError> {
-        let Some(file) = self.settings.known_lake.clone().filter(|_| !self.is_known_lake) else { return Ok(()) };
-        let lake = self.settings.lake.clone();
-        let _waits = self.settings.state.ask();
-        Ok(tokio::task::spawn_blocking(move || look(&file, &lake).map_err(Box::new)).await??)
-    }
-
-    async fn open_anew(&mut self) -> Result<Store, UploadError> {
-        let lake = self.settings.lake.clone();
-        let access = self.read_credentials().await?.with_timeout(self.settings.limits.request_timeout());
-        if let Some(host) = access.plain_host(&lake)
-            && !std::mem::replace(&mut self.settings.is_forgeable, true)
-        {
-            tracing::warn!(%lake, host, "the lake is asked without TLS: others can read what is sent, and answer in its place, so that each batch is looked at once more; hint: use an endpoint with https");
-        }
-        // A folder is created and synced: work that blocks.
-        let opening = tokio::task::spawn_blocking(move || Store::open_with(&lake, &access).map_err(Box::new));
-        let store = {
-            let _waits = self.settings.state.ask();
-            opening.await??
-        };
-        self.prove(&store).await?;
-        self.store = Some(store.clone());
-        Ok(store)
-    }
-
-    /// The credentials as they are now; an error where they are not there in time. The next attempt waits on.
-    async fn read_credentials(&mut self) -> Result<Access, UploadError> {
-        let (mut credentials, lake) = (self.credentials.clone(), self.settings.lake.clone());
-        let reading = self.reading.get_or_insert_with(|| {
-            tokio::task::spawn_blocking(move || {
-                let access = credentials.read(&lake);
-                (credentials, access)
-            })
-        });
-        let _waits = self.settings.state.ask_for();
-        let read = timeout(CREDENTIALS_PATIENCE, reading).await.map_err(|_| UploadError::CredentialsSilent)?;
-        self.reading = None;
-        let (credentials, access) = read?;
-        self.credentials = credentials;
-        Ok(access?)
-    }
-
-    /// Nothing goes to a store that would let another gateway of this name overwrite it. A store that was
-    /// opened elsewhere is its opener's to know.
-    async fn prove(&mut self, store: &Store) -> Result<(), UploadError> {
-        if !self.proven {
-            let key = keys::source_proof(&self.settings.source);
-            let proof = unbroken(async { Ok(store.prove_create_only(&key).await) });
-            let proof = tokio::time::timeout(PROOF_PATIENCE, proof).await.map_err(|_| UploadError::Silent)?;
-            let proof = proof.map_err(|source| UploadError::Put { key: key.clone(), source })?;
-            let puts = proof.map_err(|error| match error {
-                ProofError::Open { key, source, .. } => UploadError::Put { key, source: *source },
-                careless => Box::new(careless).into(),
-            })?;
-            (0..puts).for_each(|_| self.settings.state.count_request());
-            self.proven = true;
-        }
-        Ok(())
-    }
-
-    /// Sends each configuration's text once. Batches do not wait for it.
-    async fn send_configurations(&mut self, line: &Line<'_>) {
-        for (sha256, text) in self.settings.unsent.all() {
-            let landed = Landed::Configuration(sha256.clone());
-            let key = landed.key(&self.settings.source);
-            match landing::put_once(line, &key, Some(&landed), &text.into()).await {
-                Ok(Outcome::Landed | Outcome::GivenUp) => self.settings.unsent.sent(&sha256),
-                Ok(Outcome::Foreign) => {
-                    tracing::error!(%key, "the lake has another text under this configuration's hash; it is left alone");
-                    self.settings.unsent.sent(&sha256);
-                }
-                Err(error) => {
-                    tracing::debug!(%key, %error, "cannot upload the configuration yet");
-                    return;
-                }
-            }
-        }
-    }
-
-    /// This spool is a copy: what the lake has of it goes, the rest gets new numbers.
-    async fn renew(&self, line: &Line<'_>) -> Result<(), UploadError> {
-        tracing::error!(epoch = %self.spool.epoch(), "another gateway writes under this spool's numbers: it was cloned or restored; it begins a new epoch; hint: give each gateway a spool of its own");
-        let known = contact::landed_objects(&self.spool, &self.settings.source, line).await?;
-        for object in known {
-            self.spool.remove(&object).await;
-        }
-        let landed = contact::landed_readings(&self.spool, &self.settings.source, line).await?;
-        if self.spool.renew_epoch_without(landed).await { Ok(()) } else { Err(UploadError::Renewal) }
     }
 }

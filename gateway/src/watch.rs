@@ -137,6 +137,7 @@ fn state(device: &DeviceReport, point: &PointReport, age_us: Option<i64>) -> Str
     let late_us = point.every_us.saturating_mul(LATE_PERIODS).saturating_add(LATE_MIN_US);
     let word = match (&point.cause, age_us) {
         (Some(cause), _) => plain(cause),
+        _ if point.maintenance => "maintenance".to_owned(),
         (None, None) => "waiting".to_owned(),
         (None, Some(age_us)) if age_us > late_us => "late".to_owned(),
         _ => "ok".to_owned(),
@@ -276,6 +277,16 @@ mod tests {
                 assert!(words.windows(point.len()).any(|words| words == point), "{columns}: no {point:?} in:\n{shown}");
             }
         }
+    }
+
+    /// A value from a technician's hand was `ok`.
+    #[test]
+    fn what_is_under_maintenance_is_not_shown_as_well() {
+        let mut status = status();
+        status.buses[0].devices[0].points[0].maintenance = true;
+        let shown = table(&status, Size::UNBOUNDED);
+        let row = shown.lines().find(|line| line.contains("tarn/water_temperature")).unwrap_or_default();
+        assert!(row.contains("11.5 Cel") && row.trim_end().ends_with("maintenance"), "{shown}");
     }
 
     #[test]

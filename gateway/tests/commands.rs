@@ -150,6 +150,38 @@ fn the_doctor_says_what_to_do_and_tells_programs_too() {
     assert!(of("certificates")["says"].is_string());
 }
 
+/// Readings went over the city's network in clear, and a page of a captive portal answered as well as the store: `run` said so in
+/// its log, and whoever had asked before had heard that all was well.
+#[test]
+fn a_lake_on_another_machine_without_tls_is_told_before_it_is_used() {
+    let folder = site("s3://bucket/lake");
+    let path = folder.path().join("gateway.toml");
+    let plain = std::fs::read_to_string(&path).expect("read");
+    let named = plain.replacen("[[bus]]", "[upload]\ncredentials_file = \"lake.env\"\n[[bus]]", 1);
+    std::fs::write(&path, named).expect("written");
+    let said = |command: &str, endpoint: &str| {
+        // Nothing is asked of a machine: what it would be asked with is no secret that a header can carry.
+        let file =
+            format!("AWS_ENDPOINT={endpoint}\nAWS_ACCESS_KEY_ID=canary of the doctor\u{e9}\nAWS_SECRET_ACCESS_KEY=x\n");
+        std::fs::write(folder.path().join("lake.env"), file).expect("written");
+        let output = gateway(folder.path(), &[command, "--config", "gateway.toml"]);
+        (output.status.code(), text(&output.stdout) + &text(&output.stderr))
+    };
+    let (status, checked) = said("check", "http://minio.invalid:9000");
+    let words = "the lake is asked without TLS at `minio.invalid`";
+    assert_eq!(status, Some(0), "a warning fails nothing: {checked}");
+    assert!(checked.contains(&format!("warning: {words}")) && checked.contains("gateway.toml:3:8"), "{checked}");
+    assert!(checked.contains("hint: give the store a certificate") && checked.contains("1 warning"), "{checked}");
+    let (_, looked) = said("doctor", "http://minio.invalid:9000");
+    assert!(looked.contains(&format!("warn tls: {words}")) && !looked.contains("canary"), "{looked}");
+    for endpoint in ["http://127.0.0.1:1", "http://localhost:1", "http://[::1]:1", "https://minio.invalid:9000"] {
+        for command in ["check", "doctor"] {
+            let (_, silent) = said(command, endpoint);
+            assert!(!silent.contains("without TLS"), "{command} over {endpoint}: {silent}");
+        }
+    }
+}
+
 #[test]
 fn maintenance_is_written_down_with_or_without_a_gateway() {
     let folder = site("memory:///");

@@ -13,7 +13,9 @@ use tjern_gateway::simulate::{Simulation, Simulator};
 use tjern_gateway::value::{NumberType, Order, Scaling};
 use tjern_readings::configuration::ConfigText;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio::process::Command;
+use tokio::sync::mpsc;
 use tokio_serial::{SerialPort, SerialStream};
 
 fn program(words: &[&str]) -> Command {
@@ -191,6 +193,69 @@ async fn a_sensor_that_is_silent_outside_its_map_is_found_and_read() {
     let config = Config::parse(&ConfigText::new("found.toml", &stdout)).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(config.sensors().count(), 3, "{stdout}");
     assert!(stdout.contains("# input:12  timeout"), "it goes on to the end: {stdout}");
+}
+
+/// A converter that passes RTU frames on. Each connection is told, and each request is answered with a value that says its address.
+async fn converter() -> (String, mpsc::UnboundedReceiver<u16>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address").to_string();
+    let (asked, heard) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let asked = asked.clone();
+            tokio::spawn(async move {
+                let mut request = [0; 8];
+                while stream.read_exact(&mut request).await.is_ok() {
+                    let (first, count) = (u16::from_be_bytes([request[2], request[3]]), request[5]);
+                    let mut answer = vec![request[0], request[1], 2 * count];
+                    answer.extend((0..u16::from(count)).flat_map(|place| (1_000 + first + place).to_be_bytes()));
+                    answer.extend(crc(&answer));
+                    // Whoever listened may have gone, and whoever asked too.
+                    let _ = (asked.send(first), stream.write_all(&answer).await);
+                }
+            });
+        }
+    });
+    (address, heard)
+}
+
+/// Many converters pass each answer on to all that are connected: of 345 readings of a gateway 33 were values of a register
+/// that somebody read beside it, and 18 of 40 of those reads showed the gateway's.
+#[tokio::test]
+async fn nobody_asks_on_a_far_line_beside_a_gateway() {
+    let (address, mut heard) = converter().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("gateway.toml");
+    let text = format!(
+        "version = 1\ngateway = \"g\"\nlake = \"memory:///\"\n[spool]\ndir = \"unused\"\n[[bus]]\nname = \"far\"\nkind = \"modbus-rtu-tcp\"\naddress = \"{address}\"\n{}{}",
+        common::device(1),
+        common::point("a/b", "register = \"input:0\"\ntype = \"u16\"\nevery = \"200ms\"")
+    );
+    std::fs::write(&path, &text).expect("written");
+    let config = Config::parse(&ConfigText::new("gateway.toml", &text)).expect("good");
+    let mut buses = common::Buses::start(&config);
+    buses.first("a value", |reading| reading.value == Some(1_000.0)).await;
+    let (port, path) = (address.rsplit_once(':').expect("a port").1, path.to_string_lossy());
+    let named = format!("localhost:{port}");
+    let read = ["--unit-id", "1", "input:100", "--format", "csv"];
+    for words in [
+        [&["read", "--rtu-tcp", &address], &read[..]].concat(),
+        [&["read", "--rtu-tcp", &named], &read[..]].concat(),
+        [&["read", "--config", &path, "--bus", "far"], &read[..]].concat(),
+        vec!["scan", "--rtu-tcp", &address, "--units", "1"],
+        vec!["scan", "registers", "--rtu-tcp", &address, "--unit-id", "1", "input:100"],
+    ] {
+        let (code, stdout, stderr) = run(&words).await;
+        assert_eq!((code, stdout.as_str()), (Some(1), ""), "{words:?}: {stderr}");
+        assert!(stderr.contains("another process of this machine asks on this line"), "{stderr}");
+        assert!(stderr.contains("hint: is it a gateway"), "{stderr}");
+    }
+    buses.end().await;
+    let is_ours = |first: &u16| (100..200).contains(first);
+    assert!(std::iter::from_fn(|| heard.try_recv().ok()).all(|first| !is_ours(&first)), "nothing was asked beside it");
+    let (code, stdout, stderr) = run(&[&["read", "--rtu-tcp", &address], &read[..]].concat()).await;
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stdout.contains("\ninput,100,u16,abcd,1100\n"), "{stdout}");
 }
 
 /// Requests and answers as they are on a line, with noise between: each is told, and the noise is counted.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use common::{device, point, simulator, soon, unit, word};
 use tjern_gateway::simulate::Simulation;
 use tjern_readings::batch;
+use tjern_readings::clock::Clock;
 use tjern_readings::reading::{Cause, Quality, Reading};
 use tokio::process::Command;
 
@@ -71,10 +72,17 @@ async fn a_running_gateway_marks_what_is_measured_during_maintenance() {
     let is_plain = |reading: &Reading| (reading.quality, reading.cause) == (Quality::NotEvaluated, None);
     let before = newest(&lake, "a reading", is_plain).await;
     maintenance(folder.path(), &["on", "--sensor", "tarn/*", "--for", "1h"]).await;
+    let on_us = Clock::system().now_us();
     let during = newest(&lake, "a marked reading", |reading| reading.quality == Quality::Fail).await;
     assert_eq!((during.value, during.cause), (Some(36.0), Some(Cause::Maintenance)), "the value stays");
+    let off_us = Clock::system().now_us();
     maintenance(folder.path(), &["off"]).await;
     let after =
         newest(&lake, "a reading after it", |reading| reading.time_us > during.time_us && is_plain(reading)).await;
     assert!(before.time_us < during.time_us && during.time_us < after.time_us);
+    // What was measured in the second after the command passed for weather.
+    let landed = landed(&lake);
+    let meanwhile: Vec<&Reading> = landed.iter().filter(|reading| (on_us..off_us).contains(&reading.time_us)).collect();
+    assert!(!meanwhile.is_empty());
+    assert!(meanwhile.iter().all(|reading| reading.quality == Quality::Fail), "{meanwhile:?}");
 }

@@ -1,9 +1,9 @@
 //! Days of a gateway's uploads on a clock that runs as fast as the work is done: an outage of 72 hours, what
 //! is new before what waited, a link with a limit, and what a day costs in requests.
 
-#[path = "common/lake.rs"]
+#[path = "common/uploading.rs"]
 #[allow(dead_code, unreachable_pub, reason = "other tests use the rest")]
-mod lake;
+mod uploading;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU64;
@@ -12,17 +12,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use lake::{Lake, Put};
 use tjern_gateway::spool::{Spool, SpoolSettings};
 use tjern_gateway::system::SystemReadings;
 use tjern_gateway::upload::{self, UploadLimits, UploadSettings, UploadState};
 use tjern_readings::clock::Clock;
 use tjern_readings::keys::Landed;
 use tjern_readings::reading::{Cause, Reading};
-use tjern_readings::sensor::{SensorId, SourceName};
+use tjern_readings::sensor::SensorId;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
+use uploading::lake::{Lake, Put};
+use uploading::source;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -32,10 +33,6 @@ const START_US: i64 = 20_000 * 86_400 * 1_000_000;
 /// What 72 hours at 500 readings a second may take: 4 GiB.
 const OUTAGE_READINGS: u64 = 72 * 3_600 * 500;
 const OUTAGE_BYTES: u64 = 4 << 30;
-
-fn source() -> SourceName {
-    "landfall-01".parse().expect("valid")
-}
 
 /// A gateway between its buses and its lake, in simulated time.
 struct Site {

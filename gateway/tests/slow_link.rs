@@ -1,42 +1,30 @@
 //! A backlog over a slow link without `max_rate`, on a clock that runs as fast as the work is done: it drains, and nothing goes
 //! over the link twice.
 
-#[path = "common/lake.rs"]
+#[path = "common/uploading.rs"]
 #[allow(dead_code, unreachable_pub, reason = "other tests use the rest")]
-mod lake;
+mod uploading;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
-use lake::Lake;
 use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
-use tjern_gateway::spool::{SealedObject, Spool, SpoolSettings};
-use tjern_gateway::upload::{self, UploadSettings};
-use tjern_readings::clock::Clock;
+use tjern_gateway::spool::{SealedObject, Spool};
+use tjern_gateway::upload::UploadSettings;
 use tjern_readings::reading::Reading;
-use tjern_readings::sensor::{SensorId, SourceName};
+use tjern_readings::sensor::SensorId;
 use tokio::time::{Instant, sleep, timeout};
-use tokio_util::sync::CancellationToken;
+use uploading::lake::Lake;
+use uploading::{source, spool_in, uploading};
 
 /// What a gateway of three thousand points has in a minute's batch, about.
 const ROWS: u64 = 12_000;
 
-fn source() -> SourceName {
-    "landfall-01".parse().expect("valid")
-}
-
 /// A spool with so many batches of about 107 kB.
 async fn backlog(dir: &Path, batches: u64) -> Spool {
-    let settings = SpoolSettings {
-        dir: dir.to_owned(),
-        max_bytes: 1 << 28,
-        sync_every: Duration::from_secs(5),
-        source: source(),
-        configuration: None,
-    };
-    let spool = Spool::open(settings, Clock::manual(0)).expect("opened");
+    let spool = spool_in(dir);
     let sensor: SensorId = "landfalltjern/flow".parse().expect("valid");
     let mut random = fastrand::Rng::with_seed(7);
     for batch in 0..batches {
@@ -53,9 +41,9 @@ async fn backlog(dir: &Path, batches: u64) -> Spool {
 /// Uploads for so long at most; how long it took, or nothing where something is left.
 async fn drained(spool: &Spool, lake: &Arc<Lake>, within: Duration) -> Option<Duration> {
     let settings = UploadSettings { store: Some(lake.store()), ..UploadSettings::new(Lake::url(), source()) };
-    let (state, stop, began) = (settings.state.clone(), CancellationToken::new(), Instant::now());
+    let (state, began) = (settings.state.clone(), Instant::now());
     let batches = spool.sealed().await.len() as u64;
-    let running = tokio::spawn(upload::run(spool.clone(), settings, stop.clone()));
+    let (running, stop) = uploading(spool, settings);
     while !spool.sealed().await.is_empty() && began.elapsed() < within {
         sleep(Duration::from_secs(5)).await;
     }

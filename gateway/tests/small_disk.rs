@@ -14,8 +14,9 @@ use common::{PATIENCE, device, point, simulator, soon, unit, word};
 use tjern_gateway::simulate::Simulation;
 use tjern_gateway::spool::SpoolLook;
 use tjern_gateway::status::client::{StatusAddress, get_within};
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::Command;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::net::TcpListener;
+use tokio::process::{Child, ChildStderr, Command};
 
 const DISK: &str = "TJERN_SMALL_DISK";
 
@@ -26,19 +27,29 @@ const POINTS: u16 = 100;
 async fn a_full_disk_ends_nothing_and_is_recovered_from() {
     match std::env::var_os(DISK) {
         Some(disk) => full_and_free_again(Path::new(&disk)).await,
-        None => on_a_small_disk().await,
+        None => on_a_small_disk("a_full_disk_ends_nothing_and_is_recovered_from").await,
     }
 }
 
-/// Runs this test again where a small disk is mounted.
-async fn on_a_small_disk() {
+/// The file of told times is small enough for a disk that has no room for readings: what was never on disk was in it, and
+/// after a new start what the logger printed again was taken for stored, and lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_full_disk_refused_is_stored_when_the_logger_prints_it_again() {
+    match std::env::var_os(DISK) {
+        Some(disk) => refused_and_printed_again(Path::new(&disk)).await,
+        None => on_a_small_disk("what_a_full_disk_refused_is_stored_when_the_logger_prints_it_again").await,
+    }
+}
+
+/// Runs a test again where a small disk is mounted.
+async fn on_a_small_disk(test: &str) {
     let place = tempfile::tempdir().expect("a folder");
     let disk = place.path().display().to_string();
     let this = std::env::current_exe().expect("this binary");
-    let script = "mount -t tmpfs -o size=4m tjern \"$1\" || exit 77; exec \"$2\" --nocapture";
+    let script = "mount -t tmpfs -o size=4m tjern \"$1\" || exit 77; exec \"$2\" --nocapture --exact \"$3\"";
     for flags in [&["--mount"][..], &["--user", "--map-root-user", "--mount"]] {
         let mut command = Command::new("unshare");
-        command.args(flags).args(["sh", "-c", script, "sh", &disk]).arg(&this).env(DISK, &disk);
+        command.args(flags).args(["sh", "-c", script, "sh", &disk]).arg(&this).arg(test).env(DISK, &disk);
         let Ok(output) = soon("the test on a small disk", command.kill_on_drop(true).output()).await else { continue };
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         // 77 is ours; 1 is unshare's own, before anything ran.
@@ -82,15 +93,37 @@ fn fill(path: &Path) -> u64 {
     bytes
 }
 
-async fn full_and_free_again(disk: &Path) {
-    let registers = (0..POINTS).map(|address| word(address, address)).collect();
-    let simulator = simulator(Simulation::ModbusTcp(vec![unit(1, registers).0])).await;
-    let config = configure(disk, &simulator.address().expect("TCP").to_string());
+type Log = Lines<BufReader<ChildStderr>>;
+
+fn start(config: &Path) -> (Child, Log) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tjern-gateway"));
     command.args(["run", "--config"]).arg(config).env("NO_COLOR", "1").env_remove("RUST_LOG").kill_on_drop(true);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("the gateway starts");
-    let mut log = BufReader::new(child.stderr.take().expect("piped")).lines();
+    let log = BufReader::new(child.stderr.take().expect("piped")).lines();
+    (child, log)
+}
+
+/// Tells it to end, and gives the rest of its log.
+async fn end(mut child: Child, mut log: Log) -> Vec<String> {
+    let id = child.id().expect("it runs").to_string();
+    assert!(Command::new("kill").args(["-s", "TERM", &id]).status().await.expect("kill runs").success());
+    let mut rest = Vec::new();
+    soon("the end of its log", async {
+        while let Ok(Some(line)) = log.next_line().await {
+            rest.push(line);
+        }
+    })
+    .await;
+    assert!(soon("the end", child.wait()).await.expect("a status").success());
+    rest
+}
+
+async fn full_and_free_again(disk: &Path) {
+    let registers = (0..POINTS).map(|address| word(address, address)).collect();
+    let simulator = simulator(Simulation::ModbusTcp(vec![unit(1, registers).0])).await;
+    let config = configure(disk, &simulator.address().expect("TCP").to_string());
+    let (child, mut log) = start(&config);
     let mut ballast = 0;
     let status = StatusAddress::Unix(disk.join("status.sock"));
     let (mut unsealed, mut refused, mut recovered) = (false, false, false);
@@ -116,10 +149,7 @@ async fn full_and_free_again(disk: &Path) {
     .await;
     assert!(refused && recovered, "it ended before");
     assert!(unsealed, "that batches could not be written was not told");
-    let id = child.id().expect("it runs").to_string();
-    assert!(Command::new("kill").args(["-s", "TERM", &id]).status().await.expect("kill runs").success());
-    soon("the end of its log", async { while let Ok(Some(_)) = log.next_line().await {} }).await;
-    assert!(soon("the end", child.wait()).await.expect("a status").success());
+    end(child, log).await;
     let look = SpoolLook::at(&disk.join("spool")).expect("there");
     let wrong: Vec<_> = look.verify().0.into_iter().filter(|finding| finding.is_wrong).collect();
     assert_eq!(wrong, [], "a full disk damages nothing");
@@ -132,4 +162,55 @@ async fn full_and_free_again(disk: &Path) {
     let first = numbers[0];
     assert!((first..).zip(&numbers).all(|(expected, seq)| expected == *seq), "each number once, and none left out");
     println!("a disk of 4 MiB was filled with {ballast} bytes; {} readings are in the spool behind it", numbers.len());
+}
+
+const LOGGED: i64 = 12;
+
+/// Room for files of some hundred bytes, and none for a segment.
+const LITTLE_ROOM_BYTES: u64 = 48 << 10;
+
+async fn refused_and_printed_again(disk: &Path) {
+    let logger = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let config = disk.join("gateway.toml");
+    let text = format!(
+        "version = 1\ngateway = \"site-01\"\nlake = \"file:///proc/no-lake-here\"\n\
+         [spool]\ndir = \"{0}/spool\"\nsync_every = \"50ms\"\nmax_bytes = \"1MiB\"\nmax_disk_share = 1.0\n\
+         [[bus]]\nname = \"logger\"\nkind = \"text-lines\"\naddress = \"{1}\"\npoll = \"D\\r\\n\"\ntimeout = \"300ms\"\n\
+         [[bus.device]]\nname = \"mast\"\ntime_column = 1\ntime_format = \"unix\"\n\
+         [[bus.device.point]]\nsensor = \"mast/air_temperature\"\ncolumn = 2\nevery = \"1s\"\n",
+        disk.display(),
+        logger.local_addr().expect("an address"),
+    );
+    std::fs::write(&config, text).expect("the configuration is written");
+    let ballast = disk.join("ballast");
+    let bytes = fill(&ballast);
+    let file = std::fs::File::options().write(true).open(&ballast).expect("it is there");
+    file.set_len(bytes - LITTLE_ROOM_BYTES).expect("shorter");
+    // Held open, it would keep its room when it is removed.
+    drop(file);
+    let log = print_twice(&logger, &config).await;
+    assert!(log.iter().any(|line| line.contains("the last readings: they are lost")), "there was room: {log:?}");
+    std::fs::remove_file(&ballast).expect("removed");
+    print_twice(&logger, &config).await;
+    let mut values = Vec::new();
+    let each = |_, _, reading: &tjern_readings::reading::Reading| {
+        values.extend(reading.value);
+        Ok::<(), std::convert::Infallible>(())
+    };
+    SpoolLook::at(&disk.join("spool")).expect("there").each_reading(each).expect("nothing stops it");
+    assert_eq!(values, (0..LOGGED).map(|row| row as f64).collect::<Vec<_>>());
+}
+
+/// A run of the gateway in which a logger prints its memory, and what it wrote in its log when it ended. When the logger is
+/// asked again, what it printed before was taken.
+async fn print_twice(logger: &TcpListener, config: &Path) -> Vec<String> {
+    let (child, log) = start(config);
+    let memory: String = (0..LOGGED).map(|row| format!("{};{row}\r\n", 1_700_000_000 + row * 60)).collect();
+    let (mut line, _) = soon("the gateway", logger.accept()).await.expect("it connects");
+    for _ in 0..2 {
+        let mut question = [0; 3];
+        soon("a question", line.read_exact(&mut question)).await.expect("it asks");
+        line.write_all(memory.as_bytes()).await.expect("it listens");
+    }
+    end(child, log).await
 }

@@ -1,6 +1,10 @@
 //! Uploads over a store that fails before a put, after a put, and that belongs to somebody else: each
 //! reading arrives once, whatever became of the replies.
 
+#[path = "common/uploading.rs"]
+#[allow(dead_code, unreachable_pub, reason = "other tests use the rest")]
+mod uploading;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU64;
 use std::ops::Range;
@@ -10,15 +14,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use futures::stream::BoxStream;
-use futures::{StreamExt, TryStreamExt};
+use futures::TryStreamExt;
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
-};
+use object_store::{Error, ObjectMeta, ObjectStore, ObjectStoreExt, PutOptions, PutPayload, PutResult, Result};
 use tokio_util::sync::CancellationToken;
 
 use tjern_gateway::config::Config;
@@ -29,9 +28,10 @@ use tjern_readings::batch;
 use tjern_readings::clock::Clock;
 use tjern_readings::configuration::ConfigText;
 use tjern_readings::keys::{Bounds, Landed, source_folder};
-use tjern_readings::reading::Reading;
-use tjern_readings::sensor::{Epoch, SourceName};
+use tjern_readings::sensor::Epoch;
 use tjern_readings::store::Store;
+use uploading::between::{Behind, Between};
+use uploading::{copy_folder, readings, source, spool_settings, uploading};
 
 /// What goes wrong with a put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,12 +50,13 @@ enum Fault {
     Silence,
     /// Somebody else answers that it is applied: a captive portal, over plain HTTP.
     Forged,
+    /// It is not applied, and from then on a captive portal answers in the store's place.
+    BeforePortal,
 }
 
-/// A store in memory that fails.
+/// A line that fails.
 #[derive(Debug)]
-struct Faulty {
-    objects: InMemory,
+struct BadLine {
     puts: AtomicU64,
     /// Faults by the number of the put.
     faults: Mutex<BTreeMap<u64, Fault>>,
@@ -65,29 +66,34 @@ struct Faulty {
     /// How often it was asked while it was away, and how often for a listing.
     refused: AtomicU64,
     lists: AtomicU64,
+    /// A captive portal answers whatever is asked, and how often it did where an object was asked for.
+    portal: AtomicBool,
+    pages: AtomicU64,
+    /// What is small lands, and batches do not.
+    loses_batches: AtomicBool,
+    /// Who asks for what is not there is refused.
+    hides_missing: AtomicBool,
 }
+
+/// A store in memory behind one.
+type Faulty = Behind<BadLine>;
 
 impl Faulty {
     fn new(faults: impl IntoIterator<Item = (u64, Fault)>) -> Arc<Self> {
         let faults = Mutex::new(faults.into_iter().collect());
         let count = || AtomicU64::new(0);
-        Arc::new(Self {
-            objects: InMemory::new(),
+        Arc::new(Self::this(BadLine {
             puts: count(),
             faults,
             away: AtomicBool::new(false),
             defect: AtomicBool::new(false),
             refused: count(),
             lists: count(),
-        })
-    }
-
-    fn check(&self) -> Result<()> {
-        if !self.away.load(Ordering::Relaxed) {
-            return Ok(());
-        }
-        self.refused.fetch_add(1, Ordering::Relaxed);
-        Err(error())
+            portal: AtomicBool::new(false),
+            pages: count(),
+            loses_batches: AtomicBool::new(false),
+            hides_missing: AtomicBool::new(false),
+        }))
     }
 }
 
@@ -95,84 +101,74 @@ fn error() -> Error {
     Error::Generic { store: "Faulty", source: "the line is down".into() }
 }
 
-impl std::fmt::Display for Faulty {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("Faulty")
-    }
-}
-
 #[async_trait]
-impl ObjectStore for Faulty {
-    async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
-        self.check()?;
+impl Between for BadLine {
+    fn asked(&self) -> Result<()> {
+        if !self.away.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        Err(error())
+    }
+
+    fn asked_for_a_listing(&self) -> Result<()> {
+        assert!(!self.defect.load(Ordering::Relaxed), "on purpose");
+        self.lists.fetch_add(1, Ordering::Relaxed);
+        if self.portal.load(Ordering::Relaxed) {
+            // A page is no listing.
+            return Err(error());
+        }
+        self.asked()
+    }
+
+    fn missing(&self, error: Error) -> Error {
+        if self.hides_missing.load(Ordering::Relaxed) {
+            return Error::PermissionDenied { path: String::new(), source: error.into() };
+        }
+        error
+    }
+
+    fn page(&self) -> Option<&'static str> {
+        self.portal.load(Ordering::Relaxed).then(|| {
+            self.pages.fetch_add(1, Ordering::Relaxed);
+            "<html>log in</html>"
+        })
+    }
+
+    async fn put(
+        &self,
+        objects: &InMemory,
+        location: &Path,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> Result<PutResult> {
         let number = self.puts.fetch_add(1, Ordering::Relaxed);
-        let fault = self.faults.lock().expect("whole").remove(&number);
+        let forged = self.portal.load(Ordering::Relaxed).then_some(Fault::Forged);
+        let fault = forged.or_else(|| self.faults.lock().expect("whole").remove(&number));
+        let is_batch = matches!(Landed::parse(location), Some((_, Landed::Batch(..))));
+        let fault = fault.or_else(|| (is_batch && self.loses_batches.load(Ordering::Relaxed)).then_some(Fault::Before));
         let existing = || Error::AlreadyExists { path: location.to_string(), source: "it exists".into() };
         match fault {
-            None => self.objects.put_opts(location, payload, options).await,
+            None => objects.put_opts(location, payload, options).await,
             Some(Fault::Before) => Err(error()),
             Some(Fault::BeforeAsExisting) => Err(existing()),
             Some(Fault::Panic) => panic!("on purpose"),
             Some(Fault::Silence) => std::future::pending().await,
             Some(Fault::Forged) => Ok(PutResult { e_tag: Some("abc".to_owned()), version: None }),
+            Some(Fault::BeforePortal) => {
+                self.portal.store(true, Ordering::Relaxed);
+                Err(error())
+            }
             Some(fault) => {
-                self.objects.put_opts(location, payload, options).await?;
+                objects.put_opts(location, payload, options).await?;
                 Err(if fault == Fault::After { error() } else { existing() })
             }
         }
     }
-
-    async fn put_multipart_opts(
-        &self,
-        location: &Path,
-        options: PutMultipartOptions,
-    ) -> Result<Box<dyn MultipartUpload>> {
-        self.objects.put_multipart_opts(location, options).await
-    }
-
-    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.check()?;
-        self.objects.get_opts(location, options).await
-    }
-
-    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        self.objects.get_ranges(location, ranges).await
-    }
-
-    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.objects.delete_stream(locations)
-    }
-
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        assert!(!self.defect.load(Ordering::Relaxed), "on purpose");
-        self.lists.fetch_add(1, Ordering::Relaxed);
-        if let Err(error) = self.check() {
-            return futures::stream::once(async { Err(error) }).boxed();
-        }
-        self.objects.list(prefix)
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.objects.list_with_delimiter(prefix).await
-    }
-
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.objects.copy_opts(from, to, options).await
-    }
-}
-
-fn source() -> SourceName {
-    "landfall-01".parse().expect("valid")
 }
 
 fn spool_in(dir: &FilePath) -> Spool {
-    let settings = SpoolSettings {
-        dir: dir.to_owned(),
-        max_bytes: 1 << 28,
-        sync_every: Duration::from_secs(5),
-        source: source(),
-        configuration: Some("ab".repeat(32)),
-    };
+    let settings = SpoolSettings { configuration: Some("ab".repeat(32)), ..spool_settings(dir) };
     Spool::open(settings, Clock::manual(0)).expect("opened")
 }
 
@@ -189,11 +185,6 @@ fn settings(store: &Arc<Faulty>) -> UploadSettings {
 fn one_at_a_time(store: &Arc<Faulty>) -> UploadSettings {
     let limits = UploadLimits { in_flight: 1, ..UploadLimits::default() };
     UploadSettings { limits, ..settings(store) }
-}
-
-fn readings(numbers: Range<u64>) -> Vec<Reading> {
-    let sensor: tjern_readings::sensor::SensorId = "landfalltjern/water_temperature".parse().expect("valid");
-    numbers.map(|number| Reading::of(sensor.clone(), number as i64, number as f64)).collect()
 }
 
 /// Seals each of so many batches of ten.
@@ -217,8 +208,7 @@ async fn until(what: impl AsyncFn() -> bool) {
 
 /// Runs the uploader until nothing waits any more.
 async fn upload_all(spool: &Spool, settings: UploadSettings) {
-    let stop = CancellationToken::new();
-    let running = tokio::spawn(upload::run(spool.clone(), settings, stop.clone()));
+    let (running, stop) = uploading(spool, settings);
     until(async || spool.sealed().await.is_empty()).await;
     stop.cancel();
     running.await.expect("ended");
@@ -310,8 +300,7 @@ async fn a_lake_that_comes_back_gets_everything() {
     let (spool, store) = (spool_in(place.path()), Faulty::new([]));
     store.away.store(true, Ordering::Relaxed);
     fill(&spool, 0..3).await;
-    let stop = CancellationToken::new();
-    let running = tokio::spawn(upload::run(spool.clone(), settings(&store), stop.clone()));
+    let (running, stop) = uploading(&spool, settings(&store));
     until(async || store.refused.load(Ordering::Relaxed) > 5).await;
     assert_eq!(spool.status().sealed_count, 3);
     store.away.store(false, Ordering::Relaxed);
@@ -411,19 +400,6 @@ async fn two_lost_replies_around_the_end_are_no_lake_that_is_away() {
     assert_eq!(store.puts.load(Ordering::Relaxed), 4, "both faults were met");
 }
 
-fn copy_folder(from: &FilePath, to: &FilePath) {
-    std::fs::create_dir_all(to).expect("created");
-    for entry in std::fs::read_dir(from).expect("listed") {
-        let entry = entry.expect("an entry");
-        let target = to.join(entry.file_name());
-        if entry.file_type().expect("a type").is_dir() {
-            copy_folder(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).expect("copied");
-        }
-    }
-}
-
 /// A spool that was copied while it held unsent readings: both copies send theirs, under two epochs.
 #[tokio::test]
 async fn a_cloned_spool_begins_a_new_epoch() {
@@ -479,8 +455,7 @@ async fn other_bytes_under_our_key_are_never_taken_for_ours() {
     fill(&spool, 0..2).await;
     upload_all(&spool, settings(&store)).await;
     let former = spool.epoch();
-    let stop = CancellationToken::new();
-    let running = tokio::spawn(upload::run(spool.clone(), settings(&store), stop.clone()));
+    let (running, stop) = uploading(&spool, settings(&store));
     // Once the uploader has looked, a clone is faster.
     let before = store.lists.load(Ordering::Relaxed);
     until(async || store.lists.load(Ordering::Relaxed) > before).await;
@@ -635,6 +610,40 @@ async fn a_file_of_credentials_that_does_not_answer_is_told_and_waited_for() {
     assert_eq!(listed.iter().filter(|meta| Landed::parse(&meta.location).is_some()).count(), 3, "{listed:?}");
 }
 
+/// Each gateway that was told of another configuration left a thread behind, which waited for somebody to write to the pipe.
+#[test]
+fn a_pipe_to_which_nobody_writes_holds_no_thread_for_good() {
+    let place = tempfile::tempdir().expect("a folder");
+    let pipe = place.path().join("credentials");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo runs").success());
+    let lake = tjern_readings::store::LakeUrl::folder(&place.path().join("lake")).expect("absolute");
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("built");
+    runtime.block_on(async {
+        let spool = spool_in(&place.path().join("spool"));
+        let settings = || UploadSettings {
+            store: None,
+            lake: lake.clone(),
+            credentials_file: Some(pipe.clone()),
+            ..settings(&Faulty::new([]))
+        };
+        for _ in 0..2 {
+            let settings = settings();
+            let state = settings.state.clone();
+            let (running, _stop) = uploading(&spool, settings);
+            until(async || state.snapshot().last_error.is_some()).await;
+            // A reload gives up whom it replaces, too.
+            running.abort();
+        }
+    });
+    // Whatever is still at work keeps the runtime from its end.
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        drop(runtime);
+        tell.send(())
+    });
+    told.recv_timeout(Duration::from_secs(60)).expect("nothing holds a thread");
+}
+
 /// A captive portal whose session ran out answers each put with a page and a tag: over plain HTTP nothing told it from the
 /// store, and batches left the spool for nowhere.
 #[tokio::test]
@@ -651,4 +660,89 @@ async fn a_success_that_anybody_could_have_told_is_looked_at() {
         // The canary: who believes it loses five of six.
         assert_eq!(batches.count(), if is_forgeable { 6 } else { 1 });
     }
+}
+
+/// A reply was lost, and then a captive portal's page came where the object was looked for: it counted as another's readings under
+/// our numbers, and one batch after the other was set aside and never sent, or the epoch was begun anew.
+#[tokio::test]
+async fn a_page_in_the_place_of_an_object_is_nobodys_readings() {
+    for is_former in [true, false] {
+        let place = tempfile::tempdir().expect("a folder");
+        let (spool, store) = (spool_in(place.path()), Faulty::new([(2, Fault::BeforePortal)]));
+        fill(&spool, 0..4).await;
+        assert!(!is_former || spool.begin_epoch().await);
+        let epoch = spool.epoch();
+        // Else an hour of trouble begins an epoch by itself.
+        let live_first_after = is_former.then_some(Duration::from_secs(3_600));
+        let (running, stop) =
+            uploading(&spool, UploadSettings { is_forgeable: true, live_first_after, ..one_at_a_time(&store) });
+        until(async || store.pages.load(Ordering::Relaxed) > 4).await;
+        store.portal.store(false, Ordering::Relaxed);
+        until(async || spool.sealed().await.is_empty()).await;
+        stop.cancel();
+        running.await.expect("ended");
+        assert_eq!((spool.status().set_aside_objects, spool.epoch()), (0, epoch), "of a former epoch: {is_former}");
+        assert_eq!(landed(&store).await.0, (0..40).collect());
+    }
+}
+
+/// A store that answers 403 for a key that is not there (one that may list a part of the bucket only): after one put that was lost
+/// nothing went out any more until a restart.
+#[tokio::test]
+async fn a_store_that_refuses_to_say_what_is_missing_gets_what_was_lost() {
+    let place = tempfile::tempdir().expect("a folder");
+    let (spool, store) = (spool_in(place.path()), Faulty::new([(2, Fault::Before), (4, Fault::After)]));
+    store.hides_missing.store(true, Ordering::Relaxed);
+    fill(&spool, 0..6).await;
+    upload_all(&spool, one_at_a_time(&store)).await;
+    assert_eq!(landed(&store).await.0, (0..60).collect());
+}
+
+/// The same for a copy: it has to know what of its own is there before it begins an epoch.
+#[tokio::test]
+async fn a_copy_over_a_store_that_refuses_to_say_what_is_missing_begins_a_new_epoch() {
+    let place = tempfile::tempdir().expect("a folder");
+    let store = Faulty::new([]);
+    store.hides_missing.store(true, Ordering::Relaxed);
+    let spool = spool_in(&place.path().join("one"));
+    fill(&spool, 0..2).await;
+    assert!(spool.sync().await);
+    copy_folder(&place.path().join("one"), &place.path().join("other"));
+    fill(&spool, 2..3).await;
+    upload_all(&spool, settings(&store)).await;
+    spool.close().await;
+    let copied = spool_in(&place.path().join("other"));
+    fill(&copied, 100..102).await;
+    upload_all(&copied, settings(&store)).await;
+    assert_eq!(landed(&store).await.0, (0..30).chain(1_000..1_020).collect());
+}
+
+/// What is new was to go first after an outage, and nothing new had come yet: a lake that took the small claim and lost the batches
+/// made each restart a copy of itself, which numbered all that waited anew and left its epoch open for ever.
+#[tokio::test]
+async fn a_restart_before_the_first_reading_is_no_copy() {
+    let (place, store) = (tempfile::tempdir().expect("a folder"), Faulty::new([]));
+    let spool = spool_in(place.path());
+    fill(&spool, 0..8).await;
+    let former = spool.epoch();
+    spool.close().await;
+    let live_first = || UploadSettings { live_first_after: Some(Duration::from_secs(1)), ..settings(&store) };
+    store.loses_batches.store(true, Ordering::Relaxed);
+    for _ in 0..2 {
+        let spool = spool_in(place.path());
+        let before = store.puts.load(Ordering::Relaxed);
+        let (running, stop) = uploading(&spool, live_first());
+        until(async || store.puts.load(Ordering::Relaxed) > before + 5).await;
+        stop.cancel();
+        running.await.expect("ended");
+        spool.close().await;
+    }
+    store.loses_batches.store(false, Ordering::Relaxed);
+    let spool = spool_in(place.path());
+    assert_eq!(spool.epoch(), former, "it is where it was");
+    upload_all(&spool, live_first()).await;
+    assert_ne!(spool.epoch(), former, "what is new goes first");
+    assert_eq!(landed(&store).await, ((0..80).collect(), BTreeSet::from([former])));
+    let closed = store.objects.get(&Landed::Closed(former).key(&source())).await.expect("finished");
+    assert_eq!(closed.bytes().await.expect("read"), "80\n");
 }

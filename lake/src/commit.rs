@@ -11,19 +11,24 @@
 //! may be gone. A commit that removes files is refused if vacuum's came in between; one that only adds is not rebased
 //! once its files are [`REBASED_US`] old.
 //!
+//! A checkpoint is made by Delta, which takes an emptied commit for one that brought nothing: before one is made, the log
+//! is looked at for such a commit, and nothing is committed where there is one.
+//!
 //! After any error other than a conflict it is open whether the commit took place: the maker
 //! refreshes the table and looks at its own transaction before it repeats anything.
 
 use std::collections::BTreeMap;
 
 use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties, TransactionError};
-use deltalake_core::kernel::{Action, Transaction};
+use deltalake_core::kernel::{Action, MetadataExt, StructType, Transaction};
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
+use deltalake_core::table::state::DeltaTableState;
 use deltalake_core::{DeltaTable, DeltaTableError};
 use serde_json::Value;
 
+use crate::log::damage;
 use crate::states::Handle;
-use crate::{DataFile, LakeError, Table, TableName};
+use crate::{DataFile, LakeError, Table, TableName, schema};
 
 /// How a table is made: what statistics are kept of, and how long what was removed stays.
 pub(crate) fn create_properties(table: TableName) -> [(String, Option<String>); 4] {
@@ -159,19 +164,28 @@ impl Table {
         if let Some(file) = commit.add.iter().find(|file| Some(file.modified_ms) < self.cut_off_ms()) {
             return Err(CommitError::Stale { table, path: file.path.clone() });
         }
+        if (version + 2) % i64::from(COMMITS_PER_CHECKPOINT) == 0 {
+            // Delta makes a checkpoint with this one.
+            damage::refuse_emptied(&self.lake, table).await?;
+        }
         let handle = self.handle_at_version().await?;
         let now_us = self.lake.clock().now_us();
         let delta = &handle.delta;
         let snapshot = delta.snapshot().map_err(|source| failed(table, source))?;
         let prepared = properties(&commit, self.transaction(&fence(table)), table, now_us);
+        let mut actions = actions(&commit, table, now_us / 1_000);
+        if !commit.add.is_empty() {
+            actions.extend(widened(table, snapshot).map_err(|source| failed(table, source))?);
+        }
         let committed = CommitBuilder::from(prepared)
-            .with_actions(actions(&commit, table, now_us / 1_000))
+            .with_actions(actions)
             .build(Some(snapshot), delta.log_store(), delta_operation(&commit))
             .await;
-        let committed = committed.map_err(|error| match is_conflict(&error) {
-            true => CommitError::Conflict { table, version },
-            false => failed(table, error),
-        })?;
+        let committed = match committed {
+            Ok(committed) => committed,
+            Err(error) if is_conflict(&error) => return Err(CommitError::Conflict { table, version }),
+            Err(error) => return Err(self.told(error).await),
+        };
         self.lake.keep_handle(table, handle);
         self.reach(i64::try_from(committed.version()).unwrap_or(i64::MAX)).await?;
         Ok(self.version())
@@ -195,15 +209,25 @@ impl Table {
     /// Writes a checkpoint of the version that the table is pinned at.
     ///
     /// # Errors
-    /// [`LakeError::Delta`]; without it more of the log is read, and nothing is wrong.
+    /// [`LakeError::Delta`]; without it more of the log is read, and nothing is wrong. [`LakeError::Log`] where a commit was
+    /// emptied.
     pub async fn write_checkpoint(&mut self) -> Result<(), LakeError> {
         let table = self.name();
+        damage::refuse_emptied(&self.lake, table).await?;
         let handle = self.handle_at_version().await.map_err(|error| match error {
             CommitError::Failed(error) => error,
             CommitError::Conflict { .. } | CommitError::Stale { .. } => unreachable!("nothing is committed"),
         })?;
         let written = deltalake_core::checkpoints::create_checkpoint(&handle.delta, None).await;
         written.map_err(|source| LakeError::Delta { table, source: Box::new(source) })
+    }
+
+    /// Why Delta failed: where it is a log that it cannot read, what to do about that.
+    async fn told(&self, source: DeltaTableError) -> CommitError {
+        match damage::refuse_what_delta_cannot_read(&self.lake, self.name()).await {
+            Err(error @ LakeError::Log { .. }) => CommitError::Failed(error),
+            _ => failed(self.name(), source),
+        }
     }
 
     async fn handle_at_version(&self) -> Result<Handle, CommitError> {
@@ -218,7 +242,9 @@ impl Table {
             }
         }
         let mut handle = Handle { delta: DeltaTable::new(self.lake.log_store(table)?), commits: 1 };
-        handle.delta.load_version(version).await.map_err(|source| failed(table, source))?;
+        if let Err(source) = handle.delta.load_version(version).await {
+            return Err(self.told(source).await);
+        }
         Ok(handle)
     }
 }
@@ -250,6 +276,18 @@ fn actions(commit: &Commit, table: TableName, now_ms: i64) -> Vec<Action> {
     let removes = commit.remove.iter().map(|file| Action::Remove(file.to_remove(now_ms)));
     let adds = commit.add.iter().map(|file| Action::Add(file.to_add(table.sort_columns())));
     removes.chain(adds).collect()
+}
+
+/// The table's columns with those that it was made without, where there are any: its files have them from now on.
+fn widened(table: TableName, known: &DeltaTableState) -> Result<Option<Action>, DeltaTableError> {
+    let there = known.schema();
+    let mut missing = schema::delta(table);
+    missing.retain(|column| there.field(column.name()).is_none());
+    if missing.is_empty() {
+        return Ok(None);
+    }
+    let columns = StructType::try_new(there.fields().cloned().chain(missing))?;
+    Ok(Some(Action::Metadata(known.metadata().clone().with_schema(&columns)?)))
 }
 
 /// What Delta itself calls it, for readers of the history.
@@ -314,7 +352,7 @@ mod tests {
         }
         let wanted: Vec<_> = (first..=last).map(|number| (number - 1) % i64::from(COMMITS_PER_HANDLE) + 1).collect();
         assert_eq!(ages, wanted, "renewed after each {COMMITS_PER_HANDLE}th commit, and not before");
-        assert_eq!(table.missing_versions().await.expect("listed"), Vec::<i64>::new());
+        assert_eq!(Table::damage_of_log(&lake, TableName::Readings).await.expect("read"), []);
         assert_eq!(table.transaction("ingest"), Some(last), "none was lost, none was made twice");
         // What the new one begins from.
         let log = Path::from("tables/readings/_delta_log");

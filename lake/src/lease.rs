@@ -3,13 +3,17 @@
 //! It is an object that is created only if it is not there, and taken over once it has run out. Who works long
 //! renews it ([`Lease::keep`]), so that it can be short: a holder that was killed stands in nobody's way for long. It
 //! saves work and does not guard data: two that both believe to hold it (a clock that jumped, a
-//! pause longer than the lease) are kept apart by the fence of the commit itself.
+//! pause longer than the lease) are kept apart by the fence of the commit itself. Who leaves files behind where it lost the
+//! lease asks [`Held::is_held`] before it makes them.
 //!
 //! A lease says since when its holder is at work: what was written since then may be about to be committed, so vacuum
 //! leaves it however old it is ([`Lease::oldest_since_us`]).
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use tjern_readings::clock::Clock;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
@@ -37,6 +41,23 @@ pub struct Lease {
 pub struct KeptLease {
     renewing: JoinHandle<Lease>,
     stop: tokio::sync::watch::Sender<bool>,
+    held: Held,
+}
+
+/// Until when a kept lease is known to be held: for the work that is done under it.
+#[derive(Debug, Clone)]
+pub struct Held {
+    clock: Clock,
+    until_us: Arc<AtomicI64>,
+}
+
+impl Held {
+    /// Whether nobody else can have the lease. It asks nobody: a process that stood still for longer than the lease lasts
+    /// knows it by the clock, before anything of it goes on.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.clock.now_us() < self.until_us.load(Ordering::SeqCst)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -152,6 +173,8 @@ impl Lease {
     #[must_use]
     pub fn keep(mut self) -> KeptLease {
         let (stop, mut stopped) = tokio::sync::watch::channel(false);
+        let until_us = Arc::new(AtomicI64::new(self.record.until_us));
+        let held = Held { clock: self.lake.clock().clone(), until_us: Arc::clone(&until_us) };
         let every = Duration::from_micros(u64::try_from(self.lasts_us / 3).unwrap_or(1).max(1));
         let renewing = tokio::spawn(async move {
             let mut ticks = tokio::time::interval(every);
@@ -163,15 +186,16 @@ impl Lease {
                     _ = ticks.tick() => {}
                 }
                 match self.renew().await {
-                    Ok(true) => {}
+                    Ok(true) => until_us.store(self.record.until_us, Ordering::SeqCst),
                     Ok(false) => {
-                        tracing::warn!(key = %self.key, "the lease was lost; the commit itself decides who is first")
+                        until_us.store(i64::MIN, Ordering::SeqCst);
+                        tracing::warn!(key = %self.key, "the lease was lost; the commit itself decides who is first");
                     }
                     Err(error) => tracing::warn!(%error, "the lease could not be renewed; it is tried again"),
                 }
             }
         });
-        KeptLease { renewing, stop }
+        KeptLease { renewing, stop, held }
     }
 
     async fn create(&self) -> Result<bool, LakeError> {
@@ -213,6 +237,12 @@ impl Lease {
 }
 
 impl KeptLease {
+    /// For who works under it.
+    #[must_use]
+    pub fn held(&self) -> Held {
+        self.held.clone()
+    }
+
     /// Ends the renewing and gives the lease back.
     ///
     /// # Errors
@@ -236,7 +266,6 @@ impl Drop for KeptLease {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tjern_readings::clock::Clock;
     use tjern_readings::store::Store;
 
     #[tokio::test]
@@ -319,5 +348,27 @@ mod tests {
         drop(kept);
         clock.set_us(361_000_000);
         assert!(Lease::take(&lake, "compact", minute).await.expect("asked").is_some());
+    }
+
+    /// A machine that stood still for longer than the lease lasts goes on where it was. Before anything renews the lease, or finds
+    /// out that another process has it, the work under it has to know.
+    #[tokio::test(start_paused = true)]
+    async fn who_stood_still_for_longer_than_its_lease_knows_it_at_once() {
+        let clock = Clock::manual(0);
+        let store = Store::open(&"memory:///".parse().expect("a lake")).expect("opened");
+        let lake = Lake::over(store).with_clock(clock.clone());
+        let minute = Duration::from_secs(60);
+        let kept = Lease::take(&lake, "quality", minute).await.expect("asked").expect("free").keep();
+        let held = kept.held();
+        assert!(held.is_held());
+        clock.set_us(60_000_000);
+        assert!(!held.is_held(), "by the clock alone");
+        let other = Lease::take(&lake, "quality", minute).await.expect("asked").expect("run out");
+        clock.set_us(61_000_000);
+        tokio::time::advance(Duration::from_secs(30)).await;
+        tokio::task::yield_now().await;
+        assert!(!held.is_held(), "it is another's");
+        other.give_back().await.expect("given back");
+        kept.give_back().await.expect("given back");
     }
 }

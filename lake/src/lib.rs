@@ -48,7 +48,9 @@ use url::Url;
 
 pub use commit::{Commit, CommitError, Operation};
 pub use file::DataFile;
-pub use lease::{KeptLease, Lease};
+pub use lease::{Held, KeptLease, Lease};
+pub use log::Followed;
+pub use log::damage::Damage;
 pub use log::expired::Expired;
 pub use read::FileReader;
 pub use schema::TableName;
@@ -92,7 +94,7 @@ pub enum LakeError {
         source: Box<object_store::Error>,
     },
     /// A table's log makes no sense.
-    #[error("the log of table `{table}` is damaged at `{place}`: {what}")]
+    #[error("the log of table `{table}` is damaged at `{place}`: {what}; hint: {}", way_back(*table, place))]
     Log {
         /// Which table.
         table: TableName,
@@ -138,6 +140,20 @@ pub enum LakeError {
         /// Why.
         source: parquet::errors::ParquetError,
     },
+    /// A data file's bytes are not those that were written.
+    #[error(
+        "the data file `tables/{table}/{path}` is damaged: its SHA-256 is {found}, and the log says {written}; nothing of it is written anew; hint: \"A damaged data file\" in docs/backup.md says what brings it back; `tjern pipeline verify` names all of them"
+    )]
+    Altered {
+        /// Which table.
+        table: TableName,
+        /// Which file, in the table's folder.
+        path: String,
+        /// What its bytes are by now, in hex.
+        found: String,
+        /// What they were, in hex.
+        written: String,
+    },
     /// A time zone that the data base does not know.
     #[error("time zone: {0}; hint: write a name like \"Europe/Oslo\"")]
     TimeZone(#[from] jiff::Error),
@@ -155,6 +171,19 @@ impl LakeError {
     pub fn store(key: impl ToString, source: object_store::Error) -> Self {
         Self::Store { key: key.to_string(), source: Box::new(source) }
     }
+}
+
+/// What brings a damaged log back, by what of it is damaged.
+#[must_use]
+pub fn way_back(table: TableName, place: &str) -> String {
+    let row = match (table, place.contains("checkpoint")) {
+        (_, true) => "where the commits are there, move the checkpoint and `_last_checkpoint` away: ".to_owned(),
+        (TableName::Hourly | TableName::Daily, false) => {
+            format!("move `tables/{table}` away, and `tjern pipeline rollup` makes it anew: ")
+        }
+        _ => String::new(),
+    };
+    format!("{row}see \"What is lost when\" in docs/backup.md")
 }
 
 impl From<datafusion::error::DataFusionError> for LakeError {

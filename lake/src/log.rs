@@ -12,9 +12,11 @@
 //! that commits were cleaned away, so it is for who lists from time to time too (`states`).
 
 mod checkpoint;
+pub(crate) mod damage;
 mod entries;
 pub(crate) mod expired;
 mod listing;
+mod moves;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -26,9 +28,12 @@ use crate::file::DataFile;
 use crate::{Lake, LakeError, TableName};
 use entries::{check_protocol, digest_of, entries_of, read_commits};
 use listing::{Listing, log_folder};
+use moves::Moves;
 
 pub(crate) use entries::{CommitEntries, Removed, commits_after, read_commit};
-pub(crate) use listing::{Tip, commits_listed, missing_versions, newest_checkpoint, objects_up_to};
+pub use moves::Followed;
+
+pub(crate) use listing::{Tip, commits_listed, newest_checkpoint, objects_up_to};
 
 /// So many commits are asked for one after the other before a listing is the better way.
 const PROBES_MAX: i64 = 16;
@@ -42,6 +47,8 @@ pub struct LogState {
     tip: Option<Tip>,
     files: BTreeMap<String, DataFile>,
     transactions: HashMap<String, i64>,
+    /// What of them the newest commits moved.
+    moves: Moves,
     /// The digest of the newest commit, where it was read.
     digest: Option<u64>,
     /// What stands for the table, whatever its version.
@@ -71,6 +78,7 @@ impl LogState {
                 checkpoint::apply(&mut state, lake, part).await?;
             }
             state.version = version;
+            state.moves = Moves::from(version);
         }
         if let Some(meta) = listing.commits.get(&state.version) {
             state.tip = Some(meta.into());
@@ -84,7 +92,7 @@ impl LogState {
     /// Before the first version.
     fn empty(table: TableName) -> Self {
         let (files, transactions) = (BTreeMap::new(), HashMap::new());
-        Self { table, version: -1, tip: None, files, transactions, digest: None, id: None }
+        Self { table, version: -1, tip: None, files, transactions, moves: Moves::from(-1), digest: None, id: None }
     }
 
     /// Carries the state forward to the newest version. Returns whether it moved. A state that others
@@ -200,6 +208,11 @@ impl LogState {
         &self.transactions
     }
 
+    /// What of them the newest commits moved.
+    pub(crate) const fn moves(&self) -> &Moves {
+        &self.moves
+    }
+
     /// The commits after this state, oldest first; `None` where there is none.
     async fn commits_of(&self, lake: &Lake, listing: &Listing) -> Result<Option<(Vec<CommitEntries>, Tip)>, LakeError> {
         let metas: Vec<(&i64, &ObjectMeta)> = listing.commits.range(self.version + 1..).collect();
@@ -226,6 +239,7 @@ impl LogState {
     fn follow(&mut self, commits: Vec<CommitEntries>, tip: Tip) {
         for entries in commits {
             self.digest = Some(entries.digest);
+            self.moves.add(&entries.transactions);
             self.apply(entries);
             self.version += 1;
         }

@@ -1,4 +1,4 @@
-//! What each settled file says of the newest of its sensors: read once, and kept.
+//! What each file that shares no key with another says of the newest of its sensors: read once, and kept.
 //!
 //! `latest` is asked every few seconds, and what it answers is nearly always in the newest file. But a sensor may have been
 //! silent for a year, so all files have to be asked. A data file never changes: what it says of its sensors (the newest
@@ -6,7 +6,7 @@
 //! much lies there.
 //!
 //! Invariants: only files that share no key with another are kept, so that a sensor's newest is the newest of what its files
-//! say; which values are good follows from the register, and what was found out under another version of it is forgotten. What is
+//! say (what a correction replaced within a file is sifted out as it is read); which values are good follows from the register, and what was found out under another version of it is forgotten. What is
 //! kept is a row per file and sensor, at most [`ROWS_MAX`]; what is beyond is read again each time.
 
 use std::collections::{HashMap, HashSet};
@@ -24,6 +24,7 @@ use datafusion::prelude::SessionContext;
 
 use crate::scan::LakeTable;
 use crate::session::session_state;
+use crate::views::Parted;
 use crate::{DataFile, Lake, SessionSettings, Table, TableName, schema, views};
 
 /// So many rows are kept: some hundred bytes each.
@@ -89,7 +90,7 @@ fn columns() -> SchemaRef {
     ]))
 }
 
-/// A table: what settled files say of their sensors, a row per file and sensor.
+/// A table: what files that share no key say of their sensors, a row per file and sensor.
 pub(crate) struct NewestOfFiles {
     lake: Lake,
     settings: SessionSettings,
@@ -109,9 +110,9 @@ impl NewestOfFiles {
     async fn read(&self, file: &DataFile) -> Result<Vec<RecordBatch>> {
         let context = SessionContext::new_with_state(session_state(&self.lake, &self.settings)?);
         let sensors = LakeTable::new(TableName::Sensors, self.sensors.1.clone());
-        let rows = LakeTable::new(TableName::Readings, vec![file.clone()]);
         context.register_table("all_sensors", Arc::new(sensors))?;
-        context.register_table("file_readings", Arc::new(rows))?;
+        let rows = views::sifted(&context, Parted::of(vec![file.clone()]), "file").await?;
+        context.register_table("file_readings", rows.into_view())?;
         let batches = views::heard_in(&context, "file_readings").await?.collect().await?;
         batches.iter().map(|batch| self.conform(batch)).collect()
     }

@@ -4,6 +4,11 @@
 //! one value. Columns are found by their names and brought to the table's types, since other programs
 //! write files too; a column that may be null and is not there is null.
 //!
+//! A bit that turned over may leave a file readable, with another value in a row. Who writes its rows anew gives that value a
+//! SHA-256 of its own and takes away all that shows it: so it opens the file unaltered ([`FileReader::open_unaltered`]), or
+//! not at all. That reads the file's bytes once more, and hashes them; in a cloud it is one more request for a file of more than half a
+//! MiB, and none for a smaller one, which is kept from the one reading for the other (`recent`).
+//!
 //! Held in memory are the footer, the compressed row group under way, and one batch.
 
 use std::ops::Range;
@@ -108,7 +113,34 @@ pub async fn sha256_of(lake: &Lake, table: TableName, file: &DataFile) -> Result
     Ok(sha256.finalize().into())
 }
 
+/// Refuses a file whose bytes are not those that were written, where the log says which those are. All of them are read for it.
+///
+/// # Errors
+/// [`LakeError::Altered`]; [`LakeError::Store`].
+pub async fn refuse_altered(lake: &Lake, table: TableName, file: &DataFile) -> Result<(), LakeError> {
+    let Some(written) = file.sha256 else { return Ok(()) };
+    let found = sha256_of(lake, table, file).await?;
+    if found == written {
+        return Ok(());
+    }
+    Err(LakeError::Altered { table, path: file.path.clone(), found: hex(&found), written: hex(&written) })
+}
+
+/// A SHA-256 as people compare it.
+fn hex(sha256: &[u8; 32]) -> String {
+    sha256.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 impl FileReader {
+    /// Opens a file of which rows are written anew: [`refuse_altered`] looks at it first.
+    ///
+    /// # Errors
+    /// [`LakeError::Altered`]; as [`FileReader::open`].
+    pub async fn open_unaltered(lake: &Lake, table: TableName, file: &DataFile) -> Result<Self, LakeError> {
+        refuse_altered(lake, table, file).await?;
+        Self::open(lake, table, file).await
+    }
+
     /// Opens a file and reads its footer.
     ///
     /// # Errors

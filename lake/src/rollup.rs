@@ -6,11 +6,12 @@
 //! between the two versions touched are computed from `readings` at the session's version, all others are read from the
 //! table (decision 0023). Both rooms find the touched windows by the same code, here.
 //!
-//! [`windows`] cuts time, [`nature`] is what the register says of a sensor; [`spans`] and [`touched`]: what commits touched;
+//! [`windows`] cuts time, [`nature`] is what the register says of a sensor, [`counting`] how far a counter went; [`spans`] and [`touched`]: what commits touched;
 //! [`selection`]: windows of sensors; [`source`]: the readings that count, and [`neighbours`] beside a window; `compute`: the
 //! plan of their windows; [`steps`]: what erasure changes of a window whose readings are gone; [`table`]: the read rule.
 
 mod compute;
+pub mod counting;
 mod functions;
 pub mod nature;
 pub mod neighbours;
@@ -22,12 +23,13 @@ pub mod table;
 pub mod touched;
 pub mod windows;
 
-pub use nature::{Kind, Nature, Natures};
+pub use counting::{Counting, Installed, Instruments};
+pub use nature::{Kind, Nature, Natures, Words};
 pub use selection::{Bounds, Selection};
 pub use source::Source;
 pub use spans::{Span, Spans, TOUCHED_NOTE};
-pub use steps::{Stepped, increase, steps_from_erased};
-pub use table::RollupTable;
+pub use steps::{Stepped, steps_from_erased};
+pub use table::{RegisterTables, RollupTable};
 pub use touched::{Touched, touched_between};
 pub use windows::{Finder, Grid, Window};
 
@@ -37,6 +39,8 @@ use crate::Table;
 pub const VERSION_TRANSACTION: &str = "rollup";
 /// The newest row of the register's sensors that it knows.
 pub const REGISTER_TRANSACTION: &str = "rollup/register";
+/// The newest word of the register's installations that it knows.
+pub const INSTALLATIONS_TRANSACTION: &str = "rollup/installations";
 /// The time zone of its days, as a number.
 pub const TIMEZONE_TRANSACTION: &str = "rollup/timezone";
 /// The transaction of retention's commits to `readings`: the time of the newest reading that it ever removed.

@@ -1,6 +1,7 @@
 //! The tables of a lake and their columns, as Arrow types in our files and as Delta types in the log.
 //!
-//! Columns may be added later, nullable; none changes its meaning.
+//! Columns may be added later, nullable and behind the others; none changes its meaning. A table that was made before has
+//! null there, and is told of the column by the first commit that adds a file to it.
 
 use std::fmt;
 use std::sync::{Arc, LazyLock};
@@ -173,6 +174,7 @@ fn place_fields(table: TableName) -> Vec<Column> {
         ("sources", Utf8, NULL),
         ("valid_from", time(), SET),
         ("valid_to", time(), NULL),
+        ("wraps_at", Float64, NULL),
     ]
 }
 

@@ -21,7 +21,7 @@ use object_store::ObjectStore;
 use url::Url;
 
 use crate::newest::NewestOfFiles;
-use crate::rollup::{Grid, RollupTable};
+use crate::rollup::{Grid, RegisterTables, RollupTable};
 use crate::scan::{LAKE_SCHEME, LakeTable};
 use crate::views::Parted;
 use crate::{Lake, LakeError, Table, TableName, functions, views};
@@ -107,8 +107,9 @@ async fn session_of(
         };
         let provider: Arc<dyn TableProvider> = match grid {
             Some(grid) => {
-                let (readings, sensors) = (table(TableName::Readings), table(TableName::Sensors));
-                Arc::new(RollupTable::new(*name, grid, pinned.clone(), readings, sensors))
+                let (sensors, installations) = (table(TableName::Sensors), table(TableName::Installations));
+                let register = RegisterTables { sensors, installations };
+                Arc::new(RollupTable::new(*name, grid, pinned.clone(), table(TableName::Readings), register))
             }
             None => Arc::new(LakeTable::new(*name, pinned.as_ref().map(Table::files).unwrap_or_default())),
         };
@@ -122,7 +123,7 @@ async fn session_of(
         show(&tables, &shown, name.as_str(), rows)?;
     }
     let readings = table(TableName::Readings);
-    let parted = Parted::of(readings.as_ref());
+    let parted = Parted::of(readings.as_ref().map(Table::files).unwrap_or_default());
     let newest = views::newest_revisions(&tables, parted.clone()).await?;
     tables.register_table("newest_revisions", newest.into_view())?;
     show(&tables, &shown, "observations", views::observations(&tables, public).await?)?;

@@ -14,10 +14,10 @@ use object_store::ObjectMeta;
 
 use crate::commit::create_properties;
 use crate::log::expired::{self, Expired};
-use crate::log::{LogState, commits_after, missing_versions, newest_checkpoint, objects_up_to};
+use crate::log::{Followed, LogState, commits_after, damage, newest_checkpoint, objects_up_to};
 use crate::scan::LakeTable;
 use crate::states::Moment;
-use crate::{DataFile, Lake, LakeError, Operation, TableName, Version, schema};
+use crate::{Damage, DataFile, Lake, LakeError, Operation, TableName, Version, schema};
 
 /// A Delta table at one version.
 #[derive(Debug, Clone)]
@@ -100,7 +100,8 @@ impl Table {
 
     /// Creates every table of a lake that is not there yet, so that other programs find them all. Before
     /// anything else it finds out that the store refuses a second create, since every commit counts on it. What was found is
-    /// kept with the lake, so that who asks again costs no request.
+    /// kept with the lake, so that who asks again costs no request. A damaged log of hours or days is left to those who need it:
+    /// readings are taken meanwhile, and both can be made anew of them.
     ///
     /// # Errors
     /// [`LakeError`]; [`LakeError::Proof`] where it does not.
@@ -110,7 +111,10 @@ impl Table {
         }
         lake.store().prove_create_only(&tjern_readings::keys::jobs_proof()).await.map_err(Box::new)?;
         for name in TableName::ALL {
-            Self::open_or_create(lake, name).await?;
+            match Self::open_or_create(lake, name).await {
+                Err(LakeError::Log { .. }) if matches!(name, TableName::Hourly | TableName::Daily) => {}
+                opened => _ = opened?,
+            }
         }
         lake.note_ready();
         Ok(())
@@ -193,6 +197,19 @@ impl Table {
         self.state.transactions()
     }
 
+    /// Up to where its transactions are known to who has read them all now.
+    #[must_use]
+    pub fn followed(&self) -> Followed {
+        self.state.moves().followed()
+    }
+
+    /// The transactions that were moved since, the oldest first, with their numbers; `None` where that cannot be told, and
+    /// all are to be read again: the table was read anew, or it is too long ago.
+    #[must_use]
+    pub fn transactions_since(&self, followed: Followed) -> Option<impl Iterator<Item = &(String, i64)>> {
+        self.state.moves().since(followed)
+    }
+
     /// This version for SQL.
     #[must_use]
     pub fn provider(&self) -> Arc<dyn TableProvider> {
@@ -273,12 +290,12 @@ impl Table {
         newest_checkpoint(&self.lake, self.name).await
     }
 
-    /// Versions that are not in its log although one before and one after them are.
+    /// What is damaged in the log of a table, all of which is read for it: also of one that cannot be opened for that.
     ///
     /// # Errors
-    /// [`LakeError`].
-    pub async fn missing_versions(&self) -> Result<Vec<i64>, LakeError> {
-        missing_versions(&self.lake, self.name).await
+    /// [`LakeError`] where the store fails.
+    pub async fn damage_of_log(lake: &Lake, name: TableName) -> Result<Vec<Damage>, LakeError> {
+        damage::find(lake, name).await
     }
 
     /// What commits after `version` up to this one brought. Compactions and the commits of quality

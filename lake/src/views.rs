@@ -15,7 +15,7 @@ use datafusion::catalog::TableProvider;
 use datafusion::error::Result;
 use datafusion::prelude::{DataFrame, SessionContext};
 
-use crate::{DataFile, Table, TableName};
+use crate::{DataFile, TableName};
 
 /// The register's rows that hold now.
 pub(crate) async fn register(tables: &SessionContext, table: TableName, public: bool) -> Result<DataFrame> {
@@ -42,24 +42,31 @@ pub(crate) async fn of_known_sensors(tables: &SessionContext, name: &str, public
 const COLUMNS: &str =
     "sensor, time, value, quality, cause, lag_ms, source, epoch, seq, revision, level, tests, received";
 
-/// The files of `readings`: those that need no sifting, and the others.
-#[derive(Debug, Clone)]
+/// The files of `readings`, by what sifting they need.
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Parted {
+    /// None: a key comes once.
     pub(crate) settled: Vec<DataFile>,
+    /// By themselves: a key comes more than once, as after a correction, but in no other file.
+    pub(crate) corrected: Vec<DataFile>,
+    /// All together.
     pub(crate) open: Vec<DataFile>,
 }
 
 impl Parted {
-    pub(crate) fn of(readings: Option<&Table>) -> Self {
-        let (settled, open) = settled(readings.map(Table::files).unwrap_or_default());
-        Self { settled, open }
+    pub(crate) fn of(files: Vec<DataFile>) -> Self {
+        let (alone, open) = alone(files);
+        let (settled, corrected) = alone.into_iter().partition(|file| file.unique);
+        Self { settled, corrected, open }
     }
 
-    /// The settled files that end by a moment; and all the others, parted as they were.
+    /// The files that share no key with another and end by a moment; and all the others, parted as they were.
     pub(crate) fn ended_by(self, now_us: i64) -> (Vec<DataFile>, Self) {
         let ended = |file: &DataFile| file.time_us.is_some_and(|(_, last)| last <= now_us);
-        let (past, settled) = self.settled.into_iter().partition(ended);
-        (past, Self { settled, open: self.open })
+        let (mut past, settled): (Vec<_>, _) = self.settled.into_iter().partition(ended);
+        let (past_corrected, corrected): (Vec<_>, _) = self.corrected.into_iter().partition(ended);
+        past.extend(past_corrected);
+        (past, Self { settled, corrected, open: self.open })
     }
 }
 
@@ -70,12 +77,12 @@ pub(crate) async fn newest_revisions(tables: &SessionContext, parted: Parted) ->
 
 /// The rows of some files without what a later revision or a second copy replaced; `word` names the tables that are
 /// registered for it.
-async fn sifted(tables: &SessionContext, parted: Parted, word: &str) -> Result<DataFrame> {
+pub(crate) async fn sifted(tables: &SessionContext, parted: Parted, word: &str) -> Result<DataFrame> {
     let provider = |files| crate::scan::LakeTable::new(TableName::Readings, files);
     let register =
         |name: String, files| tables.register_table(name, Arc::new(provider(files)) as Arc<dyn TableProvider>);
     register(format!("settled_{word}"), parted.settled)?;
-    register(format!("open_{word}"), parted.open)?;
+    register(format!("open_{word}"), [parted.corrected, parted.open].concat())?;
     let newest_first = crate::precedence::first_in_sql();
     let sql = format!(
         "SELECT {COLUMNS} FROM settled_{word} UNION ALL \
@@ -86,12 +93,18 @@ async fn sifted(tables: &SessionContext, parted: Parted, word: &str) -> Result<D
     tables.sql(&sql).await
 }
 
-/// Parts files into those that need no sifting and the others. In the order of their times a file is
-/// held only against those that begin before it ends.
-pub(crate) fn settled(mut files: Vec<DataFile>) -> (Vec<DataFile>, Vec<DataFile>) {
+/// Parts files into those that need no sifting and the others.
+pub(crate) fn settled(files: Vec<DataFile>) -> (Vec<DataFile>, Vec<DataFile>) {
+    let Parted { settled, corrected, open } = Parted::of(files);
+    (settled, [corrected, open].concat())
+}
+
+/// Parts files into those that share no key with another, and the others. In the order of their times a file is held only
+/// against those that begin before it ends.
+fn alone(mut files: Vec<DataFile>) -> (Vec<DataFile>, Vec<DataFile>) {
     // Files of unknown times come first, and may share a key with any.
     files.sort_by_key(|file| file.time_us);
-    let mut alone: Vec<bool> = files.iter().map(|file| file.unique).collect();
+    let mut alone = vec![true; files.len()];
     for (index, file) in files.iter().enumerate() {
         let ends_us = file.time_us.map_or(i64::MAX, |(_, last)| last);
         for (other, it) in files.iter().enumerate().skip(index + 1) {
@@ -103,9 +116,9 @@ pub(crate) fn settled(mut files: Vec<DataFile>) -> (Vec<DataFile>, Vec<DataFile>
             }
         }
     }
-    let (settled, open): (Vec<_>, Vec<_>) = files.into_iter().zip(alone).partition(|(_, alone)| *alone);
+    let (alone, shared): (Vec<_>, Vec<_>) = files.into_iter().zip(alone).partition(|(_, alone)| *alone);
     let files = |parted: Vec<(DataFile, bool)>| parted.into_iter().map(|(file, _)| file).collect();
-    (files(settled), files(open))
+    (files(alone), files(shared))
 }
 
 fn may_share_a_key(one: &DataFile, other: &DataFile) -> bool {
@@ -156,7 +169,7 @@ pub(crate) async fn heard_in(tables: &SessionContext, rows: &str) -> Result<Data
     tables.sql(&sql).await
 }
 
-/// `latest`: a row per sensor that is registered or was heard of. What settled files say is in the table `newest_of_files`;
+/// `latest`: a row per sensor that is registered or was heard of. What files say that share no key is in the table `newest_of_files`;
 /// `others` are the files that are read each time.
 pub(crate) async fn latest(tables: &SessionContext, public: bool, others: Parted, now_us: i64) -> Result<DataFrame> {
     let now = format!("arrow_cast({now_us}, 'Timestamp(Microsecond, Some(\"UTC\"))')");

@@ -19,6 +19,8 @@ use tjern_lake::{
 use tjern_readings::clock::Clock;
 use tjern_readings::store::{LakeUrl, Store};
 
+#[path = "tables/damage.rs"]
+mod damage;
 #[path = "tables/latest.rs"]
 mod latest;
 
@@ -210,6 +212,7 @@ async fn register(lake: &Lake, sensors: &[(&str, &str, Option<f64>, Option<f64>)
             nothing(),
             Arc::new(TimestampMicrosecondArray::from(vec![0; sensors.len()]).with_timezone("UTC")),
             Arc::new(TimestampMicrosecondArray::new_null(sensors.len()).with_timezone("UTC")),
+            Arc::new(Float64Array::new_null(sensors.len())),
         ],
     )
     .expect("the table's columns");

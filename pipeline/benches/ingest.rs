@@ -1,7 +1,7 @@
 //! What ingest costs: readings a second and core, and what one step takes as history grows.
 //!
 //!     cargo bench -p tjern-pipeline --bench ingest -- [--batches 10,1000,100000] [--versions 100,100000]
-//!         [--sources 10,1000] [--readings 2000000] [--folder DIR]
+//!         [--sources 10,1000] [--epochs 0,10000,100000] [--readings 2000000] [--folder DIR]
 //!
 //! Each table shows the same step, one new batch (or one of each source) taken by an ingester that has been running,
 //! with ever more behind it: requests by kind, which do not depend on the machine, and milliseconds, the median of
@@ -36,6 +36,7 @@ struct Arguments {
     batches: Vec<i64>,
     versions: Vec<i64>,
     sources: Vec<i64>,
+    epochs: Vec<i64>,
     readings: i64,
     folder: Option<std::path::PathBuf>,
 }
@@ -46,6 +47,7 @@ impl Arguments {
             batches: vec![10, 1_000, 100_000],
             versions: vec![100, 100_000],
             sources: vec![10, 1_000],
+            epochs: vec![0, 10_000, 100_000],
             readings: 2_000_000,
             folder: None,
         };
@@ -59,6 +61,7 @@ impl Arguments {
                 "--batches" => arguments.batches = numbers(value()?)?,
                 "--versions" => arguments.versions = numbers(value()?)?,
                 "--sources" => arguments.sources = numbers(value()?)?,
+                "--epochs" => arguments.epochs = numbers(value()?)?,
                 "--readings" => arguments.readings = value()?.parse()?,
                 "--folder" => arguments.folder = Some(std::path::absolute(value()?)?),
                 // What cargo says to every benchmark.
@@ -216,6 +219,37 @@ async fn versions(arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Epochs that their gateways have finished: each has left its words in the table, which keeps them for ever.
+async fn finished_epochs(arguments: &Arguments) -> Result<(), Failure> {
+    /// A commit of ingest moves no more than this.
+    const OF_A_COMMIT: i64 = 1_000;
+    heading("epochs that are finished");
+    for epochs in &arguments.epochs {
+        let (lake, _folder) = arguments.lake()?;
+        let mut table = Table::open_or_create(&lake, TableName::Readings).await?;
+        for first in (0..*epochs).step_by(usize::try_from(OF_A_COMMIT)?) {
+            let words = |number: i64| {
+                let stream = format!("{}/{}", name(number % 100), Epoch::from_bytes(i128::from(number).to_be_bytes()));
+                let configuration = format!(":configuration/{stream}/{:020}/none", 1);
+                [(stream.clone(), 100), (format!(":closed/{stream}"), 100), (configuration, 1)]
+            };
+            let commit = tjern_lake::Commit {
+                operation: tjern_lake::Operation::Ingest,
+                add: Vec::new(),
+                remove: Vec::new(),
+                transactions: (first..(first + OF_A_COMMIT).min(*epochs)).flat_map(words).collect(),
+                notes: std::collections::BTreeMap::new(),
+            };
+            table.commit(commit).await?;
+        }
+        let mut ingester = ingester(&lake, 1, 0).await?;
+        let read = ingester.transactions_read();
+        steps(&lake, &mut ingester, 1, 0, &epochs.to_string()).await?;
+        println!("| {epochs}: words of them read for these steps | | | {} | |", ingester.transactions_read() - read);
+    }
+    Ok(())
+}
+
 /// A handle that lives for a thousand commits is no slower at the end: it is opened again every fifty.
 async fn long_life(arguments: &Arguments) -> Result<(), Failure> {
     let (lake, _folder) = arguments.lake()?;
@@ -267,6 +301,7 @@ async fn main() -> Result<(), Failure> {
     let arguments = Arguments::read()?;
     landed_batches(&arguments).await?;
     many_sources(&arguments).await?;
+    finished_epochs(&arguments).await?;
     versions(&arguments).await?;
     long_life(&arguments).await?;
     throughput(&arguments).await

@@ -36,6 +36,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         low: None,
         high: None,
         sources: None,
+        wraps_at: None,
     };
     let mut series = RawSeries::default();
     for line in std::io::stdin().lock().lines() {

@@ -6,9 +6,13 @@
 //! so each is copied once, however many manifests name it.
 //!
 //! ```text
-//! <target>/objects/<key>@<when it was written, in microseconds>   an object of the lake (`manifest`)
-//! <target>/manifests/<id>.jsonl                                   a backup: a line that says what it is, then a line an object
+//! <target>/objects/<lake>/<key>@<when it was written, in microseconds>   an object of a lake (`manifest`)
+//! <target>/manifests/<id>.jsonl                                          a backup: a line that says what it is, then a line an object
 //! ```
+//!
+//! What no manifest of this lake names may be removed while it is counted on ([`prune`](mod@prune), by a backup of this lake or of
+//! another one): it counts as there for half as long as that leaves it alone. Before the manifest is written it is looked once more
+//! whether all is there.
 //!
 //! Order is what makes it consistent ([`pin`](mod@pin)): `hourly` and `daily` are pinned before `readings`, since they say
 //! of which version of it they are; the landing zone is listed after it, so that what is not in the pinned version is
@@ -29,8 +33,8 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt};
-use object_store::ObjectStore;
 use object_store::path::Path;
+use object_store::{ObjectMeta, ObjectStore};
 use tjern_lake::{Lake, LakeError};
 use tjern_readings::store::{LakeUrl, Store};
 
@@ -43,6 +47,9 @@ const COPIES_AT_ONCE: usize = 8;
 
 /// How often everything is pinned anew because something of it went.
 const PINS_MAX: usize = 3;
+
+/// For so long what a backup copied that broke off is as good as copied.
+const THERE_US: i64 = prune::UNDER_WAY_US / 2;
 
 /// Why a lake was not backed up or restored.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +95,22 @@ pub enum BackupError {
     Gone {
         /// The last of them.
         key: String,
+    },
+    /// What was erased came back, and is there still.
+    #[error(
+        "what was brought back has readings that were erased, and they are not out of it yet: {what}; hint: run `tjern pipeline restore` again, it goes on where it was"
+    )]
+    Erased {
+        /// Why.
+        what: String,
+    },
+    /// What was copied went from the backups.
+    #[error(
+        "`{name}` went from the backups while this one was made, {PINS_MAX} times in a row; hint: does somebody else remove objects there? What was copied is not copied again"
+    )]
+    Removed {
+        /// The first of them, of the last time.
+        name: String,
     },
     /// There is no such backup.
     #[error("there is no backup {id} in {target}; hint: `tjern pipeline restore --list` names those there are")]
@@ -191,15 +214,20 @@ pub async fn backup(
 ) -> Result<BackupOutcome, BackupError> {
     refuse_within(lake, target.url())?;
     let began_us = lake.clock().now_us();
-    let mut known = digests(lake, target).await?;
+    let mut known = named(lake, target).await?;
     let mut copied = (0, 0);
-    let mut last_gone = Path::default();
+    let mut failure = BackupError::Gone { key: String::new() };
     for _ in 0..PINS_MAX {
-        let pinned = pin::pin(lake).await?;
-        let there = listed(target).await?;
+        let mut pinned = pin::pin(lake).await?;
+        name_for_lake(&mut pinned, lake, &known);
+        let there = there(lake, target, &known).await?;
         match copy_all(lake, target, &pinned, &there, &mut known, &mut copied, watcher).await? {
-            Err(gone) => last_gone = gone,
+            Err(gone) => failure = BackupError::Gone { key: gone.to_string() },
             Ok(entries) => {
+                if let Some(name) = first_missing(target, &entries).await? {
+                    failure = BackupError::Removed { name };
+                    continue;
+                }
                 let header = Header::new(lake, began_us, &pinned.versions, &entries);
                 let manifest = Manifest { header, entries };
                 manifest.write(target).await?;
@@ -219,7 +247,7 @@ pub async fn backup(
             }
         }
     }
-    Err(BackupError::Gone { key: last_gone.to_string() })
+    Err(failure)
 }
 
 /// A backup in its own lake would be backed up by the next one.
@@ -234,20 +262,46 @@ pub fn refuse_within(lake: &Lake, target: &LakeUrl) -> Result<(), BackupError> {
     Ok(())
 }
 
-/// What was copied before, with its bytes.
-async fn listed(target: &Store) -> Result<HashMap<Path, u64>, BackupError> {
-    let metas = target.objects().list(Some(&Path::from(OBJECTS)));
-    metas
-        .map_ok(|meta| (meta.location, meta.size))
-        .try_collect()
-        .await
-        .map_err(|error| BackupError::target(OBJECTS, error))
+/// The objects that the newest backup of this lake names, with their SHA-256 as far as it says it. It is never removed, nor
+/// are they.
+async fn named(lake: &Lake, target: &Store) -> Result<HashMap<String, Option<String>>, BackupError> {
+    let entries = whose::newest_to_add_to(lake, target).await?.map_or_else(Vec::new, |newest| newest.entries);
+    Ok(entries.into_iter().map(|entry| (entry.name, entry.sha256)).collect())
 }
 
-/// The SHA-256 of what earlier backups of this lake copied, as far as the newest of them says it.
-async fn digests(lake: &Lake, target: &Store) -> Result<HashMap<String, String>, BackupError> {
-    let entries = whose::newest_to_add_to(lake, target).await?.map_or_else(Vec::new, |newest| newest.entries);
-    Ok(entries.into_iter().filter_map(|entry| Some((entry.name, entry.sha256?))).collect())
+/// Names what is wanted as this lake's; but for what an earlier version copied, whose names were the same for all lakes.
+fn name_for_lake(pinned: &mut Pinned, lake: &Lake, known: &HashMap<String, Option<String>>) {
+    let mark = whose::mark(lake);
+    for wanted in pinned.wanted.iter_mut().filter(|wanted| !known.contains_key(wanted.name.as_ref())) {
+        wanted.name = manifest::name_in_lake(&mark, &wanted.name);
+    }
+}
+
+/// What was copied before and will still be there when this backup is done, with its bytes.
+async fn there(
+    lake: &Lake,
+    target: &Store,
+    known: &HashMap<String, Option<String>>,
+) -> Result<HashMap<Path, u64>, BackupError> {
+    let since_us = lake.clock().now_us().saturating_sub(THERE_US);
+    let mut metas = listed(target).await?;
+    metas
+        .retain(|meta| known.contains_key(meta.location.as_ref()) || meta.last_modified.timestamp_micros() >= since_us);
+    Ok(metas.into_iter().map(|meta| (meta.location, meta.size)).collect())
+}
+
+/// An entry whose object is not there, or is not whole.
+async fn first_missing(target: &Store, entries: &[Entry]) -> Result<Option<String>, BackupError> {
+    let there: HashMap<String, u64> =
+        listed(target).await?.into_iter().map(|meta| (meta.location.to_string(), meta.size)).collect();
+    let missing = entries.iter().find(|entry| there.get(&entry.name) != Some(&entry.bytes));
+    Ok(missing.map(|entry| entry.name.clone()))
+}
+
+/// All objects of all backups.
+async fn listed(target: &Store) -> Result<Vec<ObjectMeta>, BackupError> {
+    let metas = target.objects().list(Some(&Path::from(OBJECTS)));
+    metas.try_collect().await.map_err(|error| BackupError::target(OBJECTS, error))
 }
 
 /// Copies what is not there. Returns the entries of the manifest; or what of the tables went meanwhile.
@@ -256,7 +310,7 @@ async fn copy_all(
     target: &Store,
     pinned: &Pinned,
     there: &HashMap<Path, u64>,
-    known: &mut HashMap<String, String>,
+    known: &mut HashMap<String, Option<String>>,
     copied: &mut (usize, u64),
     watcher: Watcher<'_>,
 ) -> Result<Result<Vec<Entry>, Path>, BackupError> {
@@ -275,7 +329,7 @@ async fn copy_all(
             Some(Copied::Gone) => continue,
             Some(Copied::Whole { sha256 }) => {
                 *copied = (copied.0 + 1, copied.1 + wanted.bytes);
-                known.insert(wanted.name.to_string(), sha256);
+                known.insert(wanted.name.to_string(), Some(sha256));
             }
             None => {}
         }
@@ -296,8 +350,8 @@ async fn copied_or_there<'a>(
     Ok((wanted, made))
 }
 
-fn entry(wanted: &Wanted, known: &HashMap<String, String>) -> Entry {
+fn entry(wanted: &Wanted, known: &HashMap<String, Option<String>>) -> Entry {
     let name = wanted.name.to_string();
-    let sha256 = known.get(&name).cloned();
+    let sha256 = known.get(&name).cloned().flatten();
     Entry { key: wanted.key.to_string(), name, bytes: wanted.bytes, sha256 }
 }

@@ -25,15 +25,15 @@ mod spill;
 mod texts;
 mod windows;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tjern_lake::{Commit, CommitError, DataFile, Lake, LakeError, Lease, Operation, Table, TableName};
+use tjern_lake::{Commit, CommitError, DataFile, Held, Lake, LakeError, Lease, Operation, Table, TableName};
 use tokio_util::sync::CancellationToken;
 
-use crate::tables::ATTEMPTS_MAX;
+use crate::tables::{ATTEMPTS_MAX, let_go};
 use rewrite::{Rewritten, rewrite};
 use windows::Merge;
 
@@ -174,7 +174,7 @@ pub async fn compact(
     let Some(mut table) = Table::open(lake, TableName::Readings).await? else {
         return Ok(CompactOutcome::default());
     };
-    if planned(&table, settings).is_empty() {
+    if planned(&table, settings, &BTreeSet::new()).is_empty() {
         return Ok(CompactOutcome::default());
     }
     let Some(lease) = Lease::take(lake, JOB, LEASE).await? else {
@@ -182,20 +182,24 @@ pub async fn compact(
     };
     let lease = lease.keep();
     let mut outcome = CompactOutcome::default();
-    let merging = merge_all(&mut table, settings, watcher, &mut outcome);
+    let held = lease.held();
+    let merging = merge_all(&mut table, settings, &held, watcher, &mut outcome);
     let result = stop.run_until_cancelled(merging).await;
     lease.give_back().await?;
     result.unwrap_or(Ok(())).map(|()| outcome)
 }
 
-fn planned(table: &Table, settings: &CompactSettings) -> Vec<Merge> {
-    windows::plan(&table.files(), settings.file_bytes(), table.lake().clock().now_us())
+/// What is worth merging, without damaged files.
+fn planned(table: &Table, settings: &CompactSettings, damaged: &BTreeSet<String>) -> Vec<Merge> {
+    let mut files = table.files();
+    files.retain(|file| !damaged.contains(&file.path));
+    windows::plan(&files, settings.file_bytes(), table.lake().clock().now_us())
 }
 
 /// How many merges are worth their work now, and the bytes of their files.
 #[must_use]
 pub fn backlog(table: &Table, settings: &CompactSettings) -> (usize, u64) {
-    let merges = planned(table, settings);
+    let merges = planned(table, settings, &BTreeSet::new());
     (merges.len(), merges.iter().map(Merge::bytes).sum())
 }
 
@@ -205,30 +209,60 @@ pub fn oldest_unsealed_us(table: &Table, settings: &CompactSettings) -> Option<i
     windows::oldest_unsealed_us(&table.files(), settings.file_bytes(), table.lake().clock().now_us())
 }
 
+/// A damaged file stays as it is, and all others are merged as if it were not there; then it is an error that names it.
 async fn merge_all(
     table: &mut Table,
     settings: &CompactSettings,
+    held: &Held,
+    watcher: Watcher<'_>,
+    outcome: &mut CompactOutcome,
+) -> Result<(), CompactError> {
+    let (mut damaged, mut first) = (BTreeSet::new(), None);
+    loop {
+        let merged = merge_sound(table, settings, held, &damaged, watcher, outcome).await;
+        match merged {
+            Err(CompactError::Lake(error @ LakeError::Altered { .. })) => {
+                if let LakeError::Altered { path, .. } = &error {
+                    damaged.insert(path.clone());
+                }
+                first.get_or_insert(error);
+            }
+            Ok(()) => return first.map_or(Ok(()), |error| Err(error.into())),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+async fn merge_sound(
+    table: &mut Table,
+    settings: &CompactSettings,
+    held: &Held,
+    damaged: &BTreeSet<String>,
     watcher: Watcher<'_>,
     outcome: &mut CompactOutcome,
 ) -> Result<(), CompactError> {
     // Others may have committed while the lease was waited for.
     table.refresh().await?;
-    let mut merges = planned(table, settings);
+    let mut merges = planned(table, settings, damaged);
     if merges.iter().any(Merge::reaches_over_a_border) {
         // What is cut is merged with what lies in its windows by the same run.
         merges.retain(Merge::reaches_over_a_border);
-        merge_each(table, merges, settings, watcher, outcome).await?;
+        merge_each(table, merges, settings, held, watcher, outcome).await?;
+        if outcome.held_elsewhere {
+            return Ok(());
+        }
         table.refresh().await?;
-        merges = planned(table, settings);
+        merges = planned(table, settings, damaged);
         merges.retain(|merge| !merge.reaches_over_a_border());
     }
-    merge_each(table, merges, settings, watcher, outcome).await
+    merge_each(table, merges, settings, held, watcher, outcome).await
 }
 
 async fn merge_each(
     table: &mut Table,
     merges: Vec<Merge>,
     settings: &CompactSettings,
+    held: &Held,
     watcher: Watcher<'_>,
     outcome: &mut CompactOutcome,
 ) -> Result<(), CompactError> {
@@ -251,6 +285,12 @@ async fn merge_each(
             let Rewritten { files, rows, cost } = rewrite(table, &merge, settings, &mut told).await?;
             outcome.spilled_runs += cost.runs;
             outcome.spilled_bytes += cost.bytes;
+            if !held.is_held() {
+                // It ran out, and whoever has it by now may have looked for what was to be erased.
+                let_go(table.lake(), table.name(), &files).await;
+                outcome.held_elsewhere = true;
+                return Ok(());
+            }
             let (removed, added) = (merge.files.len(), files.len());
             if replace(table, merge.files, files).await? {
                 outcome.removed += removed;

@@ -95,6 +95,25 @@ pub enum CorrectError {
         /// The first one's time.
         first: String,
     },
+    /// The lease ran out while files were written, and may be another process's by now.
+    #[error(
+        "the lease of `{job}` ran out while files were written: nothing was committed; hint: did the machine stand still?"
+    )]
+    Lost {
+        /// Whose lease.
+        job: &'static str,
+    },
+    /// Others have been writing readings anew for too long.
+    #[error(
+        "others have been writing readings anew for {minutes} min (the job `quality`, an erasure, another validation, or `ingest` with a configuration that came late): nothing was validated; hint: run it again when they are done, `tjern pipeline status` says how the jobs ran"
+    )]
+    Held {
+        /// How long they were waited for.
+        minutes: u64,
+    },
+    /// It was told to stop.
+    #[error("interrupted; hint: run it again, what is done is not done twice")]
+    Interrupted,
     /// Others corrected each time.
     #[error("other corrections came first {ATTEMPTS_MAX} times in a row; hint: make one at a time")]
     Contended,

@@ -23,6 +23,7 @@
 //! processes hold in memory, a gateway's own spool and what others have copied is out of its reach.
 
 mod doomed;
+mod inside;
 mod known;
 mod landed;
 mod leftovers;
@@ -38,7 +39,7 @@ mod told;
 mod unseen;
 mod work;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use datafusion::error::DataFusionError;
@@ -157,6 +158,9 @@ pub struct EraseOutcome {
     pub withdrawn: usize,
     /// Releases that were made in their place.
     pub released: Vec<String>,
+    /// Datasets of which none could be made, and why: they have no newest release until their own job makes one.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub unmade: BTreeMap<String, String>,
     /// Data files that no version names any more and that went.
     pub leftovers: usize,
     /// Objects of logs that went.
@@ -165,7 +169,7 @@ pub struct EraseOutcome {
     pub done: Vec<String>,
     /// What has to wait, and for what.
     pub waits: Vec<Wait>,
-    /// Whether another process is at it.
+    /// Whether another process is at it, or at what has to end first: then it waits for that, and shall be tried again soon.
     #[serde(skip)]
     pub held_elsewhere: bool,
 }
@@ -186,6 +190,9 @@ pub enum EraseError {
     /// What has landed could not be ingested.
     #[error(transparent)]
     Ingest(#[from] IngestError),
+    /// What has landed must not be ingested before there is a register.
+    #[error("{0}")]
+    Unregistered(String),
     /// Hours and days could not be computed again.
     #[error(transparent)]
     Rollup(#[from] RollupError),
@@ -204,14 +211,6 @@ pub enum EraseError {
     /// Arrow refused.
     #[error("arrow: {0}")]
     Arrow(#[from] arrow::error::ArrowError),
-    /// A file of a release cannot be read, so nobody knows what is in it.
-    #[error("cannot read `{key}`: {what}; hint: remove that release by hand, and run this again")]
-    Release {
-        /// Which file.
-        key: Path,
-        /// What is wrong.
-        what: String,
-    },
     /// What was written is not what was to stay. Nothing was committed.
     #[error(
         "erasing was to keep {kept} rows and wrote {written}, or changed one: nothing was committed; hint: run it again, and report it with the log"

@@ -45,7 +45,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use object_store::path::Path;
-use tjern_lake::{Lake, LakeError, Table, TableName};
+use tjern_lake::{Followed, Lake, LakeError, Table, TableName};
 use tjern_readings::keys::Bounds;
 use tjern_readings::sensor::{Epoch, SourceName};
 
@@ -73,7 +73,7 @@ pub use schedule::Polling;
 pub(crate) use stored::{Remains, remains_of};
 
 pub use unchecked::{MissingConfiguration, missing_configurations};
-pub use waiting::{Missing, StrayObjects, Waiting, missing, waiting};
+pub use waiting::{Missing, StrayObjects, Waiting, missing, strays, waiting};
 
 /// The most batches of one commit.
 pub const COMMIT_BATCHES_MAX: usize = 4_096;
@@ -277,6 +277,9 @@ pub struct Ingester {
     bounds: JobBounds,
     table: Table,
     known: Known,
+    /// Up to where the table's transactions are known.
+    followed: Option<Followed>,
+    transactions_read: u64,
     schedule: Schedule,
     sweep: Sweep,
     sweep_due_us: i64,
@@ -333,6 +336,8 @@ impl Ingester {
             bounds: JobBounds::default(),
             table,
             known: Known::default(),
+            followed: None,
+            transactions_read: 0,
             schedule: Schedule::new(Polling::of(lake.store().url())),
             sweep: Sweep::default(),
             sweep_due_us: i64::MIN,
@@ -540,13 +545,25 @@ impl Ingester {
         }
     }
 
-    /// Brings what is known to what the table says.
+    /// Brings what is known to what the table says: by what commits moved since, as far as that is told.
     fn learn(&mut self) {
-        let transactions = self.table.transactions();
-        self.known = Known {
-            progress: progress::read(transactions),
-            finished: progress::finished(transactions),
-            unchecked: unchecked::read(transactions),
+        let (table, all) = (&self.table, self.table.transactions());
+        let moved = self.followed.and_then(|followed| table.transactions_since(followed));
+        let read = match moved {
+            Some(moved) => moved.map(|(app_id, number)| self.known.note(app_id, *number, all)).count(),
+            None => {
+                self.known = Known::of(all);
+                all.len()
+            }
         };
+        self.followed = Some(table.followed());
+        self.transactions_read = self.transactions_read.saturating_add(u64::try_from(read).unwrap_or(u64::MAX));
+    }
+
+    /// How many transactions it has read so far to know how far it is: all of the table's when it begins, and then those that
+    /// commits move. What a run reads of them does not grow with history.
+    #[must_use]
+    pub const fn transactions_read(&self) -> u64 {
+        self.transactions_read
     }
 }

@@ -12,6 +12,7 @@ pub mod list;
 pub mod metrics;
 pub mod once;
 mod prepared;
+mod quiet;
 pub mod record;
 pub mod schedule;
 pub mod settings;

@@ -9,6 +9,8 @@
 //! DataFusion moves data; Polars, behind [`frames`], does the mathematics.
 #![deny(unsafe_code)]
 
+#[cfg(test)]
+mod altered;
 mod anew;
 pub mod backup;
 pub mod bounds;

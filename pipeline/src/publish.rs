@@ -3,7 +3,8 @@
 //! A release is a folder that never changes: `open/<dataset>/<version>/` with the readings as CSV and
 //! as Parquet, and `datapackage.json` that describes both. `open/<dataset>/latest.json` names the
 //! newest one. The order is the promise: data, description, and only then the name, so that a crash
-//! leaves the release before in place; a folder that no `latest.json` has named is not a release. One that holds readings
+//! leaves the release before in place; a folder that no `latest.json` has named is not a release: who fails removes it, and what
+//! a killed one left is looked at when releases are withdrawn. One that holds readings
 //! which were erased ([`crate::erase`]), or are public no more ([`recall`](mod@recall)), is withdrawn: then `withdrawn.json` lies there and nothing else.
 //!
 //! Only sensors of class `public` exist in the session that is asked, and a value that failed
@@ -209,20 +210,58 @@ pub async fn publish_within(
     }
     let (erasures, sensors_version) = (readings.erasures, readings.sensors_version);
     let created = free_second(lake, dataset, newest.as_ref(), readings.version).await?;
-    let release = write_release(lake, dataset, created, readings, csv_file, bounds).await?;
-    // What was read may have been erased since: erasing looks at what lies there, and this came after it.
-    let readings = Table::open(lake, TableName::Readings).await?;
-    let sensors = Table::open(lake, TableName::Sensors).await?;
-    let is_erased = readings.and_then(|table| Erasures::count_in(&table)) != erasures;
-    if is_erased || sensors.map_or(-1, |table| table.version()) != sensors_version {
-        let key = |file: &ReleasedFile| keys::release_file(&dataset.name, &release.version, &file.path);
-        crate::vacuum::remove(lake, release.files.iter().map(key).collect()).await?;
-        let dataset = dataset.name.clone();
-        return Err(if is_erased { PublishError::Erased { dataset } } else { PublishError::Registered { dataset } });
-    }
+    let (version, mut created_keys) = (version_name(created, readings.version), Vec::new());
+    let written = async {
+        let release = write_release(lake, dataset, created, readings, csv_file, bounds, &mut created_keys).await?;
+        still_holds(lake, dataset, erasures, sensors_version).await?;
+        Ok::<_, PublishError>(release)
+    };
+    let written = written.await;
+    let release = match written {
+        Ok(release) => release,
+        Err(error) => {
+            if let Err(error) = remove_unnamed(lake, dataset, &version, created_keys).await {
+                tracing::warn!(dataset = dataset.name, version, %error, "files of a release that was not named stay");
+            }
+            return Err(error);
+        }
+    };
     name_newest(lake, &release).await?;
     refuse_withdrawn(lake, &release).await?;
     Ok(PublishOutcome::Published(release))
+}
+
+/// Removes what was written of a release that is not named, unless another process made the same one and named it.
+async fn remove_unnamed(
+    lake: &Lake,
+    dataset: &Dataset,
+    version: &str,
+    created_keys: Vec<Path>,
+) -> Result<(), PublishError> {
+    let newest = newest_release(lake, &dataset.name).await?;
+    if newest.is_none_or(|newest| newest.version != version) {
+        crate::vacuum::remove(lake, created_keys).await?;
+    }
+    Ok(())
+}
+
+/// What was read may have been erased since, or be public no more: who withdraws looks at what lies there, and this came after it.
+async fn still_holds(
+    lake: &Lake,
+    dataset: &Dataset,
+    erasures: Option<i64>,
+    sensors_version: i64,
+) -> Result<(), PublishError> {
+    let readings = Table::open(lake, TableName::Readings).await?;
+    let sensors = Table::open(lake, TableName::Sensors).await?;
+    let dataset = || dataset.name.clone();
+    if readings.and_then(|table| Erasures::count_in(&table)) != erasures {
+        return Err(PublishError::Erased { dataset: dataset() });
+    }
+    if sensors.map_or(-1, |table| table.version()) != sensors_version {
+        return Err(PublishError::Registered { dataset: dataset() });
+    }
+    Ok(())
 }
 
 /// Who withdraws a release looks afterwards whether it was named; who named one looks whether it was withdrawn. One of
@@ -283,6 +322,7 @@ async fn write_release(
     readings: Readings,
     csv_file: ReleasedFile,
     bounds: &Bounds,
+    created_keys: &mut Vec<Path>,
 ) -> Result<Release, PublishError> {
     let Readings { version: readings_version, csv, parquet, summary, .. } = readings;
     let parquet_file = written_file(format!("{}.parquet", dataset.name), &parquet, &summary);
@@ -302,10 +342,11 @@ async fn write_release(
     for (file, mut written) in release.files.iter().zip([csv, parquet]) {
         let spilled = |source| PublishError::Spill { folder: bounds.spill_folder.clone(), source };
         let bytes = written.read().map_err(spilled)?;
-        create(lake, keys::release_file(&dataset.name, &release.version, &file.path), bytes).await?;
+        create(lake, keys::release_file(&dataset.name, &release.version, &file.path), bytes, created_keys).await?;
     }
     let described = describe_file("datapackage.json".to_owned(), &description);
-    create(lake, keys::release_file(&dataset.name, &release.version, &described.path), description).await?;
+    create(lake, keys::release_file(&dataset.name, &release.version, &described.path), description, created_keys)
+        .await?;
     release.files.push(described);
     Ok(release)
 }
@@ -336,21 +377,31 @@ fn hex(hash: &[u8]) -> String {
 }
 
 /// Creates an object once. One that is there with the same bytes is this one: the store's own retry,
-/// or a run that broke off in this very second.
-async fn create(lake: &Lake, key: Path, bytes: impl Into<Bytes>) -> Result<(), PublishError> {
+/// or a run that broke off in this very second. One that may be ours is added to `created`.
+async fn create(lake: &Lake, key: Path, bytes: impl Into<Bytes>, created: &mut Vec<Path>) -> Result<(), PublishError> {
     let (objects, bytes) = (lake.objects(), bytes.into());
     let put = objects.put_opts(&key, PutPayload::from(bytes.clone()), PutMode::Create.into()).await;
     match put {
-        Ok(_) => Ok(()),
+        Ok(_) => {
+            created.push(key);
+            Ok(())
+        }
         Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
             let found = async { objects.get(&key).await?.bytes().await }.await;
             match found {
-                Ok(found) if found == bytes => Ok(()),
+                Ok(found) if found == bytes => {
+                    created.push(key);
+                    Ok(())
+                }
                 Ok(_) => Err(PublishError::Occupied { key }),
                 Err(source) => Err(PublishError::Store { key, source }),
             }
         }
-        Err(source) => Err(PublishError::Store { key, source }),
+        // It may be there all the same.
+        Err(source) => {
+            created.push(key.clone());
+            Err(PublishError::Store { key, source })
+        }
     }
 }
 

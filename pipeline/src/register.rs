@@ -144,6 +144,12 @@ pub enum RegisterError {
 }
 
 impl RegisterError {
+    /// Whether it is the city's files that have to be mended.
+    #[must_use]
+    pub const fn is_of_the_files(&self) -> bool {
+        matches!(self, Self::Unreadable { .. } | Self::Wrong(_))
+    }
+
     fn damaged(what: impl Into<String>) -> Self {
         Self::Damaged { what: what.into() }
     }
@@ -250,12 +256,13 @@ pub async fn load(lake: &Lake) -> Result<Register, RegisterError> {
     Ok(register_of(&sensors_history(lake).await?.1))
 }
 
-/// Whether the lake has a register: any line of it, be it of the past.
+/// Whether the lake has a register: any line of it, be it of the past, or the word that its files have none.
 ///
 /// # Errors
 /// [`LakeError`].
 pub async fn is_there(lake: &Lake) -> Result<bool, LakeError> {
-    Ok(Table::open_within(lake, TableName::Sensors, LOOK).await?.is_some_and(|table| !table.files().is_empty()))
+    let sensors = Table::open_within(lake, TableName::Sensors, LOOK).await?;
+    Ok(sensors.is_some_and(|table| !table.files().is_empty() || table.transaction(TRANSACTION).is_some()))
 }
 
 /// The table `sensors` with its history, and its version; -1 where there is none.
@@ -271,6 +278,16 @@ pub(crate) async fn events_history(lake: &Lake) -> Result<(i64, Vec<Versioned<Ke
     match Table::open_within(lake, TableName::Events, LOOK).await? {
         None => Ok((-1, Vec::new())),
         Some(table) => Ok((table.version(), history_of(lake, &table, table::events_of).await?)),
+    }
+}
+
+/// The table `installations` with its history, and its version; -1 where there is none.
+pub(crate) async fn installations_history(
+    lake: &Lake,
+) -> Result<(i64, Vec<Versioned<Keyed<InstallationRow>>>), RegisterError> {
+    match Table::open_within(lake, TableName::Installations, LOOK).await? {
+        None => Ok((-1, Vec::new())),
+        Some(table) => Ok((table.version(), history_of(lake, &table, table::installations_of).await?)),
     }
 }
 
@@ -582,13 +599,19 @@ impl<T: Clone + PartialEq> Replacement<T> {
         for _ in 0..ATTEMPTS_MAX {
             let history = history_of(lake, &table, self.read).await?;
             let (history, changes) = apply(&history, &self.rows, self.key, lake.clock().now_us());
-            if changes.is_empty() {
+            // That a file of sensors has no line is known by a commit, too: ingest waits for a register.
+            let is_first_word = table.name() == TableName::Sensors && table.transaction(TRANSACTION).is_none();
+            if changes.is_empty() && !(is_first_word && table.files().is_empty()) {
                 return Ok(changes);
             }
-            let batch = (self.write)(&history)?;
+            let add = if changes.is_empty() {
+                Vec::new()
+            } else {
+                vec![write_file(lake, table.name(), &[(self.write)(&history)?]).await?]
+            };
             let commit = Commit {
                 operation: Operation::Register,
-                add: vec![write_file(lake, table.name(), &[batch]).await?],
+                add,
                 remove: table.files(),
                 transactions: vec![(TRANSACTION.to_owned(), table.version() + 1)],
                 notes: BTreeMap::new(),

@@ -74,8 +74,8 @@ pub async fn replay_in_order(
     let made_us = made_until_us(lake).await?;
     let all = pending(lake).await?;
     // One that went on where it broke off may have rows that nobody has looked at.
-    let (is_unjudged, older, revisions) = (true, Vec::new(), Vec::new());
-    let work = Work { lake, bounds, formulas, made, replaying, made_us, is_unjudged, older, revisions };
+    let (is_unjudged, older, revisions, acceptances) = (true, Vec::new(), Vec::new(), Vec::new());
+    let work = Work { lake, bounds, formulas, made, replaying, made_us, is_unjudged, older, revisions, acceptances };
     let replayed = Box::pin(work.all(all)).await?;
     finish(lake).await?;
     Ok(replayed)
@@ -95,6 +95,9 @@ struct Work<'a> {
     older: Vec<Pending>,
     /// Revisions that were not made.
     revisions: Vec<Pending>,
+    /// What people said of configurations that never come. It holds for good and of whatever comes, so it is said of all that
+    /// lies there, and not of what had landed by then: that may have left.
+    acceptances: Vec<Pending>,
 }
 
 impl Work<'_> {
@@ -112,6 +115,7 @@ impl Work<'_> {
         }
         self.replaying.take_all().await?;
         self.is_unjudged = true;
+        self.older.append(&mut self.acceptances);
         self.older(&mut corrections).await?;
         self.judge().await?;
         Ok(Replayed { ingested: self.replaying.outcome, corrections })
@@ -143,6 +147,10 @@ impl Work<'_> {
         one: &Pending,
         corrections: &mut Vec<(Pending, MadeAgain)>,
     ) -> Result<Option<MadeAgain>, ReplayInOrderError> {
+        if one.is_acceptance() {
+            self.acceptances.push(one.clone());
+            return Ok(None);
+        }
         if one.is_revision() {
             self.revisions.push(one.clone());
         } else if self.is_older(one) {
@@ -167,7 +175,7 @@ impl Work<'_> {
         Ok(Some(became))
     }
 
-    /// Makes the recomputations that are older than what lies in the landing zone, of what is there by now.
+    /// Makes what was put off, of what is there by now.
     async fn older(&mut self, corrections: &mut Vec<(Pending, MadeAgain)>) -> Result<(), ReplayInOrderError> {
         for one in std::mem::take(&mut self.older) {
             let became = self.make(&one).await?;

@@ -7,14 +7,17 @@
 //!
 //! The commit carries `txn("rollup", version of readings)`, the version that its windows are of: what came later
 //! is not in them until the next run; queries compute it until then. The number never goes back: who finds it at or
-//! beyond its own version has been overtaken and does nothing. Two further numbers tell when what is there
-//! was computed under other assumptions: the newest row of the register that was taken into account, and
-//! the time zone of the days.
+//! beyond its own version has been overtaken and does nothing. Further numbers tell when what is there
+//! was computed under other assumptions: the newest words of the register (of sensors, and of instruments) that were taken into
+//! account, and the time zone of the days.
 //!
 //! **Closed windows** are those that begin before the newest reading that retention ever removed. They stay as they
 //! are, also where everything is computed from nothing: what would be computed now would be of what happens to be left.
 //! What comes for one later is left out, and said. Only erasure changes them: it names its windows itself ([`again`]), and its
 //! commits name them too. The commit repeats retention's transaction, so that a table `readings` that is built anew knows it.
+//!
+//! **One run at a time** (a lease, short and renewed). The fence keeps the data right; the lease keeps apart a run that has put
+//! files and not named them yet, and an erasure that removes what nobody names.
 //!
 //! **Memory is bounded by configuration** (`[compact] memory`), whatever there is to sum up: readings come sorted, with what does
 //! not fit in `[compact] spill`, and are summed up a portion at a time ([`read`]); rows are written as they come, and merged with those
@@ -38,18 +41,29 @@ use std::time::Duration;
 
 use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
+use datafusion::execution::context::SessionContext;
 use jiff::tz::TimeZone;
-use tjern_lake::rollup::{Grid, Natures, RETENTION_TRANSACTION, Source, VERSION_TRANSACTION, open_from_us};
-use tjern_lake::{Commit, CommitError, Lake, LakeError, Operation, Table, TableName};
+use tjern_lake::rollup::{Grid, Natures, RETENTION_TRANSACTION, Source, VERSION_TRANSACTION, Words, open_from_us};
+use tjern_lake::{Commit, CommitError, Held, Lake, LakeError, Lease, Operation, Table, TableName};
 
 use crate::bounds::Bounds;
 use crate::frames::FrameError;
-use crate::tables::{ATTEMPTS_MAX, engine_within};
+use crate::tables::{ATTEMPTS_MAX, engine_within, let_go};
 pub(crate) use again::{Again, rows_of_spans, spans_of};
 use run::Run;
 
 /// How old a look at the readings may be: what this process commits is known at once, and hours and days are of one look.
 const LOOK: Duration = Duration::from_secs(60);
+
+/// The lease's name.
+pub(crate) const JOB: &str = "rollup";
+
+/// How long a process that was killed at it keeps others from it. While one is at work it renews its lease.
+pub const LEASE: Duration = Duration::from_secs(60);
+
+/// How old a look at the installations may be: seldom is one written down, and what another process registers is taken by the next
+/// run, and by queries before that.
+const REGISTER_LOOK: Duration = Duration::from_secs(60 * 60);
 
 /// What a run did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -58,6 +72,8 @@ pub struct RollupOutcome {
     pub hourly: TableOutcome,
     /// What became of `daily`.
     pub daily: TableOutcome,
+    /// Whether another process holds the lease.
+    pub held_elsewhere: bool,
 }
 
 /// What a run did to one table.
@@ -87,6 +103,14 @@ pub enum RollupError {
     /// Others changed the table each time.
     #[error("table `{table}` was changed by others {ATTEMPTS_MAX} times in a row; hint: run one `rollup` at a time")]
     Contended {
+        /// Which table.
+        table: TableName,
+    },
+    /// The lease ran out while files were written, and may be another process's by now.
+    #[error(
+        "the lease ran out while `{table}` was summed up: nothing was committed; hint: did the machine stand still?"
+    )]
+    Lost {
         /// Which table.
         table: TableName,
     },
@@ -127,17 +151,23 @@ pub async fn rollup(lake: &Lake, timezone: &TimeZone) -> Result<RollupOutcome, R
 /// # Errors
 /// [`RollupError`].
 pub async fn rollup_within(lake: &Lake, timezone: &TimeZone, bounds: &Bounds) -> Result<RollupOutcome, RollupError> {
-    rollup_with(lake, timezone, None, bounds).await
+    let Some(lease) = Lease::take(lake, JOB, LEASE).await? else {
+        return Ok(RollupOutcome { held_elsewhere: true, ..RollupOutcome::default() });
+    };
+    let lease = lease.keep();
+    let result = rollup_with(lake, timezone, None, bounds, Some(&lease.held())).await;
+    lease.give_back().await?;
+    result
 }
 
-/// The same, and computes the windows of these spans again; tables that are not there stay so.
+/// The same, and computes the windows of these spans again; tables that are not there stay so. For who holds the lease.
 pub(crate) async fn rollup_again(
     lake: &Lake,
     timezone: &TimeZone,
     again: &Again,
     bounds: &Bounds,
 ) -> Result<RollupOutcome, RollupError> {
-    rollup_with(lake, timezone, Some(again), bounds).await
+    rollup_with(lake, timezone, Some(again), bounds, None).await
 }
 
 async fn rollup_with(
@@ -145,10 +175,11 @@ async fn rollup_with(
     timezone: &TimeZone,
     again: Option<&Again>,
     bounds: &Bounds,
+    held: Option<&Held>,
 ) -> Result<RollupOutcome, RollupError> {
-    let hourly = Box::pin(bring_up(lake, TableName::Hourly, Grid::Hours, again, bounds)).await?;
-    let daily = Box::pin(bring_up(lake, TableName::Daily, Grid::Days(timezone.clone()), again, bounds)).await?;
-    Ok(RollupOutcome { hourly, daily })
+    let hourly = Box::pin(bring_up(lake, TableName::Hourly, Grid::Hours, again, bounds, held)).await?;
+    let daily = Box::pin(bring_up(lake, TableName::Daily, Grid::Days(timezone.clone()), again, bounds, held)).await?;
+    Ok(RollupOutcome { hourly, daily, held_elsewhere: false })
 }
 
 /// `readings` was made anew, at this version: the versions that `hourly` and `daily` are of were another table's. Their
@@ -189,6 +220,7 @@ async fn bring_up(
     grid: Grid,
     again: Option<&Again>,
     bounds: &Bounds,
+    held: Option<&Held>,
 ) -> Result<TableOutcome, RollupError> {
     let there = match again {
         None => Some(Table::open_or_create(lake, name).await?),
@@ -199,7 +231,7 @@ async fn bring_up(
         let readings = Table::open_within(lake, TableName::Readings, LOOK).await?;
         let Some(readings) = readings else { return Ok(TableOutcome::default()) };
         let context = engine_within(lake, bounds)?;
-        let natures = Natures::read(&context, Table::open(lake, TableName::Sensors).await?.as_ref()).await?;
+        let natures = natures(lake, &context, &table).await?;
         let open_from_us = open_from_us(&readings, &grid);
         let source = Source::new(context, readings);
         let run = Run { lake, table: &table, grid: &grid, natures, source, open_from_us, again, bounds };
@@ -207,6 +239,11 @@ async fn bring_up(
             let readings_version = table.transaction(VERSION_TRANSACTION);
             return Ok(TableOutcome { readings_version, ..TableOutcome::default() });
         };
+        if held.is_some_and(|held| !held.is_held()) {
+            // An erasure may have begun before the last of them was there, and be over.
+            let_go(lake, name, &commit.add).await;
+            return Err(RollupError::Lost { table: name });
+        }
         match table.commit(commit).await {
             Ok(_) => {
                 if outcome.left_out > 0 {
@@ -223,6 +260,19 @@ async fn bring_up(
         }
     }
     Err(RollupError::Contended { table: name })
+}
+
+/// What the register says, at least all that this rollup knows of it.
+async fn natures(lake: &Lake, context: &SessionContext, rollup: &Table) -> Result<Natures, RollupError> {
+    let sensors = Table::open(lake, TableName::Sensors).await?;
+    let installations = Table::open_within(lake, TableName::Installations, REGISTER_LOOK).await?;
+    let natures = Natures::read(context, sensors.as_ref(), installations.as_ref()).await?;
+    if Words::of(rollup).are_known_to(&natures.words()) {
+        return Ok(natures);
+    }
+    // Another process has looked since.
+    let installations = Table::open(lake, TableName::Installations).await?;
+    Ok(Natures::read(context, sensors.as_ref(), installations.as_ref()).await?)
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@
 //! Numbers are read strictly: a point where commas are decimal is refused and never taken for a
 //! separator of thousands, since 12.5 would become 125.
 
+mod written;
+
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
@@ -13,6 +15,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use csv::ByteRecord;
 use flate2::bufread::MultiGzDecoder;
 use serde::{Deserialize, Serialize};
+
+use written::{Raw, Tape, Taped, Written};
 
 /// How a file is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,7 +104,8 @@ pub(crate) fn open(path: &Path) -> io::Result<(Box<dyn BufRead + Send>, BytesRea
 
 /// A table of text that is being read.
 pub(crate) struct Sheet {
-    records: csv::ByteRecordsIntoIter<Box<dyn BufRead + Send>>,
+    reader: csv::Reader<Taped<Box<dyn BufRead + Send>>>,
+    written: Written,
     header: Vec<String>,
     layout: Layout,
 }
@@ -124,11 +129,13 @@ impl Sheet {
                 return Err(format!("it has only {skipped} lines, and {} are to be skipped", layout.skip_lines));
             }
         }
+        let tape = Tape::default();
         let mut reader = csv::ReaderBuilder::new()
             .delimiter(layout.separator)
             .flexible(true)
             .trim(csv::Trim::All)
-            .from_reader(bytes);
+            .from_reader(Taped { inner: bytes, tape: tape.clone() });
+        let mut written = Written::new(tape);
         let header = reader.byte_headers().map_err(|error| error.to_string())?.clone();
         let mut header = fields_of(&header, layout.encoding)?;
         if let Some(first) = header.first_mut() {
@@ -139,7 +146,8 @@ impl Sheet {
         if header.iter().all(String::is_empty) {
             return Err("it has no line that names its columns".to_owned());
         }
-        Ok(Self { records: reader.into_byte_records(), header, layout })
+        written.record(reader.position().byte());
+        Ok(Self { reader, written, header, layout })
     }
 
     /// The names of the columns.
@@ -170,18 +178,40 @@ impl Sheet {
     /// # Errors
     /// That the file cannot be read on.
     pub(crate) fn next(&mut self) -> Result<Option<Line>, String> {
-        let Some(record) = self.records.next() else { return Ok(None) };
-        let record = record.map_err(|error| error.to_string())?;
-        let number = record.position().map_or(0, csv::Position::line) + self.layout.skip_lines;
-        // A quote that is not closed takes the lines after it for its field, to the next quote or the end of the file.
-        let fields = if record.iter().any(|field| field.iter().any(|byte| matches!(byte, b'\n' | b'\r'))) {
-            Err("a quote in it is not closed on this line, and the lines up to the next quote were taken for its text; hint: write a quote in a text twice".to_owned())
+        let mut record = ByteRecord::new();
+        if !self.reader.read_byte_record(&mut record).map_err(|error| error.to_string())? {
+            return Ok(None);
+        }
+        let raw = self.written.record(self.reader.position().byte());
+        let number = raw.line + self.layout.skip_lines;
+        let fields = if let Some(reason) = self.runs_on(&record, &raw) {
+            Err(reason.to_owned())
         } else if record.len() == self.header.len() {
             fields_of(&record, self.layout.encoding)
         } else {
             Err(format!("it has {} fields, and there are {} columns", record.len(), self.header.len()))
         };
         Ok(Some(Line { number, fields }))
+    }
+
+    /// Why a record is none, where a text of it goes on over several lines. A text may; but a quote that is not closed takes the
+    /// lines after it for its text, to the next quote or the end of the file.
+    fn runs_on(&self, record: &ByteRecord, raw: &Raw) -> Option<&'static str> {
+        let is_end = |byte: &u8| matches!(byte, b'\n' | b'\r');
+        let texts = || record.iter().filter(|field| field.iter().any(is_end));
+        texts().next()?;
+        if !raw.is_quoted_well(self.layout.separator) {
+            return Some(
+                "a quote in it is not closed on this line, and the lines up to the next quote were taken for its text; \
+                 hint: write a quote in a text twice",
+            );
+        }
+        let separators = |line: &[u8]| line.iter().filter(|byte| **byte == self.layout.separator).count();
+        let is_of_the_table = |line: &[u8]| separators(line) + 1 >= self.header.len();
+        texts().any(|field| field.split(is_end).skip(1).any(is_of_the_table)).then_some(
+            "a text in it goes on over several lines, and these look like lines of the table; hint: is a quote missing? \
+             Else take the column out",
+        )
     }
 }
 
@@ -289,6 +319,44 @@ mod tests {
             let found = lines(sheet(text.join(end).as_bytes(), Layout::default()));
             let wrong = found[0].1.as_ref().expect_err("it holds three lines");
             assert!(wrong.contains("quote") && found.len() == 2, "{end:?}: {found:?}");
+        }
+    }
+
+    /// A note of two lines kept its reading out, in a column that nobody asked for.
+    #[test]
+    fn a_text_may_go_on_over_several_lines() {
+        let text = "time,value,note\r\n2026-07-01,5,\"a \"\"quoted\"\"\r\nnewline, x\"\r\n2026-07-02,6,\r\n";
+        let found = lines(sheet(text.as_bytes(), Layout::default()));
+        let fields = |texts: [&str; 3]| Ok(texts.map(str::to_owned).to_vec());
+        let first = (2, fields(["2026-07-01", "5", "a \"quoted\"\r\nnewline, x"]));
+        assert_eq!(found, [first, (4, fields(["2026-07-02", "6", ""]))]);
+    }
+
+    /// Two quotes that were not closed, with lines between them: by its fields it would be a line, with another's value.
+    #[test]
+    fn what_two_stray_quotes_take_is_no_text() {
+        for text in [
+            "time,value,note\nt1,\"5,a\nt2,\"6,b\n",
+            "time,value,note\nt1,5,\"a\nt2,6,b\nt3,7,\"\n",
+            "time;value;note\nt1;5;\"a\nt2;6;b\"\n",
+        ] {
+            let separator = if text.contains(';') { b';' } else { b',' };
+            let found = lines(sheet(text.as_bytes(), Layout { separator, ..Layout::default() }));
+            assert!(found[0].1.is_err() && found[0].0 == 2, "{text:?}: {found:?}");
+        }
+    }
+
+    /// In files with carriage returns it named the line before, where nothing was wrong.
+    #[test]
+    fn a_line_has_the_number_that_an_editor_gives_it() {
+        for end in ["\n", "\r", "\r\n"] {
+            for mark in ["", "\u{feff}"] {
+                let text = ["an export", "time,v", "1,1", "", "", "2,2", "\"3\",3", "4,4,4", "5,5"].join(end);
+                let text = format!("{mark}{text}");
+                let found = lines(sheet(text.as_bytes(), Layout { skip_lines: 1, ..Layout::default() }));
+                let numbers: Vec<_> = found.iter().map(|(number, fields)| (*number, fields.is_ok())).collect();
+                assert_eq!(numbers, [(3, true), (6, true), (7, true), (8, false), (9, true)], "{end:?} {mark:?}");
+            }
         }
     }
 

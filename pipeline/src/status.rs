@@ -19,6 +19,9 @@ use crate::jobs::record::{self, Moment};
 pub struct Status {
     /// Every table that is there.
     pub tables: Vec<TableStatus>,
+    /// Tables that cannot be opened, and why: all the rest is told without them.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub damaged: BTreeMap<String, String>,
     /// Batches that landed and are not in `readings`.
     pub landed: Landed,
     /// What compaction would do now.
@@ -112,14 +115,21 @@ fn name<S: Serializer>(table: &TableName, serializer: S) -> Result<S::Ok, S::Err
 /// Finds out how the lake is.
 ///
 /// # Errors
-/// [`ErasuresError`].
+/// [`ErasuresError`], also where the log of `readings` is damaged.
 pub async fn status(lake: &Lake, settings: &CompactSettings) -> Result<Status, ErasuresError> {
     let mut tables = Vec::new();
     let mut landed = Waiting::default();
     let mut compaction = Backlog { merges: 0, bytes: 0, oldest_unsealed: None };
-    let (mut holes, mut unchecked) = (Vec::new(), Vec::new());
+    let (mut holes, mut unchecked, mut damaged) = (Vec::new(), Vec::new(), BTreeMap::new());
     for name in TableName::ALL {
-        let Some(table) = Table::open(lake, name).await? else { continue };
+        let table = match Table::open(lake, name).await {
+            Err(error @ LakeError::Log { .. }) if name != TableName::Readings => {
+                damaged.insert(name.to_string(), error.to_string());
+                continue;
+            }
+            opened => opened?,
+        };
+        let Some(table) = table else { continue };
         tables.push(of_table(&table).await?);
         if name == TableName::Readings {
             landed = waiting(lake, &table).await?;
@@ -137,7 +147,7 @@ pub async fn status(lake: &Lake, settings: &CompactSettings) -> Result<Status, E
     let erasures: Vec<_> = known.all().iter().filter(|erasure| !known.is_done(erasure)).cloned().collect();
     let unchecked = unchecked.into_iter().map(Unchecked::from).collect();
     let jobs = record::read_all(lake).await?;
-    Ok(Status { tables, landed, compaction, missing: holes, unchecked, erasures, not_looked_at, jobs })
+    Ok(Status { tables, damaged, landed, compaction, missing: holes, unchecked, erasures, not_looked_at, jobs })
 }
 
 async fn of_table(table: &Table) -> Result<TableStatus, LakeError> {

@@ -11,7 +11,8 @@ use datafusion::catalog::TableProvider;
 use datafusion::error::DataFusionError;
 use datafusion::execution::context::SessionContext;
 use tjern_lake::session::{bare_session, job_session};
-use tjern_lake::{Access, Lake, LakeError, SessionSettings};
+use tjern_lake::{Access, DataFile, Lake, LakeError, SessionSettings, TableName};
+use tjern_readings::keys;
 
 use crate::bounds::Bounds;
 
@@ -42,6 +43,16 @@ pub(crate) async fn collect(
     provider: Arc<dyn TableProvider>,
 ) -> Result<Vec<RecordBatch>, DataFusionError> {
     context.read_table(provider)?.collect().await
+}
+
+/// Removes files that were written and that nobody will name: whoever lost its lease may have written them after others looked for
+/// what was to be erased.
+pub(crate) async fn let_go(lake: &Lake, table: TableName, files: &[DataFile]) {
+    let folder = keys::table(table.as_str());
+    let keys: Vec<_> = files.iter().map(|file| folder.clone().join(file.path.as_str())).collect();
+    if let Err(error) = crate::vacuum::remove(lake, keys).await {
+        tracing::warn!(%table, files = files.len(), %error, "files that no version names stay until vacuum");
+    }
 }
 
 /// A batch with exactly the columns and types of a table's files: an engine hands text out in views,

@@ -75,11 +75,12 @@ impl Place {
         }
     }
 
-    /// Registers sensors at one site, given as lines `id-without-site,unit,kind,class,low,high`.
+    /// Registers sensors at one site, given as lines `id-without-site,unit,kind,class,low,high` or the same with `,wraps_at`.
     pub(crate) async fn register(&self, lines: &[&str]) -> Register {
-        let mut sensors = "id,site,quantity,unit,kind,class,low,high\n".to_owned();
+        let mut sensors = "id,site,quantity,unit,kind,class,low,high,wraps_at\n".to_owned();
         for line in lines {
             let (quantity, rest) = line.split_once(',').expect("a quantity first");
+            let rest = if rest.split(',').count() == 5 { format!("{rest},") } else { rest.to_owned() };
             sensors.push_str(&format!("tjern/{quantity},tjern,{quantity},{rest}\n"));
         }
         let files = self.files("site,name_nb,latitude,longitude\ntjern,\"Tjernet, det lille\",59.7,10.2\n", &sensors);

@@ -6,8 +6,12 @@
 use jiff::Timestamp;
 use jiff::civil::{Date, DateTime};
 use jiff::fmt::strtime::BrokenDownTime;
+use jiff::fmt::temporal::Pieces;
 use jiff::tz::{AmbiguousOffset, Offset, TimeZone};
 use tjern_readings::reading::TIMES_US;
+
+/// No clock on earth was ever further from UTC than the 15 hours and some minutes of the years before zones.
+const OFFSET_MAX_S: i32 = 16 * 3_600;
 
 /// How times are written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,6 +93,10 @@ fn no_time(text: &str) -> String {
 
 fn iso(text: &str, zone: &TimeZone) -> Result<Moments, String> {
     if let Ok(time) = text.parse::<Timestamp>() {
+        let offset = Pieces::parse(text).ok().and_then(|pieces| pieces.to_numeric_offset());
+        if offset.is_some_and(|offset| offset.seconds().abs() > OFFSET_MAX_S) {
+            return Err(format!("`{text}` is no time: no place on earth has that offset"));
+        }
         return Ok(Moments::one(time.as_microsecond()));
     }
     // jiff would take the offset of "2026-07-01 08:00+02" for a part of the text that it may pass over.
@@ -172,6 +180,17 @@ mod tests {
 
     fn us(text: &str) -> i64 {
         text.parse::<Timestamp>().expect("a time").as_microsecond()
+    }
+
+    /// It became a moment of the day before.
+    #[test]
+    fn an_offset_that_no_place_has_is_refused() {
+        for text in ["2024-01-01T00:00:00+25:00", "2024-01-01T00:00:00-16:01"] {
+            assert!(TimeFormat::Iso.read(text, &TimeZone::UTC).is_err(), "{text}");
+        }
+        for text in ["2024-01-01T00:00:00+14:00", "2024-01-01T00:00:00-12", "2024-01-01T00:00:00Z"] {
+            assert!(TimeFormat::Iso.read(text, &TimeZone::UTC).is_ok(), "{text}");
+        }
     }
 
     #[test]

@@ -13,8 +13,14 @@
 //! again as long as those files are there. `:validation/<id>` says which took
 //! place, so that a lost reply repeats nothing; doing it again changes nothing.
 //!
+//! From before a file is read until it is committed the lease of quality control is held ([`turn`](self)): an erasure leaves nothing
+//! behind in a file that was read before and written after it, and of many at once none works in vain. The fence keeps
+//! the data right, also where a lease was lost.
+//!
 //! Quality control looks at what was validated, or taken back, as at readings that came: tests of the neighbours go by
 //! a validated reading as it is, and one whose word was taken back gets the flags of the rules of its day.
+
+mod turn;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,15 +28,17 @@ use std::sync::Arc;
 use arrow::array::{AsArray, Int8Array, RecordBatch};
 use arrow::datatypes::{Int8Type, Int16Type, Int64Type, TimestampMicrosecondType};
 use futures::StreamExt;
-use tjern_lake::{Commit, CommitError, DataFile, FileReader, Lake, Operation, Table, TableName};
+use tjern_lake::{Commit, CommitError, DataFile, FileReader, Held, Lake, Operation, Table, TableName};
+use tokio_util::sync::CancellationToken;
 
 use crate::anew::{Anew, BATCH_ROWS};
 use crate::bounds::Bounds;
 use crate::correct::recompute::Period;
 use crate::correct::{Author, CorrectError, Moment, Moments, Record, Wanted, utc};
 use crate::frames::texts;
+use crate::quality;
 use crate::register::Said;
-use crate::tables::ATTEMPTS_MAX;
+use crate::tables::{ATTEMPTS_MAX, let_go};
 
 /// The level of what a person validated.
 pub const VALIDATED: i8 = 2;
@@ -75,22 +83,23 @@ pub async fn validate(
     author: &Author,
     undo: bool,
 ) -> Result<ValidateOutcome, CorrectError> {
-    validate_within(lake, period, author, undo, &Bounds::default()).await
+    validate_within(lake, period, author, undo, &Bounds::default(), &CancellationToken::new()).await
 }
 
-/// The same within these bounds, whatever the size of the files and of the period.
+/// The same within these bounds, whatever the size of the files and of the period, until it is told to stop.
 ///
 /// # Errors
-/// [`CorrectError`]; nothing was validated then.
+/// [`CorrectError`]; nothing was validated then. Of one that was interrupted it is open.
 pub async fn validate_within(
     lake: &Lake,
     period: &Period,
     author: &Author,
     undo: bool,
     bounds: &Bounds,
+    stop: &CancellationToken,
 ) -> Result<ValidateOutcome, CorrectError> {
     let kind = if undo { "validate --undo" } else { "validate" };
-    validate_as(lake, period, &Record::new(lake, kind, author, period.words()), undo, bounds).await
+    validate_as(lake, period, &Record::new(lake, kind, author, period.words()), undo, bounds, stop).await
 }
 
 /// The same under a record that says what is to be changed.
@@ -100,6 +109,26 @@ pub(crate) async fn validate_as(
     record: &Record,
     undo: bool,
     bounds: &Bounds,
+    stop: &CancellationToken,
+) -> Result<ValidateOutcome, CorrectError> {
+    let lease = turn::turn(lake, stop).await?;
+    let held = lease.held();
+    let working = Box::pin(validate_alone(lake, period, record, undo, bounds, &held));
+    let done = stop.run_until_cancelled(working).await;
+    if let Err(error) = lease.give_back().await {
+        tracing::warn!(%error, "a lease cannot be given back; it runs out by itself");
+    }
+    done.ok_or(CorrectError::Interrupted)?
+}
+
+/// The same by who holds the lease: what was erased before it was had is not to be read.
+async fn validate_alone(
+    lake: &Lake,
+    period: &Period,
+    record: &Record,
+    undo: bool,
+    bounds: &Bounds,
+    held: &Held,
 ) -> Result<ValidateOutcome, CorrectError> {
     let Some(mut table) = Table::open(lake, TableName::Readings).await? else { return Ok(ValidateOutcome::default()) };
     for _ in 0..ATTEMPTS_MAX {
@@ -112,6 +141,11 @@ pub(crate) async fn validate_as(
         }
         let rewritten = rewrite(&table, period, undo, bounds).await?;
         outcome.changed = rewritten.changed;
+        if !held.is_held() {
+            // An erasure may have begun before the last of them was there, and be over.
+            let_go(lake, TableName::Readings, &rewritten.add).await;
+            return Err(CorrectError::Lost { job: quality::JOB });
+        }
         if rewritten.changed == 0 {
             return Ok(outcome);
         }
@@ -120,6 +154,7 @@ pub(crate) async fn validate_as(
         if commit(&mut table, &record, &rewritten).await? {
             return Ok(outcome);
         }
+        let_go(lake, TableName::Readings, &rewritten.add).await;
     }
     Err(CorrectError::Contended)
 }
@@ -138,7 +173,13 @@ async fn commit(table: &mut Table, record: &Record, rewritten: &Rewritten) -> Re
     for _ in 0..COMMITS_MAX {
         match table.commit(commit.clone()).await {
             Ok(_) => return Ok(true),
-            Err(CommitError::Conflict { .. }) => _ = table.refresh().await?,
+            // It may be our own, whose reply was lost and which the store's client put once more.
+            Err(CommitError::Conflict { .. }) => {
+                table.refresh().await?;
+                if table.transaction(&own).is_some() {
+                    return Ok(true);
+                }
+            }
             Err(error) => {
                 table.refresh().await?;
                 return if table.transaction(&own).is_some() { Ok(true) } else { Err(error.into()) };
@@ -226,7 +267,7 @@ async fn leveled(
     bounds: &Bounds,
 ) -> Result<Anew, CorrectError> {
     let mut anew = Anew::of(file, &["level"], bounds);
-    let mut rows = FileReader::open(table.lake(), TableName::Readings, file).await?.rows(BATCH_ROWS)?;
+    let mut rows = FileReader::open_unaltered(table.lake(), TableName::Readings, file).await?.rows(BATCH_ROWS)?;
     while let Some(batch) = rows.next().await {
         let batch = batch?;
         anew.read(&batch)?;

@@ -4,7 +4,8 @@
 //! as the log says; whether its least and greatest text and time are what the log says, since queries leave files out
 //! by them, and what the file itself says of its row groups and pages, which are left out in the same way
 //! ([`claims`]); whether it is sorted, and its keys unique, where our tags claim so; whether a query opens it, which asks
-//! more of a footer than reading its columns does. And whether the log's versions are contiguous. Nothing is changed.
+//! more of a footer than reading its columns does. And whether the log's versions are contiguous, and each of its commits is
+//! what a writer makes, also those that nobody needs any more to read the newest version. Nothing is changed.
 //!
 //! A bit that turned over may leave all of that as it was, with another value in a row. So each file's bytes are held
 //! against the SHA-256 in its tags, which reads them a second time. Files of earlier versions and of other writers have none:
@@ -20,7 +21,7 @@ use arrow::array::{Array, ArrayAccessor, AsArray, RecordBatch};
 use arrow::datatypes::{Int32Type, TimestampMicrosecondType};
 use futures::{FutureExt, StreamExt};
 use tjern_lake::read::sha256_of;
-use tjern_lake::{DataFile, FileReader, Lake, LakeError, Table, TableName};
+use tjern_lake::{Damage, DataFile, FileReader, Lake, LakeError, Table, TableName};
 
 use claims::Claims;
 
@@ -54,23 +55,17 @@ pub struct Verdict {
 /// Reads every file of every table. `watcher` hears how many bytes were read, and how many there are.
 ///
 /// # Errors
-/// [`LakeError`] where a log cannot be read, or the store fails; what is wrong with a file is in the verdict.
+/// [`LakeError`] where the store fails; what is wrong with a log or a file is in the verdict.
 pub async fn verify(lake: &Lake, watcher: &mut (dyn FnMut(u64, u64) + Send)) -> Result<Verdict, LakeError> {
+    let mut verdict = Verdict::default();
     let mut tables = Vec::new();
     for name in TableName::ALL {
-        tables.extend(Table::open(lake, name).await?);
+        tables.extend(opened(lake, name, &mut verdict.problems).await?);
     }
     let files = || tables.iter().flat_map(|table| table.files().into_iter().map(move |file| (table, file)));
     let bytes = |size: i64| u64::try_from(size).unwrap_or(0);
     let total = files().map(|(_, file)| bytes(file.size)).sum();
-    let mut verdict = Verdict::default();
     let mut done = 0;
-    for table in &tables {
-        let missing = table.missing_versions().await?;
-        let key = format!("tables/{}/_delta_log", table.name());
-        let what = |version| format!("version {version} is missing, and later ones are there");
-        verdict.problems.extend(missing.into_iter().map(|version| Problem { key: key.clone(), what: what(version) }));
-    }
     for (table, file) in files() {
         // A decoder may panic at a bit that turned over: that is this file's trouble, and the others are still to be read.
         let found = AssertUnwindSafe(read(table, &file)).catch_unwind().await;
@@ -95,6 +90,24 @@ pub async fn verify(lake: &Lake, watcher: &mut (dyn FnMut(u64, u64) + Send)) -> 
         watcher(done, total);
     }
     Ok(verdict)
+}
+
+/// A table whose log can be read, and what is damaged in the log. A damaged one keeps nobody from looking at the others.
+async fn opened(lake: &Lake, name: TableName, problems: &mut Vec<Problem>) -> Result<Option<Table>, LakeError> {
+    let damages = Table::damage_of_log(lake, name).await?;
+    let is_known = |place: &str| damages.iter().any(|damage| damage.key == place);
+    let table = match Table::open(lake, name).await {
+        Ok(table) => table,
+        Err(LakeError::Log { place, .. }) if is_known(&place) => None,
+        Err(error @ LakeError::Log { .. }) => {
+            let key = format!("tables/{name}/_delta_log");
+            problems.push(Problem { key, what: error.to_string() });
+            None
+        }
+        Err(error) => return Err(error),
+    };
+    problems.extend(damages.into_iter().map(|Damage { key, what }| Problem { key, what }));
+    Ok(table)
 }
 
 /// That a file's bytes are not those that were written, where the log says which those are.

@@ -2,7 +2,7 @@
 //!
 //! It looks for conditions ([`look`]): a source that is silent, a sensor that is late, a hole, a job that fails, a disk or
 //! a token that runs out, a value over a limit, readings that a source was not to write or whose unit differs
-//! from the register's. A condition that begins and one that ends are events ([`state`]); each way of telling
+//! from the register's, objects that landed and belong to nobody. A condition that begins and one that ends are events ([`state`]); each way of telling
 //! ([`webhook`], [`mail`]) has a queue of them in the lake, and an event leaves it when it was told. So an event is told
 //! once on each way, across restarts and outages of the receiver. Only a process that is killed between telling and
 //! writing that down tells again: the event has the same `id` then.

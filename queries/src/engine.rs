@@ -225,9 +225,10 @@ impl Engine {
         Ok((context, versions.collect()))
     }
 
-    /// Whether who asks may see anything of a table.
+    /// Whether who asks may see anything of a table, or of what follows from it: which instrument hung where is the staff's, and how
+    /// far a counter went everybody's.
     fn shows(&self, name: TableName) -> bool {
-        let is_staffs = matches!(name, TableName::Installations | TableName::Events | TableName::QualityRules);
+        let is_staffs = matches!(name, TableName::Events | TableName::QualityRules);
         self.settings.access == Access::Staff || !is_staffs
     }
 

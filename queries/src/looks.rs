@@ -8,7 +8,8 @@
 //!   somebody asks that often;
 //! - the rollups follow `readings`, so they are looked at once it moved, until they moved too; beside that every
 //!   half hour;
-//! - the register changes when people change it: every ten minutes.
+//! - the register changes when people change it: every ten minutes; which instrument hung where, by which counters are summed up and
+//!   nothing is shown or hidden, every hour.
 //!
 //! Where the pipeline works in the same process and shares the lake, what it commits is known without a look; where it is
 //! in another one and tells of its commits ([`told`](crate::told)), as far as a table is found as it was told. What is
@@ -33,6 +34,8 @@ const FOLLOWS_WITHIN: Duration = Duration::from_secs(10 * 60);
 const ROLLUPS: Duration = Duration::from_secs(30 * 60);
 /// How old a look at the register may be.
 const REGISTER: Duration = Duration::from_secs(10 * 60);
+/// How old a look at the installations may be.
+const INSTALLATIONS: Duration = Duration::from_secs(55 * 60);
 /// How old a look may be where this process knows by itself what the pipeline commits.
 const SHARED: Duration = Duration::from_secs(5 * 60);
 
@@ -74,6 +77,7 @@ impl Looks {
                 if is_behind { FOLLOWING } else { ROLLUPS }
             }
             (Self::Shared, TableName::Hourly | TableName::Daily) => ROLLUPS,
+            (Self::Billed | Self::Shared, TableName::Installations) => INSTALLATIONS,
             (_, _) => REGISTER,
         }
     }

@@ -56,6 +56,9 @@ struct Estimate {
 /// The end of an estimate that lasts.
 const LASTS: i64 = i64::MAX;
 
+/// The end of an estimate of which no moment is told from others any more.
+const NAMES_NOTHING: i64 = i64::MIN;
+
 impl Clock {
     /// The machine's clock.
     #[must_use]
@@ -134,7 +137,7 @@ impl Clock {
             let ended_us = estimate.at(self.monotonic_us());
             estimate.offset_us.store(self.wall_us().saturating_sub(ended_us), Ordering::Release);
             estimate.ended_us.store(ended_us, Ordering::Release);
-            self.believe();
+            self.follow();
         }
         estimate.offset_us.load(Ordering::Acquire)
     }
@@ -154,15 +157,15 @@ impl Clock {
     }
 
     /// Whether a moment that lay at or before now when this clock named it was estimated. After the
-    /// estimate it can be told from the others: it lies before the estimate's end, or, where the wall clock
-    /// was behind, in its future.
+    /// estimate it can be told from the others: it lies before the estimate's end, and, where the wall clock
+    /// was behind, in the future of what is told now: a wall clock that falls later on is not asked.
     #[must_use]
     pub fn is_estimate(&self, time_us: i64) -> bool {
         let Some(estimate) = &self.estimate else { return false };
         match estimate.ended_us.load(Ordering::Acquire) {
             LASTS => true,
-            _ if estimate.offset_us.load(Ordering::Acquire) < 0 => time_us > self.wall_us(),
-            ended_us => time_us <= ended_us,
+            ended_us if time_us > ended_us => false,
+            _ => estimate.offset_us.load(Ordering::Acquire) >= 0 || time_us > self.now_us(),
         }
     }
 
@@ -174,8 +177,16 @@ impl Clock {
         guard.doubt(self.monotonic_us())
     }
 
-    /// Ends a doubt: from now on the wall clock is believed.
+    /// Ends a doubt: from now on the wall clock is believed. It may come once more to times that an estimate of before named: those
+    /// are its own now.
     pub fn believe(&self) {
+        if let Some(estimate) = self.estimate.as_ref().filter(|estimate| !estimate.lasts()) {
+            estimate.ended_us.store(NAMES_NOTHING, Ordering::Release);
+        }
+        self.follow();
+    }
+
+    fn follow(&self) {
         if let Some(guard) = &self.guard {
             guard.believe(|| self.both_us());
         }
@@ -257,6 +268,38 @@ mod tests {
         wall.advance_us(100);
         assert_eq!((clock.settle(), clock.now_us()), (-9_500, 600));
         assert!(clock.is_estimate(10_050) && !clock.is_estimate(600));
+    }
+
+    /// A clock that fell long after an estimate had settled back: each time since was told as an estimate's.
+    #[test]
+    fn what_is_told_while_a_clock_has_fallen_is_no_estimate_of_before() {
+        let wall = Clock::manual(NOW_US);
+        let clock = wall.estimating_from(NOW_US + 300 * SECOND_US).guarded(BOUND_US);
+        wall.advance_us(SECOND_US);
+        let under_way_us = clock.now_us();
+        assert_eq!(clock.settle(), -300 * SECOND_US);
+        wall.advance_us(SECOND_US);
+        assert_eq!(clock.now_us(), NOW_US + 2 * SECOND_US);
+        wall.set_us(900_000_000 * SECOND_US);
+        let told_us = clock.now_us();
+        assert!(clock.is_doubtful(told_us) && !clock.is_estimate(told_us), "it goes on from what was believed");
+        assert!(clock.is_estimate(under_way_us), "this was under way when the clock came");
+        wall.advance_us(HOUR_US);
+        assert!(clock.doubt().is_some() && !clock.is_estimate(clock.now_us()));
+    }
+
+    /// The estimate was ahead, the clock that ended it hours more, and then one came that was right.
+    #[test]
+    fn a_clock_that_is_believed_again_has_its_times_to_itself() {
+        let wall = Clock::manual(20);
+        let clock = wall.estimating_from(NOW_US + 300 * SECOND_US).guarded(BOUND_US);
+        wall.set_us(NOW_US + HOUR_US);
+        clock.settle();
+        wall.set_us(NOW_US);
+        assert!(clock.doubt().is_some());
+        clock.believe();
+        wall.advance_us(SECOND_US);
+        assert_eq!((clock.now_us(), clock.is_estimate(NOW_US + SECOND_US)), (NOW_US + SECOND_US, false));
     }
 
     const HOUR_US: i64 = 3_600 * SECOND_US;

@@ -5,6 +5,8 @@
 
 mod secrets;
 mod shape;
+mod strings;
+mod units;
 
 pub use secrets::without_secrets;
 
@@ -20,6 +22,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 pub use shape::Shape;
+pub use units::units;
 
 /// A configuration's text, and the file it came from.
 #[derive(Clone)]
@@ -157,6 +160,12 @@ impl ConfigText {
     #[must_use]
     pub fn without_secrets(&self) -> String {
         without_secrets(&self.text)
+    }
+
+    /// Where the first of what looks like a secret stands.
+    #[must_use]
+    pub fn first_secret(&self) -> Option<Range<usize>> {
+        secrets::first(&self.text)
     }
 
     /// Reads the text as TOML of the shape `T`.

@@ -235,6 +235,15 @@ pub fn claimed_number(key: &Path) -> Option<i64> {
     (kind == CLAIM && is_number).then(|| number.parse().ok()).flatten()
 }
 
+/// Whose claim a key is, of which epoch and number; `None` for all other keys.
+#[must_use]
+pub fn parse_claim(key: &Path) -> Option<(SourceName, Epoch, i64)> {
+    let number = claimed_number(key)?;
+    let mut parts = key.as_ref().strip_prefix(LANDING)?.strip_prefix('/')?.split('/');
+    let (source, epoch, _, None) = (parts.next()?, parts.next()?, parts.next()?, parts.next()) else { return None };
+    Some((source.parse().ok()?, epoch.parse().ok()?, number))
+}
+
 /// A key after all objects of an epoch, `closed` included.
 #[must_use]
 pub fn epoch_end(source: &SourceName, epoch: Epoch) -> Path {
@@ -438,6 +447,8 @@ mod tests {
         let epoch = Epoch::from_bytes([1; 16]);
         let claim = epoch_claim(&source(), epoch, 361);
         assert_eq!(claimed_number(&claim), Some(361));
+        assert_eq!(parse_claim(&claim), Some((source(), epoch, 361)));
+        assert_eq!(parse_claim(&Path::from(format!("landing/bridge/no-epoch/{:020}.claim", 361))), None);
         assert!(epoch_from(&source(), epoch, 361) < claim && claim < epoch_from(&source(), epoch, 362));
         let batch = Landed::Batch(epoch, Bounds { first: 361, last: 400 }).key(&source());
         assert_eq!((claimed_number(&batch), claimed_number(&source_proof(&source()))), (None, None));

@@ -80,7 +80,7 @@ macro_rules! causes {
 causes! {
     /// No answer within the bus's `timeout`.
     Timeout = "timeout",
-    /// The port is missing, or the connection was refused or broke.
+    /// Nothing could be asked: the port is missing, the connection was refused or broke, or the line never falls silent.
     Unreachable = "unreachable",
     /// Modbus exception 1: illegal function.
     Exception1 = "exception_1",

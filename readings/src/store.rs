@@ -289,9 +289,11 @@ fn open_remote(url: &LakeUrl, access: &Access) -> Result<Arc<dyn ObjectStore>, S
 /// may be meant for other programs.
 fn open_cloud(url: &Url, access: &Access) -> object_store::Result<Arc<dyn ObjectStore>> {
     let client = access.timeout().map_or_else(ClientOptions::new, |limit| ClientOptions::new().with_timeout(limit));
+    let retries = RetryConfig { max_retries: if access.asks_once() { 0 } else { RETRIES.max_retries }, ..RETRIES };
     macro_rules! build {
         ($builder:ty) => {{
-            let builder = <$builder>::new().with_url(url.as_str()).with_retry(RETRIES).with_client_options(client);
+            let builder =
+                <$builder>::new().with_url(url.as_str()).with_retry(retries.clone()).with_client_options(client);
             let configured = access.variables().fold(builder, |builder, (key, value)| match key.parse() {
                 Ok(key) => builder.with_config(key, value),
                 Err(_) => builder,

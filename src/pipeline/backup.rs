@@ -11,6 +11,8 @@ use tjern_lake::Lake;
 use tjern_pipeline::backup::manifest::{Header, Manifest, list};
 use tjern_pipeline::backup::restore::{Part, restore};
 use tjern_pipeline::backup::{BackupError, backup, refuse_within};
+use tjern_pipeline::erase::{EraseSettings, Wait};
+use tjern_pipeline::jobs::list::erase_summary;
 use tjern_readings::configuration::Period;
 use tjern_readings::store::{Access, LakeUrl, Store, StoreError};
 use tokio_util::sync::CancellationToken;
@@ -181,17 +183,18 @@ pub(crate) async fn execute(arguments: &BackupArguments) -> Result<(), Failure> 
 /// Brings a backup back, or says which there are.
 pub(crate) async fn execute_restore(arguments: &RestoreArguments) -> Result<(), Failure> {
     let from = &arguments.from;
-    let looked = lake(&arguments.job, Store::look)?;
+    let (city, looked) = lake_of(City::load(&arguments.job.config)?, arguments.job.personal, Store::look)?;
     let target = Store::open_there(from, &arguments.access.access(from)?).map_err(absent)?;
     if arguments.list {
         return list_all(&target, arguments.job.json).await;
     }
     let stop = stopping()?;
-    let lake = if arguments.dry_run { looked } else { lake_to_fill(arguments, looked, &target).await? };
+    let lake = if arguments.dry_run { looked } else { lake_to_fill(arguments, looked, &target, &city).await? };
+    let erasing = EraseSettings::of(&city.jobs);
     let mut told = Told::new("restore");
     let mut watcher = |done, total| told.show(done, total);
     let (part, at) = (part(arguments.only), arguments.at.as_deref());
-    let working = Box::pin(restore(&lake, &target, at, part, arguments.dry_run, &mut watcher));
+    let working = Box::pin(restore(&lake, &target, at, part, arguments.dry_run, &erasing, &mut watcher));
     let Some(done) = stop.run_until_cancelled(working).await else {
         return Err(Failure::failed("interrupted; hint: run it again, and it goes on where it was"));
     };
@@ -200,7 +203,7 @@ pub(crate) async fn execute_restore(arguments: &RestoreArguments) -> Result<(), 
     if arguments.job.json {
         let line = json!({
             "backup": outcome.backup, "objects": outcome.objects, "bytes": outcome.bytes, "there": outcome.there,
-            "dry_run": arguments.dry_run,
+            "dry_run": arguments.dry_run, "erased": outcome.erased,
         });
         writeln!(std::io::stdout(), "{line}").map_err(Failure::failed)?;
     }
@@ -213,14 +216,28 @@ pub(crate) async fn execute_restore(arguments: &RestoreArguments) -> Result<(), 
         outcome.bytes,
         outcome.there
     );
+    let erased = erase_summary(&outcome.erased);
+    if erased.worked {
+        say!("restore: erased again: {}", erased.said);
+    }
+    for Wait { what, why, .. } in &outcome.erased.waits {
+        say!("restore: an erasure waits: {what}: {why}");
+    }
     Ok(())
 }
 
 /// The lake, once it is known that something can be brought back into it: else a folder that is not there stays so.
-async fn lake_to_fill(arguments: &RestoreArguments, looked: Lake, target: &Store) -> Result<Lake, Failure> {
+async fn lake_to_fill(
+    arguments: &RestoreArguments,
+    looked: Lake,
+    target: &Store,
+    city: &City,
+) -> Result<Lake, Failure> {
     let (part, at) = (part(arguments.only), arguments.at.as_deref());
     if looked.store().url().local_folder().is_some_and(|folder| !folder.exists()) {
-        Box::pin(restore(&looked, target, at, part, true, &mut |_, _| {})).await.map_err(failure)?;
+        Box::pin(restore(&looked, target, at, part, true, &EraseSettings::of(&city.jobs), &mut |_, _| {}))
+            .await
+            .map_err(failure)?;
     }
     lake(&arguments.job, Store::open_with)
 }

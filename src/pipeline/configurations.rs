@@ -2,20 +2,15 @@
 //!
 //! stdout gets the data: a table of them. With `--json` it is a line of JSON a configuration.
 
-use std::fmt::Write as _;
-
 use clap::{Args, Subcommand};
 use serde_json::json;
-use tjern_lake::{Table, TableName};
-use tjern_pipeline::correct::Author;
-use tjern_pipeline::ingest::{Accepted, accept_configuration, missing_configurations};
+use tjern_pipeline::ingest::{accept_configuration, missing_configurations};
 use tjern_pipeline::status::Unchecked;
 use tjern_readings::keys::is_sha256;
 use tjern_readings::sensor::SourceName;
 
-use super::change::AuthorArguments;
-use super::holes::write_out;
-use super::job::{JobArguments, Workplace};
+use super::job::JobArguments;
+use super::missing::{self, WordArguments};
 use crate::failure::Failure;
 use tjern_gateway::say;
 
@@ -40,14 +35,8 @@ pub(crate) struct AcceptArguments {
     /// Its name: the SHA-256 of its text, as `ls` says it
     #[arg(value_name = "SHA256", value_parser = sha256)]
     configuration: String,
-    /// Why: it is kept with the lake
-    #[arg(long, value_name = "TEXT")]
-    reason: String,
-    /// Who does this [default: the user's name]
-    #[arg(long, value_name = "NAME")]
-    by: Option<String>,
     #[command(flatten)]
-    job: JobArguments,
+    word: WordArguments,
 }
 
 fn sha256(text: &str) -> Result<String, String> {
@@ -69,40 +58,22 @@ pub(crate) const fn kind(one: &Unchecked) -> &'static str {
 }
 
 async fn list(arguments: &JobArguments) -> Result<(), Failure> {
-    let place = Workplace::look(arguments).await?;
-    let table = Table::open(&place.lake, TableName::Readings).await.map_err(Failure::failed)?;
-    let found: Vec<Unchecked> =
-        table.as_ref().map(missing_configurations).unwrap_or_default().into_iter().map(Unchecked::from).collect();
-    let mut text = String::new();
-    for one in &found {
-        let _ = if arguments.json {
-            writeln!(text, "{}", json!(one))
-        } else {
-            writeln!(text, "{:<8}  {}  {}  since {}", kind(one), one.source, one.configuration, one.since)
-        };
-    }
-    write_out(&text)?;
+    let find = |table: &_| missing_configurations(table).into_iter().map(Unchecked::from).collect();
+    let line =
+        |one: &Unchecked| format!("{:<8}  {}  {}  since {}", kind(one), one.source, one.configuration, one.since);
+    let found = missing::list(arguments, find, line).await?;
     let missing = found.iter().filter(|one| !one.accepted).count();
     say!("configurations: {missing} are missing, {} more were accepted", found.len() - missing);
     Ok(())
 }
 
 async fn accept_one(arguments: &AcceptArguments) -> Result<(), Failure> {
-    let AcceptArguments { source, configuration, reason, by, job } = arguments;
-    if reason.trim().is_empty() {
-        return Err(Failure::wrong("--reason says nothing; hint: say why it will never come"));
-    }
-    let author: Author = AuthorArguments::new(by.clone(), Some(reason.clone())).author()?;
-    let place = Workplace::open(job).await?;
+    let AcceptArguments { source, configuration, word } = arguments;
+    let (author, place) = word.given().await?;
     let accepted = accept_configuration(&place.lake, source, configuration, &author).await.map_err(Failure::failed)?;
-    if job.json {
-        let is_new = accepted == Accepted::Now;
-        let line = json!({"source": source.as_str(), "configuration": configuration, "accepted": true, "new": is_new});
-        write_out(&format!("{line}\n"))?;
-    }
-    let before = if accepted == Accepted::Before { " before" } else { "" };
+    let said = word.told(accepted, json!({"source": source.as_str(), "configuration": configuration}))?;
     say!(
-        "configurations: {configuration} of {source} was accepted{before}; should it come after all, its readings are held against it"
+        "configurations: {configuration} of {source} was {said}; should it come after all, its readings are held against it"
     );
     Ok(())
 }

@@ -169,7 +169,7 @@ fn tell(erasure: Option<&Erasure>, outcome: &EraseOutcome, json: bool) -> Result
     if json {
         writeln!(std::io::stdout(), "{}", json!({ "erasure": erasure, "did": outcome })).map_err(Failure::failed)?;
     }
-    if outcome.held_elsewhere {
+    if outcome.held_elsewhere && outcome.waits.is_empty() {
         return Err(Failure::failed("erase: another process is at it; hint: `--continue` goes on once it is done"));
     }
     say!("erase: {}", erase_summary(outcome).said);
@@ -178,6 +178,9 @@ fn tell(erasure: Option<&Erasure>, outcome: &EraseOutcome, json: bool) -> Result
     }
     for release in &outcome.released {
         say!("erase: released anew: {release}");
+    }
+    for (dataset, why) in &outcome.unmade {
+        say!("erase: {dataset} has no newest release until `tjern pipeline publish` makes one: {why}");
     }
     for Wait { what, why, .. } in &outcome.waits {
         say!("erase: waits: {what}: {why}");

@@ -2,19 +2,14 @@
 //!
 //! stdout gets the data: a table of them. With `--json` it is a line of JSON a run of numbers.
 
-use std::fmt::Write as _;
-use std::io::Write;
-
 use clap::{Args, Subcommand};
 use serde_json::json;
-use tjern_lake::{Table, TableName};
-use tjern_pipeline::correct::Author;
-use tjern_pipeline::ingest::{Accepted, Missing, accept, missing};
+use tjern_pipeline::ingest::{Missing, accept, missing as missing_numbers};
 use tjern_readings::keys::Bounds;
 use tjern_readings::sensor::{Epoch, SourceName};
 
-use super::change::AuthorArguments;
-use super::job::{JobArguments, Workplace};
+use super::job::JobArguments;
+use super::missing::{self, WordArguments};
 use crate::failure::Failure;
 use tjern_gateway::say;
 
@@ -42,14 +37,8 @@ pub(crate) struct AcceptArguments {
     /// Which numbers: a hole, or a part of one
     #[arg(value_name = "FIRST-LAST", value_parser = bounds)]
     numbers: Bounds,
-    /// Why: it is kept with the lake
-    #[arg(long, value_name = "TEXT")]
-    reason: String,
-    /// Who does this [default: the user's name]
-    #[arg(long, value_name = "NAME")]
-    by: Option<String>,
     #[command(flatten)]
-    job: JobArguments,
+    word: WordArguments,
 }
 
 fn bounds(text: &str) -> Result<Bounds, String> {
@@ -77,48 +66,21 @@ pub(crate) const fn kind(run: &Missing) -> &'static str {
     }
 }
 
-/// Data, to stdout.
-pub(crate) fn write_out(text: &str) -> Result<(), Failure> {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        // Whoever read it has seen enough.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        done => done.map_err(Failure::failed),
-    }
-}
-
 async fn list(arguments: &JobArguments) -> Result<(), Failure> {
-    let place = Workplace::look(arguments).await?;
-    let table = Table::open(&place.lake, TableName::Readings).await.map_err(Failure::failed)?;
-    let found = table.as_ref().map(missing).unwrap_or_default();
-    let mut text = String::new();
-    for run in &found {
-        let _ = if arguments.json {
-            writeln!(text, "{}", json!(run))
-        } else {
-            writeln!(text, "{:<17}  {}  {}  {}-{}", kind(run), run.source, run.epoch, run.first, run.last)
-        };
-    }
-    write_out(&text)?;
+    let line = |run: &Missing| format!("{:<17}  {}  {}  {}-{}", kind(run), run.source, run.epoch, run.first, run.last);
+    let found = missing::list(arguments, missing_numbers, line).await?;
     let holes = found.iter().filter(|run| kind(run) == "hole").count();
     say!("holes: {holes}, of {} runs of numbers that are missing", found.len());
     Ok(())
 }
 
 async fn accept_one(arguments: &AcceptArguments) -> Result<(), Failure> {
-    let AcceptArguments { source, epoch, numbers, reason, by, job } = arguments;
-    if reason.trim().is_empty() {
-        return Err(Failure::wrong("--reason says nothing; hint: say why they will never come"));
-    }
-    let author: Author = AuthorArguments::new(by.clone(), Some(reason.clone())).author()?;
-    let place = Workplace::open(job).await?;
+    let AcceptArguments { source, epoch, numbers, word } = arguments;
+    let (author, place) = word.given().await?;
     let accepted = accept(&place.lake, source, *epoch, *numbers, &author).await.map_err(Failure::failed)?;
     let (first, last) = (numbers.first, numbers.last);
-    if job.json {
-        let is_new = accepted == Accepted::Now;
-        let line = json!({"source": source.as_str(), "epoch": epoch.to_string(), "first": first, "last": last, "accepted": true, "new": is_new});
-        write_out(&format!("{line}\n"))?;
-    }
-    let before = if accepted == Accepted::Before { " before" } else { "" };
-    say!("holes: {first} to {last} of {source} were accepted{before}; should they come after all, they are taken");
+    let line = json!({"source": source.as_str(), "epoch": epoch.to_string(), "first": first, "last": last});
+    let said = word.told(accepted, line)?;
+    say!("holes: {first} to {last} of {source} were {said}; should they come after all, they are taken");
     Ok(())
 }

@@ -12,6 +12,8 @@ use tjern_pipeline::import::{
     MapError, check, import,
 };
 use tjern_pipeline::ingest::{IngestError, IngestOutcome, ingest, is_taken};
+use tjern_pipeline::jobs::JobError;
+use tjern_pipeline::jobs::list::register_before_ingest;
 use tjern_pipeline::register::load;
 use tjern_readings::configuration::ConfigText;
 
@@ -93,6 +95,10 @@ pub(crate) async fn execute(arguments: &ImportArguments) -> Result<(), Failure> 
         map.time_zone = Some(name.unwrap_or_else(|| crate::config::TIMEZONE.to_owned()));
     }
     let map = map.check(crate::config::TIMEZONE).map_err(Failure::wrong)?;
+    if !arguments.dry_run && !arguments.land_only {
+        // What the register forbids comes into no table, by an import as little as by `ingest`.
+        register_before_ingest(&lake, &city.jobs.register).await.map_err(refused_by_register)?;
+    }
     warn_of_what_fails(&lake, &map).await?;
     let working = Box::pin(import_all(arguments, &map, &lake));
     let Some(done) = stop.run_until_cancelled(working).await else {
@@ -113,6 +119,10 @@ pub(crate) async fn execute(arguments: &ImportArguments) -> Result<(), Failure> 
     Ok(())
 }
 
+fn refused_by_register(error: JobError) -> Failure {
+    if let JobError::Wrong(_) = error { Failure::wrong(error) } else { Failure::failed(error) }
+}
+
 /// Says what ingest did. That another source is held back is not this import's failure, once all of it is in the table.
 async fn tell_taken(
     lake: &Lake,
@@ -124,7 +134,11 @@ async fn tell_taken(
         Err(held @ IngestError::HeldBack { outcome, .. }) => (outcome, Some(held)),
         Err(error) => return Err(Failure::failed(error)),
     };
-    say!("ingest: {} readings of {} batches", taken.rows, taken.batches);
+    let left_out = match taken.erased {
+        0 => String::new(),
+        erased => format!(", {erased} left out since they were erased"),
+    };
+    say!("ingest: {} readings of {} batches{left_out}", taken.rows, taken.batches);
     let Some(held) = held else { return Ok(()) };
     let readings = Table::open(lake, TableName::Readings).await.map_err(Failure::failed)?;
     let is_here = |outcome: &ImportOutcome| {

@@ -28,7 +28,11 @@ pub(crate) async fn status(arguments: &JobArguments) -> Result<(), Failure> {
     let (city, lake) = open(arguments).await?;
     let found = find(&lake, &city.jobs.compact).await.map_err(Failure::failed)?;
     let text = if arguments.json { format!("{}\n", json!(found)) } else { shown(&found) };
-    std::io::stdout().write_all(text.as_bytes()).map_err(Failure::failed)
+    std::io::stdout().write_all(text.as_bytes()).map_err(Failure::failed)?;
+    match found.damaged.into_values().next() {
+        Some(damage) => Err(Failure::failed(damage)),
+        None => Ok(()),
+    }
 }
 
 fn shown(status: &Status) -> String {
@@ -50,6 +54,7 @@ fn shown(status: &Status) -> String {
             bytes(table.largest_bytes)
         )
     }));
+    lines.extend(status.damaged.keys().map(|table| format!("{table:<9} cannot be read: its log is damaged")));
     let since = |moment: &Option<_>| moment.as_ref().map(ToString::to_string);
     let landed = since(&status.landed.since).map_or_else(String::new, |since| format!(", the first since {since}"));
     lines.push(format!("landed: {} batches wait for ingest{landed}", status.landed.batches));

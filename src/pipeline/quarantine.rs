@@ -4,7 +4,7 @@
 //! `--json` it is a line of JSON an object.
 
 use std::fmt::Write as _;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
@@ -14,6 +14,7 @@ use tjern_lake::Lake;
 use tjern_pipeline::quarantine::{Kept, Looked, Retried, find, list, look, retry};
 
 use super::job::{JobArguments, Workplace};
+use super::missing::write_out;
 use crate::failure::Failure;
 use tjern_gateway::say;
 
@@ -61,14 +62,6 @@ pub(crate) async fn execute(command: QuarantineCommand) -> Result<(), Failure> {
         QuarantineCommand::Ls(arguments) => list_all(&arguments).await,
         QuarantineCommand::Show(arguments) => show(&arguments).await,
         QuarantineCommand::Retry(arguments) => Box::pin(retry_some(&arguments)).await,
-    }
-}
-
-fn write_out(text: &str) -> Result<(), Failure> {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        // Whoever read it has seen enough.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        done => done.map_err(Failure::failed),
     }
 }
 

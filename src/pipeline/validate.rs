@@ -16,7 +16,8 @@ use tjern_gateway::say;
     --by \"the bathing water office\" --config tjern.toml\n\n\
     The readings' `level` becomes 2; values and flags stay. Who, when and why stands in the commit, and in `corrections/` of\n\
     the lake. A correction that comes later is raw again. What quality control has not looked at is refused: run\n\
-    `tjern pipeline quality`, look at the flags, then validate.\n\n\
+    `tjern pipeline quality`, look at the flags, then validate. Where quality control, an erasure or another validation is\n\
+    at work it waits for its turn, ten minutes at most.\n\n\
     Exit status: 0 done (also with nothing to do), 1 failed, or there is no reading, or one that is not tested, 2 wrong usage or configuration."
 )]
 pub(crate) struct ValidateArguments {
@@ -37,11 +38,8 @@ pub(crate) async fn execute(arguments: &ValidateArguments) -> Result<(), Failure
     let Workplace { city, lake, stop } = change::open(&arguments.lake).await?;
     let period = arguments.period.period(&city.timezone)?;
     let bounds = Bounds::from(&city.jobs.compact);
-    let working = Box::pin(validate_within(&lake, &period, &author, arguments.undo, &bounds));
-    let Some(done) = stop.run_until_cancelled(working).await else {
-        return Err(Failure::failed("interrupted; hint: run it again, what is done is not done twice"));
-    };
-    let outcome = done.map_err(Failure::failed)?;
+    let working = Box::pin(validate_within(&lake, &period, &author, arguments.undo, &bounds, &stop));
+    let outcome = working.await.map_err(Failure::failed)?;
     if outcome.readings == 0 {
         return Err(Failure::failed(format!("validate: `{}` has no reading in this period", period.sensor)));
     }

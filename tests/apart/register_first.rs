@@ -41,6 +41,42 @@ fn the_first_ingest_registers_first() {
     nothing_forbidden_came_in(&place);
 }
 
+/// An import took a flat's readings into the common lake: it never looked at what the register's files said by then.
+#[test]
+fn an_import_registers_first() {
+    let place = Place::new(SENSORS);
+    place.write("flat.csv", &format!("time,sensor,value\n2026-06-08T00:00:00Z,{FLAT},1\n"));
+    place.write("tarn.csv", &format!("time,sensor,value\n2026-06-08T00:00:00Z,{TARN},1\n"));
+    let import = |file: &str| {
+        let file = place.path(file).display().to_string();
+        place.run(&["import", &file, "--source", "import:history"])
+    };
+    let nobody_has_it = || assert_eq!(place.ask("SELECT count(*) FROM readings"), ["0"]);
+    // Nobody has registered before.
+    let refused = import("flat.csv");
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(said(&refused).contains("registered as `personal`"), "{}", said(&refused));
+    nobody_has_it();
+    // The lake's register says something else than the file does by now.
+    place.sensors(&SENSORS.replace("personal", "internal"));
+    place.done(&[&["register"]]);
+    place.sensors(SENSORS);
+    assert_eq!(import("flat.csv").status.code(), Some(2));
+    nobody_has_it();
+    let taken = import("tarn.csv");
+    assert_eq!(taken.status.code(), Some(0));
+    assert!(!said(&taken).contains("not in the register"), "{}", said(&taken));
+    assert_eq!(place.ask("SELECT count(*) FROM readings"), ["1"]);
+    // A lake without a register takes nothing where the files are wrong.
+    let other = Place::new(&SENSORS.replace("personal", "privat"));
+    other.write("tarn.csv", &format!("time,sensor,value\n2026-06-08T00:00:00Z,{TARN},1\n"));
+    let file = other.path("tarn.csv").display().to_string();
+    let waits = other.run(&["import", &file, "--source", "import:history"]);
+    assert_eq!(waits.status.code(), Some(2));
+    assert!(said(&waits).contains("sensors.csv:2"), "{}", said(&waits));
+    assert_eq!(other.ask("SELECT count(*) FROM readings"), ["0"]);
+}
+
 /// A daemon that is killed when its test ends.
 struct Daemon(Child);
 

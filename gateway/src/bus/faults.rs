@@ -22,7 +22,7 @@ use super::learned::{BusMemory, Keeper};
 use super::modbus::Actor;
 use super::point::Limits;
 use super::poll::Setting;
-use super::{BusContext, DeviceTimes, LeftBehind, Newest};
+use super::{BusContext, DeviceTimes, LeftBehind, Newest, OnDisk};
 use crate::config::{BusKind, Config};
 use crate::modbus::Master;
 use crate::modbus::faults::device::{Device, Habits, MOMENT_BITS, Words};
@@ -141,6 +141,7 @@ async fn play(kind: &str, seed: u64) -> Result<[u64; 2], String> {
         states,
         learned: None,
         device_times: DeviceTimes::default(),
+        on_disk: OnDisk::default(),
     };
     let config = config(kind);
     let lives = tokio::spawn(async move {

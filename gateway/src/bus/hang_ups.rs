@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::faults::actor;
 use super::state::{BusStates, DeviceState, LineState};
-use super::{BusContext, DeviceTimes, LeftBehind, Newest};
+use super::{BusContext, DeviceTimes, LeftBehind, Newest, OnDisk};
 use crate::config::Config;
 use crate::modbus::faults::device::{Device, Habits, Words};
 use crate::simulate::bad_line::{Framing, LineFaults};
@@ -120,6 +120,7 @@ async fn live(kind: &str, hangs_up: fn(u8) -> bool) -> Life {
         states: bus_states.clone(),
         learned: None,
         device_times: DeviceTimes::default(),
+        on_disk: OnDisk::default(),
     };
     LazyLock::force(&BESIDE);
     let log = Log::default();

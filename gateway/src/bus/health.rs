@@ -6,9 +6,10 @@
 //! - *suspect*: it is asked again after as long as its failure took, so that others are served in between, and only
 //!   within [`SUSPECT_WINDOW`] of its first failure; where its failures take too long for that, it is asked as one
 //!   that is down;
-//! - *down*: after pauses that grow from half a second to a minute, and never sooner than [`COST_FACTOR`] times what
-//!   the last failure on its bus took ([`Budget`], which all such devices of a bus share). A repaired device costs
-//!   nothing, so of twenty that come back at once each is asked as soon as the one before has answered.
+//! - *down*: after pauses that grow from half a second to a minute, a tenth more or less by chance, and never sooner
+//!   than [`COST_FACTOR`] times what the last failure on its bus took ([`Budget`], which all such devices of a bus
+//!   share), which may be more than a minute. A repaired device costs nothing, so of twenty that come back at once each
+//!   is asked as soon as the one before has answered.
 //!
 //! Where no other device of the bus is healthy nobody is delayed, and pauses stay short.
 
@@ -192,6 +193,27 @@ mod tests {
             assert!(late * cost_s * 33 <= window_s, "a failure of {cost_s} s happens {late} times in {window_s} s");
             assert!(late >= 3, "a device that is down is asked now and then: {asked:?}");
         }
+    }
+
+    /// After a power cut in a street its meters went down together, and were all asked in the same moments from then on.
+    #[test]
+    fn devices_that_went_down_together_are_not_asked_together() {
+        let now = Instant::now();
+        let mut pauses: Vec<Duration> = (0..50)
+            .map(|_| {
+                let mut health = Health::new(Policy::DEFAULT);
+                for _ in 0..6 {
+                    health.failed(Cause::Timeout, (TENTH, now), &mut Budget::default(), true);
+                }
+                health.resting(Budget::default(), true, now).expect("it is down").0 - now
+            })
+            .collect();
+        pauses.sort();
+        let (shortest, longest) = (pauses[0], pauses[49]);
+        assert!(longest > shortest.mul_f64(1.05), "{shortest:?} to {longest:?}");
+        assert!(longest <= shortest.mul_f64(1.1 / 0.9), "{shortest:?} to {longest:?}");
+        pauses.dedup();
+        assert!(pauses.len() > 40, "{} different ones", pauses.len());
     }
 
     #[test]

@@ -59,7 +59,7 @@ mod tests {
 
     use super::*;
     use crate::bus::state::BusStates;
-    use crate::bus::{BusContext, DeviceTimes, Newest};
+    use crate::bus::{BusContext, DeviceTimes, Newest, OnDisk};
 
     fn readings(value: f64) -> Rows {
         vec![Reading::of("mast/wind_speed".parse().expect("a sensor"), 1, value)].into()
@@ -79,6 +79,7 @@ mod tests {
             states: BusStates::new(),
             learned: None,
             device_times: DeviceTimes::default(),
+            on_disk: OnDisk::default(),
         };
         context.store(readings(1.0)).await;
         assert_eq!(left.take(), Rows::default(), "what was handed on is not left behind");

@@ -7,7 +7,7 @@
 //! only the newest is written. What was learned about a device is forgotten when its points change, which their
 //! fingerprint shows, and after 30 days.
 //!
-//! It lies in the spool's folder, which has to exist anyway, and is none of the spool's files: recovery does not
+//! It lies in the spool's folder, which has to exist anyway and is not made here, and is none of the spool's files: recovery does not
 //! look at it.
 
 use std::collections::HashMap;
@@ -203,7 +203,11 @@ fn encode(memory: &BusMemory) -> String {
 
 /// Writes a file in place of an older one; either is there after a power cut.
 fn store((folder, bus, end): (&Path, &str, &str), text: &str) -> io::Result<()> {
-    fs::create_dir_all(folder)?;
+    // The spool's folder is the spool's to make: another one in its place would hide that it is gone.
+    match fs::create_dir(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
     let path = path(folder, bus, end);
     let beside = path.with_extension("toml.new");
     let mut file = File::create(&beside)?;
@@ -334,6 +338,21 @@ mod tests {
         assert_eq!(files, ["%2e%2e%2fpump%20house%2f%c3%98.toml"], "it stays in its folder");
         let later = load(&learned, name, NOW_US + FORGET_US).remove(&3).expect("the device");
         assert_eq!((later.learned, later.turnaround), (Learned::default(), Some(Duration::from_micros(8_125))));
+    }
+
+    /// It made the spool's folder anew under a mount point whose disk was away, and what lay on the disk was given up.
+    #[tokio::test]
+    async fn nothing_is_made_where_the_spools_folder_is_gone() {
+        let place = tempfile::tempdir().expect("a folder");
+        let spool = place.path().join("spool");
+        let mut keeper = Keeper::of_devices(Some(spool.join("learned")), "bus".into());
+        keeper.keep(&memory()).await;
+        keeper.end().await;
+        assert!(keeper.failed && !spool.exists());
+        fs::create_dir(&spool).expect("mounted");
+        keeper.keep(&memory()).await;
+        keeper.end().await;
+        assert_eq!(load(&spool.join("learned"), "bus", NOW_US), memory());
     }
 
     #[test]

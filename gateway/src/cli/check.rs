@@ -13,6 +13,7 @@ use crate::bus::load::{BusLoad, Measured, reckon};
 use crate::config::{Config, aliases};
 use crate::ports;
 use crate::say;
+use crate::upload::PlainLake;
 
 /// What `check` is told.
 #[derive(Debug, Args)]
@@ -37,6 +38,7 @@ pub(super) fn execute(arguments: &CheckArguments) -> ExitCode {
     problems.extend(missing_ports(&config, &ports::present(Path::new("/"))));
     problems.extend(passing_names(&config, Path::new("/")));
     problems.extend(ports_twice(&config));
+    problems.extend(without_tls(&config));
     problems.extend(overloads(&config, Clock::system().now_us()));
     problems.sort_by_key(|problem| (problem.line, problem.column));
     problems.iter().for_each(|problem| say!("{}", shown(problem)));
@@ -94,6 +96,12 @@ fn ports_twice(config: &Config) -> Vec<Problem> {
         config.port_problem(port, Severity::Error, message, "put the devices under one bus".to_owned())
     };
     aliases(config.ports()).into_iter().map(problem).collect()
+}
+
+/// A lake on another machine over plain HTTP, as the environment here and the file of credentials say.
+fn without_tls(config: &Config) -> Option<Problem> {
+    let plain = PlainLake::of(config.lake(), config.upload().credentials_file.clone())?;
+    Some(config.lake_problem(Severity::Warning, plain.to_string(), PlainLake::HINT.to_owned()))
 }
 
 /// Buses that are asked for more than their wires can carry, or nearly so: as `plan` reckons it, from a

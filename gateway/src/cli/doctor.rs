@@ -2,6 +2,7 @@
 //!
 //! It changes nothing and opens no port, and reads the spool's log as a start would: a running gateway does not notice it. No secret is shown.
 
+mod behind;
 mod disk;
 mod inside;
 mod locks;
@@ -19,7 +20,7 @@ use tjern_readings::clock::Clock;
 use super::{FAILED, has_colors, load};
 use crate::config::{Config, aliases};
 use crate::ports;
-use crate::upload::{Probe, known_lake, probe};
+use crate::upload::{PlainLake, Probe, known_lake, probe};
 
 /// What `doctor` is told.
 #[derive(Debug, Args)]
@@ -111,6 +112,7 @@ async fn examine(config: &Config) -> Vec<Finding> {
     findings.extend(config.ports().map(|name| port::examine(root, name, &present)));
     findings.extend(aliases(config.ports()).into_iter().map(port::twice));
     findings.push(machine::clock(root, Clock::system().now_us()));
+    findings.extend(behind::examine(root, config, Clock::system().now_us()));
     findings.push(disk::examine(config.spool()));
     findings.push(disk::spool(root, &config.spool().dir));
     findings.extend(inside::examine(config.spool(), Clock::system().now_us()));
@@ -118,8 +120,15 @@ async fn examine(config: &Config) -> Vec<Finding> {
     if !is_local {
         findings.push(machine::certificates(root, std::env::var_os("SSL_CERT_FILE").map(PathBuf::from)));
     }
+    findings.extend(without_tls(config));
     findings.push(lake(config).await);
     findings
+}
+
+/// A lake on another machine over plain HTTP works, and anybody on the way can read and answer.
+fn without_tls(config: &Config) -> Option<Finding> {
+    let plain = PlainLake::of(config.lake(), config.upload().credentials_file.clone())?;
+    Some(Finding::warn("tls", plain.to_string(), PlainLake::HINT))
 }
 
 async fn lake(config: &Config) -> Finding {

@@ -19,7 +19,7 @@ use crate::say;
     after_help = "Examples:\n  tjern-gateway maintenance on --config landfall-01.toml --sensor landfalltjern/water_temperature --for 1h\n  \
     tjern-gateway maintenance on --config landfall-01.toml --sensor 'landfalltjern/*' --for 30min\n  \
     tjern-gateway maintenance off --config landfall-01.toml\n  tjern-gateway maintenance list --config landfall-01.toml\n\n\
-    It works with and without a running gateway, which sees a change within a second.\n\
+    It works with and without a running gateway, which sees a change with the next reading.\n\
     Exit status: 0 when it is done, 1 when it failed or a sensor that was named to `off` still is under maintenance by another\n\
     window, 2 for a wrong configuration or a sensor that it does not have."
 )]

@@ -16,7 +16,9 @@ use crate::value::{self, NumberType, Order};
     after_help = "Examples:\n  tjern-gateway read --config landfall-01.toml --bus pumphouse --unit-id 1 input:0 --count 4\n  \
     tjern-gateway read --port /dev/ttyUSB0 --baud 9600 --parity even --unit-id 1 holding:100 --count 2\n  \
     tjern-gateway read --tcp 10.0.3.7:502 --unit-id 1 input:0 --format json\n\n\
-    Addresses count from zero. It only reads. A port that a running gateway has open cannot be opened twice.\n\
+    Addresses count from zero. It only reads. A port that a running gateway has open cannot be opened twice,\n\
+    nor can a line behind `--rtu-tcp`, where the gateway runs on this machine: stop it first. One on another machine,\n\
+    or in a container, is not noticed, and values may be those that it asked for.\n\
     Exit status: 0, 1 where no value came, 2 for wrong usage or a wrong configuration."
 )]
 pub struct ReadArguments {

@@ -17,7 +17,9 @@ use std::process::ExitCode;
     tjern-gateway scan --port /dev/ttyUSB0 --units 1-20 --bauds 9600,19200 --parities even,none\n  \
     tjern-gateway scan --tcp 10.0.3.7:502\n  \
     tjern-gateway scan registers --port /dev/ttyUSB0 --baud 9600 --unit-id 1 input:0-200\n\n\
-    It only reads. What it finds goes to stdout as a configuration, progress to stderr;\n\
+    It only reads. Where a gateway runs on this machine its ports, and lines behind `--rtu-tcp`, are not asked: stop it first.\n\
+    One on another machine, or in a container, is not noticed: then answers to it may pass for answers to the scan.\n\
+    What it finds goes to stdout as a configuration, progress to stderr;\n\
     a device that refuses what it is asked stands in it as a comment, with the command that finds what it has.\n\
     Exit status: 0, 1 where nothing was found, 2 for wrong usage or a wrong configuration."
 )]

@@ -26,7 +26,8 @@ pub(super) struct LineArguments {
     /// A Modbus TCP server
     #[arg(long, value_name = "HOST:PORT", conflicts_with_all = ["rtu_tcp", "port", "baud", "parity", "stop_bits"])]
     tcp: Option<String>,
-    /// A server that passes RTU frames on to a serial line
+    /// A server that passes RTU frames on to a serial line. Nobody else may ask there meanwhile: answers do not say whose they are. A
+    /// gateway on this machine is noticed, one on another machine or in a container is not
     #[arg(long, value_name = "HOST:PORT", conflicts_with_all = ["port", "parity", "stop_bits"])]
     rtu_tcp: Option<String>,
     /// A serial port
@@ -104,6 +105,9 @@ pub(super) const fn hint(cause: Cause, kind: &BusKind) -> &'static str {
         _ => hint_of_line(cause),
     }
 }
+
+/// Beside a gateway that asks there each would take the other's answers for its own.
+const TAKEN: &str = "is it a gateway, or another `read` or `scan`? each would get the other's answers as values: stop it first; `tjern-gateway watch` shows what a gateway reads";
 
 /// On a serial line.
 pub(super) const fn hint_of_line(cause: Cause) -> &'static str {
@@ -234,7 +238,8 @@ impl Target {
 
     /// What became of a read.
     pub(super) fn ending_of_read(&self, unit: u8, place: &str, failure: &Failure) -> Ending {
-        Ending::failed(format!("unit {unit}, {place}: {failure}"), hint(failure.cause, &self.kind))
+        let hint = if failure.is_taken() { TAKEN } else { hint(failure.cause, &self.kind) };
+        Ending::failed(format!("unit {unit}, {place}: {failure}"), hint)
     }
 
     /// Its wire. Nothing is opened yet.

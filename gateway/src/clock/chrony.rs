@@ -82,6 +82,12 @@ impl Tracking {
         self.is_synchronised() && since.contains(&self.followed_us)
     }
 
+    /// When a source was last followed, by the clock that it set; nothing where the clock is not right to a second for it.
+    #[must_use]
+    pub fn followed_us(self) -> Option<i64> {
+        self.is_synchronised().then_some(self.followed_us)
+    }
+
     /// How far the clock is ahead of the true time, in milliseconds, as chrony reckons; `None` where it follows no source.
     #[must_use]
     pub fn ahead_ms(self) -> Option<i64> {

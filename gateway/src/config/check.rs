@@ -60,6 +60,7 @@ pub(super) fn config(text: &ConfigText, shape: Shape<ConfigFile>) -> Result<Conf
         unreachable!("what could not be read was noted as an error");
     };
     let places = Places {
+        lake: file.lake.span(),
         device_count: file.bus.iter().map(|bus| bus.device.len()).sum(),
         ports: file.bus.iter().filter_map(|bus| bus.port.as_ref()).map(place_of).collect(),
         buses: file.bus.iter().map(|bus| place_of(&bus.name)).collect(),

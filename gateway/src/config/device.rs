@@ -52,6 +52,11 @@ pub(super) fn modbus_devices(
             });
             overlap::check(checker, placed);
             let reads = read_limits(checker, file, of_profile);
+            warn_of_wider_values(
+                checker,
+                file.max_registers.as_ref().or_else(|| of_profile?.max_registers.as_ref()),
+                points.as_deref(),
+            );
             Some(ModbusDevice { name: file.name.get_ref().clone(), unit_id: unit_id?, gap, reads, points: points? })
         })
         .collect();
@@ -99,6 +104,25 @@ fn read_limits(checker: &mut Checker<'_>, file: &DeviceFile, profile: Option<&Pr
             .unwrap_or(default.max_bits),
         max_hole: limit(file.max_hole.as_ref().or_else(|| profile?.max_hole.as_ref()), [0, 123], "max_hole"),
     }
+}
+
+/// A value of several registers is read whole, or halves of two values would be taken for one: more than the device is said to
+/// bear, which then says no, or nothing.
+fn warn_of_wider_values(checker: &mut Checker<'_>, most: Option<&Spanned<i64>>, points: Option<&[ModbusPoint]>) {
+    let (Some(most), Some(points)) = (most, points) else { return };
+    let width = |point: &&ModbusPoint| if point.table.is_bits() { 0 } else { point.kind.width() };
+    let Some(widest) = points.iter().max_by_key(width).filter(|widest| i64::from(width(widest)) > *most.get_ref())
+    else {
+        return;
+    };
+    let (registers, sensor) = (width(&widest), &widest.common.sensor);
+    let message =
+        format!("`{sensor}` has {registers} registers, and is read whole, in a request for more than `max_registers`");
+    let hint = format!(
+        "write `max_registers = {registers}` or more; a device that bears no more than {} cannot be asked for it",
+        most.get_ref()
+    );
+    checker.warn(most.span(), message, hint, Vec::new());
 }
 
 fn base(checker: &mut Checker<'_>, base: Option<&Spanned<i64>>) -> i64 {

@@ -1,5 +1,7 @@
 //! What a technician gets wrong, and what the gateway says to it.
 
+mod uploaded;
+
 use super::check::BUSES_MAX;
 use super::*;
 
@@ -440,6 +442,27 @@ fn what_is_odd_but_works_is_no_error() {
     assert_eq!(said, ["no device uses this profile: its points are not checked"]);
     assert!(config.warnings()[0].to_string().starts_with("warning: "));
     assert!(parse(GOOD).expect("good").warnings().is_empty());
+}
+
+/// A device that bears one register a request was asked for four, at each poll, and nobody had said so.
+#[test]
+fn a_value_that_is_wider_than_a_request_is_told() {
+    let warnings = |most: &str, kind: &str| {
+        let text =
+            GOOD.replace("unit_id = 1", &format!("unit_id = 1\n{most}")).replace("\"f32\"", &format!("\"{kind}\""));
+        parse(&text).expect("good").warnings().iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let told = warnings("max_registers = 1", "u64");
+    let [warning] = &told[..] else { panic!("{told:?}") };
+    for part in ["`landfalltjern/water_temperature` has 4 registers", "max_registers = 1", "write `max_registers = 4`"]
+    {
+        assert!(warning.contains(part), "{warning}");
+    }
+    for (most, kind) in
+        [("max_registers = 4", "u64"), ("max_registers = 1", "u16"), ("", "u64"), ("max_bits = 1", "u64")]
+    {
+        assert_eq!(warnings(most, kind), [""; 0], "{most} {kind}");
+    }
 }
 
 proptest::proptest! {

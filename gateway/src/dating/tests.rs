@@ -77,13 +77,21 @@ impl Site {
     }
 
     fn synchronise(&self, is_synchronised: bool) {
-        let file = self.machine.path().join("run/systemd/timesync/synchronized");
         if is_synchronised {
-            let touched = std::time::UNIX_EPOCH + Duration::from_micros(self.true_us.unsigned_abs());
-            std::fs::File::create(file).and_then(|file| file.set_modified(touched)).expect("touched");
-        } else if file.exists() {
-            std::fs::remove_file(file).expect("removed");
+            self.touch(self.true_us);
+        } else if self.mark().exists() {
+            std::fs::remove_file(self.mark()).expect("removed");
         }
+    }
+
+    fn mark(&self) -> std::path::PathBuf {
+        self.machine.path().join("run/systemd/timesync/synchronized")
+    }
+
+    /// The time service says that it set the clock at this time.
+    fn touch(&self, touched_us: i64) {
+        let touched = std::time::UNIX_EPOCH + Duration::from_micros(touched_us.unsigned_abs());
+        std::fs::File::create(self.mark()).and_then(|file| file.set_modified(touched)).expect("touched");
     }
 
     fn settings(&self) -> SpoolSettings {
@@ -357,6 +365,31 @@ async fn a_clock_that_falls_back_while_it_runs_dates_nothing_by_it() {
     }
 }
 
+/// An estimate began with a logger's time that was ahead, and ended backwards; when the clock fell later in the same run, each
+/// value was stored minutes early, on slots that were stored already, and nothing said so.
+#[tokio::test]
+async fn a_clock_that_falls_after_an_estimate_that_was_ahead_marks_what_it_dates() {
+    let mut site = Site::new().with_time_service();
+    let logger: SensorId = "mast/logger".parse().expect("valid");
+    let spool = Spool::open(site.settings(), Clock::manual(START_US)).expect("it opens");
+    spool.append(vec![Reading::of(logger.clone(), START_US + 5 * MINUTE_US, 0.0)]).await;
+    assert!(spool.sync().await);
+    spool.close().await;
+    let mut on = site.boot(Boot::LastShutdown, 40 * SECOND_US);
+    assert!(!on.clock.is_set());
+    site.run(&mut on, 10 * SECOND_US).await;
+    site.set_clock(&on);
+    site.run(&mut on, HOUR_US).await;
+    assert_eq!(on.clock.offset_us(), Some(-260 * SECOND_US), "the estimate was ahead");
+    on.wall.set_us(YEAR_1998_US);
+    site.run(&mut on, HOUR_US).await;
+    site.power_off(on).await;
+    let mut stored = site.stored().await;
+    stored.retain(|reading| reading.sensor != logger);
+    site.check(&stored);
+    assert!((64..=68).contains(&marked(&stored)), "an hour: {}", marked(&stored));
+}
+
 /// A battery clock was two hours ahead, and the time server corrected it after the start: that is no fall. Where somebody else
 /// did it nobody knows, unless it is where it was before it sprang forward.
 #[tokio::test]
@@ -365,12 +398,14 @@ async fn a_clock_that_was_ahead_and_is_set_right_is_followed() {
         [(true, false, true), (false, false, false), (false, true, true), (true, true, true)]
     {
         let mut site = Site::new();
-        if by_service {
-            std::fs::create_dir_all(site.machine.path().join("sys/class/rtc/rtc0")).expect("created");
-            site = site.with_time_service();
-        }
         if !sprang {
             site.true_us += 2 * HOUR_US;
+        }
+        if by_service {
+            let battery = site.machine.path().join("sys/class/rtc/rtc0");
+            std::fs::create_dir_all(&battery).expect("created");
+            std::fs::write(battery.join("since_epoch"), (site.true_us / SECOND_US).to_string()).expect("written");
+            site = site.with_time_service();
         }
         let mut on = site.boot(Boot::Right, 0);
         assert!(on.clock.is_set());
@@ -399,6 +434,33 @@ async fn a_clock_that_was_ahead_and_is_set_right_is_followed() {
                 "{case:?}: {reading:?}"
             );
         }
+    }
+}
+
+/// Somebody set the clock back an hour at a site without a time server. Once it had come to the time of its last synchronisation
+/// again, that counted as one since: readings were an hour wrong, unmarked, on slots that were stored already.
+#[tokio::test]
+async fn what_the_time_service_set_before_a_fall_is_no_word_about_it() {
+    for minutes in [20, 60] {
+        let mut site = Site::new().with_time_service();
+        site.synchronise(true);
+        let mut on = site.boot(Boot::Right, 0);
+        site.run(&mut on, minutes * MINUTE_US).await;
+        on.wall.set_us(site.true_us - HOUR_US);
+        site.run(&mut on, 3 * HOUR_US).await;
+        assert!(on.clock.doubt().is_some(), "{minutes} min after it was synchronised");
+        let so_far = site.polled.len();
+        // The service says that this is the time.
+        site.touch(on.wall.wall_us());
+        site.run(&mut on, 2 * SECOND_US).await;
+        assert_eq!(on.clock.doubt(), None);
+        site.power_off(on).await;
+        // What comes by that time is none of this.
+        let mut stored = site.stored().await;
+        stored.retain(|reading| reading.value.is_some_and(|number| (number as usize) < so_far));
+        site.polled.truncate(so_far);
+        site.check(&stored);
+        assert!((196..=202).contains(&marked(&stored)), "three hours: {}", marked(&stored));
     }
 }
 
@@ -480,7 +542,7 @@ async fn a_disk_that_does_not_take_the_decision_stops_neither_polling_nor_the_en
     assert!(on.clock.is_set() && on.dater.is_waiting());
     assert!(on.spool.status().next_seq > 60, "what was polled since is in the spool: {:?}", on.spool.status());
     let Machine { dater, spool, wall, clock, schedules } = on;
-    let (appender, readings, _) = Appender::start(dater);
+    let (appender, readings, ..) = Appender::start(dater);
     let stop = CancellationToken::new();
     appender.flush(sensors(), &stop).await;
     drop(readings);
@@ -513,7 +575,7 @@ async fn what_was_left_behind_reaches_the_spool() {
     let spool = Spool::open(site.settings(), wall.clone()).expect("it opens");
     let policy = ClockPolicy { patience_us: 0, trusted: true, witness: Witness::at(site.machine.path()) };
     let (dater, clock) = Dater::begin(spool.clone(), site.settings(), &wall, sensors(), policy);
-    let (appender, readings, left) = Appender::start(dater);
+    let (appender, readings, left, on_disk) = Appender::start(dater);
     let of = |value: f64| vec![Reading::of("mast/humidity".parse().expect("a sensor"), START_US + value as i64, value)];
     readings.send(of(1.0).into()).await.expect("taken");
     // A bus whose readings find no place, and which is given up.
@@ -521,7 +583,8 @@ async fn what_was_left_behind_reaches_the_spool() {
     full.try_send(Rows::default()).expect("room for one");
     let (stop, newest) = (CancellationToken::new(), Newest::from_fn(|_| None));
     let (states, device_times) = (BusStates::new(), DeviceTimes::default());
-    let context = BusContext { clock, readings: full, left, newest, stop, states, learned: None, device_times };
+    let context =
+        BusContext { clock, readings: full, left, newest, stop, states, learned: None, device_times, on_disk };
     assert!(futures::FutureExt::now_or_never(context.store(of(2.0))).is_none());
     drop((readings, context));
     assert!(appender.finish().await, "it ends");
@@ -744,7 +807,7 @@ async fn a_bus_polls_while_the_clock_is_not_known() {
     let spool = Spool::open(site.settings(), wall.clone()).expect("it opens");
     let policy = ClockPolicy { patience_us: i64::MAX, trusted: false, witness: Witness::at(site.machine.path()) };
     let (dater, clock) = Dater::begin(spool.clone(), site.settings(), &wall, Sensors::of(&config), policy);
-    let (appender, readings, left) = Appender::start(dater);
+    let (appender, readings, left, on_disk) = Appender::start(dater);
     let (stop, newest) = (CancellationToken::new(), Newest::from_fn(|_| None));
     let context = BusContext {
         clock,
@@ -755,6 +818,7 @@ async fn a_bus_polls_while_the_clock_is_not_known() {
         states: BusStates::new(),
         learned: None,
         device_times: DeviceTimes::default(),
+        on_disk,
     };
     let bus = tokio::spawn(bus::run(std::sync::Arc::clone(&config.buses()[0]), context));
 

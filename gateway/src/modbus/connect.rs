@@ -9,7 +9,7 @@ use tokio::time::{sleep, timeout};
 use super::Manners;
 
 /// A connection is given at least this long to come about, however short the bus's timeout is.
-const CONNECT_MIN: Duration = Duration::from_secs(1);
+pub(super) const CONNECT_MIN: Duration = Duration::from_secs(1);
 
 /// A connection that is ready for its first request.
 pub(super) async fn connect(address: &str, manners: &Manners) -> io::Result<TcpStream> {

@@ -134,7 +134,7 @@ fn master(wire: Wire, bearing: Bearing, dial: Dial) -> Master {
         Wire::Tcp | Wire::Together => {
             let mut master = TcpMaster::new("in memory".into(), manners);
             master.dial = Some(dial);
-            return Master::Tcp(master);
+            return Master::Tcp(Box::new(master));
         }
         Wire::Rtu => RtuPlace::Port(Serial {
             port: "in memory".into(),
@@ -153,7 +153,7 @@ fn master(wire: Wire, bearing: Bearing, dial: Dial) -> Master {
     master.careless.forgets_sent = is_broken(Broken::HangUp);
     master.careless.hasty = is_broken(Broken::Knock);
     master.owed.careless = is_broken(Broken::Probe);
-    Master::Rtu(master)
+    Master::Rtu(Box::new(master))
 }
 
 /// What came of the polls.

@@ -40,9 +40,9 @@ impl Manners {
 #[derive(Debug)]
 pub enum Master {
     /// Modbus TCP.
-    Tcp(TcpMaster),
+    Tcp(Box<TcpMaster>),
     /// Modbus RTU, on a port or over TCP.
-    Rtu(RtuMaster),
+    Rtu(Box<RtuMaster>),
 }
 
 impl Master {
@@ -60,19 +60,19 @@ impl Master {
                 // A TCP answer says which request it answers: nothing is probed.
                 let maps = HashMap::new();
                 let manners = Manners { timeout, gaps: gaps(devices), connection: *connection, echo: false, maps };
-                Self::Tcp(TcpMaster::new(address.clone(), manners))
+                Self::Tcp(Box::new(TcpMaster::new(address.clone(), manners)))
             }
             BusKind::ModbusRtu { serial, echo, devices } => {
                 let connection = Connection::default();
                 let (gaps, maps) = (gaps(devices), maps(devices));
                 let manners = Manners { timeout, gaps, connection, echo: *echo, maps };
-                Self::Rtu(RtuMaster::new(RtuPlace::Port(serial.clone()), manners))
+                Self::Rtu(Box::new(RtuMaster::new(RtuPlace::Port(serial.clone()), manners)))
             }
             BusKind::ModbusRtuTcp { address, baud, echo, connection, devices } => {
                 let (gaps, maps) = (gaps(devices), maps(devices));
                 let manners = Manners { timeout, gaps, connection: *connection, echo: *echo, maps };
                 let place = RtuPlace::Server { address: address.clone(), line: Line::rtu(*baud) };
-                Self::Rtu(RtuMaster::new(place, manners))
+                Self::Rtu(Box::new(RtuMaster::new(place, manners)))
             }
             BusKind::TextLines { .. } => return None,
         })
@@ -83,7 +83,7 @@ impl Master {
     #[must_use]
     pub fn for_a_command(kind: &BusKind, timeout: Duration) -> Option<Self> {
         Some(match Self::of(kind, timeout)? {
-            Self::Rtu(master) => Self::Rtu(master.asking_first()),
+            Self::Rtu(master) => Self::Rtu(Box::new(master.asking_first())),
             Self::Tcp(master) => Self::Tcp(master),
         })
     }

@@ -30,6 +30,7 @@ use tokio_modbus::slave::{Slave, SlaveContext};
 use tracing::{debug, warn};
 
 use super::answering::Answering;
+use super::far_line::FarLine;
 use super::owed::Debts;
 use super::parked::Parked;
 use super::stats::WireStats;
@@ -62,6 +63,8 @@ const NOISE_MAX: usize = 4;
 #[derive(Debug)]
 pub struct RtuMaster {
     place: RtuPlace,
+    /// Where a server passes on what is asked: nobody else on this machine asks there.
+    far_line: FarLine,
     speed: Line,
     manners: Manners,
     line: Parked<Connected>,
@@ -92,6 +95,7 @@ impl RtuMaster {
             speed,
             line: Parked::new(manners.connection.idle_close),
             place,
+            far_line: FarLine::default(),
             manners,
             retry: Retry::default(),
             answering: Answering::default(),

@@ -236,11 +236,13 @@ pub struct Failure {
     is_hang_up: bool,
     /// The line is there, and never falls silent.
     is_babble: bool,
+    /// Somebody else on this machine asks on the line.
+    is_taken: bool,
 }
 
 impl Failure {
     pub(crate) fn new(cause: Cause, detail: impl Into<String>) -> Self {
-        Self { cause, detail: detail.into(), is_of_unit: false, is_hang_up: false, is_babble: false }
+        Self { cause, detail: detail.into(), is_of_unit: false, is_hang_up: false, is_babble: false, is_taken: false }
     }
 
     /// The same, of a server that was connected to and closed the connection.
@@ -261,6 +263,16 @@ impl Failure {
     /// Whether the line is there, and never falls silent: nothing can be asked on it.
     pub(crate) const fn is_babble(&self) -> bool {
         self.is_babble
+    }
+
+    /// The same, of a line on which somebody else asks.
+    pub(crate) fn by_another(self) -> Self {
+        Self { is_taken: true, ..self }
+    }
+
+    /// Whether somebody else on this machine asks on the line.
+    pub(crate) const fn is_taken(&self) -> bool {
+        self.is_taken
     }
 
     /// The same, of the unit alone.

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use super::{Task, watched};
-use crate::bus::{LeftBehind, READINGS_QUEUE};
+use crate::bus::{Asked, LeftBehind, OnDisk, READINGS_QUEUE};
 use crate::dating::{Dater, Sensors};
 use crate::grid::LOOK_AGAIN;
 
@@ -53,13 +53,16 @@ struct Flush {
 }
 
 impl Appender {
-    /// Begins; the sender is for the buses, and what they leave behind. It ends when the last of them has gone.
-    pub(crate) fn start(dater: Dater) -> (Self, mpsc::Sender<Rows>, LeftBehind) {
+    /// Begins; the sender is for the buses, and what they leave behind, and whom they ask whether it is on disk. It ends
+    /// when the last of the senders has gone.
+    pub(crate) fn start(dater: Dater) -> (Self, mpsc::Sender<Rows>, LeftBehind, OnDisk) {
         let (readings, received) = mpsc::channel(READINGS_QUEUE);
-        let (flush, asked) = mpsc::channel(FLUSH_QUEUE);
+        let (flush, flushes) = mpsc::channel(FLUSH_QUEUE);
+        let (on_disk, asked) = OnDisk::asked();
         let left = LeftBehind::default();
         let inbox = Inbox { received, left: left.clone(), passing: 0, gathers_until: Instant::now() };
-        (Self { flush, task: watched(run(dater, inbox, asked)), left: left.clone() }, readings, left)
+        let task = watched(run(dater, inbox, flushes, asked));
+        (Self { flush, task, left: left.clone() }, readings, left, on_disk)
     }
 
     /// Waits until everything that was sent before is in the spool, but no longer than until `stop`, or
@@ -119,6 +122,13 @@ impl Inbox {
         self.passing = 0;
     }
 
+    /// Passes on all that came so far.
+    async fn pass_all(&mut self, dater: &mut Dater) {
+        let readings = self.with_more(Rows::default());
+        self.pass(readings, dater).await;
+        self.pass_left(dater).await;
+    }
+
     /// Passes on what buses had in hand when they were given up.
     async fn pass_left(&mut self, dater: &mut Dater) {
         let left = self.left.take();
@@ -145,17 +155,19 @@ fn tell_of_lost(readings: usize) {
     }
 }
 
-async fn run(mut dater: Dater, mut inbox: Inbox, mut asked: mpsc::Receiver<Flush>) {
+async fn run(mut dater: Dater, mut inbox: Inbox, mut flushes: mpsc::Receiver<Flush>, mut asked: mpsc::Receiver<Asked>) {
     loop {
         tokio::select! {
             biased;
-            Some(Flush { sensors, reply }) = asked.recv() => {
-                let readings = inbox.with_more(Rows::default());
-                inbox.pass(readings, &mut dater).await;
-                inbox.pass_left(&mut dater).await;
+            Some(Flush { sensors, reply }) = flushes.recv() => {
+                inbox.pass_all(&mut dater).await;
                 dater.set_sensors(sensors);
                 // Whoever asked may have gone.
                 let _ = reply.send(());
+            }
+            Some(Asked { at_once, reply }) = asked.recv() => {
+                inbox.pass_all(&mut dater).await;
+                dater.confirm(at_once, reply).await;
             }
             readings = inbox.next() => match readings {
                 Some(readings) => {

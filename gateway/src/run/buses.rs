@@ -12,10 +12,13 @@ use tracing::{error, warn};
 
 use crate::bus::{self, BusContext};
 use crate::config::{Bus, Config, Fingerprint};
-use crate::status::BusPlace;
+use crate::status::{BusPlace, TURN_TIMEOUTS};
 
-/// Transactions under way get so long to end: a timeout may be longer than a shutdown.
-const BUS_GRACE: Duration = Duration::from_secs(10);
+/// Transactions under way get at least so long to end, and longer where their bus's `timeout` asks for it.
+const GRACE_MIN: Duration = Duration::from_secs(10);
+
+/// But no longer: a gateway that ends has a minute, and its spool and its uploads need the rest of it.
+const GRACE_MAX: Duration = Duration::from_secs(20);
 
 /// An actor that failed is begun anew after this.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
@@ -33,6 +36,7 @@ struct RunningBus {
     name: String,
     fingerprint: Fingerprint,
     place: BusPlace,
+    timeout: Duration,
     stop: CancellationToken,
     task: AbortOnDropHandle<()>,
 }
@@ -87,6 +91,7 @@ impl Buses {
             name: bus.name.clone(),
             fingerprint: bus.fingerprint(),
             place: BusPlace::new(bus, self.begun),
+            timeout: bus.timeout,
             stop,
             task: AbortOnDropHandle::new(tokio::spawn(supervise(Arc::clone(bus), context))),
         });
@@ -115,14 +120,26 @@ impl Buses {
 }
 
 async fn end(buses: Vec<RunningBus>) {
+    let grace = grace(buses.iter().map(|bus| bus.timeout));
     let mut tasks = JoinSet::new();
     for bus in buses {
         bus.stop.cancel();
         tasks.spawn(bus.task);
     }
+    end_within(grace, tasks).await;
+}
+
+/// How long a transaction of buses with these timeouts may take, within what there is.
+fn grace(timeouts: impl Iterator<Item = Duration>) -> Duration {
+    timeouts.max().unwrap_or_default().saturating_mul(TURN_TIMEOUTS).clamp(GRACE_MIN, GRACE_MAX)
+}
+
+/// Waits until these have ended. One that does not is given up in the middle of its transaction: whoever asks on the line next
+/// takes every unit to owe an answer.
+async fn end_within<T: Send + 'static>(grace: Duration, mut tasks: JoinSet<T>) {
     let all = async { while tasks.join_next().await.is_some() {} };
-    if timeout(BUS_GRACE, all).await.is_err() {
-        warn!("a transaction did not end within {BUS_GRACE:?} and is given up");
+    if timeout(grace, all).await.is_err() {
+        warn!("a transaction did not end within {grace:?} and is given up");
     }
     tasks.shutdown().await;
 }
@@ -136,6 +153,32 @@ async fn supervise(bus: Arc<Bus>, context: BusContext) {
         sleep(RESTART_PAUSE).await;
         if context.stop.is_cancelled() {
             return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    /// With a `timeout` of 3 s a transaction may take 18 s, and was broken off after 10.
+    #[tokio::test(start_paused = true)]
+    async fn a_transaction_is_not_broken_off_before_its_time() {
+        let (slow, endless) = (Duration::from_secs(3), Duration::from_secs(60));
+        assert_eq!(grace([Duration::from_millis(500)].into_iter()), GRACE_MIN);
+        assert_eq!(grace([slow, Duration::from_millis(500)].into_iter()), Duration::from_secs(18));
+        assert_eq!(grace([endless].into_iter()), GRACE_MAX);
+        for (took, is_ended) in [(slow * 5, true), (endless, false)] {
+            let (ended, mut tasks) = (Arc::new(AtomicBool::new(false)), JoinSet::new());
+            let told = Arc::clone(&ended);
+            tasks.spawn(async move {
+                sleep(took).await;
+                told.store(true, Ordering::Relaxed);
+            });
+            end_within(grace([slow].into_iter()), tasks).await;
+            assert_eq!(ended.load(Ordering::Relaxed), is_ended, "{took:?}");
         }
     }
 }

@@ -33,6 +33,8 @@ const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
 pub(crate) enum Command {
     Append(Rows),
     Sync(oneshot::Sender<bool>),
+    /// Answered once what came before is on disk; synced at once where that is said.
+    Confirm(bool, oneshot::Sender<()>),
     Seal(oneshot::Sender<bool>),
     Offered(oneshot::Sender<Vec<SealedObject>>),
     Remove(SealedObject, oneshot::Sender<bool>),
@@ -40,6 +42,7 @@ pub(crate) enum Command {
     SetAside(SealedObject, oneshot::Sender<()>),
     Renew(HashMap<i64, Reading>, oneshot::Sender<bool>),
     BeginEpoch(oneshot::Sender<bool>),
+    BeginEpochIfUnused(oneshot::Sender<bool>),
     LimitBatches(u64),
     Configure(String, oneshot::Sender<()>),
     Ping(oneshot::Sender<()>),
@@ -185,6 +188,13 @@ fn carry_out(core: &mut Core, command: Command, status: &Mutex<SpoolStatus>, don
             done.synced |= core.has_unsynced();
             answer(reply, core.sync(), core, status);
         }
+        Command::Confirm(at_once, reply) => {
+            core.confirm(reply);
+            if at_once {
+                done.synced |= core.has_unsynced();
+                core.sync();
+            }
+        }
         Command::Seal(reply) => {
             done.synced |= core.has_unsynced();
             answer(reply, core.seal(), core, status);
@@ -206,6 +216,10 @@ fn carry_out(core: &mut Core, command: Command, status: &Mutex<SpoolStatus>, don
         Command::BeginEpoch(reply) => {
             done.synced |= core.has_unsynced();
             answer(reply, core.begin_live_epoch(), core, status);
+        }
+        Command::BeginEpochIfUnused(reply) => {
+            done.synced |= core.has_unsynced();
+            answer(reply, core.begin_live_epoch_if_unused(), core, status);
         }
         Command::LimitBatches(bytes) => core.batch_bytes = bytes,
         Command::Configure(sha256, reply) => {

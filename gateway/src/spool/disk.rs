@@ -6,17 +6,20 @@
 //! be lost in any order.
 
 mod onlooker;
+mod place;
 
 use std::fmt::Debug;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::UNIX_EPOCH;
 
 pub(crate) use onlooker::Onlooker;
+use place::Place;
+pub(crate) use place::{Away, Judge, Whose};
 
 /// Who holds a lock on this has the spool.
 pub(crate) const LOCK: &str = "lock";
@@ -51,11 +54,21 @@ pub struct Written {
     pub syncs: u64,
 }
 
-/// Where a spool's files lie. Paths are relative to the spool's folder; `""` is that folder.
+/// Where a spool's files lie. Paths are relative to the spool's folder; `""` is that folder. While its name does not lead to the
+/// folder that was taken, every call fails, and with no error that says that something is missing.
 pub(crate) trait Disk: Debug + Send + Sync {
     /// Makes the folder ours, where it is not yet.
     fn take(&self) -> io::Result<()> {
         Ok(())
+    }
+    /// Fails while the folder's name does not lead to the one that was taken.
+    fn check(&self) -> io::Result<()> {
+        Ok(())
+    }
+    /// Takes the folder that has the name, after [`Disk::check`] failed: the spool's own as `judge` says, or a new one where that is
+    /// gone for good.
+    fn regain(&self, _judge: Judge<'_>) -> io::Result<()> {
+        self.check()
     }
     /// Creates a folder where it is missing, its name on disk when this returns.
     fn create_folder(&self, path: &Path) -> io::Result<()>;
@@ -94,9 +107,8 @@ pub(crate) trait DiskFile: Debug + Send {
 /// A folder of this machine, locked for as long as this value lives, once it could be.
 #[derive(Debug)]
 pub(crate) struct Folder {
-    root: PathBuf,
+    place: Arc<Place>,
     written: Arc<Mutex<Written>>,
-    lock: OnceLock<File>,
 }
 
 /// Why a folder could not be taken.
@@ -104,59 +116,75 @@ pub(crate) struct Folder {
 pub(crate) enum TakeError {
     /// Another process has it.
     Locked,
-    /// The system refused.
+    /// The system refused the folder.
     Io(io::Error),
+    /// It refused the lock in it.
+    Lock(io::Error),
+}
+
+impl TakeError {
+    fn into_io(self) -> io::Error {
+        match self {
+            Self::Locked => io::Error::new(ErrorKind::WouldBlock, "another process has the spool"),
+            Self::Io(error) | Self::Lock(error) => error,
+        }
+    }
 }
 
 impl Folder {
     /// Creates the folder where it is missing, and locks it.
     #[cfg(test)]
     pub(crate) fn take(root: &Path) -> Result<Self, TakeError> {
-        let folder = Self::untaken(root);
-        folder.take_lock().map(|()| folder)
+        let folder = Self::untaken(root, false);
+        folder.place.take().map(|()| folder)
     }
 
     /// The same, but that a disk which is full, read only or failing is no reason to refuse: the folder is taken
-    /// later then, by [`Disk::take`].
-    pub(crate) fn take_or_wait(root: &Path) -> Result<Self, TakeError> {
-        let folder = Self::untaken(root);
-        match folder.take_lock() {
-            Err(TakeError::Io(error)) if !is_of_the_disk(&error) => Err(TakeError::Io(error)),
-            Err(TakeError::Locked) => Err(TakeError::Locked),
-            Ok(()) | Err(TakeError::Io(_)) => Ok(folder),
+    /// later then, by [`Disk::take`]. One within another folder does not make that.
+    pub(crate) fn take_or_wait(root: &Path, is_within: bool) -> Result<Self, TakeError> {
+        let folder = Self::untaken(root, is_within);
+        match folder.place.take() {
+            Err(TakeError::Io(error) | TakeError::Lock(error)) if is_of_the_disk(&error) => Ok(folder),
+            taken => taken.map(|()| folder),
         }
     }
 
-    fn untaken(root: &Path) -> Self {
-        Self { root: root.to_owned(), written: Arc::default(), lock: OnceLock::new() }
-    }
-
-    fn take_lock(&self) -> Result<(), TakeError> {
-        if self.lock.get().is_some() {
-            return Ok(());
-        }
-        let root = &self.root;
-        fs::create_dir_all(root).map_err(TakeError::Io)?;
-        if let Some(parent) = root.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            // A parent that cannot be read can still hold a folder that we may write.
-            let _ = File::open(parent).and_then(|folder| folder.sync_all());
-        }
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(root.join(LOCK));
-        let lock = lock.map_err(TakeError::Io)?;
-        match lock.try_lock() {
-            Ok(()) => {
-                // One task has the spool, and asks once at a time.
-                let _ = self.lock.set(lock);
-                Ok(())
-            }
-            Err(TryLockError::WouldBlock) => Err(TakeError::Locked),
-            Err(TryLockError::Error(error)) => Err(TakeError::Io(error)),
-        }
+    fn untaken(root: &Path, is_within: bool) -> Self {
+        Self { place: Arc::new(Place::new(root, is_within)), written: Arc::default() }
     }
 
     fn at(&self, path: &Path) -> PathBuf {
+        let root = self.place.root();
         // Joining "" would add a slash, which a message should not have.
-        if path.as_os_str().is_empty() { self.root.clone() } else { self.root.join(path) }
+        if path.as_os_str().is_empty() { root.to_owned() } else { root.join(path) }
+    }
+
+    /// What comes of work on a path, in the folder that was taken.
+    fn on<T>(&self, path: &Path, work: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+        let place = self.at(path);
+        self.place.within(|| work(&place)).map_err(|error| named(error, &place))
+    }
+
+    /// [`Disk::create_folder`], a folder after the other from above.
+    fn create(&self, path: &Path) -> io::Result<()> {
+        let folder = self.at(path);
+        if folder.is_dir() {
+            return Ok(());
+        }
+        let above = path.parent().unwrap_or(Path::new(""));
+        if !above.as_os_str().is_empty() {
+            self.create(above)?;
+        }
+        fs::create_dir(&folder)?;
+        File::open(self.at(above))?.sync_all()
+    }
+}
+
+/// Who is not allowed to do something is told where: one folder of the spool's may be another user's.
+fn named(error: io::Error, place: &Path) -> io::Error {
+    match error.kind() {
+        ErrorKind::PermissionDenied => io::Error::new(error.kind(), format!("`{}`: {error}", place.display())),
+        _ => error,
     }
 }
 
@@ -169,64 +197,67 @@ fn is_of_the_disk(error: &io::Error) -> bool {
 
 impl Disk for Folder {
     fn take(&self) -> io::Result<()> {
-        self.take_lock().map_err(|error| match error {
-            TakeError::Locked => io::Error::new(ErrorKind::WouldBlock, "another process has the spool"),
-            TakeError::Io(error) => error,
-        })
+        self.place.take().map_err(TakeError::into_io)
+    }
+
+    fn check(&self) -> io::Result<()> {
+        self.place.check()
+    }
+
+    fn regain(&self, judge: Judge<'_>) -> io::Result<()> {
+        self.place.regain(judge)
     }
 
     fn create_folder(&self, path: &Path) -> io::Result<()> {
-        let folder = self.at(path);
-        if folder.is_dir() {
-            return Ok(());
-        }
-        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            self.create_folder(parent)?;
-        }
-        fs::create_dir(&folder)?;
-        self.sync_folder(path.parent().unwrap_or(Path::new("")))
+        self.on(path, |_| self.create(path))
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<Entry>> {
-        list(&self.at(path))
+        self.on(path, list)
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        fs::read(self.at(path))
+        self.on(path, |place| fs::read(place))
     }
 
     fn read_part(&self, path: &Path, offset: u64, length: usize) -> io::Result<Vec<u8>> {
-        read_part(&self.at(path), offset, length)
+        self.on(path, |place| read_part(place, offset, length))
     }
 
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let mut file = File::create(self.at(path))?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
+        self.on(path, |place| {
+            let mut file = File::create(place)?;
+            file.write_all(bytes)?;
+            file.sync_all()
+        })?;
         note(&self.written, &(0..bytes.len() as u64), bytes.len() as u64);
         Ok(())
     }
 
     fn preallocate(&self, path: &Path, length: u64) -> io::Result<Box<dyn DiskFile>> {
-        let file = OpenOptions::new().create(true).truncate(true).write(true).open(self.at(path))?;
-        reserve(&file, length)?;
-        Ok(Box::new(OpenFile { file, unsynced: None, bytes: 0, written: Arc::clone(&self.written) }))
+        let file = self.on(path, |place| {
+            let file = OpenOptions::new().create(true).truncate(true).write(true).open(place)?;
+            reserve(&file, length)?;
+            Ok(file)
+        })?;
+        let (place, written) = (Arc::clone(&self.place), Arc::clone(&self.written));
+        Ok(Box::new(OpenFile { place, file, unsynced: None, bytes: 0, written }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        fs::rename(self.at(from), self.at(to))
+        self.on(from, |place| fs::rename(place, self.at(to)))
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        missing_is_fine(fs::remove_file(self.at(path)))
+        self.on(path, |place| missing_is_fine(fs::remove_file(place)))
     }
 
     fn remove_folder(&self, path: &Path) -> io::Result<()> {
-        missing_is_fine(fs::remove_dir_all(self.at(path)))
+        self.on(path, |place| missing_is_fine(fs::remove_dir_all(place)))
     }
 
     fn sync_folder(&self, path: &Path) -> io::Result<()> {
-        File::open(self.at(path))?.sync_all()
+        self.on(path, |place| File::open(place)?.sync_all())
     }
 
     fn written(&self) -> Written {
@@ -236,6 +267,8 @@ impl Disk for Folder {
 
 #[derive(Debug)]
 struct OpenFile {
+    /// Where its name should be: what is synced behind no name, or in a folder of another name, is found by no start.
+    place: Arc<Place>,
     file: File,
     /// Where the first byte lies that was written since the last sync, and the end of the last.
     unsynced: Option<Range<u64>>,
@@ -257,6 +290,10 @@ impl DiskFile for OpenFile {
 
     fn sync(&mut self) -> io::Result<()> {
         self.file.sync_data()?;
+        self.place.check()?;
+        if self.file.metadata()?.nlink() == 0 {
+            return Err(io::Error::other("the segment that is written was deleted"));
+        }
         let range = self.unsynced.take().unwrap_or_default();
         note(&self.written, &range, std::mem::take(&mut self.bytes));
         Ok(())
@@ -418,7 +455,23 @@ mod tests {
         }
         let place = tempfile::tempdir().expect("a folder");
         fs::write(place.path().join("file"), b"").expect("written");
-        assert!(matches!(Folder::take_or_wait(&place.path().join("file")), Err(TakeError::Io(_))));
+        assert!(matches!(Folder::take_or_wait(&place.path().join("file"), false), Err(TakeError::Io(_))));
+    }
+
+    /// "cannot write: Permission denied; hint: is the disk full?", of a spool in which one folder was root's.
+    #[test]
+    fn who_may_not_write_is_told_where() {
+        let denied = io::Error::from(ErrorKind::PermissionDenied);
+        let told = named(denied, Path::new("/var/spool/sealed"));
+        assert!(
+            told.kind() == ErrorKind::PermissionDenied && told.to_string().contains("`/var/spool/sealed`"),
+            "{told}"
+        );
+        let failing = named(io::Error::from_raw_os_error(5), Path::new("x"));
+        assert_eq!(failing.raw_os_error(), Some(5), "what a disk says is gone by");
+        let place = tempfile::tempdir().expect("a folder");
+        fs::create_dir(place.path().join(LOCK)).expect("created");
+        assert!(matches!(Folder::take(place.path()), Err(TakeError::Lock(_))), "the folder itself is well");
     }
 
     #[test]

@@ -13,11 +13,11 @@ use std::sync::{Arc, Mutex};
 
 use tjern_readings::sensor::{Epoch, SensorId};
 
-use super::disk::Disk;
+use super::disk::{Disk, Whose};
 use super::known_sensors::KnownSensors;
 use super::locked;
 use super::record::{self, SENSORS_MAX, SNAPSHOT_MAX};
-use super::segment::{Header, Segment};
+use super::segment::{HEADER_BYTES, Header, SUFFIX, Segment};
 
 /// A segment has room for at least so many times what it begins with.
 const SNAPSHOTS: u64 = 4;
@@ -40,6 +40,8 @@ pub(crate) struct Log {
     pub(crate) replaced: Option<Epoch>,
     /// The generation of the newest segment.
     pub(crate) generation: u64,
+    /// The header of the newest segment that is on disk, as far as this process knows, and of one that may be: its making failed.
+    pub(crate) newest: [Option<Header>; 2],
     /// How long a segment is made where that is enough, and how long at most.
     pub(crate) segment_bytes: [u64; 2],
     /// The segments on disk say that every number up to this one is sealed.
@@ -109,7 +111,9 @@ impl Log {
             let mut known = locked(known);
             (self.next_length(&mut known), snapshot(first_seq, &mut known))
         };
+        self.newest[1] = Some(header);
         let segment = Segment::create(&*self.disk, &header, &records, length)?;
+        self.newest = [Some(header), None];
         // One of this name held nothing that was acknowledged, and has just been replaced.
         self.old.retain(|old| old.path != segment.path);
         self.active = Some(segment);
@@ -138,6 +142,23 @@ impl Log {
             self.remove(&old.path);
         }
         Ok(())
+    }
+
+    /// Whose a folder is, by its segments. Each start on a folder begins one with a generation of its own: where the newest is the one
+    /// that was begun here, nobody went on with it.
+    pub(crate) fn whose(&self, seen: &dyn Disk) -> io::Result<Whose> {
+        let folder = seen.list(Path::new(""))?;
+        let segments: Vec<_> = folder.iter().filter(|entry| entry.name.ends_with(SUFFIX)).collect();
+        let mut newest: Option<Header> = None;
+        for segment in &segments {
+            let header = Header::decode(&seen.read_part(Path::new(&segment.name), 0, HEADER_BYTES)?);
+            newest = newest.into_iter().chain(header).max_by_key(|header| header.generation);
+        }
+        Ok(match newest {
+            None if segments.is_empty() => Whose::Nobodys,
+            Some(_) if self.newest.contains(&newest) => Whose::Ours,
+            _ => Whose::Anothers,
+        })
     }
 
     /// Says on disk that every number up to `sealed_to` is in a sealed file.

@@ -15,13 +15,13 @@ use tjern_readings::batch;
 use tjern_readings::clock::Clock;
 use tjern_readings::keys::Bounds;
 use tjern_readings::reading::Reading;
-use tjern_readings::sensor::{Epoch, SourceName};
+use tjern_readings::sensor::{Epoch, SensorId, SourceName};
 
 use super::core::{Core, Piece};
 use super::disk::{Disk, Onlooker};
 use super::sealed::{self, SealedKind, SealedObject};
 use super::survey::{self, Found};
-use super::{SpoolError, SpoolSettings, recovery, verify};
+use super::{SpoolError, SpoolSettings, locked, recovery, verify};
 
 /// A segment of the log.
 #[derive(Debug, Clone)]
@@ -142,6 +142,12 @@ impl SpoolLook {
     pub fn unsealed(&self) -> (usize, Option<Bounds>) {
         let rows = self.core.unsealed_rows();
         (rows, Bounds::new(self.core.sealed_to + 1, self.core.synced_seq))
+    }
+
+    /// The newest time that was dated by a clock that was believed, of these sensors: what the next start holds its clock against.
+    #[must_use]
+    pub fn newest_sure_us(&self, of: impl Fn(&SensorId) -> bool) -> Option<i64> {
+        locked(&self.core.known).sure_us(of)
     }
 
     /// Numbers whose records are damaged: the next start covers them by a gap.

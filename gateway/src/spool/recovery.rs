@@ -35,6 +35,7 @@ use tjern_readings::reading::Reading;
 use tjern_readings::rows::Rows;
 use tjern_readings::sensor::Epoch;
 
+use super::confirms::Confirms;
 use super::core::{Core, PENDING_MAX, Piece, Trouble, UNSEALED_MAX, count};
 use super::disk::Disk;
 use super::fresh::Fresh;
@@ -198,6 +199,7 @@ fn empty(
         epoch,
         replaced: newest_header.and_then(|header| header.replaced),
         generation: newest_header.map_or(0, |header| header.generation),
+        newest: [newest_header, None],
         segment_bytes: [(settings.max_bytes / 16).min(SEGMENT_BYTES), settings.max_bytes / 16],
         marked_to: 0,
         undecided: false,
@@ -217,6 +219,7 @@ fn empty(
         clock,
         log,
         pending: Rows::default(),
+        confirms: Confirms::default(),
         written: 0,
         pending_max: PENDING_MAX,
         synced_seq: 0,
@@ -269,6 +272,8 @@ impl Core {
         found.known = Arc::clone(&self.known);
         found.fresh = self.fresh.clone();
         found.pending = std::mem::take(&mut self.pending);
+        found.confirms = std::mem::take(&mut self.confirms);
+        found.confirms.begin_anew(found.pending.len());
         (found.pending_max, found.batch_bytes) = (self.pending_max, self.batch_bytes);
         found.shelf.gaps_max = self.shelf.gaps_max;
         (found.dropped_readings, found.dropped_from_memory) = (self.dropped_readings, self.dropped_from_memory);

@@ -72,7 +72,10 @@ impl Core {
         folder: &Path,
         landed: &HashMap<i64, Reading>,
     ) -> io::Result<Vec<SealedObject>> {
-        let bytes = self.disk.read(&object.path())?;
+        let bytes = match self.disk.read(&object.path()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            bytes => bytes?,
+        };
         let readings = match object.kind {
             SealedKind::Batch => batch::decode(&bytes).and_then(|batch| batch.readings()).ok(),
             SealedKind::Gap | SealedKind::Closed => None,
@@ -153,6 +156,15 @@ impl Core {
         true
     }
 
+    /// The same, unless this run has given out numbers of an epoch that an earlier one began.
+    pub(crate) fn begin_live_epoch_if_unused(&mut self) -> bool {
+        let is_used = |core: &Self| {
+            let claim = core.claim.filter(|claim| claim.epoch == core.log.epoch);
+            claim.is_some_and(|claim| core.synced_seq >= claim.first_seq)
+        };
+        self.seal() && !is_used(self) && self.begin_live_epoch()
+    }
+
     /// Writes the word that an epoch is finished, where the shelf has anything of it.
     pub(crate) fn close_epoch(&mut self, epoch: Epoch) -> io::Result<()> {
         let Some(last) = self.shelf.last_of(epoch) else { return Ok(()) };
@@ -173,7 +185,7 @@ impl Core {
 
     fn close_epoch_at(&mut self, epoch: Epoch, last: i64) -> io::Result<()> {
         let bounds = Bounds { first: last, last };
-        self.shelf.add(epoch, bounds, SealedKind::Closed, format!("{last}\n").as_bytes())?;
+        self.shelf.add(epoch, bounds, SealedKind::Closed, &sealed::closed_text(last))?;
         // Behind the epoch's files, and before those of other epochs: the order of sending.
         self.shelf.objects.make_contiguous().sort_by_key(|object| object.epoch == self.log.epoch);
         Ok(())

@@ -108,6 +108,17 @@ pub(crate) fn gap_text(bounds: Bounds, reason: &str, time_us: i64) -> String {
     )
 }
 
+/// Whether this is a gap's text, of these numbers.
+pub(crate) fn is_gap_text(text: &[u8], bounds: Bounds) -> bool {
+    let value: serde_json::Value = serde_json::from_slice(text).unwrap_or_default();
+    value["first_seq"].as_i64() == Some(bounds.first) && value["last_seq"].as_i64() == Some(bounds.last)
+}
+
+/// The text of the word that an epoch is finished.
+pub(crate) fn closed_text(last: i64) -> Vec<u8> {
+    format!("{last}\n").into_bytes()
+}
+
 /// The reason that a gap's text names.
 pub(crate) fn gap_reason(text: &[u8]) -> Option<String> {
     let value: serde_json::Value = serde_json::from_slice(text).ok()?;

@@ -26,6 +26,9 @@ const MAGIC: &[u8; 8] = b"TJERNSPL";
 /// The length of the header in its block.
 pub(crate) const HEADER_BYTES: usize = 96;
 
+/// What the name of each ends with.
+pub(crate) const SUFFIX: &str = ".segment";
+
 /// How far a number behind a damaged record may lie from the one that was expected. A segment holds
 /// fewer readings than this.
 const SEQ_REACH: i64 = 1 << 20;
@@ -86,7 +89,7 @@ impl Header {
 
 /// The name of the segment that begins with this number.
 pub(crate) fn file_name(first_seq: i64) -> String {
-    format!("{first_seq:020}.segment")
+    format!("{first_seq:020}{SUFFIX}")
 }
 
 /// What a segment's bytes hold.

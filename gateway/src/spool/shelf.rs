@@ -54,6 +54,19 @@ impl Shelf {
         Ok(())
     }
 
+    /// Writes a gap, or the word that an epoch is finished, again, where its file is missing: what it says is known.
+    pub(crate) fn write_again(&mut self, object: &SealedObject, bytes: &[u8]) -> io::Result<()> {
+        sealed::write(
+            &*self.disk,
+            &sealed::folder(object.epoch),
+            &sealed::file_name(object.kind, object.bounds),
+            bytes,
+        )?;
+        let known = self.objects.iter_mut().filter(|known| *known == object);
+        known.for_each(|known| known.length = bytes.len() as u64);
+        Ok(())
+    }
+
     /// What waits of an epoch.
     pub(crate) fn of(&self, epoch: Epoch) -> impl Iterator<Item = &SealedObject> {
         self.objects.iter().filter(move |object| object.epoch == epoch)

@@ -1,5 +1,6 @@
 //! Stories of loss that must not happen, on a disk that forgets, tears, reorders and fails.
 
+mod away;
 mod campaign;
 pub(crate) mod hanging;
 mod memory;
@@ -16,8 +17,10 @@ use tjern_readings::batch;
 use tjern_readings::clock::Clock;
 use tjern_readings::keys::Bounds;
 use tjern_readings::reading::TIMES_US;
+use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::TryRecvError;
 
-use super::core::PENDING_MAX;
+use super::core::{Core, PENDING_MAX};
 use super::disk::{self, Disk};
 use super::recovery::ATTEMPTS_MAX;
 use super::sealed::{self, SealedKind};
@@ -76,12 +79,13 @@ fn every_boundary_of_a_workload_is_a_crash_that_loses_nothing() {
     assert!(reached.images.load(Relaxed) >= 5_000);
 }
 
-/// The canaries: a build that skips the sync of files, or that of folders, or uses a number twice, is caught by the
-/// same campaign.
+/// The canaries: a build that skips the sync of files, or that of folders, takes any folder for its own, or uses a number
+/// twice, is caught by the same campaign.
 #[test]
 fn a_build_that_skips_a_sync_or_uses_a_number_twice_is_caught() {
     let seed = seed();
-    let lying = [Lie::Syncs, Lie::FileSyncs, Lie::FolderSyncs].map(|lie| Variant { lie, ..Variant::default() });
+    let lying =
+        [Lie::Syncs, Lie::FileSyncs, Lie::FolderSyncs, Lie::AnyFolder].map(|lie| Variant { lie, ..Variant::default() });
     for variant in lying.into_iter().chain([Variant { reuses_numbers: true, ..Variant::default() }]) {
         let caught = campaign::run(seed, 3_000, variant, &Reached::default());
         println!("{variant:?}: {caught:?}");
@@ -105,6 +109,47 @@ fn an_error_at_any_call_ends_nothing_and_loses_nothing() {
         let lived = live(&disk, 24, &mut random, &mut history);
         let settled = lived.and_then(|()| settle(&disk.image(&mut random, Plan::Well), &mut history));
         settled.unwrap_or_else(|failure| panic!("TJERN_SEED={seed}, error {error} at call {call}: {failure}"));
+    }
+}
+
+/// The folder is deleted at any moment of a life: what no batch had is written anew under its numbers, and the batches that went
+/// with it are told as gaps.
+#[test]
+fn a_folder_that_is_deleted_costs_its_batches_and_nothing_else() {
+    for seed in seeds(50) {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let disk = Memory::new(Plan::Well);
+        let (mut core, mut lake) = (open(&disk, 1 << 20), Lake::default());
+        let (mut appended, mut deleted) = (0, 0);
+        for _ in 0..40 {
+            match random.u8(..10) {
+                0..5 => {
+                    core.append(readings(appended, 7));
+                    appended += 7;
+                }
+                5..7 => assert!(core.sync()),
+                7 => assert!(core.seal()),
+                8 => upload(&mut core, &mut lake, |_| false).expect("uploaded"),
+                _ => {
+                    let batches = core.offered();
+                    let is_batch = |object: &&sealed::SealedObject| object.kind == SealedKind::Batch;
+                    deleted += batches.iter().filter(is_batch).map(|batch| batch.bounds.count()).sum::<i64>();
+                    disk.delete();
+                    batches.iter().for_each(|object| core.give_up(object));
+                    assert_eq!(core.offered(), batches, "not before the folder is known to be ours");
+                    assert!(core.sync(), "TJERN_SEED={seed}: {:?}", core.status());
+                    batches.iter().for_each(|object| core.give_up(object));
+                }
+            }
+        }
+        assert!(core.sync());
+        drop(core);
+        let mut core = open(&disk.image(&mut random, Plan::Well), 1 << 20);
+        assert!(core.seal());
+        upload(&mut core, &mut lake, |_| false).expect("uploaded");
+        lake.check_cover().unwrap_or_else(|error| panic!("TJERN_SEED={seed}: {error}"));
+        let (values, missing) = lake.values().expect("once");
+        assert_eq!((missing, values.len() as i64), (deleted, appended as i64 - deleted), "TJERN_SEED={seed}");
     }
 }
 
@@ -278,6 +323,56 @@ fn a_full_disk_keeps_the_newest_readings_in_memory() {
     let (values, _) = lake.values().expect("once");
     assert_eq!(values.len() as u64 + core.status().dropped_readings, appended);
     assert!(values.contains(&(appended - 1)));
+}
+
+/// A start on a full disk: "the spool writes again" stood in the log, nothing was written, and the first reading was refused.
+#[test]
+fn a_disk_that_took_no_reading_yet_is_not_said_to_take_them_again() {
+    let disk = Memory::new(Plan::Well);
+    disk.refuse(1, ENOSPC);
+    let mut core = open(&disk, 1 << 26);
+    assert!(core.in_trouble() && core.recovery_due.is_some());
+    assert!(core.sync(), "the folder is there now");
+    assert!(core.in_trouble(), "nothing was written");
+    core.append(readings(0, 3));
+    assert!(core.sync());
+    assert!(!core.in_trouble());
+}
+
+/// What a disk had refused was taken for stored by those who asked, and was not read again after a power cut. A spool that
+/// dropped readings says nothing any more: nobody knows whether they are among those that are asked about.
+#[test]
+fn what_is_not_on_disk_is_not_confirmed() {
+    let disk = Memory::new(Plan::Well);
+    let mut core = open(&disk, 1 << 26);
+    let ask = |core: &mut Core| {
+        let (reply, answer) = oneshot::channel();
+        core.confirm(reply);
+        answer
+    };
+    assert_eq!(ask(&mut core).try_recv(), Ok(()), "nothing came");
+    core.append(readings(0, 10));
+    let mut first = ask(&mut core);
+    assert_eq!(first.try_recv(), Err(TryRecvError::Empty), "written is not synced");
+    disk.refuse(1_000, ENOSPC);
+    assert!(!core.sync());
+    core.append(readings(10, 10));
+    let mut second = ask(&mut core);
+    assert!(!core.sync());
+    assert_eq!((first.try_recv(), second.try_recv()), (Err(TryRecvError::Empty), Err(TryRecvError::Empty)));
+    while !core.sync() {}
+    assert_eq!((first.try_recv(), second.try_recv()), (Ok(()), Ok(())));
+
+    core.pending_max = 5;
+    disk.refuse(1_000, ENOSPC);
+    core.append(readings(20, 3));
+    assert!(!core.sync());
+    let mut third = ask(&mut core);
+    core.append(readings(23, 3));
+    assert_eq!(core.status().dropped_readings, 1);
+    while !core.sync() {}
+    assert_eq!(third.try_recv(), Err(TryRecvError::Closed));
+    assert_eq!(ask(&mut core).try_recv(), Err(TryRecvError::Closed));
 }
 
 /// The spool's bound holds; what had to go is covered by gaps with the bounds of the batches that went.

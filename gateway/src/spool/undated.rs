@@ -89,7 +89,9 @@ impl Undated {
         }
         let disk = Arc::clone(&spool.disk);
         let decision = Decision::find(&*disk);
-        let held = Spool::open(settings, clock)?;
+        // Where that is another's, nothing is begun in it.
+        spool.disk.check().map_err(|source| SpoolError::Away { source })?;
+        let held = Spool::open_within(settings, clock)?;
         Ok(Self { held, disk, max_bytes, decision, moving: None, trouble: Trouble::default() })
     }
 

@@ -9,6 +9,7 @@ use tjern_readings::clock::Clock;
 
 use crate::bus::state::{DeviceSnapshot, DeviceState, PointSnapshot};
 use crate::clock::ClockWord;
+use crate::dating::written;
 use crate::lines::counters::LineCounts;
 use crate::modbus::stats::WireCounts;
 use crate::spool::SpoolStatus;
@@ -102,6 +103,10 @@ pub struct ClockReport {
     /// How far it fell back, in milliseconds, while it is not believed for that.
     #[serde(default)]
     pub fallen_ms: Option<i64>,
+    /// The last time that was believed, while it is not for that: before it a start believes a right clock with `[clock] trusted`
+    /// only, and after it of itself.
+    #[serde(default)]
+    pub believed_until_us: Option<i64>,
     /// How often it fell back and was not believed, since the start.
     #[serde(default)]
     pub falls: u64,
@@ -109,12 +114,14 @@ pub struct ClockReport {
 
 impl ClockReport {
     pub(super) fn new(clock: &Clock, word: ClockWord) -> Self {
-        let fallen_ms = clock.doubt().map(|doubt| doubt.behind_us / 1_000);
+        let doubt = clock.doubt();
+        let fallen_ms = doubt.map(|doubt| doubt.behind_us / 1_000);
         Self {
             is_known: clock.is_set() && fallen_ms.is_none(),
             is_synchronised: word.is_synchronised,
             ahead_ms: word.ahead_ms,
             fallen_ms,
+            believed_until_us: doubt.map(|doubt| doubt.since_us),
             falls: clock.falls(),
         }
     }
@@ -146,6 +153,9 @@ pub struct SpoolReport {
     pub bad_records: u64,
     /// Whether the disk refuses readings at present.
     pub in_trouble: bool,
+    /// Why, and what may help.
+    #[serde(default)]
+    pub writing_trouble: Option<String>,
     /// Why batches cannot be written at present.
     #[serde(default)]
     pub sealing_trouble: Option<String>,
@@ -343,6 +353,9 @@ pub struct PointReport {
     pub value: Option<f64>,
     /// Why there is none.
     pub cause: Option<String>,
+    /// Whether it is under maintenance now: what is measured is marked.
+    #[serde(default)]
+    pub maintenance: bool,
     /// When it ended.
     pub answered_us: Option<i64>,
     /// How long that took.
@@ -365,6 +378,7 @@ impl From<&SpoolStatus> for SpoolReport {
             torn_tails: status.torn_tails,
             bad_records: status.bad_records,
             in_trouble: status.in_trouble,
+            writing_trouble: status.writing_trouble.clone(),
             sealing_trouble: status.sealing_trouble.clone(),
         }
     }
@@ -403,7 +417,7 @@ impl DeviceReport {
 }
 
 impl PointReport {
-    pub(super) fn new(point: &PointSnapshot, unit: Option<&String>) -> Self {
+    pub(super) fn new(point: &PointSnapshot, unit: Option<&String>, maintenance: bool) -> Self {
         Self {
             sensor: point.sensor.clone(),
             unit: unit.cloned(),
@@ -411,6 +425,7 @@ impl PointReport {
             slot_us: point.slot_us,
             value: point.value,
             cause: point.cause.map(|cause| cause.to_string()),
+            maintenance,
             answered_us: point.answered_us,
             round_trip_us: point.round_trip_us,
             missed: point.missed,
@@ -438,27 +453,17 @@ pub(super) struct Notes<'now> {
 pub(super) fn health(status: &GatewayStatus, Notes { stuck, maintenance, silent }: Notes<'_>) -> Health {
     let mut failing: Vec<String> = stuck.to_vec();
     if status.spool.in_trouble {
-        failing.push("the disk refuses readings: they are held in memory".to_owned());
+        let why = status.spool.writing_trouble.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+        failing.push(format!("the disk refuses readings: they are held in memory{why}"));
     }
     if let Some(error) = &status.spool.sealing_trouble {
-        failing.push(format!(
-            "batches cannot be written: {error}; nothing that is new is uploaded; hint: is the disk full, or the spool's folder gone?"
-        ));
+        failing.push(format!("batches cannot be written, and nothing that is new is uploaded: {error}"));
     }
     let mut warnings = Vec::new();
     if let Some(refused) = &status.configuration.refused {
         warnings.push(format!("the new configuration was refused, the old one stays: {}", refused.reason));
     }
-    if let Some(fallen_ms) = status.clock.and_then(|clock| clock.fallen_ms) {
-        let fallen_s = fallen_ms / 1_000;
-        warnings.push(format!(
-            "the clock fell back by {fallen_s} s while the gateway ran, and is not believed: readings are dated by the time that passed since, and say so (`clock_estimated`); hint: set it right; where it is right now and was ahead before, start the gateway anew with `[clock] trusted`"
-        ));
-    } else if status.clock.is_some_and(|clock| !clock.is_known) {
-        let hint =
-            "hint: `tjern-gateway doctor` says who keeps it; `[clock] trusted` is for networks without a time server";
-        warnings.push(format!("the time is not known: readings wait on disk for it, or have an estimated time once `[clock] patience` is over; {hint}"));
-    }
+    warnings.extend(status.clock.as_ref().and_then(of_clock));
     if let Some(trouble) = maintenance {
         warnings.push(format!("what is under maintenance stays as it was: {trouble}"));
     }
@@ -480,7 +485,7 @@ pub(super) fn health(status: &GatewayStatus, Notes { stuck, maintenance, silent 
     }
     if status.spool.bad_records > 0 {
         let count = status.spool.bad_records;
-        warnings.push(format!("the disk damaged {count} records or files of the spool: see `kept` in its folder"));
+        warnings.push(format!("{count} records or files of the spool were damaged or missing: the log names them, and what could be copied is in `kept` in its folder"));
     }
     if status.spool.set_aside_objects > 0 {
         let count = status.spool.set_aside_objects;
@@ -504,4 +509,54 @@ pub(super) fn health(status: &GatewayStatus, Notes { stuck, maintenance, silent 
     };
     failing.extend(warnings);
     Health { state, details: failing }
+}
+
+/// What is to be said of a clock that is not believed. Nothing on the machine tells one that is wrong now from one that was ahead before
+/// and is right now: a person has to.
+fn of_clock(clock: &ClockReport) -> Option<String> {
+    if clock.is_known {
+        return None;
+    }
+    let Some(fallen_ms) = clock.fallen_ms else {
+        let hint =
+            "hint: `tjern-gateway doctor` says who keeps it; `[clock] trusted` is for networks without a time server";
+        return Some(format!(
+            "the time is not known: readings wait on disk for it, or have an estimated time once `[clock] patience` is over; {hint}"
+        ));
+    };
+    let fallen_s = fallen_ms / 1_000;
+    let until = clock
+        .believed_until_us
+        .map_or_else(String::new, |until_us| format!(", which can go after {}", written(until_us)));
+    Some(format!(
+        "the clock fell back by {fallen_s} s while the gateway ran, and is not believed: readings are dated by the time that passed since, and say so (`clock_estimated`); hint: compare it with a watch; where it is wrong, set it right; where it is right now and was ahead before, start the gateway anew with `trusted = true` in `[clock]`{until}"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use tjern_readings::clock::SECOND_US;
+
+    use super::*;
+
+    const NOW_US: i64 = 1_796_000_000 * SECOND_US;
+
+    /// A clock was two hours ahead and was set right by hand: the technician was told to start with `trusted`, and not for how long. It
+    /// stayed there for good, and the next clock that fell was followed.
+    #[test]
+    fn who_set_a_clock_right_is_told_what_to_do_and_until_when() {
+        let wall = Clock::manual(NOW_US);
+        let clock = wall.guarded(900 * SECOND_US);
+        let report = || ClockReport::new(&clock, ClockWord::default());
+        assert_eq!((report().believed_until_us, of_clock(&report())), (None, None));
+        wall.set_us(NOW_US - 7_200 * SECOND_US);
+        let report = report();
+        assert_eq!(
+            (report.is_known, report.fallen_ms, report.believed_until_us),
+            (false, Some(7_200_000), Some(NOW_US))
+        );
+        let said = of_clock(&report).unwrap_or_default();
+        assert!(said.contains("compare it with a watch") && said.contains("`trusted = true`"), "{said}");
+        assert!(said.ends_with("which can go after 2026-11-30T00:53:20Z"), "{said}");
+    }
 }

@@ -16,10 +16,11 @@ use tjern_readings::batch;
 use tjern_readings::keys::{Bounds, Landed, claimed_number, epoch_claim, epoch_folder};
 use tjern_readings::reading::Reading;
 use tjern_readings::sensor::{Epoch, SourceName};
+use tjern_readings::store::is_refusal;
 
 use super::UploadError;
 use super::landing::{self, Outcome};
-use super::line::Line;
+use super::line::{self, Line};
 use crate::spool::{Claim, SealedKind, SealedObject, Spool};
 
 /// No sealed object has more numbers than this, so that a listing need not begin further back.
@@ -102,6 +103,8 @@ pub(super) async fn landed_objects(
         match landing::compare(line, &key, Some(&landed), &bytes).await {
             Ok(Some(Outcome::Landed)) => known.push(object),
             Ok(_) => {}
+            // Some stores refuse to say of a key that it is not there. The listing that follows finds what is.
+            Err(error) if is_refusal(&error) => {}
             Err(source) => return Err(UploadError::Get { key, source }),
         }
     }
@@ -120,19 +123,22 @@ pub(super) async fn landed_readings(
     let mut readings = HashMap::new();
     let Some(first) = waiting.first() else { return Ok(readings) };
     let waits = |bounds: Bounds| waiting.iter().any(|object| object.bounds.overlaps(bounds));
-    for bounds in list(source, epoch, first.bounds.first - REACH, line).await?.all() {
-        if !waits(bounds) {
-            continue;
-        }
+    let landed = list(source, epoch, first.bounds.first - REACH, line).await?;
+    for bounds in landed.batches.into_iter().filter(|bounds| waits(*bounds)) {
         let key = Landed::Batch(epoch, bounds).key(source);
         let bytes = match line.read(&key).await {
             Ok(bytes) => bytes,
-            // Its bounds are those of a gap.
+            // It has left the landing zone since.
             Err(object_store::Error::NotFound { .. }) => continue,
             Err(source) => return Err(UploadError::Get { key, source }),
         };
-        // What cannot be read proves nothing: ours is sent.
-        let Ok(rows) = batch::decode(&bytes).and_then(|batch| batch.readings()) else { continue };
+        let Ok(rows) = batch::decode(&bytes).and_then(|batch| batch.readings()) else {
+            if line.is_forgeable {
+                return Err(UploadError::Get { key, source: line::no_object(bytes.len()) });
+            }
+            // What cannot be read proves nothing: ours is sent.
+            continue;
+        };
         let numbered = (bounds.first..).zip(rows);
         readings.extend(numbered.filter(|(seq, _)| waits(Bounds { first: *seq, last: *seq })));
     }

@@ -6,7 +6,8 @@
 //!
 //! Invariant: what is told of a file is its path, the number of a line and names of variables, never a value.
 
-use std::os::unix::fs::PermissionsExt;
+use std::fmt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use tjern_readings::store::credentials::{CredentialsError, text_of, variables};
@@ -14,6 +15,35 @@ use tjern_readings::store::{Access, LakeUrl};
 
 /// The name of the credential in systemd's store.
 const SYSTEMD_NAME: &str = "lake";
+
+/// What a file of them says, and how it lies there.
+#[derive(Clone)]
+pub(super) struct Said {
+    pub(super) text: String,
+    mode: u32,
+    is_pipe: bool,
+}
+
+impl Said {
+    /// Reads it: work that blocks.
+    pub(super) fn by(path: &Path) -> Result<Self, CredentialsError> {
+        let text = text_of(path)?;
+        let metadata = std::fs::metadata(path);
+        let is_pipe = metadata.as_ref().is_ok_and(|metadata| metadata.file_type().is_fifo());
+        Ok(Self { text, mode: metadata.map_or(0, |metadata| metadata.permissions().mode()), is_pipe })
+    }
+
+    fn hash(&self) -> u32 {
+        crc32c::crc32c(self.text.as_bytes())
+    }
+}
+
+/// Not its text.
+impl fmt::Debug for Said {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Said").field("mode", &self.mode).field("is_pipe", &self.is_pipe).finish_non_exhaustive()
+    }
+}
 
 /// Where the credentials come from, and what they were when they were last read.
 #[derive(Debug, Clone)]
@@ -25,6 +55,8 @@ pub(super) struct Credentials {
     access: Access,
     /// A hash of the file's text, if it could be read.
     read: Option<u32>,
+    /// What it says can be read once.
+    is_pipe: bool,
     warned: bool,
 }
 
@@ -41,28 +73,52 @@ impl Credentials {
             file: configured.or(credential),
             access: Access::from_environment(),
             read: None,
+            is_pipe: false,
             warned: false,
         }
     }
 
-    /// Reads them anew.
+    /// The file that is read, if there is one.
+    pub(super) fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
+    /// Reads them anew: work that blocks.
     pub(super) fn read(&mut self, lake: &LakeUrl) -> Result<Access, CredentialsError> {
+        let said = self.file().map(Said::by).transpose()?;
+        self.take(said, lake)
+    }
+
+    /// What they are with what the file says now.
+    pub(super) fn take(&mut self, said: Option<Said>, lake: &LakeUrl) -> Result<Access, CredentialsError> {
         let environment = Access::from_environment();
-        if let Some(path) = self.file.clone() {
-            let text = text_of(&path)?;
-            self.read = Some(crc32c::crc32c(text.as_bytes()));
-            self.warn_if_open(&path);
-            self.access = environment.with_variables(variables(&text, &path, lake)?);
-        } else {
-            self.access = environment;
-        }
+        self.access = match self.file.clone().zip(said) {
+            Some((path, said)) => {
+                (self.read, self.is_pipe) = (Some(said.hash()), said.is_pipe);
+                self.warn_if_open(&path, said.mode);
+                environment.with_variables(variables(&said.text, &path, lake)?)
+            }
+            None => environment,
+        };
         Ok(self.access.clone())
     }
 
-    /// Whether the file has another text than when it was read.
-    pub(super) fn have_changed(&self) -> bool {
-        let now = self.file.as_deref().and_then(|path| text_of(path).ok());
-        now.is_some_and(|text| self.read != Some(crc32c::crc32c(text.as_bytes())))
+    /// The same for who only looks: of a file that says nothing, or is a pipe, the environment is left.
+    pub(super) fn access_without_pipes(&self, lake: &LakeUrl) -> Access {
+        let environment = Access::from_environment();
+        let file = self.file().filter(|path| path.is_file());
+        let said = file.and_then(|path| variables(&text_of(path).ok()?, path, lake).ok());
+        environment.with_variables(said.unwrap_or_default())
+    }
+
+    /// The file in which another text may stand than was read: none that is a pipe.
+    pub(super) fn may_have_changed(&self) -> Option<&Path> {
+        self.file().filter(|_| !self.is_pipe)
+    }
+
+    /// Whether that is another text than was read.
+    pub(super) fn is_other(&self, said: &Said) -> bool {
+        self.read != Some(said.hash())
     }
 
     /// What is missing to reach a lake, where that is obvious.
@@ -70,8 +126,7 @@ impl Credentials {
         self.access.missing(lake)
     }
 
-    fn warn_if_open(&mut self, path: &Path) {
-        let mode = std::fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode());
+    fn warn_if_open(&mut self, path: &Path, mode: u32) {
         if mode & 0o077 != 0 && !self.is_systemds && !self.warned {
             tracing::warn!(path = %path.display(), mode = format!("{:o}", mode & 0o777), "others may read the lake's credentials; hint: chmod 600");
             self.warned = true;
@@ -100,9 +155,13 @@ mod tests {
         let mut credentials = Credentials::with_store(Some(written(&folder, text)), None);
         let access = credentials.read(&lake()).expect("read");
         assert_eq!(access.missing(&lake()), None);
-        assert!(!credentials.have_changed());
+        let is_other = |credentials: &Credentials| {
+            let file = credentials.may_have_changed().expect("no pipe");
+            credentials.is_other(&Said::by(file).expect("read"))
+        };
+        assert!(!is_other(&credentials));
         written(&folder, "AWS_ACCESS_KEY_ID=other\n");
-        assert!(credentials.have_changed());
+        assert!(is_other(&credentials));
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! A put that failed may have been applied, and a store's own retries turn a lost reply into "already
 //! exists". So that word is never believed: the object is read back and compared. Nor is a success believed that came over a
-//! way on which somebody else could answer ([`Line::confirm`]).
+//! way on which somebody else could answer ([`Line::confirm`]), nor that what was read there is an object: a page in its place would
+//! be another one's readings under our numbers.
 
 use bytes::Bytes;
 use object_store::Error;
@@ -10,8 +11,10 @@ use object_store::path::Path;
 
 use tjern_readings::batch;
 use tjern_readings::keys::Landed;
+use tjern_readings::sensor::Epoch;
 
-use super::line::Line;
+use super::line::{self, Line};
+use crate::spool::is_gap_text;
 
 /// How often a put is repeated whose key exists and then does not.
 const ATTEMPTS_MAX: u32 = 3;
@@ -61,7 +64,28 @@ pub(super) async fn compare(
         Err(Error::NotFound { .. }) => return Ok(None),
         Err(error) => return Err(error),
     };
-    Ok(Some(if is_same(landed, bytes, &there) { Outcome::Landed } else { Outcome::Foreign }))
+    if is_same(landed, bytes, &there) {
+        return Ok(Some(Outcome::Landed));
+    }
+    if line.is_forgeable && !is_object(landed, &there) {
+        return Err(line::no_object(there.len()));
+    }
+    Ok(Some(Outcome::Foreign))
+}
+
+/// Whether bytes are what somebody may have put under such a key, rather than a page that was sent in its place.
+fn is_object(landed: Option<&Landed>, bytes: &[u8]) -> bool {
+    let text = std::str::from_utf8(bytes);
+    match landed {
+        Some(Landed::Batch(..)) => batch::decode(bytes).is_ok(),
+        Some(Landed::Gap(_, bounds)) => is_gap_text(bytes, *bounds),
+        Some(Landed::Closed(_)) => last_number(bytes).is_some(),
+        Some(Landed::Configuration(_)) => {
+            text.is_ok_and(|text| text.parse::<toml::Table>().is_ok_and(|table| !table.is_empty()))
+        }
+        // A claim.
+        None => text.is_ok_and(|text| text.trim_end().parse::<Epoch>().is_ok()),
+    }
 }
 
 /// Whether two objects say the same: for batches the bounds and the checksum of the rows, which a later
@@ -94,6 +118,9 @@ fn last_number(bytes: &[u8]) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
+    use tjern_readings::keys::Bounds;
+    use tjern_readings::reading::Reading;
+
     use super::*;
 
     /// The lake's word of an epoch's end was true, and the spool's was made after a cut, of a file that came back.
@@ -105,5 +132,28 @@ mod tests {
         assert!(!is_same(b"20\n", b"10\n") && !is_same(b"20\n", b"?"));
         assert!(!super::is_same(Some(&Landed::Configuration("a".into())), b"10\n", b"20\n"));
         assert!(!super::is_same(None, b"10\n", b"20\n"));
+    }
+
+    /// Each kind of object is known as what it is, and a page never.
+    #[test]
+    fn a_page_is_no_object_of_a_lake() {
+        let (source, epoch) = ("mast".parse().expect("valid"), Epoch::random());
+        let bounds = Bounds { first: 3, last: 3 };
+        let reading = Reading::of("mast/humidity".parse().expect("valid"), 1, 1.0);
+        let batch = batch::encode(&source, epoch, 3, &[reading], None).expect("encoded").0;
+        let gap = b"{\"format\":1,\"first_seq\":3,\"last_seq\":3,\"reason\":\"full\",\"time_us\":1}\n";
+        let kinds: [(Option<Landed>, Vec<u8>); 5] = [
+            (Some(Landed::Batch(epoch, bounds)), batch.to_vec()),
+            (Some(Landed::Gap(epoch, bounds)), gap.to_vec()),
+            (Some(Landed::Closed(epoch)), b"3\n".to_vec()),
+            (Some(Landed::Configuration("ab".repeat(32))), b"version = 1\n".to_vec()),
+            (None, format!("{epoch}\n").into_bytes()),
+        ];
+        for (landed, object) in &kinds {
+            assert!(is_object(landed.as_ref(), object), "{landed:?}");
+            for page in [b"<html>log in</html>".as_slice(), b"{\"error\":\"log in\"}", b""] {
+                assert!(!is_object(landed.as_ref(), page), "{landed:?}");
+            }
+        }
     }
 }

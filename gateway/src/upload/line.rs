@@ -3,7 +3,8 @@
 //!
 //! The limit is kept between objects: one goes out whole, and the next waits until the time of its bytes
 //! is over. Nothing is saved up while the link is quiet, so that over any time no more has passed than
-//! the rate allows and one object. What a put compares with (a read back) counts too.
+//! the rate allows and one object. What a put compares with (a read back) counts too, and what is listed, by about what a
+//! store writes of it. Where there is a limit the cloud's client repeats nothing by itself.
 //!
 //! A request has its own limit of time, from its own length: a mobile connection of which one half is
 //! gone says nothing for hours, and whoever waits for it sends nothing else; and a limit without the length is too short for what
@@ -27,6 +28,9 @@ use super::window::Window;
 
 /// A page of a listing is at most about so long.
 const PAGE_BYTES: u64 = 512 << 10;
+
+/// What a store writes of a listed object besides its key.
+const LISTED_BYTES: usize = 300;
 
 /// A link may be so much slower than its limit, for a while.
 const SLOWER: u32 = 4;
@@ -59,6 +63,20 @@ struct NoAnswer {
 struct Forged {
     there: u64,
     bytes: u64,
+}
+
+/// Something was read where an object should be, and it is none.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "what is read there is none of a gateway's objects ({bytes} bytes); hint: does somebody else answer in the lake's place (a captive portal, a proxy)? use https; where it lies in the lake, move it away"
+)]
+struct NoObject {
+    bytes: usize,
+}
+
+/// The error of something that was read where an object should be.
+pub(super) fn no_object(bytes: usize) -> Error {
+    Error::Generic { store: "lake", source: NoObject { bytes }.into() }
 }
 
 /// Whether a request was given up for want of an answer.
@@ -103,10 +121,12 @@ impl Line<'_> {
 
     /// What lies in a folder past a key.
     pub(super) async fn list(&self, folder: &Path, offset: &Path) -> Result<Vec<ObjectMeta>, Error> {
+        self.pace.wait(0).await;
         self.state.count_request();
         let mut listing = self.store.list_with_offset(Some(folder), offset);
         let mut objects = Vec::new();
         while let Some(object) = self.within(PAGE_BYTES, 1, listing.try_next()).await? {
+            self.pace.spend(LISTED_BYTES + object.location.as_ref().len());
             objects.push(object);
         }
         Ok(objects)
@@ -193,6 +213,8 @@ pub(super) fn duration_of(bytes: u64, bytes_per_s: NonZeroU64) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use object_store::memory::InMemory;
+
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -210,6 +232,24 @@ mod tests {
             assert!(passed - bytes <= elapsed_ms as usize, "{passed} bytes within {elapsed_ms} ms");
         }
         assert_eq!((began.elapsed() - quiet).as_millis(), 5_600);
+    }
+
+    /// Every hour the landing zone is listed, and what that took of the link was not counted.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_listed_takes_its_time_too() {
+        let (store, state, window) = (InMemory::new(), UploadState::default(), Window::new(1));
+        for number in 0..100 {
+            let key = Path::from(format!("landing/{number:020}"));
+            store.put(&key, PutPayload::new()).await.expect("taken");
+        }
+        let pace = Pace::new(NonZeroU64::new(1_000));
+        let line =
+            Line { store: &store, state: &state, pace: &pace, window: &window, is_folder: false, is_forgeable: false };
+        let folder = Path::from("landing");
+        assert_eq!(line.list(&folder, &folder).await.expect("listed").len(), 100);
+        let began = Instant::now();
+        pace.wait(1).await;
+        assert!(began.elapsed() >= Duration::from_secs(30), "{:?}", began.elapsed());
     }
 
     #[tokio::test(start_paused = true)]

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use tjern_readings::batch;
 use tjern_readings::sensor::Epoch;
+use tjern_readings::store::is_refusal;
 
 use super::contact;
 use super::landing::{self, Outcome};
@@ -53,6 +54,7 @@ impl Uploader {
         let (mut outcome, round) = self.send(line, objects, until).await?;
         if outcome == Outcome::Landed {
             let closed = self.closed().await;
+            let closed = self.ours_to_say(line, closed).await?;
             outcome = self.send(line, closed, None).await?.0;
         }
         Ok((outcome, round))
@@ -79,13 +81,31 @@ impl Uploader {
         closed.cloned().collect()
     }
 
+    /// Those of them that are this spool's to say. Where it left an epoch before it gave out a number of its own, its copy may go
+    /// on with it, and the claim says whose it is.
+    async fn ours_to_say(&self, line: &Line<'_>, closed: Vec<SealedObject>) -> Result<Vec<SealedObject>, UploadError> {
+        let Some(claim) = self.claim_due() else { return Ok(closed) };
+        let (unclaimed, mut ours): (Vec<_>, Vec<_>) =
+            closed.into_iter().partition(|object| object.epoch == claim.epoch);
+        let is_anothers = !unclaimed.is_empty() && self.claim(line).await? == Outcome::Foreign;
+        if !is_anothers {
+            ours.extend(unclaimed);
+            return Ok(ours);
+        }
+        for object in &unclaimed {
+            tracing::warn!(epoch = %object.epoch, "a copy of this spool goes on with a former epoch: it is not for this one to finish; hint: give each gateway a spool of its own");
+            self.spool.remove(object).await;
+        }
+        Ok(ours)
+    }
+
     async fn send(
         &self,
         line: &Line<'_>,
         objects: Vec<SealedObject>,
         until: Option<Instant>,
     ) -> Result<(Outcome, Round), UploadError> {
-        let claim = self.claim_due();
+        let claim = self.spool.status().claim;
         let is_own = |object: &SealedObject| claim.is_some_and(|claim| claim.covers(object));
         let (own, shared): (Vec<_>, Vec<_>) = objects.into_iter().partition(is_own);
         let mut sent = self.send_some(line, shared, until).await?;
@@ -184,7 +204,11 @@ impl Uploader {
             true => landing::compare(line, &key, Some(&landed), &bytes).await,
             false => Ok(None),
         };
-        let there = there.map_err(|source| UploadError::Get { key: key.clone(), source })?;
+        let there = match there {
+            // Some stores refuse to say of a key that it is not there. The put finds out.
+            Err(error) if is_refusal(&error) => None,
+            there => there.map_err(|source| UploadError::Get { key: key.clone(), source })?,
+        };
         let outcome = match there {
             Some(outcome) => outcome,
             None => landing::put_once(line, &key, Some(&landed), &bytes)
@@ -197,10 +221,10 @@ impl Uploader {
         Ok(outcome)
     }
 
-    /// A gap takes the place of a batch that cannot be read, and is sent in the next round. An object that
+    /// A gap takes the place of a batch that cannot be read, where the spool finds it so, and is sent in the next round. An object that
     /// has left the spool meanwhile is none of this.
     async fn give_up(&self, object: &SealedObject, error: &(dyn std::error::Error + Sync)) -> Outcome {
-        tracing::error!(bounds = %object.bounds, error = %error, "a batch in the spool cannot be read: a gap takes its place");
+        tracing::debug!(bounds = %object.bounds, error = %error, "a batch in the spool cannot be read: the spool looks at it");
         self.spool.give_up(object).await;
         Outcome::GivenUp
     }

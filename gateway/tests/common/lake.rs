@@ -1,27 +1,23 @@
 //! A lake in memory that counts, can be away and can be slow.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use futures::stream::BoxStream;
-use futures::{StreamExt, TryStreamExt};
+use futures::TryStreamExt;
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
-};
+use object_store::{Error, ObjectMeta, ObjectStore, ObjectStoreExt, PutOptions, PutPayload, PutResult, Result};
 use tjern_readings::batch;
 use tjern_readings::keys::{Landed, source_folder};
 use tjern_readings::reading::Reading;
 use tjern_readings::sensor::{Epoch, SourceName};
 use tjern_readings::store::{LakeUrl, Store};
 use tokio::time::Instant;
+
+use super::between::{Behind, Between};
 
 /// A put that was taken: when, of what, how long.
 #[derive(Debug, Clone)]
@@ -31,9 +27,9 @@ pub struct Put {
     pub bytes: usize,
 }
 
+/// What lies between a gateway and its lake.
 #[derive(Debug)]
-pub struct Lake {
-    pub objects: InMemory,
+pub struct Link {
     pub away: AtomicBool,
     /// It answers and lists, and stores nothing.
     pub full: AtomicBool,
@@ -52,39 +48,16 @@ pub struct Lake {
     pub arrivals: Mutex<BTreeMap<Path, u32>>,
 }
 
+pub type Lake = Behind<Link>;
+
 impl Lake {
     pub fn new(put_duration: Duration) -> Arc<Self> {
-        Arc::new(Self::over(put_duration, None))
+        Arc::new(Self::this(Link::over(put_duration, None)))
     }
 
     /// A lake behind a link that carries so many bytes a second, for all puts together.
     pub fn behind_a_link(bytes_per_s: u64) -> Arc<Self> {
-        Arc::new(Self::over(Duration::from_millis(50), Some(bytes_per_s)))
-    }
-
-    fn over(put_duration: Duration, bytes_per_s: Option<u64>) -> Self {
-        Self {
-            objects: InMemory::new(),
-            away: AtomicBool::new(false),
-            full: AtomicBool::new(false),
-            requests: AtomicU64::new(0),
-            puts: Mutex::default(),
-            under_way: AtomicU64::new(0),
-            most_at_once: AtomicU64::new(0),
-            put_duration,
-            bytes_per_s,
-            link: tokio::sync::Mutex::default(),
-            arrivals: Mutex::default(),
-        }
-    }
-
-    /// Carries so many bytes, a kibibyte at a time and by turns.
-    async fn carry(&self, bytes: usize) {
-        let Some(bytes_per_s) = self.bytes_per_s else { return };
-        for _ in 0..bytes.div_ceil(1024) {
-            let _turn = self.link.lock().await;
-            tokio::time::sleep(Duration::from_secs_f64(1024.0 / bytes_per_s as f64)).await;
-        }
+        Arc::new(Self::this(Link::over(Duration::from_millis(50), Some(bytes_per_s))))
     }
 
     pub fn url() -> LakeUrl {
@@ -117,12 +90,30 @@ impl Lake {
         }
         readings
     }
+}
 
-    fn check(&self) -> Result<()> {
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        match self.away.load(Ordering::Relaxed) {
-            true => Err(Error::Generic { store: "Lake", source: "the line is down".into() }),
-            false => Ok(()),
+impl Link {
+    fn over(put_duration: Duration, bytes_per_s: Option<u64>) -> Self {
+        Self {
+            away: AtomicBool::new(false),
+            full: AtomicBool::new(false),
+            requests: AtomicU64::new(0),
+            puts: Mutex::default(),
+            under_way: AtomicU64::new(0),
+            most_at_once: AtomicU64::new(0),
+            put_duration,
+            bytes_per_s,
+            link: tokio::sync::Mutex::default(),
+            arrivals: Mutex::default(),
+        }
+    }
+
+    /// Carries so many bytes, a kibibyte at a time and by turns.
+    async fn carry(&self, bytes: usize) {
+        let Some(bytes_per_s) = self.bytes_per_s else { return };
+        for _ in 0..bytes.div_ceil(1024) {
+            let _turn = self.link.lock().await;
+            tokio::time::sleep(Duration::from_secs_f64(1024.0 / bytes_per_s as f64)).await;
         }
     }
 }
@@ -136,16 +127,23 @@ impl Drop for UnderWay<'_> {
     }
 }
 
-impl std::fmt::Display for Lake {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("Lake")
-    }
-}
-
 #[async_trait]
-impl ObjectStore for Lake {
-    async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
-        self.check()?;
+impl Between for Link {
+    fn asked(&self) -> Result<()> {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        match self.away.load(Ordering::Relaxed) {
+            true => Err(Error::Generic { store: "Lake", source: "the line is down".into() }),
+            false => Ok(()),
+        }
+    }
+
+    async fn put(
+        &self,
+        objects: &InMemory,
+        location: &Path,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> Result<PutResult> {
         if self.full.load(Ordering::Relaxed) {
             return Err(Error::Generic { store: "Lake", source: "no space left".into() });
         }
@@ -157,45 +155,9 @@ impl ObjectStore for Lake {
         tokio::time::sleep(self.put_duration).await;
         drop(under_way);
         *self.arrivals.lock().expect("whole").entry(location.clone()).or_default() += 1;
-        let result = self.objects.put_opts(location, payload, options).await?;
+        let result = objects.put_opts(location, payload, options).await?;
         let Some((_, landed)) = Landed::parse(location) else { return Ok(result) };
         self.puts.lock().expect("whole").push(Put { at: Instant::now(), landed, bytes });
         Ok(result)
-    }
-
-    async fn put_multipart_opts(
-        &self,
-        location: &Path,
-        options: PutMultipartOptions,
-    ) -> Result<Box<dyn MultipartUpload>> {
-        self.objects.put_multipart_opts(location, options).await
-    }
-
-    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.check()?;
-        self.objects.get_opts(location, options).await
-    }
-
-    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        self.objects.get_ranges(location, ranges).await
-    }
-
-    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.objects.delete_stream(locations)
-    }
-
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        if let Err(error) = self.check() {
-            return futures::stream::once(async { Err(error) }).boxed();
-        }
-        self.objects.list(prefix)
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.objects.list_with_delimiter(prefix).await
-    }
-
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.objects.copy_opts(from, to, options).await
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tjern_gateway::bus::state::BusStates;
-use tjern_gateway::bus::{self, BusContext, DeviceTimes, LeftBehind, Newest};
+use tjern_gateway::bus::{self, BusContext, DeviceTimes, LeftBehind, Newest, OnDisk};
 use tjern_gateway::config::Config;
 use tjern_gateway::modbus::transport::Table;
 use tjern_gateway::simulate::{Faults, Signal, SimulatedRegister, SimulatedUnit, Simulation, Simulator};
@@ -110,6 +110,7 @@ impl Buses {
             states: states.clone(),
             learned,
             device_times: DeviceTimes::default(),
+            on_disk: OnDisk::kept(),
         };
         let mut actors = JoinSet::new();
         for bus in config.buses() {

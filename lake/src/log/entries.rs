@@ -1,11 +1,13 @@
 //! What stands in the commits of a log, as far as it concerns us: files, transactions, what it was for.
 //!
-//! Only what reader version 1 may contain is understood; anything else is an error and never skipped.
+//! Only what reader version 1 may contain is understood; anything else is an error and never skipped. No writer makes a
+//! commit without an action: one that has none was emptied, and what it brought would be gone unseen.
 
 use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -51,6 +53,17 @@ struct ActionLine {
     meta_data: Option<MetadataEntry>,
     protocol: Option<ProtocolEntry>,
     commit_info: Option<CommitInfoEntry>,
+    /// What does not concern us, and is an action all the same.
+    cdc: Option<IgnoredAny>,
+    domain_metadata: Option<IgnoredAny>,
+}
+
+impl ActionLine {
+    fn is_empty(&self) -> bool {
+        let ours = self.add.is_none() && self.remove.is_none() && self.txn.is_none() && self.commit_info.is_none();
+        let of_table = self.meta_data.is_none() && self.protocol.is_none();
+        ours && of_table && self.cdc.is_none() && self.domain_metadata.is_none()
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -98,11 +111,16 @@ pub(crate) async fn read_commit(lake: &Lake, table: TableName, key: &Path) -> Re
 pub(super) fn entries_of(bytes: &[u8], table: TableName, key: &Path) -> Result<CommitEntries, LakeError> {
     let damaged = |what: String| LakeError::Log { table, place: key.to_string(), what };
     let mut entries = CommitEntries { digest: digest_of(bytes), ..CommitEntries::default() };
+    let mut actions = 0;
     for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty()) {
         let action: ActionLine = serde_json::from_slice(line).map_err(|error| damaged(error.to_string()))?;
+        actions += usize::from(!action.is_empty());
         entries
             .take(action, table)
             .map_err(|error| error.unwrap_or_else(|| damaged("a deletion vector".to_owned())))?;
+    }
+    if actions == 0 {
+        return Err(damaged(format!("nothing was committed in its {} bytes: it was emptied", bytes.len())));
     }
     Ok(entries)
 }

@@ -72,8 +72,20 @@ impl Listing {
         }
     }
 
+    /// Versions that are not there although one before and one after them are.
+    pub(super) fn missing_versions(&self) -> Vec<i64> {
+        let first = self.commits.keys().next().copied().unwrap_or(0);
+        let last = self.commits.keys().next_back().copied().unwrap_or(first);
+        (first..=last).filter(|version| !self.commits.contains_key(version)).collect()
+    }
+
     pub(super) fn newest_version(&self) -> Option<i64> {
         self.commits.keys().next_back().copied()
+    }
+
+    /// The objects of all checkpoints.
+    pub(super) fn checkpoint_parts(&self) -> impl Iterator<Item = &Path> {
+        self.checkpoints.values().flatten().map(|(_, _, key)| key)
     }
 
     /// The newest checkpoint of which every part is there.
@@ -115,14 +127,6 @@ pub(crate) async fn commits_listed(
 pub(crate) async fn newest_checkpoint(lake: &Lake, table: TableName) -> Result<Option<i64>, LakeError> {
     let listing = Listing::of(lake, table, None).await?;
     Ok(listing.newest_checkpoint().map(|(version, _)| version))
-}
-
-/// Versions that are not there although one before and one after them are.
-pub(crate) async fn missing_versions(lake: &Lake, table: TableName) -> Result<Vec<i64>, LakeError> {
-    let commits = Listing::of(lake, table, None).await?.commits;
-    let first = commits.keys().next().copied().unwrap_or(0);
-    let last = commits.keys().next_back().copied().unwrap_or(first);
-    Ok((first..=last).filter(|version| !commits.contains_key(version)).collect())
 }
 
 /// The objects of a log that are of some version up to this one: with them, and the files that it names, it can be read.

@@ -8,7 +8,7 @@
 //! | `state` | | | yes | | |
 //!
 //! It says the same as the rollup itself, which `tjern-pipeline` computes by other means; the tests there hold
-//! both against plain SQL. What steps of a counter are is told there too.
+//! both against plain SQL. What steps of a counter are is told in [`super::counting`].
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ use datafusion::logical_expr::{ExprFunctionExt, when};
 use datafusion::prelude::{Expr, cast, col, lit};
 use datafusion::scalar::ScalarValue;
 
-use super::functions::{UNWANTED_US, kind_number, kind_of, one_zero, window_of};
+use super::functions::{UNWANTED_US, kind_number, kind_of, one_zero, step_of, window_of};
 use super::nature::{Kind, Natures};
 use super::neighbours::Predecessors;
 use super::selection::{Selection, moment};
@@ -91,25 +91,26 @@ fn null() -> Expr {
 }
 
 /// How far a counter went from the good value before to this one.
-fn with_steps(rows: DataFrame, selection: &Selection, natures: &Natures) -> Result<DataFrame> {
+fn with_steps(rows: DataFrame, selection: &Selection, natures: &Arc<Natures>) -> Result<DataFrame> {
     let none = natures.counters().next().is_none()
         || (selection.of_others().is_empty() && selection.iter().all(|(sensor, _)| !natures.is_counter(sensor)));
     if none {
         return rows.with_column("step", null());
     }
     let good = when(is_kind(&[Kind::Counter]).and(is_good()), col("value")).otherwise(null())?;
-    let before = lag(col("good"), Some(1), None)
-        .partition_by(vec![col("sensor")])
-        .order_by(vec![col("time").sort(true, false)])
-        .null_treatment(NullTreatment::IgnoreNulls)
-        .build()?;
-    let rows = rows.with_column("good", good)?.window(vec![before.alias("before")])?;
-    let there = col("good").is_not_null().and(col("before").is_not_null());
-    let step = when(there.clone().and(col("good").gt_eq(col("before"))), col("good") - col("before"))
-        .when(there.clone().and(col("good").gt(lit(0.0))), col("good"))
-        .when(there, lit(0.0))
-        .otherwise(null())?;
-    rows.with_column("step", step)
+    let good_at = when(col("good").is_not_null(), col("time")).end()?;
+    let before = |column: &str, name: &str| -> Result<Expr> {
+        let before = lag(col(column), Some(1), None)
+            .partition_by(vec![col("sensor")])
+            .order_by(vec![col("time").sort(true, false)])
+            .null_treatment(NullTreatment::IgnoreNulls)
+            .build()?;
+        Ok(before.alias(name))
+    };
+    let rows = rows.with_column("good", good)?.with_column("good_at", good_at)?;
+    let rows = rows.window(vec![before("good", "before")?, before("good_at", "before_at")?])?;
+    let columns = ["sensor", "time", "good", "before_at", "before"];
+    rows.with_column("step", step_of(natures, columns.map(col)))
 }
 
 fn sums() -> Result<Vec<Expr>> {

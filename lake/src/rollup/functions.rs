@@ -36,6 +36,12 @@ pub(super) fn is_selected(selection: &Arc<Selection>, arguments: [Expr; 2]) -> E
     call(What::Selected(Arc::clone(selection)), "rollup_selected", DataType::Boolean, arguments.to_vec())
 }
 
+/// How far a counter went to a good value from the one before it: of sensor, time and value, and time and value of the one before. Null
+/// where one of them is, and where it is not known.
+pub(super) fn step_of(natures: &Arc<Natures>, arguments: [Expr; 5]) -> Expr {
+    call(What::Step(Arc::clone(natures)), "rollup_step", DataType::Float64, arguments.to_vec())
+}
+
 /// The number, with 0 for −0: which of the two is the least of both would depend on who looks.
 pub(super) fn one_zero(value: Expr) -> Expr {
     call(What::OneZero, "rollup_one_zero", DataType::Float64, vec![value])
@@ -63,6 +69,7 @@ fn call(what: What, name: &'static str, returned: DataType, arguments: Vec<Expr>
 enum What {
     Window { selection: Arc<Selection>, natures: Arc<Natures>, grid: Grid },
     Kind(Arc<Natures>),
+    Step(Arc<Natures>),
     Selected(Arc<Selection>),
     OneZero,
 }
@@ -75,6 +82,7 @@ impl What {
             Self::Kind(natures) => [Arc::as_ptr(natures).addr(), 1],
             Self::Selected(selection) => [Arc::as_ptr(selection).addr(), 2],
             Self::OneZero => [0, 3],
+            Self::Step(natures) => [Arc::as_ptr(natures).addr(), 4],
         }
     }
 }
@@ -115,7 +123,11 @@ impl ScalarUDFImpl for Function {
     }
 
     fn return_field_from_args(&self, arguments: ReturnFieldArgs) -> Result<FieldRef> {
-        let null = matches!(self.what, What::OneZero) && arguments.arg_fields.iter().any(|field| field.is_nullable());
+        let null = match self.what {
+            What::OneZero => arguments.arg_fields.iter().any(|field| field.is_nullable()),
+            What::Step(_) => true,
+            What::Window { .. } | What::Kind(_) | What::Selected(_) => false,
+        };
         Ok(Arc::new(Field::new(self.name, self.returned.clone(), null)))
     }
 
@@ -141,6 +153,9 @@ impl ScalarUDFImpl for Function {
                     selected.extend(rows.map(|row| contains(ranges, starts.value(row))));
                 })?;
                 Arc::new(BooleanArray::from(selected))
+            }
+            (What::Step(natures), [sensors, times, values, times_before, before]) => {
+                Arc::new(steps(natures, sensors, [times, times_before], [values, before])?)
             }
             (What::OneZero, [values]) => {
                 let values: &Float64Array = values.as_primitive::<Float64Type>();
@@ -177,6 +192,22 @@ fn windows(
         }));
     })?;
     Ok(TimestampMicrosecondArray::from(starts).with_timezone("UTC"))
+}
+
+/// `times` and `values` are those of a value and of the one before it.
+fn steps(natures: &Natures, sensors: &ArrayRef, times: [&ArrayRef; 2], values: [&ArrayRef; 2]) -> Result<Float64Array> {
+    let [times, times_before] = [micros(times[0])?, micros(times[1])?];
+    let [values, before] = values.map(|column| column.as_primitive::<Float64Type>());
+    let mut steps = Vec::with_capacity(sensors.len());
+    for_each_run(sensors, |sensor, rows| {
+        let counting = natures.counting(sensor);
+        steps.extend(rows.map(|row| {
+            let is_there = values.is_valid(row) && before.is_valid(row) && times_before.is_valid(row);
+            let before = || (times_before.value(row), before.value(row));
+            is_there.then(|| counting.step(before(), (times.value(row), values.value(row)))).flatten()
+        }));
+    })?;
+    Ok(Float64Array::from(steps))
 }
 
 /// Hands on each run of rows of one sensor. Engines hand text out in several types.

@@ -6,7 +6,8 @@
 //!
 //! Limits: the rows of closed windows of the counters that something was erased of are held in memory. A sum loses what adding and
 //! taking away round off. Where the old step started from a reading that came too late to be summed up, it is taken to
-//! have started from the last value that was.
+//! have started from the last value that was. Where the register says since, of a window that is closed, how its counter counts, the
+//! greatest step is taken out that the row can hold by what was known then or is now.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,12 +18,16 @@ use arrow::datatypes::{DataType, Float64Type, Int8Type, Int64Type, TimestampMicr
 use datafusion::error::Result;
 use datafusion::prelude::{cast, col};
 
+use super::counting::Counting;
 use super::nature::Natures;
 use super::neighbours::Closed;
 use super::selection::{Selection, moment};
 use super::source::{Moments, Source};
 use super::windows::{Grid, Window};
 use crate::{TableName, schema};
+
+/// What a sum may have lost by rounding, as a part of it.
+const ROUNDED: f64 = 1e-9;
 
 /// Closed windows, each with all of its rows.
 #[derive(Debug, Clone)]
@@ -53,12 +58,6 @@ impl Stepped {
             .collect();
         Ok(filter_record_batch(&self.rows, &inside)?)
     }
-}
-
-/// How far a counter went from one good value to the next: a step down is a reset, and the new value what it counted since.
-#[must_use]
-pub fn increase(before: f64, value: f64) -> f64 {
-    if value >= before { value - before } else { value.max(0.0) }
 }
 
 /// The closed windows into which a step leads from one of the `erased` ones, with the step from what is left instead.
@@ -94,7 +93,9 @@ pub async fn steps_from_erased(
     for step in &into {
         let read = left.get(&(step.sensor.as_str(), step.window_us)).map(|one| (one.time_us, one.value));
         let before = [read, step.kept].into_iter().flatten().max_by_key(|(time_us, _)| *time_us);
-        let (old, new) = (increase(step.erased, step.value), before.map(|(_, before)| increase(before, step.value)));
+        let counting = natures.counting(&step.sensor);
+        let new = before.and_then(|before| counting.step(before, step.value));
+        let Some(old) = step.held(counting, increases[step.row]) else { continue };
         if new == Some(old) {
             continue;
         }
@@ -120,19 +121,31 @@ struct Step {
     row: usize,
     /// Whether the row has no other step.
     is_alone: bool,
-    /// The first good value of the window.
-    value: f64,
-    /// The value that was erased.
-    erased: f64,
+    /// The first good value of the window, with its time.
+    value: (i64, f64),
+    /// The value that was erased, with its time.
+    erased: (i64, f64),
     /// The last good value before that was summed up and is not erased, with its time.
     kept: Option<(i64, f64)>,
+}
+
+impl Step {
+    /// How much of a row's increase it is; none where it is in no sum. The window may have been closed before the register
+    /// said how its sensor counts: then the row has the step by what was known before, if its sum is not too small for that. What was
+    /// erased must not stay in it.
+    fn held(&self, counting: Counting<'_>, sum: Option<f64>) -> Option<f64> {
+        let of_one = Counting { instruments: None, ..counting };
+        let steps = [counting, of_one, Counting::PLAIN].map(|way| way.step(self.erased, self.value));
+        let held = steps.into_iter().flatten().filter(|step| sum.is_some_and(|sum| *step <= sum * (1.0 + ROUNDED)));
+        held.max_by(f64::total_cmp)
+    }
 }
 
 /// Finds them in rows that are in the order of sensor and time.
 fn steps_into(rows: &RecordBatch, erased: &Selection) -> Vec<Step> {
     let (sensors, starts) = places(rows);
     let mut steps = Vec::new();
-    let (mut kept, mut gone): (Option<(i64, f64)>, Option<f64>) = (None, None);
+    let (mut kept, mut gone) = (None::<(i64, f64)>, None::<(i64, f64)>);
     let mut begin = 0;
     for end in 1..=rows.num_rows() {
         let is_same =
@@ -143,7 +156,7 @@ fn steps_into(rows: &RecordBatch, erased: &Selection) -> Vec<Step> {
         let (sensor, window_us) = (sensors.value(begin), starts.value(begin));
         if let Some(ends) = Ends::of(rows, begin..end) {
             if erased.contains(sensor, window_us) {
-                gone = Some(ends.last.1);
+                gone = Some(ends.last);
             } else {
                 if let Some(erased) = gone.take() {
                     let Ends { row, is_alone, first: value, .. } = ends;
@@ -166,7 +179,7 @@ struct Ends {
     /// The row of the first one's quality.
     row: usize,
     is_alone: bool,
-    first: f64,
+    first: (i64, f64),
     last: (i64, f64),
 }
 
@@ -182,7 +195,7 @@ impl Ends {
         Some(Self {
             row,
             is_alone: number::<Int64Type>(rows, "values").value(row) == 1,
-            first: first.value(row),
+            first: (first_times.value(row), first.value(row)),
             last: (last_times.value(newest), last.value(newest)),
         })
     }
@@ -231,16 +244,4 @@ fn time<'a>(rows: &'a RecordBatch, name: &str) -> &'a arrow::array::TimestampMic
 
 fn places(rows: &RecordBatch) -> (&arrow::array::StringArray, &arrow::array::TimestampMicrosecondArray) {
     (column(rows, "sensor").as_string::<i32>(), time(rows, "time"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::increase;
-
-    #[test]
-    fn a_step_down_is_a_reset() {
-        assert_eq!(increase(10.0, 12.5), 2.5);
-        assert_eq!(increase(10.0, 3.0), 3.0);
-        assert_eq!(increase(10.0, -1.0), 0.0);
-    }
 }

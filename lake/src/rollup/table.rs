@@ -8,7 +8,7 @@
 //! | is not there, or says no version; its days are of another time zone; it knows a newer register; commits in between were cleaned away, or are more than [`COMMITS_MAX`]; vacuum took a file that has to be looked at | every window that the query asks for |
 //!
 //! And always all windows of sensors that were registered after the table was made, as something else than what unknown
-//! ones count as. Closed windows ([`super::open_from_us`]) are read from the table, whatever was committed; where something was erased of
+//! ones count as, and of counters of which the register says something else since ([`Natures::changed_since`]). Closed windows ([`super::open_from_us`]) are read from the table, whatever was committed; where something was erased of
 //! them, [`super::steps`] says what becomes of the one after.
 //!
 //! A filter on `sensor` and `time` bounds what is computed: a query costs what it touches. The files that commits brought are looked
@@ -31,14 +31,14 @@ use datafusion::prelude::{col, not};
 use tokio::sync::OnceCell;
 
 use super::functions::is_selected;
-use super::nature::Natures;
+use super::nature::{Natures, Words};
 use super::neighbours::{Closed, followers, predecessors};
 use super::selection::{Bounds, Selection};
 use super::source::Source;
 use super::steps::{Stepped, steps_from_erased};
 use super::touched::{KEPT_COMMITS, touched_between};
 use super::windows::{Grid, Window};
-use super::{REGISTER_TRANSACTION, TIMEZONE_TRANSACTION, VERSION_TRANSACTION, compute, open_from_us, to_compute};
+use super::{TIMEZONE_TRANSACTION, VERSION_TRANSACTION, compute, open_from_us, to_compute};
 use crate::scan::LakeTable;
 use crate::{Table, TableName, schema};
 
@@ -52,8 +52,17 @@ pub struct RollupTable {
     grid: Grid,
     rollup: Option<Table>,
     readings: Option<Table>,
-    sensors: Option<Table>,
+    register: RegisterTables,
     known: OnceCell<Known>,
+}
+
+/// What of the register hours and days follow from.
+#[derive(Debug, Clone, Default)]
+pub struct RegisterTables {
+    /// The table `sensors`.
+    pub sensors: Option<Table>,
+    /// The table `installations`.
+    pub installations: Option<Table>,
 }
 
 /// What is found out once.
@@ -88,14 +97,15 @@ impl RollupTable {
         grid: Grid,
         rollup: Option<Table>,
         readings: Option<Table>,
-        sensors: Option<Table>,
+        register: RegisterTables,
     ) -> Self {
-        Self { name, grid, rollup, readings, sensors, known: OnceCell::new() }
+        Self { name, grid, rollup, readings, register, known: OnceCell::new() }
     }
 
     async fn known(&self, context: &SessionContext, readings: &Table) -> Result<&Known> {
         let known = async {
-            let natures = Arc::new(Natures::read(context, self.sensors.as_ref()).await?);
+            let RegisterTables { sensors, installations } = &self.register;
+            let natures = Arc::new(Natures::read(context, sensors.as_ref(), installations.as_ref()).await?);
             let difference = self.difference(readings, &natures).await?;
             Ok::<_, DataFusionError>(Known { natures, difference })
         };
@@ -105,8 +115,8 @@ impl RollupTable {
     async fn difference(&self, readings: &Table, natures: &Natures) -> Result<Difference> {
         let Some(rollup) = &self.rollup else { return Ok(Difference::Everywhere) };
         let Some(version) = rollup.transaction(VERSION_TRANSACTION) else { return Ok(Difference::Everywhere) };
-        let register_us = rollup.transaction(REGISTER_TRANSACTION).unwrap_or(i64::MIN);
-        if rollup.transaction(TIMEZONE_TRANSACTION) != self.grid.number() || register_us > natures.newest_us() {
+        let words = Words::of(rollup);
+        if rollup.transaction(TIMEZONE_TRANSACTION) != self.grid.number() || !words.are_known_to(&natures.words()) {
             return Ok(Difference::Everywhere);
         }
         let touched = touched_between(readings.lake(), version, readings.version(), COMMITS_MAX).await;
@@ -117,7 +127,7 @@ impl RollupTable {
         let mut computed = to_compute(&touched, natures, &self.grid, open_from_us);
         let mut all = Selection::touched(&touched.spans, natures, &self.grid);
         all.extend(&computed);
-        for sensor in natures.new_since(register_us) {
+        for sensor in natures.changed_since(words) {
             computed.insert(&sensor, Window { start_us: open_from_us, end_us: i64::MAX });
         }
         if all.is_empty() && computed.is_empty() {

@@ -127,3 +127,22 @@ async fn a_file_is_asked_once_what_is_newest() {
     }
     assert!(asked[5] > 0 && asked[5..].iter().all(|gets| *gets == asked[5]), "{asked:?}");
 }
+
+/// One corrected reading in a month's file, and every page read that month again, whenever somebody looked.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_with_a_correction_is_asked_once_too() {
+    let (_folder, lake) = a_lake_at_noon();
+    let mut table = Table::open_or_create(&lake, TableName::Readings).await.expect("created");
+    let corrected = Row { revision: 1, seq: 9, ..row("a/t", 3, 5.0) };
+    append(&mut table, &[row("a/t", 2, 1.0), row("a/t", 3, 50.0), corrected, row("b/t", 3, 2.0)], None)
+        .await
+        .expect("committed");
+    let mut asked = Vec::new();
+    for _ in 0..3 {
+        let before = lake.store().requests();
+        let shown = ask(&lake, Access::Staff, LATEST).await;
+        assert!(shown.contains("5.0") && !shown.contains("50.0"), "{shown}");
+        asked.push(lake.store().requests().since(&before).gets);
+    }
+    assert!(asked[0] > asked[1] && asked[1] == asked[2], "{asked:?}");
+}

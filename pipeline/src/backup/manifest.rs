@@ -33,6 +33,12 @@ pub(super) fn name_of(key: &Path, modified_us: Option<i64>) -> Path {
     Path::from(format!("{OBJECTS}/{key}{written}"))
 }
 
+/// The same under the mark of a lake, so that the objects of two that have their backups in one place are told apart.
+pub(super) fn name_in_lake(mark: &str, name: &Path) -> Path {
+    let rest = name.as_ref().strip_prefix(OBJECTS).unwrap_or_default();
+    Path::from(format!("{OBJECTS}/{mark}{rest}"))
+}
+
 /// The first line of a manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {

@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use object_store::path::Path;
 use object_store::{Error, ObjectMeta, ObjectStore};
 use tjern_lake::Lake;
@@ -19,7 +19,7 @@ use super::manifest::{self, Manifest, OBJECTS};
 use super::whose::is_of;
 
 /// Longer than any backup takes.
-const UNDER_WAY_US: i64 = 24 * 3_600 * SECOND_US;
+pub(super) const UNDER_WAY_US: i64 = 24 * 3_600 * SECOND_US;
 
 /// What was removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -47,8 +47,7 @@ pub(super) async fn prune(lake: &Lake, target: &Store, keep: Duration) -> Result
         has_newer |= is_ours;
     }
     let failed = |error| BackupError::target(OBJECTS, error);
-    let metas: Vec<ObjectMeta> =
-        target.objects().list(Some(&Path::from(OBJECTS))).try_collect().await.map_err(failed)?;
+    let metas = super::listed(target).await?;
     let is_old = |meta: &ObjectMeta| meta.last_modified.timestamp_micros() < now_us.saturating_sub(UNDER_WAY_US);
     let gone = metas.into_iter().filter(|meta| is_old(meta) && !named.contains(&meta.location));
     let keys: Vec<_> = gone.map(|meta| Ok(meta.location)).collect();

@@ -4,6 +4,9 @@
 //! after the backup are still there, and ingest takes them once the tables are back: it goes on from the progress that
 //! stands in them. Files are put before logs; until everything is there the lake has `jobs/restore.json`, and who works on
 //! lakes refuses it ([`refuse_unfinished`]). A restore that broke off goes on when it is run again.
+//!
+//! A backup from before an erasure has what was erased. So the lake's erasures are gone through again before anybody may work on it.
+//! Limit: an erasure that only the lost lake knew of is gone with it; what a backup has is what was known when it was made.
 
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt};
@@ -17,6 +20,7 @@ use tjern_readings::store::Store;
 use super::manifest::{Entry, Header, Manifest};
 use super::{BackupError, COPIES_AT_ONCE, Watcher, copy, refuse_within, whose};
 use crate::correct::utc;
+use crate::erase::{EraseOutcome, EraseSettings, Erasures, Wait, go_on};
 
 /// What of a backup is brought back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +56,14 @@ pub struct RestoreOutcome {
     pub bytes: u64,
     /// Objects that were there already.
     pub there: usize,
+    /// What the lake's erasures took out of what was brought back.
+    pub erased: EraseOutcome,
+}
+
+impl RestoreOutcome {
+    fn of(backup: Header) -> Self {
+        Self { backup, objects: 0, bytes: 0, there: 0, erased: EraseOutcome::default() }
+    }
 }
 
 /// A restore that was not finished.
@@ -77,12 +89,12 @@ pub enum UnfinishedError {
 /// [`UnfinishedError`].
 pub async fn refuse_unfinished(lake: &Lake) -> Result<(), UnfinishedError> {
     match begun(lake).await? {
-        Some(backup) => Err(UnfinishedError::Unfinished { backup }),
+        Some(Begun { backup, .. }) => Err(UnfinishedError::Unfinished { backup }),
         None => Ok(()),
     }
 }
 
-/// Brings a backup back; without `id` the newest. With `dry_run` it only looks.
+/// Brings a backup back; without `id` the newest. With `dry_run` it only looks. What was erased is erased again as `erasing` says.
 ///
 /// # Errors
 /// [`BackupError`]. What was put stays, and the next run goes on.
@@ -92,14 +104,17 @@ pub async fn restore(
     id: Option<&str>,
     part: Part,
     dry_run: bool,
+    erasing: &EraseSettings,
     watcher: Watcher<'_>,
 ) -> Result<RestoreOutcome, BackupError> {
     refuse_within(lake, target.url())?;
     let begun = begun(lake).await?;
     let manifest = match (id, &begun) {
-        (Some(id), Some(begun)) if id != begun => return Err(BackupError::Another { begun: begun.clone() }),
+        (Some(id), Some(Begun { backup, .. })) if id != backup => {
+            return Err(BackupError::Another { begun: backup.clone() });
+        }
         (Some(id), _) => Manifest::read(target, id).await?,
-        (None, Some(begun)) => Manifest::read(target, begun).await?,
+        (None, Some(Begun { backup, .. })) => Manifest::read(target, backup).await?,
         (None, None) => whose::newest_to_restore(lake, target).await?,
     };
     whose::refuse_other_kind(&manifest.header, lake, target)?;
@@ -112,12 +127,36 @@ pub async fn restore(
     }
     let bytes = entries.iter().map(|entry| entry.bytes).sum();
     if dry_run {
-        return Ok(RestoreOutcome { backup: header, objects: entries.len(), bytes, there: 0 });
+        return Ok(RestoreOutcome { objects: entries.len(), bytes, ..RestoreOutcome::of(header) });
     }
+    let mut outcome = RestoreOutcome::of(header);
+    // What is erased again is not what the backup has any more: it is copied once.
+    if !begun.is_some_and(|begun| begun.is_copied) {
+        if has_tables {
+            mark(lake, &id).await?;
+        }
+        bring_back(lake, target, entries, bytes, watcher, &mut outcome).await?;
+        if has_tables {
+            check(lake, &outcome.backup).await?;
+            mark_copied(lake, &id).await?;
+        }
+    }
+    outcome.erased = erase_again(lake, erasing).await?;
     if has_tables {
-        mark(lake, &id).await?;
+        unmark(lake).await?;
     }
-    let mut outcome = RestoreOutcome { backup: header, objects: 0, bytes: 0, there: 0 };
+    Ok(outcome)
+}
+
+/// Puts what is not there, logs after all else.
+async fn bring_back(
+    lake: &Lake,
+    target: &Store,
+    entries: Vec<Entry>,
+    bytes: u64,
+    watcher: Watcher<'_>,
+    outcome: &mut RestoreOutcome,
+) -> Result<(), BackupError> {
     let mut done = 0;
     let (logs, objects): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| entry.key.contains("/_delta_log/"));
     for entries in [objects, logs] {
@@ -134,9 +173,24 @@ pub async fn restore(
             }
         }
     }
-    if has_tables {
-        check(lake, &outcome.backup).await?;
-        unmark(lake).await?;
+    Ok(())
+}
+
+/// Takes out what was erased, wherever it came back to. Before tables are there they say nothing of it, and nobody answers from them.
+async fn erase_again(lake: &Lake, erasing: &EraseSettings) -> Result<EraseOutcome, BackupError> {
+    if Table::open(lake, TableName::Readings).await?.is_none() {
+        return Ok(EraseOutcome::default());
+    }
+    let failed = |what: String| BackupError::Erased { what };
+    if Erasures::load(lake).await.map_err(|error| failed(error.to_string()))?.all().is_empty() {
+        return Ok(EraseOutcome::default());
+    }
+    let outcome = Box::pin(go_on(lake, erasing, true)).await;
+    let outcome = outcome.map_err(|error| failed(error.to_string()))?;
+    if outcome.held_elsewhere {
+        let first = outcome.waits.first();
+        let why = first.map(|Wait { what, why, .. }| format!("{what} wait: {why}"));
+        return Err(failed(why.unwrap_or_else(|| "another process is erasing".to_owned())));
     }
     Ok(outcome)
 }
@@ -179,8 +233,17 @@ async fn check(lake: &Lake, backup: &Header) -> Result<(), BackupError> {
     Ok(())
 }
 
-/// Which backup's restore was begun and not finished.
-async fn begun(lake: &Lake) -> Result<Option<String>, LakeError> {
+/// A restore that was begun and not finished.
+#[derive(Debug)]
+struct Begun {
+    /// Of which backup.
+    backup: String,
+    /// Whether all of it is there, and only what was erased is not out of it.
+    is_copied: bool,
+}
+
+/// Which restore was begun and not finished.
+async fn begun(lake: &Lake) -> Result<Option<Begun>, LakeError> {
     let key = keys::restore_mark();
     let failed = |source| LakeError::store(&key, source);
     let text = match lake.store().objects().get(&key).await {
@@ -188,7 +251,8 @@ async fn begun(lake: &Lake) -> Result<Option<String>, LakeError> {
         found => found.map_err(failed)?.bytes().await.map_err(failed)?,
     };
     let mark: Value = serde_json::from_slice(&text).unwrap_or_default();
-    Ok(Some(mark["backup"].as_str().unwrap_or("of unknown name").to_owned()))
+    let backup = mark["backup"].as_str().unwrap_or("of unknown name").to_owned();
+    Ok(Some(Begun { backup, is_copied: mark["copied"] == json!(true) }))
 }
 
 async fn mark(lake: &Lake, id: &str) -> Result<(), LakeError> {
@@ -199,6 +263,14 @@ async fn mark(lake: &Lake, id: &str) -> Result<(), LakeError> {
         Ok(_) | Err(Error::AlreadyExists { .. }) => Ok(()),
         Err(source) => Err(LakeError::store(key, source)),
     }
+}
+
+/// Says that all of it is there.
+async fn mark_copied(lake: &Lake, id: &str) -> Result<(), LakeError> {
+    let key: Path = keys::restore_mark();
+    let text = json!({ "backup": id, "began": utc(lake.clock().now_us()), "copied": true }).to_string();
+    let put = lake.store().objects().put(&key, PutPayload::from(text)).await;
+    put.map(drop).map_err(|source| LakeError::store(key, source))
 }
 
 async fn unmark(lake: &Lake) -> Result<(), LakeError> {

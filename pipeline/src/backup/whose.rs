@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 
+use sha2::{Digest, Sha256};
 use tjern_lake::Lake;
 use tjern_readings::store::Store;
 
@@ -16,6 +17,13 @@ use super::manifest::{self, Header, Manifest};
 /// Whether a backup is of this lake.
 pub(super) fn is_of(header: &Header, lake: &Lake) -> bool {
     header.lake == lake.store().url().url().as_str() && is_of_kind(header, lake)
+}
+
+/// By what the names of a lake's objects begin: no other one's do.
+pub(super) fn mark(lake: &Lake) -> String {
+    let digest = Sha256::digest(lake.store().url().url().as_str());
+    let mark = digest.iter().take(6).fold(String::new(), |mark, byte| format!("{mark}{byte:02x}"));
+    format!("lake-{mark}")
 }
 
 fn is_of_kind(header: &Header, lake: &Lake) -> bool {

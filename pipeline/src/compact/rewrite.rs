@@ -80,7 +80,8 @@ async fn read(
     told: &mut (dyn FnMut(Step) + Send),
 ) -> Result<(), CompactError> {
     for file in files {
-        let mut rows = FileReader::open(table.lake(), TableName::Readings, file).await?.rows(BATCH_ROWS)?;
+        let rows = FileReader::open_unaltered(table.lake(), TableName::Readings, file).await?;
+        let mut rows = rows.rows(BATCH_ROWS)?;
         while let Some(batch) = rows.next().await {
             if to_sorter.send(Input::Rows(batch?)).await.is_err() {
                 return Ok(());

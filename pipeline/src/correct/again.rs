@@ -20,6 +20,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use serde_json::Value;
 use tjern_lake::{Lake, LakeError, Table, TableName};
 use tjern_readings::keys::CORRECTIONS;
+use tokio_util::sync::CancellationToken;
 
 use super::recompute::{Formulas, Period, RecomputeOutcome, recompute_as};
 use super::{CORRECTION, CorrectError, Record};
@@ -121,6 +122,11 @@ impl Pending {
         self.kind == "revise"
     }
 
+    /// Whether it says that a configuration will never come.
+    pub(crate) fn is_acceptance(&self) -> bool {
+        self.kind == ACCEPT_CONFIGURATION
+    }
+
     /// Whether a revision is, or may be, of readings that another change is of.
     pub(crate) fn may_revise(&self, other: &Self) -> bool {
         let Some(period) = other.period() else { return true };
@@ -163,7 +169,9 @@ impl Pending {
             }
             ("validate" | "validate --undo", Some(period), _) => {
                 let undo = self.kind != "validate";
-                let ValidateOutcome { changed, .. } = validate_as(lake, &period, &self.record(), undo, bounds).await?;
+                let (record, never) = (self.record(), CancellationToken::new());
+                let working = validate_as(lake, &period, &record, undo, bounds, &never);
+                let ValidateOutcome { changed, .. } = working.await?;
                 Ok(MadeAgain::Rows(changed))
             }
             ("revise", ..) => {

@@ -7,26 +7,27 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::StreamExt;
+use object_store::ObjectStore;
 use object_store::path::Path;
-use object_store::{Error, ObjectStore, ObjectStoreExt};
 use tjern_lake::{Lake, LakeError, Table};
-use tjern_readings::batch::{self, Batch};
 use tjern_readings::keys::{self, Bounds, LANDING, Landed};
 use tjern_readings::sensor::{Epoch, SourceName};
 
+use super::inside::{Inside, Room, look_into};
 use super::known::Erasures;
 use super::sources::Tainted;
 use super::unseen::{self, Reasons};
 use super::{Found, Wait, raw};
-use crate::ingest::{BATCH_BYTES_MAX, Stream, hides, is_finished, open_runs, unreadable_of, watermark};
+use crate::ingest::{Stream, hides, is_finished, open_runs, unreadable_of, watermark};
 
-/// How many batches are read at once.
+/// How many batches are looked into at once, as far as there is room.
 const READ_AT_ONCE: usize = 16;
 
 /// What lies of one stream.
 #[derive(Debug, Default)]
 struct Lying {
-    batches: BTreeSet<Bounds>,
+    /// With their bytes.
+    batches: BTreeMap<Bounds, u64>,
     /// The last number of everything that lies there, gaps included.
     newest: i64,
     closed: bool,
@@ -52,33 +53,6 @@ pub(super) struct Holding {
     ids: BTreeSet<String>,
     /// None where it cannot be read.
     rows: Option<usize>,
-}
-
-/// What is in an object that may be a batch.
-pub(super) enum Inside {
-    Batch(Box<Batch>),
-    /// Nobody can read it; the erasures whose sensors are named in its bytes.
-    Unreadable(BTreeSet<String>),
-}
-
-/// Looks into an object; none where it is not there.
-pub(super) async fn read(lake: &Lake, key: &Path, erasures: &Erasures) -> Result<Option<Inside>, LakeError> {
-    let failed = |source| LakeError::store(key, source);
-    let bytes = match lake.objects().get(key).await {
-        Ok(found) if found.meta.size > BATCH_BYTES_MAX => {
-            return Ok(raw::named_in(lake, key, erasures).await?.map(Inside::Unreadable));
-        }
-        Ok(found) => found.bytes().await.map_err(failed)?,
-        Err(Error::NotFound { .. }) => return Ok(None),
-        Err(source) => return Err(failed(source)),
-    };
-    // A hostile file may make a decoder panic: then nobody can read it.
-    let copy = bytes.clone();
-    let decoded = tokio::task::spawn_blocking(move || batch::decode(&copy)).await;
-    Ok(Some(match decoded.ok().and_then(Result::ok) {
-        Some(batch) => Inside::Batch(Box::new(batch)),
-        None => Inside::Unreadable(raw::named(bytes, erasures.all().to_vec()).await),
-    }))
 }
 
 /// Why an object that has no key of ours keeps erasures from being complete; none where it names none of their sensors.
@@ -114,7 +88,7 @@ impl Zone {
             match landed {
                 Landed::Batch(epoch, bounds) => {
                     let lying = zone.of(source, epoch);
-                    lying.batches.insert(bounds);
+                    lying.batches.insert(bounds, meta.size);
                     lying.newest = lying.newest.max(bounds.last);
                 }
                 Landed::Gap(epoch, bounds) => {
@@ -132,9 +106,9 @@ impl Zone {
         self.streams.entry((source, epoch)).or_default()
     }
 
-    fn batches(&self) -> Vec<(Stream, Bounds)> {
+    fn batches(&self) -> Vec<(Stream, Bounds, u64)> {
         let of_stream = |(stream, lying): (&Stream, &Lying)| {
-            lying.batches.iter().map(|bounds| (stream.clone(), *bounds)).collect::<Vec<_>>()
+            lying.batches.iter().map(|(bounds, bytes)| (stream.clone(), *bounds, *bytes)).collect::<Vec<_>>()
         };
         self.streams.iter().flat_map(of_stream).collect()
     }
@@ -148,31 +122,29 @@ impl Zone {
         erasures: &Erasures,
         tainted: &mut Tainted,
     ) -> (Vec<Holding>, Reasons) {
+        let room = Room::default();
         let reading = futures::stream::iter(self.batches())
-            .map(|(stream, bounds)| async move {
-                let found = read(lake, &Landed::Batch(stream.1, bounds).key(&stream.0), erasures).await;
-                let of = |inside: Inside| match inside {
-                    Inside::Batch(batch) => Ok((erasures.of_batch(&batch.rows), erasures.count(&batch.rows))),
-                    Inside::Unreadable(ids) => Err(ids),
-                };
-                (stream, bounds, found.map(|found| found.map(of)))
+            .map(|(stream, bounds, bytes)| {
+                let room = &room;
+                async move {
+                    let key = Landed::Batch(stream.1, bounds).key(&stream.0);
+                    let found = look_into(lake, (&key, bytes), erasures, room).await;
+                    (stream, bounds, key, found)
+                }
             })
             .buffered(READ_AT_ONCE);
         let mut reading = Box::pin(reading);
         let (mut holding, mut unreadable, mut unseen) = (Vec::new(), Vec::new(), Reasons::new());
-        while let Some((stream, bounds, found)) = reading.next().await {
+        while let Some((stream, bounds, key, found)) = reading.next().await {
             match found {
-                Ok(Some(Ok((Some(ids), rows)))) => {
+                Ok(Some(Inside::Batch { ids, rows })) if rows > 0 => {
                     tainted.add(stream.0.as_str(), ids.iter().cloned());
                     holding.push(Holding { stream, bounds, ids, rows: Some(rows) });
                 }
-                Ok(Some(Err(named))) => unreadable.push((stream, bounds, named)),
+                Ok(Some(Inside::Unreadable(named))) => unreadable.push((stream, bounds, named)),
                 // It holds none, or went meanwhile.
-                Ok(Some(Ok((None, _))) | None) => {}
-                Err(error) => {
-                    let key = Landed::Batch(stream.1, bounds).key(&stream.0);
-                    unseen.insert(key.to_string(), error.to_string());
-                }
+                Ok(Some(Inside::Batch { .. }) | None) => {}
+                Err(error) => _ = unseen.insert(key.to_string(), error.to_string()),
             }
         }
         let may_hold = unreadable.into_iter().filter_map(|(stream, bounds, mut ids)| {
@@ -212,7 +184,7 @@ pub(super) async fn settle(lake: &Lake, zone: &Zone, readings: &Table, erasures:
         for folder in zone.unseen.keys().filter(|folder| hides(folder, stream)) {
             hidden.entry(folder.as_str()).or_default().extend(ids.iter().cloned());
         }
-        if !zone.streams.get(stream).is_some_and(|lying| lying.batches.contains(&bounds)) {
+        if !zone.streams.get(stream).is_some_and(|lying| lying.batches.contains_key(&bounds)) {
             continue;
         }
         let key = Landed::Batch(stream.1, bounds).key(&stream.0);

@@ -7,8 +7,8 @@
 use tjern_lake::{Lake, LakeError};
 use tjern_readings::keys::Landed;
 
+use super::inside::{Inside, Room, look_into};
 use super::known::Erasures;
-use super::landed::{Inside, read};
 use super::sources::Tainted;
 use super::unseen::Reasons;
 use super::{Found, unseen};
@@ -20,20 +20,18 @@ pub(super) async fn find(
     erasures: &Erasures,
     tainted: &Tainted,
 ) -> Result<(Vec<(Kept, Option<usize>)>, Reasons), LakeError> {
-    let mut found = Vec::new();
+    let (mut found, room) = (Vec::new(), Room::default());
     let (all, unreadable) = list_readable(lake).await?;
     let mut unseen: Reasons = unreadable.into_iter().map(|(key, error)| (key, error.to_string())).collect();
     for kept in all {
-        let rows = match read(lake, &kept.key(), erasures).await {
+        let rows = match look_into(lake, (&kept.key(), kept.bytes), erasures, &room).await {
             Err(error) => {
                 unseen.insert(kept.key().to_string(), error.to_string());
                 continue;
             }
             Ok(None) => continue,
-            Ok(Some(Inside::Batch(batch))) => match erasures.count(&batch.rows) {
-                0 => continue,
-                rows => Some(rows),
-            },
+            Ok(Some(Inside::Batch { rows: 0, .. })) => continue,
+            Ok(Some(Inside::Batch { rows, .. })) => Some(rows),
             Ok(Some(Inside::Unreadable(ids))) if !ids.is_empty() || tainted.of(&source_of(&kept)).is_some() => None,
             Ok(Some(Inside::Unreadable(_))) => continue,
         };

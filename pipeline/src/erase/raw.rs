@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::io::Cursor;
+use std::sync::Arc;
 
 use arrow::array::{Array, ArrayData};
 use arrow::ipc::reader::StreamReader;
@@ -19,6 +20,9 @@ use tokio::sync::Semaphore;
 use super::known::Erasures;
 use super::record::Erasure;
 use crate::ingest::BATCH_BYTES_MAX;
+
+/// So much of a larger one is looked through at once, on a thread of its own.
+const PIECE_BYTES: usize = 4 << 20;
 
 /// A small object may become much in memory, and several are looked at at once.
 static UNPACKED_ONE_BY_ONE: Semaphore = Semaphore::const_new(1);
@@ -40,22 +44,35 @@ pub(super) async fn named_in(
         let bytes = found.bytes().await.map_err(failed)?;
         return Ok(Some(named(bytes, all).await));
     }
+    let all = Arc::new(all);
     let longest = all.iter().map(|erasure| erasure.sensor.as_str().len()).max().unwrap_or_default();
     let (mut pieces, mut ids, mut piece) = (found.into_stream(), BTreeSet::new(), Vec::new());
-    while let Some(next) = pieces.try_next().await.map_err(failed)? {
+    let mut is_end = false;
+    while !is_end {
+        let next = pieces.try_next().await.map_err(failed)?;
+        is_end = next.is_none();
+        piece.extend_from_slice(&next.unwrap_or_default());
+        if piece.len() < PIECE_BYTES && !is_end {
+            continue;
+        }
         // A name may begin in one piece and end in the next.
-        let kept = piece.len().min(longest);
-        piece.drain(..piece.len() - kept);
-        piece.extend_from_slice(&next);
-        ids.extend(those_in(&piece, &all));
+        let kept = piece[piece.len() - piece.len().min(longest)..].to_vec();
+        ids.extend(plain(std::mem::replace(&mut piece, kept).into(), Arc::clone(&all)).await);
     }
     Ok(Some(ids))
+}
+
+/// The erasures whose sensors are named in these bytes as they are: all of them where nobody could look.
+async fn plain(bytes: bytes::Bytes, all: Arc<Vec<Erasure>>) -> BTreeSet<String> {
+    let own = Arc::clone(&all);
+    let looked = tokio::task::spawn_blocking(move || those_in(&bytes, &own).collect()).await;
+    looked.unwrap_or_else(|_| all.iter().map(|erasure| erasure.id.clone()).collect())
 }
 
 /// The erasures whose sensors are named in these bytes.
 pub(super) async fn named(bytes: bytes::Bytes, all: Vec<Erasure>) -> BTreeSet<String> {
     // A hostile file may make a reader panic: what was found in the bytes as they are was found.
-    let plain: BTreeSet<String> = those_in(&bytes, &all).collect();
+    let plain = plain(bytes.clone(), Arc::new(all.clone())).await;
     let _alone = UNPACKED_ONE_BY_ONE.acquire().await;
     let unpacked = tokio::task::spawn_blocking(move || in_columns(&bytes, &all)).await.unwrap_or_default();
     plain.into_iter().chain(unpacked).collect()

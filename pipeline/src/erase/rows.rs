@@ -4,10 +4,14 @@
 //! was written is read back before it is committed, and is the multiset of the rows that were to stay. The commit
 //! removes files, so it is made on the version whose files were read, under the fence; where somebody replaced one of
 //! them meanwhile everything is looked at again, until no file of the newest version holds an erased row.
+//!
+//! A damaged file says nothing of whose rows it has. All others are done, and then it is an error that names it: the erasure is
+//! remembered, and not complete.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use futures::StreamExt;
+use tjern_lake::read::refuse_altered;
 use tjern_lake::rollup::TOUCHED_NOTE;
 use tjern_lake::{
     Commit, CommitError, DataFile, FileReader, FileWriter, Lake, LakeError, Operation, Table, TableName, schema,
@@ -88,13 +92,21 @@ pub(super) async fn rewrite(
 ) -> Result<Rewritten, EraseError> {
     let mut done = Rewritten::default();
     let mut clean: HashSet<String> = HashSet::new();
+    let mut damaged: HashMap<String, LakeError> = HashMap::new();
     loop {
         table.refresh().await?;
         let (mut group, mut bytes) = (Vec::new(), 0);
         let files = table.files();
         for file in files.into_iter().filter(|file| may_hold(file, erasures)) {
-            if clean.contains(&file.path) {
+            if clean.contains(&file.path) || damaged.contains_key(&file.path) {
                 continue;
+            }
+            match refuse_altered(table.lake(), TableName::Readings, &file).await {
+                Err(error @ LakeError::Altered { .. }) => {
+                    damaged.insert(file.path, error);
+                    continue;
+                }
+                looked => looked?,
             }
             if count(table.lake(), TableName::Readings, &file, erasures).await? == 0 {
                 clean.insert(file.path);
@@ -107,7 +119,9 @@ pub(super) async fn rewrite(
             }
         }
         if group.is_empty() {
-            return Ok(done);
+            // One that somebody took away meanwhile is in nobody's way.
+            damaged.retain(|path, _| table.files().iter().any(|file| file.path == *path));
+            return damaged.into_values().next().map_or(Ok(done), |error| Err(error.into()));
         }
         clean.extend(group.iter().flat_map(|one| &one.new).map(|file| file.path.clone()));
         if replace(table, &group, erasures).await? {

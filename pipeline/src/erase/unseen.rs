@@ -6,13 +6,13 @@
 //! written before the rows go, since it remembers too which sources wrote them; afterwards no table tells. A new note takes
 //! the place of those before it, which go then.
 //!
-//! Looking again costs a request a key. Only where something can be read that could not is everything looked at.
+//! Looking again costs a request a key: what was looked through and has kept its length and its time is not read again. Only where something can be read that could not is everything looked at.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::StreamExt;
 use object_store::path::Path;
-use object_store::{Error, ObjectStore, ObjectStoreExt};
+use object_store::{Error, ObjectMeta, ObjectStore, ObjectStoreExt};
 use serde::{Deserialize, Serialize};
 use tjern_lake::{Lake, LakeError};
 use tjern_readings::keys::{ErasureKey, LANDING, Landed};
@@ -21,6 +21,7 @@ use tjern_readings::sensor::Epoch;
 use super::known::Erasures;
 use super::landed;
 use super::record::create;
+use crate::jobs::record::Moment;
 
 /// The version of its shape.
 const FORMAT: u32 = 1;
@@ -40,6 +41,9 @@ pub(super) struct Unseen {
     pub(super) erasures: BTreeSet<String>,
     /// The sources that may have sent their readings, with the erasures that these are of.
     pub(super) sources: BTreeMap<String, BTreeSet<String>>,
+    /// Of what was looked through and names a sensor: its length, and when it was written.
+    #[serde(default)]
+    pub(super) read: BTreeMap<String, String>,
     /// The notes that say so.
     #[serde(skip)]
     pub(super) notes: Vec<ErasureKey>,
@@ -56,6 +60,7 @@ impl Unseen {
         self.keys.extend(note.keys);
         self.stays.extend(note.stays);
         self.erasures.extend(note.erasures);
+        self.read.extend(note.read);
         for (source, ids) in note.sources {
             self.sources.entry(source).or_default().extend(ids);
         }
@@ -77,18 +82,31 @@ impl Unseen {
     }
 
     /// Those of the keys that still cannot be looked at, or that name a sensor under a key that is none of ours.
-    pub(super) async fn still(&self, lake: &Lake, erasures: &Erasures) -> Reasons {
+    pub(super) async fn still(&mut self, lake: &Lake, erasures: &Erasures) -> Reasons {
         let mut still = Reasons::new();
-        for key in self.keys.keys() {
-            let looked = if key.ends_with('/') {
-                let folder = Path::from(key.as_str());
-                lake.objects().list(Some(&folder)).next().await.transpose().map(drop)
-            } else if is_strange(key) {
-                let looked = landed::strange(lake, &Path::from(key.as_str()), erasures).await;
-                still.extend(looked.unwrap_or_else(|error| Some(error.to_string())).map(|why| (key.clone(), why)));
+        let read = std::mem::take(&mut self.read);
+        for (key, before) in &self.keys {
+            let path = Path::from(key.as_str());
+            if is_strange(key) {
+                let (why, state) = match lake.objects().head(&path).await.map(|meta| state(&meta)) {
+                    Ok(state) if read.get(key) == Some(&state) => (Some(before.clone()), Some(state)),
+                    Ok(state) => {
+                        let looked = landed::strange(lake, &path, erasures).await;
+                        let state = looked.is_ok().then_some(state);
+                        (looked.unwrap_or_else(|error| Some(error.to_string())), state)
+                    }
+                    Err(Error::NotFound { .. }) => (None, None),
+                    Err(error) => (Some(error.to_string()), None),
+                };
+                let Some(why) = why else { continue };
+                still.insert(key.clone(), why);
+                self.read.extend(state.map(|state| (key.clone(), state)));
                 continue;
+            }
+            let looked = if key.ends_with('/') {
+                lake.objects().list(Some(&path)).next().await.transpose().map(drop)
             } else {
-                lake.objects().get(&Path::from(key.as_str())).await.map(drop)
+                lake.objects().get(&path).await.map(drop)
             };
             match looked {
                 Ok(()) | Err(Error::NotFound { .. }) => {}
@@ -97,6 +115,11 @@ impl Unseen {
         }
         still
     }
+}
+
+/// What changes where an object is replaced.
+fn state(meta: &ObjectMeta) -> String {
+    format!("{} bytes of {}", meta.size, Moment(meta.last_modified.timestamp_micros()))
 }
 
 /// Whether ingest takes nothing of what lies in the landing zone under this key.

@@ -1,15 +1,18 @@
 //! The work: which erasures are due, and one step after the other.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use futures::FutureExt;
 use object_store::path::Path;
 use tjern_lake::{Lake, Lease, Table, TableName};
+use tjern_readings::keys::OPEN;
 use tjern_readings::sensor::SensorId;
 
 use super::known::{COUNT, Erasures};
 use super::landed::{Zone, settle};
 use super::leftovers::{self, mark, mark_of};
+use super::released::{Which, Withdrawn};
 use super::sources::Tainted;
 use super::unseen::{self, Reasons, Unseen};
 use super::{
@@ -20,9 +23,14 @@ use crate::bounds::Bounds;
 use crate::compact;
 use crate::correct::CORRECTIONS;
 use crate::ingest::{INGEST, IngestError, ingest};
+use crate::jobs::list::register_before_ingest;
 use crate::quality;
 use crate::register::load;
-use crate::rollup::{Again, rollup_again, rows_of_spans};
+use crate::rollup::{self, Again, rollup_again, rows_of_spans};
+
+/// Who else writes files of rows that it has read, and for how long its lease lasts.
+const WRITERS: [(&str, Duration); 3] =
+    [(compact::JOB, compact::LEASE), (quality::JOB, quality::LEASE), (rollup::JOB, rollup::LEASE)];
 
 /// The tables in which readings are, or what was made of them; `readings` is marked last.
 const TABLES: [TableName; 3] = [TableName::Hourly, TableName::Daily, TableName::Readings];
@@ -39,10 +47,19 @@ pub async fn erase(
     settings: &EraseSettings,
     request: &Request,
 ) -> Result<(Erasure, EraseOutcome), EraseError> {
+    // Once the erasure is known, its sensor cannot become `personal` before it is complete.
+    register_first(lake, settings).await?;
     let erasure = Erasure::new(lake, request);
     erasure.write(lake).await?;
     let outcome = go_on(lake, settings, false).await?;
     Ok((erasure, outcome))
+}
+
+/// Nothing that has landed is ingested before there is a register, by an erasure as little as by `ingest`.
+async fn register_first(lake: &Lake, settings: &EraseSettings) -> Result<(), EraseError> {
+    let Some(files) = &settings.register else { return Ok(()) };
+    let registered = register_before_ingest(lake, files).boxed().await;
+    registered.map_err(|error| EraseError::Unregistered(error.to_string()))
 }
 
 /// What an erasure would remove. Nothing is changed.
@@ -90,10 +107,12 @@ async fn look(lake: &Lake, erasures: &Erasures) -> Result<(Vec<Found>, Tainted),
     found.extend(holding.iter().map(super::landed::Holding::found));
     let (set_aside, hidden) = quarantined::find(lake, erasures, &tainted).await?;
     found.extend(quarantined::told(&set_aside));
-    let unseen = [&zone.unseen, &tainted.unseen, &unread, &hidden].into_iter().flat_map(Reasons::keys);
+    let (releases, unread_releases) = released::find(lake, erasures).await?;
+    let unseen =
+        [&zone.unseen, &tainted.unseen, &unread, &hidden, &unread_releases].into_iter().flat_map(Reasons::keys);
     found.extend(unseen.map(|key| Found::unseen(key)));
     found.extend(told::find(lake, erasures).await?.iter().map(told::Record::found));
-    found.extend(released::find(lake, erasures).await?.iter().map(released::Tainted::found));
+    found.extend(releases.iter().map(released::Tainted::found));
     Ok((found, tainted))
 }
 
@@ -112,7 +131,8 @@ pub async fn go_on(lake: &Lake, settings: &EraseSettings, again: bool) -> Result
         return Ok(EraseOutcome { held_elsewhere: true, ..EraseOutcome::default() });
     };
     let lease = lease.keep();
-    let mut work = Work { lake, settings, known, is_first: false, outcome: EraseOutcome::default() };
+    let (left, outcome) = (Reasons::new(), EraseOutcome::default());
+    let mut work = Work { lake, settings, known, is_first: false, left, outcome };
     let result = Box::pin(work.run(&due)).await;
     lease.give_back().await?;
     result.map(|()| work.outcome)
@@ -159,6 +179,8 @@ struct Work<'a> {
     known: Erasures,
     /// Whether no run before this one, which may have been killed, did anything for the erasures that are due.
     is_first: bool,
+    /// What of the releases could not be looked at or removed, and why.
+    left: Reasons,
     outcome: EraseOutcome,
 }
 
@@ -197,17 +219,19 @@ impl Work<'_> {
         let mut readings = Table::open_or_create(self.lake, TableName::Readings).await?;
         // Others write files of rows that they have read: what they leave behind is looked for after them.
         let mut held = Vec::new();
-        for (job, lasts) in [(compact::JOB, compact::LEASE), (quality::JOB, quality::LEASE)] {
+        for (job, lasts) in WRITERS {
             match Lease::take(self.lake, job, lasts).await? {
                 Some(lease) => held.push(lease.keep()),
                 None => {
-                    let why = format!("another process does `{job}`, or was killed at it");
+                    let also = if job == quality::JOB { " (or validates, or checks units that came late)" } else { "" };
+                    let why = format!("another process does `{job}`{also}, or was killed at it");
                     self.outcome.waits.push(Wait { what: "the tables".to_owned(), why, erasures: None });
                 }
             }
         }
-        let result = if held.len() == 2 { Box::pin(self.remove_alone(due, &mut readings)).await } else { Ok(()) };
-        let is_alone = held.len() == 2;
+        let is_alone = held.len() == WRITERS.len();
+        let result = if is_alone { Box::pin(self.remove_alone(due, &mut readings)).await } else { Ok(()) };
+        self.outcome.held_elsewhere = !is_alone;
         for lease in held {
             lease.give_back().await?;
         }
@@ -241,9 +265,13 @@ impl Work<'_> {
                 .await?;
         self.outcome.summed = summed.hourly.rows_computed + summed.daily.rows_computed;
         self.outcome.records = told::change(lake, told::find(lake, &erasures).await?).await?;
-        let tainted = released::find(lake, &erasures).await?;
-        (self.outcome.withdrawn, self.outcome.released) =
-            released::withdraw(lake, self.settings, &tainted, released::ERASED).await?;
+        self.withdraw(&erasures, Which::All).await?;
+        if !self.left.is_empty() {
+            let ids = due.whole.iter().map(|erasure| erasure.id.clone()).collect();
+            let unseen = Unseen { keys: self.left.clone(), erasures: ids, ..Unseen::default() };
+            unseen.write(lake).await?;
+            self.wait_for(&unseen);
+        }
         for name in TABLES {
             let gone = leftovers::remove(lake, name, &erasures, untouched.contains(name.as_str())).await?;
             self.outcome.leftovers += gone.files;
@@ -252,8 +280,21 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Ingests, without what is erased. A source that is held back keeps its own.
+    /// Withdraws releases that hold erased readings. What keeps one of them keeps no other, and nothing else from being erased.
+    async fn withdraw(&mut self, erasures: &Erasures, which: Which<'_>) -> Result<(), EraseError> {
+        let withdrawn = released::withdraw(self.lake, self.settings, erasures, which, released::ERASED).await?;
+        let Withdrawn { releases, made, unmade, unreadable, stays } = withdrawn;
+        self.outcome.withdrawn += releases;
+        self.outcome.released.extend(made);
+        self.outcome.unmade.extend(unmade);
+        self.left = unreadable;
+        self.left.extend(stays);
+        Ok(())
+    }
+
+    /// Ingests, without what is erased and by what the register's files say. A source that is held back keeps its own.
     async fn ingest(&self) -> Result<(), EraseError> {
+        register_first(self.lake, self.settings).await?;
         // Its type is forgotten here: the compiler loses itself in what is around it otherwise.
         match ingest(self.lake, &self.settings.ingest).boxed().await {
             Ok(_) => Ok(()),
@@ -272,13 +313,22 @@ impl Work<'_> {
         let stays = unseen::remove(self.lake, kept).await;
         let is_gone = |key: &&String| !stays.contains_key(*key) && !key.ends_with(".reason.json");
         self.outcome.quarantined += before.stays.keys().filter(is_gone).count();
-        let keys = before.still(self.lake, &Erasures::of(due.looks.clone())).await;
+        let erasures = Erasures::of(due.looks.clone());
+        let (releases, keys): (Reasons, Reasons) = before.keys.into_iter().partition(|(key, _)| is_of_a_release(key));
+        if !releases.is_empty() {
+            self.withdraw(&erasures, Which::Of(&releases)).await?;
+        }
+        let mut before = Unseen { keys, ..before };
+        let mut keys = before.still(self.lake, &erasures).await;
         if keys.len() < before.keys.len() {
             let mut readings = Table::open_or_create(self.lake, TableName::Readings).await?;
             return Box::pin(self.landed(&mut readings, &due.looks)).await;
         }
+        keys.extend(self.left.clone());
         let unseen = Unseen { keys, stays, ..before };
-        if unseen.stays.len() < self.known.unseen.stays.len() {
+        let known = &self.known.unseen;
+        let is_other = unseen.stays.len() < known.stays.len() || unseen.read != known.read;
+        if is_other || !self.left.keys().eq(releases.keys()) {
             unseen.write(self.lake).await?;
         }
         self.wait_for(&unseen);
@@ -304,6 +354,7 @@ impl Work<'_> {
         self.outcome.quarantined +=
             found.iter().filter(|(kept, _)| !stays.contains_key(&kept.key().to_string())).count();
         let mut keys = zone.unseen;
+        keys.extend(self.left.clone());
         keys.extend([std::mem::take(&mut tainted.unseen), unread, hidden].into_iter().flatten());
         let ids = looks.iter().map(|erasure| erasure.id.clone()).collect();
         let (sources, notes) = (tainted.into_sources(), std::mem::take(&mut erasures.unseen.notes));
@@ -316,7 +367,7 @@ impl Work<'_> {
     fn wait_for(&mut self, unseen: &Unseen) {
         for (key, why) in &unseen.keys {
             let ids = unseen.erasures.clone();
-            self.wait(if unseen::is_strange(key) {
+            self.wait(if unseen::is_strange(key) || is_of_a_release(key) {
                 Wait { what: key.clone(), why: why.clone(), erasures: Some(ids) }
             } else {
                 Wait::unseen(key, why, ids)
@@ -339,6 +390,10 @@ impl Work<'_> {
             all
         });
     }
+}
+
+fn is_of_a_release(key: &str) -> bool {
+    key.strip_prefix(OPEN).is_some_and(|rest| rest.starts_with('/'))
 }
 
 /// What makes those look again who prepare rows without knowing of an erasure: it stands in their commits too.

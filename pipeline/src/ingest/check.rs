@@ -13,7 +13,8 @@
 //!
 //! **Nobody erases meanwhile.** From before the version is known whose files are read, until what was written of them is
 //! committed or let go, the lease of quality control is held, which an erasure takes too: no file that it did not
-//! see has a row that it was to remove. Where another process has the lease, the check rests.
+//! see has a row that it was to remove. Where another process has the lease, the check rests; where it lost the lease (a machine that
+//! stood still), it removes what it wrote and begins anew.
 //!
 //! **No batch waits for it.** Files are read and written by a task of its own (`search`); a look waits for it at most
 //! [`LOOK_WAITS`], makes at most one commit, and comes back to it at the next one. What was found is kept for as long as its files are
@@ -216,7 +217,8 @@ impl Ingester {
         };
         let said = self.said().await?;
         let sensors = other_units(&units, &said.register);
-        Ok(Some(Wrong { name: name.clone(), unchecked, sensors, steps: self.steps_of(name), said }))
+        let held = self.checks.checking.as_ref().map(|checking| checking.lease.held());
+        Ok(Some(Wrong { name: name.clone(), unchecked, sensors, steps: self.steps_of(name), said, held }))
     }
 
     /// Commits what was found, where that still holds.

@@ -5,7 +5,8 @@
 //! after all else of it, once the table has it (`:closed/…`): a lake of ten thousand imports lists none of them.
 //!
 //! The newest object of an open epoch always stays: by it a restored gateway finds out that its
-//! numbers were used. What may go is found here, and asked for again of the table as it is now before it goes (`take`): a
+//! numbers were used. So does the newest claim of every epoch; one before it goes after the grace period, and not within a day:
+//! whoever looked before it was made has looked again by then, and finds the later one. What may go is found here, and asked for again of the table as it is now before it goes (`take`): a
 //! table may have been restored, or made anew, since it was looked at.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -15,11 +16,15 @@ use futures::StreamExt;
 use object_store::path::Path;
 use object_store::{Error, ObjectStore};
 use tjern_lake::{Lake, LakeError};
-use tjern_readings::keys::{Bounds, LANDING, Landed};
+use tjern_readings::clock::SECOND_US;
+use tjern_readings::keys::{Bounds, LANDING, Landed, epoch_claim};
 
 use super::landing::{LandedEpoch, Stream, Zone};
 use super::late::tolerance_us;
 use super::sequence::{Item, Progress};
+
+/// A claim stays so long, however short the grace is: a gateway looks at its epoch at least once an hour before it claims.
+const CLAIM_STAYS_US: i64 = 24 * 3_600 * SECOND_US;
 
 /// What is known of streams.
 pub(super) type Streams = HashMap<Stream, Progress>;
@@ -96,7 +101,19 @@ pub(super) fn may_go(
         seen.items.is_empty() && tolerated_us.is_some_and(|time_us| grace.is_over_since(time_us))
     };
     let ends = whole.filter(|(stream, seen)| told.finished.contains(stream) && is_over(seen));
+    let keys = keys.chain(zone.iter().flat_map(move |(stream, seen)| former_claims(stream, seen, grace)));
     keys.chain(ends.map(|((source, epoch), _)| Landed::Closed(*epoch).key(source))).collect()
+}
+
+/// The claims that may go: all that are old, but for the newest. That one tells every copy of a spool, however old, that its numbers
+/// were given out, also where all batches of that time have gone.
+fn former_claims((source, epoch): &Stream, seen: &LandedEpoch, grace: Grace) -> impl Iterator<Item = Path> {
+    let is_old = move |claimed_us: i64| {
+        let stays_us = grace.grace_us.saturating_add(tolerance_us(grace.grace_us)).max(CLAIM_STAYS_US);
+        claimed_us < grace.now_us.saturating_sub(stays_us)
+    };
+    let former = seen.claims.iter().rev().skip(1).filter(move |(_, claimed_us)| is_old(**claimed_us));
+    former.map(move |(number, _)| epoch_claim(source, *epoch, *number))
 }
 
 fn is_done(item: &Item, progress: &Progress) -> bool {

@@ -20,7 +20,7 @@ const PREFIX: &str = ":configuration/";
 const NONE: &str = "none";
 
 /// The steps of the streams that were asked for.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Configurations {
     streams: Option<HashMap<String, Steps>>,
 }
@@ -35,6 +35,18 @@ impl Configurations {
         let streams = self.streams.get_or_insert_with(|| read(transactions));
         streams.entry(name(stream)).or_default()
     }
+
+    /// The steps of a stream for somebody who sets more of them, which may come to nothing; a first call takes those that are known.
+    pub(super) fn over(&mut self, stream: &Stream, known: &Self) -> &mut Steps {
+        let streams = self.streams.get_or_insert_with(HashMap::new);
+        let of_known = |name: &String| known.streams.as_ref()?.get(name).cloned();
+        streams.entry(name(stream)).or_insert_with_key(|name| of_known(name).unwrap_or_default())
+    }
+
+    /// Takes what a transaction says now.
+    pub(super) fn note(&mut self, app_id: &str, version: i64) {
+        note(self.streams.get_or_insert_with(HashMap::new), app_id, version);
+    }
 }
 
 fn name((source, epoch): &Stream) -> String {
@@ -42,18 +54,22 @@ fn name((source, epoch): &Stream) -> String {
 }
 
 fn read(transactions: &HashMap<String, i64>) -> HashMap<String, Steps> {
-    let mut streams: HashMap<String, Steps> = HashMap::new();
+    let mut streams = HashMap::new();
     for (app_id, version) in transactions {
-        let Some(rest) = app_id.strip_prefix(PREFIX) else { continue };
-        let [source, epoch, first, configuration] = rest.split('/').collect::<Vec<_>>()[..] else { continue };
-        let Ok(first) = first.parse::<i64>() else { continue };
-        let steps = &mut streams.entry(format!("{source}/{epoch}")).or_default().0;
-        let known = steps.entry(first).or_insert((configuration.to_owned(), *version));
-        if known.1 < *version {
-            *known = (configuration.to_owned(), *version);
-        }
+        note(&mut streams, app_id, *version);
     }
     streams
+}
+
+fn note(streams: &mut HashMap<String, Steps>, app_id: &str, version: i64) {
+    let Some(rest) = app_id.strip_prefix(PREFIX) else { return };
+    let [source, epoch, first, configuration] = rest.split('/').collect::<Vec<_>>()[..] else { return };
+    let Ok(first) = first.parse::<i64>() else { return };
+    let steps = &mut streams.entry(format!("{source}/{epoch}")).or_default().0;
+    let known = steps.entry(first).or_insert((configuration.to_owned(), version));
+    if known.1 < version {
+        *known = (configuration.to_owned(), version);
+    }
 }
 
 impl Steps {

@@ -6,13 +6,13 @@ use arrow::compute::concat_batches;
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use tjern_lake::rollup::Spans;
-use tjern_lake::{DataFile, Table, TableName, schema};
+use tjern_lake::{DataFile, TableName, schema};
 use tjern_readings::keys::Bounds;
 
 use super::ahead::Room;
 use super::clean::Grace;
 use super::configurations::Configurations;
-use super::landing::Stream;
+use super::landing::{Known, Stream};
 use super::late::Late;
 use super::progress::{self, Open};
 use super::refused::Tally;
@@ -82,8 +82,8 @@ impl Gathered {
     }
 
     /// Under which configuration these numbers were measured; `late` where numbers after them were taken before.
-    pub(super) fn remember(&mut self, table: &Table, stream: &Stream, bounds: Bounds, named: Option<&str>, late: bool) {
-        let steps = self.configurations.of(stream, table.transactions());
+    pub(super) fn remember(&mut self, known: &Known, stream: &Stream, bounds: Bounds, named: Option<&str>, late: bool) {
+        let steps = self.configurations.over(stream, &known.configurations);
         self.transactions.extend(steps.set(stream, bounds, named, late));
     }
 

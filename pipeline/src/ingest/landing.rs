@@ -22,9 +22,11 @@ use tjern_readings::keys::{self, Bounds, LANDING, Landed};
 use tjern_readings::sensor::{Epoch, SourceName};
 use tjern_readings::store::counted::LISTING_PAGE;
 
+use super::configurations::Configurations;
 use super::held::unreadable_of;
+use super::progress;
 use super::sequence::{Item, Progress};
-use super::unchecked::{All, Name};
+use super::unchecked::{self, All, Name};
 
 /// How many listings are under way at once.
 const AT_ONCE: usize = 16;
@@ -76,21 +78,51 @@ pub(super) struct LandedEpoch {
     pub(super) items: Vec<Item>,
     /// When `closed` landed.
     pub(super) closed_us: Option<i64>,
+    /// The numbers that runs of a gateway claimed, and when.
+    pub(super) claims: BTreeMap<i64, i64>,
     /// Whether something of it may not have been seen.
     pub(super) partial: bool,
 }
 
 /// What need not be looked at again.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Known {
     pub(super) progress: HashMap<Stream, Progress>,
     /// Closed, and taken to the last number.
     pub(super) finished: HashSet<Stream>,
     /// What was taken without its configuration, which is looked for.
     pub(super) unchecked: All,
+    /// Under which configuration numbers were measured.
+    pub(super) configurations: Configurations,
 }
 
 impl Known {
+    /// All that a table says.
+    pub(super) fn of(transactions: &HashMap<String, i64>) -> Self {
+        let mut known = Self { unchecked: unchecked::read(transactions), ..Self::default() };
+        for (app_id, number) in transactions {
+            known.note_of_stream(app_id, *number);
+        }
+        known
+    }
+
+    /// Takes what a transaction says now; `all` are those of the table.
+    pub(super) fn note(&mut self, app_id: &str, number: i64, all: &HashMap<String, i64>) {
+        self.note_of_stream(app_id, number);
+        if let Some(name) = unchecked::named(app_id) {
+            match unchecked::of(all, &name) {
+                Some(one) => self.unchecked.insert(name, one),
+                None => self.unchecked.remove(&name),
+            };
+        }
+    }
+
+    fn note_of_stream(&mut self, app_id: &str, number: i64) {
+        progress::note(&mut self.progress, app_id, number);
+        self.finished.extend(progress::finished(app_id));
+        self.configurations.note(app_id, number);
+    }
+
     fn watermark(&self, stream: &Stream) -> i64 {
         self.progress.get(stream).map_or(0, |progress| progress.watermark)
     }
@@ -147,6 +179,12 @@ impl Seen {
 
     /// Notes an object. What is not ours is left alone, and told where it may have been meant to be.
     fn note_object(&mut self, meta: &ObjectMeta) -> Option<Stream> {
+        if let Some((source, epoch, number)) = keys::parse_claim(&meta.location) {
+            let stream = (source, epoch);
+            let claimed_us = meta.last_modified.timestamp_micros();
+            self.zone.entry(stream.clone()).or_default().claims.insert(number, claimed_us);
+            return Some(stream);
+        }
         let Some((source, landed)) = Landed::parse(&meta.location) else {
             if let Some(source) = keys::stray(&meta.location) {
                 let stray = Stray { objects: 1, first: meta.location.to_string() };
@@ -208,6 +246,7 @@ async fn gathered(
         for (stream, seen) in zone {
             let there = all.zone.entry(stream).or_default();
             there.items.extend(seen.items);
+            there.claims.extend(seen.claims);
             there.partial |= seen.partial;
             there.closed_us = there.closed_us.or(seen.closed_us);
         }
@@ -323,5 +362,60 @@ impl Sweep {
         // The stream that the cursor is in may go on.
         self.pending = last.and_then(|stream| seen.zone.remove_entry(&stream));
         Ok((seen, false))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tjern_readings::sensor::Epoch;
+
+    use super::*;
+
+    /// Something that a commit of ingest may say of one of two streams.
+    fn transaction() -> impl Strategy<Value = (String, i64)> {
+        let stream = (0..2_u8).prop_map(|number| format!("elva-01/{}", Epoch::from_bytes([number; 16])));
+        let bounds = (1..4_i64, 4..6_i64).prop_map(|(first, last)| Bounds::new(first, last).expect("in order"));
+        let sha256 = (0..2_u8).prop_map(|number| format!("{number:02x}").repeat(32));
+        let field = prop::sample::select(vec!["until", "since", "at", "former-until", "from", "accepted"]);
+        let parts = (stream, bounds, sha256, field);
+        let name = parts.prop_flat_map(|(stream, bounds, sha256, field)| {
+            prop::sample::select(vec![
+                stream.clone(),
+                format!("{stream}/{bounds}"),
+                format!(":open/{stream}/{bounds}"),
+                format!(":closed/{stream}"),
+                format!(":late/{stream}/{field}"),
+                format!(":unchecked/elva-01/{sha256}/{field}"),
+                format!(":configuration/{stream}/{:020}/{sha256}", bounds.first),
+                format!(":dropped/{stream}"),
+                "ingest".to_owned(),
+            ])
+        });
+        (name, 0..5_i64)
+    }
+
+    proptest! {
+        /// An ingester that has been at work for months knows what one that begins now reads.
+        #[test]
+        fn what_is_followed_is_what_is_read_anew(commits in prop::collection::vec(prop::collection::vec(transaction(), 0..6), 0..12)) {
+            let (mut all, mut followed) = (HashMap::new(), Known::default());
+            for (number, mut moved) in commits.into_iter().enumerate() {
+                // A step of configurations that is set anew has a higher number.
+                for (app_id, version) in &mut moved {
+                    if app_id.starts_with(":configuration/") {
+                        *version = i64::try_from(number).expect("few") * 10 + *version;
+                    }
+                }
+                // A commit moves each transaction once.
+                let moved: BTreeMap<String, i64> = moved.into_iter().collect();
+                all.extend(moved.clone());
+                for (app_id, number) in &moved {
+                    followed.note(app_id, *number, &all);
+                }
+            }
+            let read = if all.is_empty() { Known::default() } else { Known::of(&all) };
+            prop_assert_eq!(followed, read);
+        }
     }
 }

@@ -11,8 +11,6 @@
 //! always late (one that runs once a week) keeps nothing for ever: a run of late commits ends after a grace period, and
 //! the one before it counts on its own until then.
 
-use std::collections::HashMap;
-
 /// What stands before late numbers. No source has such a name.
 const PREFIX: &str = ":late/";
 
@@ -85,7 +83,7 @@ impl Late {
         ]
     }
 
-    fn set(&mut self, field: &str, number: i64) {
+    pub(super) fn set(&mut self, field: &str, number: i64) {
         match field {
             "until" => self.until = number,
             "since" => self.since_us = number,
@@ -97,16 +95,9 @@ impl Late {
     }
 }
 
-/// The late numbers of all streams, by `<source>/<epoch>`.
-pub(super) fn read(transactions: &HashMap<String, i64>) -> HashMap<&str, Late> {
-    let mut streams: HashMap<&str, Late> = HashMap::new();
-    for (app_id, number) in transactions {
-        let named = app_id.strip_prefix(PREFIX).and_then(|rest| rest.rsplit_once('/'));
-        if let Some((stream, field)) = named {
-            streams.entry(stream).or_default().set(field, *number);
-        }
-    }
-    streams
+/// The stream, `<source>/<epoch>`, and the field of a transaction that says something of late numbers.
+pub(super) fn named(app_id: &str) -> Option<(&str, &str)> {
+    app_id.strip_prefix(PREFIX)?.rsplit_once('/')
 }
 
 #[cfg(test)]
@@ -120,8 +111,13 @@ mod tests {
     #[test]
     fn what_was_late_survives_the_log() {
         let late = Late::default().took(5, 10, GRACE_US).took(9, 2_000, GRACE_US);
-        let transactions: HashMap<_, _> = late.moved_from(Late::default(), STREAM).into_iter().collect();
-        assert_eq!(read(&transactions), HashMap::from([(STREAM, late)]));
+        let mut read = Late::default();
+        for (app_id, number) in late.moved_from(Late::default(), STREAM) {
+            let (stream, field) = named(&app_id).expect("of late numbers");
+            assert_eq!(stream, STREAM);
+            read.set(field, number);
+        }
+        assert_eq!(read, late);
         assert_eq!(late.moved_from(late, STREAM), [], "what did not move costs nothing");
         assert_eq!((late.ingested_us(5), late.ingested_us(9), late.ingested_us(10)), (Some(10), Some(2_000), None));
     }

@@ -11,7 +11,7 @@
 //! | `:late/<source>/<epoch>/…` | what was taken long after it had landed: `late` |
 //! | `ingest` | counts ingest's commits, so that of two at once one is refused |
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
 use tjern_readings::keys::Bounds;
 use tjern_readings::sensor::{Epoch, SourceName};
@@ -68,42 +68,52 @@ pub(super) fn closed((source, epoch): &Stream) -> String {
     format!("{CLOSED}{source}/{epoch}")
 }
 
-/// The streams that are finished.
-pub(super) fn finished(transactions: &HashMap<String, i64>) -> HashSet<Stream> {
-    let names = transactions.keys().filter_map(|app_id| app_id.strip_prefix(CLOSED)?.split_once('/'));
-    names.filter_map(|(source, epoch)| Some((source.parse().ok()?, epoch.parse().ok()?))).collect()
+/// The stream that a transaction says is finished.
+pub(super) fn finished(app_id: &str) -> Option<Stream> {
+    stream_of(app_id.strip_prefix(CLOSED)?.split_once('/')?)
+}
+
+fn stream_of((source, epoch): (&str, &str)) -> Option<Stream> {
+    Some((source.parse().ok()?, epoch.parse().ok()?))
 }
 
 /// The progress of every stream.
 pub(super) fn read(transactions: &HashMap<String, i64>) -> HashMap<Stream, Progress> {
-    let mut streams: HashMap<Stream, Progress> = HashMap::new();
+    let mut streams = HashMap::new();
     for (app_id, number) in transactions {
-        let (name, is_open) = app_id.strip_prefix(OPEN).map_or((app_id.as_str(), false), |rest| (rest, true));
-        let parts: Vec<_> = name.split('/').collect();
-        let [source, epoch, rest @ ..] = parts.as_slice() else { continue };
-        let (Ok(source), Ok(epoch)) = (source.parse(), epoch.parse()) else { continue };
-        let stream = streams.entry((source, epoch)).or_default();
-        match (rest, is_open) {
-            ([], false) => stream.watermark = *number,
-            ([bounds], _) => {
-                let Ok(bounds) = bounds.parse() else { continue };
-                if !is_open {
-                    stream.filled.insert(bounds);
-                } else if *number != Open::Closed as i64 {
-                    stream.open.insert(bounds);
-                    if *number == Open::Hole as i64 {
-                        stream.holes.insert(bounds);
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-    let late = late::read(transactions);
-    for ((source, epoch), progress) in streams.iter_mut().filter(|_| !late.is_empty()) {
-        progress.late = late.get(watermark_of(source, *epoch).as_str()).copied().unwrap_or_default();
+        note(&mut streams, app_id, *number);
     }
     streams
+}
+
+/// Takes what a transaction says now, whatever it said before.
+pub(super) fn note(streams: &mut HashMap<Stream, Progress>, app_id: &str, number: i64) {
+    if let Some((stream, field)) = late::named(app_id) {
+        if let Some(stream) = stream.split_once('/').and_then(stream_of) {
+            streams.entry(stream).or_default().late.set(field, number);
+        }
+        return;
+    }
+    let (name, is_open) = app_id.strip_prefix(OPEN).map_or((app_id, false), |rest| (rest, true));
+    let mut parts = name.splitn(3, '/');
+    let stream = parts.next().zip(parts.next()).and_then(stream_of);
+    let (Some(stream), bounds) = (stream, parts.next()) else { return };
+    let Some(bounds) = bounds else {
+        if !is_open {
+            streams.entry(stream).or_default().watermark = number;
+        }
+        return;
+    };
+    let Ok(bounds) = bounds.parse() else { return };
+    let progress = streams.entry(stream).or_default();
+    if !is_open {
+        progress.filled.insert(bounds);
+        return;
+    }
+    let set =
+        |runs: &mut BTreeSet<Bounds>, is_in: bool| _ = if is_in { runs.insert(bounds) } else { runs.remove(&bounds) };
+    set(&mut progress.open, number != Open::Closed as i64);
+    set(&mut progress.holes, number == Open::Hole as i64);
 }
 
 /// All open runs of numbers, but for those from before a replay, which are nobody's trouble.
@@ -155,7 +165,8 @@ mod tests {
             (filled(&stream, bounds(7, 7)), 7),
             (closed(&stream), 90),
         ]);
-        assert_eq!(finished(&transactions), HashSet::from([stream.clone()]));
+        let finished: Vec<_> = transactions.keys().filter_map(|app_id| finished(app_id)).collect();
+        assert_eq!(finished, [stream.clone()]);
         let read = read(&transactions);
         let wanted = Progress {
             watermark: 90,

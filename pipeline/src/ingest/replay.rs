@@ -298,6 +298,8 @@ async fn everything(lake: &Lake) -> Result<Zone, LakeError> {
         }
         zone.extend(part.zone);
         if is_end {
+            // Of an epoch of which there is a claim and nothing else there is nothing to replay.
+            zone.retain(|_, seen| !seen.items.is_empty() || seen.closed_us.is_some());
             return Ok(zone);
         }
     }

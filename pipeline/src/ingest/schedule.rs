@@ -150,7 +150,8 @@ mod tests {
     fn zone(name: &str, landed_us: &[i64]) -> Zone {
         let bounds = Bounds { first: 1, last: 1 };
         let item = |landed_us: &i64| Item { bounds, gap: false, landed_us: *landed_us, bytes: 1_000 };
-        let epoch = LandedEpoch { items: landed_us.iter().map(item).collect(), closed_us: None, partial: true };
+        let items = landed_us.iter().map(item).collect();
+        let epoch = LandedEpoch { items, partial: true, ..LandedEpoch::default() };
         Zone::from([(stream(name), epoch)])
     }
 

@@ -10,6 +10,7 @@ use object_store::{Error, ObjectStoreExt};
 use tjern_lake::rollup::TOUCHED_NOTE;
 use tjern_lake::{Commit, CommitError, LakeError, Operation, Table, TableName, write_file};
 use tjern_readings::batch::Batch;
+use tjern_readings::configuration::units;
 use tjern_readings::keys::{Bounds, Landed};
 
 use super::ahead::{Ahead, Wanted};
@@ -243,12 +244,17 @@ impl Ingester {
     }
 
     /// Batches that were removed since they held erased readings, where they are still to be taken: the table was built
-    /// anew. Their numbers are passed at once, as those that a gateway dropped.
+    /// anew. Their numbers are passed at once, as those that a gateway dropped. When they had landed nobody knows: what is before
+    /// them is waited for as long as before what landed after them.
     fn erased_gaps(&self, stream: &Stream, seen: &LandedEpoch, watermark: i64) -> Vec<Item> {
         let Some((_, known)) = &self.erasures else { return Vec::new() };
         let is_there = |bounds: Bounds| seen.items.iter().any(|item| item.bounds.overlaps(bounds));
         let gone = known.doomed_of(stream).filter(|bounds| bounds.last > watermark && !is_there(*bounds));
-        gone.map(|bounds| Item { bounds, gap: true, landed_us: i64::MIN, bytes: 0 }).collect()
+        let landed_us = |gone: Bounds| {
+            let later = seen.items.iter().filter(|item| item.bounds.first > gone.last);
+            later.map(|item| item.landed_us).min().or(self.until_us).unwrap_or(i64::MIN)
+        };
+        gone.map(|bounds| Item { bounds, gap: true, landed_us: landed_us(bounds), bytes: 0 }).collect()
     }
 
     /// Batches that came again after they had left, and that nothing else would look into: they may hold readings that
@@ -392,7 +398,7 @@ impl Ingester {
                 let rows = self.rows(&batch, said, landed_us, gathered).await?;
                 gathered.take(&stream, bounds, rows);
                 self.note_late(&stream, bounds, landed_us, gathered);
-                gathered.remember(&self.table, &stream, bounds, batch.header.named_configuration(), false);
+                gathered.remember(&self.known, &stream, bounds, batch.header.named_configuration(), false);
             }
             (Step::Take(bounds), Some(Decoded::Bad(reason))) => {
                 self.refuse(&stream, bounds, &reason, gathered).await?;
@@ -403,7 +409,7 @@ impl Ingester {
                 let rows = self.rows(&batch, said, landed_us, gathered).await?;
                 gathered.add(rows);
                 self.note_late(&stream, bounds, landed_us, gathered);
-                gathered.remember(&self.table, &stream, bounds, batch.header.named_configuration(), true);
+                gathered.remember(&self.known, &stream, bounds, batch.header.named_configuration(), true);
                 let kind = self.table.transaction(&progress::open(&stream, open)).unwrap_or(Open::Hole as i64);
                 gathered.fill(&stream, bounds, open, kind);
                 // The numbers around it changed: another filling waits for the next round.
@@ -579,10 +585,10 @@ impl Ingester {
             Err(source) => return Err(LakeError::store(key, source).into()),
         };
         let text = String::from_utf8_lossy(&text);
-        if let Err(error) = text.parse::<toml::Table>() {
-            tracing::warn!(%key, error = error.message(), "a configuration that batches name is no TOML: their units are not checked");
-        }
-        let units = rows::units(&text);
+        let units = units(&text).unwrap_or_else(|error| {
+            tracing::warn!(%key, error, "a configuration that batches name is no TOML: their units are not checked");
+            Units::new()
+        });
         if self.missing.remove(key) {
             tracing::info!(%key, "a configuration that was missing is there");
         }

@@ -80,24 +80,23 @@ pub(super) fn key((source, sha256): &Name) -> Path {
 
 /// What is not checked.
 pub(super) fn read(transactions: &HashMap<String, i64>) -> All {
-    let mut all = All::new();
-    for (app_id, number) in transactions {
-        let Some(rest) = app_id.strip_prefix(PREFIX) else { continue };
-        let [source, sha256, field] = rest.split('/').collect::<Vec<_>>()[..] else { continue };
-        // What an earlier version took for a name, and is none, never comes.
-        let Some(source) = source.parse().ok().filter(|_| is_sha256(sha256)) else { continue };
-        let nothing = Unchecked { since_us: 0, from_us: 0, until_us: 0, accepted: false };
-        let one = all.entry((source, sha256.to_owned())).or_insert(nothing);
-        match field {
-            "since" => one.since_us = *number,
-            "from" => one.from_us = *number,
-            "until" => one.until_us = *number,
-            "accepted" => one.accepted = *number > 0,
-            _ => {}
-        }
-    }
-    all.retain(|_, one| one.since_us > 0);
-    all
+    let names = transactions.keys().filter_map(|app_id| named(app_id));
+    names.filter_map(|name| Some((name.clone(), of(transactions, &name)?))).collect()
+}
+
+/// The configuration of which a transaction says something. What an earlier version took for a name, and is none, never comes.
+pub(super) fn named(app_id: &str) -> Option<Name> {
+    let mut parts = app_id.strip_prefix(PREFIX)?.split('/');
+    let (source, sha256) = (parts.next()?.parse().ok()?, parts.next()?);
+    is_sha256(sha256).then(|| (source, sha256.to_owned()))
+}
+
+/// What of a configuration is not checked, if anything is.
+pub(super) fn of(transactions: &HashMap<String, i64>, name: &Name) -> Option<Unchecked> {
+    let number = |field| transactions.get(&app_id(name, field)).copied().unwrap_or(0);
+    let accepted = number("accepted") > 0;
+    let one = Unchecked { since_us: number("since"), from_us: number("from"), until_us: number("until"), accepted };
+    (one.since_us > 0).then_some(one)
 }
 
 impl Unchecked {

@@ -2,10 +2,15 @@
 
 use std::collections::HashSet;
 
+use futures::StreamExt;
+use object_store::ObjectStore;
+use object_store::path::Path;
 use serde::Serialize;
 use tjern_lake::{Lake, LakeError, Table};
+use tjern_readings::keys::{self, LANDING};
 
-use super::landing::{self, Known, Stray};
+use super::held::unreadable_of;
+use super::landing::{self, Known, Stray, Strays, add_strays};
 use super::progress::{self, OPEN, Open};
 
 /// Numbers of a source that were passed and have not come.
@@ -79,9 +84,8 @@ pub async fn waiting(lake: &Lake, readings: &Table) -> Result<Waiting, LakeError
     let known =
         Known { progress: progress::read(readings.transactions()), finished: HashSet::new(), ..Known::default() };
     let seen = landing::everywhere(lake, &known, 0).await?.0;
-    let stray = |(source, Stray { objects, first })| StrayObjects { source, objects, first };
-    let strays = seen.strays.into_iter().map(stray).collect();
-    let mut waiting = Waiting { unreadable: seen.unreadable.into_keys().collect(), strays, ..Waiting::default() };
+    let (unreadable, strays) = (seen.unreadable.into_keys().collect(), by_source(seen.strays));
+    let mut waiting = Waiting { unreadable, strays, ..Waiting::default() };
     for (stream, landed) in seen.zone {
         let watermark = known.progress.get(&stream).map_or(0, |progress| progress.watermark);
         for item in landed.items.iter().filter(|item| !item.gap && item.bounds.last > watermark) {
@@ -90,4 +94,30 @@ pub async fn waiting(lake: &Lake, readings: &Table) -> Result<Waiting, LakeError
         }
     }
     Ok(waiting)
+}
+
+/// All objects of the landing zone that will never be taken, by source, and whether all of it could be read. It is listed to
+/// its end: one request a thousand objects.
+///
+/// # Errors
+/// [`LakeError::Store`].
+pub async fn strays(lake: &Lake) -> Result<(Vec<StrayObjects>, bool), LakeError> {
+    let (mut strays, mut is_whole) = (Strays::new(), true);
+    let mut metas = lake.objects().list(Some(&Path::from(LANDING)));
+    while let Some(listed) = metas.next().await {
+        match listed {
+            Ok(meta) => {
+                let stray = |source: &str| (source.to_owned(), Stray { objects: 1, first: meta.location.to_string() });
+                add_strays(&mut strays, keys::stray(&meta.location).map(stray).into_iter().collect());
+            }
+            Err(error) if unreadable_of(LANDING, &error).is_some() => is_whole = false,
+            Err(source) => return Err(LakeError::store(LANDING, source)),
+        }
+    }
+    Ok((by_source(strays), is_whole))
+}
+
+fn by_source(strays: Strays) -> Vec<StrayObjects> {
+    let of_source = |(source, Stray { objects, first })| StrayObjects { source, objects, first };
+    strays.into_iter().map(of_source).collect()
 }

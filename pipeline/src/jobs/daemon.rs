@@ -10,22 +10,25 @@
 //! where it waits for the store, as if it had been killed. What it did not finish is done by the next run.
 //!
 //! Where the lake cannot be written when it starts, it starts all the same: jobs fail until it can be, and are tried again
-//! ([`super::prepared`]).
+//! ([`super::prepared`]). What keeps all of them from their work is told once for all, and what goes on is told more and more
+//! seldom ([`super::quiet`]).
 //!
 //! Waiting goes by the wall clock, which is looked at once a minute: one that was set is noticed.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::join_all;
 use jiff::tz::TimeZone;
-use tjern_lake::Lake;
+use tjern_lake::{Lake, LakeError};
 use tokio_util::sync::CancellationToken;
 
 use super::job::JobError;
 use super::list::{Entry, Line, entries_of};
 use super::once::{Finished, once};
 use super::prepared::Prepared;
-use super::record::{self, Run};
+use super::quiet::Quiet;
+use super::record::{self, Outcome, Run};
 use super::schedule::Turn;
 use super::settings::JobSettings;
 use super::states::States;
@@ -63,7 +66,8 @@ async fn run_entries(lake: &Lake, entries: Vec<Entry>, rhythm: &Rhythm, states: 
         };
         lines[line].push(Waiting::new(lake, rhythm, entry, states).await);
     }
-    join_all(lines.into_iter().map(|jobs| Box::pin(keep(lake, jobs, states, stop)))).await;
+    let told = Told::default();
+    join_all(lines.into_iter().map(|jobs| Box::pin(keep(lake, jobs, states, &told, stop)))).await;
 }
 
 /// A job that waits for its turn.
@@ -89,16 +93,21 @@ impl Waiting {
     }
 }
 
-async fn keep(lake: &Lake, mut jobs: Vec<Waiting>, states: &States, stop: &CancellationToken) {
+async fn keep(lake: &Lake, mut jobs: Vec<Waiting>, states: &States, told: &Told, stop: &CancellationToken) {
     loop {
         let now_us = lake.clock().now_us();
-        let next = jobs.iter_mut().map(|job| (job.turn.next_us(now_us), job)).min_by_key(|(next_us, _)| *next_us);
-        let Some((next_us, job)) = next else { return };
+        let turns = jobs.iter_mut().map(|job| {
+            let next_us = job.turn.next_us(now_us);
+            // Another one than was told, where the clock was set back.
+            states.is_due(&job.entry.name, next_us);
+            (next_us, job)
+        });
+        let Some((next_us, job)) = turns.min_by_key(|(next_us, _)| *next_us) else { return };
         if stop.is_cancelled() {
             break;
         }
         if next_us <= now_us {
-            run_once(lake, job, states, stop).await;
+            run_once(lake, job, states, told, stop).await;
             continue;
         }
         let wait = Duration::from_micros(u64::try_from(next_us - now_us).unwrap_or_default()).min(LOOK_EVERY);
@@ -107,13 +116,13 @@ async fn keep(lake: &Lake, mut jobs: Vec<Waiting>, states: &States, stop: &Cance
     // What was uploaded at the very end is taken too. It is known to a job that heeds the word that this is the end.
     let never = CancellationToken::new();
     for job in jobs.iter_mut().filter(|job| job.entry.line == Line::Ingest) {
-        let told = if job.entry.job.heeds_stop() { stop } else { &never };
-        run_once(lake, job, states, told).await;
+        let stop = if job.entry.job.heeds_stop() { stop } else { &never };
+        run_once(lake, job, states, told, stop).await;
     }
 }
 
-async fn run_once(lake: &Lake, waiting: &mut Waiting, states: &States, stop: &CancellationToken) {
-    let Entry { name, job, .. } = &mut waiting.entry;
+async fn run_once(lake: &Lake, waiting: &mut Waiting, states: &States, told: &Told, stop: &CancellationToken) {
+    let Entry { name, job, line, .. } = &mut waiting.entry;
     states.began(name, lake.clock().now_us());
     let finished = Box::pin(once(name, job.as_mut(), lake, waiting.last.as_ref(), stop)).await;
     let now_us = lake.clock().now_us();
@@ -121,39 +130,93 @@ async fn run_once(lake: &Lake, waiting: &mut Waiting, states: &States, stop: &Ca
     let next_us = waiting.turn.next_us(now_us);
     // Known before it is told: who reads the log and asks then shall not hear of the run before.
     states.ended(&finished.run, next_us);
+    if *line != Line::Watch && finished.run.outcome == Outcome::Done {
+        told.lake_is_ready();
+    }
     // What a part of the work waits for is told once, and not every few seconds.
     let is_told = finished.run.partly && waiting.last.as_ref().is_some_and(|last| last.error == finished.run.error);
     if !is_told {
-        tell(name, &finished, next_us.saturating_sub(now_us));
+        told.of_a_run(name, &finished, next_us, now_us);
     }
     let run = finished.run;
     if run.is_news(waiting.written.as_ref()) {
         match record::write(lake, &run).await {
-            Ok(()) => waiting.written = Some(run.clone()),
-            Err(error) => tracing::warn!(job = name, %error, "how a job ran cannot be written down"),
+            Ok(()) => {
+                told.written();
+                waiting.written = Some(run.clone());
+            }
+            Err(error) => told.unwritten(name, &error, now_us),
         }
     }
     waiting.last = Some(run);
 }
 
-fn tell(name: &str, finished: &Finished, pause_us: i64) {
-    let Finished { run, worked, error } = finished;
-    match error {
-        Some(JobError::Interrupted) => {}
-        Some(JobError::Partly { error, done }) => {
-            tracing::error!(job = name, "partly failed: {error}; done: {}", done.said);
+/// What the log was told of what goes on.
+#[derive(Debug, Default)]
+struct Told(Mutex<Quiet>);
+
+impl Told {
+    /// What it is told about beside the jobs, whose names are single words: that no job can work, and that none is written down.
+    const LAKE: &str = "the lake";
+    const RECORDS: &str = "the records";
+
+    fn of_a_run(&self, name: &str, finished: &Finished, next_us: i64, now_us: i64) {
+        let Finished { run, worked, error } = finished;
+        match error {
+            Some(JobError::Interrupted) => {}
+            Some(JobError::NotReady(error)) => {
+                if self.quiet().tells(Self::LAKE, error, now_us) {
+                    tracing::error!("no job works: {error}; what is to be done waits, each job tries again by itself");
+                }
+            }
+            Some(JobError::Partly { error, done }) => {
+                tracing::error!(job = name, "partly failed: {error}; done: {}", done.said);
+            }
+            Some(error) => {
+                if !self.quiet().tells(name, &error.to_string(), now_us) {
+                    return;
+                }
+                let not_done = run.not_done.as_deref().unwrap_or_default();
+                let seconds = next_us.saturating_sub(now_us) / 1_000_000;
+                tracing::error!(
+                    job = name,
+                    failures = run.failures,
+                    "failed: {error}; not done: {not_done}; it is tried again in {seconds} s"
+                );
+            }
+            None => {
+                let is_over = run.outcome == Outcome::Done && self.quiet().is_over(name);
+                if *worked {
+                    tracing::info!(job = name, "{}", run.said);
+                } else if is_over {
+                    tracing::info!(job = name, "it does its work again");
+                }
+            }
         }
-        Some(error) => {
-            let not_done = run.not_done.as_deref().unwrap_or_default();
-            let seconds = pause_us / 1_000_000;
-            tracing::error!(
-                job = name,
-                failures = run.failures,
-                "failed: {error}; not done: {not_done}; it is tried again in {seconds} s"
-            );
+    }
+
+    /// A job worked, so that its lake is ready.
+    fn lake_is_ready(&self) {
+        if self.quiet().is_over(Self::LAKE) {
+            tracing::info!("the lake can be worked on again: the jobs go on");
         }
-        None if *worked => tracing::info!(job = name, "{}", run.said),
-        None => {}
+    }
+
+    /// The lake does not take how jobs ran: of all of them for one reason, as a rule.
+    fn unwritten(&self, name: &str, error: &LakeError, now_us: i64) {
+        let mut quiet = self.quiet();
+        // Where no job works that says it all.
+        if !quiet.is_told(Self::LAKE) && quiet.tells(Self::RECORDS, "", now_us) {
+            tracing::warn!(job = name, %error, "how a job ran cannot be written down");
+        }
+    }
+
+    fn written(&self) {
+        self.quiet().is_over(Self::RECORDS);
+    }
+
+    fn quiet(&self) -> MutexGuard<'_, Quiet> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -80,6 +80,9 @@ pub enum JobError {
         /// What was done.
         done: Box<Done>,
     },
+    /// Its lake cannot be worked on, by this job or any other: it cannot be written, or its store is careless.
+    #[error("{0}")]
+    NotReady(String),
     /// The city's own files are wrong, and stay so until somebody mends them.
     #[error("{0}")]
     Wrong(String),

@@ -25,6 +25,7 @@ use crate::erase::EraseSettings;
 
 pub use compact::Compact;
 pub use erase::summary as erase_summary;
+pub use registering::register_before_ingest;
 pub use vacuum::summary as vacuum_summary;
 
 /// The lines of jobs that run side by side. Within a line nothing overlaps.

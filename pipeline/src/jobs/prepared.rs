@@ -30,7 +30,7 @@ impl Job for Prepared {
     }
 
     async fn run(&mut self, lake: &Lake, stop: &CancellationToken) -> Result<Done, JobError> {
-        Table::create_all(lake).await.map_err(JobError::failed)?;
+        Table::create_all(lake).await.map_err(|error| JobError::NotReady(error.to_string()))?;
         self.0.run(lake, stop).await
     }
 }

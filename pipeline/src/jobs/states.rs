@@ -123,6 +123,12 @@ impl States {
         self.lock().insert(name.to_owned(), state);
     }
 
+    pub(super) fn is_due(&self, name: &str, next_us: i64) {
+        if let Some(state) = self.lock().get_mut(name) {
+            state.next_us = Some(next_us);
+        }
+    }
+
     pub(super) fn began(&self, name: &str, now_us: i64) {
         if let Some(state) = self.lock().get_mut(name) {
             state.running_since_us = Some(now_us);

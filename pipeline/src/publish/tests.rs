@@ -205,3 +205,17 @@ async fn a_release_of_more_than_its_memory_is_the_same() {
     let refused = publish_within(&place.lake, &dataset(), &oslo(), &nowhere).await.expect_err("no folder");
     assert!(refused.to_string().contains("not/there"), "{refused}");
 }
+
+/// The last of its files could not be put: what had been put was never named, never looked at, and could be fetched for good.
+#[tokio::test]
+async fn a_release_that_fails_leaves_nothing_that_can_be_fetched() {
+    let place = bathing_place().await;
+    place.ingest(&[Row::new("water_temperature", NOW_US, 18.5).quality(1)]).await;
+    let folder = "open/badetemperatur/2026-07-01T06-00-00Z-v1";
+    let occupied = Path::from(format!("{folder}/datapackage.json"));
+    place.lake.objects().put(&occupied, PutPayload::from_static(b"{}")).await.expect("put");
+    let refused = publish(&place.lake, &dataset(), &oslo()).await;
+    assert!(matches!(refused, Err(PublishError::Occupied { .. })), "{refused:?}");
+    let left = place.lake.objects().list_with_delimiter(Some(&Path::from(folder))).await.expect("listed").objects;
+    assert_eq!(left.into_iter().map(|meta| meta.location).collect::<Vec<_>>(), [occupied]);
+}

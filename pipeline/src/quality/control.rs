@@ -2,24 +2,26 @@
 //!
 //! A commit of its own rewrites the files in which a flag differs; every other column of every row is
 //! the same, which is counted and hashed before it commits. It notes of which rows the quality changed, so that rollups need not
-//! take all of a rewritten file for new. Five transactions say how far this has
+//! take all of a rewritten file for new. Six transactions say how far this has
 //! come: the version of `readings` whose changes were seen, the newest words of the register's sensors,
-//! rules and events, and the version of the tests themselves. While these stand still only what came
+//! rules, events and installations, and the version of the tests themselves. While these stand still only what came
 //! since is looked at, and around it: work is bounded by what came and not by what lies there.
 //!
 //! Files that came since are written into one; an older one in which a flag changes is rewritten by
 //! itself, in its own order, so that what compaction has sealed stays sealed and is never sorted again. A commit that somebody else was before is
 //! repeated while its files are still there: readings that came meanwhile are new to the next run, and
-//! what they change is found then. One process works at a time (a lease); the fence, not the lease,
+//! what they change is found then. A damaged file is left as it is, all others go on, and the run ends with an error that names it:
+//! what was seen is not moved, so that it is looked at when it is whole again. One process works at a time (a lease); the fence, not the lease,
 //! keeps the data right.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
-use tjern_lake::rollup::TOUCHED_NOTE;
-use tjern_lake::{Commit, CommitError, DataFile, Lake, LakeError, Lease, Operation, Table, TableName};
+use tjern_lake::read::refuse_altered;
+use tjern_lake::rollup::{Instruments, TOUCHED_NOTE};
+use tjern_lake::{Commit, CommitError, DataFile, Held, Lake, LakeError, Lease, Operation, Table, TableName};
 use tokio_util::sync::CancellationToken;
 
 use super::pass::{Pass, Rewritten};
@@ -29,10 +31,10 @@ use crate::anew::AnewError;
 use crate::bounds::Bounds;
 use crate::frames::FrameError;
 use crate::register::{
-    EventRow, Events, Keyed, RegisterError, RuleRow, SensorRow, Target, Versioned, Versions, events_history,
-    register_of, rules_history, sensors_history,
+    EventRow, Events, InstallationRow, Keyed, Kind, RegisterError, RuleRow, SensorRow, Target, Versioned, Versions,
+    events_history, installations_history, register_of, rules_history, sensors_history,
 };
-use crate::tables::ATTEMPTS_MAX;
+use crate::tables::{ATTEMPTS_MAX, let_go};
 
 /// The version of `readings` up to which changes were seen.
 const SEEN: &str = "quality";
@@ -42,6 +44,8 @@ const REGISTER: &str = "quality/register";
 const RULES: &str = "quality/rules";
 /// The newest word of the register's events that was applied, in microseconds.
 const EVENTS: &str = "quality/events";
+/// The newest word of the register's installations that was applied, in microseconds.
+const INSTALLATIONS: &str = "quality/installations";
 /// The version of the tests.
 const VERSION: &str = "quality/version";
 
@@ -149,6 +153,7 @@ struct Basis {
     sensors_us: i64,
     rules_us: i64,
     events_us: i64,
+    installations_us: i64,
     /// The sensors whose every reading is judged anew.
     anew: BTreeSet<String>,
     versions: Versions,
@@ -212,6 +217,7 @@ pub(super) async fn control_by(
         (REGISTER.to_owned(), basis.sensors_us),
         (RULES.to_owned(), basis.rules_us),
         (EVENTS.to_owned(), basis.events_us),
+        (INSTALLATIONS.to_owned(), basis.installations_us),
         (VERSION.to_owned(), RULES_VERSION),
     ];
     let moved = !basis.anew.is_empty()
@@ -237,11 +243,18 @@ pub(super) async fn control_by(
         transactions,
         register: basis.versions.clone(),
         moved,
+        held: lease.held(),
         pending: None,
+        damaged: None,
         commits: 0,
         outcome: ControlOutcome::default(),
     };
-    let result = Box::pin(work.all(&mut table)).await;
+    let result = async {
+        // What was erased before the lease was had is not to be read. What else came meanwhile is new to the next run.
+        table.refresh().await?;
+        Box::pin(work.all(&mut table)).await
+    };
+    let result = result.await;
     lease.give_back().await?;
     let (mut outcome, commits) = result?;
     outcome.version = (table.version() == began + commits).then_some(began + commits);
@@ -253,8 +266,10 @@ async fn basis(lake: &Lake, table: &Table) -> Result<Basis, ControlError> {
     let (sensors_version, sensors) = sensors_history(lake).await?;
     let (rules_version, rules) = rules_history(lake).await?;
     let (events_version, events) = events_history(lake).await?;
+    let (installations_version, installations) = installations_history(lake).await?;
     let versions = Versions::of([
         (TableName::Sensors, sensors_version),
+        (TableName::Installations, installations_version),
         (TableName::QualityRules, rules_version),
         (TableName::Events, events_version),
     ]);
@@ -265,7 +280,9 @@ async fn basis(lake: &Lake, table: &Table) -> Result<Basis, ControlError> {
         row.row.rule().map_err(wrong)
     });
     let held = events.iter().filter(|row| row.valid_to_us.is_none()).map(|row| row.row.row.clone());
-    let rulebook = Rulebook::new(register, read.collect::<Result<_, _>>()?).with_events(Events::of(held));
+    let rulebook = Rulebook::new(register, read.collect::<Result<_, _>>()?)
+        .with_events(Events::of(held))
+        .with_instruments(instruments(&installations));
     let applied = |name: &str| table.transaction(name).unwrap_or(i64::MIN);
     let all = applied(VERSION) != RULES_VERSION;
     let mut anew: BTreeSet<String> =
@@ -273,13 +290,25 @@ async fn basis(lake: &Lake, table: &Table) -> Result<Basis, ControlError> {
     let targets: Vec<Target> =
         changed(&rules, applied(RULES)).filter_map(|row: &RuleRow| row.sensors.parse().ok()).collect();
     let befallen = Events::of(changed(&events, applied(EVENTS)).map(|row: &Keyed<EventRow>| row.row.clone()));
+    let exchanged = changed(&installations, applied(INSTALLATIONS)).map(|row| row.row.sensor.to_string());
+    anew.extend(exchanged.filter(|id| rulebook.register().get(id).is_some_and(|row| row.kind == Kind::Counter)));
     for row in rulebook.register().iter() {
         if all || !befallen.of_sensor(row.id.as_str()).is_empty() || targets.iter().any(|target| meets(target, row)) {
             anew.insert(row.id.to_string());
         }
     }
     let (sensors_us, rules_us, events_us) = (newest_us(&sensors), newest_us(&rules), newest_us(&events));
-    Ok(Basis { rulebook, sensors_us, rules_us, events_us, anew, versions })
+    let installations_us = newest_us(&installations);
+    Ok(Basis { rulebook, sensors_us, rules_us, events_us, installations_us, anew, versions })
+}
+
+/// Which instruments hung at each sensor, by the lines that hold.
+fn instruments(installations: &[Versioned<Keyed<InstallationRow>>]) -> HashMap<String, Instruments> {
+    let mut lines: HashMap<String, Vec<_>> = HashMap::new();
+    for row in installations.iter().filter(|row| row.valid_to_us.is_none()).map(|row| &row.row.row) {
+        lines.entry(row.sensor.to_string()).or_default().push(row.installed());
+    }
+    lines.into_iter().map(|(sensor, lines)| (sensor, Instruments::of(lines))).collect()
 }
 
 fn meets(target: &Target, row: &SensorRow) -> bool {
@@ -313,8 +342,12 @@ struct Work<'a> {
     register: Versions,
     /// Whether the transactions are to be moved though nothing was found.
     moved: bool,
+    /// Whether the lease is: what is written without it may have come after others looked for what was to be erased.
+    held: Held,
     /// What was written and is not committed: the last commit carries the transactions.
     pending: Option<Rewritten>,
+    /// The first file that was found damaged.
+    damaged: Option<LakeError>,
     /// How many commits it made.
     commits: i64,
     outcome: ControlOutcome,
@@ -335,10 +368,7 @@ impl Work<'_> {
         for files in groups(near, self.bounds) {
             let files = self.still_there(table, files);
             self.outcome.files_seen += files.len();
-            let Self { pass, sensors, scope, stop, .. } = &mut self;
-            let working = pass.in_place(table, files, sensors, scope);
-            let Some(done) = stop.run_until_cancelled(working).await else { break };
-            let (rewritten, unsorted) = done?;
+            let Some((rewritten, unsorted)) = self.in_place(table, files).await? else { break };
             self.take(table, rewritten).await?;
             for file in unsorted {
                 self.gather(table, vec![file]).await?;
@@ -352,17 +382,59 @@ impl Work<'_> {
         } else if let Some(last) = last {
             self.commit(table, last, Vec::new()).await?;
         }
-        Ok((self.outcome, self.commits))
+        match self.damaged {
+            Some(damaged) => Err(damaged.into()),
+            None => Ok((self.outcome, self.commits)),
+        }
+    }
+
+    /// Writes files anew as they lie there; nothing where it is told to stop.
+    async fn in_place(
+        &mut self,
+        table: &Table,
+        mut files: Vec<DataFile>,
+    ) -> Result<Option<(Rewritten, Vec<DataFile>)>, ControlError> {
+        loop {
+            let Self { pass, sensors, scope, stop, .. } = self;
+            let working = pass.in_place(table, files.clone(), sensors, scope);
+            match stop.run_until_cancelled(working).await {
+                Some(Err(error)) => files = self.without_damaged(table, files, error).await?,
+                done => return done.transpose(),
+            }
+        }
     }
 
     /// Writes files anew into sorted ones, if a flag in them is wrong and there is time.
-    async fn gather(&mut self, table: &mut Table, files: Vec<DataFile>) -> Result<(), ControlError> {
-        let Self { pass, sensors, scope, stop, .. } = self;
-        let working = pass.gather(table, files, sensors, scope);
-        match stop.run_until_cancelled(working).await {
-            Some(rewritten) => self.take(table, rewritten?).await,
-            None => Ok(()),
+    async fn gather(&mut self, table: &mut Table, mut files: Vec<DataFile>) -> Result<(), ControlError> {
+        loop {
+            let Self { pass, sensors, scope, stop, .. } = self;
+            let working = pass.gather(table, files.clone(), sensors, scope);
+            match stop.run_until_cancelled(working).await {
+                Some(Ok(rewritten)) => return self.take(table, rewritten).await,
+                Some(Err(error)) => files = self.without_damaged(table, files, error).await?,
+                None => return Ok(()),
+            }
         }
+    }
+
+    /// Those of the files that are not damaged, where an error came of one that is. Such a file may be found by its SHA-256, or
+    /// sooner by what cannot be decoded.
+    async fn without_damaged(
+        &mut self,
+        table: &Table,
+        files: Vec<DataFile>,
+        error: ControlError,
+    ) -> Result<Vec<DataFile>, ControlError> {
+        let (before, mut sound) = (files.len(), Vec::new());
+        for file in files {
+            match refuse_altered(table.lake(), TableName::Readings, &file).await {
+                Ok(()) => sound.push(file),
+                Err(damaged @ LakeError::Altered { .. }) => _ = self.damaged.get_or_insert(damaged),
+                Err(_) => return Err(error),
+            }
+        }
+        self.outcome.unfinished = true;
+        if sound.len() < before { Ok(sound) } else { Err(error) }
     }
 
     /// The files that nobody replaced since the run began.
@@ -392,6 +464,11 @@ impl Work<'_> {
         transactions: Vec<(String, i64)>,
     ) -> Result<(), ControlError> {
         let Rewritten { add, remove, rows_changed, touched, .. } = rewritten;
+        if !self.held.is_held() {
+            let_go(table.lake(), table.name(), &add).await;
+            self.outcome.unfinished = true;
+            return Ok(());
+        }
         let mut notes = BTreeMap::from([note(), self.register.note()]);
         // Else whoever sums up would have to take every row of a rewritten file for a new one.
         notes.extend(touched.note().map(|note| (TOUCHED_NOTE.to_owned(), note)));

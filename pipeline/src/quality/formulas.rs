@@ -1,11 +1,12 @@
-//! The formulas of the tests, as expressions over the columns `time` (microseconds), `value` and
-//! `month`.
+//! The formulas of the tests, as expressions over the columns `time` (microseconds), `value`,
+//! `month` and, of counters, `instrument`.
 //!
 //! IOOS Manual for Real-Time Quality Control of In-situ Temperature and Salinity Data 2.1 (2020),
 //! tests 1 and 4 to 9, and `ioos_qc` 3.0.0, which computes them; `docs/quality.md` says where we differ
 //! and why. Counters that go backward and probes in the air are our own.
 
 use polars::prelude::*;
+use tjern_lake::rollup::counting::WRAPPED_PART;
 
 use super::flags::{Bits, FAIL, GOOD, NOT_EVALUATED, SUSPECT};
 use super::rules::SensorRules;
@@ -26,6 +27,15 @@ pub(super) struct Formula {
     pub(super) columns: Vec<Expr>,
     pub(super) tests: Expr,
     pub(super) needs_months: bool,
+    /// Whether it looks at `instrument`, too.
+    pub(super) needs_instruments: bool,
+}
+
+impl Formula {
+    /// Of tests that look at nothing but times and values, and perhaps at months.
+    fn of(tests: Expr, needs_months: bool) -> Self {
+        Self { columns: vec![], tests, needs_months, needs_instruments: false }
+    }
 }
 
 /// Range and climatology: each value by itself.
@@ -41,7 +51,7 @@ pub(super) fn of_a_point(rules: &SensorRules) -> Option<Formula> {
     }
     let climatology = seasons(rules, Test::Climatology, span);
     let tests = bits(range, Bits::Range) + bits(climatology, Bits::Climatology);
-    Some(Formula { columns: vec![], tests, needs_months: seasonal(rules, &[Test::Range, Test::Climatology]) })
+    Some(Formula::of(tests, seasonal(rules, &[Test::Range, Test::Climatology])))
 }
 
 /// How long after the value before it.
@@ -54,7 +64,7 @@ pub(super) fn of_a_gap(rules: &SensorRules) -> Option<Formula> {
         }
         _ => flag(NOT_EVALUATED),
     });
-    Some(Formula { columns: vec![], tests: bits(gap, Bits::Gap), needs_months: seasonal(rules, &[Test::Gap]) })
+    Some(Formula::of(bits(gap, Bits::Gap), seasonal(rules, &[Test::Gap])))
 }
 
 /// What goes out and back again: a spike; for a counter, what the readings on both sides of it
@@ -64,13 +74,15 @@ pub(super) fn of_a_spike(rules: &SensorRules) -> Option<Formula> {
     if rules.counter {
         rules.lines(Test::Backward).next()?;
         let (before, value, after) = (before("value"), col("value"), after("value"));
-        let down = value.clone().lt(before.clone()).and(after.clone().gt_eq(before.clone()));
-        let up = after.clone().lt(value).and(after.gt_eq(before));
+        let came_back = fell(rules, &before, &after).not();
+        let alone = fell(rules, &before, &value).or(fell(rules, &value, &after)).and(came_back);
+        let same = one_before().and(one_after());
         let backward = seasons(rules, Test::Backward, |_| {
-            when(near.clone().and(down.clone().or(up.clone()))).then(flag(FAIL)).otherwise(flag(NOT_EVALUATED))
+            let said = near.clone().and(same.clone()).and(alone.clone());
+            when(said).then(flag(FAIL)).otherwise(flag(NOT_EVALUATED))
         });
-        let needs_months = seasonal(rules, &[Test::Backward]);
-        return Some(Formula { columns: vec![], tests: bits(backward, Bits::Backward), needs_months });
+        let formula = Formula::of(bits(backward, Bits::Backward), seasonal(rules, &[Test::Backward]));
+        return Some(Formula { needs_instruments: true, ..formula });
     }
     rules.lines(Test::Spike).next()?;
     let (came, went) = (col("value") - before("value"), after("value") - col("value"));
@@ -82,7 +94,7 @@ pub(super) fn of_a_spike(rules: &SensorRules) -> Option<Formula> {
         Parameters::Spike(limits) => when(near.clone()).then(above(&size, limits)).otherwise(flag(NOT_EVALUATED)),
         _ => flag(NOT_EVALUATED),
     });
-    Some(Formula { columns: vec![], tests: bits(spike, Bits::Spike), needs_months: seasonal(rules, &[Test::Spike]) })
+    Some(Formula::of(bits(spike, Bits::Spike), seasonal(rules, &[Test::Spike])))
 }
 
 /// What a stretch of readings says: rate of change, flat line, attenuated signal, exposure; of a
@@ -98,7 +110,7 @@ pub(super) fn of_a_stretch(rules: &SensorRules) -> Option<Formula> {
     windows.sort_unstable_by_key(|window| (window.period_us, window.closed == ClosedWindow::Both));
     windows.dedup();
     let columns = windows.into_iter().flat_map(Window::columns).collect();
-    Some(Formula { columns, tests, needs_months: seasonal(rules, &TESTS) })
+    Some(Formula { columns, needs_instruments: rules.counter, ..Formula::of(tests, seasonal(rules, &TESTS)) })
 }
 
 /// The windows that a test looks at.
@@ -142,8 +154,9 @@ fn stretch(rules: &SensorRules, parameters: Parameters) -> Expr {
             above(&Window { period_us, closed: ClosedWindow::Right }.range(), limits)
         }
         Parameters::On => {
-            let back = when(col("value").lt(before("value"))).then(flag(SUSPECT)).otherwise(flag(GOOD));
-            when(near_before(rules)).then(back).otherwise(flag(NOT_EVALUATED))
+            let fell = fell(rules, &before("value"), &col("value"));
+            let back = when(fell).then(flag(SUSPECT)).otherwise(flag(GOOD));
+            when(near_before(rules).and(one_before())).then(back).otherwise(flag(NOT_EVALUATED))
         }
         Parameters::Off | Parameters::Span { .. } | Parameters::Spike(_) | Parameters::Gap { .. } => {
             flag(NOT_EVALUATED)
@@ -262,6 +275,25 @@ fn below(what: &Expr, limits: Limits) -> Expr {
 
 fn near_before(rules: &SensorRules) -> Expr {
     (col("time") - before("time")).lt_eq(lit(rules.reach_us))
+}
+
+/// Whether a counter went backward from one value to another, and did not just begin again: `tjern_lake::rollup::counting` tells that.
+fn fell(rules: &SensorRules, one: &Expr, other: &Expr) -> Expr {
+    let fell = other.clone().lt(one.clone());
+    let Some(wraps_at) = rules.wraps_at else { return fell };
+    let within = |value: &Expr| value.clone().gt_eq(lit(0.0)).and(value.clone().lt(lit(wraps_at)));
+    let further = lit(wraps_at) - one.clone() + other.clone();
+    let wrapped = within(one).and(within(other)).and(further.lt_eq(lit(wraps_at * WRAPPED_PART)));
+    fell.and(wrapped.not())
+}
+
+/// Whether the same instrument measured the value before.
+fn one_before() -> Expr {
+    col("instrument").eq(before("instrument"))
+}
+
+fn one_after() -> Expr {
+    col("instrument").eq(after("instrument"))
 }
 
 fn before(column: &str) -> Expr {

@@ -240,7 +240,7 @@ struct Copying {
 
 impl Copying {
     async fn open(file: &DataFile, lake: &Lake, bounds: &Bounds) -> Result<Self, ControlError> {
-        let rows = FileReader::open(lake, TableName::Readings, file).await?.rows(BATCH_ROWS)?.boxed();
+        let rows = FileReader::open_unaltered(lake, TableName::Readings, file).await?.rows(BATCH_ROWS)?.boxed();
         let anew = Anew::of(file, &OURS, bounds);
         Ok(Self {
             path: file.path.clone(),

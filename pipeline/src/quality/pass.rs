@@ -152,7 +152,8 @@ impl Pass {
             return Ok(Rewritten { spilled_bytes, ..Rewritten::default() });
         }
         for file in &files {
-            let mut rows = FileReader::open(&self.lake, TableName::Readings, file).await?.rows(BATCH_ROWS)?;
+            let rows = FileReader::open_unaltered(&self.lake, TableName::Readings, file).await?;
+            let mut rows = rows.rows(BATCH_ROWS)?;
             while let Some(batch) = rows.next().await {
                 anew.read(&batch?)?;
             }

@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::LazyLock;
 
+use tjern_lake::rollup::Instruments;
 use tjern_readings::configuration::Period;
 
 use crate::register::{
@@ -18,7 +19,8 @@ use crate::register::{
 };
 
 /// The version of the tests and of the built-in rules. What was evaluated by another is evaluated
-/// again. To be raised with every change that can change a flag.
+/// again. To be raised with every change that can change a flag while the register's words stay the same; these are followed by
+/// numbers of their own.
 pub const RULES_VERSION: i64 = 1;
 
 /// Readings further apart are no neighbours, unless the sensor is slow.
@@ -42,6 +44,7 @@ pub struct Rulebook {
     register: Register,
     rules: Vec<Rule>,
     events: Events,
+    instruments: HashMap<String, Instruments>,
 }
 
 /// The rules of one sensor.
@@ -51,8 +54,12 @@ pub(crate) struct SensorRules {
     pub(crate) tests: HashMap<Test, Vec<(Months, Parameters)>>,
     pub(crate) interval_us: Option<i64>,
     pub(crate) counter: bool,
+    /// At what it begins again.
+    pub(crate) wraps_at: Option<f64>,
     pub(crate) reach_us: i64,
     pub(crate) not_good: Vec<NotGood>,
+    /// Of a counter: one that is exchanged does not go backward.
+    pub(crate) instruments: Instruments,
 }
 
 /// How far the flags of a reading depend on others.
@@ -68,13 +75,20 @@ impl Rulebook {
     /// The rules of a city.
     #[must_use]
     pub fn new(register: Register, rules: Vec<Rule>) -> Self {
-        Self { register, rules, events: Events::default() }
+        Self { register, rules, events: Events::default(), instruments: HashMap::new() }
     }
 
     /// The same, with events in which sensors' readings are not good.
     #[must_use]
     pub fn with_events(mut self, events: Events) -> Self {
         self.events = events;
+        self
+    }
+
+    /// The same, with the instruments that hung at sensors.
+    #[must_use]
+    pub fn with_instruments(mut self, instruments: HashMap<String, Instruments>) -> Self {
+        self.instruments = instruments;
         self
     }
 
@@ -95,8 +109,15 @@ impl Rulebook {
             tests: tests.collect(),
             interval_us,
             counter: row.kind == Kind::Counter,
+            wraps_at: row.wraps_at,
             reach_us: REACH_US.max(interval_us.unwrap_or(0).saturating_mul(REACH_INTERVALS)),
             not_good: self.events.of_sensor(sensor),
+            instruments: self
+                .instruments
+                .get(sensor)
+                .filter(|_| row.kind == Kind::Counter)
+                .cloned()
+                .unwrap_or_default(),
         };
         if let Some(interval_us) = interval_us {
             let longer_us = interval_us.saturating_mul(GAP_INTERVALS);
@@ -138,11 +159,11 @@ const fn applies(test: Test, kind: Kind) -> bool {
 }
 
 impl SensorRules {
-    /// Whether every formula is the same for both: of what somebody said of their readings no formula knows.
+    /// Whether every formula is the same for both: of what somebody said of their readings, and of their instruments, no formula knows.
     pub(crate) fn are_alike(&self, others: &Self) -> bool {
-        let Self { plausible, tests, interval_us, counter, reach_us, not_good: _ } = self;
-        (*plausible, *interval_us, *counter, *reach_us)
-            == (others.plausible, others.interval_us, others.counter, others.reach_us)
+        let Self { plausible, tests, interval_us, counter, wraps_at, reach_us, not_good: _, instruments: _ } = self;
+        (*plausible, *interval_us, *counter, *wraps_at, *reach_us)
+            == (others.plausible, others.interval_us, others.counter, others.wraps_at, others.reach_us)
             && *tests == others.tests
     }
 

@@ -57,9 +57,9 @@ pub(super) fn flags_of_apart(
 ) -> PolarsResult<Vec<Vec<i32>>> {
     let (mut found, mut line) = (Vec::with_capacity(all.len()), Line::default());
     for (series, own) in all {
-        if !line.push(series, &own.not_good, apart_us) {
+        if !line.push(series, own, apart_us) {
             found.extend(std::mem::take(&mut line).flags(rules)?);
-            line.push(series, &own.not_good, apart_us);
+            line.push(series, own, apart_us);
         }
     }
     found.extend(line.flags(rules)?);
@@ -75,6 +75,8 @@ struct Line {
     place_us: Vec<i64>,
     value: Vec<Option<f64>>,
     counts: Vec<bool>,
+    /// Which instrument of its sensor measured it.
+    instrument: Vec<i64>,
     tests: Vec<i32>,
     /// Where each series ends.
     ends: Vec<usize>,
@@ -82,7 +84,7 @@ struct Line {
 
 impl Line {
     /// Adds a series, if there is room: the first one always has it.
-    fn push(&mut self, series: &Series, not_good: &[NotGood], apart_us: i64) -> bool {
+    fn push(&mut self, series: &Series, own: &SensorRules, apart_us: i64) -> bool {
         let Some((first_us, last_us)) = series.time_us.first().zip(series.time_us.last()) else {
             self.ends.push(self.time_us.len());
             return true;
@@ -93,9 +95,12 @@ impl Line {
         self.time_us.extend(&series.time_us);
         self.value.extend(&series.value);
         self.counts.extend(&series.counts);
+        let instrument = |time_us: &i64| i64::try_from(own.instruments.number(*time_us)).unwrap_or(i64::MAX);
+        self.instrument.extend(series.time_us.iter().map(instrument));
         let came = series.time_us.iter().zip(&series.came);
-        self.tests
-            .extend(came.map(|(time_us, came)| Bits::Came.put(*came) | Bits::Event.put(event(*time_us, not_good))));
+        self.tests.extend(
+            came.map(|(time_us, came)| Bits::Came.put(*came) | Bits::Event.put(event(*time_us, &own.not_good))),
+        );
         self.ends.push(self.time_us.len());
         true
     }
@@ -125,6 +130,10 @@ impl Line {
         if formula.needs_months {
             let months: Vec<i8> = rows.iter().map(|row| month_of(self.time_us[*row])).collect();
             columns.push(Column::new("month".into(), months));
+        }
+        if formula.needs_instruments {
+            let instruments: Vec<i64> = rows.iter().map(|row| self.instrument[*row]).collect();
+            columns.push(Column::new("instrument".into(), instruments));
         }
         let places_us: Vec<i64> = rows.iter().map(|row| self.place_us[*row]).collect();
         let values: Vec<f64> = rows.iter().map(|row| self.value[*row].unwrap_or(f64::NAN)).collect();

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 mod cuts;
 mod fixtures;
 mod job;
+mod meters;
 mod real;
 mod together;
 
@@ -35,6 +36,7 @@ fn sensor(low: Option<f64>, high: Option<f64>) -> SensorRow {
         low,
         high,
         sources: None,
+        wraps_at: None,
     }
 }
 

@@ -5,6 +5,7 @@
 use std::path::Path;
 
 use jiff::tz::TimeZone;
+use tjern_lake::rollup::Installed;
 use tjern_readings::sensor::SensorId;
 
 use super::file::{Columns, Fields, Lined, RegisterProblem, as_text, read_rows, refuse_twice};
@@ -37,6 +38,16 @@ pub(crate) struct Keyed<T> {
 impl InstallationRow {
     pub(crate) fn keyed(self) -> Keyed<Self> {
         Keyed { key: format!("{} {}", self.sensor, time_word(self.installed_us)), row: self }
+    }
+
+    /// As far as a counter cares.
+    pub(crate) fn installed(&self) -> Installed {
+        Installed {
+            instrument: self.instrument.clone(),
+            serial: self.serial.clone(),
+            from_us: self.installed_us,
+            to_us: self.removed_us,
+        }
     }
 
     fn overlaps(&self, other: &Self) -> bool {

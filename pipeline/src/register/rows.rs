@@ -107,6 +107,8 @@ pub struct SensorRow {
     pub high: Option<f64>,
     /// Space separated; none: any source may write it.
     pub sources: Option<String>,
+    /// At what a counter begins again, in its unit.
+    pub wraps_at: Option<f64>,
 }
 
 impl SensorRow {
@@ -124,7 +126,7 @@ const SITE_COLUMNS: Columns = Columns {
 
 const SENSOR_COLUMNS: Columns = Columns {
     required: &["id", "site", "quantity", "unit", "kind", "class"],
-    optional: &["name_nb", "name_nn", "name_en", "interval", "low", "high", "sources"],
+    optional: &["name_nb", "name_nn", "name_en", "interval", "low", "high", "sources", "wraps_at"],
 };
 
 /// Reads the text of `sites.csv`.
@@ -186,6 +188,7 @@ fn read_sensor(fields: &mut Fields<'_>, sites: Option<&BTreeSet<&str>>) -> Optio
         let names: Result<Vec<_>, _> = text.split_whitespace().map(str::parse::<SourceName>).collect();
         as_text(names).map(|names| names.iter().map(SourceName::as_str).collect::<Vec<_>>().join(" "))
     });
+    let wraps_at = read_wraps_at(fields, kind);
     let (low, high) = range?;
     Some(SensorRow {
         id: id?,
@@ -199,7 +202,27 @@ fn read_sensor(fields: &mut Fields<'_>, sites: Option<&BTreeSet<&str>>) -> Optio
         low,
         high,
         sources: sources?,
+        wraps_at: wraps_at?,
     })
+}
+
+/// At what a counter begins again; `kind` is none where that is wrong, which was told.
+#[expect(clippy::option_option, reason = "an empty field is fine, a wrong one is not")]
+fn read_wraps_at(fields: &mut Fields<'_>, kind: Option<Kind>) -> Option<Option<f64>> {
+    const COLUMN: &str = "wraps_at";
+    let wraps_at = fields.number(COLUMN, f64::MIN, f64::MAX)?;
+    if wraps_at.is_some_and(|wraps_at| wraps_at <= 0.0) {
+        let hint = "write the number after its last one, in the sensor's unit: 65536 for 16 bits, or nothing";
+        fields.problem(Some(COLUMN), "a counter begins again above zero", hint);
+        return None;
+    }
+    if let (Some(_), Some(kind)) = (wraps_at, kind)
+        && kind != Kind::Counter
+    {
+        fields.problem(Some(COLUMN), format!("a sensor of the kind `{kind}` does not wrap"), "leave it empty");
+        return None;
+    }
+    Some(wraps_at)
 }
 
 /// The id, held against the site and the quantity beside it.

@@ -54,6 +54,7 @@ pub(crate) fn sensors_batch(history: &[Versioned<SensorRow>]) -> Result<RecordBa
         text(|row| row.sources.as_deref()),
     ];
     columns.extend(validity(history));
+    columns.push(number(|row| row.wraps_at));
     RecordBatch::try_new(schema::arrow(TableName::Sensors), columns)
 }
 
@@ -196,7 +197,7 @@ pub(crate) fn sensors_of(batch: &RecordBatch) -> Result<Vec<Versioned<SensorRow>
         (columns.text("id")?, columns.text("unit")?, columns.text("kind")?, columns.text("class")?);
     let names = [columns.text("name_nb")?, columns.text("name_nn")?, columns.text("name_en")?];
     let (interval, sources) = (columns.text("interval")?, columns.text("sources")?);
-    let (low, high) = (columns.number("low")?, columns.number("high")?);
+    let (low, high, wraps_at) = (columns.number("low")?, columns.number("high")?, columns.number("wraps_at")?);
     let (from, to) = (columns.time("valid_from")?, columns.time("valid_to")?);
     let row = |row: usize| -> Result<_, String> {
         Ok(Versioned {
@@ -212,6 +213,7 @@ pub(crate) fn sensors_of(batch: &RecordBatch) -> Result<Vec<Versioned<SensorRow>
                 low: low(row),
                 high: high(row),
                 sources: sources.get(row),
+                wraps_at: wraps_at(row),
             },
             valid_from_us: from(row).unwrap_or_default(),
             valid_to_us: to(row),

@@ -44,6 +44,23 @@ async fn what_is_unchanged_is_not_committed_again() {
     assert_eq!((place.version(TableName::Sites).await, place.version(TableName::Sensors).await), before);
 }
 
+/// A city that prepares its lake has a file of sensors without a line. Where `register` was off in a process (another one runs
+/// it) ingest waited for a register for good: nothing said that there was one.
+#[tokio::test]
+async fn a_register_without_a_line_is_a_register() {
+    let place = Place::new();
+    let header = |text: &str| format!("{}\n", text.lines().next().expect("a header"));
+    let files = place.files(&header(SITES), &header(SENSORS));
+    assert!(!is_there(&place.lake).await.expect("asked"));
+    register(&place.lake, &files).await.expect("registered");
+    assert!(is_there(&place.reopened()).await.expect("asked"));
+    let before = place.version(TableName::Sensors).await;
+    let outcome = register(&place.lake, &files).await.expect("registered");
+    assert!(outcome.sensors.is_empty() && load(&place.lake).await.expect("loaded").is_empty());
+    assert_eq!(place.version(TableName::Sensors).await, before, "it is said once");
+    assert_eq!(register(&place.lake, &place.files(SITES, SENSORS)).await.expect("registered").sensors.added, 1);
+}
+
 #[tokio::test]
 async fn a_change_keeps_what_was_before() {
     let place = Place::new();
@@ -118,6 +135,98 @@ async fn every_problem_of_both_files_is_told_with_its_place() {
         assert!(shown.contains(part), "no {part:?} in {shown}");
     }
     assert_eq!(place.rows(TableName::Sites).await.num_rows(), 0, "half a register was written");
+}
+
+#[tokio::test]
+async fn where_a_counter_begins_again_is_above_zero_and_a_counters() {
+    let place = Place::new();
+    let line = |kind: &str, wraps_at: &str| {
+        let header = "id,site,quantity,unit,kind,class,wraps_at";
+        place.files(SITES, &format!("{header}\nlandfalltjern/way,landfalltjern,way,m,{kind},public,{wraps_at}\n"))
+    };
+    for (kind, wraps_at, part) in [
+        ("counter", "0", "a counter begins again above zero; hint: write the number after its last one"),
+        ("counter", "-5", "above zero"),
+        ("counter", "inf", "`inf` is out of range"),
+        ("counter", "many", "`many` is not a number"),
+        ("sample", "65536", "a sensor of the kind `sample` does not wrap"),
+    ] {
+        let told = problems(register(&place.lake, &line(kind, wraps_at)).await);
+        let shown: Vec<_> = told.iter().map(ToString::to_string).collect();
+        assert!(shown.len() == 1 && shown[0].contains("column `wraps_at`: "), "{shown:?}");
+        assert!(shown[0].contains(part), "no {part:?} in {shown:?}");
+    }
+    let wraps_at = async |text: &str| {
+        register(&place.lake, &line("counter", text)).await.expect("registered");
+        load(&place.lake).await.expect("loaded").get("landfalltjern/way").expect("registered").wraps_at
+    };
+    assert_eq!((wraps_at("6553.6").await, wraps_at("").await), (Some(6_553.6), None), "it may change");
+}
+
+/// A table of before there was the column: nobody may be left with a register that cannot be read.
+#[tokio::test]
+async fn a_table_without_the_newest_column_is_read_and_gets_it_with_the_next_change() {
+    let place = Place::new();
+    let counter = "id,site,quantity,unit,kind,class\nlandfalltjern/way,landfalltjern,way,m,counter,public\n";
+    register(&place.lake, &place.files(SITES, counter)).await.expect("registered");
+    let folder = place.folder.path().join("lake/tables/sensors");
+    as_it_was_without(&folder, "wraps_at");
+    let place = Place { lake: place.reopened(), ..place };
+    let columns_of = |version: i64| {
+        let path = folder.join(format!("_delta_log/{version:020}.json"));
+        let text = std::fs::read_to_string(path).expect("a commit");
+        text.lines().find(|line| line.starts_with("{\"metaData\"")).map(str::to_owned)
+    };
+    assert!(!columns_of(0).expect("a new table has columns").contains("wraps_at"), "the canary: it is of before");
+    let loaded = load(&place.lake).await.expect("loaded");
+    assert_eq!(loaded.get("landfalltjern/way").expect("registered").wraps_at, None);
+    let again = register(&place.lake, &place.files(SITES, counter)).await.expect("registered");
+    assert!(again.sensors.is_empty(), "a line without it says what it said");
+    place.clock.advance_us(10);
+    let header = "id,site,quantity,unit,kind,class,wraps_at";
+    let wrapping = format!("{header}\nlandfalltjern/way,landfalltjern,way,m,counter,public,65536\n");
+    register(&place.lake, &place.files(SITES, &wrapping)).await.expect("registered");
+    let told = columns_of(2).expect("other programs are told");
+    assert!(told.contains("wraps_at") && told.contains("valid_to"), "{told}");
+    let place = Place { lake: place.reopened(), ..place };
+    let (_, history) = sensors_history(&place.lake).await.expect("read");
+    assert_eq!(history.iter().map(|row| row.row.wraps_at).collect::<Vec<_>>(), [None, Some(65_536.0)]);
+    place.clock.advance_us(10);
+    register(&place.lake, &place.files(SITES, counter)).await.expect("registered");
+    assert_eq!(columns_of(3), None, "once");
+}
+
+/// Makes a table what it was when a column was not there yet: in its log, and in the one file that it has.
+fn as_it_was_without(folder: &Path, column: &str) {
+    use parquet::arrow::ArrowWriter;
+    use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+    let log = |version: i64| folder.join(format!("_delta_log/{version:020}.json"));
+    let created = std::fs::read_to_string(log(0)).expect("the first commit");
+    let begins = created.find(&format!("{{\\\"name\\\":\\\"{column}\\\"")).expect("the column");
+    let ends = begins + created[begins..].find("}}").expect("its end") + 2;
+    assert_eq!(&created[begins - 1..begins], ",", "it is the last one");
+    std::fs::write(log(0), format!("{}{}", &created[..begins - 1], &created[ends..])).expect("written");
+    let files = std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
+    let file = files.into_iter().find(|path| path.extension().is_some_and(|end| end == "parquet")).expect("a file");
+    let reader = ParquetRecordBatchReaderBuilder::try_new(std::fs::File::open(&file).expect("opened"));
+    let batches: Vec<_> = reader.expect("Parquet").build().expect("read").map(|batch| batch.expect("rows")).collect();
+    let kept = |batch: &RecordBatch| {
+        let columns: Vec<usize> =
+            (0..batch.num_columns()).filter(|place| batch.schema().field(*place).name() != column).collect();
+        batch.project(&columns).expect("columns")
+    };
+    let before = std::fs::metadata(&file).expect("there").len();
+    let rows = kept(&batches[0]);
+    let mut writer =
+        ArrowWriter::try_new(std::fs::File::create(&file).expect("made"), rows.schema(), None).expect("open");
+    batches.iter().for_each(|batch| writer.write(&kept(batch)).expect("written"));
+    writer.close().expect("closed");
+    let after = std::fs::metadata(&file).expect("there").len();
+    let committed = std::fs::read_to_string(log(1)).expect("the second commit");
+    let size = |bytes: u64| format!("\"size\":{bytes}");
+    assert!(committed.contains(&size(before)), "{committed}");
+    std::fs::write(log(1), committed.replace(&size(before), &size(after))).expect("written");
 }
 
 #[tokio::test]

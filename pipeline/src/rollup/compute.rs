@@ -8,10 +8,9 @@
 //! | `state` | | | yes | | |
 //!
 //! The increase of a counter is the sum of the steps between successive good values (quality 1 to 3),
-//! the step into a window belongs to that window, whichever window it came from. A step down is a
-//! reset or a wrap, and the new value counts as the increase since: that misses what was counted
-//! between the last value and the reset, and never invents any. A step belongs to the quality of the
-//! value that it leads to. The very first value of a counter has no step.
+//! the step into a window belongs to that window, whichever window it came from. How far a step was is told in
+//! `tjern_lake::rollup::counting`: a step down is a wrap or a reset, and from one instrument to another there is none. A step belongs
+//! to the quality of the value that it leads to. The very first value of a counter has no step.
 //!
 //! Angles are degrees, or radians where the unit is `rad`. Nothing here does I/O.
 
@@ -26,7 +25,7 @@ use super::RollupError;
 use super::read::{Cut, Readings, rollup_schema};
 use crate::frames::{SensorKeys, to_batch, to_frame};
 use tjern_lake::rollup::selection::contains;
-use tjern_lake::rollup::{Finder, Kind, Nature, Selection, Window, increase};
+use tjern_lake::rollup::{Counting, Finder, Kind, Nature, Selection, Window};
 
 /// The columns that Polars groups, in the making.
 struct Prepared {
@@ -95,14 +94,14 @@ pub(crate) struct Ways<'a> {
 /// What is known of counters from one portion of the readings to the next.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
-    /// Their last good values before the first of the readings, by key.
-    last_values: HashMap<i32, f64>,
+    /// Their last good values before the first of the readings, each with its time, by key.
+    last_values: HashMap<i32, (i64, f64)>,
     /// The counter that the portion before ended in, and its last good value there.
-    running: Option<(i32, f64)>,
+    running: Option<(i32, (i64, f64))>,
 }
 
 impl Counters {
-    pub(crate) fn new(last_values: HashMap<i32, f64>) -> Self {
+    pub(crate) fn new(last_values: HashMap<i32, (i64, f64)>) -> Self {
         Self { last_values, running: None }
     }
 
@@ -112,13 +111,13 @@ impl Counters {
     }
 
     /// The step to the next good value of a counter.
-    fn step(&mut self, sensor: i32, value: f64) -> Option<f64> {
+    fn step(&mut self, sensor: i32, counting: Counting<'_>, now: (i64, f64)) -> Option<f64> {
         let before = match self.running {
             Some((same, before)) if same == sensor => Some(before),
             _ => self.last_values.get(&sensor).copied(),
         };
-        self.running = Some((sensor, value));
-        before.map(|before| increase(before, value))
+        self.running = Some((sensor, now));
+        before.and_then(|before| counting.step(before, now))
     }
 }
 
@@ -136,14 +135,14 @@ pub(crate) async fn roll_up(
     let mut prepared = Prepared::with_capacity(readings.len());
     let mut keep = Vec::with_capacity(readings.len());
     let mut finder = Finder::new(grid);
-    let mut known: Option<(i32, Nature, &[Window])> = None;
+    let mut known: Option<(i32, Nature, Counting<'_>, &[Window])> = None;
     for row in 0..readings.len() {
         let (sensor, time_us) = (readings.sensor.value(row), readings.time_us.value(row));
-        let (_, nature, ranges) = match known {
+        let (_, nature, counting, ranges) = match known {
             Some(same) if same.0 == sensor => same,
             _ => {
                 let name = keys.name(sensor).unwrap_or_default();
-                *known.insert((sensor, natures.get(name), wanted.of(name)))
+                *known.insert((sensor, natures.get(name), natures.counting(name), wanted.of(name)))
             }
         };
         let window = finder.window_of(time_us, nature.kind);
@@ -151,9 +150,9 @@ pub(crate) async fn roll_up(
         if nature.kind == Kind::Counter
             && let Some(value) = readings.good(row)
         {
-            step = counters.step(sensor, value);
+            step = counters.step(sensor, counting, (time_us, value));
             if time_us < carry_until_us {
-                counters.last_values.insert(sensor, value);
+                counters.last_values.insert(sensor, (time_us, value));
             }
         }
         let value = readings.value.is_valid(row).then(|| readings.value.value(row));

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use tjern_lake::rollup::neighbours::{Closed, predecessors};
 use tjern_lake::rollup::touched::each_run;
 use tjern_lake::rollup::{
-    Grid, Natures, REGISTER_TRANSACTION, RETENTION_TRANSACTION, Selection, Source, Spans, Stepped,
-    TIMEZONE_TRANSACTION, VERSION_TRANSACTION, Window, selection, touched_between,
+    Grid, Natures, RETENTION_TRANSACTION, Selection, Source, Spans, Stepped, TIMEZONE_TRANSACTION, VERSION_TRANSACTION,
+    Window, Words, selection, touched_between,
 };
 use tjern_lake::{Commit, Lake, Operation, Table};
 
@@ -80,25 +80,19 @@ impl Run<'_> {
     fn is_known(&self, done: Option<i64>) -> bool {
         let readings = self.source.table();
         done.is_some_and(|done| readings.version() - done < VERSIONS_BEHIND_MAX)
-            && self.natures.newest_us() <= self.register_seen_us()
+            && self.natures.words().are_known_to(&Words::of(self.table))
             && readings.transaction(RETENTION_TRANSACTION) <= self.table.transaction(RETENTION_TRANSACTION)
     }
 
     fn transactions(&self, version: i64) -> Vec<(String, i64)> {
-        let mut transactions = vec![
-            (VERSION_TRANSACTION.to_owned(), version),
-            (REGISTER_TRANSACTION.to_owned(), self.natures.newest_us()),
-        ];
+        let mut transactions = vec![(VERSION_TRANSACTION.to_owned(), version)];
+        transactions.extend(self.natures.words().transactions());
         let [read, known] = [self.source.table(), self.table].map(|table| table.transaction(RETENTION_TRANSACTION));
         let forgotten_us = read.max(known);
         transactions.extend(forgotten_us.map(|newest_us| (RETENTION_TRANSACTION.to_owned(), newest_us)));
         transactions.extend(self.grid.number().map(|number| (TIMEZONE_TRANSACTION.to_owned(), number)));
         transactions.extend(self.again.into_iter().flat_map(|again| again.marks.iter().cloned()));
         transactions
-    }
-
-    fn register_seen_us(&self) -> i64 {
-        self.table.transaction(REGISTER_TRANSACTION).unwrap_or(i64::MIN)
     }
 
     async fn scope(&self, done: Option<i64>) -> Result<Scope, RollupError> {
@@ -110,7 +104,7 @@ impl Run<'_> {
         };
         touched.erased.merge(&self.named());
         touched.erased.settle();
-        self.place().scope(touched, self.register_seen_us()).await
+        self.place().scope(touched, Words::of(self.table)).await
     }
 
     fn place(&self) -> Place<'_> {
@@ -172,13 +166,17 @@ impl Run<'_> {
     }
 
     /// The counters' last values before the first window that is not closed; `anew` are the closed ones that are computed again.
-    async fn last_values(&self, anew: &Selection, keys: &mut SensorKeys) -> Result<HashMap<i32, f64>, RollupError> {
+    async fn last_values(
+        &self,
+        anew: &Selection,
+        keys: &mut SensorKeys,
+    ) -> Result<HashMap<i32, (i64, f64)>, RollupError> {
         let range = selection::Bounds { from_us: self.open_from_us, ..selection::Bounds::default() };
         let windows = Selection::all(&range, self.grid);
         let before = predecessors(&self.source, &windows, &self.natures, self.closed(anew)).await?;
         // What was summed up is the later one, where it is there.
         let found = before.readings.iter().chain(&before.summed_up);
-        Ok(found.map(|one| (keys.key(&one.sensor), one.value)).collect())
+        Ok(found.map(|one| (keys.key(&one.sensor), (one.time_us, one.value))).collect())
     }
 
     /// The months in which a window with readings starts that is not closed.

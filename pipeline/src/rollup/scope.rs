@@ -1,9 +1,10 @@
 //! Which windows a rollup has to compute again: those that commits touched, and those of sensors that were registered
-//! after their readings came.
+//! after their readings came, or of which the register says something else since.
 //!
 //! What a commit touches is told in `tjern_lake::rollup`, where queries ask the same. For counters a touched window also touches the
 //! next one that has a good value, since the step into that one starts from it. A sensor that was registered after its
-//! readings came, as something else than what is assumed of unknown ones, touches all its windows. Of a closed window after an
+//! readings came, as something else than what is assumed of unknown ones, touches all its windows, and so does a counter that begins
+//! again somewhere else, or of which an instrument was written down. Of a closed window after an
 //! erased one only the step into it changes.
 
 use std::collections::BTreeSet;
@@ -15,7 +16,7 @@ use tjern_lake::rollup::neighbours::{Closed, followers};
 use tjern_lake::rollup::selection::window_of;
 use tjern_lake::rollup::touched::each_run;
 use tjern_lake::rollup::{
-    Grid, Nature, Natures, Selection, Source, Span, Spans, Stepped, Touched, steps_from_erased, to_compute,
+    Grid, Nature, Natures, Selection, Source, Span, Spans, Stepped, Touched, Words, steps_from_erased, to_compute,
 };
 use tjern_lake::{DataFile, LakeError, Table};
 
@@ -63,11 +64,11 @@ pub(crate) struct Place<'a> {
 
 impl Place<'_> {
     /// The windows that commits and new words of the register touched.
-    pub(crate) async fn scope(&self, mut touched: Touched, register_seen_us: i64) -> Result<Scope, RollupError> {
+    pub(crate) async fn scope(&self, mut touched: Touched, seen: Words) -> Result<Scope, RollupError> {
         let Self { source, natures, grid, open_from_us, .. } = *self;
         let left_out = Selection::touched(&touched.spans, natures, grid);
         let left_out = left_out.ranges() - left_out.from(open_from_us).ranges();
-        let of_new = spans_of(source, &natures.new_since(register_seen_us)).await?;
+        let of_new = spans_of(source, &natures.changed_since(seen)).await?;
         touched.spans.merge(&of_new);
         touched.spans.settle();
         let erased = Selection::touched(&std::mem::take(&mut touched.erased), natures, grid);

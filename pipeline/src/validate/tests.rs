@@ -184,6 +184,21 @@ async fn a_busy_lake_costs_a_validation_commits_and_not_all_its_work() {
     assert!(!commit(&mut table, &record, &rewritten).await.expect("refused"));
 }
 
+/// The reply of a commit was lost, and the store's client put it once more and found it there: that was taken for somebody else's, and
+/// the person was told that nothing was left to be validated.
+#[tokio::test]
+async fn ones_own_commit_is_nobody_elses() {
+    let place = Place::new();
+    place.ingest(&[row(0, 1.0)]).await;
+    let mut table = Table::open(&place.lake, TableName::Readings).await.expect("opened").expect("there");
+    let mut behind = table.clone();
+    let rewritten = rewrite(&table, &period(0, 1), false, &Bounds::default()).await.expect("written");
+    let record = Record::new(&place.lake, "validate", &author(), period(0, 1).words()).with_rows(1);
+    assert!(commit(&mut table, &record, &rewritten).await.expect("committed"));
+    assert!(commit(&mut behind, &record, &rewritten).await.expect("it took place"));
+    assert_eq!((behind.version(), levels(&place).await), (table.version(), vec![(0, 0, 2)]));
+}
+
 /// A sealed file of a sensor's ten years has more texts than one array can hold, and more rows than a server has memory. It goes
 /// through in batches: a moment whose rows lie in two of them, a file that is cut, epochs that change in between.
 #[tokio::test]
@@ -211,7 +226,9 @@ async fn a_file_of_many_batches_is_validated_row_for_row() {
     table.commit(crate::testing::commit(Operation::Ingest, vec![file], vec![])).await.expect("committed");
     let middle = rows / 8;
     let half = Period { sensor: "tjern/t".parse().expect("valid"), from_us: NOW_US, to_us: NOW_US + middle };
-    let outcome = validate_within(&place.lake, &half, &author(), false, &bounds).await.expect("validated");
+    let outcome = validate_within(&place.lake, &half, &author(), false, &bounds, &CancellationToken::new())
+        .await
+        .expect("validated");
     let count = usize::try_from(middle).expect("small");
     assert_eq!((outcome.readings, outcome.changed), (count, count));
     table.refresh().await.expect("read");
@@ -228,4 +245,83 @@ async fn a_file_of_many_batches_is_validated_row_for_row() {
     let level = |row: &Row, number| if validated(row, number) { VALIDATED } else { 0 };
     let expected: Vec<_> = written.iter().zip(numbers).map(|(row, number)| (row.clone(), level(row, number))).collect();
     assert!(after == expected, "a row is another, or has another level");
+}
+
+/// A script validated all sensors of a tarn at once, and all of them lie in one file: each wrote it anew again and again, and those
+/// that came last gave up.
+#[tokio::test(start_paused = true)]
+async fn many_at_once_wait_for_one_another() {
+    let place = Place::new();
+    let sensors: Vec<String> = (0..20).map(|number| format!("s{number:02}")).collect();
+    let rows: Vec<Row> = sensors.iter().map(|sensor| Row { seq: 1, ..Row::new(sensor, at(0), 1.0) }).collect();
+    place.seal(&rows).await;
+    let author = author();
+    let of = |sensor: &String| {
+        let period = Period { sensor: format!("tjern/{sensor}").parse().expect("valid"), ..period(0, 1) };
+        let (lake, author) = (&place.lake, &author);
+        async move { validate(lake, &period, author, false).await }
+    };
+    let outcomes = futures::future::join_all(sensors.iter().map(of)).await;
+    assert!(outcomes.iter().all(|outcome| outcome.as_ref().is_ok_and(|done| done.changed == 1)), "{outcomes:?}");
+    assert!(levels(&place).await.iter().all(|(.., level)| *level == VALIDATED));
+    let records = std::fs::read_dir(place.folder.path().join("lake/corrections")).expect("a folder");
+    assert_eq!(records.count(), sensors.len(), "one for each, and none of what was tried in vain");
+}
+
+/// The clock of a lake goes with the runtime's.
+fn ticking(place: &Place) -> tokio::task::JoinHandle<()> {
+    let clock = place.clock.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+            clock.advance_us(500_000);
+        }
+    })
+}
+
+/// Somebody waits at a terminal for what never comes: one that was killed is waited for until its lease has run out, one that goes on
+/// and on for ten minutes, and then it is told.
+#[tokio::test(start_paused = true)]
+async fn nobody_is_waited_for_for_ever() {
+    let place = Place::new();
+    place.ingest(&[row(0, 1.0)]).await;
+    let _ticking = ticking(&place);
+    let take = async || {
+        let taken = tjern_lake::Lease::take(&place.lake, crate::quality::JOB, crate::quality::LEASE).await;
+        taken.expect("asked").expect("free")
+    };
+    let (at_work, version) = (take().await.keep(), place.version(TableName::Readings).await);
+    let began = tokio::time::Instant::now();
+    let refused = validate(&place.lake, &period(0, 1), &author(), false).await.expect_err("others are at work");
+    assert!(refused.to_string().contains("for 10 min (the job `quality`"), "{refused}");
+    assert!((turn::PATIENCE..turn::PATIENCE * 11 / 10).contains(&began.elapsed()), "{:?}", began.elapsed());
+    assert_eq!(place.version(TableName::Readings).await, version);
+    at_work.give_back().await.expect("given back");
+    drop(take().await);
+    let began = tokio::time::Instant::now();
+    assert_eq!(validate(&place.lake, &period(0, 1), &author(), false).await.expect("validated").changed, 1);
+    assert!(began.elapsed() < crate::quality::LEASE * 11 / 10, "{:?}", began.elapsed());
+}
+
+/// Ctrl-C at a terminal: quality control and erasures waited five minutes for a lease that nobody held any more.
+#[tokio::test]
+async fn one_that_is_interrupted_gives_its_lease_back() {
+    let place = Place::new();
+    place.ingest(&[row(0, 1.0)]).await;
+    let (stop, bounds, author, period) = (CancellationToken::new(), Bounds::default(), author(), period(0, 1));
+    let working = validate_within(&place.lake, &period, &author, false, &bounds, &stop);
+    let lease = place.folder.path().join("lake/jobs/quality.json");
+    let interrupt = async {
+        for _ in 0..1_000_000 {
+            if lease.exists() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        stop.cancel();
+    };
+    let (outcome, ()) = tokio::join!(working, interrupt);
+    assert!(matches!(outcome, Err(CorrectError::Interrupted)), "{outcome:?}");
+    assert!(!lease.exists());
+    assert_eq!(validate(&place.lake, &period, &author, false).await.expect("validated").changed, 1);
 }

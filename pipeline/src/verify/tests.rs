@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use bytes::Bytes;
+use jiff::tz::TimeZone;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::Type;
 use parquet::data_type::ByteArray;
@@ -15,6 +16,9 @@ use parquet::file::statistics::{Statistics, ValueStatistics};
 use parquet::file::writer::TrackedWrite;
 
 use super::*;
+use crate::compact::CompactSettings;
+use crate::rollup::rollup;
+use crate::status::status;
 use crate::testing::{NOW_US, Place, Row, batch_of, commit};
 use tjern_lake::{Operation, write_file};
 
@@ -62,6 +66,63 @@ async fn what_the_log_says_wrongly_is_told() {
             "{told}: {problems:?}"
         );
     }
+}
+
+fn log_of(place: &Place, table: TableName) -> std::path::PathBuf {
+    place.folder.path().join(format!("lake/tables/{table}/_delta_log"))
+}
+
+/// A commit of 0 bytes took 100,000 readings out of all sums, and `verify` said that all was as the logs say. It is told beside
+/// what is wrong with other tables, and also where a checkpoint stands after it, so that only who asks what changed reads it.
+#[tokio::test]
+async fn an_emptied_commit_is_told() {
+    for has_checkpoint in [false, true] {
+        let place = filled().await;
+        place.register(&["sample,Cel,sample,public,-5,30"]).await;
+        let mut table = Table::open(&place.lake, TableName::Readings).await.expect("opened").expect("there");
+        if has_checkpoint {
+            table.write_checkpoint().await.expect("written");
+        }
+        let emptied = log_of(&place, TableName::Readings).join("00000000000000000002.json");
+        std::fs::write(&emptied, b"").expect("written");
+        let sites = Table::open(&place.lake, TableName::Sites).await.expect("opened").expect("there").files().remove(0);
+        std::fs::remove_file(place.folder.path().join("lake/tables/sites").join(&sites.path)).expect("removed");
+        let verdict = verify(&place.reopened(), &mut |_, _| ()).await.expect("read");
+        let keys: Vec<&str> = verdict.problems.iter().map(|problem| problem.key.as_str()).collect();
+        let sites = format!("tables/sites/{}", sites.path);
+        assert_eq!(keys, ["tables/readings/_delta_log/00000000000000000002.json", sites.as_str()], "{has_checkpoint}");
+    }
+}
+
+/// A cut log of hours, which can be made anew at any time, stopped ingest and every other command, and nothing said what to do.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_log_of_hours_stops_only_who_needs_them() {
+    let place = filled().await;
+    place.register(&["sample,Cel,sample,public,-5,30"]).await;
+    rollup(&place.lake, &TimeZone::UTC).await.expect("summed up");
+    let hours = place.rows(TableName::Hourly).await;
+    assert!(hours.num_rows() > 0);
+    let version = place.version(TableName::Hourly).await.expect("there");
+    let cut = log_of(&place, TableName::Hourly).join(format!("{version:020}.json"));
+    let bytes = std::fs::read(&cut).expect("read");
+    std::fs::write(&cut, &bytes[..bytes.len() / 2]).expect("cut");
+    let hint = "hint: move `tables/hourly` away, and `tjern pipeline rollup` makes it anew";
+
+    let problems = verify(&place.reopened(), &mut |_, _| ()).await.expect("read").problems;
+    assert!(problems.len() == 1 && problems[0].key.contains("tables/hourly/_delta_log/"), "{problems:?}");
+    assert!(problems[0].what.contains(hint), "{problems:?}");
+    let found = status(&place.reopened(), &CompactSettings::default()).await.expect("found");
+    assert!(found.damaged["hourly"].contains(hint), "{found:?}");
+    assert_eq!((found.tables[0].table, found.tables[0].rows), (TableName::Readings, 6));
+    Table::create_all(&place.reopened()).await.expect("readings can be taken");
+    let refused = rollup(&place.reopened(), &TimeZone::UTC).await.expect_err("it needs them").to_string();
+    assert!(refused.contains(hint), "{refused}");
+
+    let tables = place.folder.path().join("lake/tables");
+    std::fs::rename(tables.join("hourly"), place.folder.path().join("hourly.damaged")).expect("moved away");
+    rollup(&place.reopened(), &TimeZone::UTC).await.expect("summed up anew");
+    assert_eq!(place.rows(TableName::Hourly).await, hours);
+    assert_eq!(verify(&place.reopened(), &mut |_, _| ()).await.expect("read").problems, []);
 }
 
 #[tokio::test]

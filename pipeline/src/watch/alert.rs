@@ -32,6 +32,8 @@ pub enum Kind {
     Future,
     /// A configuration that a source's batches name is not in the store, or they name none by what they say.
     Configuration,
+    /// Objects in the landing zone belong to nobody, and are never ingested.
+    Stray,
 }
 
 impl Kind {
@@ -51,6 +53,7 @@ impl Kind {
             Self::Unit => "unit",
             Self::Future => "future",
             Self::Configuration => "configuration",
+            Self::Stray => "stray",
         }
     }
 }

@@ -10,6 +10,7 @@ pub mod holes;
 pub mod jobs;
 pub mod readings;
 pub mod refused;
+pub mod strays;
 pub mod tokens;
 mod values;
 

@@ -19,6 +19,7 @@ use tjern_readings::keys;
 
 use super::alert::Condition;
 use super::look::readings::Slow;
+use super::look::strays::Strays;
 use super::look::{self, Seen, configurations, disks, holes, jobs, readings, refused, tokens};
 use super::settings::WatchSettings;
 use super::state::{Alert, State};
@@ -93,7 +94,10 @@ pub struct Watcher {
     register: Option<(i64, Register)>,
     runs: HashMap<Path, (i64, Option<Run>)>,
     slow: Slow,
+    strays: Strays,
     bounds: Bounds,
+    /// Up to when values that were taken by then were held against their limits.
+    values_us: Option<i64>,
     kept: Option<Kept>,
 }
 
@@ -109,8 +113,18 @@ impl Watcher {
     /// A watch that has looked at nothing yet. `schedules` are those of the jobs.
     #[must_use]
     pub fn new(settings: WatchSettings, schedules: BTreeMap<String, Schedule>) -> Self {
-        let (runs, slow, bounds) = (HashMap::new(), Slow::default(), Bounds::default());
-        Self { settings, schedules, register: None, runs, slow, bounds, kept: None }
+        let (runs, slow, strays) = (HashMap::new(), Slow::default(), Strays::default());
+        Self {
+            settings,
+            schedules,
+            register: None,
+            runs,
+            slow,
+            strays,
+            bounds: Bounds::default(),
+            values_us: None,
+            kept: None,
+        }
     }
 
     /// The same, which looks at readings within these bounds.
@@ -130,7 +144,8 @@ impl Watcher {
         let (seen, conditions) = self.look(lake, &state, now_us).await?;
         let next = self.next(&state, &seen, &conditions, now_us);
         let quiet = next == state && next.queues.values().all(|queue| queue.events.is_empty());
-        if quiet && self.kept.is_none() && !state.is_new(now_us) {
+        if quiet && self.kept.is_none() && !state.is_new(now_us) && state.values.is_some() {
+            self.values_us = self.values(&state, &seen, now_us);
             return Ok(WatchOutcome { open: next.alerts.len(), ..WatchOutcome::default() });
         }
         let lease = match Lease::take(lake, JOB, LEASE).await {
@@ -159,11 +174,13 @@ impl Watcher {
         let stored = State::read(lake).await?;
         let state = self.state(stored.as_ref(), now_us);
         let mut next = self.next(&state, seen, &conditions, now_us);
+        next.values = self.values(&state, seen, now_us).map(Moment);
         let (begun, ended) = changes(&state, &next);
         if let Err(error) = next.write(lake).await {
             return Err(self.tell_unwritten(stored, seen, conditions, error, now_us).await);
         }
         self.kept = None;
+        self.values_us = next.values.map(|values| values.0);
         log(&state, &next);
         let told = tell(&self.settings, Some(lake), &mut next, now_us).await;
         if let Err(WatchError::Lake(_)) = told {
@@ -186,6 +203,8 @@ impl Watcher {
         let state = self.state(stored.as_ref(), now_us);
         conditions.push(disks::unwritable(&self.settings.lake, &error));
         let mut next = self.next(&state, seen, &conditions, now_us);
+        next.values = self.values(&state, seen, now_us).map(Moment);
+        self.values_us = next.values.map(|values| values.0);
         log(&state, &next);
         let told = tell(&self.settings, None, &mut next, now_us).await;
         self.kept = Some(Kept { state: next, stored });
@@ -217,6 +236,18 @@ impl Watcher {
         next
     }
 
+    /// Since when what was taken is new to the watch. A clock that was ahead for once must not hide what comes after it.
+    fn since_us(&self, state: &State, now_us: i64) -> Option<i64> {
+        let known = self.values_us.max(state.values.map(|values| values.0));
+        known.map(|known_us| known_us.min(now_us))
+    }
+
+    /// The same for the next round. Without a reading it is from now on.
+    fn values(&self, state: &State, seen: &Seen, now_us: i64) -> Option<i64> {
+        let seen_us = seen.taken_us().map(|taken_us| taken_us.min(now_us));
+        seen_us.max(self.since_us(state, now_us)).or(Some(now_us))
+    }
+
     /// All that is wrong now.
     async fn look(&mut self, lake: &Lake, state: &State, now_us: i64) -> Result<(Seen, Vec<Condition>), WatchError> {
         let register = self.register(lake, now_us).await?;
@@ -228,8 +259,9 @@ impl Watcher {
         conditions.extend(tokens::tokens(&settings.tokens, settings.token_warning, now_us, zone));
         let mut seen = Seen { from_us: now_us, ..Seen::default() };
         if let Some(table) = table {
-            seen =
-                readings::look(lake, &table, &register, settings.source_silent, &mut self.slow, &self.bounds).await?;
+            let (silent, since_us) = (settings.source_silent, self.since_us(state, now_us));
+            let ways = readings::Ways { register: &register, silent, since_us, bounds: &self.bounds };
+            seen = readings::look(lake, &table, ways, &mut self.slow).await?;
             conditions.extend(holes::holes(&ingest::open_runs(&table)));
             let refusals = ingest::refused(&table);
             seen.refused_us = refusals.iter().map(|one| one.last_us).max();
@@ -237,6 +269,8 @@ impl Watcher {
             conditions.extend(configurations::configurations(&ingest::missing_configurations(&table), zone));
             conditions.extend(holes::dropped(&ingest::dropped(&table), now_us, zone));
         }
+        let told = || state.alerts.values().map(Alert::condition).collect();
+        conditions.extend(self.strays.look(lake, told).await?);
         let mut known = state.clone();
         known.heard(seen.sources.clone(), now_us);
         let mut heard = known.newest(&seen.sources);
@@ -244,7 +278,7 @@ impl Watcher {
         heard.retain(|source, _| known.sources.contains_key(source));
         conditions.extend(readings::silent_sources(&heard, settings.source_silent, now_us, zone));
         conditions.extend(readings::late_sensors(&seen, &register, state.born.0, now_us, zone));
-        conditions.extend(look::limits(&seen, &settings.limits));
+        conditions.extend(look::limits(&seen, &settings.limits, zone));
         let runs = self.runs(lake).await?;
         conditions.extend(jobs::jobs(&runs, &self.schedules, now_us, &self.settings.timezone));
         Ok((seen, conditions))

@@ -46,6 +46,10 @@ pub struct State {
     /// Up to when it was told what ingest refused.
     #[serde(default = "nothing_told")]
     pub refused: Moment,
+    /// Up to when values that were taken by then were held against their limits, at the last round that wrote anything: later
+    /// ones, in which nothing was wrong, cost no request for it. None: by whoever wrote this, the newest values only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub values: Option<Moment>,
 }
 
 /// A state that was written before this was kept told what it knew of.
@@ -67,6 +71,14 @@ pub struct Alert {
     /// Since when it is not seen any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calm_since: Option<Moment>,
+}
+
+impl Alert {
+    /// What is wrong.
+    #[must_use]
+    pub fn condition(&self) -> Condition {
+        Condition { kind: self.kind, subject: self.subject.clone(), text: self.text.clone() }
+    }
 }
 
 /// Events that wait for a receiver.
@@ -93,6 +105,7 @@ impl State {
             queues: BTreeMap::new(),
             sources: BTreeMap::new(),
             refused: Moment(now_us),
+            values: Some(Moment(now_us)),
         }
     }
 

@@ -8,6 +8,7 @@ use tjern_lake::{FileReader, Operation, Table, TableName};
 use tjern_pipeline::correct::Author;
 use tjern_pipeline::correct::recompute::Period;
 use tjern_pipeline::validate::validate_within;
+use tokio_util::sync::CancellationToken;
 
 use crate::memory::memory;
 use crate::place::{ALONE, a_lake, commit, numbers};
@@ -47,7 +48,9 @@ async fn a_large_file_is_validated_within_the_memory() {
         (Author { by: "the bathing water office".to_owned(), reason: None }, bounds(MEMORY_BYTES, spill.path()));
     let validated = async |sensor: &str| {
         let period = Period { sensor: sensor.parse().expect("valid"), from_us: DAY_US, to_us: DAY_US + (1 << 40) };
-        let outcome = validate_within(&lake, &period, &author, false, &bounds).await.expect("validated");
+        let outcome = validate_within(&lake, &period, &author, false, &bounds, &CancellationToken::new())
+            .await
+            .expect("validated");
         assert_eq!(i64::try_from(outcome.changed).expect("small"), SENSOR_ROWS);
         memory()
     };

@@ -1,14 +1,20 @@
-//! Units that are checked late, and erasures, on one lake: whoever comes second waits for the other.
+//! Units that are checked late, or a person's word on readings, and erasures, on one lake: whoever comes second waits for the
+//! other.
 //!
-//! A check reads files and writes them anew. One that had read before an erasure and wrote after it left a file with
+//! A check and a validation read files and write them anew. One that had read before an erasure and wrote after it left a file with
 //! everything that was erased, which no version named and no erasure looked for any more.
 
 use std::time::Duration;
 
-use tjern_lake::{Lease, Table, TableName, write_file};
+use tjern_lake::{Lake, Lease, Table, TableName, write_file};
+use tjern_pipeline::correct::Author;
+use tjern_pipeline::correct::recompute::Period;
 use tjern_pipeline::erase::{erase, go_on};
 use tjern_pipeline::ingest::{Ingester, ingest, missing_configurations};
+use tjern_pipeline::quality::control;
+use tjern_pipeline::validate::validate;
 use tjern_readings::keys::Landed;
+use tjern_readings::store::Store;
 
 use crate::support::{HOUR_US, SETTINGS, source};
 use crate::world::{FROM_US, GATEWAY, SENSOR, World, half_a_day, request};
@@ -69,6 +75,104 @@ async fn a_check_waits_for_who_has_the_lease_and_reads_nothing() {
     assert_eq!(world.traces().await, [], "{}", erasure.id);
     ingest(&world.lake(), &SETTINGS).await.expect("ingested");
     assert!(!is_unchecked(&world).await, "what is left is checked");
+    assert_eq!(world.traces().await, []);
+}
+
+/// The machine stood still while its check was under way, and an erasure took the lease: the check wrote on beside it.
+#[tokio::test]
+async fn a_check_that_lost_its_lease_leaves_no_file() {
+    let world = with_a_late_configuration().await;
+    let files = world.place.keys("tables/readings/");
+    // Time passes, and nothing renews the lease.
+    world.place.store.charge(Duration::from_secs(200));
+    let outcome = ingest(&world.lake(), &SETTINGS).await.expect("ingested");
+    world.place.store.charge(Duration::ZERO);
+    assert_eq!((outcome.late_units, world.place.keys("tables/readings/")), (0, files));
+    assert!(is_unchecked(&world).await);
+    world.place.ahead(HOUR_US);
+    let outcome = ingest(&world.lake(), &SETTINGS).await.expect("ingested");
+    assert!(outcome.late_units > 0 && !is_unchecked(&world).await, "{outcome:?}");
+}
+
+/// A lake whose readings are judged, and what somebody validates of those that are to be erased.
+async fn with_judged_readings() -> (World, Period) {
+    let world = World::empty().await;
+    let readings = half_a_day(FROM_US, true);
+    world.place.land_readings(GATEWAY, 1, &readings, None).await;
+    let next = 1 + i64::try_from(readings.len()).expect("small");
+    world.place.land_readings(GATEWAY, next, &half_a_day(FROM_US + 20 * 12 * HOUR_US, false), None).await;
+    world.ingest().await;
+    control(&world.lake()).await.expect("judged");
+    let period = Period { sensor: SENSOR.parse().expect("valid"), from_us: FROM_US, to_us: FROM_US + 6 * HOUR_US };
+    (world, period)
+}
+
+/// The same lake, on a line that takes no time.
+fn quick(world: &World) -> Lake {
+    let url = "s3://city/lake".parse().expect("a lake");
+    Lake::over(Store::over(world.place.store.inner(), url)).with_clock(world.place.clock.clone())
+}
+
+fn author() -> Author {
+    Author { by: "the bathing water office".to_owned(), reason: None }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_erasure_waits_for_a_validation_that_is_under_way() {
+    let (world, period) = with_judged_readings().await;
+    let (slow, author) = (world.lake(), author());
+    world.place.store.take(Duration::from_secs(2));
+    let validating = tokio::spawn(async move { validate(&slow, &period, &author, false).await });
+    let is_at_work = || world.place.keys("jobs/").iter().any(|key| key.ends_with("quality.json"));
+    for _ in 0..20 {
+        if is_at_work() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let (erasure, outcome) = erase(&quick(&world), &world.settings(), &request()).await.expect("remembered");
+    let waits: Vec<_> = outcome.waits.iter().map(|wait| wait.what.as_str()).collect();
+    assert!(outcome.rows == 0 && waits.contains(&"the tables"), "{outcome:?}");
+    world.place.store.take(Duration::ZERO);
+    assert_eq!(validating.await.expect("ended").expect("validated").changed, 6);
+    let outcome = go_on(&world.lake(), &world.settings(), false).await.expect("gone on");
+    assert_eq!(outcome.done, [erasure.id]);
+    assert_eq!(world.traces().await, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_validation_waits_for_who_has_the_lease_and_reads_nothing() {
+    let (world, period) = with_judged_readings().await;
+    let (lake, author, files) = (world.lake(), author(), world.place.keys("tables/readings/"));
+    let lease = Lease::take(&lake, "quality", Duration::from_secs(300)).await.expect("asked").expect("free");
+    let validating = tokio::spawn(async move { validate(&lake, &period, &author, false).await });
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(world.place.keys("tables/readings/"), files);
+    lease.give_back().await.expect("given back");
+    erase(&world.lake(), &world.settings(), &request()).await.expect("erased");
+    assert_eq!(validating.await.expect("ended").expect("nothing is left to be validated").readings, 0);
+    assert_eq!(world.traces().await, []);
+}
+
+/// Quality control looks for its work before it asks for the lease. Meanwhile an erasure came and went: the run failed, since files
+/// that it had seen were gone, and what it had read before could be written anew with everything that was erased.
+#[tokio::test(start_paused = true)]
+async fn quality_control_reads_nothing_that_was_erased_while_it_looked_for_its_work() {
+    let world = World::empty().await;
+    let readings = half_a_day(FROM_US, true);
+    world.place.land_readings(GATEWAY, 1, &readings, None).await;
+    let next = 1 + i64::try_from(readings.len()).expect("small");
+    world.place.land_readings(GATEWAY, next, &half_a_day(FROM_US + 20 * 12 * HOUR_US, false), None).await;
+    world.ingest().await;
+    world.place.store.take(Duration::from_secs(2));
+    let slow = world.lake();
+    let judging = tokio::spawn(async move { control(&slow).await });
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(!world.place.keys("jobs/").iter().any(|key| key.ends_with("quality.json")), "it has its lease already");
+    let (erasure, outcome) = erase(&quick(&world), &world.settings(), &request()).await.expect("erased");
+    assert_eq!(outcome.done, [erasure.id]);
+    assert!(!judging.is_finished());
+    judging.await.expect("ended").expect("judged");
     assert_eq!(world.traces().await, []);
 }
 

@@ -1,14 +1,18 @@
 //! One source that cannot be looked at keeps nobody's readings from being erased, and nothing is called proven for it.
 
+use std::time::Duration;
+
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
+use tjern_lake::Lease;
 use tjern_pipeline::erase::{EraseOutcome, Erasures, Found, erase, find, go_on};
 use tjern_readings::batch::encode;
 use tjern_readings::keys::{Landed, quarantine};
 use tjern_testing::simulated::Fault;
 
+use crate::recall::run;
 use crate::support::{EPOCH, HOUR_US, source};
-use crate::world::{FROM_US, GATEWAY, World, half_a_day, request};
+use crate::world::{FROM_US, GATEWAY, SENSOR, World, half_a_day, request};
 
 /// A gateway that wrote the sensor too, and was taken down.
 const OTHER: &str = "vind-01";
@@ -155,6 +159,43 @@ async fn who_wrote_them_is_remembered_until_it_was_looked_at() {
     }
 }
 
+/// A file beside the releases that is none of ours stopped every erasure there, and what could be fetched stayed.
+#[tokio::test]
+async fn a_release_that_nobody_can_read_waits_by_itself() {
+    let world = of_two_gateways().await;
+    let strange = Path::from("open/andre/notes/places.csv");
+    world.place.put(&strange, b"place,phone\nElva,12345678\n".to_vec()).await;
+    let told = find(&world.lake(), &request()).await.expect("found");
+    assert!(told.iter().any(|found| found.what == Found::UNSEEN && found.key == strange.to_string()), "{told:?}");
+    let (erasure, outcome) = erase(&world.lake(), &world.settings(), &request()).await.expect("erased");
+    assert!(outcome.rows > 0 && outcome.withdrawn == 1 && outcome.done.is_empty(), "{outcome:?}");
+    let waiting = waits(&outcome);
+    let [(what, why)] = waiting.as_slice() else { panic!("{outcome:?}") };
+    assert!(*what == strange.to_string() && why.contains("remove it by hand"), "{what}: {why}");
+    assert_eq!(left(&world).await, Vec::<String>::new());
+    let again = gone_on(&world).await;
+    assert_eq!((waits(&again), again.done, again.withdrawn), (waiting, vec![], 0), "it is not forgotten");
+    world.place.store.inner().delete(&strange).await.expect("removed by a person");
+    assert_eq!(gone_on(&world).await.done, [erasure.id]);
+    assert_eq!(gone_on(&world).await, EraseOutcome::default());
+}
+
+/// Compaction, a rollup or a check of late units was at work for a moment: the erasure was tried again an hour later, and met the
+/// next one.
+#[tokio::test]
+async fn an_erasure_that_met_somebody_at_work_is_tried_again_soon() {
+    let world = of_two_gateways().await;
+    let lake = world.lake();
+    let lease = Lease::take(&lake, "quality", Duration::from_secs(300)).await.expect("asked").expect("free");
+    erase(&lake, &world.settings(), &request()).await.expect("remembered");
+    let mut job = world.job("erase", Vec::new());
+    let met = run(&mut job, &lake).await.expect("asked");
+    assert!(met.held_elsewhere && met.said.contains("`quality`"), "{met:?}");
+    lease.give_back().await.expect("given back");
+    let done = run(&mut job, &lake).await.expect("erased");
+    assert!(!done.held_elsewhere && done.did["complete"] == 1, "{done:?}");
+}
+
 /// A batch waits, as the newest of its epoch, and then its folder loses its rights: it was not seen any more, and the
 /// erasure was called complete.
 #[tokio::test]
@@ -220,4 +261,41 @@ async fn what_nobody_can_read_is_looked_through_for_the_sensor() {
     world.place.store.inner().delete(&stray).await.expect("removed by a person");
     assert_eq!(gone_on(&world).await.done, [erasure.id]);
     assert_eq!(left(&world).await, Vec::<String>::new());
+}
+
+/// A copy of a whole disk under a key that is no batch's was downloaded at each run of the job, for as long as it lay there. What
+/// keeps its length and its time is not read again: other bytes of the same are not seen, before the store says another time.
+#[tokio::test]
+async fn what_was_looked_through_is_not_read_again() {
+    let world = World::empty().await;
+    let next = world.land(1, -1..1, true).await;
+    world.land(next, [20], false).await;
+    let stray = Path::from(format!("landing/bridge/{EPOCH}/1-2.arrow"));
+    let bytes = unreadable("bridge", true);
+    world.place.put(&stray, bytes.clone()).await;
+    world.ingest().await;
+    let (erasure, outcome) = erase(&world.lake(), &world.settings(), &request()).await.expect("erased");
+    let told = waits(&outcome);
+    assert!(matches!(told.as_slice(), [(what, _)] if *what == stray.to_string()), "{outcome:?}");
+    assert_eq!(waits(&gone_on(&world).await), told);
+    let other = vec![0; bytes.len()];
+    world.place.store.inner().put(&stray, other.clone().into()).await.expect("put");
+    assert_eq!(waits(&gone_on(&world).await), told, "it was read again");
+    world.place.ahead(HOUR_US);
+    world.place.store.put(&stray, other.into()).await.expect("put");
+    assert_eq!(gone_on(&world).await.done, [erasure.id]);
+}
+
+/// A name that lies over the border of what is looked through at once.
+#[tokio::test]
+async fn a_name_in_a_large_object_is_found_wherever_it_lies() {
+    for at in [0, (4 << 20) - 5, (65 << 20) - SENSOR.len()] {
+        let world = World::empty().await;
+        let mut bytes = vec![b'.'; 65 << 20];
+        bytes[at..at + SENSOR.len()].copy_from_slice(SENSOR.as_bytes());
+        let stray = Path::from("landing/bridge/disk.img");
+        world.place.put(&stray, bytes).await;
+        let told = find(&world.lake(), &request()).await.expect("found");
+        assert!(told.iter().any(|found| found.key == stray.to_string()), "{at}: {told:?}");
+    }
 }

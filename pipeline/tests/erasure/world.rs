@@ -139,7 +139,7 @@ impl World {
 
     pub(crate) fn settings(&self) -> EraseSettings {
         let compact = CompactSettings { spill_folder: self.folder.path().to_owned(), ..CompactSettings::default() };
-        EraseSettings { ingest: SETTINGS, compact, datasets: vec![dataset()], timezone: TimeZone::UTC }
+        EraseSettings { ingest: SETTINGS, register: None, compact, datasets: vec![dataset()], timezone: TimeZone::UTC }
     }
 
     /// Lands half days of the gateway, from its `first` number on. Returns the next number.

@@ -18,6 +18,7 @@ use tjern_pipeline::backup::manifest::{Manifest, list};
 use tjern_pipeline::backup::restore::{Part, refuse_unfinished, restore};
 use tjern_pipeline::backup::{BackupError, backup};
 use tjern_pipeline::compact::{CompactSettings, compact};
+use tjern_pipeline::erase::EraseSettings;
 use tjern_pipeline::ingest::{Ingester, Polling, ingest, open_runs};
 use tjern_pipeline::rollup::rollup;
 use tjern_pipeline::vacuum::vacuum;
@@ -55,8 +56,13 @@ async fn back_up(lake: &Lake, target: &Store) -> Result<String, BackupError> {
     backup(lake, target, None, &mut |_, _| {}).await.map(|outcome| outcome.id)
 }
 
+fn erasing() -> EraseSettings {
+    let compact = CompactSettings::default();
+    EraseSettings { ingest: SETTINGS, register: None, compact, datasets: Vec::new(), timezone: TimeZone::UTC }
+}
+
 async fn bring_back(lake: &Lake, target: &Store, part: Part) -> Result<(usize, usize), BackupError> {
-    let outcome = restore(lake, target, None, part, false, &mut |_, _| {}).await?;
+    let outcome = restore(lake, target, None, part, false, &erasing(), &mut |_, _| {}).await?;
     Ok((outcome.objects, outcome.there))
 }
 
@@ -207,7 +213,7 @@ async fn every_backup_that_was_made_beside_the_work_is_whole() {
     // Some of them, the newest last.
     for id in ids.iter().rev().step_by(ids.len().div_ceil(6)).collect::<Vec<_>>().into_iter().rev() {
         remove(&place, None).await;
-        restore(&place.lake(), &backups.store(), Some(id), Part::Everything, false, &mut |_, _| {})
+        restore(&place.lake(), &backups.store(), Some(id), Part::Everything, false, &erasing(), &mut |_, _| {})
             .await
             .expect("brought back");
         assert!(is_sound(&place).await, "{id}");
@@ -382,7 +388,7 @@ async fn a_damaged_object_is_told_and_does_not_stay_in_the_lake() {
     let fresh = Place::new();
     let error = bring_back(&fresh.lake(), &backups.store(), Part::Everything).await.expect_err("damaged");
     assert!(error.to_string().contains("SHA-256"), "{error}");
-    let key = name.trim_start_matches("objects/").split('@').next().expect("a key").to_owned();
+    let key = name.split('@').next().and_then(|name| name.splitn(3, '/').nth(2)).expect("a key").to_owned();
     assert!(!fresh.keys("landing").contains(&key), "{key}");
 }
 
@@ -403,7 +409,7 @@ async fn two_tables_of_one_name_do_not_mix() {
     let second = back_up(&place.lake(), &backups.store()).await.expect("copied");
     for (id, wanted) in [(first, wanted), (second, other)] {
         let fresh = Place::new();
-        restore(&fresh.lake(), &backups.store(), Some(&id), Part::Everything, false, &mut |_, _| {})
+        restore(&fresh.lake(), &backups.store(), Some(&id), Part::Everything, false, &erasing(), &mut |_, _| {})
             .await
             .expect("brought back");
         assert_eq!(rows(&fresh).await, wanted);
@@ -427,4 +433,61 @@ async fn old_backups_leave_and_the_newest_stays_whole() {
     let fresh = Place::new();
     bring_back(&fresh.lake(), &backups.store(), Part::Everything).await.expect("brought back");
     assert_eq!(rows(&fresh).await, wanted);
+}
+
+impl Backups {
+    /// What was copied.
+    fn objects(&self) -> Vec<String> {
+        self.0.keys().into_iter().filter(|key| key.starts_with("objects/")).collect()
+    }
+}
+
+/// The first backup of a lake broke off on Friday and went on on Monday, while the nightly one of another lake removed what no
+/// manifest named for more than a day. The manifest of Monday named what was gone, and said so when it was needed.
+#[tokio::test]
+async fn what_another_lakes_backup_may_remove_is_copied_again() {
+    let (place, backups) = quiet_city().await;
+    let wanted = rows(&place).await;
+    backups.0.fail(Fault::DeadAfter(20));
+    back_up(&place.lake(), &backups.store()).await.expect_err("broken off");
+    backups.0.fail(Fault::None);
+    let friday = backups.objects();
+    assert!(friday.len() > 8, "{friday:?}");
+    place.ahead(3 * 24 * HOUR_US);
+    let other = Lake::over(Store::open(&"memory:///".parse().expect("a lake")).expect("opened"))
+        .with_clock(place.clock.clone());
+    Table::create_all(&other).await.expect("created");
+    let other_target = backups.store();
+    let pruning = async {
+        // As soon as the other one has listed what is there.
+        while backups.0.counted().0 < 3 {
+            tokio::task::yield_now().await;
+        }
+        backup(&other, &other_target, Some(Duration::from_secs(24 * 3_600)), &mut |_, _| {}).await.expect("copied");
+    };
+    backups.0.give_way(20);
+    let lake = place.lake();
+    let target = backups.store();
+    let (copied, ()) = tokio::join!(back_up(&lake, &target), pruning);
+    let id = copied.expect("copied");
+    backups.0.give_way(0);
+    let fresh = Place::new();
+    restore(&fresh.lake(), &backups.store(), Some(&id), Part::Everything, false, &erasing(), &mut |_, _| {})
+        .await
+        .expect("brought back");
+    assert_eq!(rows(&fresh).await, wanted);
+}
+
+/// Two lakes that were set up by one script in one second have logs of the same names, times and lengths.
+#[tokio::test]
+async fn objects_of_two_lakes_are_told_apart() {
+    let (place, backups) = quiet_city().await;
+    let other = Place { store: Arc::clone(&place.store), clock: place.clock.clone() };
+    let objects: Arc<dyn ObjectStore> = Arc::<Simulated>::clone(&other.store);
+    let other =
+        Lake::over(Store::over(objects, "s3://city/other".parse().expect("a lake"))).with_clock(place.clock.clone());
+    back_up(&place.lake(), &backups.store()).await.expect("copied");
+    let first = backups.objects();
+    let again = backup(&other, &backups.store(), None, &mut |_, _| {}).await.expect("copied");
+    assert_eq!((again.copied, backups.objects().len()), (first.len(), 2 * first.len()));
 }

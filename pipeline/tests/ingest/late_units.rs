@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use object_store::ObjectStoreExt;
+use object_store::path::Path;
 use tjern_lake::{Lake, Table, TableName, write_file};
 use tjern_pipeline::compact::{CompactSettings, compact};
 use tjern_pipeline::config::RegisterSection;
@@ -428,6 +429,42 @@ async fn a_configuration_that_agrees_costs_a_commit_and_no_file() {
     place.put(&configuration(), CONFIGURATION.replace("cm", "m").into_bytes()).await;
     let outcome = ingest(&place.lake(), &SETTINGS).await.expect("ingested");
     assert_eq!((outcome.late_units, told(&place.lake()).await, data_files(&place)), (0, (0, 0), before));
+}
+
+/// A file in which a bit turned over is written anew by nobody: its wrong value would get a SHA-256 of its own. It keeps no other
+/// file from being checked, and the check goes on once the file is whole again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_file_is_left_as_it_is_and_the_others_are_checked() {
+    let (place, _folder) = registered().await;
+    land(&place).await;
+    ingest(&place.lake(), &SETTINGS).await.expect("ingested");
+    let table = Table::open(&place.lake(), TableName::Readings).await.expect("opened").expect("there");
+    let file = table.files().swap_remove(0);
+    let key = Path::from(format!("tables/readings/{}", file.path));
+    let sound = place.store.inner().get(&key).await.expect("there").bytes().await.expect("read").to_vec();
+    let mut altered = sound.clone();
+    // In who wrote it, so that it can be read as before.
+    let at = altered.windows(10).position(|bytes| bytes == b"parquet-rs").expect("who wrote it");
+    altered[at] ^= 1;
+    overwrite(&place, &key, altered).await;
+    place.land_readings("landfall-01", 6, &[of("tarn/level", 1, 414.0)], Some(&sha256())).await;
+    ingest(&place.lake(), &SETTINGS).await.expect("ingested");
+    lands(&place).await;
+    let refused = ingest(&place.lake(), &SETTINGS).await.expect_err("one is damaged").to_string();
+    assert!(refused.contains(key.as_ref()) && refused.contains("docs/backup.md"), "{refused}");
+    assert_eq!(told(&place.lake()).await, (1, 1), "the other one is done");
+    let mut table = Table::open(&place.lake(), TableName::Readings).await.expect("opened").expect("there");
+    table.refresh().await.expect("refreshed");
+    assert!(table.is_active(&file), "it is left as it is");
+    overwrite(&place, &key, sound).await;
+    place.ahead(60 * SECOND_US);
+    assert_eq!(ingest(&place.lake(), &SETTINGS).await.expect("ingested").late_units, 2);
+    assert_eq!(told(&place.lake()).await, (3, 0));
+}
+
+async fn overwrite(place: &Place, key: &Path, bytes: Vec<u8>) {
+    place.store.inner().put(key, bytes.into()).await.expect("put");
+    place.store.date(key);
 }
 
 /// A gateway is gone, and with it the text that its last batches name. Nothing ended that alarm.

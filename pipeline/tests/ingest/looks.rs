@@ -1,5 +1,7 @@
 //! What a look at the landing zone costs: nothing for what is finished, nothing for what is known.
 
+use std::collections::BTreeMap;
+
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use tjern_lake::{Commit, Lake, Operation, Table, TableName};
@@ -70,6 +72,38 @@ async fn finished_imports_do_not_make_a_look_dearer() {
     assert_eq!(place.numbers().await, "1205 6 1215");
     import(&place, 7).await;
     assert_eq!(ingest(&place.lake(), &SETTINGS).await.expect("ingested").rows, 0, "the table knows it still");
+}
+
+/// A gateway whose disk is changed once a year, and files that are imported: each finished epoch leaves its words in the table for ever. With
+/// a hundred thousand of them a batch took six seconds, of which most went into reading them all after each commit.
+#[tokio::test]
+async fn finished_epochs_are_read_once_and_not_after_each_commit() {
+    const EPOCHS: u16 = 2_000;
+    let place = Place::new();
+    let lake = place.lake();
+    let words = |number: u16| {
+        let stream = format!("import:history/{}", epoch(number));
+        let configuration = format!(":configuration/{stream}/{:020}/none", 1);
+        [(stream.clone(), 1), (format!(":closed/{stream}"), 1), (configuration, 1)]
+    };
+    let mut table = Table::open_or_create(&lake, TableName::Readings).await.expect("created");
+    let transactions = (0..EPOCHS).flat_map(words).collect();
+    let (operation, notes) = (Operation::Ingest, BTreeMap::new());
+    let commit = Commit { operation, add: Vec::new(), remove: Vec::new(), transactions, notes };
+    table.commit(commit).await.expect("committed");
+    let mut ingester = Ingester::open(&lake, SETTINGS).await.expect("opened").with_polling(polling());
+    ingester.run().await.expect("ingested");
+    let read = ingester.transactions_read();
+    assert!(read >= 3 * u64::from(EPOCHS), "{read}: all of them once");
+    for number in 1..=10 {
+        place.land("elva-01", number, number).await;
+        assert_eq!(ingester.run_everything().await.expect("ingested").rows, 1);
+    }
+    let read = ingester.transactions_read() - read;
+    assert!(read < 10 * 10, "{read} of {EPOCHS} epochs' words were read for ten batches");
+    assert_eq!(place.numbers().await, "10 10 55");
+    import(&place, 7).await;
+    assert_eq!(ingester.run_everything().await.expect("ingested").rows, 0, "what is finished is known still");
 }
 
 /// A table that is lost, after the end of an import left the landing zone: the file can be imported again, and counts once.

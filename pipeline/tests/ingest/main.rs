@@ -3,6 +3,7 @@
 
 mod backup;
 mod causes;
+mod claims;
 mod corrections;
 mod exactly_once;
 mod held;

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
 use jiff::tz::TimeZone;
-use object_store::ObjectStore;
 use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use tjern_lake::{Table, TableName};
 use tjern_pipeline::bounds::Bounds;
 use tjern_pipeline::compact::CompactSettings;
 use tjern_pipeline::config::RegisterSection;
@@ -18,7 +19,7 @@ use tjern_pipeline::correct::again::{MadeAgain, Pending, pending};
 use tjern_pipeline::correct::recompute::{Formulas, Period, recompute};
 use tjern_pipeline::erase::{EraseSettings, Request, erase};
 use tjern_pipeline::ingest::replay::replay;
-use tjern_pipeline::ingest::{IngestSettings, ingest};
+use tjern_pipeline::ingest::{IngestSettings, accept_configuration, ingest, missing_configurations};
 use tjern_pipeline::quality::control;
 use tjern_pipeline::register::{RegisterFiles, register};
 use tjern_pipeline::replay::{ReplayInOrderError, Replayed, replay_in_order};
@@ -126,7 +127,8 @@ impl City {
     async fn erase(&self) {
         self.place.ahead(HOUR_US);
         let compact = CompactSettings { spill_folder: self.folder.path().to_owned(), ..CompactSettings::default() };
-        let settings = EraseSettings { ingest: KEPT, compact, datasets: Vec::new(), timezone: TimeZone::UTC };
+        let settings =
+            EraseSettings { ingest: KEPT, register: None, compact, datasets: Vec::new(), timezone: TimeZone::UTC };
         let Period { sensor, from_us, to_us } = period("tarn/wind", 0, 4);
         let request = Request { sensor, from_us, to_us, reason: "asked for".into(), by: "an officer".into() };
         let (_, outcome) = erase(&self.place.lake(), &settings, &request).await.expect("erased");
@@ -184,6 +186,52 @@ async fn a_lost_table_comes_back_with_its_flags_and_levels() {
     city.lose_readings().await;
     city.careless().await;
     assert_ne!(city.rows().await, before, "the canary lives: what landed later is as if it had been seen");
+}
+
+/// A batch that went with an erasure told that what is before it will not come, whatever the moment that was replayed: all
+/// batches before it were passed at once and then came as fillings, a commit each, with names that stay in the log for good.
+#[tokio::test]
+async fn what_went_with_an_erasure_makes_no_hole_of_what_landed_later() {
+    let city = City::new().await;
+    let water = |hour: i64| of("tarn/water_temperature", hour, 18.0);
+    city.come("landfall-01", 1, &[water(0), water(1)], None).await;
+    city.validate(&period("tarn/water_temperature", 0, 2), false).await;
+    let wind = |hours: std::ops::Range<i64>| hours.map(|hour| of("tarn/wind", hour, 3.0)).collect::<Vec<_>>();
+    for (first, hours) in [(1, 10..12), (3, 12..14), (5, 0..4), (9, 14..16)] {
+        city.come("home-01", first, &wind(hours), None).await;
+    }
+    city.erase().await;
+    let before = city.rows().await;
+    city.lose_readings().await;
+    city.replay().await.expect("replayed");
+    assert_eq!(city.rows().await, before);
+    let table = Table::open(&city.place.lake(), TableName::Readings).await.expect("opened").expect("there");
+    let is_run = |name: &str| name.rsplit('/').next().is_some_and(|last| last.contains('-'));
+    let runs: Vec<_> = table.transactions().keys().filter(|name| name.contains("home-01/") && is_run(name)).collect();
+    assert!(
+        runs.len() == 1 && runs[0].starts_with(":open/"),
+        "but what went with the erasure nothing is noted: {runs:?}"
+    );
+}
+
+/// A person had said that a configuration will never come, before all that still lies in the landing zone. After a replay the
+/// alarm was there again, and for good.
+#[tokio::test]
+async fn a_configuration_that_was_accepted_long_ago_stays_accepted() {
+    let city = City::new().await;
+    let (lake, sha256) = (city.place.lake(), "cd".repeat(32));
+    city.come("mast-01", 1, &[of("tarn/level", 0, 1.0)], Some(&sha256)).await;
+    accept_configuration(&lake, &source("mast-01"), &sha256, &author()).await.expect("accepted");
+    let left = city.place.keys("landing/mast-01/");
+    city.come("mast-01", 2, &[of("tarn/level", 1, 1.0)], Some(&sha256)).await;
+    for key in left {
+        city.place.store.inner().delete(&Path::from(key)).await.expect("it has left");
+    }
+    city.lose_readings().await;
+    let replayed = city.replay().await.expect("replayed");
+    let table = Table::open(&lake, TableName::Readings).await.expect("opened").expect("there");
+    let missing: Vec<_> = missing_configurations(&table).iter().map(|one| one.accepted).collect();
+    assert_eq!(missing, [true], "{replayed:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -26,8 +26,12 @@ const SENT_NAMES: [&str; 4] = ["access_key_id", "token", "account_name", "region
 /// Names that end so have a URL.
 const ENDPOINTS: [&str; 4] = ["endpoint", "endpoint_url", "endpoint_url_s3", "endpoint_url_sts"];
 
-/// Endpoints with one of these in their names are not the store's: they lend credentials.
-const OTHER_ENDPOINTS: [&str; 4] = ["metadata", "msi", "identity", "authority"];
+/// Variables with the address of the store itself. The first line stands over the second, whichever was set later; others lend
+/// credentials.
+const STORE_ENDPOINTS: [&[&str]; 2] = [
+    &["aws_endpoint_url_s3"],
+    &["aws_endpoint", "aws_endpoint_url", "azure_storage_endpoint", "azure_endpoint", "google_base_url"],
+];
 
 /// A longer value is no path, whatever it begins with.
 const PATH_MAX: usize = 1_024;
@@ -45,6 +49,8 @@ pub struct Access {
     variables: Vec<(String, String)>,
     /// How long a request may take, where that is not the client's own 30 s.
     timeout: Option<Duration>,
+    /// A request that fails is not repeated by the client: whoever asked does that.
+    asks_once: bool,
 }
 
 impl Access {
@@ -77,6 +83,19 @@ impl Access {
         self.timeout
     }
 
+    /// The same with requests that the client does not repeat: for whoever keeps to a rate, and has to know of each.
+    #[must_use]
+    pub const fn asking_once(mut self, asks_once: bool) -> Self {
+        self.asks_once = asks_once;
+        self
+    }
+
+    /// Whether the client repeats no request.
+    #[must_use]
+    pub const fn asks_once(&self) -> bool {
+        self.asks_once
+    }
+
     pub(super) fn variables(&self) -> impl Iterator<Item = (String, String)> + '_ {
         self.variables.iter().cloned()
     }
@@ -85,9 +104,14 @@ impl Access {
     /// its place.
     #[must_use]
     pub fn plain_host(&self, lake: &LakeUrl) -> Option<String> {
-        let is_others = |name: &str| OTHER_ENDPOINTS.iter().any(|part| name.contains(part));
-        let is_its = |name: &str| name.contains("endpoint") && !is_others(name) && knows(lake, name);
-        let (_, value) = self.variables.iter().rev().find(|(name, _)| lake.local_folder().is_none() && is_its(name))?;
+        if lake.local_folder().is_some() {
+            return None;
+        }
+        let named = |names: &&[&str]| {
+            let mut latest = self.variables.iter().rev();
+            latest.find(|(name, _)| names.contains(&name.as_str()) && knows(lake, name))
+        };
+        let (_, value) = STORE_ENDPOINTS.iter().find_map(named)?;
         let url = Url::parse(value).ok().filter(|url| url.scheme() == "http")?;
         let is_here = match url.host()? {
             Host::Domain(name) => name == "localhost",
@@ -231,6 +255,24 @@ mod tests {
         let later = [("AWS_ENDPOINT", "http://minio"), ("AWS_ENDPOINT", "https://minio")];
         assert_eq!(access(&later).plain_host(&lake("s3://b")), None);
         assert_eq!(access(&[("AWS_ENDPOINT", "http://minio")]).plain_host(&lake("file:///var/lake")), None);
+    }
+
+    /// Whichever endpoint was named last counted: a store without TLS was not warned of, nor what it answers looked at again.
+    #[test]
+    fn the_endpoint_that_is_asked_counts_and_not_the_one_that_is_named_last() {
+        let host = |url: &str, variables: &[(&str, &str)]| access(variables).plain_host(&lake(url));
+        let (plain, tls) = ("http://minio.lan:9000", "https://sts.example");
+        let minio = Some("minio.lan".to_owned());
+        assert_eq!(host("s3://b", &[("AWS_ENDPOINT", plain), ("AWS_ENDPOINT_URL_STS", tls)]), minio);
+        assert_eq!(host("s3://b", &[("AWS_ENDPOINT", tls), ("AWS_ENDPOINT_URL_STS", plain)]), None);
+        for (of_s3, of_all, expected) in [(plain, tls, minio.clone()), (tls, plain, None)] {
+            let mut both = [("AWS_ENDPOINT_URL_S3", of_s3), ("AWS_ENDPOINT_URL", of_all)];
+            assert_eq!(host("s3://b", &both), expected);
+            both.reverse();
+            assert_eq!(host("s3://b", &both), expected);
+        }
+        assert_eq!(host("az://c", &[("AZURE_ENDPOINT", plain), ("AZURE_USE_FABRIC_ENDPOINT", "false")]), minio);
+        assert_eq!(host("gs://b", &[("GOOGLE_BASE_URL", plain)]), minio);
     }
 
     #[test]

@@ -2,6 +2,10 @@
 //!
 //! Invariant: what is told of a file is its path, the number of a line and names of variables, never a value.
 
+mod pipe;
+
+use std::io::{Error, ErrorKind};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use super::access::PREFIXES;
@@ -20,6 +24,15 @@ pub enum CredentialsError {
         path: PathBuf,
         /// Why.
         source: std::io::Error,
+    },
+    /// It is a pipe, and nobody writes to it.
+    #[error(
+        "the file of credentials does not answer: `{path}` is a pipe to which nobody wrote within {} s; hint: put a file in its place",
+        pipe::PATIENCE.as_secs()
+    )]
+    Silent {
+        /// The pipe.
+        path: PathBuf,
     },
     /// It is something else.
     #[error("`{path}` is no file of credentials: it has over {FILE_BYTES_MAX} bytes")]
@@ -82,16 +95,27 @@ pub fn variables(text: &str, path: &Path, lake: &LakeUrl) -> Result<Vec<(String,
     Ok(variables)
 }
 
-/// The text of a file.
+/// The text of a file. A pipe is waited for a few seconds; a disk that does not answer holds the thread.
 ///
 /// # Errors
-/// [`CredentialsError::Unreadable`], [`CredentialsError::TooLarge`].
+/// [`CredentialsError::Unreadable`], [`CredentialsError::Silent`], [`CredentialsError::TooLarge`].
 pub fn text_of(path: &Path) -> Result<String, CredentialsError> {
     let unreadable = |source| CredentialsError::Unreadable { path: path.to_owned(), source };
-    if std::fs::metadata(path).map_err(unreadable)?.len() > FILE_BYTES_MAX {
-        return Err(CredentialsError::TooLarge { path: path.to_owned() });
+    let too_large = || CredentialsError::TooLarge { path: path.to_owned() };
+    let file = std::fs::metadata(path).map_err(unreadable)?;
+    if !file.file_type().is_fifo() {
+        return if file.len() > FILE_BYTES_MAX {
+            Err(too_large())
+        } else {
+            std::fs::read_to_string(path).map_err(unreadable)
+        };
     }
-    std::fs::read_to_string(path).map_err(unreadable)
+    let bytes = pipe::bytes_of(path).map_err(unreadable)?;
+    let bytes = bytes.ok_or_else(|| CredentialsError::Silent { path: path.to_owned() })?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(too_large());
+    }
+    String::from_utf8(bytes).map_err(|error| unreadable(Error::new(ErrorKind::InvalidData, error.utf8_error())))
 }
 
 /// The lines that say something, with their numbers: a name in small letters and its value, or what is neither.
@@ -107,4 +131,35 @@ fn lines(text: &str) -> impl Iterator<Item = (usize, Option<(String, String)>)> 
 fn unquoted(value: &str) -> &str {
     let within = |quote: char| value.strip_prefix(quote).and_then(|rest| rest.strip_suffix(quote));
     within('"').or_else(|| within('\'')).unwrap_or(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// Whoever read it waited for as long as his process lived.
+    #[test]
+    fn a_pipe_is_read_and_holds_nobody_who_finds_it_silent() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let pipe = folder.path().join("credentials");
+        assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo runs").success());
+        let error = text_of(&pipe).expect_err("nobody writes to it").to_string();
+        assert!(error.contains("does not answer") && error.contains("hint: put a file in its place"), "{error}");
+        // Writing waits for who reads.
+        let writer = std::thread::spawn({
+            let pipe = pipe.clone();
+            move || std::fs::write(pipe, "AWS_REGION=x\n")
+        });
+        assert_eq!(text_of(&pipe).expect("read"), "AWS_REGION=x\n");
+        writer.join().expect("no panic").expect("written");
+        let writer = std::thread::spawn({
+            let pipe = pipe.clone();
+            move || std::fs::write(pipe, vec![b'x'; FILE_BYTES_MAX as usize + 7])
+        });
+        assert!(matches!(text_of(&pipe), Err(CredentialsError::TooLarge { .. })));
+        // What nobody read of it is the writer's to know.
+        drop(writer.join().expect("no panic"));
+    }
 }

@@ -63,8 +63,7 @@ fn a_lakes_url_is_absolute_and_holds_no_secret() {
     assert!(!error.to_string().contains("hunter2"), "{error}");
 }
 
-/// A listing fails with these variables: the error's text, and what a person is told to do.
-async fn failure(endpoint: &str, allow_http: &str) -> (String, String) {
+fn access(endpoint: &str, allow_http: &str) -> Access {
     let variables = [
         ("AWS_ENDPOINT", endpoint),
         ("AWS_ALLOW_HTTP", allow_http),
@@ -72,7 +71,12 @@ async fn failure(endpoint: &str, allow_http: &str) -> (String, String) {
         ("AWS_SECRET_ACCESS_KEY", "none"),
     ];
     let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let access = Access::default().with_variables(variables);
+    Access::default().with_variables(variables)
+}
+
+/// A listing fails with these variables: the error's text, and what a person is told to do.
+async fn failure(endpoint: &str, allow_http: &str) -> (String, String) {
+    let access = access(endpoint, allow_http);
     let store = Store::open_with(&"s3://lake/here".parse().expect("a lake"), &access).expect("opened");
     let error = store.objects().list(None).try_next().await.expect_err("nobody answers as a store does");
     (error.to_string(), hint(&error).unwrap_or_default().to_owned())
@@ -94,5 +98,28 @@ async fn an_error_tells_what_went_wrong_and_what_to_do() {
     let serving = tokio::spawn(plain.into_future());
     let (text, told) = failure(&format!("https://{address}"), "false").await;
     assert!(told.contains("does not speak TLS there"), "{text}; {told}");
+    serving.abort();
+}
+
+/// A gateway that kept to a rate had its batch put five times in a row by the cloud's client, and counted one.
+#[tokio::test]
+async fn who_keeps_to_a_rate_is_told_of_each_request() {
+    let requests = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counted = Arc::clone(&requests);
+    let busy = axum::Router::new().fallback(move || {
+        counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        async { axum::http::StatusCode::SERVICE_UNAVAILABLE }
+    });
+    let server = axum::serve(tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound"), busy);
+    let endpoint = format!("http://{}", server.local_addr().expect("an address"));
+    let serving = tokio::spawn(server.into_future());
+    for (asks_once, expected) in [(true, 1), (false, 5)] {
+        let access = access(&endpoint, "true").asking_once(asks_once);
+        let store = Store::open_with(&"s3://lake/here".parse().expect("a lake"), &access).expect("opened");
+        let key = Path::from("landing/x");
+        let put = store.objects().put_opts(&key, put_payload("a batch"), PutMode::Create.into()).await;
+        put.expect_err("it is busy");
+        assert_eq!(requests.swap(0, std::sync::atomic::Ordering::Relaxed), expected);
+    }
     serving.abort();
 }

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Actor, Times};
 use crate::bus::point::Limits;
 use crate::bus::state::BusStates;
-use crate::bus::{BusContext, DeviceTimes, LeftBehind, Newest, READINGS_QUEUE};
+use crate::bus::{BusContext, DeviceTimes, LeftBehind, Newest, OnDisk, READINGS_QUEUE};
 use crate::config::{BusKind, Config};
 use crate::modbus::faults::device::{Device, Habits, Words};
 use crate::modbus::faults::{
@@ -55,7 +55,7 @@ async fn actor(config: &Config, dial: &Dial, context: BusContext) -> Actor {
     let limits = Limits { timeout: bus.timeout, down_report: bus.down_report };
     let BusKind::TextLines { place, poll, framing, points } = &bus.kind else { unreachable!("lines of text") };
     let wire = (place.clone(), poll.clone(), framing.clone());
-    let times = Times::load(None, bus.name.clone()).await;
+    let times = Times::load(None, bus.name.clone(), OnDisk::default()).await;
     let mut actor = Actor::new(bus.name.clone(), wire, (points.clone(), times), limits, context);
     actor.dial = Some(dial.clone());
     actor
@@ -110,6 +110,7 @@ async fn play(seed: u64) -> Result<[u64; 2], String> {
         states: BusStates::default(),
         learned: None,
         device_times: DeviceTimes::default(),
+        on_disk: OnDisk::default(),
     };
     let lives = tokio::spawn(async move {
         while start.elapsed() < LIVES {

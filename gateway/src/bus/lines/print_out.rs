@@ -1,7 +1,8 @@
 //! What a device prints in one go, for one point: a row whose time comes twice waits in it until the rows around it say which of
 //! the two moments it is from.
 //!
-//! A row with one moment is passed on at once. Of the others the order of the print-out decides, and its step
+//! A row with one moment is passed on at once. One that comes alone from a device that nobody asks is as far from the gateway's
+//! time as the one before (`alone`). Of the others the order of the print-out decides, and its step
 //! (`lines::repeated_hour`). Where that leaves both open the gateway's own clock is asked, about the newest row of a print-out
 //! that came whole ([`PrintOut::newest_is_late`]). What is open then is counted and not stored; so is what would lie in the
 //! future. Without a clock that is known order and step alone decide.
@@ -9,9 +10,12 @@
 //! Limits: a device that was off for as long as the clock was set back, to the minute, looks as if it had not been; one that
 //! prints its memory in pages is taken for one that prints its newest rows. No I/O.
 
+mod alone;
+
 use super::remembered::{StoredTimes, Told};
 use crate::lines::repeated_hour::{Guesses, Order, Stretch};
 use crate::lines::time::Moments;
+use alone::Alone;
 
 /// So many rows wait at most: an hour that comes twice, a row a second, and more.
 const HELD_MAX: usize = 8_192;
@@ -83,6 +87,7 @@ pub(super) struct PrintOut<Said> {
     step_us: Option<i64>,
     /// The last one that came whole.
     earlier: Option<Ends>,
+    alone: Alone,
     /// Its first lines may have been taken for another one.
     is_rest: bool,
     began: Option<Began>,
@@ -105,7 +110,10 @@ pub(super) struct PrintOut<Said> {
 #[derive(Debug, Clone, Copy)]
 struct Began {
     first: Moments,
+    rows: usize,
     at_us: i64,
+    /// The time then, where it was known.
+    now_us: Option<i64>,
     /// The newest time that was told before it.
     newest_us: Option<i64>,
     order: Option<Order>,
@@ -145,6 +153,7 @@ impl<Said: Copy> PrintOut<Said> {
             order: None,
             step_us: None,
             earlier: None,
+            alone: Alone::default(),
             is_rest: false,
             began: None,
             last: None,
@@ -220,6 +229,7 @@ impl<Said: Copy> PrintOut<Said> {
     /// Nothing more belongs to it.
     pub(super) fn end(&mut self, end: End, heard: Heard, known: Known<'_>) {
         self.decide(end, heard, known);
+        self.note_alone(end, heard);
         let (Some(began), Some(last)) = (self.began.take(), self.last.take()) else { return };
         self.step_us = self.steps.step_us().or(self.step_us);
         self.steps = Steps::default();
@@ -230,11 +240,27 @@ impl<Said: Copy> PrintOut<Said> {
         self.before_us = None;
     }
 
+    /// When its only row came, if that is printed when the device has it.
+    fn alone_at_us(&self, end: End, heard: Heard) -> Option<i64> {
+        let began = self.began.filter(|began| began.rows == 1 && !self.is_rest)?;
+        began.now_us.filter(|_| end == End::Whole && !heard.asked)
+    }
+
+    fn note_alone(&mut self, end: End, heard: Heard) {
+        let settled_us = self.settled.last().and_then(|row| row.time_us);
+        let time_us = self.last.and_then(|last| last.only_us().or(settled_us));
+        if let (Some(now_us), Some(time_us)) = (self.alone_at_us(end, heard), time_us) {
+            self.alone.note(time_us, now_us);
+        }
+    }
+
     /// What a line says of order and step.
     fn note(&mut self, moments: Moments, heard: Heard, known: Known<'_>) {
         let (at_us, newest_us) = (heard.bound_us, known.newest_us());
-        let fresh = Began { first: moments, at_us, newest_us, order: None, is_mixed: false };
+        let now_us = heard.now_us;
+        let fresh = Began { first: moments, rows: 0, at_us, now_us, newest_us, order: None, is_mixed: false };
         let began = self.began.get_or_insert(fresh);
+        began.rows += 1;
         let Some(last) = self.last else { return };
         let (from_us, to_us) = (last.early_us(), moments.early_us());
         match (last.only_us(), moments.only_us()) {
@@ -266,8 +292,10 @@ impl<Said: Copy> PrintOut<Said> {
         if began.order.is_none() && rows.len() > 1 {
             self.order = guesses.order().or(self.order);
         }
+        let alone_at_us = self.alone_at_us(end, heard);
         for (place, Held { moments, said }) in held.into_iter().enumerate() {
-            let time_us = Self::time_of(moments, guesses.possible(place), heard, known);
+            let alone_us = alone_at_us.and_then(|now_us| self.alone.moment(moments, now_us));
+            let time_us = alone_us.or_else(|| Self::time_of(moments, guesses.possible(place), heard, known));
             self.settled.push(Settled { time_us, moments, said });
             if after_us.is_none() {
                 self.before_us = time_us;

@@ -2,15 +2,15 @@
 //!
 //! Within a run a bus that begins anew gets the times from the one before ([`DeviceTimes`]). Over a restart they lie in
 //! `<spool dir>/learned/<bus>.times.toml`, as runs of equal steps, since loggers write at equal steps. Only times go there
-//! that are a while old: what is called stored has to be in the spool by then, on disk. A time that is there and not
-//! in the file is stored a second time, which costs a row; the other way round a reading would be lost. The spool's own
+//! of which the spool said that their readings are on disk (`times`). A time that is there and not in the file is stored a
+//! second time, which costs a row; the other way round a reading would be lost. The spool's own
 //! newest time of a sensor does not do: that a logger could not be reached is a reading too, and newer than what the
 //! logger wrote meanwhile. Beside them lie the times of lines that came damaged: one that comes damaged again is not stored
 //! again, and one that comes whole is.
 //!
 //! Limits: of more than [`RUNS_ON_DISK`] runs only between which times the oldest lay is known after a restart, as in
-//! memory of many more (`remembered`); a power cut in the moment between the end of a bus and the spool's next sync may
-//! lose what came right before. A file of an earlier version called all stored that was older than its runs, which was
+//! memory of many more (`remembered`); a reading that went from memory while the disk refused stays told within the run, and
+//! from then on the file is not written: after the next start what was told since is stored. A file of an earlier version called all stored that was older than its runs, which was
 //! not so: its `forgotten_to_us` is not read, so that what it hides is stored once more.
 
 use std::collections::HashMap;

@@ -1,5 +1,6 @@
 //! A bus of lines that talk by themselves, in simulated time: what silence says, and what a machine's own stalls do not.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tjern_readings::clock::Clock;
@@ -11,15 +12,24 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, advance, sleep};
 use tokio_util::sync::CancellationToken;
 
+use super::remembered::Told;
+use super::stored_times::decode;
 use super::{Actor, Times};
 use crate::bus::point::Limits;
 use crate::bus::state::BusStates;
-use crate::bus::{BusContext, DeviceTimes, LeftBehind, Newest, READINGS_QUEUE};
+use crate::bus::{BusContext, DeviceTimes, LeftBehind, Newest, OnDisk, READINGS_QUEUE};
+use crate::clock::Witness;
 use crate::config::{BusKind, Config};
+use crate::dating::{ClockPolicy, Dater, Sensors};
 use crate::lines::counters::LineCounts;
 use crate::modbus::faults::{Dial, FarEnd};
+use crate::run::Appender;
+use crate::spool::{Spool, SpoolSettings};
 
 const START_US: i64 = 1_700_000_000_000_000;
+
+/// The way into a spool, and who says what is on its disk.
+type IntoSpool = (mpsc::Sender<Rows>, OnDisk);
 
 /// A bus at work, and its line.
 struct Listening {
@@ -33,6 +43,11 @@ struct Listening {
 
 impl Listening {
     async fn begin(place: &str, points: &str) -> Self {
+        Self::begin_over((None, None), place, points).await
+    }
+
+    /// The same, where its readings go to a spool, and what is learned into a folder.
+    async fn begin_over((spool, learned): (Option<IntoSpool>, Option<PathBuf>), place: &str, points: &str) -> Self {
         let text = format!(
             "version = 1\ngateway = \"test\"\nlake = \"memory:///\"\n[spool]\ndir = \"unused\"\n\
              [[bus]]\nname = \"line\"\nkind = \"text-lines\"\naddress = \"127.0.0.1:1\"\n{place}\n[[bus.device]]\nname = \"logger\"\n{points}"
@@ -42,8 +57,10 @@ impl Listening {
         let limits = Limits { timeout: bus.timeout, down_report: bus.down_report };
         let BusKind::TextLines { place, poll, framing, points } = &bus.kind else { unreachable!("lines of text") };
         let wire = (place.clone(), poll.clone(), framing.clone());
-        let (readings, received) = mpsc::channel(READINGS_QUEUE);
+        let (to_test, received) = mpsc::channel(READINGS_QUEUE);
+        let (readings, on_disk) = spool.unwrap_or((to_test, OnDisk::default()));
         let (clock, stop, states) = (Clock::manual(START_US), CancellationToken::new(), BusStates::new());
+        let times = Times::load(learned.clone(), bus.name.clone(), on_disk.clone()).await;
         let context = BusContext {
             clock: clock.clone(),
             readings,
@@ -51,10 +68,10 @@ impl Listening {
             newest: Newest::from_fn(|_| None),
             stop: stop.clone(),
             states: states.clone(),
-            learned: None,
+            learned,
             device_times: DeviceTimes::default(),
+            on_disk,
         };
-        let times = Times::load(None, bus.name.clone()).await;
         let mut actor = Actor::new(bus.name.clone(), wire, (points.clone(), times), limits, context);
         let (dial, line) = Dial::to_a_story();
         actor.dial = Some(dial);
@@ -153,4 +170,54 @@ async fn a_stall_of_the_box_is_no_silence_of_the_line() {
         assert!(Vec::from(rows).iter().all(is_right), "no value of another place");
     }
     bus.end().await;
+}
+
+/// A minute after a row came its time was on disk, whether the row was or not: where the spool is synced once an hour, or its
+/// disk refuses, what the logger printed again after a power cut was taken for stored, and lost.
+#[tokio::test(start_paused = true)]
+async fn no_time_is_on_disk_whose_reading_is_not() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let settings = SpoolSettings {
+        dir: folder.path().to_owned(),
+        max_bytes: 64 << 20,
+        sync_every: Duration::from_secs(3_600),
+        source: "test".parse().expect("valid"),
+        configuration: None,
+    };
+    let wall = Clock::manual(START_US);
+    let spool = Spool::open(settings.clone(), wall.clone()).expect("it opens");
+    let policy = ClockPolicy { patience_us: 0, trusted: true, witness: Witness::at(folder.path()) };
+    let (dater, _) = Dater::begin(spool.clone(), settings, &wall, Sensors::default(), policy);
+    let (appender, readings, _, on_disk) = Appender::start(dater);
+    let learned = folder.path().join("learned");
+    let points = "time_column = 1\ntime_format = \"unix\"\n".to_owned()
+        + &point("site/level", "column = 2\nevery = \"24h\"\nphase = \"12h\"");
+    let over = (Some((readings, on_disk)), Some(learned.clone()));
+    let mut bus = Listening::begin_over(over, "timeout = \"200ms\"", &points).await;
+    let mut logger = bus.connection().await;
+    sleep(Duration::from_secs(1)).await;
+    let row = |number: i64| START_US / 1_000_000 - 1_000 + number * number;
+    let known = || {
+        let text = std::fs::read_to_string(learned.join("line.times.toml")).unwrap_or("version = 1".to_owned());
+        let told = decode(&text).expect("it is read").remove(&"site/level".parse().expect("valid")).unwrap_or_default();
+        (0..3).filter(|number| told.stored.look(row(*number) * 1_000_000) == Told::Repeated).collect::<Vec<_>>()
+    };
+    for number in 0..2 {
+        logger.write(format!("{};7.5\r\n", row(number)).as_bytes()).await;
+        sleep(Duration::from_secs(200)).await;
+    }
+    assert_eq!(
+        (spool.status().synced_seq, known()),
+        (1, vec![0]),
+        "the first is synced at once, the second in an hour"
+    );
+    sleep(Duration::from_secs(3_600)).await;
+    assert_eq!((spool.status().synced_seq, known()), (2, vec![0, 1]));
+    logger.write(format!("{};7.5\r\n", row(2)).as_bytes()).await;
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!((spool.status().synced_seq, known()), (2, vec![0, 1]));
+    bus.end().await;
+    assert_eq!((spool.status().synced_seq, known()), (3, vec![0, 1, 2]), "a bus that ends waits for it");
+    assert!(appender.finish().await, "it ends");
+    spool.close().await;
 }

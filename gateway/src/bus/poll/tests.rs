@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use super::*;
 use crate::bus::state::BusStates;
-use crate::bus::{DeviceTimes, LeftBehind, Newest};
+use crate::bus::{DeviceTimes, LeftBehind, Newest, OnDisk};
 use crate::config::{Bus, BusKind, Config};
 use crate::modbus::transport::{ReadRequest, Table};
 use tjern_readings::clock::Clock;
@@ -85,6 +85,7 @@ fn poll(bus: &Bus, policy: Policy, line: &mut Line, until: Duration) -> (Vec<Rea
         states: BusStates::new(),
         learned: None,
         device_times: DeviceTimes::default(),
+        on_disk: OnDisk::default(),
     };
     let (BusKind::ModbusTcp { devices, .. } | BusKind::ModbusRtu { devices, .. }) = bus.kind.clone() else {
         panic!("a Modbus bus")

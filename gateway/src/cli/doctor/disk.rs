@@ -5,11 +5,19 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, StatVfsMountFlags, access, statvfs};
 
+use super::inside::KEPT;
 use super::{Finding, locks};
 use crate::config::SpoolConfig;
+use crate::spool::LOCK;
 
 /// With less than this free a gateway cannot keep an hour of anything.
 const FREE_LEAST: u64 = 16 << 20;
+
+/// Each batch is a file, and so is each gap: with fewer that can still be made a disk is as good as full.
+const FILES_LEAST: u64 = 256;
+
+/// Folders in the spool's folder lie so deep: `sealed/<epoch>`, and the same in `undated`.
+const DEPTH_MAX: usize = 3;
 
 const MIB: u64 = 1 << 20;
 
@@ -29,6 +37,10 @@ pub(super) fn examine(spool: &SpoolConfig) -> Finding {
     }
     if free < FREE_LEAST {
         return Finding::fail(what, says, "make room: readings that find no place are lost");
+    }
+    if let Some(files) = files_left(system.f_files, system.f_favail) {
+        let hint = "its inodes are used up (`df -i`): remove files, wherever on this disk most of them are";
+        return Finding::fail(what, format!("{says}, and only {files} files can be made"), hint);
     }
     match kind.as_str() {
         "tmpfs" | "ramfs" => Finding::warn(
@@ -68,14 +80,53 @@ pub(super) fn spool(root: &Path, dir: &Path) -> Finding {
     if !dir.is_dir() {
         return Finding::fail(what, "it is no folder", "write another `[spool] dir`");
     }
-    if let Some(holder) = locks::holder(root, &dir.join("lock")) {
-        return Finding::ok(what, format!("{holder} has it"));
+    let hint = || format!("sudo chown -R USER {}, if this is the gateway's user", dir.display());
+    let refused = refused(dir, &|path, rights| access(path, rights).is_ok());
+    let says = |place: &Path| match place == dir {
+        true => "this user may not write in it".to_owned(),
+        false => format!("this user may not use `{}` in it", place.strip_prefix(dir).unwrap_or(place).display()),
+    };
+    if let Some(holder) = locks::holder(root, &dir.join(LOCK)) {
+        // Who may write the lock may be the gateway's user. To others the folders are closed, and rightly so.
+        let is_users = access(dir.join(LOCK), Access::WRITE_OK).is_ok();
+        return match refused.filter(|_| is_users) {
+            Some(place) => Finding::fail(what, format!("{holder} has it, and {}", says(&place)), hint()),
+            None => Finding::ok(what, format!("{holder} has it")),
+        };
     }
-    if !is_writable(dir) {
-        let hint = format!("sudo chown -R USER {}, if this is the gateway's user", dir.display());
-        return Finding::fail(what, "this user may not write in it", hint);
+    match refused {
+        Some(place) => Finding::fail(what, says(&place), hint()),
+        None => Finding::ok(what, "it is free, and this user may write in it"),
     }
-    Finding::ok(what, "it is free, and this user may write in it")
+}
+
+/// How many files a file system can still take, where it counts them and has next to none.
+fn files_left(files: u64, free: u64) -> Option<u64> {
+    (files > 0 && free < FILES_LEAST).then_some(free)
+}
+
+/// The first folder or file of a spool that a gateway could not use: it writes in each folder and to the lock, and reads all else. What is in
+/// `kept` is for people.
+fn refused(dir: &Path, may: &dyn Fn(&Path, Access) -> bool) -> Option<PathBuf> {
+    let mut folders = vec![(dir.to_owned(), 0)];
+    while let Some((folder, depth)) = folders.pop() {
+        if !may(&folder, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK) {
+            return Some(folder);
+        }
+        if folder.file_name().is_some_and(|name| name == KEPT) || depth == DEPTH_MAX {
+            continue;
+        }
+        // One that cannot be listed is told with what is inside.
+        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let rights = if entry.file_name() == LOCK { Access::WRITE_OK } else { Access::READ_OK };
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                folders.push((entry.path(), depth + 1));
+            } else if !may(&entry.path(), rights) {
+                return Some(entry.path());
+            }
+        }
+    }
+    None
 }
 
 /// A lake in a folder that is not there.
@@ -140,6 +191,37 @@ mod tests {
         assert_eq!(fs::read_dir(&dir).expect("a folder").count(), 0);
         fs::write(place.path().join("file"), "").expect("written");
         assert_eq!(spool(Path::new("/"), &place.path().join("file")).state, State::Fail);
+    }
+
+    /// `sealed` was root's: the gateway was failing, and the spool was said to be `ok`.
+    #[test]
+    fn each_folder_and_file_that_the_gateway_needs_is_looked_at() {
+        let place = tempfile::tempdir().expect("a folder");
+        for folder in ["sealed/0a", "learned", "kept"] {
+            fs::create_dir_all(place.path().join(folder)).expect("created");
+        }
+        let files = [LOCK, "1.segment", "sealed/0a/1-2.arrow", "learned/b.toml", "kept/copy"];
+        files.iter().for_each(|file| fs::write(place.path().join(file), "").expect("written"));
+        let but = |closed: &'static str, right: Access| {
+            let closed = place.path().join(closed);
+            refused(place.path(), &|path, rights| path != closed || !rights.contains(right))
+                .map(|found| found == closed)
+        };
+        for folder in ["", "sealed", "sealed/0a", "learned", "kept", LOCK] {
+            assert_eq!(but(folder, Access::WRITE_OK), Some(true), "{folder}");
+        }
+        for file in ["1.segment", "sealed/0a/1-2.arrow", "learned/b.toml"] {
+            assert_eq!(but(file, Access::READ_OK), Some(true), "{file}");
+            assert_eq!(but(file, Access::WRITE_OK), None, "{file} is not written again");
+        }
+        assert_eq!(but("kept/copy", Access::READ_OK), None, "a copy is for people");
+    }
+
+    /// A disk with room and no inode left was told to have room.
+    #[test]
+    fn a_disk_without_inodes_is_full() {
+        assert_eq!((files_left(1_000, 3), files_left(1_000, 900)), (Some(3), None));
+        assert_eq!(files_left(0, 0), None, "btrfs counts none");
     }
 
     #[test]

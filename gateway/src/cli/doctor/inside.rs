@@ -16,7 +16,7 @@ const WAITS_MAX_US: i64 = 86_400_000_000;
 const FULL_SHARE: f64 = 0.8;
 
 /// The folder of copies of what was damaged, or what the lake has no place for.
-const KEPT: &str = "kept";
+pub(super) const KEPT: &str = "kept";
 
 /// Nothing where there is no spool yet.
 pub(super) fn examine(spool: &SpoolConfig, now_us: i64) -> Option<Finding> {

@@ -3,7 +3,7 @@
 use tjern_readings::reading::Cause;
 use tokio_modbus::client::Context;
 
-use super::super::connect::connect;
+use super::super::connect::{CONNECT_MIN, connect};
 use super::super::port::open_serial;
 use super::super::timing::Line;
 use super::super::transport::Failure;
@@ -64,6 +64,13 @@ impl RtuMaster {
         if let Some(dial) = &self.dial {
             let wire = Wire::new(Carrier::Memory(dial.open())).expect("a pipe");
             return Ok(Connected { wire, context: None });
+        }
+        if let RtuPlace::Server { address, .. } = place
+            && self.far_line.take(address, self.manners.timeout.max(CONNECT_MIN)).await.is_err()
+        {
+            self.retry.failed();
+            let detail = format!("cannot open {address}: another process of this machine asks on this line");
+            return Err(Failure::new(Cause::Unreachable, detail).by_another());
         }
         let carrier = match place {
             RtuPlace::Port(serial) => open_serial(serial).map(Carrier::Serial),

@@ -405,6 +405,8 @@ async fn a_line_that_never_falls_silent_is_told_as_that() {
             Ok(answer) => break answer,
             Err(failure) => {
                 assert_eq!((failure.is_babble(), failure.is_of_line()), (true, true), "{failure}");
+                // No device was asked, so that none is late (`timeout`), and none answered wrongly (`crc`).
+                assert_eq!(failure.cause, Cause::Unreachable);
                 let text = failure.to_string();
                 assert!(
                     text.contains("never falls silent") && text.contains("termination") && !text.contains("gone"),

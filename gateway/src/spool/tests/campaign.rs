@@ -2,7 +2,7 @@
 //! spool promises.
 //!
 //! A workload of [`STEPS`] steps (append, sync, seal, upload and remove with replies that get lost, a process that is
-//! killed, a power cut, a disk that refuses, a bound that is lowered, a takeover, a new epoch for what is new) runs on a disk that hands out its state
+//! killed, a power cut, a disk that refuses, a folder that is away for a while, a bound that is lowered, a takeover, a new epoch for what is new) runs on a disk that hands out its state
 //! before every write, sync, rename and unlink. Of each state [`CRASHES`] are images. On each, the spool
 //! must start, read each byte of the log at most once, have everything that was acknowledged, and have each
 //! number once: what the lake has, what is sealed and what is not cover each epoch from 1 on without a hole or an
@@ -74,6 +74,7 @@ pub(super) struct Reached {
     pub(super) full_spool: AtomicU64,
     pub(super) full_disk: AtomicU64,
     pub(super) ring: AtomicU64,
+    pub(super) folder_away: AtomicU64,
     pub(super) takeover: AtomicU64,
     pub(super) live_epoch: AtomicU64,
     pub(super) closed: AtomicU64,
@@ -148,7 +149,7 @@ impl Reached {
         let Self { torn_tail, bad_record, resync, unreadable_block, gap, full_spool, full_disk, ring, .. } = self;
         let rare = [torn_tail, bad_record, resync, unreadable_block, gap, full_spool, full_disk, ring];
         let rare = rare.into_iter().chain([&self.takeover, &self.live_epoch, &self.closed, &self.widened_gap]);
-        let rare = rare.chain([&self.lost_reply, &self.bytes_read]);
+        let rare = rare.chain([&self.lost_reply, &self.bytes_read, &self.folder_away]);
         rare.into_iter().all(|counter| counter.load(Ordering::Relaxed) > 0)
     }
 }
@@ -240,7 +241,8 @@ impl<'a> Workload<'a> {
 
     fn step(&mut self) -> Result<(), String> {
         match self.random.u8(..100) {
-            0..40 => self.append(),
+            0..38 => self.append(),
+            38..40 => self.be_away()?,
             40..58 => self.sync(),
             58..68 => {
                 self.core.seal();
@@ -336,6 +338,28 @@ impl<'a> Workload<'a> {
             self.core.sync();
         }
         count(&reached.ring, u64::from(self.core.dropped_readings > dropped));
+    }
+
+    /// The folder is away for a while, and nothing that waits in it is found.
+    fn be_away(&mut self) -> Result<(), String> {
+        let before = self.core.offered();
+        self.disk.take_away();
+        for _ in 0..self.random.u8(1..8) {
+            self.append();
+            if self.core.sync() || self.core.seal() {
+                return Err("readings were acknowledged in a folder of another".to_owned());
+            }
+            before.iter().for_each(|object| self.core.give_up(object));
+        }
+        self.disk.give_back();
+        if self.core.offered() != before {
+            return Err(format!("{before:?} became {:?} while the folder was away", self.core.offered()));
+        }
+        while self.core.in_trouble() {
+            self.core.sync();
+        }
+        count(&self.checker.reached.folder_away, before.len() as u64);
+        Ok(())
     }
 
     /// What waits drains under its epoch, and what is new has another. Mostly something waits.

@@ -3,7 +3,7 @@
 //! What it models: bytes are durable once their file was synced, names (of files and of folders) once the folder
 //! that holds them was. Of all the rest a crash keeps what its [`Crash`] says: a write may be torn at any
 //! byte, or lose any of its sectors of 512 bytes, and any later one be there without it. A block can be
-//! unreadable. It counts what is read, and can hand out its state before each call that changes something.
+//! unreadable. The folder can be *away*: another, empty one has its name then, and every call fails, as on the real one. It counts what is read, and can hand out its state before each call that changes something.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::super::disk::{Disk, DiskFile, Entry};
+use super::super::disk::{Away, Disk, DiskFile, Entry, Judge};
 
 pub(super) const EIO: i32 = 5;
 pub(super) const ENOSPC: i32 = 28;
@@ -54,6 +54,8 @@ pub(super) enum Lie {
     FileSyncs,
     /// Folders are not.
     FolderSyncs,
+    /// Whatever folder has the name is taken for the spool's.
+    AnyFolder,
 }
 
 #[derive(Debug, Clone)]
@@ -79,9 +81,23 @@ enum NameOp {
     RenameFolder(PathBuf, PathBuf),
 }
 
+/// The names in a folder.
+#[derive(Debug, Clone, Default)]
+struct Names {
+    current: BTreeMap<PathBuf, usize>,
+    durable: BTreeMap<PathBuf, usize>,
+    unsynced: Vec<(PathBuf, NameOp)>,
+    folders: BTreeSet<PathBuf>,
+    durable_folders: BTreeSet<PathBuf>,
+}
+
 #[derive(Debug, Clone, Default)]
 pub(super) struct State {
     inodes: Vec<Arc<Inode>>,
+    /// Those of the spool's folder, while it is away.
+    away: Option<Names>,
+    /// The folder was deleted, and is not yet made anew.
+    deleted: bool,
     names: BTreeMap<PathBuf, usize>,
     durable_names: BTreeMap<PathBuf, usize>,
     /// With the folder that must be synced for it.
@@ -157,6 +173,23 @@ impl Memory {
         state.refuses = Some((state.calls + calls, error));
     }
 
+    /// From now on an empty folder has the name of the spool's.
+    pub(super) fn take_away(&self) {
+        self.state().swap_names(Names::default());
+    }
+
+    /// The spool's folder has its name again.
+    pub(super) fn give_back(&self) {
+        self.state().give_back();
+    }
+
+    /// The folder is deleted with all that is in it.
+    pub(super) fn delete(&self) {
+        let mut state = self.state();
+        state.swap_names(Names::default());
+        (state.away, state.deleted) = (None, true);
+    }
+
     /// What a machine finds on this disk after the power came back.
     pub(super) fn image(&self, random: &mut fastrand::Rng, plan: Plan) -> Self {
         let crash = [Crash::Torn, Crash::Sectors][random.usize(..2)];
@@ -222,7 +255,9 @@ impl Memory {
     fn change(&self) -> io::Result<MutexGuard<'_, State>> {
         if let Some((snapshots, marks)) = &self.watcher {
             let marks = *marks.lock().expect("no test panics with it in hand");
-            let state = self.state().clone();
+            let mut state = self.state().clone();
+            // A start finds the folder in its place.
+            state.give_back();
             // Nobody may be left to look, after a failure.
             let _ = snapshots.send((marks, state));
         }
@@ -233,6 +268,7 @@ impl Memory {
         let mut state = self.state();
         let call = state.calls;
         state.calls += 1;
+        self.is_in_place(&state)?;
         if let Some((until, error)) = state.refuses
             && call < until
         {
@@ -253,12 +289,17 @@ impl Memory {
         }
     }
 
+    fn is_in_place(&self, state: &State) -> io::Result<()> {
+        let is_away = (state.away.is_some() || state.deleted) && self.lie != Lie::AnyFolder;
+        if is_away { Err(Away::Gone(PathBuf::from("spool")).into()) } else { Ok(()) }
+    }
+
     fn syncs_files(&self) -> bool {
-        matches!(self.lie, Lie::None | Lie::FolderSyncs)
+        !matches!(self.lie, Lie::Syncs | Lie::FileSyncs)
     }
 
     fn syncs_folders(&self) -> bool {
-        matches!(self.lie, Lie::None | Lie::FileSyncs)
+        !matches!(self.lie, Lie::Syncs | Lie::FolderSyncs)
     }
 
     /// Notes what batches there are, and which of them are given up.
@@ -371,6 +412,26 @@ fn folder_of(path: &Path) -> PathBuf {
 }
 
 impl State {
+    /// Other names take the place of those that are there.
+    fn swap_names(&mut self, names: Names) {
+        let Names { current, durable, unsynced, folders, durable_folders } = names;
+        let former = Names {
+            current: std::mem::replace(&mut self.names, current),
+            durable: std::mem::replace(&mut self.durable_names, durable),
+            unsynced: std::mem::replace(&mut self.unsynced_names, unsynced),
+            folders: std::mem::replace(&mut self.folders, folders),
+            durable_folders: std::mem::replace(&mut self.durable_folders, durable_folders),
+        };
+        self.away = Some(former);
+    }
+
+    fn give_back(&mut self) {
+        if let Some(names) = self.away.take() {
+            self.swap_names(names);
+            self.away = None;
+        }
+    }
+
     fn op(&mut self, folder: PathBuf, op: NameOp) {
         apply(&mut self.names, &op);
         self.unsynced_names.push((folder, op));
@@ -424,6 +485,17 @@ impl State {
 }
 
 impl Disk for Memory {
+    fn check(&self) -> io::Result<()> {
+        self.is_in_place(&self.state())
+    }
+
+    fn regain(&self, _judge: Judge<'_>) -> io::Result<()> {
+        if self.state().away.is_none() {
+            self.state().deleted = false;
+        }
+        self.check()
+    }
+
     fn create_folder(&self, path: &Path) -> io::Result<()> {
         if self.call()?.folders.contains(path) {
             return Ok(());

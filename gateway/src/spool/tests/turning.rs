@@ -187,3 +187,24 @@ fn readings_that_ride_with_others_cause_no_sync() {
     };
     assert_eq!(calls(0), calls(4));
 }
+
+/// The word of a former epoch's end was deleted with the folder: a gap in its place would have told of a number that a batch has.
+#[test]
+fn the_word_that_an_epoch_is_finished_outlives_a_folder_that_is_deleted() {
+    let disk = Memory::new(Plan::Well);
+    turn(&disk);
+    let mut core = open(&disk, 1 << 20);
+    disk.delete();
+    core.append(readings(40, 5));
+    assert!(core.sync());
+    let before = core.offered();
+    before.iter().for_each(|object| core.give_up(object));
+    let mut lake = Lake::default();
+    upload(&mut core, &mut lake, |_| false).expect("uploaded");
+    lake.check_cover().expect("covered");
+    let (_, missing) = lake.values().expect("once");
+    assert_eq!(missing, 35, "the batches of the former epoch");
+    let closed: Vec<_> = lake.objects.iter().filter(|((_, _, kind), _)| *kind == SealedKind::Closed).collect();
+    assert_eq!(closed.len(), 1);
+    assert_eq!((closed[0].1.0.last, closed[0].1.1.as_slice()), (35, b"35\n".as_slice()));
+}

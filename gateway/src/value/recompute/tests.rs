@@ -36,6 +36,23 @@ fn a_wrong_scale_is_undone() {
     assert_eq!(formula.again(Ok(0.123)), Err(NotRecoverable::Raw), "it did not come from this configuration");
 }
 
+/// The transmitter's range was taken from another data sheet.
+#[test]
+fn a_wrong_offset_is_undone() {
+    let offset = |offset: f64| Change { offset: Some(offset), ..Change::default() };
+    let found = formula("i16", "scale = 0.1\noffset = -40.0", offset(0.0)).expect("a formula");
+    assert_eq!(found.again(Ok(-27.5)), Ok(Again::Value(12.5)), "the scale stays");
+    assert_eq!(found.again(Ok(-27.55)), Err(NotRecoverable::Raw));
+    let found = formula("f32", "scale = 0.5", offset(-273.15)).expect("a formula");
+    assert_eq!(found.again(Ok(150.0)), Ok(Again::Value(-123.15)), "there was none");
+    let both = Change { scale: Some(0.01), ..offset(-5.0) };
+    let found = formula("i16", "scale = 0.1\noffset = -40.0", both).expect("a formula");
+    assert_eq!(found.again(Ok(-27.5)), Ok(Again::Value(-3.75)));
+    // Beside such an offset many a raw number gives the same value.
+    let found = formula("f32", "offset = 1e9", offset(0.0)).expect("a formula");
+    assert_eq!(found.again(Ok(1e9)), Err(NotRecoverable::Raw));
+}
+
 #[test]
 fn a_wrong_order_is_undone_where_the_words_are_known() {
     let water = encode(NumberType::F32, Order::Abcd, 18.5);
@@ -90,6 +107,23 @@ const KINDS: [(&str, NumberType); 8] = [
     ("f64", NumberType::F64),
 ];
 
+/// Scale and offset: as they were, and as they should have been.
+type Scales = ((f64, f64), (f64, f64));
+
+const SCALES: [Scales; 11] = [
+    ((1.0, 0.0), (1.0, 0.0)),
+    ((0.1, 0.0), (1.0, 0.0)),
+    ((1.0, 0.0), (0.1, 0.0)),
+    ((0.1, 0.0), (0.01, 0.0)),
+    ((10.0, 0.0), (0.5, 0.0)),
+    ((0.1, -40.0), (0.1, 0.0)),
+    ((1.0, 0.0), (1.0, -273.15)),
+    ((0.01, -50.0), (0.1, -40.0)),
+    ((1.0, 1e6), (1.0, 0.0)),
+    ((0.125, 0.5), (0.125, -0.5)),
+    ((-1.0, 100.0), (1.0, 0.0)),
+];
+
 proptest! {
     /// Whatever a device held, and however wrong the configuration was: the corrected value is the one
     /// that the right configuration reads from the same registers, or none is given.
@@ -99,17 +133,25 @@ proptest! {
         registers in prop::collection::vec(any::<u16>(), 4),
         wrong in prop::sample::select(Order::ALL.to_vec()),
         right in prop::sample::select(Order::ALL.to_vec()),
-        scales in prop::sample::select(vec![(1.0, 1.0), (0.1, 1.0), (1.0, 0.1), (0.1, 0.01), (10.0, 0.5)]),
+        ((scale_before, offset_before), (scale_after, offset_after)) in prop::sample::select(SCALES.to_vec()),
         reorder in any::<bool>(),
+        names_all in any::<bool>(),
     ) {
         let (name, kind) = kind;
         let registers = &registers[..usize::from(kind.width())];
         let right = if reorder { right } else { wrong };
-        let (before, after) = (Scaling::new(scales.0, 0.0), Scaling::new(scales.1, 0.0));
+        let (before, after) =
+            (Scaling::new(scale_before, offset_before), Scaling::new(scale_after, offset_after));
         let stored = decode(kind, wrong.1, registers).map(|raw| before.apply(raw));
         let wanted = decode(kind, right.1, registers).map(|raw| after.apply(raw));
-        let words = format!("order = \"{}\"\nscale = {:?}", wrong.0, scales.0);
-        let change = Change { scale: Some(scales.1), order: Some(right.1), ..Change::default() };
+        let words = format!("order = \"{}\"\nscale = {scale_before:?}\noffset = {offset_before:?}", wrong.0);
+        // What is not named stays as it was.
+        let named = |before: f64, after: f64| (names_all || before != after).then_some(after);
+        let change = Change {
+            scale: named(scale_before, scale_after),
+            offset: named(offset_before, offset_after),
+            order: Some(right.1),
+        };
         let formula = formula(name, &words, change).expect("a formula");
         // A stored infinity does not exist: such a reading is missing.
         let stored = stored.and_then(|value| if value.is_finite() { Ok(value) } else { Err(Cause::NotANumber) });
@@ -117,9 +159,12 @@ proptest! {
             Ok(Again::Value(value)) => {
                 let wanted = wanted.expect("it has a value");
                 // The sign of zero is not kept. Of a float of 64 bits a neighbour may have given the value: those that give
-                // one are as far apart as its last digit is worth, and each product is rounded by half of that. One that
-                // the scale brought below the smallest normal number may have been stored as zero.
-                let near = (value - wanted).abs() <= wanted.abs().max(f64::MIN_POSITIVE) * 2.0 * f64::EPSILON
+                // one are as far apart as its last digit is worth, or the offset's, and each product is rounded by half of that. One
+                // that the scale brought below the smallest normal number may have been stored as zero.
+                let lost = stored.map_or(0.0, |stored| (stored.abs() + offset_before.abs()) * (scale_after / scale_before).abs());
+                let lost = if offset_before == 0.0 { 0.0 } else { lost };
+                let digits = wanted.abs().max(f64::MIN_POSITIVE) + offset_after.abs() + lost;
+                let near = (value - wanted).abs() <= digits * 2.0 * f64::EPSILON
                     || stored == Ok(0.0) && wanted.abs() < f64::MIN_POSITIVE;
                 prop_assert!(value == wanted || kind == NumberType::F64 && near, "{} for {}", value, wanted);
             }

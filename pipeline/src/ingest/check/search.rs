@@ -1,7 +1,8 @@
 //! Which readings fail by their configuration, and their files written anew: beside ingest, in a task of its own.
 //!
 //! It is handed a table at a version and what is to be looked for, and hands out files that nobody names yet; it
-//! commits nothing. Whoever lets it go before its end lets go of the files that it wrote.
+//! commits nothing. A damaged file is left as it is, and is an error once nothing else is found. Whoever lets it go before its end lets go of the files that it wrote. Once the lease may be somebody else's it
+//! removes them itself.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use arrow::array::{Array, ArrayRef, AsArray, Int8Array, Int32Array, RecordBatch, StringArray};
 use arrow::datatypes::{Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, TimestampMicrosecondType};
 use futures::StreamExt;
-use tjern_lake::{DataFile, FileReader, Table, TableName, schema};
+use tjern_lake::{DataFile, FileReader, Held, LakeError, Table, TableName, schema};
 use tjern_readings::reading::{Cause, Quality};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -21,9 +22,9 @@ use super::super::unchecked::{Name, Unchecked};
 use crate::anew::{Anew, BATCH_ROWS};
 use crate::bounds::Bounds;
 use crate::correct::CorrectError;
-use crate::quality::evaluate;
+use crate::quality::{self, evaluate};
 use crate::register::Said;
-use crate::tables::conform;
+use crate::tables::{conform, let_go};
 use crate::validate::VALIDATED;
 
 /// So many files, and bytes of files, are replaced by one commit.
@@ -92,6 +93,8 @@ pub(super) struct Wrong {
     /// Which configuration the numbers of the source's streams have, by epoch.
     pub(super) steps: HashMap<String, Steps>,
     pub(super) said: Arc<Said>,
+    /// The lease under which it is done; none before there is one.
+    pub(super) held: Option<Held>,
 }
 
 /// What one commit replaces.
@@ -109,7 +112,7 @@ pub(super) struct Found {
 impl Wrong {
     /// Files with such readings, written anew, as many as one commit replaces.
     async fn find(&self, table: &Table, bounds: &Bounds, clean: &HashSet<String>) -> Result<Found, CorrectError> {
-        let (mut found, mut bytes) = (Found::default(), 0);
+        let (mut found, mut bytes, mut damaged) = (Found::default(), 0, None);
         let is_due = |file: &DataFile| !clean.contains(&file.path) && self.may_be_in(file);
         for file in table.files().into_iter().filter(is_due) {
             if !self.is_in(table, &file).await? {
@@ -119,14 +122,28 @@ impl Wrong {
             if found.replaced.remove.len() >= COMMIT_FILES_MAX || bytes >= COMMIT_BYTES_MAX {
                 return Ok(found);
             }
+            let anew = match self.refused(table, &file, &mut found, bounds).await {
+                Err(error @ CorrectError::Lake(LakeError::Altered { .. })) => {
+                    damaged.get_or_insert(error);
+                    continue;
+                }
+                written => written?,
+            };
             bytes += file.size;
-            let anew = self.refused(table, &file, &mut found, bounds).await?;
             found.replaced.add.extend(anew.finish(table.lake()).await?);
             found.replaced.remove.push(file);
+            if self.held.as_ref().is_some_and(|held| !held.is_held()) {
+                // An erasure may have begun before the last of them was there, and be over.
+                let_go(table.lake(), TableName::Readings, &found.replaced.add).await;
+                return Err(CorrectError::Lost { job: quality::JOB });
+            }
         }
         found.replaced.touched.settle();
-        found.is_last = true;
-        Ok(found)
+        found.is_last = damaged.is_none();
+        match damaged {
+            Some(error) if found.replaced.remove.is_empty() => Err(error),
+            _ => Ok(found),
+        }
     }
 
     fn may_be_in(&self, file: &DataFile) -> bool {
@@ -155,7 +172,8 @@ impl Wrong {
         bounds: &Bounds,
     ) -> Result<Anew, CorrectError> {
         let mut anew = Anew::of(file, &MAY_CHANGE, bounds);
-        let mut rows = FileReader::open(table.lake(), TableName::Readings, file).await?.rows(BATCH_ROWS)?;
+        let rows = FileReader::open_unaltered(table.lake(), TableName::Readings, file).await?;
+        let mut rows = rows.rows(BATCH_ROWS)?;
         while let Some(batch) = rows.next().await {
             let batch = conform(&batch?, &schema::arrow(TableName::Readings))?;
             anew.read(&batch)?;

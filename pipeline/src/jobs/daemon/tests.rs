@@ -221,6 +221,27 @@ async fn metrics_have_every_job_and_what_it_did() {
     assert!(text.ends_with("# EOF\n"));
 }
 
+/// A server's clock was a day ahead until it heard of the time. The jobs ran on, and `/health` and the metrics went on saying that
+/// each is due tomorrow: whoever looked believed that the pipeline stood still.
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_set_back_is_told_of_in_when_a_job_is_due() {
+    let (lake, clock, _ticking) = lake(NOON_US);
+    let (hourly, waiting) = (Rehearsed::default(), Rehearsed::default());
+    let entries =
+        vec![hourly.entry("rollup", Line::Upkeep, &every(3_600)), waiting.entry("publish-x", Line::Upkeep, &nightly())];
+    let set_back = async {
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        clock.set_us(NOON_US - 86_400 * SECOND_US);
+    };
+    // The clock is looked at once a minute.
+    let (states, ()) = tokio::join!(live(&lake, entries, 720), set_back);
+    let now_us = clock.now_us();
+    for (name, job) in states.all() {
+        let due_us = job.next_us.expect("it is known") - now_us;
+        assert!((0..16 * 3_600 * SECOND_US).contains(&due_us), "{name} is due in {} s", due_us / SECOND_US);
+    }
+}
+
 /// A first run of a rollup or a release of a large lake takes hours. Whoever stops the service waited for it, until the
 /// service manager killed the process in the middle of whatever it did.
 #[tokio::test(start_paused = true)]

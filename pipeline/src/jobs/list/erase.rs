@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use tjern_lake::{Lake, Table, TableName};
 use tokio_util::sync::CancellationToken;
 
-use crate::erase::{EraseOutcome, EraseSettings, Erasures, LEASE, go_on, is_settled};
+use crate::erase::{EraseOutcome, EraseSettings, Erasures, LEASE, Wait, go_on, is_settled};
 use crate::jobs::job::{Done, Job, JobError};
 use crate::jobs::unchanged::Unchanged;
 
@@ -44,7 +44,10 @@ impl Job for Erase {
         let outcome = go_on(lake, &self.settings, false).await.map_err(JobError::failed)?;
         if outcome.held_elsewhere {
             let seconds = LEASE.as_secs();
-            let said = format!("another process is at it (or was killed at it less than {seconds} s ago)");
+            let said = match outcome.waits.first() {
+                Some(Wait { what, why, .. }) => format!("{what} wait: {why}"),
+                None => format!("another process is at it (or was killed at it less than {seconds} s ago)"),
+            };
             return Ok(Done { held_elsewhere: true, ..Done::new(said).worked(false) });
         }
         self.known = Erasures::load(lake).await.map_err(JobError::failed)?;
@@ -58,7 +61,7 @@ impl Job for Erase {
 #[must_use]
 pub fn summary(outcome: &EraseOutcome) -> Done {
     let EraseOutcome { rows, files, summed, landed, quarantined, records, withdrawn, released, .. } = outcome;
-    let EraseOutcome { leftovers, log, done, waits, .. } = outcome;
+    let EraseOutcome { leftovers, log, done, waits, unmade, .. } = outcome;
     let said = format!(
         "{rows} rows of {files} files erased, {summed} hours and days computed again; {landed} landed batches, {quarantined} \
          in quarantine, {records} records, {withdrawn} releases, {leftovers} old files and {log} objects of logs removed; {} \
@@ -66,6 +69,8 @@ pub fn summary(outcome: &EraseOutcome) -> Done {
         done.len(),
         waits.len()
     );
+    let said =
+        unmade.iter().fold(said, |said, (dataset, why)| format!("{said}; {dataset} was not released anew: {why}"));
     let worked = rows + summed + landed + quarantined + records + withdrawn + leftovers + log + done.len() > 0;
     let numbers = [
         ("rows", rows),

@@ -1,8 +1,11 @@
 //! `publish-<dataset>`: a release of an open dataset, where there is something new.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use jiff::tz::TimeZone;
 use tjern_lake::Lake;
+use tjern_readings::keys::OPEN;
 use tokio_util::sync::CancellationToken;
 
 use crate::bounds::Bounds;
@@ -26,8 +29,8 @@ impl Job for Publish {
     }
 
     async fn run(&mut self, lake: &Lake, _stop: &CancellationToken) -> Result<Done, JobError> {
-        // Mostly `register` has done it.
-        let recalled = Box::pin(recall(lake, &self.settings)).await.map_err(JobError::failed)?;
+        // Mostly `register` has done it. What it cannot do of other datasets is nothing to this one.
+        let recalled = Box::pin(recall(lake, &self.settings)).await;
         let outcome =
             publish_within(lake, &self.dataset, &self.timezone, &self.bounds).await.map_err(JobError::failed)?;
         let name = &self.dataset.name;
@@ -43,13 +46,57 @@ impl Job for Publish {
                 Done::new(format!("{name} has no public reading yet")).with("released", false).worked(false)
             }
         };
-        Ok(withdrawn(done, recalled))
+        let recalled = match recalled {
+            Ok(recalled) => recalled,
+            Err(error) => {
+                let error =
+                    format!("releases that hold readings which are public no more cannot be withdrawn: {error}");
+                return Err(JobError::Partly { error, done: Box::new(done) });
+            }
+        };
+        let ours = ours(&recalled, name);
+        if let Some(error) = trouble(&recalled).filter(|_| ours == Recalled::default()) {
+            tracing::warn!(error, "other datasets");
+        }
+        let done = withdrawn(done, recalled);
+        match trouble(&ours) {
+            None => Ok(done),
+            Some(error) => Err(JobError::Partly { error, done: Box::new(done) }),
+        }
     }
+}
+
+/// What of this dataset could not be withdrawn.
+fn ours(recalled: &Recalled, dataset: &str) -> Recalled {
+    let folder = format!("{OPEN}/{dataset}/");
+    let of = |keys: &BTreeMap<String, String>| {
+        let ours = keys.iter().filter(|(key, _)| key.starts_with(&folder));
+        ours.map(|(key, why)| (key.clone(), why.clone())).collect()
+    };
+    // It is made anew by this very run.
+    Recalled { unreadable: of(&recalled.unreadable), stays: of(&recalled.stays), ..Recalled::default() }
+}
+
+/// What could not be done where releases are withdrawn.
+pub(super) fn trouble(recalled: &Recalled) -> Option<String> {
+    let Recalled { unmade, unreadable, stays, .. } = recalled;
+    let of = |what: &str, reasons: &BTreeMap<String, String>| {
+        let (first, why) = reasons.first_key_value()?;
+        let more = if reasons.len() > 1 { format!(" (and {} more)", reasons.len() - 1) } else { String::new() };
+        Some(format!("{what}: `{first}`{more}: {why}"))
+    };
+    let found = [
+        of("readings that are public no more may still be published in what is not withdrawn", stays),
+        of("nobody knows whether readings that are public no more are in a file of a release", unreadable),
+        of("a dataset's newest release was withdrawn, and there is no new one until `publish` makes it", unmade),
+    ];
+    let found: Vec<String> = found.into_iter().flatten().collect();
+    (!found.is_empty()).then(|| found.join("; "))
 }
 
 /// Says of a run also which releases it withdrew.
 pub(super) fn withdrawn(done: Done, recalled: Recalled) -> Done {
-    let Recalled { withdrawn, released } = recalled;
+    let Recalled { withdrawn, released, .. } = recalled;
     if withdrawn == 0 {
         return done;
     }

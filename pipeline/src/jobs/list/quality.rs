@@ -12,7 +12,8 @@ use crate::jobs::unchanged::{LOOK, Unchanged};
 use crate::quality::{LEASE, control_within};
 
 /// The tables of the register that it goes by.
-const REGISTER: [TableName; 3] = [TableName::Sensors, TableName::QualityRules, TableName::Events];
+const REGISTER: [TableName; 4] =
+    [TableName::Sensors, TableName::QualityRules, TableName::Events, TableName::Installations];
 
 /// How old a look at them may be. What this process registers is known at once.
 const REGISTER_LOOK: Duration = Duration::from_secs(60 * 60);
@@ -22,7 +23,7 @@ const REGISTER_LOOK: Duration = Duration::from_secs(60 * 60);
 #[derive(Debug)]
 pub(super) struct Quality {
     bounds: Bounds,
-    seen: Unchanged<[i64; 4]>,
+    seen: Unchanged<[i64; 5]>,
 }
 
 impl Quality {
@@ -31,10 +32,10 @@ impl Quality {
     }
 }
 
-async fn versions(lake: &Lake) -> Result<[i64; 4], JobError> {
+async fn versions(lake: &Lake) -> Result<[i64; 5], JobError> {
     let version = |table: Option<Table>| table.map_or(-1, |table| table.version());
     let readings = Table::open_within(lake, TableName::Readings, LOOK).await.map_err(JobError::failed)?;
-    let mut versions = [version(readings), -1, -1, -1];
+    let mut versions = [version(readings), -1, -1, -1, -1];
     for (known, name) in versions.iter_mut().skip(1).zip(REGISTER) {
         *known = version(Table::open_within(lake, name, REGISTER_LOOK).await.map_err(JobError::failed)?);
     }

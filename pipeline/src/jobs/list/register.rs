@@ -2,15 +2,16 @@
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
-use tjern_lake::Lake;
+use tjern_lake::{Lake, Table, TableName, Version};
 use tokio_util::sync::CancellationToken;
 
-use super::publish::withdrawn;
+use super::publish::{trouble, withdrawn};
 use super::registering::{Registering, failure};
 use crate::erase::EraseSettings;
 use crate::jobs::job::{Done, Job, JobError};
+use crate::jobs::unchanged::LOOK;
 use crate::publish::{Recalled, recall};
-use crate::register::Changes;
+use crate::register::{Changes, RegisterOutcome};
 
 /// With the city's files, which `ingest` may have registered before.
 #[derive(Debug)]
@@ -18,13 +19,27 @@ pub(super) struct Register {
     files: Registering,
     /// What withdrawing releases needs.
     settings: EraseSettings,
-    /// Whether no release holds readings that are public no more by what is registered.
-    is_recalled: bool,
+    /// The version of `sensors` by which no release holds readings that are public no more. Others register too, and a run that
+    /// failed may have changed that table all the same.
+    recalled: Option<Version>,
 }
 
 impl Register {
     pub(super) const fn new(files: Registering, settings: EraseSettings) -> Self {
-        Self { files, settings, is_recalled: false }
+        Self { files, settings, recalled: None }
+    }
+
+    async fn recall(&mut self, lake: &Lake) -> Result<Recalled, JobError> {
+        let sensors = Table::open_within(lake, TableName::Sensors, LOOK).await.map_err(JobError::failed)?;
+        let registered = sensors.map(|table| table.known_version());
+        if registered.is_none() || registered == self.recalled {
+            return Ok(Recalled::default());
+        }
+        let recalled = Box::pin(recall(lake, &self.settings)).await.map_err(JobError::failed)?;
+        if recalled.stays.is_empty() {
+            self.recalled = registered;
+        }
+        Ok(recalled)
     }
 }
 
@@ -35,35 +50,44 @@ impl Job for Register {
     }
 
     async fn run(&mut self, lake: &Lake, _stop: &CancellationToken) -> Result<Done, JobError> {
-        let registered = self.files.register(lake).await.map_err(|error| failure(error, ""))?;
-        self.is_recalled &= registered.is_none_or(|done| count(done.sensors) == 0);
-        let recalled = if self.is_recalled {
-            Recalled::default()
-        } else {
-            Box::pin(recall(lake, &self.settings)).await.map_err(JobError::failed)?
-        };
-        self.is_recalled = true;
-        let Some(done) = registered else {
-            return Ok(withdrawn(Done::new("the register's files are as they were").worked(false), recalled));
-        };
-        let said = if done.found {
-            format!(
-                "sites {}; sensors {}; installations {}; events {}; rules {}",
-                text(done.sites),
-                text(done.sensors),
-                text(done.installations),
-                text(done.events),
-                text(done.rules)
-            )
-        } else {
-            "there is no sites.csv and no sensors.csv".to_owned()
-        };
-        let tables = [done.sites, done.sensors, done.installations, done.events, done.rules];
-        let changes = tables.into_iter().map(count).sum::<usize>();
-        let said = Done::new(said).with("sites", value(done.sites)).with("sensors", value(done.sensors));
-        let said = said.with("installations", value(done.installations)).with("events", value(done.events));
-        Ok(withdrawn(said.with("rules", value(done.rules)).worked(changes > 0), recalled))
+        let registered = self.files.register(lake).await;
+        // Also where that failed: what the table says by now holds.
+        let recalled = self.recall(lake).await;
+        if let (Err(_), Ok(Recalled { withdrawn: 1.., .. })) = (&registered, &recalled) {
+            tracing::warn!(?recalled, "releases were withdrawn, since readings in them are public no more");
+        }
+        let (registered, recalled) = (registered.map_err(|error| failure(error, ""))?, recalled?);
+        let done = registered.map_or_else(|| Done::new("the register's files are as they were").worked(false), said);
+        let (trouble, stays) = (trouble(&recalled), !recalled.stays.is_empty());
+        let done = withdrawn(done, recalled);
+        match trouble {
+            None => Ok(done),
+            Some(error) if stays => Err(JobError::failed(error)),
+            // Trying again would find the same.
+            Some(error) => Err(JobError::Partly { error, done: Box::new(done) }),
+        }
     }
+}
+
+/// What was registered.
+fn said(done: RegisterOutcome) -> Done {
+    let said = if done.found {
+        format!(
+            "sites {}; sensors {}; installations {}; events {}; rules {}",
+            text(done.sites),
+            text(done.sensors),
+            text(done.installations),
+            text(done.events),
+            text(done.rules)
+        )
+    } else {
+        "there is no sites.csv and no sensors.csv".to_owned()
+    };
+    let tables = [done.sites, done.sensors, done.installations, done.events, done.rules];
+    let changes = tables.into_iter().map(count).sum::<usize>();
+    let said = Done::new(said).with("sites", value(done.sites)).with("sensors", value(done.sensors));
+    let said = said.with("installations", value(done.installations)).with("events", value(done.events));
+    said.with("rules", value(done.rules)).worked(changes > 0)
 }
 
 fn text(changes: Changes) -> String {

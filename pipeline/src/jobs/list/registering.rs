@@ -83,6 +83,15 @@ impl Registering {
     }
 }
 
+/// Brings the register to what its files say before something other than the job `ingest` takes what has landed: what the
+/// register forbids is in no table then, whoever is the first.
+///
+/// # Errors
+/// That there is no register, and the files cannot be registered.
+pub async fn register_before_ingest(lake: &Lake, files: &RegisterFiles) -> Result<(), JobError> {
+    Registering::new(files.clone(), false).before_ingest(lake).await
+}
+
 async fn texts(files: &RegisterFiles) -> Texts {
     let RegisterFiles { sites, sensors, installations, events, rules, .. } = files;
     let paths = [sites, sensors, &installations.path, &events.path, &rules.path];
@@ -95,8 +104,6 @@ async fn texts(files: &RegisterFiles) -> Texts {
 
 /// What is wrong with the register's files is the city's to mend, as a configuration is.
 pub(super) fn failure(error: RegisterError, before: &str) -> JobError {
-    match error {
-        RegisterError::Unreadable { .. } | RegisterError::Wrong(_) => JobError::wrong(format!("{before}{error}")),
-        _ => JobError::failed(format!("{before}{error}")),
-    }
+    let said = format!("{before}{error}");
+    if error.is_of_the_files() { JobError::wrong(said) } else { JobError::failed(said) }
 }

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::bounds::Bounds;
 use crate::jobs::job::{Done, Job, JobError};
 use crate::jobs::unchanged::{LOOK, Unchanged};
-use crate::rollup::rollup_within;
+use crate::rollup::{LEASE, rollup_within};
 
 /// With the city's time zone, what it may take, and the version of `readings` that it saw last.
 #[derive(Debug)]
@@ -37,6 +37,11 @@ impl Job for Rollup {
             return Ok(Done::new("no new reading since the last run").worked(false));
         }
         let outcome = rollup_within(lake, &self.timezone, &self.bounds).await.map_err(JobError::failed)?;
+        if outcome.held_elsewhere {
+            let seconds = LEASE.as_secs();
+            let said = format!("another process is at it, or erases (or was killed at it less than {seconds} s ago)");
+            return Ok(Done { held_elsewhere: true, ..Done::new(said).worked(false) });
+        }
         self.seen.done(version, lake.clock().now_us());
         let (hourly, daily) = (outcome.hourly.rows_computed, outcome.daily.rows_computed);
         let read = outcome.hourly.readings_read + outcome.daily.readings_read;

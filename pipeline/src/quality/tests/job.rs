@@ -98,7 +98,7 @@ async fn a_commit_names_the_version_of_the_rules() {
     let commit = std::fs::read_to_string(log).expect("the commit");
     assert!(commit.contains(&format!("\"tjern.quality\":\"rules {RULES_VERSION}\"")), "{commit}");
     // The same parameters under the same version of the tests: an edit of the register is another version.
-    let versions = [TableName::Events, TableName::QualityRules, TableName::Sensors];
+    let versions = [TableName::Events, TableName::Installations, TableName::QualityRules, TableName::Sensors];
     let mut told = Vec::new();
     for name in versions {
         told.push(format!("\"{}\":{}", name.as_str(), place.version(name).await.unwrap_or(-1)));

@@ -8,6 +8,7 @@ use super::super::rules::SensorRules;
 use super::super::series::{Series, flags, flags_of_alike, flags_of_apart};
 use super::*;
 use crate::register::{Kind, NotGood};
+use tjern_lake::rollup::{Installed, Instruments};
 
 const ALL_TESTS: &str = "tjern/t,range,,suspect=0..25 fail=-2..40\ntjern/t,climatology,6-6,suspect=..19\n\
     tjern/t,climatology,7-8,suspect=..21\ntjern/t,spike,,suspect=1.5 fail=4\n\
@@ -76,7 +77,10 @@ proptest! {
                 to_us: began + (after + long) * HOUR_US,
                 quality: Quality::Fail,
             });
-            SensorRules { not_good: not_good.into_iter().collect(), ..rules.clone() }
+            // And another instrument since then.
+            let line = |(after, _)| Installed { instrument: None, serial: None, from_us: began + after * HOUR_US, to_us: None };
+            let instruments = Instruments::of(event.map(line));
+            SensorRules { not_good: not_good.into_iter().collect(), instruments, ..rules.clone() }
         };
         let rules: Vec<SensorRules> = all.iter().map(|(series, event)| own(series, *event)).collect();
         let together: Vec<_> = all.iter().map(|(series, _)| series).zip(&rules).collect();
@@ -114,4 +118,6 @@ fn rules_that_differ_in_anything_are_not_alike() {
         [lower, rules_of(seldom, ALL_TESTS), rules_of(sensor(Some(-5.0), Some(45.0)), &steeper), rules_of_a_counter()];
     assert!(others.iter().all(|others| !rules.are_alike(others) && !others.are_alike(&rules)));
     assert!(rules.are_alike(&rules_of_all_tests()));
+    let wrapping = SensorRules { wraps_at: Some(100.0), ..rules_of_a_counter() };
+    assert!(!rules_of_a_counter().are_alike(&wrapping));
 }

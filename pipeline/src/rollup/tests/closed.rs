@@ -34,7 +34,7 @@ async fn both(place: &Place) -> [Rolled; 2] {
 }
 
 /// What a session says now.
-async fn said(place: &Place, name: TableName) -> Rolled {
+pub(super) async fn said(place: &Place, name: TableName) -> Rolled {
     let settings =
         tjern_lake::SessionSettings { access: tjern_lake::Access::Staff, timezone: oslo(), memory_bytes: 256 << 20 };
     let session = tjern_lake::session(&place.lake, &settings).await.expect("a session");

@@ -6,14 +6,14 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, StringArray};
+use arrow::array::{ArrayRef, BooleanArray, Float64Array, Int64Array, StringArray};
 use arrow::record_batch::RecordBatch;
 use datafusion::datasource::MemTable;
 use datafusion::prelude::SessionContext;
 
 use tjern_lake::TableName;
 
-use super::{HOUR_US, Rolled, civil_day, kind_by_name, rolled_of};
+use super::{EXCHANGED, HOUR_US, METERS, Rolled, WRAPS_AT, civil_day, kind_by_name, rolled_of, us};
 
 /// What a table of windows should say of these rows of `readings`.
 pub(super) async fn judged(readings: &RecordBatch, name: TableName) -> Rolled {
@@ -22,6 +22,7 @@ pub(super) async fn judged(readings: &RecordBatch, name: TableName) -> Rolled {
     context.register_table("readings", table(readings.clone())).expect("registered");
     context.register_table("windows", table(windows(readings, name))).expect("registered");
     context.register_table("kinds", table(kinds(readings))).expect("registered");
+    context.register_table("meters", table(meters())).expect("registered");
     let answer = context.sql(SQL).await.expect("planned").collect().await.expect("answered");
     let schema = answer.first().map(RecordBatch::schema);
     match schema {
@@ -41,12 +42,20 @@ best AS (
     SELECT r.sensor, r.at, r.value, r.quality, k.kind,
         CASE WHEN k.kind IN ('interval_mean', 'interval_sum') THEN r.at - 1 ELSE r.at END AS inside
     FROM ranked r JOIN kinds k ON k.sensor = r.sensor WHERE r.place = 1),
+hung AS (
+    SELECT b.sensor, b.at, b.value, coalesce(m.hangs, true) AS hangs, coalesce(m.meter, 0) AS meter, b.round,
+        row_number() OVER (PARTITION BY b.sensor, b.at ORDER BY m.since_us DESC) AS newest
+    FROM (SELECT b.sensor, b.at, b.value, k.round FROM best b JOIN kinds k ON k.sensor = b.sensor
+        WHERE b.kind = 'counter' AND b.quality < 4 AND b.value IS NOT NULL) b
+    LEFT JOIN meters m ON m.sensor = b.sensor AND m.since_us <= b.at),
 good AS (
-    SELECT sensor, at, value, lag(value) OVER (PARTITION BY sensor ORDER BY at) AS before
-    FROM best WHERE kind = 'counter' AND quality < 4 AND value IS NOT NULL),
+    SELECT sensor, at, value, round, hangs, meter, lag(value) OVER before AS before, lag(meter) OVER before AS meter_before
+    FROM hung WHERE newest = 1 WINDOW before AS (PARTITION BY sensor ORDER BY at)),
 steps AS (
-    SELECT sensor, at, CASE WHEN value >= before THEN value - before WHEN value < 0 THEN 0.0 ELSE value END AS step
-    FROM good WHERE before IS NOT NULL),
+    SELECT sensor, at, CASE WHEN value >= before THEN value - before
+        WHEN value >= 0 AND before < round AND value + round - before <= 0.25 * round THEN value + round - before
+        WHEN value < 0 THEN 0.0 ELSE value END AS step
+    FROM good WHERE before IS NOT NULL AND hangs AND meter = meter_before),
 placed AS (
     SELECT b.sensor, w.start_us, b.quality, b.at, b.value, b.kind, s.step
     FROM best b JOIN windows w ON w.hour_us = b.inside - b.inside % 3600000000
@@ -89,8 +98,28 @@ fn kinds(readings: &RecordBatch) -> RecordBatch {
     let rows = crate::testing::rows_of(readings);
     let sensors: BTreeSet<&str> = rows.iter().map(|row| row.sensor.as_str()).collect();
     let kinds = sensors.iter().map(|sensor| kind_by_name(sensor));
+    let round = |sensor: &&str| METERS.iter().any(|meter| sensor.ends_with(meter)).then_some(WRAPS_AT);
     table_of(vec![
-        ("sensor", Arc::new(StringArray::from_iter_values(sensors.iter())) as ArrayRef),
+        ("round", Arc::new(sensors.iter().map(round).collect::<Float64Array>())),
+        ("sensor", Arc::new(StringArray::from_iter_values(sensors.iter()))),
         ("kind", Arc::new(StringArray::from_iter_values(kinds))),
+    ])
+}
+
+/// Since when which meter hangs there, or none does; before the first of them one hung that nobody wrote down.
+fn meters() -> RecordBatch {
+    let hung = |(serial, from, _): &(&str, &str, &str)| (us(from), serial.parse::<i64>().expect("a number"), true);
+    let mut since: Vec<(i64, i64, bool)> = EXCHANGED.iter().map(hung).collect();
+    let ends = EXCHANGED.iter().filter(|(_, _, to)| !to.is_empty()).map(|(_, _, to)| us(to));
+    let ends: Vec<i64> = ends.filter(|end_us| !since.iter().any(|(from_us, ..)| from_us == end_us)).collect();
+    since.extend(ends.into_iter().map(|end_us| (end_us, -end_us, false)));
+    let number =
+        |of: fn(&(i64, i64, bool)) -> i64| -> ArrayRef { Arc::new(Int64Array::from_iter_values(since.iter().map(of))) };
+    let name = format!("tjern/{}", METERS[1]);
+    table_of(vec![
+        ("sensor", Arc::new(StringArray::from(vec![name.as_str(); since.len()])) as ArrayRef),
+        ("since_us", number(|one| one.0)),
+        ("meter", number(|one| one.1)),
+        ("hangs", Arc::new(since.iter().map(|one| Some(one.2)).collect::<BooleanArray>())),
     ])
 }

@@ -4,7 +4,7 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
-use tjern_lake::rollup::{RollupTable, Spans, TOUCHED_NOTE};
+use tjern_lake::rollup::{RegisterTables, RollupTable, Spans, TOUCHED_NOTE};
 use tjern_lake::session::session_on;
 use tjern_lake::{Access, SessionSettings};
 
@@ -29,6 +29,7 @@ struct Pinned {
     hourly: Option<Table>,
     daily: Option<Table>,
     sensors: Option<Table>,
+    installations: Option<Table>,
     /// What had happened.
     story: String,
 }
@@ -41,6 +42,7 @@ impl Pinned {
             hourly: open(TableName::Hourly).await,
             daily: open(TableName::Daily).await,
             sensors: open(TableName::Sensors).await,
+            installations: open(TableName::Installations).await,
             story: story.to_owned(),
         }
     }
@@ -62,6 +64,7 @@ impl Pinned {
                 TableName::Readings => Some(self.readings.clone()),
                 TableName::Hourly | TableName::Daily => self.rollup(name).cloned(),
                 TableName::Sensors => self.sensors.clone(),
+                TableName::Installations => self.installations.clone(),
                 _ => None,
             };
             (name, table)
@@ -93,7 +96,8 @@ impl Pinned {
         }
         let grid = if name == TableName::Hourly { Grid::Hours } else { Grid::Days(oslo()) };
         let (rollup, readings) = (self.rollup(name).cloned(), Some(self.readings.clone()));
-        let table = RollupTable::new(name, grid, rollup, readings, self.sensors.clone());
+        let register = RegisterTables { sensors: self.sensors.clone(), installations: self.installations.clone() };
+        let table = RollupTable::new(name, grid, rollup, readings, register);
         rolled_rows(
             name,
             &collect(&engine(self.readings.lake()).expect("an engine"), Arc::new(table)).await.expect("read"),
@@ -144,7 +148,7 @@ const HOURS: [&str; 2] = ["2026-03-28T20:00:00Z", "2026-03-29T00:00:00Z"];
 /// What a lake has before the story begins: some readings of each kind on two days, with gaps.
 fn beginning() -> Vec<Row> {
     let mut rows = Vec::new();
-    for (place, sensor) in SENSORS.iter().enumerate() {
+    for (place, sensor) in SENSORS.iter().chain(&METERS).enumerate() {
         for start in HOURS {
             for slot in [0, 1, 2, 9, 10] {
                 let value = f64::from(u32::try_from(place).expect("few")) * 10.0 + slot as f64 * 7.5;
@@ -171,7 +175,11 @@ const EVENTS: [Event; 4] = [Event::Late, Event::Corrected, Event::Judged, Event:
 
 async fn happen(place: &Place, event: Event) {
     let each = |of: &dyn Fn(&str, i64) -> Vec<Row>| -> Vec<Row> {
-        SENSORS.iter().flat_map(|sensor| HOURS.iter().flat_map(move |start| of(sensor, us(start)))).collect()
+        SENSORS
+            .iter()
+            .chain(&METERS)
+            .flat_map(|sensor| HOURS.iter().flat_map(move |start| of(sensor, us(start))))
+            .collect()
     };
     match event {
         Event::Late => {
@@ -368,6 +376,7 @@ async fn what_cannot_be_told_any_more_is_computed() {
     let fresh = Pinned {
         readings: open(TableName::Readings).await.expect("there"),
         sensors: open(TableName::Sensors).await,
+        installations: open(TableName::Installations).await,
         ..moments[3].with_rollups_of(&moments[1])
     };
     assert_eq!(fresh.wrong(Reader::Right).await, None);
@@ -404,8 +413,7 @@ fn stories_by_chance_are_read_rightly() {
     let told = runner.run(&(stories(), places), |(steps, chosen)| {
         runtime.block_on(async {
             let place = Place::new();
-            let lines = SENSORS.map(|kind| format!("{kind},deg,{kind},public,-1000,90"));
-            place.register(&lines.each_ref().map(String::as_str)).await;
+            register_within(&place, "-1000,90").await;
             place.ingest(&beginning()).await;
             let mut moments = vec![Pinned::of(&place, "the beginning").await];
             let mut seq = 100;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use arrow::array::{Array, AsArray};
+use arrow::array::AsArray;
 use arrow::datatypes::{DataType, Float64Type, Int64Type};
 use arrow::record_batch::RecordBatch;
 use datafusion::error::DataFusionError;
@@ -34,6 +34,10 @@ pub struct Newest {
     pub time_us: Option<i64>,
     /// The value there.
     pub value: Option<f64>,
+    /// The highest such value of those that were taken since the watch looked last, after its time.
+    pub highest: Option<(i64, f64)>,
+    /// The lowest, in the same way.
+    pub lowest: Option<(i64, f64)>,
 }
 
 /// What was read lately.
@@ -49,6 +53,14 @@ pub struct Seen {
     pub refused_us: Option<i64>,
 }
 
+impl Seen {
+    /// When anything of the time that was looked at was taken last, in microseconds since 1970.
+    #[must_use]
+    pub fn taken_us(&self) -> Option<i64> {
+        self.sources.values().max().copied()
+    }
+}
+
 /// What is known of sensors whose interval is too long for the time that each round looks at. They are looked for further
 /// back at most once in [`SLOW_US`], so that one of them does not make every round read a quarter of history.
 #[derive(Debug, Clone, Default)]
@@ -57,19 +69,29 @@ pub struct Slow {
     newest: BTreeMap<String, Newest>,
 }
 
+/// By what it is looked.
+#[derive(Debug, Clone, Copy)]
+pub struct Ways<'a> {
+    /// Which sensors there are.
+    pub register: &'a Register,
+    /// For how long a source may be silent.
+    pub silent: Duration,
+    /// What was taken after this moment is new; where nobody knows of one, only what is newest is looked at.
+    pub since_us: Option<i64>,
+    /// What it may take.
+    pub bounds: &'a Bounds,
+}
+
 /// Looks at the readings of a time not older than two days, or twice as long as a source may be silent; of sensors that
 /// measure more seldom, further back.
 ///
+/// What is new is told by when it was taken, which stands in each row. Limit: where a correction, or an ingest on another machine,
+/// had its rows ready before what was seen last and committed them after that, only the newest of them is looked at.
+///
 /// # Errors
 /// [`LakeError`].
-pub async fn look(
-    lake: &Lake,
-    table: &Table,
-    register: &Register,
-    silent: Duration,
-    slow: &mut Slow,
-    bounds: &Bounds,
-) -> Result<Seen, LakeError> {
+pub async fn look(lake: &Lake, table: &Table, ways: Ways<'_>, slow: &mut Slow) -> Result<Seen, LakeError> {
+    let Ways { register, silent, since_us, bounds } = ways;
     let now_us = lake.clock().now_us();
     let silent_us = i64::try_from(silent.as_micros()).unwrap_or(i64::MAX);
     let from_us = now_us.saturating_sub(WINDOW_US.max(silent_us.saturating_mul(2)));
@@ -84,7 +106,7 @@ pub async fn look(
         let heard = texts(batch, "source")?.into_iter().zip(integers(batch, "received")?);
         seen.sources.extend(heard.filter_map(|(source, received_us)| Some((source, received_us?))));
     }
-    seen.sensors = newest(&context, &format!("time >= {from}")).await?;
+    seen.sensors = newest(&context, &format!("time >= {from}"), since_us).await?;
     let reach = |row: &SensorRow| Some((row.id.as_str().to_owned(), now_us.saturating_sub(3 * interval_us(row)?)));
     let far: BTreeMap<String, i64> =
         register.iter().filter_map(reach).filter(|(_, far_us)| *far_us < from_us).collect();
@@ -114,7 +136,7 @@ impl Slow {
         if !is_fresh || !far.keys().all(is_known) {
             let names: Vec<String> = far.keys().map(|sensor| format!("'{}'", sensor.replace('\'', "''"))).collect();
             let of_these = format!("time >= {} AND sensor IN ({})", moment(*from_us), names.join(", "));
-            self.newest = newest(context, &of_these).await?;
+            self.newest = newest(context, &of_these, None).await?;
             for sensor in far.keys() {
                 self.newest.entry(sensor.clone()).or_default();
             }
@@ -128,24 +150,38 @@ impl Slow {
     }
 }
 
-/// The newest value of each sensor that did not fail, of the readings that are meant. Of each time the row that counts
-/// ([`precedence`]) speaks: a value that was withdrawn since is none.
-async fn newest(context: &SessionContext, meant: &str) -> Result<BTreeMap<String, Newest>, LakeError> {
+/// The newest value of each sensor that did not fail, of the readings that are meant, and the ends of those that were taken
+/// after a moment. Of each time the row that counts ([`precedence`]) speaks: a value that was withdrawn since is none.
+async fn newest(
+    context: &SessionContext,
+    meant: &str,
+    since_us: Option<i64>,
+) -> Result<BTreeMap<String, Newest>, LakeError> {
     let order = precedence::first_in_sql();
+    let is_new = since_us.map_or_else(|| "false".to_owned(), |since_us| format!("received > {}", moment(since_us)));
+    let end =
+        |what: &str, order: &str| format!("first_value({what} ORDER BY value {order}, time) FILTER (WHERE {is_new})");
+    let at = |order| end("arrow_cast(time, 'Int64')", order);
     let sql = format!(
-        "WITH words AS (SELECT sensor, time, value, quality, \
+        "WITH words AS (SELECT sensor, time, value, quality, received, \
              row_number() OVER (PARTITION BY sensor, time ORDER BY {order}) AS place FROM readings WHERE {meant}) \
-         SELECT sensor, arrow_cast(max(time), 'Int64') AS time, last_value(value ORDER BY time) AS value \
-         FROM words WHERE place = 1 AND value IS NOT NULL AND quality < 4 GROUP BY sensor"
+         SELECT sensor, arrow_cast(max(time), 'Int64') AS time, last_value(value ORDER BY time) AS value, \
+             {} AS highest, {} AS highest_at, {} AS lowest, {} AS lowest_at \
+         FROM words WHERE place = 1 AND value IS NOT NULL AND quality < 4 GROUP BY sensor",
+        end("value", "DESC"),
+        at("DESC"),
+        end("value", "ASC"),
+        at("ASC"),
     );
     let mut found = BTreeMap::new();
     for batch in &context.sql(&sql).await?.collect().await? {
         let (sensors, times) = (texts(batch, "sensor")?, integers(batch, "time")?);
-        let values =
-            batch.column_by_name("value").ok_or_else(|| DataFusionError::Internal("no column value".into()))?;
-        let values = values.as_primitive::<Float64Type>();
+        let [values, highest, lowest] =
+            [numbers(batch, "value")?, numbers(batch, "highest")?, numbers(batch, "lowest")?];
+        let (highest_at, lowest_at) = (integers(batch, "highest_at")?, integers(batch, "lowest_at")?);
         for (row, (sensor, time_us)) in sensors.into_iter().zip(times).enumerate() {
-            found.insert(sensor, Newest { time_us, value: values.is_valid(row).then(|| values.value(row)) });
+            let (highest, lowest) = (highest_at[row].zip(highest[row]), lowest_at[row].zip(lowest[row]));
+            found.insert(sensor, Newest { time_us, value: values[row], highest, lowest });
         }
     }
     Ok(found)
@@ -160,6 +196,11 @@ fn texts(batch: &RecordBatch, name: &str) -> Result<Vec<String>, DataFusionError
     let column = batch.column_by_name(name).ok_or_else(|| DataFusionError::Internal(format!("no column {name}")))?;
     let column = arrow::compute::cast(column, &DataType::Utf8)?;
     Ok(column.as_string::<i32>().iter().map(|text| text.unwrap_or_default().to_owned()).collect())
+}
+
+fn numbers(batch: &RecordBatch, name: &str) -> Result<Vec<Option<f64>>, DataFusionError> {
+    let column = batch.column_by_name(name).ok_or_else(|| DataFusionError::Internal(format!("no column {name}")))?;
+    Ok(column.as_primitive::<Float64Type>().iter().collect())
 }
 
 fn integers(batch: &RecordBatch, name: &str) -> Result<Vec<Option<i64>>, DataFusionError> {

@@ -241,6 +241,113 @@ async fn a_sensor_that_is_registered_later_is_waited_for_too() {
     assert_eq!(city.receiver.told(), [""; 0], "it is late still");
 }
 
+impl City {
+    /// A batch of an hour, a value each ten minutes, that is taken now.
+    async fn measure_hour(&self, values: [f64; 6]) {
+        let now_us = self.now_us();
+        let time_us = |place: i64| now_us - (5 - place) * 10 * MINUTE_US;
+        let row = |(place, value)| Row { received_us: now_us, ..Row::new("water_temperature", time_us(place), value) };
+        self.place.ingest(&(0..).zip(values).map(row).collect::<Vec<_>>()).await;
+    }
+}
+
+/// A gateway sends once an hour. For twenty minutes the water was over its limit, in the middle of a batch, and nobody heard of it.
+#[tokio::test]
+async fn a_peak_in_the_middle_of_a_batch_is_told_and_that_it_is_over() {
+    const PEAK: [f64; 6] = [20.0, 20.0, 39.0, 38.5, 20.0, 20.0];
+    let city = City::new().await;
+    city.measure_hour([20.0; 6]).await;
+    city.rounds(60).await;
+    city.measure_hour(PEAK).await;
+    let outcome = city.round().await.expect("looked");
+    assert_eq!((outcome.open, outcome.begun), (1, 1));
+    let state = State::read(&city.place.lake).await.expect("read").expect("there");
+    let text = &state.alerts["limit:tjern/water_temperature"].text;
+    let at = look::local(city.now_us() - 30 * MINUTE_US, &TimeZone::UTC);
+    assert_eq!(*text, format!("tjern/water_temperature was 39 at {at}, over its limit of 25; newer values are not"));
+    assert_eq!(city.receiver.told(), ["begun limit tjern/water_temperature"]);
+    city.rounds(30).await;
+    assert_eq!(city.receiver.told(), ["ended limit tjern/water_temperature"]);
+    // It stays where it is for two days: nobody is told of it again, whoever watches.
+    city.rounds(25).await;
+    assert_eq!(city.receiver.told(), [""; 0]);
+    city.measure_hour(PEAK).await;
+    let mut watcher = Watcher::new(city.settings.clone(), BTreeMap::new());
+    for _ in 0..5 {
+        watcher.run(&city.place.lake).await.expect("looked");
+        city.place.clock.advance_us(5 * MINUTE_US);
+    }
+    assert_eq!(
+        city.receiver.told(),
+        ["begun limit tjern/water_temperature", "ended limit tjern/water_temperature"],
+        "the next one is told as the first was"
+    );
+}
+
+/// A thermometer was held in the hand, and its value withdrawn before the watch looked.
+#[tokio::test]
+async fn a_peak_that_was_withdrawn_is_not_told() {
+    let city = City::new().await;
+    city.measure_hour([20.0; 6]).await;
+    city.rounds(10).await;
+    city.measure_hour([20.0, 39.0, 20.0, 20.0, 20.0, 20.0]).await;
+    let now_us = city.now_us();
+    let peak = Row::new("water_temperature", now_us - 40 * MINUTE_US, 39.0);
+    city.place.ingest(&[Row { received_us: now_us, ..peak.quality(4).revision(1) }]).await;
+    city.rounds(20).await;
+    assert_eq!(city.receiver.told(), [""; 0]);
+}
+
+/// A state of before this was known has no word of which values were looked at: it gets one, and peaks are told from then on.
+#[tokio::test]
+async fn a_watch_of_an_earlier_version_goes_on_with_peaks() {
+    let city = City::new().await;
+    city.measure_hour([39.0, 20.0, 20.0, 20.0, 20.0, 20.0]).await;
+    let mut before = State::new(city.now_us() - HOUR_US);
+    before.values = None;
+    before.write(&city.place.lake).await.expect("written");
+    city.rounds(10).await;
+    assert_eq!(city.receiver.told(), [""; 0], "what was taken before is nobody's news");
+    city.measure_hour([20.0, 39.0, 20.0, 20.0, 20.0, 20.0]).await;
+    city.rounds(10).await;
+    assert_eq!(city.receiver.told(), ["begun limit tjern/water_temperature"]);
+}
+
+/// A token ran out on a Sunday: the lake could not be reached, and nobody had been told. It is told as long before as was set, once, and
+/// is over when it was renewed.
+#[tokio::test]
+async fn a_token_that_runs_out_is_told_in_time_and_when_it_is_renewed() {
+    let mut city = City::new().await;
+    let day_us = 24 * HOUR_US;
+    let file = city.place.folder.path().join("sas-token");
+    let write = |end_us: i64| {
+        let end = jiff::Timestamp::from_microsecond(end_us).expect("in range");
+        std::fs::write(&file, format!("sv=2024-11-04&se={end}&sig=the-canary\n")).expect("written");
+    };
+    write(NOW_US + 20 * day_us);
+    let token = "[[token]]\nname = \"the lake's access\"\nfile = \"sas-token\"\n";
+    let section: WatchSection = toml::from_str(&format!("disk_free = \"1B\"\n{token}")).expect("valid");
+    let tokens = section.settings(city.place.folder.path(), &city.settings.lake, &TimeZone::UTC).expect("read").tokens;
+    city.settings = WatchSettings { tokens, source_silent: Duration::from_secs(365 * 86_400), ..city.settings };
+    // A sensor of which nothing comes is another story.
+    register::register(&city.place.lake, &city.place.files("site\n", "id,site,quantity,unit,kind,class\n"))
+        .await
+        .expect("registered");
+    city.rounds(10).await;
+    assert_eq!(city.receiver.told(), [""; 0], "three weeks are time enough");
+    city.place.clock.set_us(NOW_US + 7 * day_us);
+    city.rounds(60).await;
+    assert_eq!(city.receiver.told(), ["begun token the lake's access"], "two weeks before, and once");
+    city.place.clock.set_us(NOW_US + 21 * day_us);
+    city.rounds(10).await;
+    assert_eq!(city.receiver.told(), [""; 0], "that it has run out is the same");
+    write(NOW_US + 400 * day_us);
+    city.rounds(15).await;
+    assert_eq!(city.receiver.told(), ["ended token the lake's access"]);
+    let state = State::read(&city.place.lake).await.expect("read").expect("there");
+    assert!(!format!("{state:?}").contains("the-canary"), "nothing of it is anywhere");
+}
+
 /// The thermometer was out of the water, and a person withdrew its value: it was told as the newest all the same, through
 /// the word that was there before.
 #[tokio::test]
@@ -521,4 +628,51 @@ async fn a_watch_that_forgets_is_caught() {
     city.place.lake.objects().delete(&keys::watch_state()).await.expect("deleted");
     city.rounds(10).await;
     assert_eq!(city.receiver.told().len(), 2);
+}
+
+/// An integrator's bridge forgot the padding of its numbers: every reading of it was lost, and those who are told of all that
+/// is wrong were told nothing.
+#[tokio::test]
+async fn what_landed_and_belongs_to_nobody_is_told_once_and_when_it_is_gone() {
+    let city = City::new().await;
+    city.measure(20.0).await;
+    let key = Path::from("landing/bridge/0123456789abcdef0123456789abcdef/1-3.arrow");
+    city.put(&key, b"a batch".to_vec()).await;
+    city.put(&Path::from("landing/notes.txt"), b"moved on Friday".to_vec()).await;
+    let mut watcher = Watcher::new(city.settings.clone(), BTreeMap::new());
+    let rounds = async |watcher: &mut Watcher| {
+        for _ in 0..14 {
+            city.measure(20.0).await;
+            watcher.run(&city.place.lake).await.expect("looked");
+            city.place.clock.advance_us(5 * MINUTE_US);
+        }
+    };
+    rounds(&mut watcher).await;
+    assert_eq!(city.receiver.told(), ["begun stray bridge", "begun stray landing/"]);
+    let state = State::read(&city.place.lake).await.expect("read").expect("there");
+    let text = &state.alerts["stray:bridge"].text;
+    assert!(text.starts_with("1 objects in the folder `bridge`") && text.contains("hint: "), "{text}");
+    assert!(!text.contains("1-3"), "a key may name what is erased one day: {text}");
+    object_store::ObjectStoreExt::delete(city.place.lake.objects().as_ref(), &key).await.expect("removed");
+    rounds(&mut watcher).await;
+    rounds(&mut watcher).await;
+    assert_eq!(city.receiver.told(), ["ended stray bridge"]);
+}
+
+/// A folder whose rights were changed hides what lies in it: that it is gone is not known.
+#[tokio::test]
+async fn of_what_cannot_be_read_nothing_is_concluded() {
+    let (city, simulated) = City::with_faults().await;
+    city.put(&Path::from("landing/bridge/soon/1-3.arrow"), b"a batch".to_vec()).await;
+    city.rounds(10).await;
+    assert_eq!(city.receiver.told(), ["begun stray bridge"]);
+    simulated.fail(Fault::Locked("landing/bridge/"));
+    city.rounds(60).await;
+    assert_eq!(city.receiver.told(), [""; 0]);
+    simulated.fail(Fault::None);
+    object_store::ObjectStoreExt::delete(simulated.inner().as_ref(), &Path::from("landing/bridge/soon/1-3.arrow"))
+        .await
+        .expect("removed");
+    city.rounds(20).await;
+    assert_eq!(city.receiver.told(), ["ended stray bridge"]);
 }

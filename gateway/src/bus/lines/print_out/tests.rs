@@ -349,3 +349,46 @@ fn a_stream_that_never_ends_is_decided_on_the_way() {
     assert_eq!((outcome.wrong, outcome.stored.len()), (Vec::new(), 2 * 3_600 + 120));
     assert!(held_max <= 61, "{held_max} rows waited");
 }
+
+/// A logger that prints each row by itself, whose clock was more than a minute fast or two slow, lost the whole second hour; and
+/// one that prints an hour's row when the hour is over had the first hour's stored as the second's.
+#[test]
+fn rows_that_come_alone_are_stored_whatever_the_devices_clock_is_off() {
+    let change_us = us("2026-10-25T01:00:00Z");
+    for minutes in [1, 5, 10, 60] {
+        let rows = |row: i64| change_us + row * minutes * MINUTE_US;
+        let count = 130 / minutes;
+        for off_s in [-3_600, -540, -190, -130, -61, -5, 0, 5, 61, 100, 300, 540] {
+            let prints = (-count..=count).map(|row| (rows(row), rows(row) - off_s * SECOND_US));
+            let logger = Logger {
+                period_us: minutes * MINUTE_US,
+                asked: false,
+                every_us: minutes * MINUTE_US,
+                prints: prints.collect(),
+                ..Logger::of_oslo(1, Order::Rising)
+            };
+            let outcome = logger.play(Rule::Order);
+            assert_eq!((&outcome.wrong, &outcome.stored), (&Vec::new(), &outcome.printed), "{minutes} min, {off_s} s");
+        }
+    }
+}
+
+/// After a restart within the hour nobody knows how far off the device is: its rows are counted, and none is stored wrong.
+#[test]
+fn rows_that_come_alone_are_counted_where_nothing_came_before() {
+    let change_us = us("2026-10-25T01:00:00Z");
+    for off_s in [-300, 300] {
+        let prints = (-70..=70).map(|row| (change_us + row * MINUTE_US, change_us + (row * 60 - off_s) * SECOND_US));
+        let logger = Logger {
+            period_us: MINUTE_US,
+            asked: false,
+            every_us: MINUTE_US,
+            prints: prints.collect(),
+            restarts: BTreeSet::from([70 + 30]),
+            ..Logger::of_oslo(1, Order::Rising)
+        };
+        let outcome = logger.play(Rule::Order);
+        check(&logger, &outcome).expect("none is wrong, and none is lost and not counted");
+        assert!((20..=32).contains(&outcome.undecided.len()), "{off_s} s: {}", outcome.undecided.len());
+    }
+}

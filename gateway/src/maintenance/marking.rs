@@ -1,0 +1,267 @@
+//! What a running gateway makes of the file: readings that were taken during maintenance are marked.
+//!
+//! Invariants: a file that cannot be read changes nothing and is told once; no reading passes before it was looked whether the
+//! file has changed, so that what is measured after a command has ended is marked.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tjern_readings::reading::{Cause, Quality, Reading};
+use tracing::{info, warn};
+
+use super::{FILE, MaintenanceError, SensorPattern, Window, read};
+
+/// So many names stand in a line of the log.
+const LISTED_MAX: usize = 5;
+
+/// What a running gateway knows of maintenance.
+#[derive(Debug)]
+pub(crate) struct Maintenance {
+    spool_dir: PathBuf,
+    windows: Vec<Window>,
+    /// What the file looked like.
+    seen: Option<Seen>,
+    told: MaintenanceTold,
+}
+
+/// What is under maintenance, and why the file cannot be gone by, for whoever tells it. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct MaintenanceTold(Arc<Mutex<(Vec<Window>, Option<String>)>>);
+
+impl MaintenanceTold {
+    /// Why the file cannot be gone by; `None` where all is well.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        self.lock().1.clone()
+    }
+
+    /// What is under maintenance at a time.
+    pub(crate) fn at(&self, time_us: i64) -> Vec<SensorPattern> {
+        let is_under_way = |window: &&Window| (window.from_us..window.until_us).contains(&time_us);
+        self.lock().0.iter().filter(is_under_way).map(|window| window.sensors.clone()).collect()
+    }
+
+    fn set_windows(&self, windows: Vec<Window>) {
+        *self.lock() = (windows, None);
+    }
+
+    /// Says whether that is news.
+    fn set_trouble(&self, trouble: String) -> bool {
+        let mut told = self.lock();
+        let is_news = told.1.as_ref() != Some(&trouble);
+        told.1 = Some(trouble);
+        is_news
+    }
+
+    /// Held for a few instructions, none of which can panic half-way.
+    fn lock(&self) -> MutexGuard<'_, (Vec<Window>, Option<String>)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Maintenance {
+    /// What the file in this folder says, from the first readings on.
+    pub(crate) fn of(spool_dir: PathBuf) -> Self {
+        Self { spool_dir, windows: Vec::new(), seen: None, told: MaintenanceTold::default() }
+    }
+
+    /// What others may tell of it.
+    pub(crate) fn told(&self) -> MaintenanceTold {
+        self.told.clone()
+    }
+
+    /// Looks whether the file has changed, on a thread that nobody else waits for. What is found in another folder than the
+    /// spool's own, or in none, is no word about it: whether that is at hand is asked where something changed.
+    pub(crate) async fn look(&mut self, is_at_hand: impl Future<Output = bool>) {
+        let (dir, seen) = (self.spool_dir.clone(), self.seen);
+        // The task fails only where the runtime ends.
+        if let Ok(Some((seen, read))) = tokio::task::spawn_blocking(move || look(&dir, seen)).await
+            && is_at_hand.await
+        {
+            self.take(seen, read);
+        }
+    }
+
+    /// Whether a window holds any moment from the oldest to the newest.
+    pub(crate) fn is_under_way(&self, oldest_us: i64, newest_us: i64) -> bool {
+        self.windows.iter().any(|window| window.from_us <= newest_us && oldest_us < window.until_us)
+    }
+
+    /// Marks those that were measured during maintenance, by what the file said when it was last looked at.
+    pub(crate) fn mark(&self, readings: &mut [Reading]) {
+        for reading in readings.iter_mut().filter(|reading| reading.value.is_some()) {
+            if self.windows.iter().any(|window| window.holds(reading)) {
+                (reading.quality, reading.cause) = (Quality::Fail, Some(Cause::Maintenance));
+            }
+        }
+    }
+
+    fn take(&mut self, seen: Option<Seen>, read: Result<Vec<Window>, MaintenanceError>) {
+        self.seen = seen;
+        match read {
+            Ok(windows) => {
+                self.told.set_windows(windows.clone());
+                if windows.is_empty() {
+                    info!("maintenance: nothing is marked any more");
+                } else {
+                    info!(
+                        windows = windows.len(),
+                        sensors = listed(&windows),
+                        "maintenance: what is measured in these windows is marked"
+                    );
+                }
+                self.windows = windows;
+            }
+            Err(error) => {
+                // A disk that failed for a moment is asked again; a file that is wrong stays so until it changes.
+                if matches!(error, MaintenanceError::Unreadable { .. }) {
+                    self.seen = None;
+                }
+                if self.told.set_trouble(error.to_string()) {
+                    warn!("what is under maintenance stays as it was: {error}");
+                }
+            }
+        }
+    }
+}
+
+/// What a file looks like: when it was changed, its number on the disk, its length.
+type Seen = (i64, i64, u64, u64);
+
+/// What a file looks like now, if there is one, and what is in it.
+type Looked = (Option<Seen>, Result<Vec<Window>, MaintenanceError>);
+
+/// Reads the file of a folder, if it looks other than before.
+fn look(dir: &Path, seen: Option<Seen>) -> Option<Looked> {
+    let found = fs::metadata(dir.join(FILE)).ok();
+    let found = found.map(|file| (file.mtime(), file.mtime_nsec(), file.ino(), file.len()));
+    (found != seen).then(|| (found, read(dir)))
+}
+
+/// Whose windows these are, as a line of the log has room for it.
+fn listed(windows: &[Window]) -> String {
+    let mut names: Vec<String> = windows.iter().map(|window| window.sensors.to_string()).collect();
+    names.sort();
+    names.dedup();
+    let more = names.len().saturating_sub(LISTED_MAX);
+    names.truncate(LISTED_MAX);
+    let listed = names.join(", ");
+    if more > 0 { format!("{listed} and {more} more") } else { listed }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::begin;
+    use super::super::file::write;
+    use super::super::testing::{HOUR_US, NOW_US, pattern};
+    use super::*;
+
+    fn reading(sensor: &str, time_us: i64) -> Reading {
+        Reading::of(sensor.parse().expect("a sensor"), time_us, 4.0)
+    }
+
+    async fn marked(maintenance: &mut Maintenance, reading: Reading) -> bool {
+        let mut readings = [reading];
+        maintenance.look(std::future::ready(true)).await;
+        maintenance.mark(&mut readings);
+        let [reading] = readings;
+        assert_eq!(reading.value, Some(4.0), "the value stays");
+        (reading.quality, reading.cause) == (Quality::Fail, Some(Cause::Maintenance))
+    }
+
+    /// 36 °C was the highest bathing temperature of the year: the technician had held the sensor.
+    #[tokio::test(start_paused = true)]
+    async fn what_a_technician_measures_by_hand_is_not_weather() {
+        let spool = tempfile::tempdir().expect("a folder");
+        let mut maintenance = Maintenance::of(spool.path().to_owned());
+        assert!(!marked(&mut maintenance, reading("tarn/water_temperature", NOW_US)).await);
+        let mut windows = Vec::new();
+        begin(&mut windows, pattern("tarn/*"), NOW_US, NOW_US + HOUR_US);
+        write(spool.path(), &windows, NOW_US).expect("written");
+        assert!(marked(&mut maintenance, reading("tarn/water_temperature", NOW_US)).await, "the first one after it");
+        let told = maintenance.told();
+        assert_eq!([NOW_US - 1, NOW_US, NOW_US + HOUR_US].map(|at_us| told.at(at_us).len()), [0, 1, 0]);
+        assert!(marked(&mut maintenance, reading("tarn/depth-2m/water_temperature", NOW_US + HOUR_US - 1)).await);
+        for other in [
+            reading("tarn/water_temperature", NOW_US - 1),
+            reading("tarn/water_temperature", NOW_US + HOUR_US),
+            reading("tarnet/water_temperature", NOW_US),
+        ] {
+            assert!(!marked(&mut maintenance, other.clone()).await, "{other:?}");
+        }
+        let mut again = Maintenance::of(spool.path().to_owned());
+        assert!(marked(&mut again, reading("tarn/water_temperature", NOW_US)).await, "a restart forgets nothing");
+    }
+
+    /// The disk with the spool was unplugged while somebody worked: what the sensors measured by hand went to the lake as weather.
+    #[tokio::test(start_paused = true)]
+    async fn maintenance_goes_on_while_the_spools_folder_is_away() {
+        let spool = tempfile::tempdir().expect("a folder");
+        let window = Window { sensors: pattern("a/b"), from_us: 0, until_us: NOW_US };
+        write(spool.path(), &[window], 0).expect("written");
+        let mut maintenance = Maintenance::of(spool.path().to_owned());
+        assert!(marked(&mut maintenance, reading("a/b", 1)).await);
+        fs::remove_file(spool.path().join(FILE)).expect("removed");
+        maintenance.look(std::future::ready(false)).await;
+        let mut readings = [reading("a/b", 2)];
+        maintenance.mark(&mut readings);
+        assert_eq!(readings[0].cause, Some(Cause::Maintenance));
+        assert!(!marked(&mut maintenance, reading("a/b", 2)).await, "the folder is there, and the file is not");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reading_without_a_value_keeps_its_own_cause() {
+        let spool = tempfile::tempdir().expect("a folder");
+        let window = Window { sensors: pattern("a/b"), from_us: 0, until_us: NOW_US };
+        write(spool.path(), &[window], 0).expect("written");
+        let missing = Reading::missing("a/b".parse().expect("a sensor"), 1, Cause::Timeout);
+        let mut readings = [missing.clone()];
+        let mut maintenance = Maintenance::of(spool.path().to_owned());
+        maintenance.look(std::future::ready(true)).await;
+        maintenance.mark(&mut readings);
+        assert_eq!(readings, [missing]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_broken_file_changes_nothing() {
+        let spool = tempfile::tempdir().expect("a folder");
+        let window = Window { sensors: pattern("a/b"), from_us: 0, until_us: NOW_US };
+        write(spool.path(), &[window], 0).expect("written");
+        let mut maintenance = Maintenance::of(spool.path().to_owned());
+        assert!(marked(&mut maintenance, reading("a/b", 1)).await);
+        fs::write(spool.path().join(FILE), "version = 1\n[[maintenance]]\nsensor = 5\n").expect("written");
+        assert!(marked(&mut maintenance, reading("a/b", 1)).await);
+        fs::remove_file(spool.path().join(FILE)).expect("removed");
+        assert!(!marked(&mut maintenance, reading("a/b", 1)).await);
+    }
+
+    /// A folder in the file's place cannot be read as one.
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_cannot_be_read_is_told_once_and_in_the_health() {
+        let spool = tempfile::tempdir().expect("a folder");
+        fs::create_dir(spool.path().join(FILE)).expect("created");
+        let mut maintenance = Maintenance::of(spool.path().to_owned());
+        let told = maintenance.told();
+        maintenance.look(std::future::ready(true)).await;
+        assert!(told.trouble().is_some_and(|trouble| trouble.contains(FILE)));
+        let again = told.trouble().expect("it is told");
+        assert!(!told.set_trouble(again), "the same is no news");
+        fs::remove_dir(spool.path().join(FILE)).expect("removed");
+        write(spool.path(), &[], NOW_US).expect("written");
+        maintenance.look(std::future::ready(true)).await;
+        assert_eq!(told.trouble(), None);
+    }
+
+    #[test]
+    fn the_log_names_whose_maintenance_it_is() {
+        let windows = |names: &[&str]| -> Vec<Window> {
+            names.iter().map(|name| Window { sensors: pattern(name), from_us: 0, until_us: 1 }).collect()
+        };
+        assert_eq!(listed(&windows(&["tarn/*", "a/b", "tarn/*"])), "a/b, tarn/*");
+        assert_eq!(
+            listed(&windows(&["a/1", "a/2", "a/3", "a/4", "a/5", "a/6", "a/7"])),
+            "a/1, a/2, a/3, a/4, a/5 and 2 more"
+        );
+    }
+}
