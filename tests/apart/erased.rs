@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use tjern_readings::clock::{Clock, SECOND_US};
+
 use crate::place::{Place, said};
 
 const FLAT: &str = "flat-k7/energy";
@@ -54,6 +56,34 @@ fn a_restore_erases_again_before_anybody_asks() {
     let output = place.run(&["restore", "--from", &backups, "--only", "landing"]);
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(batches(&place), 0, "{}", said(&output));
+}
+
+/// Broken off while it erased, a restore was refused for ever: what it had erased is not what the backup has.
+#[test]
+fn a_restore_that_broke_off_while_it_erased_goes_on() {
+    let place = Place::new(SENSORS);
+    for first in 1..=2 {
+        place.land("flat-01", first, &[FLAT]);
+    }
+    place.done(&[&["register"], &["ingest"]]);
+    let backups = place.url("backups");
+    place.done(&[&["backup", "--to", &backups]]);
+    place.run(&ERASE);
+    fs::rename(place.path("lake/tables"), place.path("lost")).expect("moved away");
+    // Somebody was killed at quality control just before.
+    let until_us = Clock::system().now_us() + 200 * SECOND_US;
+    let lease = place.path("lake/jobs/quality.json");
+    fs::write(&lease, format!("{{\"holder\":\"one that was killed\",\"until_us\":{until_us}}}")).expect("written");
+    let refused = place.run(&["restore", "--from", &backups]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(said(&refused).contains("another process does `quality`"), "{}", said(&refused));
+    assert!(said(&place.run(&["status"])).contains("not finished"), "nobody works on it");
+    // What an erasure removes before it is broken off is not put once more.
+    let landed = place.path(&format!("lake/landing/flat-01/{}", crate::place::EPOCH));
+    fs::remove_dir_all(&landed).expect("removed");
+    fs::remove_file(&lease).expect("removed");
+    place.done(&[&["restore", "--from", &backups]]);
+    assert_eq!((readings(&place), batches(&place)), (vec!["0".to_owned()], 0));
 }
 
 fn batches(place: &Place) -> usize {

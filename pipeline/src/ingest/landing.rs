@@ -404,7 +404,7 @@ mod tests {
                 // A step of configurations that is set anew has a higher number.
                 for (app_id, version) in &mut moved {
                     if app_id.starts_with(":configuration/") {
-                        *version = i64::try_from(number).expect("few") * 10 + *version;
+                        *version += i64::try_from(number).expect("few") * 10;
                     }
                 }
                 // A commit moves each transaction once.

@@ -166,7 +166,7 @@ mod tests {
             (closed(&stream), 90),
         ]);
         let finished: Vec<_> = transactions.keys().filter_map(|app_id| finished(app_id)).collect();
-        assert_eq!(finished, [stream.clone()]);
+        assert_eq!(finished, std::slice::from_ref(&stream));
         let read = read(&transactions);
         let wanted = Progress {
             watermark: 90,

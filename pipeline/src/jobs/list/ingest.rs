@@ -101,7 +101,7 @@ impl Job for Ingest {
             ingest_at_the_end(lake, &self.settings).await
         } else {
             stop.run_until_cancelled(self.register_first(lake)).await.ok_or(JobError::Interrupted)??;
-            match stop.run_until_cancelled(self.once(lake)).await {
+            match Box::pin(stop.run_until_cancelled(self.once(lake))).await {
                 Some(result) => result,
                 None => {
                     self.leave().await;
