@@ -130,7 +130,7 @@ fn an_s3_server_that_fails_loses_and_doubles_nothing() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.expect("a runtime");
     for seed in seeds {
-        let living = async { Life::live(seed, Sky::http(seed, HTTP_PER_MILLE).await, Ingesting::Real).await };
+        let living = async { Box::pin(Life::live(seed, Sky::http(seed, HTTP_PER_MILLE).await, Ingesting::Real)).await };
         let lived = runtime.block_on(Box::pin(living));
         lived.unwrap_or_else(|what| {
             panic!(
