@@ -29,7 +29,7 @@ use crate::erase::ErasuresError;
 use crate::frames::FrameError;
 use crate::quality::QualityError;
 use crate::register::RegisterError;
-use crate::tables::ATTEMPTS_MAX;
+use crate::tables::{ATTEMPTS_MAX, let_go};
 
 pub(crate) use moments::{Moment, Moments, Wanted};
 pub use record::Author;
@@ -146,9 +146,11 @@ pub(crate) async fn correct(
         let record = record.with_rows(prepared.rows);
         record.write(lake).await?;
         let count = table.transaction(CORRECTIONS).unwrap_or(0) + 1;
-        if commit(&mut table, &record, prepared.files, count).await? {
+        if commit(&mut table, &record, prepared.files.clone(), count).await? {
             return Ok(prepared.rows);
         }
+        // It may have been an erasure that came first, and be over.
+        let_go(lake, TableName::Readings, &prepared.files).await;
     }
     Err(CorrectError::Contended)
 }

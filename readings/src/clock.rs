@@ -281,6 +281,7 @@ mod tests {
         wall.advance_us(SECOND_US);
         assert_eq!(clock.now_us(), NOW_US + 2 * SECOND_US);
         wall.set_us(900_000_000 * SECOND_US);
+        wall.advance_us(SECOND_US);
         let told_us = clock.now_us();
         assert!(clock.is_doubtful(told_us) && !clock.is_estimate(told_us), "it goes on from what was believed");
         assert!(clock.is_estimate(under_way_us), "this was under way when the clock came");

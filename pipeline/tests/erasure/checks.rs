@@ -4,16 +4,18 @@
 //! A check and a validation read files and write them anew. One that had read before an erasure and wrote after it left a file with
 //! everything that was erased, which no version named and no erasure looked for any more.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tjern_lake::{Lake, Lease, Table, TableName, write_file};
 use tjern_pipeline::correct::Author;
-use tjern_pipeline::correct::recompute::Period;
+use tjern_pipeline::correct::recompute::{Again, Formula, Formulas, Period, recompute};
 use tjern_pipeline::erase::{erase, go_on};
 use tjern_pipeline::ingest::{IngestError, Ingester, ingest, missing_configurations};
 use tjern_pipeline::quality::control;
 use tjern_pipeline::validate::validate;
 use tjern_readings::keys::Landed;
+use tjern_readings::sensor::SensorId;
 use tjern_readings::store::Store;
 
 use crate::support::{HOUR_US, SETTINGS, source};
@@ -99,7 +101,8 @@ async fn a_check_that_lost_its_lease_leaves_no_file() {
 async fn with_judged_readings() -> (World, Period) {
     let world = World::empty().await;
     let readings = half_a_day(FROM_US, true);
-    world.place.land_readings(GATEWAY, 1, &readings, None).await;
+    world.place.put(&Landed::Configuration(SHA256.to_owned()).key(&source(GATEWAY)), b"poll = 1".to_vec()).await;
+    world.place.land_readings(GATEWAY, 1, &readings, Some(SHA256)).await;
     let next = 1 + i64::try_from(readings.len()).expect("small");
     world.place.land_readings(GATEWAY, next, &half_a_day(FROM_US + 20 * 12 * HOUR_US, false), None).await;
     world.ingest().await;
@@ -162,7 +165,8 @@ async fn a_validation_waits_for_who_has_the_lease_and_reads_nothing() {
 async fn quality_control_reads_nothing_that_was_erased_while_it_looked_for_its_work() {
     let world = World::empty().await;
     let readings = half_a_day(FROM_US, true);
-    world.place.land_readings(GATEWAY, 1, &readings, None).await;
+    world.place.put(&Landed::Configuration(SHA256.to_owned()).key(&source(GATEWAY)), b"poll = 1".to_vec()).await;
+    world.place.land_readings(GATEWAY, 1, &readings, Some(SHA256)).await;
     let next = 1 + i64::try_from(readings.len()).expect("small");
     world.place.land_readings(GATEWAY, next, &half_a_day(FROM_US + 20 * 12 * HOUR_US, false), None).await;
     world.ingest().await;
@@ -187,4 +191,37 @@ async fn a_file_of_rows_that_were_read_before_an_erasure_is_seen() {
     write_file(&world.lake(), TableName::Readings, &rows).await.expect("written");
     let gone_on = go_on(&world.lake(), &world.settings(), false).await.expect("gone on");
     assert!(!world.traces().await.is_empty(), "{} {gone_on:?}", erasure.id);
+}
+
+/// Twice what was stored; the first time, an erasure begins and ends while it is worked out.
+struct Overtaken<'a> {
+    world: &'a World,
+    is_over: AtomicBool,
+}
+
+impl Formulas for Overtaken<'_> {
+    fn formula(&self, _: &str, _: &SensorId) -> Result<Formula, String> {
+        if !self.is_over.swap(true, Ordering::Relaxed) {
+            let (lake, settings, request) = (self.world.lake(), self.world.settings(), request());
+            tokio::task::block_in_place(|| {
+                tokio::runtime::Handle::current().block_on(erase(&lake, &settings, &request)).expect("erased");
+            });
+        }
+        Ok(Box::new(|stored| Ok(stored.map_or(Again::AsItIs, |value| Again::Value(value * 2.0)))))
+    }
+
+    fn words(&self) -> serde_json::Value {
+        serde_json::json!({ "scale": 2.0 })
+    }
+}
+
+/// A correction takes no lease: its fence sends it back. The file that it had written until then, of what was erased, stayed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_correction_that_an_erasure_overtakes_leaves_no_file() {
+    let (world, period) = with_judged_readings().await;
+    let overtaken = Overtaken { world: &world, is_over: AtomicBool::new(false) };
+    let outcome = recompute(&world.lake(), &period, &overtaken, &author(), false).await.expect("recomputed");
+    assert!(overtaken.is_over.into_inner(), "an erasure came between");
+    assert_eq!(outcome.corrected, 0, "{outcome:?}");
+    assert_eq!(world.traces().await, []);
 }

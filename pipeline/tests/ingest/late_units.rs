@@ -444,7 +444,8 @@ async fn a_damaged_file_is_left_as_it_is_and_the_others_are_checked() {
     let sound = place.store.inner().get(&key).await.expect("there").bytes().await.expect("read").to_vec();
     let mut altered = sound.clone();
     // In who wrote it, so that it can be read as before.
-    let at = altered.windows(10).position(|bytes| bytes == b"parquet-rs").expect("who wrote it");
+    let software = tjern_readings::batch::SOFTWARE.as_bytes();
+    let at = altered.windows(software.len()).position(|bytes| bytes == software).expect("who wrote it");
     altered[at] ^= 1;
     overwrite(&place, &key, altered).await;
     place.land_readings("landfall-01", 6, &[of("tarn/level", 1, 414.0)], Some(&sha256())).await;
