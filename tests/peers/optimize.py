@@ -4,15 +4,20 @@
    row is there twice.
 2. A foreign OPTIMIZE between two of ours: the rows stay, sorted queries are sorted, `tjern pipeline verify` finds nothing.
 3. A foreign OPTIMIZE that read before ours committed is refused.
-4. Both at once, several times, after appends: whatever comes first, the rows stay.
+4. One of ours that had written its files when a foreign OPTIMIZE committed is refused.
+5. Both at once, several times, after appends: whatever comes first, the rows stay.
 
 Exit status 0 where all of it holds.
 """
 
 import argparse
+import json
+import os
 import random
+import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -48,6 +53,35 @@ class Lake:
         if done.returncode != 0:
             raise Failure(f"`{' '.join(map(str, command))}` ended with status {done.returncode}:\n{done.stderr}")
         return done
+
+    def files(self) -> set[str]:
+        return {path.relative_to(self.table).as_posix() for path in Path(self.table).rglob("*.parquet") if "_delta_log" not in path.parts}
+
+    def is_committed(self, file: str) -> bool:
+        """Whether any commit has added it."""
+        log = (line for path in Path(self.table, "_delta_log").glob("*.json") for line in path.read_text(encoding="utf-8").splitlines())
+        return any(json.loads(line).get("add", {}).get("path") == file for line in log)
+
+    def stopped_before_its_commit(self) -> tuple[subprocess.Popen, set[str]] | None:
+        """A compaction of ours that stands still, and the files that it has written; None where it was done before."""
+        before = self.files()
+        command = [self.tjern_binary, "pipeline", "compact", "--config", self.config]
+        ours = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        while not (new := self.files() - before) and ours.poll() is None:
+            time.sleep(0.0005)
+        if ours.poll() is None:
+            ours.send_signal(signal.SIGSTOP)
+            # It stands still once the system says so, and only then is what it has done known.
+            _, status = os.waitpid(ours.pid, os.WUNTRACED)
+            if not os.WIFSTOPPED(status):
+                ours.returncode = os.waitstatus_to_exitcode(status)
+            elif any(map(self.is_committed, new)):
+                ours.send_signal(signal.SIGCONT)
+            else:
+                return ours, new
+        if ours.wait() != 0:
+            raise Failure(f"our compaction ended with status {ours.returncode}")
+        return None
 
     def append(self, files: int) -> None:
         """Files of one day, whose rows come in no order."""
@@ -139,6 +173,27 @@ def stale(lake: Lake) -> None:
     lake.check("after a stale OPTIMIZE")
 
 
+def overtaken(lake: Lake) -> None:
+    for attempt in range(1, 51):
+        lake.append(6)
+        stopped = lake.stopped_before_its_commit()
+        if stopped is None:
+            continue
+        ours, written = stopped
+        theirs = foreign(lake.table)
+        ours.send_signal(signal.SIGCONT)
+        if theirs.startswith("refused"):
+            raise Failure(f"ours stood still, and OPTIMIZE was {theirs}")
+        if ours.wait() != 0:
+            raise Failure(f"our compaction, overtaken, ended with status {ours.returncode}")
+        if any(map(lake.is_committed, written)):
+            raise Failure("files of ours were committed over a foreign OPTIMIZE of what they were made of")
+        lake.check("after one of ours that was overtaken")
+        say(f"overtaken: theirs: {theirs}; ours was refused, at attempt {attempt}")
+        return
+    raise Failure("in 50 attempts none of ours was caught before its commit")
+
+
 def race(lake: Lake, rounds: int) -> None:
     outcomes: dict[str, int] = {}
     for round_ in range(rounds):
@@ -166,6 +221,7 @@ def main() -> int:
         lake = Lake(arguments.work.resolve(), arguments.bin.resolve() / "tjern", arguments.seed)
         between(lake)
         stale(lake)
+        overtaken(lake)
         race(lake, arguments.rounds)
     except Failure as failure:
         print(f"peers: optimize: FAILED: {failure}", file=sys.stderr)
