@@ -102,9 +102,13 @@ bench-compact *arguments:
 bench-queries *arguments:
     benches/layout/run {{ arguments }}
 
-# Bytes per reading by layout, per family of sensors; with --write FOLDER plain files for benches/layout/compare.py
+# Bytes per reading and speed of each way to write each column, per family of sensors: docs/decisions/0017
 bench-layout *arguments:
     cd benches/layout && cargo run --release -- {{ arguments }}
+
+# Bytes per reading beside plain Parquet, DuckDB and ClickHouse, and how fast ours are written: docs/measurements.md
+bench-sizes:
+    TJERN_MEASUREMENTS="{{ measurements }}" benches/layout/sizes
 
 # How much of a serial line is used, from 9,600 to 115,200 baud, also with a dead device
 bench-rtu *arguments: _release-gateway

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Bytes per reading, all columns, beside DuckDB's own format, ClickHouse's MergeTree and plain Parquet.
 
-    benches/layout/compare.py --seal PROGRAM FOLDER
+    benches/layout/compare.py --seal PROGRAM FOLDER          # benches/layout/sizes makes both
 
 FOLDER: the files of `tjern-layout --write FOLDER`. PROGRAM: the example `seal` of tjern-lake. Needs the packages
 duckdb, chdb and pyarrow. ClickHouse's columns `value` and `received`
@@ -23,8 +23,9 @@ RECEIVED_CODECS = ["DoubleDelta, ZSTD(3)", "Delta(8), ZSTD(3)", "T64, ZSTD(3)", 
 
 
 def ours(program, path):
-    line = subprocess.run([program, path], check=True, capture_output=True, text=True).stdout.split("\t")
-    return int(line[2])
+    """Bytes, and millions of readings that one core writes in a second: the best of three."""
+    runs = [subprocess.run([program, path], check=True, capture_output=True, text=True).stdout.split("\t") for _ in range(3)]
+    return int(runs[0][2]), int(runs[0][1]) / min(float(run[4]) for run in runs) / 1e6
 
 
 def of_duckdb(path, scratch):
@@ -76,7 +77,8 @@ def main():
     parser.add_argument("folder", type=pathlib.Path)
     arguments = parser.parse_args()
     print(f"DuckDB {duckdb.__version__}, chDB {chdb.__version__}; bytes per reading, all 13 columns\n")
-    print("| readings | Tjern | plain Parquet, zstd 3 | DuckDB | ClickHouse (its best codec) |\n|---|---|---|---|---|")
+    print("| readings | Tjern | written, M/s | plain Parquet, zstd 3 | DuckDB | ClickHouse (its best codec) |")
+    print("|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as scratch:
         scratch = pathlib.Path(scratch)
         session = chdb.session.Session(str(scratch / "clickhouse"))
@@ -84,8 +86,9 @@ def main():
         for path in sorted(arguments.folder.glob("*.parquet")):
             rows = pyarrow.parquet.read_metadata(path).num_rows
             codec, clickhouse = best_of_clickhouse(path, session)
-            sizes = [ours(arguments.seal, path), path.stat().st_size, of_duckdb(path, scratch), clickhouse]
-            cells = [f"{size / rows:.3f}" for size in sizes]
+            size, speed = ours(arguments.seal, path)
+            others = [path.stat().st_size, of_duckdb(path, scratch), clickhouse]
+            cells = [f"{size / rows:.3f}", f"{speed:.2f}", *(f"{other / rows:.3f}" for other in others)]
             print(f"| {path.stem} ({rows}) | " + " | ".join(cells) + f" ({codec}) |", flush=True)
 
 
