@@ -273,6 +273,17 @@ fn what_exists_already_is_on_disk_once_that_is_said() {
     });
 }
 
+/// The model above takes the real disk at its word. The system refuses to sync what is on no disk, so a disk that asks it is told.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_real_disk_asks_the_system_to_sync() {
+    let file = RealDisk.sync_file("/proc/self/status".as_ref());
+    let folder = RealDisk.sync_folder("/proc/self".as_ref());
+    for refused in [file, folder] {
+        assert_eq!(refused.expect_err("nobody asked").kind(), std::io::ErrorKind::InvalidInput);
+    }
+}
+
 /// The canary: a store that leaves out any one kind of sync is caught, whichever way an object comes.
 #[test]
 fn a_store_that_leaves_out_a_sync_is_caught() {
