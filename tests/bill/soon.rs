@@ -151,7 +151,7 @@ fn percentile(values: &mut [i64], hundredths: usize) -> i64 {
     values[(values.len() * hundredths).div_ceil(100) - 1]
 }
 
-/// The third and later batches of each source, whose rhythm is known by then: the 99th percentile.
+/// The fourth and later batches of each source, whose rhythm is known by then: the 99th percentile.
 async fn minutely(city: City, serving: Serving) -> i64 {
     let mut late_us = city.latencies(serving).await;
     let settled = &mut late_us[usize::try_from(city.sources).expect("small") * 3..];
