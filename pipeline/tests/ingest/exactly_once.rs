@@ -150,6 +150,35 @@ async fn a_crash_between_any_two_requests_doubles_and_loses_nothing() {
     assert!(!wrong.is_empty(), "the canary lives: {faults} faults and not one was found");
 }
 
+/// The same where batches have lain in the landing zone for their grace: what is removed is in the table.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_while_landed_batches_are_removed_loses_none() {
+    for fault in [Fault::DeadBefore as fn(u64) -> Fault, Fault::DeadAfter] {
+        let mut removing = 0;
+        for at in 1.. {
+            let place = Place::new();
+            for first in [1, 11, 21] {
+                place.land("landfall-01", first, first + 9).await;
+            }
+            ingest(&place.lake(), &SETTINGS).await.expect("ingested");
+            place.ahead(8 * 24 * HOUR_US);
+            place.land("landfall-01", 31, 40).await;
+            place.store.fail(fault(at));
+            let went_well = ingest(&place.lake(), &SETTINGS).await.is_ok();
+            let (calls, _) = place.store.counted();
+            place.store.fail(Fault::None);
+            removing += usize::from((2..4).contains(&place.keys("landing").len()));
+            while ingest(&place.lake(), &SETTINGS).await.is_err() {}
+            assert_eq!(place.numbers().await, "40 40 820", "{:?}", fault(at));
+            assert_eq!(place.keys("landing").len(), 1, "the newest of an open epoch stays: {:?}", fault(at));
+            if calls < at {
+                assert!(went_well && removing > 0, "the crash came between two removals too");
+                break;
+            }
+        }
+    }
+}
+
 /// Two servers at once, one of which loses replies: in the minute when one is replaced by the other.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_ingesters_with_a_lost_reply_double_and_lose_nothing() {
