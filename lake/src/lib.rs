@@ -26,6 +26,7 @@ pub mod schema;
 pub mod session;
 mod states;
 pub mod table;
+mod unreadable;
 pub mod versions;
 pub mod views;
 pub mod write;
@@ -164,6 +165,12 @@ impl LakeError {
     #[must_use]
     pub fn is_careless(&self) -> bool {
         matches!(self, Self::Proof(error) if matches!(**error, ProofError::NotCreateOnly { .. }))
+    }
+
+    /// Whether the log of hours or days is damaged: readings and the register have all that they had.
+    #[must_use]
+    pub const fn is_of_rollups(&self) -> bool {
+        matches!(self, Self::Log { table: TableName::Hourly | TableName::Daily, .. })
     }
 
     /// The store failed at an object.

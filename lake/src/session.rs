@@ -23,6 +23,7 @@ use url::Url;
 use crate::newest::NewestOfFiles;
 use crate::rollup::{Grid, RegisterTables, RollupTable};
 use crate::scan::{LAKE_SCHEME, LakeTable};
+use crate::unreadable::Unreadable;
 use crate::views::Parted;
 use crate::{Lake, LakeError, Table, TableName, functions, views};
 
@@ -54,14 +55,26 @@ pub const MEMORY_BYTES: usize = 512 << 20;
 /// # Errors
 /// [`LakeError`].
 pub async fn session(lake: &Lake, settings: &SessionSettings) -> std::result::Result<SessionContext, LakeError> {
-    let mut tables = Vec::new();
-    for name in TableName::ALL {
-        tables.push((name, Table::open(lake, name).await?));
-    }
-    session_on(lake, settings, &tables).await
+    session_on(lake, settings, &open_all(lake).await?).await
 }
 
-/// Opens a session on tables that are pinned already.
+/// The newest version of each table, for who reads. Hours or days whose log is damaged are left out, with a warning.
+///
+/// # Errors
+/// [`LakeError`].
+pub async fn open_all(lake: &Lake) -> std::result::Result<Vec<(TableName, Option<Table>)>, LakeError> {
+    let mut tables = Vec::new();
+    for name in TableName::ALL {
+        match Table::open(lake, name).await {
+            Err(error) if error.is_of_rollups() => tracing::warn!(%error, "what needs this table has no answer"),
+            opened => tables.push((name, opened?)),
+        }
+    }
+    Ok(tables)
+}
+
+/// Opens a session on tables that are pinned already. A table that is pinned and not there is empty; hours or days that are not
+/// pinned cannot be read, and who asks for them is told.
 ///
 /// # Errors
 /// [`LakeError`].
@@ -114,6 +127,11 @@ async fn session_of(
             None => Arc::new(LakeTable::new(*name, pinned.as_ref().map(Table::files).unwrap_or_default())),
         };
         tables.register_table(format!("all_{name}"), provider)?;
+    }
+    for name in [TableName::Hourly, TableName::Daily] {
+        if !pinned.iter().any(|(one, _)| *one == name) {
+            tables.register_table(format!("all_{name}"), Arc::new(Unreadable(name)))?;
+        }
     }
     for name in [TableName::Sensors, TableName::Sites] {
         show(&tables, &shown, name.as_str(), views::register(&tables, name, public).await?)?;
@@ -206,8 +224,11 @@ fn state(settings: &SessionSettings, config: SessionConfig, runtime: Arc<Runtime
         .with_information_schema(true)
         .set_str("datafusion.execution.time_zone", "UTC")
         .set_bool("datafusion.sql_parser.enable_ident_normalization", true);
-    let mut state =
-        SessionStateBuilder::new().with_config(config).with_runtime_env(runtime).with_default_features().build();
+    let mut state = SessionStateBuilder::new()
+        .with_config(config)
+        .with_runtime_env(runtime)
+        .with_default_features()
+        .build();
     for function in functions::functions(&settings.timezone) {
         datafusion::execution::FunctionRegistry::register_udf(&mut state, Arc::new(function))?;
     }

@@ -112,7 +112,7 @@ impl Table {
         lake.store().prove_create_only(&tjern_readings::keys::jobs_proof()).await.map_err(Box::new)?;
         for name in TableName::ALL {
             match Self::open_or_create(lake, name).await {
-                Err(LakeError::Log { .. }) if matches!(name, TableName::Hourly | TableName::Daily) => {}
+                Err(error) if error.is_of_rollups() => {}
                 opened => _ = opened?,
             }
         }

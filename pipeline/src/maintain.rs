@@ -14,6 +14,7 @@ use std::time::Duration;
 use tjern_lake::rollup::{RETENTION_TRANSACTION, VERSION_TRANSACTION};
 use tjern_lake::{Commit, CommitError, DataFile, Lake, LakeError, Operation, Table, TableName};
 
+use crate::correct::utc;
 use crate::tables::ATTEMPTS_MAX;
 
 /// How many commits after its checkpoint a log gets a new one, sooner than commits themselves make one.
@@ -34,11 +35,21 @@ pub struct Checkpointed {
 /// says for which.
 ///
 /// # Errors
-/// [`LakeError`]. A checkpoint that is written twice is the same.
+/// [`LakeError`]. A checkpoint that is written twice is the same. A damaged log of hours or days is told when the other tables
+/// are done.
 pub async fn checkpoint(lake: &Lake, dry_run: bool) -> Result<Vec<Checkpointed>, LakeError> {
-    let mut made = Vec::new();
+    let (mut made, mut damaged) = (Vec::new(), None);
     for name in TableName::ALL {
-        let Some(mut table) = Table::open(lake, name).await? else { continue };
+        let mut table = match Table::open(lake, name).await {
+            Err(error) if error.is_of_rollups() => {
+                damaged.get_or_insert(error);
+                continue;
+            }
+            opened => match opened? {
+                Some(table) => table,
+                None => continue,
+            },
+        };
         let former = table.newest_checkpoint().await?;
         if table.version() - former.unwrap_or(-1) <= CHECKPOINT_COMMITS {
             continue;
@@ -48,7 +59,7 @@ pub async fn checkpoint(lake: &Lake, dry_run: bool) -> Result<Vec<Checkpointed>,
         }
         made.push(Checkpointed { table: name, version: table.version(), former });
     }
-    Ok(made)
+    damaged.map_or(Ok(made), Err)
 }
 
 /// Why readings that are too old were not removed.

@@ -48,14 +48,24 @@ pub enum VacuumError {
 /// `dry_run` only says what that is.
 ///
 /// # Errors
-/// [`VacuumError`]. What was removed before stays so, and the rest is removed by the next run.
+/// [`VacuumError`]. What was removed before stays so, and the rest is removed by the next run. A damaged log of hours or days is told
+/// when the other tables are done.
 pub async fn vacuum(lake: &Lake, retention: Duration, dry_run: bool) -> Result<Vec<TableVacuum>, VacuumError> {
     let retention_us = i64::try_from(retention.as_micros()).unwrap_or(i64::MAX);
     let retained_us = lake.clock().now_us().saturating_sub(retention_us);
     let before_us = Lease::oldest_since_us(lake).await?.map_or(retained_us, |since_us| since_us.min(retained_us));
-    let mut outcomes = Vec::new();
+    let (mut outcomes, mut damaged) = (Vec::new(), None);
     for name in TableName::ALL {
-        let Some(mut table) = Table::open(lake, name).await? else { continue };
+        let mut table = match Table::open(lake, name).await {
+            Err(error) if error.is_of_rollups() => {
+                damaged.get_or_insert(error);
+                continue;
+            }
+            opened => match opened? {
+                Some(table) => table,
+                None => continue,
+            },
+        };
         let mut expired = table.expired(before_us).await?;
         if !dry_run && !expired.files.is_empty() {
             table.cut_off(before_us).await?;
@@ -74,7 +84,7 @@ pub async fn vacuum(lake: &Lake, retention: Duration, dry_run: bool) -> Result<V
         }
         outcomes.push(outcome);
     }
-    Ok(outcomes)
+    damaged.map_or(Ok(outcomes), |error| Err(error.into()))
 }
 
 /// Removes objects; those that are gone are gone.

@@ -68,6 +68,14 @@ struct Snapshot {
     changes: u64,
 }
 
+/// A session that was opened, on these versions.
+struct Opened {
+    context: SessionContext,
+    versions: Versions,
+    /// Of a table that it has no answer about.
+    failure: Option<String>,
+}
+
 /// What was found of `readings`, by which the looks at the other tables go.
 #[derive(Debug, Clone, Copy, Default)]
 struct Readings {
@@ -156,9 +164,12 @@ impl Engine {
         }
         let tried = Served::of(self.now_us(), Instant::now(), limits::SNAPSHOT_AGE_MAX);
         match self.open_in_time(&snapshot, &tidings).await {
-            Ok((context, versions)) => {
+            Ok(Opened { context, versions, failure }) => {
+                if failure.is_some() && failure != snapshot.failure {
+                    tracing::warn!(failure, "what needs this table has no answer");
+                }
                 let changes = tidings.changes;
-                *snapshot = Snapshot { context: Some(context), tried: Some(tried), failure: None, versions, changes };
+                *snapshot = Snapshot { context: Some(context), tried: Some(tried), failure, versions, changes };
             }
             Err(failure) => {
                 tracing::warn!(%failure, "cannot look for newer tables");
@@ -184,7 +195,7 @@ impl Engine {
         })
     }
 
-    async fn open_in_time(&self, before: &Snapshot, tidings: &Tidings) -> Result<(SessionContext, Versions), String> {
+    async fn open_in_time(&self, before: &Snapshot, tidings: &Tidings) -> Result<Opened, String> {
         match tokio::time::timeout(limits::REFRESH_TIME_MAX, Box::pin(self.open(before, tidings))).await {
             Ok(opened) => opened,
             Err(_) => Err(format!("no answer within {} s", limits::REFRESH_TIME_MAX.as_secs())),
@@ -192,16 +203,22 @@ impl Engine {
     }
 
     /// A session, and the versions of its tables. A table that nobody has made yet is empty; one that was
-    /// there and is gone is a lake that went away.
-    async fn open(&self, before: &Snapshot, tidings: &Tidings) -> Result<(SessionContext, Versions), String> {
-        let (mut tables, mut readings) = (Vec::new(), Readings::default());
+    /// there and is gone is a lake that went away. Hours or days whose log is damaged are told of, and keep nobody from the rest.
+    async fn open(&self, before: &Snapshot, tidings: &Tidings) -> Result<Opened, String> {
+        let (mut tables, mut readings, mut failure) = (Vec::new(), Readings::default(), None);
         let wanted = TableName::ALL.into_iter().filter(|name| self.shows(*name));
         // `readings` is the first of all: the others go by it.
         for name in wanted {
             let told = tidings.of(name);
             // What was told before the last look is no reason for another one.
             let news = tidings.since(before.changes, name);
-            let table = self.look(name, readings, told, news).await.map_err(|error| error.to_string())?;
+            let table = match self.look(name, readings, told, news).await {
+                Err(error) if error.is_of_rollups() => {
+                    failure.get_or_insert(error.to_string());
+                    continue;
+                }
+                looked => looked.map_err(|error| error.to_string())?,
+            };
             let found = table.as_ref().map(Table::known_version);
             if let (Some(told), Some(teller)) = (told, &self.told) {
                 teller.compare(name, told, found, news.is_some());
@@ -222,7 +239,7 @@ impl Engine {
             context.deregister_udf(name);
         }
         let versions = tables.iter().filter_map(|(name, table)| Some((*name, table.as_ref()?.known_version())));
-        Ok((context, versions.collect()))
+        Ok(Opened { context, versions: versions.collect(), failure })
     }
 
     /// Whether who asks may see anything of a table, or of what follows from it: which instrument hung where is the staff's, and how

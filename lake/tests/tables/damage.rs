@@ -147,3 +147,23 @@ async fn a_cut_checkpoint_is_told_with_the_way_back() {
     assert!(count(&anew(&folder)).await.contains("| 4 | 4.0 |"));
     assert_eq!(damaged(&folder).await, [""; 0]);
 }
+
+/// One damaged commit of `hourly` stopped every query, of readings too, and a server could not start.
+#[tokio::test]
+async fn damaged_hours_keep_nobody_from_readings() {
+    let (folder, lake, _) = of_commits(2).await;
+    Table::open_or_create(&lake, TableName::Hourly).await.expect("created");
+    Table::open_or_create(&lake, TableName::Daily).await.expect("created");
+    std::fs::write(folder.path().join("tables/hourly/_delta_log/00000000000000000000.json"), "").expect("written");
+    let answer = async |sql: &str| {
+        let lake = anew(&folder);
+        ask(&lake, Access::Staff, sql).await
+    };
+    for table in ["readings", "observations"] {
+        let rows = answer(&format!("SELECT count(*) AS counted FROM {table}")).await;
+        assert!(rows.contains("| 2 "), "{table}: {rows}");
+    }
+    assert!(!answer("SELECT * FROM daily").await.starts_with("error"));
+    let told = answer("SELECT * FROM hourly").await;
+    assert!(told.starts_with("error") && told.contains("move `tables/hourly` away"), "{told}");
+}

@@ -22,7 +22,7 @@ use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 use sha2::{Digest, Sha256};
-use tjern_lake::session::job_session_on;
+use tjern_lake::session::{job_session_on, open_all};
 use tjern_lake::{Access, Lake, SessionSettings, Table, TableName};
 use tjern_readings::reading::Quality;
 
@@ -65,10 +65,7 @@ pub(crate) async fn read_rows(
     timezone: &TimeZone,
     bounds: &Bounds,
 ) -> Result<Readings, PublishError> {
-    let mut pinned = Vec::new();
-    for name in TableName::ALL {
-        pinned.push((name, Table::open(lake, name).await?));
-    }
+    let pinned = open_all(lake).await?;
     let readings = pinned.iter().find(|(name, _)| *name == TableName::Readings);
     let readings = readings.and_then(|(_, table)| table.as_ref());
     let sensors = pinned.iter().find(|(name, _)| *name == TableName::Sensors).and_then(|(_, table)| table.as_ref());
