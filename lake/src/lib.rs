@@ -30,6 +30,7 @@ mod unreadable;
 pub mod versions;
 pub mod views;
 pub mod write;
+mod yielding;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -25,6 +25,7 @@ use crate::rollup::{Grid, RegisterTables, RollupTable};
 use crate::scan::{LAKE_SCHEME, LakeTable};
 use crate::unreadable::Unreadable;
 use crate::views::Parted;
+use crate::yielding::Yielding;
 use crate::{Lake, LakeError, Table, TableName, functions, views};
 
 /// Who asks.
@@ -228,6 +229,7 @@ fn state(settings: &SessionSettings, config: SessionConfig, runtime: Arc<Runtime
         .with_config(config)
         .with_runtime_env(runtime)
         .with_default_features()
+        .with_physical_optimizer_rule(Arc::new(Yielding))
         .build();
     for function in functions::functions(&settings.timezone) {
         datafusion::execution::FunctionRegistry::register_udf(&mut state, Arc::new(function))?;
