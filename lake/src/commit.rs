@@ -202,8 +202,11 @@ impl Table {
         self.commit(Commit { operation, add, remove, transactions, notes }).await.map(drop)
     }
 
+    /// What vacuum said last. A moment that has not come yet is the word of a clock that was ahead, and counts for nothing: it would
+    /// refuse every file that anybody writes until then.
     fn cut_off_ms(&self) -> Option<i64> {
-        self.transaction(CUT_OFF)
+        let now_ms = self.lake.clock().now_us() / 1_000;
+        self.transaction(CUT_OFF).filter(|before_ms| *before_ms <= now_ms)
     }
 
     /// Writes a checkpoint of the version that the table is pinned at.

@@ -125,6 +125,20 @@ mod tests {
         place.clock.set_us(place.clock.now_us() + i64::try_from(by.as_micros()).expect("small"));
     }
 
+    /// The moment up to which files count as taken lay in the future then: every file that anybody wrote was refused until it came,
+    /// in a lake whose clock was a year ahead for as long.
+    #[tokio::test]
+    async fn a_clock_that_was_ahead_keeps_nobody_from_writing() {
+        let place = lived_in().await;
+        ahead(&place, 400 * DAY);
+        let went = vacuum(&place.lake, DAY, false).await.expect("done");
+        assert!(!went[0].files.is_empty(), "it says what it takes");
+        place.clock.set_us(Clock::system().now_us());
+        place.ingest(&[Row::new("sample", place.clock.now_us(), 2.0)]).await;
+        assert_eq!(place.readings().await.len(), 61);
+        vacuum(&place.lake, DAY, false).await.expect("done");
+    }
+
     async fn of_readings(place: &Place, dry_run: bool) -> TableVacuum {
         vacuum(&place.lake, DAY, dry_run).await.expect("done").swap_remove(0)
     }
