@@ -72,13 +72,25 @@ pub enum RetainError {
     /// The commit failed for another reason than somebody else's.
     #[error(transparent)]
     Commit(#[from] CommitError),
+    /// Every reading is too old.
+    #[error(
+        "every reading is older than is kept, the newest is of {newest}: nothing was removed; hint: is this machine's clock right? A lake whose sensors are all gone is emptied by `tjern pipeline erase`"
+    )]
+    Everything {
+        /// The time of the newest reading.
+        newest: String,
+    },
     /// Others committed all the time.
     #[error("others committed {ATTEMPTS_MAX} times while old readings were to be removed; hint: run it again")]
     Busy,
 }
 
 /// Removes the files of `readings` in which every reading is older than `keep` and summed up, where there are rollups;
-/// `dry_run` only says which those are.
+/// `dry_run` only says which those are. Where every reading is older nothing is removed: a clock that is ahead would empty the
+/// lake. In a lake of personal readings all of them go: that they do is what was promised there.
+///
+/// What goes leaves nothing behind that it replaced or that was to be summed up with it: a file waits where another one that stays may
+/// have readings of the same sensor and time (a correction that was not merged yet), and all wait for windows that are not summed up.
 ///
 /// # Errors
 /// [`RetainError`]; nothing was removed then.
@@ -86,17 +98,22 @@ pub async fn retain(lake: &Lake, keep: Duration, dry_run: bool) -> Result<Vec<Da
     let Some(mut table) = Table::open(lake, TableName::Readings).await? else { return Ok(Vec::new()) };
     let keep_us = i64::try_from(keep.as_micros()).unwrap_or(i64::MAX);
     let before_us = lake.clock().now_us().saturating_sub(keep_us);
+    let newest_us = table.files().iter().filter_map(|file| file.time_us).map(|(_, last_us)| last_us).max();
+    if let Some(newest_us) = newest_us.filter(|newest_us| *newest_us < before_us && !lake.is_personal()) {
+        return Err(RetainError::Everything { newest: utc(newest_us) });
+    }
     for _ in 0..ATTEMPTS_MAX {
         let new = not_summed_up(lake, &table).await?;
         let is_old = |file: &DataFile| file.time_us.is_some_and(|(_, last_us)| last_us < before_us);
-        let old = table.files().into_iter().filter(is_old);
-        let (waiting, old): (Vec<_>, Vec<_>) = old.partition(|file| new.contains(&file.path));
-        if !waiting.is_empty() {
+        let (old, stays): (Vec<_>, Vec<_>) = table.files().into_iter().partition(is_old);
+        let (old, waiting) = summed_up(old, &stays, &new);
+        if waiting > 0 {
             tracing::warn!(
-                files = waiting.len(),
+                files = waiting,
                 "readings that are too old stay until they are summed up; hint: does the job `rollup` run?"
             );
         }
+        let old = alone(old, stays);
         let Some(newest_us) = old.iter().filter_map(|file| file.time_us).map(|(_, last_us)| last_us).max() else {
             return Ok(old);
         };
@@ -119,6 +136,41 @@ pub async fn retain(lake: &Lake, keep: Duration, dry_run: bool) -> Result<Vec<Da
         }
     }
     Err(RetainError::Busy)
+}
+
+/// How much earlier than a reading the window may begin that it is summed up in, in microseconds: a day, in whatever time zone.
+const WINDOW_US: i64 = 50 * 3_600_000_000;
+
+/// Those of the old files that are older than every window which is not summed up, and how many wait for such a window: windows are
+/// closed up to the newest reading that goes, of whatever sensor.
+fn summed_up(old: Vec<DataFile>, stays: &[DataFile], new: &BTreeSet<String>) -> (Vec<DataFile>, usize) {
+    let first_us = |file: &DataFile| file.time_us.map_or(i64::MIN, |(first_us, _)| first_us);
+    let waits = old.iter().chain(stays).filter(|file| new.contains(&file.path)).map(first_us).min();
+    let closes_us = waits.map_or(i64::MAX, |first_us| first_us.saturating_sub(WINDOW_US));
+    let (old, waiting): (Vec<_>, Vec<_>) =
+        old.into_iter().partition(|file| file.time_us.is_some_and(|(_, last_us)| last_us < closes_us));
+    (old, waiting.len())
+}
+
+/// Those of the old files that share no sensor's time with one that stays.
+fn alone(mut old: Vec<DataFile>, mut stays: Vec<DataFile>) -> Vec<DataFile> {
+    loop {
+        let (joined, rest): (Vec<_>, Vec<_>) =
+            old.into_iter().partition(|file| stays.iter().any(|other| may_share(file, other)));
+        if joined.is_empty() {
+            return rest;
+        }
+        // Only with these what is left has to be compared again.
+        (old, stays) = (rest, joined);
+    }
+}
+
+/// Whether both may have a reading of one sensor and time.
+fn may_share(one: &DataFile, other: &DataFile) -> bool {
+    let meet = |one: (i64, i64), other: (i64, i64)| one.0 <= other.1 && other.0 <= one.1;
+    let in_time = one.time_us.zip(other.time_us).is_none_or(|(one, other)| meet(one, other));
+    let of_sensors = one.sensor.as_ref().zip(other.sensor.as_ref());
+    in_time && of_sensors.is_none_or(|(one, other)| one.0 <= other.1 && other.0 <= one.1)
 }
 
 /// The files of `readings` that have rows which came or were judged since its rollups were made. Without rollups nobody sums up, and
@@ -152,7 +204,7 @@ mod tests {
             place.ingest(&[Row::new("sample", NOW_US - days * DAY_US, 1.0)]).await;
         }
         // One file over the border stays whole.
-        place.ingest(&[Row::new("sample", NOW_US - 40 * DAY_US, 1.0), Row::new("sample", NOW_US, 1.0)]).await;
+        place.ingest(&[Row::new("other", NOW_US - 40 * DAY_US, 1.0), Row::new("other", NOW_US, 1.0)]).await;
         let told = retain(&place.lake, DAY * 10, true).await.expect("looked");
         assert_eq!((told.len(), place.readings().await.len()), (2, 6));
         assert_eq!(retain(&place.lake, DAY * 10, false).await.expect("removed"), told);
@@ -176,6 +228,55 @@ mod tests {
         crate::rollup::rollup(&place.lake, &oslo).await.expect("summed up");
         assert_eq!((place.readings().await.len(), before.num_rows()), (2, 2));
         assert_eq!(place.rows(TableName::Daily).await.num_rows(), 2);
+    }
+
+    /// A reading that was withdrawn was published again: the correction lay in a small file, which was old, and what it replaced in
+    /// a month's, which was not.
+    #[tokio::test]
+    async fn a_correction_stays_as_long_as_what_it_corrects() {
+        let place = Place::new();
+        let wrong = Row::new("sample", NOW_US - 12 * DAY_US, 99.0);
+        let corrected = Row::new("sample", NOW_US - 12 * DAY_US, 1.0).revision(1);
+        place.ingest(&[wrong, Row::new("sample", NOW_US - DAY_US, 1.0)]).await;
+        place.ingest(&[corrected]).await;
+        place.ingest(&[Row::new("sample", NOW_US - 13 * DAY_US, 1.0)]).await;
+        assert_eq!(retain(&place.lake, DAY * 10, false).await.expect("removed").len(), 1, "what is alone goes");
+        assert_eq!(place.readings().await.len(), 3);
+        place.compact().await;
+        assert_eq!(retain(&place.lake, DAY * 10, false).await.expect("looked"), []);
+    }
+
+    /// Retention closed windows over readings that had come before it and that nobody had summed up: their day kept the value that
+    /// was withdrawn for ever.
+    #[tokio::test]
+    async fn no_window_is_closed_before_it_is_summed_up() {
+        let place = Place::new();
+        place.register(&["sample,Cel,sample,public,,", "other,Cel,sample,public,,"]).await;
+        let oslo = jiff::tz::TimeZone::get("Europe/Oslo").expect("known");
+        for (sensor, days) in [("sample", 400), ("other", 380), ("sample", 1)] {
+            place.ingest(&[Row::new(sensor, NOW_US - days * DAY_US, 4.0).quality(1)]).await;
+        }
+        crate::rollup::rollup(&place.lake, &oslo).await.expect("summed up");
+        place.ingest(&[Row::new("other", NOW_US - 401 * DAY_US, 4.0).quality(1)]).await;
+        assert_eq!(retain(&place.lake, DAY * 365, false).await.expect("looked"), [], "of whatever sensor");
+        crate::rollup::rollup(&place.lake, &oslo).await.expect("summed up");
+        assert_eq!(retain(&place.lake, DAY * 365, false).await.expect("removed").len(), 3);
+        assert_eq!(place.rows(TableName::Daily).await.num_rows(), 4);
+    }
+
+    /// A clock that was a year ahead emptied a lake, today's readings too.
+    #[tokio::test]
+    async fn a_clock_that_is_ahead_empties_no_lake() {
+        let place = Place::new();
+        for days in [1, 30] {
+            place.ingest(&[Row::new("sample", NOW_US - days * DAY_US, 1.0)]).await;
+        }
+        place.clock.set_us(NOW_US + 400 * DAY_US);
+        let refused = retain(&place.lake, DAY * 365, false).await.expect_err("all of them");
+        assert!(refused.to_string().contains("is this machine's clock right?"), "{refused}");
+        assert_eq!(place.readings().await.len(), 2);
+        let personal = place.lake.clone().of_persons();
+        assert_eq!(retain(&personal, DAY * 365, false).await.expect("removed").len(), 2, "as was promised there");
     }
 
     #[tokio::test]

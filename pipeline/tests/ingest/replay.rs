@@ -234,7 +234,7 @@ async fn a_table_that_retention_emptied_is_not_replayed() {
     let place = Place::new();
     place.land("landfall-01", 1, 6).await;
     ingest(&place.lake(), &SETTINGS).await.expect("ingested");
-    retain(&place.lake(), Duration::from_secs(3_600), false).await.expect("removed");
+    retain(&place.lake().of_persons(), Duration::from_secs(3_600), false).await.expect("removed");
     assert_eq!(place.ask("SELECT count(*) FROM readings").await, "0");
     let refused = whole_replay(&place.lake(), &SETTINGS).await.expect_err("it was ingested");
     assert!(matches!(refused, ReplayError::Taken { rows: 0 }), "{refused}");
@@ -278,7 +278,7 @@ async fn windows_that_were_closed_stay_closed() {
     let (place, _) = long_lived().await;
     rollup(&place.lake(), &TimeZone::UTC).await.expect("summed up");
     assert_eq!(place.ask(DAYS).await, "6 60");
-    retain(&place.lake(), Duration::from_secs(3_600), false).await.expect("removed");
+    retain(&place.lake().of_persons(), Duration::from_secs(3_600), false).await.expect("removed");
     rollup(&place.lake(), &TimeZone::UTC).await.expect("summed up");
     lose_readings(&place).await;
     whole_replay(&place.lake(), &SETTINGS).await.expect("replayed");

@@ -146,7 +146,7 @@ async fn erased(said: Said, later: Option<Said>, values: [f64; 3]) -> Vec<Option
     }
     rollup(&place.lake, &oslo()).await.expect("rolled up");
     let year = std::time::Duration::from_secs(365 * 24 * 3_600);
-    assert_eq!(retain(&place.lake, year, false).await.expect("removed").len(), 3);
+    assert_eq!(retain(&place.lake.clone().of_persons(), year, false).await.expect("removed").len(), 3);
     if let Some(later) = later {
         place.clock.advance_us(MINUTE_US);
         register_said(&place, later).await;
