@@ -198,7 +198,7 @@ fn refuse_what_is_kept_out(
     in_personal_lake: bool,
 ) -> Result<(), ImportError> {
     let kept_out = |sensor: &SensorId| read::kept_out(sensor, register, in_personal_lake);
-    if !in_personal_lake && !register.iter().any(|row| kept_out(&row.id).is_some()) {
+    if !in_personal_lake && !register.has_personal() {
         return Ok(());
     }
     let unreadable = |what: String| ImportError::Unreadable { path: path.to_owned(), what };

@@ -21,7 +21,7 @@ mod rows;
 mod rules;
 mod table;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -161,13 +161,15 @@ pub struct Register {
     sensors: HashMap<String, SensorRow>,
     /// Since when each is registered, where that is known.
     since_us: HashMap<String, i64>,
+    /// Those that have no line now, and whose last one said `personal`.
+    personal_last: HashSet<String>,
 }
 
 impl Register {
     /// A register of these sensors.
     pub fn of(sensors: impl IntoIterator<Item = SensorRow>) -> Self {
         let sensors = sensors.into_iter().map(|row| (row.id.as_str().to_owned(), row)).collect();
-        Self { sensors, since_us: HashMap::new() }
+        Self { sensors, ..Self::default() }
     }
 
     /// Since when a sensor is registered without a break, in microseconds since 1970, whatever of its row was changed
@@ -181,6 +183,20 @@ impl Register {
     #[must_use]
     pub fn get(&self, sensor: &str) -> Option<&SensorRow> {
         self.sensors.get(sensor)
+    }
+
+    /// Whether a sensor's readings are kept out of the common lake: its line says `personal`, or, where it has none now, its last one
+    /// did. Half a file, or a line that was taken out by mistake, lets nobody in.
+    #[must_use]
+    pub fn is_personal(&self, sensor: &str) -> bool {
+        let is_now = self.get(sensor).map(|row| row.class == Class::Personal);
+        is_now.unwrap_or_else(|| self.personal_last.contains(sensor))
+    }
+
+    /// Whether there is any such sensor.
+    #[must_use]
+    pub fn has_personal(&self) -> bool {
+        !self.personal_last.is_empty() || self.sensors.values().any(|row| row.class == Class::Personal)
     }
 
     /// All sensors, in no order.
@@ -553,19 +569,23 @@ fn objection(
     Some(problem(column, message, "a new id replaces it: leave this line out and add one with another id".to_owned()))
 }
 
-/// Which of these sensors have readings.
+/// Which of these sensors have readings, or hours and days of readings that retention removed: those are in the sensor's unit, and in
+/// this lake.
 async fn with_readings<'a>(
     lake: &Lake,
     sensors: impl Iterator<Item = &'a str>,
 ) -> Result<BTreeSet<String>, RegisterError> {
     let mut names = BTreeSet::new();
-    let Some(readings) = Table::open(lake, TableName::Readings).await? else { return Ok(names) };
-    let wanted = sensors.map(lit).collect();
-    let found = engine(lake)?.read_table(readings.provider())?.filter(col("sensor").in_list(wanted, false))?;
-    for batch in found.aggregate(vec![col("sensor")], vec![])?.collect().await? {
-        let column =
-            crate::frames::texts(batch.column(0)).map_err(|error| RegisterError::damaged(error.to_string()))?;
-        names.extend(column.iter().flatten().map(str::to_owned));
+    let wanted: Vec<_> = sensors.map(lit).collect();
+    for name in [TableName::Readings, TableName::Hourly, TableName::Daily] {
+        let Some(table) = Table::open(lake, name).await? else { continue };
+        let found = engine(lake)?.read_table(table.provider())?;
+        let found = found.filter(col("sensor").in_list(wanted.clone(), false))?;
+        for batch in found.aggregate(vec![col("sensor")], vec![])?.collect().await? {
+            let column =
+                crate::frames::texts(batch.column(0)).map_err(|error| RegisterError::damaged(error.to_string()))?;
+            names.extend(column.iter().flatten().map(str::to_owned));
+        }
     }
     Ok(names)
 }

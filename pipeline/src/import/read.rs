@@ -9,7 +9,7 @@ use tjern_readings::sensor::{NameError, SensorId};
 
 use super::input::{Cell, InputLine};
 use super::map::{CheckedMap, MappedColumn, Shape};
-use crate::register::{Class, Register};
+use crate::register::Register;
 use crate::sheet::number;
 use crate::times::{Moments, in_zone};
 
@@ -52,8 +52,7 @@ pub(super) fn may_be_imported(sensor: &SensorId) -> Result<(), String> {
 /// Why the register keeps a sensor's readings out of this lake, if it does. A file that has some is refused whole: with its
 /// other lines alone the numbers would be others once the sensor is registered as something else.
 pub(super) fn kept_out(sensor: &SensorId, register: &Register, in_personal_lake: bool) -> Option<&'static str> {
-    let is_personal = register.get(sensor.as_str()).is_some_and(|row| row.class == Class::Personal);
-    match (is_personal, in_personal_lake) {
+    match (register.is_personal(sensor.as_str()), in_personal_lake) {
         (true, false) => Some(
             "it is registered as `personal`, and this is the common lake; hint: import a file without its lines, and \
              with `--personal` one of its lines into the other",

@@ -14,16 +14,15 @@ use tjern_readings::batch::Batch;
 
 use crate::register::{Class, Register};
 
-/// The sensors of a batch that are, or are not, of the class `personal`. Those that the register does not know are neither.
-fn sensors(batch: &Batch, register: &Register, personal: bool) -> Result<BTreeSet<String>, ArrowError> {
+/// The sensors of a batch that are so.
+fn sensors(batch: &Batch, is_so: impl Fn(&str) -> bool) -> Result<BTreeSet<String>, ArrowError> {
     let sensors = cast(batch.rows.column(0), &DataType::Utf8)?;
-    let is_meant = |sensor: &&str| register.get(sensor).is_some_and(|row| (row.class == Class::Personal) == personal);
-    Ok(sensors.as_string::<i32>().iter().flatten().filter(is_meant).map(str::to_owned).collect())
+    Ok(sensors.as_string::<i32>().iter().flatten().filter(|sensor| is_so(sensor)).map(str::to_owned).collect())
 }
 
 /// Why a batch may not be taken into the common lake, if it may not.
 pub(super) fn objection(batch: &Batch, register: &Register) -> Result<Option<String>, ArrowError> {
-    let personal = sensors(batch, register, true)?;
+    let personal = sensors(batch, |sensor| register.is_personal(sensor))?;
     let named: Vec<_> = personal.iter().map(|sensor| format!("`{sensor}`")).collect();
     Ok((!named.is_empty()).then(|| {
         format!(
@@ -34,7 +33,7 @@ pub(super) fn objection(batch: &Batch, register: &Register) -> Result<Option<Str
     }))
 }
 
-/// The sensors of a batch that do not belong into a lake of personal readings.
+/// The sensors of a batch that do not belong into a lake of personal readings. Those that the register does not know may be anybody's.
 pub(super) fn strangers(batch: &Batch, register: &Register) -> Result<BTreeSet<String>, ArrowError> {
-    sensors(batch, register, false)
+    sensors(batch, |sensor| register.get(sensor).is_some_and(|row| row.class != Class::Personal))
 }

@@ -11,9 +11,9 @@ use tjern_lake::{TableName, schema};
 use tjern_readings::reading::Quality;
 
 use super::events::EventRow;
-use super::history::Versioned;
+use super::history::{Versioned, newest};
 use super::installations::{InstallationRow, Keyed};
-use super::rows::{SensorRow, SiteRow};
+use super::rows::{Class, SensorRow, SiteRow};
 use super::rules::RuleRow;
 use super::{Register, RegisterError};
 use crate::frames::texts;
@@ -311,5 +311,8 @@ pub(crate) fn register_of(history: &[Versioned<SensorRow>]) -> Register {
         *to_us = row.valid_to_us;
     }
     let since_us = since.into_iter().map(|(sensor, (since_us, _))| (sensor, since_us)).collect();
-    Register { since_us, ..register }
+    let last = newest(history, |row| row.id.as_str());
+    let gone = last.into_iter().filter(|(_, row)| row.valid_to_us.is_some() && row.row.class == Class::Personal);
+    let personal_last = gone.map(|(sensor, _)| sensor.to_owned()).collect();
+    Register { since_us, personal_last, ..register }
 }
