@@ -277,8 +277,11 @@ impl Watcher {
         // One that was forgotten is silent no more.
         heard.retain(|source, _| known.sources.contains_key(source));
         conditions.extend(readings::silent_sources(&heard, settings.source_silent, now_us, zone));
-        conditions.extend(readings::late_sensors(&seen, &register, state.born.0, now_us, zone));
-        conditions.extend(look::limits(&seen, &settings.limits, zone));
+        if !lake.is_personal() {
+            // What is measured in a home, and that nothing is measured there any more, is in no message and in no log.
+            conditions.extend(readings::late_sensors(&seen, &register, state.born.0, now_us, zone));
+            conditions.extend(look::limits(&seen, &settings.limits, zone));
+        }
         let runs = self.runs(lake).await?;
         conditions.extend(jobs::jobs(&runs, &self.schedules, now_us, &self.settings.timezone));
         Ok((seen, conditions))

@@ -139,6 +139,17 @@ async fn a_value_over_its_limit_is_told_once_and_once_when_it_is_over() {
     assert_eq!(city.receiver.told(), [""; 0]);
 }
 
+/// What a home's shower measured went out by a webhook, and into the log of the city.
+#[tokio::test]
+async fn nothing_that_a_home_measures_is_told() {
+    let place = Place::new();
+    let lake = place.lake.clone().of_persons();
+    let city = City::at(Place { lake, ..place }).await;
+    city.measure(26.5).await;
+    city.rounds(4 * 60).await;
+    assert_eq!(city.receiver.told(), ["begun source_silent landfall-01"], "that its gateway is silent is told");
+}
+
 #[tokio::test]
 async fn a_receiver_that_is_away_is_told_later_and_no_secret_is_in_the_error() {
     let city = City::new().await;
