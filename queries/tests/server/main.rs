@@ -4,3 +4,4 @@ mod city;
 mod client;
 mod public;
 mod staff;
+mod windows;

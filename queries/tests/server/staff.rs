@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::city::{City, Served, TOKEN, registry_with_a_guest};
 use crate::client::{Reply, get, request, send};
 
-async fn ask(served: &Served, sql: &str) -> Reply {
+pub(crate) async fn ask(served: &Served, sql: &str) -> Reply {
     let authorization = format!("Bearer {TOKEN}");
     request(served.staff, "POST", "/api/sql", &[("Authorization", &authorization)], sql).await
 }
