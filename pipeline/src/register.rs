@@ -98,6 +98,8 @@ pub struct RegisterOutcome {
     pub events: Changes,
     /// What changed in `quality_rules`.
     pub rules: Changes,
+    /// How many sensors got their first line and had readings already, which were held against nothing.
+    pub earlier: usize,
 }
 
 /// Why nothing was registered.
@@ -329,6 +331,7 @@ pub async fn register(lake: &Lake, files: &RegisterFiles) -> Result<RegisterOutc
     let history = history_of(lake, &sensors_table, table::sensors_of).await?;
     refuse_unknown_sensors(files, &history, &sensors, installations.as_deref(), events.as_deref())?;
     refuse_what_readings_forbid(lake, &files.sensors, &history, &sensors).await?;
+    let earlier = with_earlier_readings(lake, &history, &sensors).await?;
     let sites = Replacement {
         rows: sites.into_iter().map(|line| line.row).collect(),
         key: |row: &SiteRow| row.site.as_str(),
@@ -344,6 +347,14 @@ pub async fn register(lake: &Lake, files: &RegisterFiles) -> Result<RegisterOutc
         write: table::sensors_batch,
     };
     let sensors = sensors.commit(lake, sensors_table).await?;
+    if !earlier.is_empty() {
+        let (count, first) = (earlier.len(), earlier.iter().take(NAMED_MAX).cloned().collect::<Vec<_>>().join(", "));
+        tracing::warn!(
+            sensors = count,
+            first,
+            "sensors are registered now that have readings already: their units and sources were held against nothing; hint: look at those readings before they are published, and `tjern pipeline recompute`, `revise` or `erase` what is wrong"
+        );
+    }
     fence::keep_out(lake, &files.sensors, &personal).await?;
     let installations =
         replace(lake, TableName::Installations, installations, table::installations_of, table::installations_batch);
@@ -357,7 +368,7 @@ pub async fn register(lake: &Lake, files: &RegisterFiles) -> Result<RegisterOutc
         }
         None => Changes::default(),
     };
-    Ok(RegisterOutcome { found: true, sites, sensors, installations, events, rules })
+    Ok(RegisterOutcome { found: true, sites, sensors, installations, events, rules, earlier: earlier.len() })
 }
 
 /// How the rows of one of the optional tables become columns.
@@ -528,6 +539,20 @@ async fn refuse_what_readings_forbid(
     });
     let problems: Vec<_> = problems.collect();
     if problems.is_empty() { Ok(()) } else { Err(RegisterError::Wrong(problems)) }
+}
+
+/// So many sensors are named in a line of the log.
+const NAMED_MAX: usize = 10;
+
+/// Those sensors that get their first line and have readings already: ingest had nothing to hold them against.
+async fn with_earlier_readings(
+    lake: &Lake,
+    history: &[Versioned<SensorRow>],
+    sensors: &[Lined<SensorRow>],
+) -> Result<BTreeSet<String>, RegisterError> {
+    let known: BTreeSet<&str> = history.iter().map(|row| row.row.id.as_str()).collect();
+    let new: Vec<&str> = sensors.iter().map(|line| line.row.id.as_str()).filter(|id| !known.contains(id)).collect();
+    if new.is_empty() { Ok(BTreeSet::new()) } else { with_readings(lake, new.into_iter()).await }
 }
 
 /// The column that makes a sensor's readings personal.

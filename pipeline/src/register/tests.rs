@@ -290,6 +290,52 @@ async fn unit_and_kind_of_a_sensor_with_readings_do_not_change() {
     }
 }
 
+/// 18 degrees Celsius had come before the line that says degrees Fahrenheit, and were published as such without a word.
+#[tokio::test]
+async fn a_sensor_that_had_readings_before_its_first_line_is_told() {
+    let place = Place::new();
+    let reading = Row { sensor: "landfalltjern/water_temperature".to_owned(), ..Row::new("x", NOW_US, 18.0) };
+    place.ingest(&[reading]).await;
+    let files = place.files(SITES, SENSORS);
+    assert_eq!(register(&place.lake, &files).await.expect("registered").earlier, 1);
+    assert_eq!(register(&place.lake, &files).await.expect("registered").earlier, 0, "once");
+}
+
+/// Hours and days stay when retention takes the readings: those of a home were left in the common lake, and metres became feet.
+#[tokio::test]
+async fn what_was_summed_up_binds_as_readings_do() {
+    let place = Place::new();
+    register(&place.lake, &place.files(SITES, SENSORS)).await.expect("registered");
+    let sensor = "landfalltjern/water_temperature".to_owned();
+    place.ingest(&[Row { sensor, ..Row::new("x", NOW_US, 18.5) }.quality(1)]).await;
+    crate::rollup::rollup(&place.lake, &jiff::tz::TimeZone::UTC).await.expect("summed up");
+    let mut table = Table::open(&place.lake, TableName::Readings).await.expect("opened").expect("there");
+    let gone = crate::testing::commit(Operation::Retention, Vec::new(), table.files());
+    table.commit(gone).await.expect("committed");
+    for changed in [SENSORS.replace(",public,", ",personal,"), SENSORS.replace(",Cel,", ",K,")] {
+        problems(register(&place.lake, &place.files(SITES, &changed)).await);
+    }
+}
+
+/// Half a file of sensors let a home's readings in.
+#[tokio::test]
+async fn a_personal_sensor_without_a_line_is_kept_out_until_another_class_is_said() {
+    let place = Place::new();
+    let (sensor, personal) = ("landfalltjern/water_temperature", SENSORS.replace(",public,", ",personal,"));
+    let is_kept_out = async |sensors: &str| {
+        register(&place.lake, &place.files(SITES, sensors)).await.expect("registered");
+        load(&place.lake).await.expect("loaded").is_personal(sensor)
+    };
+    assert!(is_kept_out(&personal).await);
+    let other = "landfalltjern/level,landfalltjern,level";
+    let rest = personal.replace("landfalltjern/water_temperature,landfalltjern,water_temperature", other);
+    assert!(is_kept_out(&rest).await, "its line is gone");
+    assert!(!is_kept_out(SENSORS).await, "its line says another class");
+    assert!(
+        !is_kept_out(&SENSORS.replace("landfalltjern/water_temperature,landfalltjern,water_temperature", other)).await
+    );
+}
+
 #[tokio::test]
 async fn what_has_readings_in_the_common_lake_does_not_become_personal() {
     let place = Place::new();
