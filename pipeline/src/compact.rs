@@ -160,6 +160,9 @@ enum Step {
     Written { rows: u64 },
 }
 
+/// How old a look may be by which a run finds out whether there is anything to merge. It looks anew once it has the lease.
+const LOOK: Duration = Duration::from_secs(60);
+
 /// Merges what is worth merging in `readings`, until it is done or told to stop: then the merge under
 /// way is dropped, which leaves the table as it was.
 ///
@@ -171,7 +174,7 @@ pub async fn compact(
     stop: &CancellationToken,
     watcher: Watcher<'_>,
 ) -> Result<CompactOutcome, CompactError> {
-    let Some(mut table) = Table::open(lake, TableName::Readings).await? else {
+    let Some(mut table) = Table::open_within(lake, TableName::Readings, LOOK).await? else {
         return Ok(CompactOutcome::default());
     };
     if planned(&table, settings, &BTreeSet::new()).is_empty() {

@@ -222,9 +222,14 @@ async fn bring_up(
     bounds: &Bounds,
     held: Option<&Held>,
 ) -> Result<TableOutcome, RollupError> {
+    // Of a version that is not the newest any more the commit is refused, and the next look is a new one.
     let there = match again {
-        None => Some(Table::open_or_create(lake, name).await?),
+        None => Table::open_within(lake, name, LOOK).await?,
         Some(_) => Table::open(lake, name).await?,
+    };
+    let there = match (there, again) {
+        (None, None) => Some(Table::open_or_create(lake, name).await?),
+        (there, _) => there,
     };
     let Some(mut table) = there else { return Ok(TableOutcome::default()) };
     for _ in 0..ATTEMPTS_MAX {
@@ -264,13 +269,14 @@ async fn bring_up(
 
 /// What the register says, at least all that this rollup knows of it.
 async fn natures(lake: &Lake, context: &SessionContext, rollup: &Table) -> Result<Natures, RollupError> {
-    let sensors = Table::open(lake, TableName::Sensors).await?;
+    let sensors = Table::open_within(lake, TableName::Sensors, LOOK).await?;
     let installations = Table::open_within(lake, TableName::Installations, REGISTER_LOOK).await?;
     let natures = Natures::read(context, sensors.as_ref(), installations.as_ref()).await?;
     if Words::of(rollup).are_known_to(&natures.words()) {
         return Ok(natures);
     }
     // Another process has looked since.
+    let sensors = Table::open(lake, TableName::Sensors).await?;
     let installations = Table::open(lake, TableName::Installations).await?;
     Ok(Natures::read(context, sensors.as_ref(), installations.as_ref()).await?)
 }
