@@ -174,7 +174,8 @@ impl TcpMaster {
     async fn connect(&mut self) -> Result<Connection<Stream>, Failure> {
         let address = &self.address;
         if !self.retry.may_try() {
-            return Err(Failure::new(Cause::Unreachable, format!("{address} was not reachable a moment ago")));
+            let detail = format!("{address} was not reachable a moment ago");
+            return Err(Failure::new(Cause::Unreachable, detail).untried());
         }
         #[cfg(test)]
         if let Some(dial) = &self.dial {
