@@ -11,6 +11,7 @@
 pub mod client;
 pub mod http;
 pub mod metrics;
+mod pages;
 pub mod report;
 
 use std::collections::HashMap;
