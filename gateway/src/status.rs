@@ -267,6 +267,7 @@ impl StatusSource {
                 }),
                 line_babbles: matches!(bus.line, Some(LineState::Babbles(_))),
                 wire: bus.wire.as_ref().map(WireReport::from),
+                strangers: bus.strangers,
                 lines: bus.lines.as_ref().map(LinesReport::from),
                 devices: devices.collect(),
             })

@@ -74,6 +74,9 @@ impl Actor {
         if let Some(stats) = master.stats() {
             state.count_wire(stats);
         }
+        if let Some(strangers) = master.strangers() {
+            state.count_strangers(strangers);
+        }
         let drained_at = Instant::now() + master.quiet_left();
         Self {
             name: setting.name,

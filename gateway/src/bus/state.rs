@@ -15,6 +15,7 @@ use tjern_readings::sensor::SensorId;
 use super::point::FAILURES_TO_DOWN;
 use crate::grid::Moment;
 use crate::lines::counters::{LineCounters, LineCounts};
+use crate::modbus::Strangers;
 use crate::modbus::stats::{WireCounts, WireStats};
 
 /// Of a number that may not be there yet.
@@ -37,6 +38,8 @@ pub struct BusSnapshot {
     pub line: Option<LineState>,
     /// What was counted on its wire, on a Modbus RTU bus: errors of the port's hardware among it.
     pub wire: Option<WireCounts>,
+    /// Answers with another transaction id than that of a request that waits, on a Modbus TCP bus.
+    pub strangers: Option<u64>,
     /// What was counted of its lines, on a bus of text lines.
     pub lines: Option<LineCounts>,
     /// How often its actor came round: it grows at least once a second while the actor lives and no
@@ -170,6 +173,7 @@ impl BusStates {
             turns,
             line: Mutex::new(None),
             wire: OnceLock::new(),
+            strangers: OnceLock::new(),
             lines: OnceLock::new(),
         });
         match before {
@@ -189,6 +193,7 @@ pub(crate) struct BusState {
     turns: AtomicU64,
     line: Mutex<Option<LineState>>,
     wire: OnceLock<WireStats>,
+    strangers: OnceLock<Strangers>,
     lines: OnceLock<Arc<LineCounters>>,
 }
 
@@ -197,6 +202,12 @@ impl BusState {
     pub(crate) fn count_wire(&self, stats: WireStats) {
         // It is called once, by the actor that began this state.
         let _ = self.wire.set(stats);
+    }
+
+    /// Shows how many answers were to no open request.
+    pub(crate) fn count_strangers(&self, strangers: Strangers) {
+        // It is called once, by the actor that began this state.
+        let _ = self.strangers.set(strangers);
     }
 
     /// The actor came round.
@@ -222,6 +233,7 @@ impl BusState {
             devices: self.devices.iter().map(|device| device.snapshot()).collect(),
             line: locked(&self.line).clone(),
             wire: self.wire.get().map(WireStats::counts),
+            strangers: self.strangers.get().map(Strangers::count),
             lines: self.lines.get().map(|lines| lines.counts()),
             turns: self.turns.load(Ordering::Relaxed),
         }

@@ -206,6 +206,9 @@ pub struct BusReport {
     pub line_babbles: bool,
     /// What was counted on its wire, where anything is.
     pub wire: Option<WireReport>,
+    /// Answers with another transaction id than that of a request that waits, on a Modbus TCP bus.
+    #[serde(default)]
+    pub strangers: Option<u64>,
     /// What was counted of its lines, on a bus of text lines.
     #[serde(default)]
     pub lines: Option<LinesReport>,
