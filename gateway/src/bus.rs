@@ -24,6 +24,8 @@ mod poll;
 mod refusal;
 pub mod state;
 mod together;
+#[cfg(test)]
+mod told;
 
 use std::path::PathBuf;
 use std::sync::Arc;

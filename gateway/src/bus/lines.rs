@@ -16,6 +16,7 @@ mod print_out;
 mod question;
 mod rejected;
 mod remembered;
+pub(crate) mod standing;
 pub(super) mod stored_times;
 mod stream;
 #[cfg(test)]

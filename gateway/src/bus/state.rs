@@ -6,12 +6,14 @@
 //! at zero when an actor begins, `turns` excepted, which goes on for as long as the process lives: the watchdog
 //! asks whether it grows. Nothing here is on disk.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tjern_readings::reading::Cause;
 use tjern_readings::sensor::SensorId;
 
+use super::lines::standing::Stands;
 use super::point::FAILURES_TO_DOWN;
 use crate::grid::Moment;
 use crate::lines::counters::{LineCounters, LineCounts};
@@ -79,6 +81,8 @@ pub struct DeviceSnapshot {
     pub exceptions: u64,
     /// Answers with a wrong checksum, or that made no sense.
     pub broken_frames: u64,
+    /// How far its own time is ahead of the gateway's, where it is days behind or not to be believed; less than 0: behind.
+    pub time_ahead_us: Option<i64>,
     /// What is read from it.
     pub points: Vec<PointSnapshot>,
 }
@@ -115,6 +119,8 @@ pub struct PointSnapshot {
     pub missed: u64,
     /// The point's period.
     pub every_us: i64,
+    /// Its device talks, and says nothing new of it, since then.
+    pub nothing_new_since_us: Option<i64>,
 }
 
 impl DeviceState {
@@ -254,6 +260,15 @@ pub(crate) struct DeviceCell {
     points: Vec<ShownPoint>,
     /// Of each of them, in the same order.
     latest: Mutex<Vec<Latest>>,
+    /// Of those whose device says a time of its own, and nothing new or of another day: by their places.
+    stands: Mutex<HashMap<usize, Shown>>,
+}
+
+/// How it stands with what a device says of a point, and since when.
+#[derive(Debug, Clone, Copy)]
+struct Shown {
+    stands: Stands,
+    since_us: i64,
 }
 
 /// What does not change of a point: whose readings it makes, and its period.
@@ -278,7 +293,29 @@ impl DeviceCell {
             broken_frames: AtomicU64::new(0),
             points,
             latest,
+            stands: Mutex::default(),
         })
+    }
+
+    /// Its name.
+    pub(crate) fn name(&self) -> &str {
+        &self.device
+    }
+
+    /// How it stands with a point at this time; what was known of the whole device before, and is now.
+    pub(crate) fn set_stands(&self, place: usize, stands: Stands, now_us: i64) -> (Stands, Stands) {
+        let mut all = locked(&self.stands);
+        let before = together(&all);
+        if stands == Stands::default() {
+            all.remove(&place);
+        } else {
+            let waited_us = stands.nothing_new.and_then(|waited| i64::try_from(waited.as_micros()).ok());
+            let since_us =
+                all.get(&place).filter(|shown| shown.stands.nothing_new.is_some()).map(|shown| shown.since_us);
+            let since_us = since_us.unwrap_or_else(|| now_us.saturating_sub(waited_us.unwrap_or_default()));
+            all.insert(place, Shown { stands, since_us });
+        }
+        (before, together(&all))
     }
 
     /// How the points are, in the order in which they were named, to be written.
@@ -304,7 +341,12 @@ impl DeviceCell {
     }
 
     fn snapshot(&self) -> DeviceSnapshot {
-        let latest = self.latest().clone();
+        let (latest, stands) = (self.latest().clone(), locked(&self.stands).clone());
+        let since_us = |place| stands.get(&place).filter(|shown| shown.stands.nothing_new.is_some());
+        let points = self.points.iter().zip(&latest).enumerate().map(|(place, (point, latest))| PointSnapshot {
+            nothing_new_since_us: since_us(place).map(|shown| shown.since_us),
+            ..latest.snapshot(point)
+        });
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let of_points = |count: fn(&Latest) -> u32| latest.iter().map(|point| u64::from(count(point))).sum::<u64>();
         DeviceSnapshot {
@@ -326,7 +368,8 @@ impl DeviceCell {
             unreachable: count(&self.unreachable) + of_points(|point| point.unreachable),
             exceptions: count(&self.exceptions),
             broken_frames: count(&self.broken_frames),
-            points: self.points.iter().zip(&latest).map(|(point, latest)| latest.snapshot(point)).collect(),
+            time_ahead_us: together(&stands).ahead_us,
+            points: points.collect(),
         }
     }
 }
@@ -401,8 +444,16 @@ impl Latest {
             round_trip_us: value.map(|_| self.round_trip_us.into()),
             missed: self.missed,
             every_us: point.every_us,
+            nothing_new_since_us: None,
         }
     }
+}
+
+/// How it stands with a device, of whose points these are not as they should be.
+fn together(stands: &HashMap<usize, Shown>) -> Stands {
+    let all = || stands.values().map(|shown| shown.stands);
+    let nearest = all().filter_map(|stands| stands.ahead_us).min_by_key(|ahead_us| ahead_us.unsigned_abs());
+    Stands { nothing_new: all().filter_map(|stands| stands.nothing_new).max(), ahead_us: nearest }
 }
 
 /// A lock that is held for a few instructions, none of which can panic half-way.
