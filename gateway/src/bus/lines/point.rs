@@ -17,12 +17,14 @@ use super::super::BusContext;
 use super::super::point::{FAILURES_TO_DOWN, Limits, PointState};
 use super::super::state::DeviceCell;
 use super::print_out::{End, Heard, Known, PrintOut};
+use super::rejected::shown;
 use super::remembered::Told;
 use super::standing::{Off, Standing};
 use super::stored_times::{DeviceTimes, ToldTimes};
 use crate::config::{LineField, LinePoint};
 use crate::grid::Due;
 use crate::lines::counters::LineFate;
+use crate::lines::notation::{Doubt, Notation};
 use crate::lines::time::DeviceTime;
 use crate::lines::{self, nmea};
 
@@ -46,6 +48,10 @@ pub(super) struct LinePointState {
     /// Where others see how it is: among the points of its device, at this place.
     shown: (Arc<DeviceCell>, usize),
     field: LineField,
+    /// How its numbers are written.
+    notation: Notation,
+    /// Of what they leave open so much was told.
+    told_doubts: Vec<Doubt>,
     time: Option<DeviceTime>,
     /// Whether its device says anything new, and of today.
     standing: Standing,
@@ -93,6 +99,8 @@ impl LinePointState {
         let (sensor, terms) = (point.common.sensor.clone(), &point.common.terms);
         let every = Duration::from_micros(terms.grid.every_us().unsigned_abs());
         Self {
+            notation: Notation::new(point.decimal, terms.no_value.clone()),
+            told_doubts: Vec::new(),
             standing: Standing::new(every, Instant::now()),
             state: PointState::new(&point.common, limits, context),
             shown,
@@ -127,7 +135,9 @@ impl LinePointState {
 
     /// Takes a line, and gives the reading that it makes by itself.
     pub(super) fn take(&mut self, bus: &str, line: &str, heard: Heard, fate: &mut LineFate) -> Option<Reading> {
-        let result = self.check(lines::read(&self.field, line)?, line);
+        let result = lines::read(&self.field, &mut self.notation, line)?;
+        let result = self.check(result, line);
+        self.tell_doubt(bus, line);
         fate.wanted = true;
         fate.bad_checksum |= result == Err(Cause::Crc);
         fate.unparsed |= matches!(result, Err(Cause::NoMatch | Cause::NotANumber));
@@ -291,6 +301,27 @@ impl LinePointState {
             // A device that talks by itself may not have talked yet: that is no failure.
             _ if due.first && !asked => Slot::Nothing,
             _ => Slot::Result(Err(Cause::Timeout), false),
+        }
+    }
+
+    /// What a number leaves open is told once: where its decimals begin is for the configuration to say.
+    fn tell_doubt(&mut self, bus: &str, line: &str) {
+        let Some(doubt) = self.notation.doubt().filter(|doubt| !self.told_doubts.contains(doubt)) else { return };
+        self.told_doubts.push(doubt);
+        let (sensor, line) = (self.state.sensor.as_str(), shown(line));
+        let hint = "write `decimal = \"comma\"` on the point where that is its decimal mark, and `decimal = \"point\"` where it parts thousands";
+        match doubt {
+            Doubt::TakenAsDecimal => {
+                warn!(
+                    bus,
+                    sensor,
+                    line,
+                    "a comma before three digits may part thousands, and is taken as the decimal mark; hint: {hint}"
+                );
+            }
+            Doubt::NotTaken => {
+                warn!(bus, sensor, line, "a comma seems to part thousands: the number is no value; hint: {hint}");
+            }
         }
     }
 

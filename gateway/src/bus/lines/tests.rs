@@ -173,6 +173,51 @@ async fn a_stall_of_the_box_is_no_silence_of_the_line() {
     bus.end().await;
 }
 
+/// A logger whose numbers part thousands: 1 and 1.001 were stored for 1,000 and 1,001, as good, and nobody was told.
+#[tokio::test(start_paused = true)]
+async fn a_comma_that_may_part_thousands_is_told_once_a_point() {
+    for (decimal, value, told) in [("", Some(1.0), 1), ("decimal = \"point\"\n", Some(1_000.0), 0)] {
+        let (log, _guard) = Log::listen();
+        let points = point("site/level", &format!("pattern = \"L=(?<value>[-0-9.,]+)\"\n{decimal}every = \"1s\""));
+        let mut bus = Listening::begin("timeout = \"200ms\"", &points).await;
+        let mut logger = bus.connection().await;
+        sleep(Duration::from_secs(1)).await;
+        for _ in 0..20 {
+            logger.write(b"L=1,000\r\n").await;
+            sleep(Duration::from_secs(1)).await;
+        }
+        let last = loop {
+            let reading = bus.next().await;
+            if reading.value.is_some() {
+                break reading;
+            }
+        };
+        assert_eq!(last.value, value, "{decimal}");
+        assert_eq!(log.count("may part thousands"), told, "{:#?}", log.lines());
+        bus.end().await;
+    }
+}
+
+/// A counter past 2⁵³ was rounded, and stored as good; on Modbus it was not.
+#[tokio::test(start_paused = true)]
+async fn a_whole_number_that_no_value_holds_is_stored_as_missing() {
+    let points = point("site/count", "column = 1\nevery = \"1s\"");
+    let mut bus = Listening::begin("timeout = \"200ms\"", &points).await;
+    let mut logger = bus.connection().await;
+    sleep(Duration::from_secs(1)).await;
+    logger.write(b"9007199254740993\r\n").await;
+    let said = loop {
+        let reading = bus.next().await;
+        assert_eq!(reading.value, None, "{reading:?}");
+        if reading.cause == Some(Cause::Precision) {
+            break reading;
+        }
+        logger.write(b"9007199254740993\r\n").await;
+    };
+    assert_eq!(said.sensor.as_str(), "site/count");
+    bus.end().await;
+}
+
 /// A row of a logger, so many seconds after the start less so many.
 fn row(after_s: i64, behind_s: i64, value: &str) -> Vec<u8> {
     format!("{};{value}\r\n", START_US / 1_000_000 + after_s - behind_s).into_bytes()
