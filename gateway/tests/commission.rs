@@ -314,6 +314,51 @@ async fn a_scan_beside_another_master_thinks_of_it() {
     drop(theirs);
 }
 
+/// A program whose stdout is a full disk, or has no reader: its status, and what it says on stderr.
+async fn run_into(words: &[&str], stdout: impl Into<Stdio>) -> (Option<i32>, String) {
+    let mut command = program(words);
+    command.stdout(stdout).stderr(Stdio::piped());
+    let output = soon("the end", command.spawn().expect("it starts").wait_with_output()).await.expect("it ran");
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into())
+}
+
+fn nobody_reads() -> std::io::PipeWriter {
+    std::io::pipe().expect("a pipe").1
+}
+
+/// `read … | head -1` failed, and into a full disk it failed without a word.
+#[tokio::test]
+async fn a_read_that_nobody_reads_is_none_that_failed() {
+    let simulator = rtu().await;
+    let port = simulator.port().expect("a port");
+    let words = ["read", "--port", port, "--timeout", "5s", "--unit-id", "1", "input:0", "--count", "3"];
+    assert_eq!(run_into(&words, nobody_reads()).await, (Some(0), String::new()));
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("it is there");
+    let (code, stderr) = run_into(&words, full).await;
+    assert_eq!((code, stderr.starts_with("error: cannot write to stdout: ")), (Some(1), true), "{stderr}");
+}
+
+/// `sniff | head` ended with "error: Broken pipe".
+#[tokio::test]
+async fn a_line_that_nobody_hears_of_any_more_is_let_go_of_quietly() {
+    let (mut ours, theirs) = SerialStream::pair().expect("a pseudo terminal");
+    let port = theirs.name().expect("a name");
+    let talk = async {
+        let mut ticks = tokio::time::interval(Duration::from_millis(60));
+        loop {
+            ticks.tick().await;
+            ours.write_all(&[1, 4, 0, 0, 0, 1, 0x31, 0xCA, 1, 4, 2, 0, 7, 0xF8, 0xF2]).await.expect("room");
+        }
+    };
+    let words = ["sniff", "--port", &port, "--baud", "9600"];
+    let ended = tokio::select! {
+        ended = run_into(&words, nobody_reads()) => ended,
+        () = talk => unreachable!(),
+    };
+    assert_eq!(ended, (Some(0), String::new()));
+    drop(theirs);
+}
+
 /// Requests and answers as they are on a line, with noise between: each is told, and the noise is counted.
 #[tokio::test]
 async fn a_line_is_listened_to() {

@@ -47,6 +47,40 @@ pub(super) struct LineArguments {
     timeout: Option<Duration>,
 }
 
+/// Which serial port: of a line that can be listened to.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct PortArguments {
+    /// A gateway's configuration, for a bus of it
+    #[arg(long, value_name = "FILE", requires = "bus", conflicts_with = "port")]
+    config: Option<PathBuf>,
+    /// The bus of the configuration
+    #[arg(long, value_name = "NAME", requires = "config")]
+    bus: Option<String>,
+    /// A serial port
+    #[arg(long, value_name = "DEVICE")]
+    port: Option<String>,
+    /// Bits a second [default: 19200]
+    #[arg(long, value_name = "BAUD")]
+    baud: Option<u32>,
+    /// none, even or odd [default: even]
+    #[arg(long, value_name = "PARITY")]
+    parity: Option<String>,
+    /// 1 or 2 [default: 1]
+    #[arg(long, value_name = "BITS")]
+    stop_bits: Option<u8>,
+    /// Nobody is asked: taken as by the other commands, and of no use
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, hide = true)]
+    timeout: Option<Duration>,
+}
+
+impl PortArguments {
+    /// The port that is meant, as part of a line.
+    pub(super) fn target(&self) -> Result<Target, Ending> {
+        let Self { config, bus, port, baud, parity, stop_bits, timeout } = self.clone();
+        LineArguments { config, bus, tcp: None, rtu_tcp: None, port, baud, parity, stop_bits, timeout }.target()
+    }
+}
+
 /// A line to read.
 #[derive(Debug, Clone)]
 pub(super) struct Target {
@@ -71,8 +105,19 @@ impl Ending {
         Self { message: message.into(), hint: hint.into(), status: FAILED }
     }
 
+    /// What was found cannot be told: in silence where the reader went away, since it has seen enough.
+    pub(super) fn untold(error: &std::io::Error) -> Self {
+        if error.kind() == std::io::ErrorKind::BrokenPipe {
+            return Self { message: String::new(), hint: String::new(), status: 0 };
+        }
+        Self::failed(format!("cannot write to stdout: {error}"), "")
+    }
+
     /// Says it on stderr.
     pub(super) fn tell(self) -> ExitCode {
+        if self.status == 0 {
+            return ExitCode::SUCCESS;
+        }
         // A configuration's errors bring their own form.
         let head = if self.message.starts_with("error") { "" } else { "error: " };
         say!("{head}{}", self.message);
