@@ -13,7 +13,8 @@ mod hang_ups;
 mod health;
 mod in_hand;
 mod learned;
-mod lines;
+mod line_news;
+pub(crate) mod lines;
 pub mod load;
 mod modbus;
 mod on_disk;
@@ -23,6 +24,8 @@ mod poll;
 mod refusal;
 pub mod state;
 mod together;
+#[cfg(test)]
+mod told;
 
 use std::path::PathBuf;
 use std::sync::Arc;

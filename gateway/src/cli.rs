@@ -91,13 +91,18 @@ pub async fn execute(command: GatewayCommand) -> ExitCode {
 /// Reads a configuration; what is wrong with it was told on stderr.
 pub(crate) fn load(path: &Path) -> Result<Config, ExitCode> {
     Config::load(path).map_err(|error| {
-        let text = if has_colors(&io::stderr()) { error.colored() } else { error.to_string() };
-        match error {
-            ConfigError::Unreadable { .. } => say!("error: {text}"),
-            ConfigError::Wrong(_) => say!("{text}"),
-        }
+        say!("{}", shown_error(&error));
         ExitCode::from(WRONG)
     })
+}
+
+/// What is wrong with a configuration, as stderr shows it.
+fn shown_error(error: &ConfigError) -> String {
+    let text = if has_colors(&io::stderr()) { error.colored() } else { error.to_string() };
+    match error {
+        ConfigError::Unreadable { .. } => format!("error: {text}"),
+        ConfigError::Wrong(_) => text,
+    }
 }
 
 /// Writes data to stdout. `print!` would panic where nobody reads any more (`plan | head -1`), or the disk is full.
@@ -107,12 +112,16 @@ fn tell(text: &str) -> io::Result<()> {
     stdout.flush()
 }
 
-/// What a command ends with that could not tell: in silence where the reader went away, as it wished.
-fn untold(error: &io::Error) -> ExitCode {
-    if error.kind() != io::ErrorKind::BrokenPipe {
-        say!("error: cannot write to stdout: {error}");
+/// Writes all that a command has for stdout. A reader that went away has seen what it wished; any other error was told, and is
+/// what the command ends with.
+fn tell_or_fail(text: &str) -> Result<(), ExitCode> {
+    match tell(text) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            say!("error: cannot write to stdout: {error}");
+            Err(ExitCode::from(FAILED))
+        }
+        _ => Ok(()),
     }
-    ExitCode::from(FAILED)
 }
 
 /// A problem as stderr shows it.

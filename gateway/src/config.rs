@@ -32,8 +32,8 @@ use tjern_readings::sensor::{SensorId, SourceName};
 use tjern_readings::store::LakeUrl;
 
 use crate::grid::Grid;
-use crate::lines::Framing;
 use crate::lines::time::DeviceTime;
+use crate::lines::{DecimalMark, Framing};
 use crate::modbus::timing::Line;
 use crate::modbus::transport::{BITS_MAX, REGISTERS_MAX, Table};
 use crate::value::{NoValue, NumberType, Order, Scaling};
@@ -285,6 +285,8 @@ pub struct LinePoint {
     pub common: PointCommon,
     /// Where in a line the number stands.
     pub field: LineField,
+    /// Which mark stands before the number's decimals, where that is said.
+    pub decimal: Option<DecimalMark>,
     /// Where a line says what time it is, if its readings shall have that.
     pub time: Option<DeviceTime>,
 }

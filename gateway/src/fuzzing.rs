@@ -10,7 +10,7 @@ use tjern_readings::batch;
 use tjern_readings::configuration::ConfigText;
 
 use crate::config::{Config, LineField};
-use crate::lines;
+use crate::lines::{self, Notation};
 pub use crate::modbus::fuzzing::{rtu_frames, tcp_frames};
 pub use crate::spool::fuzz_segment as spool_segment;
 
@@ -29,7 +29,7 @@ static FIELDS: LazyLock<Vec<LineField>> = LazyLock::new(|| {
 pub fn text_lines(bytes: &[u8]) {
     for line in String::from_utf8_lossy(bytes).lines() {
         for field in FIELDS.iter() {
-            if let Some(Ok(value)) = lines::read(field, line) {
+            if let Some(Ok(value)) = lines::read(field, &mut Notation::default(), line) {
                 assert!(value.is_finite(), "{value} from {line:?}");
             }
         }

@@ -67,6 +67,7 @@ pub use ioctl::LineErrors;
 pub use master::{Manners, Master};
 pub use read_map::ReadMap;
 
+pub(crate) use mbap::Strangers;
 pub(crate) use port::open_serial;
 
 #[cfg(test)]

@@ -15,6 +15,7 @@
 
 mod appender;
 mod buses;
+mod sensors;
 mod time_service;
 mod uploads;
 mod watchdog;
@@ -43,6 +44,7 @@ use crate::upload::{Unsent, UploadSettings, UploadState, known_lake};
 pub(crate) use appender::Appender;
 use appender::DISK_PATIENCE;
 use buses::Buses;
+use sensors::SensorChanges;
 use time_service::TimeService;
 use uploads::Uploads;
 
@@ -239,6 +241,7 @@ impl Running {
             warn!(line, column, hint, "the new configuration: {message}");
         }
         let changes = self.buses.changes(&config);
+        let sensors = SensorChanges::between(self.config.sensors(), config.sensors());
         self.buses.end(&changes.ending).await;
         // A sensor that moves to another bus is not stored twice for a slot: what its old bus read is in the
         // spool before its new one begins.
@@ -264,6 +267,12 @@ impl Running {
             configuration = config.sha256(),
             "the new configuration is in force: buses that changed begin anew"
         );
+        // Half a file may be a whole one, as far as anybody can tell: what went is named.
+        match &sensors {
+            SensorChanges { gone, .. } if !gone.is_empty() => warn!("the new configuration: {sensors}"),
+            SensorChanges { came, .. } if !came.is_empty() => info!("the new configuration: {sensors}"),
+            _ => {}
+        }
         self.notifier.ready(&polls(&config));
         self.config = config;
         self

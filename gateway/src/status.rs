@@ -11,6 +11,7 @@
 pub mod client;
 pub mod http;
 pub mod metrics;
+mod pages;
 pub mod report;
 
 use std::collections::HashMap;
@@ -266,6 +267,7 @@ impl StatusSource {
                 }),
                 line_babbles: matches!(bus.line, Some(LineState::Babbles(_))),
                 wire: bus.wire.as_ref().map(WireReport::from),
+                strangers: bus.strangers,
                 lines: bus.lines.as_ref().map(LinesReport::from),
                 devices: devices.collect(),
             })

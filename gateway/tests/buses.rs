@@ -6,11 +6,13 @@ use std::os::unix::fs::symlink;
 use std::time::{Duration, Instant};
 
 use common::{Buses, PATIENCE, config, device, point, register, simulator, soon, unit, word};
+use tjern_gateway::bus::state::LineState;
 use tjern_gateway::modbus::transport::Table;
 use tjern_gateway::simulate::{Signal, SimulatedLine, Simulation};
 use tjern_gateway::value::{NumberType, Order, Scaling};
 use tjern_readings::clock::Clock;
 use tjern_readings::reading::{Cause, Quality, Reading};
+use tjern_testing::ports::KeptPort;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 use tokio::time::{interval, timeout};
@@ -325,6 +327,41 @@ async fn a_device_that_wants_to_be_asked_is_asked_at_each_slot() {
     assert!(values.iter().all(|value| value.fract() == 0.5), "{values:?}");
     assert!(values.windows(2).all(|pair| pair[1] >= pair[0] + 2.0), "an answer serves one slot: {values:?}");
     assert!(timeouts >= 2, "a line that does not match is no answer");
+    buses.end().await;
+}
+
+/// A server that was not up at the start, and then hung up on everybody: days later it was still told that it refused connections.
+#[tokio::test]
+async fn the_newest_reason_is_the_one_that_is_shown() {
+    let port = KeptPort::take();
+    let bus = format!(
+        "[[bus]]\nname = \"away\"\nkind = \"modbus-tcp\"\naddress = \"{}\"\n{}{}",
+        port.address(),
+        device(1),
+        point("away/level", "register = \"input:0\"\ntype = \"u16\"\nevery = \"100ms\"")
+    );
+    let buses = Buses::start(&config(&bus));
+    let mut looks = interval(Duration::from_millis(10));
+    let states = buses.states().clone();
+    let mut reason = async |what: &str, is: fn(&str) -> bool| {
+        soon(what, async {
+            loop {
+                looks.tick().await;
+                let line = states.snapshot().into_iter().find_map(|bus| bus.line);
+                if let Some(LineState::Missing(why)) = line
+                    && is(&why)
+                {
+                    return;
+                }
+            }
+        })
+        .await;
+    };
+    reason("nobody is there", |why| why.contains("refused")).await;
+    let listener = TcpListener::bind(port.address()).await.expect("it is ours");
+    let hanging_up = tokio::spawn(async move { while listener.accept().await.is_ok() {} });
+    reason("somebody is there, and hangs up", |why| why.contains("reset") || why.contains("closed")).await;
+    hanging_up.abort();
     buses.end().await;
 }
 

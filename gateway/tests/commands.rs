@@ -250,7 +250,7 @@ fn what_stderr_does_not_take_changes_no_exit_status() {
 #[test]
 fn a_full_disk_below_stdout_is_a_failure_and_no_panic() {
     let folder = site("memory:///");
-    for command in [&["check"][..], &["plan"], &["maintenance", "list"], &["simulate"]] {
+    for command in [&["check"][..], &["plan"], &["maintenance", "list"], &["simulate"], &["doctor"]] {
         let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("it is there");
         let output = Command::new(env!("CARGO_BIN_EXE_tjern-gateway"))
             .current_dir(folder.path())
@@ -263,6 +263,65 @@ fn a_full_disk_below_stdout_is_a_failure_and_no_panic() {
         assert_eq!(output.status.code(), Some(1), "{command:?}: {said}");
         assert!(said.contains("error: cannot ") && !said.contains("panicked"), "{command:?}: {said}");
     }
+}
+
+/// `plan | head -1` failed where the plan was long enough: whoever reads has seen enough.
+#[test]
+fn a_reader_that_leaves_is_no_failure() {
+    let folder = site("memory:///");
+    for command in [&["check"][..], &["plan"], &["maintenance", "list"]] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let mut asked = Command::new(env!("CARGO_BIN_EXE_tjern-gateway"));
+        asked.current_dir(folder.path()).args(command).args(["--config", "gateway.toml"]).env_remove("RUST_LOG");
+        let output = asked.stdout(writer).output().expect("it runs");
+        let said = text(&output.stderr);
+        assert_eq!((output.status.code(), said.contains("stdout")), (Some(0), false), "{command:?}: {said}");
+    }
+}
+
+/// `watch` and `spool` said what is wrong without the word that a script looks for.
+#[test]
+fn a_configuration_that_is_not_there_is_an_error() {
+    let folder = site("memory:///");
+    for command in [&["watch"][..], &["check"], &["spool", "ls"], &["read", "--bus", "b", "--unit-id", "1", "input:0"]]
+    {
+        let output = gateway(folder.path(), &[command, &["--config", "nowhere.toml"]].concat());
+        let said = text(&output.stderr);
+        assert_eq!(
+            (output.status.code(), said.starts_with("error: cannot read")),
+            (Some(2), true),
+            "{command:?}: {said}"
+        );
+    }
+}
+
+/// "0 files were copied", and all seemed well: the target was a file.
+#[test]
+fn a_spool_is_exported_into_a_folder_only() {
+    let folder = site("memory:///");
+    for name in ["gateway.toml", "missing.toml/in"] {
+        std::fs::create_dir_all(folder.path().join("spool/sealed")).expect("made");
+        std::fs::write(folder.path().join("spool/lock"), "").expect("written");
+        let output = gateway(folder.path(), &["spool", "export", name, "--spool", "spool"]);
+        let said = text(&output.stderr);
+        let is_refused = name == "gateway.toml";
+        assert_eq!(
+            (output.status.code() == Some(1), said.contains("is no folder")),
+            (is_refused, is_refused),
+            "{said}"
+        );
+    }
+}
+
+/// What is always refused is not offered.
+#[test]
+fn only_a_port_can_be_listened_to() {
+    let folder = site("memory:///");
+    let help = text(&gateway(folder.path(), &["sniff", "--help"]).stdout);
+    assert!(help.contains("--port") && help.contains("--bus") && !help.contains("tcp"), "{help}");
+    assert_eq!(gateway(folder.path(), &["sniff", "--tcp", "127.0.0.1:1"]).status.code(), Some(2));
+    assert_eq!(gateway(folder.path(), &["sniff"]).status.code(), Some(2));
 }
 
 /// Each of these was once read for ever.

@@ -258,6 +258,107 @@ async fn nobody_asks_on_a_far_line_beside_a_gateway() {
     assert!(stdout.contains("\ninput,100,u16,abcd,1100\n"), "{stdout}");
 }
 
+/// A server that answers each request under the id 0, which none of ours has twice.
+async fn answering_under_another_id() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address").to_string();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut request = [0; 12];
+                while stream.read_exact(&mut request).await.is_ok() {
+                    let id = [request[0], request[1] ^ 0x55];
+                    let answer = [&id[..], &[0, 0, 0, 5, request[6], request[7], 2, 0, 7]].concat();
+                    // Whoever asked may have gone.
+                    let _ = stream.write_all(&answer).await;
+                }
+            });
+        }
+    });
+    address
+}
+
+/// It was told as silent, with a hint at its unit id, while answers came to each request.
+#[tokio::test]
+async fn a_server_that_answers_under_another_id_is_told_as_that() {
+    let address = answering_under_another_id().await;
+    let line = ["--tcp", &address, "--timeout", "200ms"];
+    let (code, stdout, stderr) = run(&[&["read"][..], &line, &["--unit-id", "1", "input:0"]].concat()).await;
+    assert_eq!((code, stdout.as_str()), (Some(1), ""), "{stderr}");
+    assert!(stderr.contains("an answer with another transaction id came"), "{stderr}");
+    assert!(stderr.contains("hint: something answers, with another transaction id"), "{stderr}");
+    let (code, stdout, stderr) = run(&[&["scan"][..], &line, &["--units", "1-2"]].concat()).await;
+    assert_eq!(code, Some(1), "{stderr}");
+    assert_eq!(stdout.matches("another transaction id than it was asked with").count(), 2, "{stdout}");
+}
+
+/// Beside another master a scan saw its frames, and told of two devices with one unit id.
+#[tokio::test]
+async fn a_scan_beside_another_master_thinks_of_it() {
+    let (mut ours, theirs) = SerialStream::pair().expect("a pseudo terminal");
+    let port = theirs.name().expect("a name");
+    let garbage = async {
+        let mut request = [0; 8];
+        while ours.read_exact(&mut request).await.is_ok() {
+            ours.write_all(&[9, 4, 2, 0, 7, 1, 2, 3, 4]).await.expect("room");
+        }
+        std::future::pending::<()>().await;
+    };
+    let words =
+        ["scan", "--port", &port, "--units", "3", "--bauds", "9600", "--parities", "none", "--timeout", "200ms"];
+    let (_, stdout, stderr) = tokio::select! {
+        ended = run(&words) => ended,
+        () = garbage => unreachable!("it waits for ever"),
+    };
+    assert!(stdout.contains("no other master asks on the line: `tjern-gateway sniff` shows"), "{stdout}\n{stderr}");
+    drop(theirs);
+}
+
+/// A program whose stdout is a full disk, or has no reader: its status, and what it says on stderr.
+async fn run_into(words: &[&str], stdout: impl Into<Stdio>) -> (Option<i32>, String) {
+    let mut command = program(words);
+    command.stdout(stdout).stderr(Stdio::piped());
+    let output = soon("the end", command.spawn().expect("it starts").wait_with_output()).await.expect("it ran");
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into())
+}
+
+fn nobody_reads() -> std::io::PipeWriter {
+    std::io::pipe().expect("a pipe").1
+}
+
+/// `read … | head -1` failed, and into a full disk it failed without a word.
+#[tokio::test]
+async fn a_read_that_nobody_reads_is_none_that_failed() {
+    let simulator = rtu().await;
+    let port = simulator.port().expect("a port");
+    let words = ["read", "--port", port, "--timeout", "5s", "--unit-id", "1", "input:0", "--count", "3"];
+    assert_eq!(run_into(&words, nobody_reads()).await, (Some(0), String::new()));
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("it is there");
+    let (code, stderr) = run_into(&words, full).await;
+    assert_eq!((code, stderr.starts_with("error: cannot write to stdout: ")), (Some(1), true), "{stderr}");
+}
+
+/// `sniff | head` ended with "error: Broken pipe".
+#[tokio::test]
+async fn a_line_that_nobody_hears_of_any_more_is_let_go_of_quietly() {
+    let (mut ours, theirs) = SerialStream::pair().expect("a pseudo terminal");
+    let port = theirs.name().expect("a name");
+    let talk = async {
+        let mut ticks = tokio::time::interval(Duration::from_millis(60));
+        loop {
+            ticks.tick().await;
+            ours.write_all(&[1, 4, 0, 0, 0, 1, 0x31, 0xCA, 1, 4, 2, 0, 7, 0xF8, 0xF2]).await.expect("room");
+        }
+    };
+    let words = ["sniff", "--port", &port, "--baud", "9600"];
+    let ended = tokio::select! {
+        ended = run_into(&words, nobody_reads()) => ended,
+        () = talk => unreachable!(),
+    };
+    assert_eq!(ended, (Some(0), String::new()));
+    drop(theirs);
+}
+
 /// Requests and answers as they are on a line, with noise between: each is told, and the noise is counted.
 #[tokio::test]
 async fn a_line_is_listened_to() {

@@ -4,9 +4,8 @@
 //! cost: each other unit its slot, as long as nothing may be asked of a server that is taken for missing, and two lines of the log a
 //! slot.
 
-use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use tjern_readings::clock::Clock;
@@ -18,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::faults::actor;
 use super::state::{BusStates, DeviceState, LineState};
+use super::told::Log;
 use super::{BusContext, DeviceTimes, LeftBehind, Newest, OnDisk};
 use crate::config::Config;
 use crate::modbus::faults::device::{Device, Habits, Words};
@@ -47,34 +47,6 @@ fn config(kind: &str) -> Config {
         );
     }
     Config::parse(&ConfigText::new("test.toml", text)).expect("a good configuration")
-}
-
-/// A second listener, beside that of a test. Of a single one `tracing` asks only the thread that comes to a line of code
-/// first, and takes its answer for that of all threads (tracing-core 0.1.36, `callsite::dispatchers`): a line that another
-/// test wrote first, with nobody listening, would be missing here.
-static BESIDE: LazyLock<tracing::Dispatch> =
-    LazyLock::new(|| tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default()));
-
-/// What the bus said, as it would stand in the log.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Log {
-    fn lines(&self) -> Vec<String> {
-        let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        String::from_utf8_lossy(&bytes).lines().map(ToOwned::to_owned).collect()
-    }
 }
 
 /// What came of a life of the bus: the states of the devices are from before and after [`ENDS`].
@@ -122,11 +94,7 @@ async fn live(kind: &str, hangs_up: fn(u8) -> bool) -> Life {
         device_times: DeviceTimes::default(),
         on_disk: OnDisk::default(),
     };
-    LazyLock::force(&BESIDE);
-    let log = Log::default();
-    let writer = log.clone();
-    let told = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-    let _told = tracing::subscriber::set_default(told);
+    let (log, _told) = Log::listen();
     let running = tokio::spawn(actor(&config(kind), &dial, context).run());
     let (mut stored, mut while_away) = (Vec::new(), None);
     while start.elapsed() < STOPS {

@@ -16,6 +16,7 @@ mod print_out;
 mod question;
 mod rejected;
 mod remembered;
+pub(crate) mod standing;
 pub(super) mod stored_times;
 mod stream;
 #[cfg(test)]
@@ -33,6 +34,7 @@ use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
 
 use super::BusContext;
+use super::line_news::{LineNews, News};
 use super::point::{Limits, PointState};
 use super::state::{BusState, DeviceCell, LineState};
 use crate::config::{LinePlace, LinePoint};
@@ -67,7 +69,7 @@ pub(super) struct Actor {
     /// Nothing was heard since the line was opened: what comes first is half a line, unless silence until then is heard.
     half_until: Option<Instant>,
     retry: Retry,
-    line_is_there: Option<bool>,
+    line_news: LineNews,
     points: Vec<LinePointState>,
     times: Times,
     limits: Limits,
@@ -125,7 +127,7 @@ impl Actor {
             heard_at: Instant::now(),
             half_until: None,
             retry: Retry::default(),
-            line_is_there: None,
+            line_news: LineNews::default(),
             points,
             times,
             limits,
@@ -199,20 +201,18 @@ impl Actor {
     }
 
     fn note_line(&mut self, error: Option<&io::Error>) {
-        let changed = self.line_is_there.replace(error.is_none()) != Some(error.is_none());
-        if !changed {
-            return;
-        }
-        match error {
-            Some(error) => {
-                self.state.set_line(LineState::Missing(format!("{}: {error}", Place(&self.place))));
-                warn!(bus = self.name, place = %Place(&self.place), "not reachable, trying again: {error}");
+        let place = Place(&self.place);
+        let line = error.map_or(LineState::Up, |error| LineState::Missing(format!("{place}: {error}")));
+        match (self.line_news.note(&line), error) {
+            (News::Nothing, _) => return,
+            (News::Known, _) => {}
+            (News::OtherReason, Some(error)) => {
+                warn!(bus = self.name, %place, "trying again, for another reason now: {error}");
             }
-            None => {
-                self.state.set_line(LineState::Up);
-                info!(bus = self.name, place = %Place(&self.place), "reachable");
-            }
+            (_, Some(error)) => warn!(bus = self.name, %place, "not reachable, trying again: {error}"),
+            (_, None) => info!(bus = self.name, %place, "reachable"),
         }
+        self.state.set_line(line);
     }
 
     /// Begins the slots that are due, and ends those that have what they need or waited long enough.

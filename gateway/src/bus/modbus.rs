@@ -2,7 +2,6 @@
 //!
 //! A transaction is never ended half way. A line that is missing is tried again by its master.
 
-use std::mem::{Discriminant, discriminant};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use tracing::{debug, info, warn};
 use super::BusContext;
 use super::device::{Device, Job, Timing};
 use super::learned::{BusMemory, Keeper};
+use super::line_news::{LineNews, News};
 use super::poll::{Polling, Setting};
 use super::state::{BusState, LineState};
 use crate::config::ModbusDevice;
@@ -41,8 +41,7 @@ pub(super) struct Actor {
     keeper: Keeper,
     kept: BusMemory,
     kept_at: Instant,
-    /// What was told of the line last.
-    line: Option<Discriminant<LineState>>,
+    line: LineNews,
     missed_noted: u64,
     looked_at: Instant,
 }
@@ -75,6 +74,9 @@ impl Actor {
         if let Some(stats) = master.stats() {
             state.count_wire(stats);
         }
+        if let Some(strangers) = master.strangers() {
+            state.count_strangers(strangers);
+        }
         let drained_at = Instant::now() + master.quiet_left();
         Self {
             name: setting.name,
@@ -88,7 +90,7 @@ impl Actor {
             keeper,
             kept: memory,
             kept_at: Instant::now(),
-            line: None,
+            line: LineNews::default(),
             missed_noted: 0,
             looked_at: Instant::now(),
         }
@@ -204,21 +206,26 @@ impl Actor {
         }
     }
 
-    /// A line a change, not a line a poll.
+    /// What is newest is shown. In the log it is a line a change, not a line a poll.
     fn note_line(&mut self, failure: Option<&Failure>) {
+        // What was the matter when it was last tried still is, as far as one knows.
+        if self.line.is_away() && failure.is_some_and(Failure::is_untried) {
+            return;
+        }
         let line = match failure {
             Some(failure) if failure.is_babble() => LineState::Babbles(failure.detail.clone()),
             Some(failure) if failure.is_of_line() => LineState::Missing(failure.detail.clone()),
             _ => LineState::Up,
         };
-        // What it says of itself differs from time to time.
-        if self.line.replace(discriminant(&line)) == Some(discriminant(&line)) {
-            return;
-        }
-        match &line {
-            LineState::Missing(why) => warn!(bus = self.name, "not reachable, trying again: {why}"),
-            LineState::Babbles(why) => warn!(bus = self.name, "nothing can be asked, trying again: {why}"),
-            LineState::Up => info!(bus = self.name, "reachable"),
+        match (self.line.note(&line), &line) {
+            (News::Nothing, _) => return,
+            (News::Known, _) => {}
+            (News::Changed, LineState::Missing(why)) => warn!(bus = self.name, "not reachable, trying again: {why}"),
+            (News::OtherReason, LineState::Missing(why)) => {
+                warn!(bus = self.name, "trying again, for another reason now: {why}");
+            }
+            (_, LineState::Babbles(why)) => warn!(bus = self.name, "nothing can be asked, trying again: {why}"),
+            (_, LineState::Up) => info!(bus = self.name, "reachable"),
         }
         self.state.set_line(line);
     }

@@ -137,7 +137,9 @@ impl PointState {
 
     #[inline]
     fn value_of(&self, raw: Result<f64, Cause>) -> Result<f64, Cause> {
-        Ok(self.terms.scaling.apply(self.terms.no_value.sift(raw?)?))
+        let value = self.terms.scaling.apply(self.terms.no_value.sift(raw?)?);
+        // A scale may be too large for what the device says.
+        if value.is_finite() { Ok(value) } else { Err(Cause::NotANumber) }
     }
 
     #[inline]
@@ -194,6 +196,20 @@ mod tests {
         assert_eq!(poll(&mut point(None), START_US + 5 * SECOND_US, Ok(1.0)), None);
         let reading = poll(&mut point(None), START_US + SECOND_US / 2, Ok(1.0)).expect("the slot is fresh");
         assert_eq!((reading.time_us, reading.value), (START_US, Some(1.0)));
+    }
+
+    /// 1.7e308 with a scale of 10 was shown as `ok`, without a value, and the log said nothing.
+    #[test]
+    fn a_value_that_its_scale_makes_too_large_is_none_and_says_so() {
+        let mut point = point(None);
+        let grid = point.terms.grid;
+        let scaling = Scaling::new(10.0, 0.0);
+        point.terms = Arc::new(PointTerms { grid, no_value: NoValue::default(), scaling, unit: None });
+        let (mut latest, now_us) = (Latest::default(), START_US);
+        let due = point.schedule.due(now_us).expect("due");
+        let ended = point.conclude(due, Ok(1.7e308), (now_us, now_us), &mut latest).expect("a reading");
+        assert_eq!(ended.result, Err(Cause::NotANumber));
+        assert_eq!((point.cause(), point.failures(), latest.cause), (Some(Cause::NotANumber), 1, ended.result.err()));
     }
 
     #[test]

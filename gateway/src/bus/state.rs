@@ -6,15 +6,18 @@
 //! at zero when an actor begins, `turns` excepted, which goes on for as long as the process lives: the watchdog
 //! asks whether it grows. Nothing here is on disk.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tjern_readings::reading::Cause;
 use tjern_readings::sensor::SensorId;
 
+use super::lines::standing::Stands;
 use super::point::FAILURES_TO_DOWN;
 use crate::grid::Moment;
 use crate::lines::counters::{LineCounters, LineCounts};
+use crate::modbus::Strangers;
 use crate::modbus::stats::{WireCounts, WireStats};
 
 /// Of a number that may not be there yet.
@@ -37,6 +40,8 @@ pub struct BusSnapshot {
     pub line: Option<LineState>,
     /// What was counted on its wire, on a Modbus RTU bus: errors of the port's hardware among it.
     pub wire: Option<WireCounts>,
+    /// Answers with another transaction id than that of a request that waits, on a Modbus TCP bus.
+    pub strangers: Option<u64>,
     /// What was counted of its lines, on a bus of text lines.
     pub lines: Option<LineCounts>,
     /// How often its actor came round: it grows at least once a second while the actor lives and no
@@ -76,6 +81,8 @@ pub struct DeviceSnapshot {
     pub exceptions: u64,
     /// Answers with a wrong checksum, or that made no sense.
     pub broken_frames: u64,
+    /// How far its own time is ahead of the gateway's, where it is days behind or not to be believed; less than 0: behind.
+    pub time_ahead_us: Option<i64>,
     /// What is read from it.
     pub points: Vec<PointSnapshot>,
 }
@@ -112,6 +119,8 @@ pub struct PointSnapshot {
     pub missed: u64,
     /// The point's period.
     pub every_us: i64,
+    /// Its device talks, and says nothing new of it, since then.
+    pub nothing_new_since_us: Option<i64>,
 }
 
 impl DeviceState {
@@ -170,6 +179,7 @@ impl BusStates {
             turns,
             line: Mutex::new(None),
             wire: OnceLock::new(),
+            strangers: OnceLock::new(),
             lines: OnceLock::new(),
         });
         match before {
@@ -189,6 +199,7 @@ pub(crate) struct BusState {
     turns: AtomicU64,
     line: Mutex<Option<LineState>>,
     wire: OnceLock<WireStats>,
+    strangers: OnceLock<Strangers>,
     lines: OnceLock<Arc<LineCounters>>,
 }
 
@@ -197,6 +208,12 @@ impl BusState {
     pub(crate) fn count_wire(&self, stats: WireStats) {
         // It is called once, by the actor that began this state.
         let _ = self.wire.set(stats);
+    }
+
+    /// Shows how many answers were to no open request.
+    pub(crate) fn count_strangers(&self, strangers: Strangers) {
+        // It is called once, by the actor that began this state.
+        let _ = self.strangers.set(strangers);
     }
 
     /// The actor came round.
@@ -222,6 +239,7 @@ impl BusState {
             devices: self.devices.iter().map(|device| device.snapshot()).collect(),
             line: locked(&self.line).clone(),
             wire: self.wire.get().map(WireStats::counts),
+            strangers: self.strangers.get().map(Strangers::count),
             lines: self.lines.get().map(|lines| lines.counts()),
             turns: self.turns.load(Ordering::Relaxed),
         }
@@ -242,6 +260,15 @@ pub(crate) struct DeviceCell {
     points: Vec<ShownPoint>,
     /// Of each of them, in the same order.
     latest: Mutex<Vec<Latest>>,
+    /// Of those whose device says a time of its own, and nothing new or of another day: by their places.
+    stands: Mutex<HashMap<usize, Shown>>,
+}
+
+/// How it stands with what a device says of a point, and since when.
+#[derive(Debug, Clone, Copy)]
+struct Shown {
+    stands: Stands,
+    since_us: i64,
 }
 
 /// What does not change of a point: whose readings it makes, and its period.
@@ -266,7 +293,29 @@ impl DeviceCell {
             broken_frames: AtomicU64::new(0),
             points,
             latest,
+            stands: Mutex::default(),
         })
+    }
+
+    /// Its name.
+    pub(crate) fn name(&self) -> &str {
+        &self.device
+    }
+
+    /// How it stands with a point at this time; what was known of the whole device before, and is now.
+    pub(crate) fn set_stands(&self, place: usize, stands: Stands, now_us: i64) -> (Stands, Stands) {
+        let mut all = locked(&self.stands);
+        let before = together(&all);
+        if stands == Stands::default() {
+            all.remove(&place);
+        } else {
+            let waited_us = stands.nothing_new.and_then(|waited| i64::try_from(waited.as_micros()).ok());
+            let since_us =
+                all.get(&place).filter(|shown| shown.stands.nothing_new.is_some()).map(|shown| shown.since_us);
+            let since_us = since_us.unwrap_or_else(|| now_us.saturating_sub(waited_us.unwrap_or_default()));
+            all.insert(place, Shown { stands, since_us });
+        }
+        (before, together(&all))
     }
 
     /// How the points are, in the order in which they were named, to be written.
@@ -292,7 +341,12 @@ impl DeviceCell {
     }
 
     fn snapshot(&self) -> DeviceSnapshot {
-        let latest = self.latest().clone();
+        let (latest, stands) = (self.latest().clone(), locked(&self.stands).clone());
+        let since_us = |place| stands.get(&place).filter(|shown| shown.stands.nothing_new.is_some());
+        let points = self.points.iter().zip(&latest).enumerate().map(|(place, (point, latest))| PointSnapshot {
+            nothing_new_since_us: since_us(place).map(|shown| shown.since_us),
+            ..latest.snapshot(point)
+        });
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let of_points = |count: fn(&Latest) -> u32| latest.iter().map(|point| u64::from(count(point))).sum::<u64>();
         DeviceSnapshot {
@@ -314,7 +368,8 @@ impl DeviceCell {
             unreachable: count(&self.unreachable) + of_points(|point| point.unreachable),
             exceptions: count(&self.exceptions),
             broken_frames: count(&self.broken_frames),
-            points: self.points.iter().zip(&latest).map(|(point, latest)| latest.snapshot(point)).collect(),
+            time_ahead_us: together(&stands).ahead_us,
+            points: points.collect(),
         }
     }
 }
@@ -389,8 +444,16 @@ impl Latest {
             round_trip_us: value.map(|_| self.round_trip_us.into()),
             missed: self.missed,
             every_us: point.every_us,
+            nothing_new_since_us: None,
         }
     }
+}
+
+/// How it stands with a device, of whose points these are not as they should be.
+fn together(stands: &HashMap<usize, Shown>) -> Stands {
+    let all = || stands.values().map(|shown| shown.stands);
+    let nearest = all().filter_map(|stands| stands.ahead_us).min_by_key(|ahead_us| ahead_us.unsigned_abs());
+    Stands { nothing_new: all().filter_map(|stands| stands.nothing_new).max(), ahead_us: nearest }
 }
 
 /// A lock that is held for a few instructions, none of which can panic half-way.

@@ -8,7 +8,7 @@ use clap::Args;
 use tjern_readings::clock::Clock;
 use tjern_readings::configuration::{Problem, Severity};
 
-use super::{FAILED, load, shown, tell, untold};
+use super::{FAILED, load, shown, tell_or_fail};
 use crate::bus::load::{BusLoad, Measured, reckon};
 use crate::config::{Config, aliases};
 use crate::ports;
@@ -46,10 +46,8 @@ pub(super) fn execute(arguments: &CheckArguments) -> ExitCode {
     if errors > 0 {
         return ExitCode::from(FAILED);
     }
-    match tell(&format!("{}\n", summary(&config, problems.len()))) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => untold(&error),
-    }
+    let told = tell_or_fail(&format!("{}\n", summary(&config, problems.len())));
+    told.err().unwrap_or(ExitCode::SUCCESS)
 }
 
 fn summary(config: &Config, warnings: usize) -> String {

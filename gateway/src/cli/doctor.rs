@@ -9,7 +9,7 @@ mod locks;
 mod machine;
 mod port;
 
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -17,7 +17,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use tjern_readings::clock::Clock;
 
-use super::{FAILED, has_colors, load};
+use super::{FAILED, has_colors, load, tell_or_fail};
 use crate::config::{Config, aliases};
 use crate::ports;
 use crate::upload::{PlainLake, Probe, known_lake, probe};
@@ -99,10 +99,11 @@ pub(super) async fn execute(arguments: DoctorArguments) -> ExitCode {
         Err(status) => return status,
     };
     let findings = examine(&config).await;
-    if show(&findings, arguments.format).is_err() || findings.iter().any(|finding| finding.state == State::Fail) {
-        return ExitCode::from(FAILED);
+    if let Err(status) = tell_or_fail(&shown(&findings, arguments.format)) {
+        return status;
     }
-    ExitCode::SUCCESS
+    let fails = findings.iter().any(|finding| finding.state == State::Fail);
+    if fails { ExitCode::from(FAILED) } else { ExitCode::SUCCESS }
 }
 
 async fn examine(config: &Config) -> Vec<Finding> {
@@ -151,16 +152,13 @@ async fn lake(config: &Config) -> Finding {
     }
 }
 
-fn show(findings: &[Finding], format: Format) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
+fn shown(findings: &[Finding], format: Format) -> String {
     match format {
-        Format::Json => {
-            serde_json::to_writer_pretty(&mut stdout, findings)?;
-            writeln!(stdout)
-        }
+        // Texts and a word each: nothing in them that JSON cannot have.
+        Format::Json => serde_json::to_string_pretty(findings).unwrap_or_default() + "\n",
         Format::Text => {
-            let colored = has_colors(&stdout);
-            findings.iter().try_for_each(|finding| writeln!(stdout, "{}", finding.line(colored)))
+            let colored = has_colors(&io::stdout());
+            findings.iter().map(|finding| finding.line(colored) + "\n").collect()
         }
     }
 }

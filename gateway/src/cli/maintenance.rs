@@ -8,7 +8,7 @@ use tjern_readings::clock::{Clock, SECOND_US};
 use tjern_readings::configuration::{Period, nearest};
 use tjern_readings::sensor::SensorId;
 
-use super::{FAILED, WRONG, load, tell, untold, utc};
+use super::{FAILED, WRONG, load, tell_or_fail, utc};
 use crate::config::Config;
 use crate::maintenance::{self, MaintenanceError, SensorPattern, Window};
 use crate::say;
@@ -88,8 +88,8 @@ pub(super) fn execute(arguments: MaintenanceArguments) -> ExitCode {
     };
     match done {
         Ok(Done { told, left }) => {
-            if let Err(error) = tell(&told) {
-                return untold(&error);
+            if let Err(status) = tell_or_fail(&told) {
+                return status;
             }
             left.iter().for_each(|left| say!("error: {left}"));
             if left.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use tjern_readings::clock::Clock;
 
-use super::{FAILED, load, tell, untold};
+use super::{FAILED, load, tell_or_fail};
 use crate::bus::load::{BusLoad, Measured, PlannedRequest, reckon};
 use crate::config::{Bus, BusKind};
 use crate::modbus::transport::Table;
@@ -35,8 +35,8 @@ pub(super) fn execute(arguments: &PlanArguments) -> ExitCode {
     let mut too_much = false;
     for bus in config.buses() {
         let load = reckon(bus, &Measured::load(&folder, &bus.name, now_us));
-        if let Err(error) = tell(&describe(bus, &load)) {
-            return untold(&error);
+        if let Err(status) = tell_or_fail(&describe(bus, &load)) {
+            return status;
         }
         too_much |= load.is_too_much();
         if load.is_too_much() {

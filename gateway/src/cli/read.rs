@@ -1,12 +1,11 @@
 //! `read`: one read of one device, shown in every type and byte order side by side.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use super::FAILED;
 use super::target::{Addresses, Ending, LineArguments, word};
+use super::tell_or_fail;
 use crate::modbus::transport::{Answer, ReadRequest};
 use crate::value::{self, NumberType, Order};
 
@@ -48,10 +47,7 @@ enum Format {
 /// Reads once.
 pub(super) async fn execute(arguments: ReadArguments) -> ExitCode {
     match Box::pin(read(&arguments)).await {
-        Ok(text) => match std::io::stdout().write_all(text.as_bytes()) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(_) => ExitCode::from(FAILED),
-        },
+        Ok(text) => tell_or_fail(&text).err().unwrap_or(ExitCode::SUCCESS),
         Err(ending) => ending.tell(),
     }
 }

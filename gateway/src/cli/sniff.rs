@@ -1,6 +1,5 @@
 //! `sniff`: listens to an RTU line and tells who asks what, who answers, and when.
 
-use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -8,8 +7,8 @@ use tjern_readings::configuration::parse_duration;
 use tokio::io::AsyncReadExt;
 use tokio_util::sync::CancellationToken;
 
-use super::target::{Ending, LineArguments, hint_of_line};
-use super::{FAILED, stop_on_signals};
+use super::target::{Ending, PortArguments, hint_of_line};
+use super::{FAILED, stop_on_signals, tell};
 use crate::config::BusKind;
 use crate::modbus::open_serial;
 use crate::modbus::sniff::{Heard, Sniffer, Tally, What, asked};
@@ -31,7 +30,7 @@ const VALUES_SHOWN: usize = 16;
     Exit status: 0, 1 where no frame was heard or the port is gone, 2 for wrong usage.")]
 pub struct SniffArguments {
     #[command(flatten)]
-    line: LineArguments,
+    line: PortArguments,
     /// Ends after this time
     #[arg(long = "for", value_name = "DURATION", value_parser = parse_duration)]
     duration: Option<Duration>,
@@ -85,9 +84,7 @@ async fn listen(arguments: &SniffArguments, stop: CancellationToken) -> Result<T
         };
         for heard in &heard {
             frames += 1;
-            let mut stdout = std::io::stdout().lock();
-            let written = writeln!(stdout, "{}", line(heard, start)).and_then(|()| stdout.flush());
-            written.map_err(|error| Ending::failed(error.to_string(), ""))?;
+            tell(&format!("{}\n", line(heard, start))).map_err(|error| Ending::untold(&error))?;
         }
         if is_over || arguments.frames.is_some_and(|most| frames >= most) {
             return Ok(sniffer.tally());

@@ -12,7 +12,7 @@ use tjern_readings::clock::Clock;
 use tjern_readings::reading::Reading;
 use tjern_readings::sensor::{Epoch, SourceName};
 
-use super::{FAILED, WRONG};
+use super::{FAILED, WRONG, shown_error};
 use crate::config::Config;
 use crate::run;
 use crate::say;
@@ -95,6 +95,8 @@ enum Failure {
     Export { path: PathBuf, source: io::Error },
     #[error("`{path}` is there with other contents; hint: export into an empty folder")]
     Other { path: PathBuf },
+    #[error("`{0}` is no folder; hint: name a folder, or one that is not there yet")]
+    NoFolder(PathBuf),
     #[error("nothing here says whose batches these are; hint: use --config")]
     Nobody,
     #[error("the spool could not be sealed; hint: the lines before say why")]
@@ -140,7 +142,7 @@ fn output() -> BufWriter<io::StdoutLock<'static>> {
 }
 
 fn load(place: &Place) -> Result<Option<Config>, Failure> {
-    let load = |path: &PathBuf| Config::load(path).map_err(|error| Failure::Configuration(error.to_string()));
+    let load = |path: &PathBuf| Config::load(path).map_err(|error| Failure::Configuration(shown_error(&error)));
     place.config.as_ref().map(load).transpose()
 }
 
@@ -300,6 +302,10 @@ fn verify(look: &SpoolLook, out: &mut impl Write) -> Result<bool, Failure> {
 }
 
 async fn export(place: &Place, target: &Path, seal: bool) -> Result<bool, Failure> {
+    // Also where nothing waits: whoever named a file must not believe that something lies there.
+    if target.exists() && !target.is_dir() {
+        return Err(Failure::NoFolder(target.to_owned()));
+    }
     if seal {
         let config = load(place)?.ok_or(Failure::SealWithoutConfig)?;
         let spool = Spool::open(run::spool_settings(&config), Clock::system())?;

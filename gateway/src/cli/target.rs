@@ -47,6 +47,40 @@ pub(super) struct LineArguments {
     timeout: Option<Duration>,
 }
 
+/// Which serial port: of a line that can be listened to.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct PortArguments {
+    /// A gateway's configuration, for a bus of it
+    #[arg(long, value_name = "FILE", requires = "bus", conflicts_with = "port")]
+    config: Option<PathBuf>,
+    /// The bus of the configuration
+    #[arg(long, value_name = "NAME", requires = "config")]
+    bus: Option<String>,
+    /// A serial port
+    #[arg(long, value_name = "DEVICE")]
+    port: Option<String>,
+    /// Bits a second [default: 19200]
+    #[arg(long, value_name = "BAUD")]
+    baud: Option<u32>,
+    /// none, even or odd [default: even]
+    #[arg(long, value_name = "PARITY")]
+    parity: Option<String>,
+    /// 1 or 2 [default: 1]
+    #[arg(long, value_name = "BITS")]
+    stop_bits: Option<u8>,
+    /// Nobody is asked: taken as by the other commands, and of no use
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, hide = true)]
+    timeout: Option<Duration>,
+}
+
+impl PortArguments {
+    /// The port that is meant, as part of a line.
+    pub(super) fn target(&self) -> Result<Target, Ending> {
+        let Self { config, bus, port, baud, parity, stop_bits, timeout } = self.clone();
+        LineArguments { config, bus, tcp: None, rtu_tcp: None, port, baud, parity, stop_bits, timeout }.target()
+    }
+}
+
 /// A line to read.
 #[derive(Debug, Clone)]
 pub(super) struct Target {
@@ -71,8 +105,19 @@ impl Ending {
         Self { message: message.into(), hint: hint.into(), status: FAILED }
     }
 
+    /// What was found cannot be told: in silence where the reader went away, since it has seen enough.
+    pub(super) fn untold(error: &std::io::Error) -> Self {
+        if error.kind() == std::io::ErrorKind::BrokenPipe {
+            return Self { message: String::new(), hint: String::new(), status: 0 };
+        }
+        Self::failed(format!("cannot write to stdout: {error}"), "")
+    }
+
     /// Says it on stderr.
     pub(super) fn tell(self) -> ExitCode {
+        if self.status == 0 {
+            return ExitCode::SUCCESS;
+        }
         // A configuration's errors bring their own form.
         let head = if self.message.starts_with("error") { "" } else { "error: " };
         say!("{head}{}", self.message);
@@ -85,7 +130,7 @@ impl Ending {
 
 /// What a person at the pump house can do about it, by what there is to look at: on TCP there is no plug to check,
 /// and no baud rate.
-pub(super) const fn hint(cause: Cause, kind: &BusKind) -> &'static str {
+const fn hint(cause: Cause, kind: &BusKind) -> &'static str {
     match (cause, kind) {
         (Cause::Timeout, BusKind::ModbusTcp { .. }) => {
             "check the unit id (often 1 or 255), and `--timeout`; some devices serve one client only: stop the gateway first"
@@ -97,7 +142,7 @@ pub(super) const fn hint(cause: Cause, kind: &BusKind) -> &'static str {
             "something answers, but no Modbus TCP: check the port (mostly 502), or try `--rtu-tcp`"
         }
         (Cause::Crc | Cause::Malformed, BusKind::ModbusRtuTcp { .. }) => {
-            "something answers, but no RTU frames: check baud rate and parity in the server, or try `--tcp`"
+            "something answers, but no RTU frames: check baud rate and parity in the server, that no other master asks there, or try `--tcp`"
         }
         (Cause::Unreachable, BusKind::ModbusTcp { .. } | BusKind::ModbusRtuTcp { .. }) => {
             "check the address, that the device is on, the port (mostly 502) and firewalls; some devices serve one client only: stop the gateway first"
@@ -109,6 +154,9 @@ pub(super) const fn hint(cause: Cause, kind: &BusKind) -> &'static str {
 /// Beside a gateway that asks there each would take the other's answers for its own.
 const TAKEN: &str = "is it a gateway, or another `read` or `scan`? each would get the other's answers as values: stop it first; `tjern-gateway watch` shows what a gateway reads";
 
+/// Of a server that answers, and not under the id that it was asked with.
+const STRANGE_IDS: &str = "something answers, with another transaction id than it was asked with: a converter that mixes answers up, or is late; try a longer `--timeout`, and stop what else asks there (a gateway, a SCADA)";
+
 /// On a serial line.
 pub(super) const fn hint_of_line(cause: Cause) -> &'static str {
     match cause {
@@ -116,7 +164,7 @@ pub(super) const fn hint_of_line(cause: Cause) -> &'static str {
             "check the unit id, the baud rate and parity, and that A and B are not swapped; `scan` tries them all"
         }
         Cause::Crc | Cause::Malformed => {
-            "something answers: check baud rate and parity, the termination, and that no two devices have one unit id"
+            "something answers: check baud rate and parity, the termination, that no two devices have one unit id, and that no other master asks on the line: `tjern-gateway sniff` shows what is said there"
         }
         Cause::Unreachable => {
             "is it plugged in, does no other program use it, and may you open it (often the group `dialout`)?"
@@ -238,8 +286,16 @@ impl Target {
 
     /// What became of a read.
     pub(super) fn ending_of_read(&self, unit: u8, place: &str, failure: &Failure) -> Ending {
-        let hint = if failure.is_taken() { TAKEN } else { hint(failure.cause, &self.kind) };
-        Ending::failed(format!("unit {unit}, {place}: {failure}"), hint)
+        Ending::failed(format!("unit {unit}, {place}: {failure}"), self.hint(failure))
+    }
+
+    /// What can be done about it.
+    pub(super) const fn hint(&self, failure: &Failure) -> &'static str {
+        match failure {
+            _ if failure.is_taken() => TAKEN,
+            _ if failure.has_strangers() => STRANGE_IDS,
+            _ => hint(failure.cause, &self.kind),
+        }
     }
 
     /// Its wire. Nothing is opened yet.

@@ -9,8 +9,7 @@ use rustix::termios::tcgetwinsize;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::{FAILED, WRONG};
-use crate::config::Config;
+use super::{FAILED, WRONG, load};
 use crate::say;
 use crate::status::client::{self, ClientError, StatusAddress};
 use crate::watch::{Size, table};
@@ -51,10 +50,7 @@ pub struct WatchArguments {
 pub(super) async fn execute(arguments: WatchArguments) -> ExitCode {
     let address = match address(&arguments) {
         Ok(address) => address,
-        Err(error) => {
-            say!("{error}");
-            return ExitCode::from(WRONG);
-        }
+        Err(status) => return status,
     };
     let live = !arguments.once && io::stdout().is_terminal();
     let shown = if live { show_live(&address).await } else { show_once(&address).await };
@@ -67,18 +63,24 @@ pub(super) async fn execute(arguments: WatchArguments) -> ExitCode {
     }
 }
 
-fn address(arguments: &WatchArguments) -> Result<StatusAddress, String> {
+/// Where the gateway listens; what is wrong was told.
+fn address(arguments: &WatchArguments) -> Result<StatusAddress, ExitCode> {
+    let wrong = |text: String| {
+        say!("error: {text}");
+        ExitCode::from(WRONG)
+    };
     if let Some(text) = &arguments.status {
-        return text.parse().map_err(|error: ClientError| format!("error: {error}"));
+        return text.parse().map_err(|error: ClientError| wrong(error.to_string()));
     }
-    let path = arguments.config.as_deref().ok_or("error: write `--config FILE` or `--status URL`")?;
-    let config = Config::load(path).map_err(|error| error.to_string())?;
+    let named = arguments.config.as_deref();
+    let path = named.ok_or_else(|| wrong("write `--config FILE` or `--status URL`".to_owned()))?;
+    let config = load(path)?;
     let listen = config.status_listen().ok_or_else(|| {
-        format!(
-            "error: `{}` does not say where the gateway tells how it is; hint: add `[status]` with `listen = \"127.0.0.1:9469\"`, \
+        wrong(format!(
+            "`{}` does not say where the gateway tells how it is; hint: add `[status]` with `listen = \"127.0.0.1:9469\"`, \
             then let the gateway read it: `systemctl reload tjern-gateway`",
             path.display()
-        )
+        ))
     })?;
     Ok(StatusAddress::from(listen))
 }

@@ -176,7 +176,7 @@ fn number(checker: &mut Checker<'_>, text: Option<&Spanned<f64>>, name: &str, de
 fn modbus_point(checker: &mut Checker<'_>, file: &PointFile, base: i64) -> Option<ModbusPoint> {
     let common = common(checker, file);
     let why = "only a point of a text-lines bus has it";
-    refuse_keys!(checker, file, why, [sentence, field, column, separator, pattern]);
+    refuse_keys!(checker, file, why, [sentence, field, column, separator, pattern, decimal]);
     let place = match &file.register {
         Some(register) => checker.read(register, read_register).map(|place| (register, place)),
         None => {

@@ -149,6 +149,7 @@ pub(super) struct PointFile {
     pub(super) column: Option<Spanned<i64>>,
     pub(super) separator: Option<Spanned<String>>,
     pub(super) pattern: Option<Spanned<String>>,
+    pub(super) decimal: Option<Spanned<String>>,
 }
 
 /// A number that may be written `1` or `1.0`: serde's `f64` takes both.

@@ -14,7 +14,8 @@ use super::profile::points_of;
 use super::{LineField, LinePlace, LinePoint, PointCommon, PointTerms, number};
 use crate::lines::pauses::line_pause;
 use crate::lines::time::{DeviceTime, TimeFormat, TimePlace, read_zone};
-use crate::lines::{Framing, LINE_MAX};
+use crate::lines::{DecimalMark, Framing, LINE_MAX};
+use crate::value::find_word;
 
 /// The longest line that a bus may say.
 const MAX_LINE_MAX: i64 = 65_536;
@@ -182,7 +183,15 @@ fn line_point(
     if file.column.is_none() {
         checker.refuse(file.separator.as_ref(), "separator", "it stands between columns");
     }
+    if file.sentence.is_some() {
+        checker.refuse(
+            file.decimal.as_ref(),
+            "decimal",
+            "a sentence's numbers have a point, and its commas part its fields",
+        );
+    }
     let field = line_field(checker, file);
+    let decimal = file.decimal.as_ref().map(|word| decimal_mark(checker, word));
     let time = match (time, &field) {
         (Some(keys), Some(field)) => Some(keys.of_point(checker, file, field)?),
         _ => None,
@@ -190,7 +199,15 @@ fn line_point(
     let (sensor, terms) = common?;
     let terms = PointTerms { no_value: number::no_value_of_text(file), ..terms };
     let common = PointCommon { sensor, terms: checker.shared(terms) };
-    Some(LinePoint { device: device.name.get_ref().clone(), common, field: field?, time })
+    let decimal = match decimal {
+        Some(read) => Some(read?),
+        None => None,
+    };
+    Some(LinePoint { device: device.name.get_ref().clone(), common, field: field?, decimal, time })
+}
+
+fn decimal_mark(checker: &mut Checker<'_>, word: &Spanned<String>) -> Option<DecimalMark> {
+    checker.read(word, |word| find_word(word, "decimal mark", DecimalMark::ALL))
 }
 
 fn line_field(checker: &mut Checker<'_>, file: &PointFile) -> Option<LineField> {

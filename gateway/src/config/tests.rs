@@ -307,6 +307,23 @@ fn a_point_of_a_text_bus_says_in_one_way_where_its_number_stands() {
     refused(lines, "register = \"input:0\"\ncolumn = 2", "\"input:0\"", "no meaning here");
 }
 
+/// Nobody guesses what a comma is: it is said, or it is as it was before that could be said.
+#[test]
+fn a_point_may_say_which_mark_its_decimals_have() {
+    let lines = "sentence = \"MTA\"\nfield = 1";
+    let decimal = |text: &str| {
+        let config = parse(&GOOD.replace(lines, text)).expect("good");
+        let BusKind::TextLines { points, .. } = &config.buses()[1].kind else { panic!("{config:?}") };
+        points[0].decimal
+    };
+    assert_eq!(decimal("column = 3"), None);
+    assert_eq!(decimal("column = 3\ndecimal = \"point\""), Some(DecimalMark::Point));
+    assert_eq!(decimal("pattern = 'T=(?<value>.*)'\ndecimal = \"comma\""), Some(DecimalMark::Comma));
+    refused(lines, "column = 3\ndecimal = \"dot\"", "\"dot\"", "it is one of `point`, `comma`");
+    refused(lines, &format!("{lines}\ndecimal = \"point\""), "\"point\"", "no meaning here");
+    refused("type = \"f32\"", "type = \"f32\"\ndecimal = \"point\"", "\"point\"", "no meaning here");
+}
+
 #[test]
 fn lines_end_in_one_way() {
     let port = |more: &str| format!("port = \"/dev/ttyUSB0\"\n{more}");

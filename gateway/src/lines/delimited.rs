@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use tjern_readings::reading::Cause;
 
-use super::number;
+use super::Notation;
 
 /// The word for a separator that is any run of blanks and tabs.
 pub const WHITESPACE: &str = "whitespace";
@@ -18,9 +18,9 @@ pub const WHITESPACE: &str = "whitespace";
 /// # Errors
 /// [`Cause::NoMatch`] where the column is missing or no number, [`Cause::NotAvailable`] where it is
 /// empty.
-pub fn read(column: usize, separator: &str, line: &str) -> Result<f64, Cause> {
+pub fn read((column, separator): (usize, &str), notation: &mut Notation, line: &str) -> Result<f64, Cause> {
     let (text, quoted) = self::column(column, separator, line).ok_or(Cause::NoMatch)?;
-    number(&text, separator != "," || quoted)
+    notation.read(&text, separator != "," || quoted)
 }
 
 /// The text of a column, counted from 1, and whether it stood in quotes.
@@ -86,6 +86,10 @@ fn after<'line>(rest: &'line str, separator: &str) -> Option<Option<&'line str>>
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    fn read(column: usize, separator: &str, line: &str) -> Result<f64, Cause> {
+        super::read((column, separator), &mut Notation::default(), line)
+    }
 
     #[test]
     fn columns_count_from_one() {

@@ -6,13 +6,13 @@
 
 use tjern_readings::reading::Cause;
 
-use super::number;
+use super::Notation;
 
 /// The number in a field of a sentence, counted from 1 after the address; `None` for other
 /// sentences. `wanted` is the sentence's name (of any talker) or the whole address; a maker's own
 /// sentences have no talker, and are wanted by their whole address only.
 #[must_use]
-pub fn read(wanted: &str, field: usize, line: &str) -> Option<Result<f64, Cause>> {
+pub fn read((wanted, field): (&str, usize), notation: &mut Notation, line: &str) -> Option<Result<f64, Cause>> {
     let sentence = Sentence::of(line)?;
     let address = sentence.fields().next()?;
     let of_a_talker = !address.starts_with('P') && address.get(2..) == Some(wanted);
@@ -26,7 +26,7 @@ pub fn read(wanted: &str, field: usize, line: &str) -> Option<Result<f64, Cause>
         return Some(Err(Cause::NotAvailable));
     }
     let text = field.checked_sub(1).and_then(|skipped| sentence.fields().nth(skipped + 1));
-    Some(text.map_or(Err(Cause::NoMatch), |text| number(text, false)))
+    Some(text.map_or(Err(Cause::NoMatch), |text| notation.read(text, false)))
 }
 
 /// The name of a talker's sentence.
@@ -116,6 +116,10 @@ fn is_right(body: &str, hex: &str) -> bool {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    fn read(wanted: &str, field: usize, line: &str) -> Option<Result<f64, Cause>> {
+        super::read((wanted, field), &mut Notation::default(), line)
+    }
 
     #[test]
     fn sentences_of_the_standard_are_read() {

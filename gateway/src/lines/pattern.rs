@@ -3,18 +3,22 @@
 use regex::Regex;
 use tjern_readings::reading::Cause;
 
-use super::number;
+use super::Notation;
 
 /// The number that the pattern finds; `None` where the line does not match.
 #[must_use]
-pub fn read(regex: &Regex, line: &str) -> Option<Result<f64, Cause>> {
+pub fn read(regex: &Regex, notation: &mut Notation, line: &str) -> Option<Result<f64, Cause>> {
     let found = regex.captures(line)?;
-    Some(number(found.name("value").map_or("", |group| group.as_str()), true))
+    Some(notation.read(found.name("value").map_or("", |group| group.as_str()), true))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn read(regex: &Regex, line: &str) -> Option<Result<f64, Cause>> {
+        super::read(regex, &mut Notation::default(), line)
+    }
 
     #[test]
     fn the_group_holds_the_number() {

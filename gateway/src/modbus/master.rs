@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::mbap::Strangers;
 use super::read_map::ReadMap;
 use super::rtu::{RtuMaster, RtuPlace};
 use super::stats::WireStats;
@@ -148,6 +149,14 @@ impl Master {
         match self {
             Self::Tcp(master) => master.connect_pause(),
             Self::Rtu(master) => master.connect_pause(),
+        }
+    }
+
+    /// Answers to no open request, counted, on Modbus TCP.
+    pub(crate) fn strangers(&self) -> Option<Strangers> {
+        match self {
+            Self::Tcp(master) => Some(master.strangers()),
+            Self::Rtu(_) => None,
         }
     }
 

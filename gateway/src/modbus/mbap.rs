@@ -18,7 +18,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tjern_readings::reading::Cause;
@@ -42,21 +42,42 @@ const REQUEST: usize = PREFIX + 1 + 5;
 /// The ids of a bus, which go on across its connections. They begin anywhere, so that a gateway that
 /// was started again does not repeat those of its last run.
 #[derive(Debug, Clone)]
-pub(super) struct TransactionIds(Arc<AtomicU16>);
+pub(super) struct TransactionIds {
+    next: Arc<AtomicU16>,
+    strangers: Strangers,
+}
+
+/// How many answers came under an id of no open request. It only grows, and clones share it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Strangers(Arc<AtomicU64>);
+
+impl Strangers {
+    pub(crate) fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 impl TransactionIds {
     pub(super) fn new() -> Self {
-        Self(Arc::new(AtomicU16::new(fastrand::u16(..))))
+        Self::beginning_at(fastrand::u16(..))
     }
 
     /// As a client has them that does not think of it: from 0 on each connection.
     #[cfg(test)]
     pub(super) fn careless() -> Self {
-        Self(Arc::new(AtomicU16::new(0)))
+        Self::beginning_at(0)
+    }
+
+    fn beginning_at(first: u16) -> Self {
+        Self { next: Arc::new(AtomicU16::new(first)), strangers: Strangers::default() }
     }
 
     pub(super) fn next(&self) -> u16 {
-        self.0.fetch_add(1, Ordering::Relaxed)
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(super) fn strangers(&self) -> Strangers {
+        self.strangers.clone()
     }
 }
 
@@ -130,7 +151,8 @@ impl<S: Stream> Connection<S> {
     pub(super) async fn exchange(&mut self, asked: &[Asked], timeout: Duration) -> Result<Vec<Reply>, Failure> {
         let mut open: Vec<Open> = asked.iter().map(|asked| self.open(*asked)).collect();
         let mut last = Instant::now();
-        let silent = |Elapsed| Failure::new(Cause::Timeout, format!("no answer within {timeout:?}"));
+        let (strangers, before) = (self.ids.strangers(), self.ids.strangers().count());
+        let silent = |Elapsed| no_answer(timeout, strangers.count() - before);
         let bytes = requests(&open);
         self.received.reserve(open.len() * FRAME_MAX);
         let sending = send(&mut self.stream, &bytes);
@@ -190,6 +212,7 @@ impl<S: Stream> Connection<S> {
                 }
                 None => {
                     self.is_stale = true;
+                    self.ids.strangers.0.fetch_add(1, Ordering::Relaxed);
                     debug!(id = u16::from_be_bytes(id), "an answer to no open request is dropped");
                 }
             }
@@ -276,6 +299,18 @@ fn prefix(bytes: &[u8]) -> Option<([u8; 2], u16, usize)> {
     let [id_high, id_low, protocol_high, protocol_low, length_high, length_low] = *bytes.first_chunk::<PREFIX>()?;
     let protocol = u16::from_be_bytes([protocol_high, protocol_low]);
     Some(([id_high, id_low], protocol, usize::from(u16::from_be_bytes([length_high, length_low]))))
+}
+
+/// A device or a converter that answers under ids of its own is silent to nobody but us.
+fn no_answer(timeout: Duration, strangers: u64) -> Failure {
+    let silent = format!("no answer within {timeout:?}");
+    match strangers {
+        0 => Failure::new(Cause::Timeout, silent),
+        1 => Failure::new(Cause::Timeout, format!("{silent}; an answer with another transaction id came"))
+            .beside_strangers(),
+        count => Failure::new(Cause::Timeout, format!("{silent}; {count} answers with another transaction id came"))
+            .beside_strangers(),
+    }
 }
 
 fn nonsense(detail: String) -> Failure {

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::answering::Answering;
 use super::connect::connect;
-use super::mbap::{Connection, TransactionIds};
+use super::mbap::{Connection, Strangers, TransactionIds};
 use super::parked::Parked;
 use super::transport::{Answer, Asked, Failure, ReadRequest, Reply};
 use super::{Manners, Retry};
@@ -67,6 +67,11 @@ impl TcpMaster {
             #[cfg(test)]
             dial: None,
         }
+    }
+
+    /// How many answers came, over all of its connections, that belonged to no open request.
+    pub(super) fn strangers(&self) -> Strangers {
+        self.ids.strangers()
     }
 
     /// How long the server will be left alone from now on.
@@ -174,7 +179,8 @@ impl TcpMaster {
     async fn connect(&mut self) -> Result<Connection<Stream>, Failure> {
         let address = &self.address;
         if !self.retry.may_try() {
-            return Err(Failure::new(Cause::Unreachable, format!("{address} was not reachable a moment ago")));
+            let detail = format!("{address} was not reachable a moment ago");
+            return Err(Failure::new(Cause::Unreachable, detail).untried());
         }
         #[cfg(test)]
         if let Some(dial) = &self.dial {

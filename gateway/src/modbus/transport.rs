@@ -238,11 +238,24 @@ pub struct Failure {
     is_babble: bool,
     /// Somebody else on this machine asks on the line.
     is_taken: bool,
+    /// Nothing was tried: that failed a moment ago.
+    is_untried: bool,
+    /// Answers came that belong to no open request.
+    has_strangers: bool,
 }
 
 impl Failure {
     pub(crate) fn new(cause: Cause, detail: impl Into<String>) -> Self {
-        Self { cause, detail: detail.into(), is_of_unit: false, is_hang_up: false, is_babble: false, is_taken: false }
+        Self {
+            cause,
+            detail: detail.into(),
+            is_of_unit: false,
+            is_hang_up: false,
+            is_babble: false,
+            is_taken: false,
+            is_untried: false,
+            has_strangers: false,
+        }
     }
 
     /// The same, of a server that was connected to and closed the connection.
@@ -273,6 +286,26 @@ impl Failure {
     /// Whether somebody else on this machine asks on the line.
     pub(crate) const fn is_taken(&self) -> bool {
         self.is_taken
+    }
+
+    /// The same, where nothing was tried since that failed a moment ago.
+    pub(crate) fn untried(self) -> Self {
+        Self { is_untried: true, ..self }
+    }
+
+    /// Whether nothing was tried, since that failed a moment ago: it says nothing new.
+    pub(crate) const fn is_untried(&self) -> bool {
+        self.is_untried
+    }
+
+    /// The same, while answers came that belong to no open request.
+    pub(crate) fn beside_strangers(self) -> Self {
+        Self { has_strangers: true, ..self }
+    }
+
+    /// Whether answers came meanwhile that belong to no open request.
+    pub(crate) const fn has_strangers(&self) -> bool {
+        self.has_strangers
     }
 
     /// The same, of the unit alone.

@@ -1,6 +1,6 @@
 //! The smallest HTTP that tells how a gateway is: `/status`, `/metrics`, `/health`; GET and HEAD.
 //!
-//! One request a connection, which has [`REQUEST_PATIENCE`]; at most [`CONNECTIONS_MAX`] at once, and heads of
+//! A page is made once a second at most (`pages`). One request a connection, which has [`REQUEST_PATIENCE`]; at most [`CONNECTIONS_MAX`] at once, and heads of
 //! at most [`HEAD_MAX`] bytes: whoever is slow or loud costs the gateway no more than that. There is no
 //! authentication, so it belongs on the machine's own address or a socket of its own.
 
@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
@@ -18,8 +19,8 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
-use super::report::{GatewayStatus, HealthState};
-use super::{StatusSource, metrics};
+use super::StatusSource;
+use super::pages::{Made, PLAIN, Page, Pages};
 use crate::config::StatusListen;
 
 /// Connections that are answered at a time; others wait.
@@ -47,7 +48,7 @@ pub async fn serve(place: StatusListen, source: StatusSource) {
         let failure = match listen(&place).await {
             Ok(listener) => {
                 info!(address = %listener.place(&place), "telling how it is");
-                answer_all(listener, source).await;
+                answer_all(listener, Pages::new(move || source.status())).await;
                 return;
             }
             Err(failure) => failure,
@@ -117,24 +118,24 @@ async fn forget_dead_socket(path: &Path) {
     }
 }
 
-async fn answer_all(listener: Listener, source: StatusSource) {
+async fn answer_all(listener: Listener, pages: Pages) {
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     // Those under way end with the listener.
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
         let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
-        let source = source.clone();
+        let pages = pages.clone();
         let accepted = match &listener {
             Listener::Tcp(listener) => listener.accept().await.map(|(stream, _)| {
                 connections.spawn(async move {
-                    answer(stream, &source).await;
+                    answer(stream, &pages).await;
                     drop(permit);
                 });
             }),
             Listener::Unix(listener, _) => listener.accept().await.map(|(stream, _)| {
                 connections.spawn(async move {
-                    answer(stream, &source).await;
+                    answer(stream, &pages).await;
                     drop(permit);
                 });
             }),
@@ -146,10 +147,11 @@ async fn answer_all(listener: Listener, source: StatusSource) {
     }
 }
 
-async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, source: &StatusSource) {
+async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, pages: &Pages) {
     let exchange = async {
         let Some(head) = read_head(&mut stream).await? else { return Ok(()) };
-        stream.write_all(&reply(&head, source)).await?;
+        let Response { head, body } = reply(&head, pages).await;
+        stream.write_all_buf(&mut Buf::chain(head.as_bytes(), body)).await?;
         stream.shutdown().await
     };
     match timeout(REQUEST_PATIENCE, exchange).await {
@@ -177,56 +179,59 @@ fn is_complete(head: &[u8]) -> bool {
 }
 
 /// What a head is answered with, all of it.
-fn reply(head: &[u8], source: &StatusSource) -> Vec<u8> {
+async fn reply(head: &[u8], pages: &Pages) -> Response {
     if !is_complete(head) {
-        return response("431 Request Header Fields Too Large", PLAIN, "the request is too long\n", false);
+        return refusal("431 Request Header Fields Too Large", PLAIN, "the request is too long\n");
     }
     let line = head.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let words: Vec<&str> = str::from_utf8(line).map(|line| line.split_ascii_whitespace().collect()).unwrap_or_default();
     let [method, target, version] = words[..] else {
-        return response("400 Bad Request", PLAIN, "this is no request\n", false);
+        return refusal("400 Bad Request", PLAIN, "this is no request\n");
     };
     if !version.starts_with("HTTP/1.") {
-        return response("505 HTTP Version Not Supported", PLAIN, "write HTTP/1.1\n", false);
+        return refusal("505 HTTP Version Not Supported", PLAIN, "write HTTP/1.1\n");
     }
     let is_head = method == "HEAD";
     if method != "GET" && !is_head {
-        return response("405 Method Not Allowed", "text/plain\r\nAllow: GET, HEAD", "GET and HEAD only\n", false);
+        return refusal("405 Method Not Allowed", "text/plain\r\nAllow: GET, HEAD", "GET and HEAD only\n");
     }
     let path = target.split('?').next().unwrap_or_default();
-    page(path, source).map_or_else(
-        |(status, text)| response(status, PLAIN, text, is_head),
-        |(status, kind, body)| response(status, kind, &body, is_head),
-    )
-}
-
-const PLAIN: &str = "text/plain; charset=utf-8";
-const JSON: &str = "application/json";
-const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
-type Page = (&'static str, &'static str, String);
-
-fn page(path: &str, source: &StatusSource) -> Result<Page, (&'static str, &'static str)> {
-    let broken = ("500 Internal Server Error", "this cannot be shown\n");
-    let ok = |kind, body| ("200 OK", kind, body);
-    match path {
-        "/" => Ok(ok(PLAIN, "Tjern gateway: /status /metrics /health\n".to_owned())),
-        "/status" => serde_json::to_string(&source.status()).map(|body| ok(JSON, body)).map_err(|_| broken),
-        "/metrics" => metrics::text(&Arc::new(source.status())).map(|body| ok(METRICS, body)).map_err(|_| broken),
-        "/health" => {
-            let GatewayStatus { health, .. } = source.status();
-            let status = if health.state == HealthState::Failing { "503 Service Unavailable" } else { "200 OK" };
-            serde_json::to_string(&health).map(|body| (status, JSON, body + "\n")).map_err(|_| broken)
-        }
-        _ => Err(("404 Not Found", "there are /status, /metrics and /health\n")),
+    match page(path, pages).await {
+        Ok(Made { status, kind, body }) => response(status, kind, body, is_head),
+        Err((status, text)) => response(status, PLAIN, Bytes::from_static(text.as_bytes()), is_head),
     }
 }
 
-fn response(status: &str, kind: &str, body: &str, is_head: bool) -> Vec<u8> {
+type Refused = (&'static str, &'static str);
+
+async fn page(path: &str, pages: &Pages) -> Result<Made, Refused> {
+    let page = match path {
+        "/" => {
+            let body = Bytes::from_static(b"Tjern gateway: /status /metrics /health\n");
+            return Ok(Made { status: "200 OK", kind: PLAIN, body });
+        }
+        "/status" => Page::Status,
+        "/metrics" => Page::Metrics,
+        "/health" => Page::Health,
+        _ => return Err(("404 Not Found", "there are /status, /metrics and /health\n")),
+    };
+    pages.get(page).await.ok_or(("500 Internal Server Error", "this cannot be shown\n"))
+}
+
+/// An answer's head, and its body, which many may share.
+struct Response {
+    head: String,
+    body: Bytes,
+}
+
+fn refusal(status: &str, kind: &str, text: &'static str) -> Response {
+    response(status, kind, Bytes::from_static(text.as_bytes()), false)
+}
+
+fn response(status: &str, kind: &str, body: Bytes, is_head: bool) -> Response {
     let length = body.len();
     let head = format!(
         "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n"
     );
-    let body = if is_head { "" } else { body };
-    [head.as_bytes(), body.as_bytes()].concat()
+    Response { head, body: if is_head { Bytes::new() } else { body } }
 }

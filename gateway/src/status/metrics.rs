@@ -225,6 +225,11 @@ fn wires(page: &mut Page<'_, '_>, status: &GatewayStatus) -> fmt::Result {
         ];
         kinds.map(|(kind, count)| (vec![("bus", bus.clone()), ("kind", kind.to_owned())], count))
     });
+    let strangers = status
+        .buses
+        .iter()
+        .filter_map(|bus| Some((vec![("bus", bus.name.clone()), ("kind", "stranger".to_owned())], bus.strangers?)));
+    let errors = errors.chain(strangers);
     page.counters("line_errors", "What went wrong on a line, and what was passed over", errors)
 }
 
@@ -253,4 +258,21 @@ fn seconds(time_us: i64) -> f64 {
 /// 0 also for what lies ahead: the clock may have been set back.
 fn age_seconds(since_us: Option<i64>, now_us: i64) -> f64 {
     since_us.map_or(0.0, |since_us| seconds(now_us.saturating_sub(since_us).max(0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::pages::tests::STATUS;
+    use super::*;
+
+    /// Answers under another id were counted nowhere. On Modbus TCP nothing else is: zeros of a port would be no counts.
+    #[test]
+    fn strangers_on_modbus_tcp_are_a_kind_of_line_errors() {
+        let bus = r#"[{"name":"north","kind":"modbus-tcp","incarnation":1,"turns":5,"wire":null,"strangers":3,"devices":[]}]"#;
+        let status = STATUS.replace("\"buses\":[]", &format!("\"buses\":{bus}"));
+        let status: GatewayStatus = serde_json::from_str(&status).expect("a status");
+        let text = text(&Arc::new(status)).expect("it is written");
+        let errors: Vec<&str> = text.lines().filter(|line| line.starts_with("tjern_gateway_line_errors")).collect();
+        assert_eq!(errors, ["tjern_gateway_line_errors_total{bus=\"north\",kind=\"stranger\"} 3"], "{text}");
+    }
 }

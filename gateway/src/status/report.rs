@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tjern_readings::clock::Clock;
 
+use crate::bus::lines::standing::Off;
 use crate::bus::state::{DeviceSnapshot, DeviceState, PointSnapshot};
 use crate::clock::ClockWord;
 use crate::dating::written;
@@ -206,6 +207,9 @@ pub struct BusReport {
     pub line_babbles: bool,
     /// What was counted on its wire, where anything is.
     pub wire: Option<WireReport>,
+    /// Answers with another transaction id than that of a request that waits, on a Modbus TCP bus.
+    #[serde(default)]
+    pub strangers: Option<u64>,
     /// What was counted of its lines, on a bus of text lines.
     #[serde(default)]
     pub lines: Option<LinesReport>,
@@ -334,6 +338,9 @@ pub struct DeviceReport {
     pub exceptions: u64,
     /// Answers that made no sense.
     pub broken_frames: u64,
+    /// How far its own time is ahead of the gateway's, where it is days behind or not to be believed; less than 0: behind.
+    #[serde(default)]
+    pub time_ahead_us: Option<i64>,
     /// What is read from it.
     pub points: Vec<PointReport>,
 }
@@ -362,6 +369,9 @@ pub struct PointReport {
     pub round_trip_us: Option<u64>,
     /// Slots that passed without a poll.
     pub missed: u64,
+    /// Its device talks, and says nothing new of it, since then.
+    #[serde(default)]
+    pub nothing_new_since_us: Option<i64>,
 }
 
 impl From<&SpoolStatus> for SpoolReport {
@@ -411,6 +421,7 @@ impl DeviceReport {
             unreachable: device.unreachable,
             exceptions: device.exceptions,
             broken_frames: device.broken_frames,
+            time_ahead_us: device.time_ahead_us,
             points,
         }
     }
@@ -429,6 +440,7 @@ impl PointReport {
             answered_us: point.answered_us,
             round_trip_us: point.round_trip_us,
             missed: point.missed,
+            nothing_new_since_us: point.nothing_new_since_us,
         }
     }
 }
@@ -498,8 +510,11 @@ pub(super) fn health(status: &GatewayStatus, Notes { stuck, maintenance, silent 
             warnings.push(format!("bus `{}` {what}: {why}", bus.name));
             continue;
         }
-        for device in bus.devices.iter().filter(|device| device.state == "down") {
-            warnings.push(format!("device `{}` on bus `{}` is down", device.name, bus.name));
+        for device in &bus.devices {
+            if device.state == "down" {
+                warnings.push(format!("device `{}` on bus `{}` is down", device.name, bus.name));
+            }
+            warnings.extend(of_times(status.time_us, &bus.name, device));
         }
     }
     let state = match (failing.is_empty(), warnings.is_empty()) {
@@ -509,6 +524,27 @@ pub(super) fn health(status: &GatewayStatus, Notes { stuck, maintenance, silent 
     };
     failing.extend(warnings);
     Health { state, details: failing }
+}
+
+/// What is to be said of a device that talks, where its lines have times of their own.
+fn of_times(now_us: i64, bus: &str, device: &DeviceReport) -> impl Iterator<Item = String> {
+    let name = &device.name;
+    let stuck = || device.points.iter().filter_map(|point| Some((point, point.nothing_new_since_us?)));
+    let nothing_new = stuck().min_by_key(|(_, since_us)| *since_us).map(|(point, since_us)| {
+        let waited_s = now_us.saturating_sub(since_us).max(0) / 1_000_000;
+        let others = match stuck().count() {
+            1 => String::new(),
+            count => format!(" and {} more", count - 1),
+        };
+        format!(
+            "device `{name}` on bus `{bus}` talks, and nothing new came of `{}`{others} for {waited_s} s; hint: does it print one line again and again, or does its clock stand still?",
+            point.sensor
+        )
+    });
+    let off = device.time_ahead_us.map(|ahead_us| {
+        format!("the time of device `{name}` on bus `{bus}` is {} the gateway's; hint: set its clock, and look at `time_format` and `time_zone`", Off(ahead_us))
+    });
+    nothing_new.into_iter().chain(off)
 }
 
 /// What is to be said of a clock that is not believed. Nothing on the machine tells one that is wrong now from one that was ahead before
@@ -537,9 +573,39 @@ fn of_clock(clock: &ClockReport) -> Option<String> {
 mod tests {
     use tjern_readings::clock::SECOND_US;
 
+    use super::super::pages::tests::STATUS;
     use super::*;
 
     const NOW_US: i64 = 1_796_000_000 * SECOND_US;
+
+    /// A logger that hung, and one of another year, were healthy as long as they talked.
+    #[test]
+    fn a_device_that_talks_and_says_nothing_new_or_of_today_is_a_warning() {
+        let point = |sensor: &str, since_us: &str| {
+            format!(
+                r#"{{"sensor":"{sensor}","unit":null,"every_us":2000000,"slot_us":null,"value":1,"cause":null,"answered_us":null,"round_trip_us":null,"missed":0,"nothing_new_since_us":{since_us}}}"#
+            )
+        };
+        let points = [
+            point("tarn/flow", "1699999900000000"),
+            point("tarn/level", "1699999850000000"),
+            point("tarn/rain", "null"),
+        ];
+        let bus = format!(
+            r#"[{{"name":"mast","kind":"text-lines","incarnation":1,"turns":5,"wire":null,"devices":[{{"name":"logger","unit_id":null,"state":"healthy",
+            "round_trip_us":null,"timeouts":0,"exceptions":0,"broken_frames":0,"time_ahead_us":-34560000000000,"points":[{}]}}]}}]"#,
+            points.join(",")
+        );
+        let status = STATUS.replace("\"buses\":[]", &format!("\"buses\":{bus}"));
+        let status: GatewayStatus = serde_json::from_str(&status).expect("a status");
+        let health = health(&status, Notes { stuck: &[], maintenance: None, silent: None });
+        assert_eq!((health.state, health.details.len()), (HealthState::Warning, 2), "{health:?}");
+        let stuck =
+            "device `logger` on bus `mast` talks, and nothing new came of `tarn/level` and 1 more for 160 s; hint: ";
+        assert!(health.details[0].starts_with(stuck), "{health:?}");
+        let off = "the time of device `logger` on bus `mast` is 400 days behind the gateway's; hint: ";
+        assert!(health.details[1].starts_with(off), "{health:?}");
+    }
 
     /// A clock was two hours ahead and was set right by hand: the technician was told to start with `trusted`, and not for how long. It
     /// stayed there for good, and the next clock that fell was followed.

@@ -17,11 +17,14 @@ use super::super::BusContext;
 use super::super::point::{FAILURES_TO_DOWN, Limits, PointState};
 use super::super::state::DeviceCell;
 use super::print_out::{End, Heard, Known, PrintOut};
+use super::rejected::shown;
 use super::remembered::Told;
+use super::standing::{Off, Standing};
 use super::stored_times::{DeviceTimes, ToldTimes};
 use crate::config::{LineField, LinePoint};
 use crate::grid::Due;
 use crate::lines::counters::LineFate;
+use crate::lines::notation::{Doubt, Notation};
 use crate::lines::time::DeviceTime;
 use crate::lines::{self, nmea};
 
@@ -45,7 +48,13 @@ pub(super) struct LinePointState {
     /// Where others see how it is: among the points of its device, at this place.
     shown: (Arc<DeviceCell>, usize),
     field: LineField,
+    /// How its numbers are written.
+    notation: Notation,
+    /// Of what they leave open so much was told.
+    told_doubts: Vec<Doubt>,
     time: Option<DeviceTime>,
+    /// Whether its device says anything new, and of today.
+    standing: Standing,
     /// Which of its device's own times came.
     pub(super) told: ToldTimes,
     /// Lines whose times come twice, until it is known which they are.
@@ -87,8 +96,12 @@ impl LinePointState {
         context: &BusContext,
         kept: Option<ToldTimes>,
     ) -> Self {
-        let sensor = point.common.sensor.clone();
+        let (sensor, terms) = (point.common.sensor.clone(), &point.common.terms);
+        let every = Duration::from_micros(terms.grid.every_us().unsigned_abs());
         Self {
+            notation: Notation::new(point.decimal, terms.no_value.clone()),
+            told_doubts: Vec::new(),
+            standing: Standing::new(every, Instant::now()),
             state: PointState::new(&point.common, limits, context),
             shown,
             field: point.field,
@@ -122,13 +135,19 @@ impl LinePointState {
 
     /// Takes a line, and gives the reading that it makes by itself.
     pub(super) fn take(&mut self, bus: &str, line: &str, heard: Heard, fate: &mut LineFate) -> Option<Reading> {
-        let result = self.check(lines::read(&self.field, line)?, line);
+        let result = lines::read(&self.field, &mut self.notation, line)?;
+        let result = self.check(result, line);
+        self.tell_doubt(bus, line);
         fate.wanted = true;
         fate.bad_checksum |= result == Err(Cause::Crc);
         fate.unparsed |= matches!(result, Err(Cause::NoMatch | Cause::NotANumber));
         let mut misdated = false;
         if let Some(time) = self.time.as_ref().filter(|_| result != Err(Cause::Crc)) {
-            match time.read(line).and_then(|moments| moments.believed(heard.bound_us)) {
+            let said = time.read(line);
+            if let (Some(moments), Some(now_us)) = (said, heard.now_us) {
+                self.standing.row(moments, now_us, Instant::now());
+            }
+            match said.and_then(|moments| moments.believed(heard.bound_us)) {
                 Some(moments) => {
                     fate.skipped_hour |= moments.is_skipped();
                     self.dated_at = Some(Instant::now());
@@ -185,6 +204,7 @@ impl LinePointState {
                 return None;
             }
         }
+        self.standing.is_new(Instant::now());
         let failed_before = self.state.failures();
         let (device, place) = &self.shown;
         let reading = self.state.conclude_dated(time_us, result, now_us, &mut device.latest()[*place]);
@@ -244,11 +264,14 @@ impl LinePointState {
             Slot::Nothing => {
                 self.waiting = None;
                 self.state.schedule.begin(due);
+                self.note_standing(bus, now_us);
                 return None;
             }
             Slot::Result(result, misdated) => (result, misdated),
         };
         self.waiting = None;
+        self.standing.is_new(Instant::now());
+        self.note_standing(bus, now_us);
         let failed_before = self.state.failures();
         let mut reading = {
             let (device, place) = &self.shown;
@@ -278,6 +301,63 @@ impl LinePointState {
             // A device that talks by itself may not have talked yet: that is no failure.
             _ if due.first && !asked => Slot::Nothing,
             _ => Slot::Result(Err(Cause::Timeout), false),
+        }
+    }
+
+    /// What a number leaves open is told once: where its decimals begin is for the configuration to say.
+    fn tell_doubt(&mut self, bus: &str, line: &str) {
+        let Some(doubt) = self.notation.doubt().filter(|doubt| !self.told_doubts.contains(doubt)) else { return };
+        self.told_doubts.push(doubt);
+        let (sensor, line) = (self.state.sensor.as_str(), shown(line));
+        let hint = "write `decimal = \"comma\"` on the point where that is its decimal mark, and `decimal = \"point\"` where it parts thousands";
+        match doubt {
+            Doubt::TakenAsDecimal => {
+                warn!(
+                    bus,
+                    sensor,
+                    line,
+                    "a comma before three digits may part thousands, and is taken as the decimal mark; hint: {hint}"
+                );
+            }
+            Doubt::NotTaken => {
+                warn!(bus, sensor, line, "a comma seems to part thousands: the number is no value; hint: {hint}");
+            }
+        }
+    }
+
+    /// Shows how it stands with the device's word at the end of a slot; what begins or is over is a line in the log, for a device and not
+    /// for each of its points.
+    fn note_standing(&self, bus: &str, now_us: i64) {
+        let Some(_) = self.time else { return };
+        let stands = self.standing.stands(Instant::now());
+        let (cell, place) = &self.shown;
+        let (before, after) = cell.set_stands(*place, stands, now_us);
+        let (device, sensor) = (cell.name(), self.state.sensor.as_str());
+        match (before.nothing_new, after.nothing_new) {
+            (None, Some(waited)) => {
+                let waited_s = waited.as_secs();
+                warn!(
+                    bus,
+                    device,
+                    sensor,
+                    "the device talks, and nothing new came for {waited_s} s; hint: does it print one line again and again, or does its clock stand still?"
+                );
+            }
+            (Some(_), None) => info!(bus, device, "there are new readings again"),
+            _ => {}
+        }
+        match (before.ahead_us, after.ahead_us) {
+            (None, Some(ahead_us)) => {
+                warn!(
+                    bus,
+                    device,
+                    sensor,
+                    "the device's time is {} the gateway's; hint: set its clock, and look at `time_format` and `time_zone`",
+                    Off(ahead_us)
+                );
+            }
+            (Some(_), None) => info!(bus, device, "the device's time is near the gateway's again"),
+            _ => {}
         }
     }
 

@@ -55,7 +55,8 @@ const fn reason(fate: LineFate) -> Option<&'static str> {
     }
 }
 
-fn shown(line: &str) -> String {
+/// A line as it stands in the log.
+pub(super) fn shown(line: &str) -> String {
     let mut shown: String = line.chars().take(TOLD_CHARACTERS).flat_map(char::escape_debug).collect();
     if line.chars().count() > TOLD_CHARACTERS {
         shown.push('…');

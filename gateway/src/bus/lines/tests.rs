@@ -17,6 +17,7 @@ use super::stored_times::decode;
 use super::{Actor, Times};
 use crate::bus::point::Limits;
 use crate::bus::state::BusStates;
+use crate::bus::told::Log;
 use crate::bus::{BusContext, DeviceTimes, LeftBehind, Newest, OnDisk, READINGS_QUEUE};
 use crate::clock::Witness;
 use crate::config::{BusKind, Config};
@@ -170,6 +171,120 @@ async fn a_stall_of_the_box_is_no_silence_of_the_line() {
         assert!(Vec::from(rows).iter().all(is_right), "no value of another place");
     }
     bus.end().await;
+}
+
+/// A logger whose numbers part thousands: 1 and 1.001 were stored for 1,000 and 1,001, as good, and nobody was told.
+#[tokio::test(start_paused = true)]
+async fn a_comma_that_may_part_thousands_is_told_once_a_point() {
+    for (decimal, value, told) in [("", Some(1.0), 1), ("decimal = \"point\"\n", Some(1_000.0), 0)] {
+        let (log, _guard) = Log::listen();
+        let points = point("site/level", &format!("pattern = \"L=(?<value>[-0-9.,]+)\"\n{decimal}every = \"1s\""));
+        let mut bus = Listening::begin("timeout = \"200ms\"", &points).await;
+        let mut logger = bus.connection().await;
+        sleep(Duration::from_secs(1)).await;
+        for _ in 0..20 {
+            logger.write(b"L=1,000\r\n").await;
+            sleep(Duration::from_secs(1)).await;
+        }
+        let last = loop {
+            let reading = bus.next().await;
+            if reading.value.is_some() {
+                break reading;
+            }
+        };
+        assert_eq!(last.value, value, "{decimal}");
+        assert_eq!(log.count("may part thousands"), told, "{:#?}", log.lines());
+        bus.end().await;
+    }
+}
+
+/// A counter past 2⁵³ was rounded, and stored as good; on Modbus it was not.
+#[tokio::test(start_paused = true)]
+async fn a_whole_number_that_no_value_holds_is_stored_as_missing() {
+    let points = point("site/count", "column = 1\nevery = \"1s\"");
+    let mut bus = Listening::begin("timeout = \"200ms\"", &points).await;
+    let mut logger = bus.connection().await;
+    sleep(Duration::from_secs(1)).await;
+    logger.write(b"9007199254740993\r\n").await;
+    let said = loop {
+        let reading = bus.next().await;
+        assert_eq!(reading.value, None, "{reading:?}");
+        if reading.cause == Some(Cause::Precision) {
+            break reading;
+        }
+        logger.write(b"9007199254740993\r\n").await;
+    };
+    assert_eq!(said.sensor.as_str(), "site/count");
+    bus.end().await;
+}
+
+/// A row of a logger, so many seconds after the start less so many.
+fn row(after_s: i64, behind_s: i64, value: &str) -> Vec<u8> {
+    format!("{};{value}\r\n", START_US / 1_000_000 + after_s - behind_s).into_bytes()
+}
+
+const DATED: &str = "time_column = 1\ntime_format = \"unix\"\n";
+
+/// A logger that hung printed its last line each second: no reading for days, `/health` was ok, and nothing stood in the log.
+#[tokio::test(start_paused = true)]
+async fn a_logger_that_prints_one_line_again_and_again_is_told() {
+    let (log, _guard) = Log::listen();
+    let points = DATED.to_owned()
+        + &point("site/level", "column = 2\nevery = \"2s\"")
+        + &point("site/flow", "column = 2\nevery = \"2s\"");
+    let mut bus = Listening::begin("timeout = \"200ms\"", &points).await;
+    let mut logger = bus.connection().await;
+    sleep(Duration::from_secs(1)).await;
+    let stuck = |bus: &Listening| {
+        let device = bus.states.snapshot().remove(0).devices.remove(0);
+        device.points.iter().filter(|point| point.nothing_new_since_us.is_some()).count()
+    };
+    for second in 1..50 {
+        logger.write(&row(second, 0, "7.5")).await;
+        sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!((stuck(&bus), log.count("nothing new came")), (0, 0), "it works");
+    for _ in 0..60 {
+        logger.write(&row(50, 0, "7.5")).await;
+        sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!((stuck(&bus), log.count("nothing new came")), (0, 0), "not yet");
+    for _ in 0..300 {
+        logger.write(&row(50, 0, "7.5")).await;
+        sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!((stuck(&bus), log.count("nothing new came")), (2, 1), "{:#?}", log.lines());
+    for second in 410..420 {
+        logger.write(&row(second, 0, "7.5")).await;
+        sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!((stuck(&bus), log.count("new readings again")), (0, 1), "{:#?}", log.lines());
+    bus.end().await;
+}
+
+/// A logger that was 400 days behind: its rows lay in a year that nobody looks at, and all was well everywhere.
+#[tokio::test(start_paused = true)]
+async fn a_logger_of_another_year_is_told_with_how_far() {
+    const DAYS_400: i64 = 400 * 86_400;
+    for (behind_s, said) in [(DAYS_400, "400 days behind"), (-86_400 * 30, "30 days ahead of")] {
+        let (log, _guard) = Log::listen();
+        let points = DATED.to_owned() + &point("site/level", "column = 2\nevery = \"1s\"");
+        let mut bus = Listening::begin("timeout = \"200ms\"", &points).await;
+        let mut logger = bus.connection().await;
+        sleep(Duration::from_secs(1)).await;
+        for second in 1..200 {
+            logger.write(&row(second, behind_s, "7.5")).await;
+            sleep(Duration::from_secs(1)).await;
+        }
+        let ahead = |bus: &Listening| bus.states.snapshot()[0].devices[0].time_ahead_us.map(|us| us / 86_400_000_000);
+        let days = ahead(&bus).expect("it is told");
+        assert!((days + behind_s / 86_400).abs() <= 1, "{days}");
+        assert_eq!(log.count(said), 1, "{:#?}", log.lines());
+        logger.write(&row(200, 0, "7.5")).await;
+        sleep(Duration::from_secs(2)).await;
+        assert_eq!((ahead(&bus), log.count("near the gateway's again")), (None, 1), "{:#?}", log.lines());
+        bus.end().await;
+    }
 }
 
 /// A minute after a row came its time was on disk, whether the row was or not: where the spool is synced once an hour, or its

@@ -1,8 +1,6 @@
 //! `scan registers`: each address by itself. A block that is refused hides the addresses in it that are there,
 //! and one that is answered hides those that are not.
 
-use std::io::Write as _;
-
 use tjern_readings::reading::Cause;
 
 use super::super::progress::Progress;
@@ -99,6 +97,5 @@ fn shown(answer: &Answer) -> String {
 /// A line of data; the bar stands below it again.
 pub(super) fn tell(progress: &Progress, line: &str) -> Result<(), Ending> {
     progress.clear();
-    let mut stdout = std::io::stdout().lock();
-    writeln!(stdout, "{line}").and_then(|()| stdout.flush()).map_err(|error| Ending::failed(error.to_string(), ""))
+    super::super::tell(&format!("{line}\n")).map_err(|error| Ending::untold(&error))
 }

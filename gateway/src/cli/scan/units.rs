@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tjern_readings::reading::Cause;
 
 use super::super::progress::{Progress, duration};
-use super::super::target::{Ending, LineArguments, Target, hint, word};
+use super::super::target::{Ending, LineArguments, Target, word};
 use super::found::{FoundPoint, FoundUnit, configuration, setting};
 use super::numbers;
 use super::registers::tell;
@@ -153,14 +153,19 @@ async fn look(
                 tell(&format!("# {setting}  unit {unit}  {place}  {said}  {took}"))?;
                 line.units.push(FoundUnit { unit_id: *unit, points, refused });
             }
-            Found::Nothing(Some(failure)) if matches!(failure.cause, Cause::Crc | Cause::Malformed) => {
-                tell(&format!("# {setting}  unit {unit}  {failure}; {}", hint(failure.cause, &line.target.kind)))?;
+            Found::Nothing(Some(failure)) if is_of_interest(&failure) => {
+                tell(&format!("# {setting}  unit {unit}  {failure}; {}", line.target.hint(&failure)))?;
             }
             Found::Nothing(_) => {}
             Found::HungUp => line.hung_up += 1,
         }
     }
     Ok(line)
+}
+
+/// Whether something was heard where no answer came.
+const fn is_of_interest(failure: &Failure) -> bool {
+    failure.has_strangers() || matches!(failure.cause, Cause::Crc | Cause::Malformed)
 }
 
 /// What becomes of a unit, unless nobody can be reached.

@@ -73,6 +73,17 @@ fn play_asked(
     })
 }
 
+/// A device that answers under the id 0 was silent as one that is switched off, and nothing said that it answers.
+#[test]
+fn answers_under_other_ids_are_counted_and_told() {
+    let failure = play(&[7], 100, |requests| [truth(requests[0].0 ^ 1, 7), truth(requests[0].0 ^ 2, 7)].concat());
+    let failure = failure.expect_err("none is to the request");
+    assert_eq!((failure.cause, failure.has_strangers()), (Cause::Timeout, true));
+    assert!(failure.detail.ends_with("2 answers with another transaction id came"), "{failure}");
+    let silent = play(&[7], 100, |_| Vec::new()).expect_err("nobody answers");
+    assert_eq!((silent.has_strangers(), silent.detail.as_str()), (false, "no answer within 1s"));
+}
+
 fn values(addresses: &[u16]) -> Vec<Result<Answer, Failure>> {
     addresses.iter().map(|address| Ok(Answer::Registers(vec![*address]))).collect()
 }
@@ -164,7 +175,7 @@ proptest! {
         first: u16, count in 1_usize..80, which in 0_usize..80, exception: bool,
         before in prop::collection::vec(any::<u8>(), 0..40), behind in prop::collection::vec(any::<u8>(), 0..40),
     ) {
-        let mut connection = Connection::new(duplex(1).0, TransactionIds(Arc::new(AtomicU16::new(first))));
+        let mut connection = Connection::new(duplex(1).0, TransactionIds::beginning_at(first));
         let opened: Vec<Open> = (0..count).map(|_| connection.open(asked(7))).collect();
         let which = which % count;
         let head = opened[which].heads()[usize::from(exception)].to_be_bytes();

@@ -58,7 +58,7 @@ impl RtuMaster {
     pub(super) async fn open(&mut self) -> Result<Connected, Failure> {
         let place = &self.place;
         if !self.retry.may_try() {
-            return Err(Failure::new(Cause::Unreachable, format!("{place} was not there a moment ago")));
+            return Err(Failure::new(Cause::Unreachable, format!("{place} was not there a moment ago")).untried());
         }
         #[cfg(test)]
         if let Some(dial) = &self.dial {

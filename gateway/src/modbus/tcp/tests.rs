@@ -103,6 +103,7 @@ async fn a_connection_over_which_an_old_answer_came_is_not_used_again() {
         let request = ReadRequest::new(Table::Input, address, 1).expect("within");
         assert_eq!(master.read(1, request).await, Ok(Answer::Registers(vec![address])));
     }
+    assert_eq!(master.strangers().count(), 1);
     drop(master);
     let mut connections = Vec::new();
     for _ in 0..2 {
