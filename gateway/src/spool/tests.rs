@@ -3,7 +3,7 @@
 mod away;
 mod campaign;
 pub(crate) mod hanging;
-mod memory;
+pub(crate) mod memory;
 mod model;
 mod rounds;
 mod turning;
