@@ -26,6 +26,7 @@ use tjern_readings::reading::Cause;
 
 use self::bearing::Bearing;
 use self::device::{Device, Words};
+use super::ioctl::LineErrors;
 use super::mbap::Stream;
 use super::rtu::{RtuMaster, RtuPlace};
 use super::tcp::TcpMaster;
@@ -68,6 +69,17 @@ pub(crate) enum Broken {
 
 thread_local! {
     static BROKEN: Cell<Option<Broken>> = const { Cell::new(None) };
+    static HARDWARE: Cell<Option<LineErrors>> = const { Cell::new(None) };
+}
+
+/// From now on the hardware of this thread's lines in memory says this.
+pub(super) fn set_hardware(errors: LineErrors) {
+    HARDWARE.set(Some(errors));
+}
+
+/// What it says, where it says anything.
+pub(super) fn hardware() -> Option<LineErrors> {
+    HARDWARE.get()
 }
 
 /// Whether this thread's canary has that wall down.

@@ -254,3 +254,6 @@ fn seconds(time_us: i64) -> f64 {
 fn age_seconds(since_us: Option<i64>, now_us: i64) -> f64 {
     since_us.map_or(0.0, |since_us| seconds(now_us.saturating_sub(since_us).max(0)))
 }
+
+#[cfg(test)]
+mod tests;
