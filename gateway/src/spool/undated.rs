@@ -33,6 +33,9 @@ const FOLDER: &str = "undated";
 const MOVED: &str = "undated.moved";
 const DECISION: &str = "undated/decision";
 
+/// A batch that cannot be read so often, a second apart, is damaged: a disk that fails for a moment lost nothing.
+const READ_ATTEMPTS: u32 = 30;
+
 /// Readings on disk that have no certain time yet.
 #[derive(Debug)]
 pub(crate) struct Undated {
@@ -57,6 +60,8 @@ struct Move {
     known: usize,
     /// What is held up to this number needs no more.
     done_to: i64,
+    /// So often the next batch could not be read.
+    failures: u32,
     /// Nothing was damaged.
     whole: bool,
 }
@@ -177,10 +182,21 @@ impl Undated {
             if object.kind != SealedKind::Batch || object.bounds.last <= moving.done_to {
                 continue;
             }
-            moving.done_to = object.bounds.last;
-            let Some(mut readings) = self.read(&object).await else {
-                moving.whole = false;
-                continue;
+            let read = self.read(&object).await;
+            if let Err(error) = &read
+                && moving.failures + 1 < READ_ATTEMPTS
+            {
+                moving.failures += 1;
+                return Err(io::Error::other(format!("some of them cannot be read: {error}")));
+            }
+            (moving.done_to, moving.failures) = (object.bounds.last, 0);
+            let mut readings = match read {
+                Ok(readings) => readings,
+                Err(error) => {
+                    tracing::error!(bounds = %object.bounds, error, "undated readings are damaged; a copy is under `kept`");
+                    moving.whole = false;
+                    continue;
+                }
             };
             // What a run before brought there.
             let skipped = moving.known.min(readings.len());
@@ -230,15 +246,9 @@ impl Undated {
         written.map(|()| decision)
     }
 
-    async fn read(&self, object: &SealedObject) -> Option<Vec<Reading>> {
-        let bytes = self.held.bytes(object).await.map_err(|error| error.to_string());
-        let read = bytes.and_then(|bytes| {
-            batch::decode(&bytes).and_then(|batch| batch.readings()).map_err(|error| error.to_string())
-        });
-        read.map_err(|error| {
-            tracing::error!(bounds = %object.bounds, error, "undated readings are damaged; a copy is under `kept`");
-        })
-        .ok()
+    async fn read(&self, object: &SealedObject) -> Result<Vec<Reading>, String> {
+        let bytes = self.held.bytes(object).await.map_err(|error| error.to_string())?;
+        batch::decode(&bytes).and_then(|batch| batch.readings()).map_err(|error| error.to_string())
     }
 }
 
@@ -247,7 +257,14 @@ impl Move {
     fn begin(decision: Decision, spool: &Spool) -> Self {
         let is_same_epoch = spool.epoch() == decision.epoch;
         let moved = if is_same_epoch { spool.status().synced_seq - decision.after_seq } else { 0 };
-        Self { decision, is_same_epoch, known: usize::try_from(moved).unwrap_or(0), done_to: 0, whole: true }
+        Self {
+            decision,
+            is_same_epoch,
+            known: usize::try_from(moved).unwrap_or(0),
+            done_to: 0,
+            failures: 0,
+            whole: true,
+        }
     }
 }
 
