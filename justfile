@@ -43,7 +43,7 @@ bench *arguments:
 # killed fifty times, and its spool on over 5,000 crash images
 crash:
     cargo test -p tjern-gateway --test small_disk --test kill -- --nocapture
-    cargo test -p tjern-gateway --lib -- --nocapture every_boundary skips_a_sync error_at_any_call
+    cargo test -p tjern-gateway --lib -- --nocapture every_boundary skips_a_sync without_a_sync error_at_any_call overlooks_an_error
 
 # What ingest costs, a second and as history grows: docs/measurements.md (sizes: pipeline/benches/ingest.rs)
 bench-ingest *arguments:

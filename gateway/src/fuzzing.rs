@@ -10,6 +10,8 @@ use tjern_readings::batch;
 use tjern_readings::configuration::ConfigText;
 
 use crate::config::{Config, LineField};
+use crate::lines::splitter::{Framing, LINE_MAX, LineSplitter};
+use crate::lines::time::{DeviceTime, TimeFormat, TimePlace, read_zone};
 use crate::lines::{self, Notation};
 pub use crate::modbus::fuzzing::{rtu_frames, tcp_frames};
 pub use crate::spool::fuzz_segment as spool_segment;
@@ -22,16 +24,68 @@ static FIELDS: LazyLock<Vec<LineField>> = LazyLock::new(|| {
     columns.into_iter().chain(others).collect()
 });
 
-/// Lines of text, as every kind of field finds its number in them.
+/// How lines may be framed: by one byte, by two, and by their length.
+static FRAMINGS: LazyLock<Vec<Framing>> = LazyLock::new(|| {
+    let ended = |text: &str, max| Framing::Terminator { text: text.into(), max };
+    vec![ended("\n", 80), ended("\r\n", LINE_MAX), Framing::Length(7)]
+});
+
+/// How a device may write its own time.
+static TIMES: LazyLock<Vec<DeviceTime>> = LazyLock::new(|| {
+    let column = |column| TimePlace::Column { column, separator: ";".into() };
+    let pattern = TimePlace::Pattern(Regex::new(r"at (?<time>\S+)").expect("a pattern"));
+    let places = [
+        (column(1), "unix", "UTC"),
+        (column(1), "unix_ms", "UTC"),
+        (column(2), "rfc3339", "+01:00"),
+        (column(1), "%Y-%m-%d %H:%M:%S", "Europe/Oslo"),
+        (TimePlace::Field(1), "%d%m%y%H%M%S", "UTC"),
+        (pattern, "rfc3339", "Europe/Oslo"),
+    ];
+    let time = |(place, format, zone): (TimePlace, &str, &str)| DeviceTime {
+        place,
+        format: TimeFormat::new(format).expect("a format"),
+        zone: read_zone(zone).expect("a zone"),
+    };
+    places.into_iter().map(time).collect()
+});
+
+/// Bytes cut to lines, as every framing does it, and what every kind of field and of time finds in them.
 ///
 /// # Panics
-/// Where a number that is none is understood.
+/// Where the lines depend on how the bytes come, a line is longer than it may be, a number that is none is understood, or a
+/// time whose moments are in the wrong order.
 pub fn text_lines(bytes: &[u8]) {
+    for framing in FRAMINGS.iter() {
+        let mut at_once = LineSplitter::new(framing.clone());
+        let lines = at_once.feed(bytes);
+        let mut in_pieces = LineSplitter::new(framing.clone());
+        let pieces: Vec<String> = bytes.chunks(3).flat_map(|piece| in_pieces.feed(piece)).collect();
+        assert_eq!((&lines, at_once.dropped()), (&pieces, in_pieces.dropped()), "{framing:?}");
+        let longest = match framing {
+            Framing::Terminator { max, .. } => *max,
+            Framing::Length(length) => *length,
+        };
+        for line in &lines {
+            assert!(line.chars().count() <= longest, "{framing:?}: {line:?}");
+            device_times(line);
+        }
+    }
     for line in String::from_utf8_lossy(bytes).lines() {
+        device_times(line);
         for field in FIELDS.iter() {
             if let Some(Ok(value)) = lines::read(field, &mut Notation::default(), line) {
                 assert!(value.is_finite(), "{value} from {line:?}");
             }
+        }
+    }
+}
+
+fn device_times(line: &str) {
+    for time in TIMES.iter() {
+        if let Some(moments) = time.read(line) {
+            assert!(moments.early_us() <= moments.late_us(), "{moments:?} from {line:?}");
+            assert!(moments.only_us().is_none_or(|only_us| only_us == moments.early_us()), "{moments:?} from {line:?}");
         }
     }
 }
@@ -75,8 +129,9 @@ mod tests {
         rtu.extend(crate::simulate::bad_line::crc(&rtu));
         vec![
             rtu,
-            vec![0, 1, 0, 0, 0, 7, 1, 4, 4, 1, 2, 3, 4],
-            b"$IIMTW,12.3,C*1A\r\n2024;12,5;T=7.25\n".to_vec(),
+            crate::modbus::fuzzing::answers_over_tcp(),
+            b"$IIMTW,12.3,C*1A\r\n2024;12,5;T=7.25\n2026-10-25 02:30:00;2026-11-22T13:46:00Z;at 2026-11-22T13:46:00\n"
+                .to_vec(),
             include_bytes!("../tests/golden/segment-1").to_vec(),
             include_bytes!("../../readings/tests/golden/batch-1.arrow").to_vec(),
             CONFIGURATION.as_bytes().to_vec(),
@@ -84,6 +139,26 @@ mod tests {
     }
 
     const TARGETS: [fn(&[u8]); 6] = [rtu_frames, tcp_frames, text_lines, spool_segment, batch_file, configuration];
+
+    /// Ids that are drawn anew are matched by nothing that was written down: what is behind them was looked at by nobody.
+    #[test]
+    fn answers_are_accepted_where_damage_begins() {
+        assert_eq!(crate::modbus::fuzzing::accepted_over_tcp(&crate::modbus::fuzzing::answers_over_tcp()), Some(2));
+    }
+
+    /// Of a hundred damages to right answers some leave them right enough, and most do not.
+    #[test]
+    fn damaged_answers_are_accepted_and_refused() {
+        let mut random = fastrand::Rng::with_seed(11);
+        let accepted = (0..400).filter(|_| {
+            let mut bytes = crate::modbus::fuzzing::answers_over_tcp();
+            let place = random.usize(..bytes.len());
+            bytes[place] ^= 1 << random.u8(..8);
+            crate::modbus::fuzzing::accepted_over_tcp(&bytes).is_some()
+        });
+        let accepted = accepted.count();
+        assert!((40..360).contains(&accepted), "{accepted} of 400");
+    }
 
     proptest! {
         #[test]

@@ -43,7 +43,7 @@ mod undated;
 mod verify;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -55,8 +55,8 @@ use tjern_readings::reading::Reading;
 use tjern_readings::rows::Rows;
 use tjern_readings::sensor::{Epoch, SensorId, SourceName};
 
-pub(crate) use disk::LOCK;
 pub use disk::Written;
+pub(crate) use disk::{Disk, Folder, LOCK, replace};
 pub use look::{Finding, SegmentLook, SpoolLook};
 pub(crate) use probe::SpoolProbe;
 pub(crate) use recovery::MAX_BYTES_LEAST;
@@ -65,14 +65,14 @@ pub use sealed::{SealedKind, SealedObject};
 pub(crate) use undated::Undated;
 
 use actor::Command;
-use disk::{Away, Disk, Folder, TakeError};
+use disk::{Away, TakeError};
 use fresh::Fresh;
 use known_sensors::KnownSensors;
 
 /// How much a spool may hold: `max_bytes`, and no more than this share of the file system that its folder is
 /// on, taken and free space together. Where the system does not say how large that is, `max_bytes`.
 #[must_use]
-pub fn bounded(dir: &std::path::Path, max_bytes: u64, max_disk_share: f64) -> u64 {
+pub fn bounded(dir: &Path, max_bytes: u64, max_disk_share: f64) -> u64 {
     let Ok(capacity) = disk::capacity_bytes(dir) else { return max_bytes };
     max_bytes.min((capacity as f64 * max_disk_share) as u64).max(MAX_BYTES_LEAST)
 }
@@ -222,22 +222,14 @@ impl Spool {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn open(settings: SpoolSettings, clock: Clock) -> Result<Self, SpoolError> {
-        Self::open_at(settings, clock, false)
-    }
-
-    /// The same, of a spool that lies in a folder which is not its own to make.
-    pub(crate) fn open_within(settings: SpoolSettings, clock: Clock) -> Result<Self, SpoolError> {
-        Self::open_at(settings, clock, true)
-    }
-
-    fn open_at(settings: SpoolSettings, clock: Clock, is_within: bool) -> Result<Self, SpoolError> {
-        let path = settings.dir.clone();
-        let folder = Folder::take_or_wait(&path, is_within).map_err(|error| match error {
-            TakeError::Locked => SpoolError::Locked { path: path.clone() },
-            TakeError::Io(source) => SpoolError::Folder { path: path.clone(), source },
-            TakeError::Lock(source) => SpoolError::Lock { path: path.join(LOCK), source },
-        })?;
+        let folder = Folder::take_or_wait(&settings.dir, false).map_err(|error| not_taken(error, &settings.dir))?;
         Ok(Self::over(Arc::new(folder), settings, clock))
+    }
+
+    /// The same, of another spool that lies in a folder of this one's.
+    pub(crate) fn open_within(&self, folder: &Path, settings: SpoolSettings, clock: Clock) -> Result<Self, SpoolError> {
+        let disk = self.disk.within(folder).map_err(|error| not_taken(error, &settings.dir))?;
+        Ok(Self::over(disk, settings, clock))
     }
 
     /// The spool on a disk, with what is on it.
@@ -431,6 +423,15 @@ impl Spool {
         let (reply, answer) = oneshot::channel();
         self.commands.send(command(reply)).await.ok()?;
         answer.await.ok()
+    }
+}
+
+fn not_taken(error: TakeError, path: &Path) -> SpoolError {
+    let path = path.to_owned();
+    match error {
+        TakeError::Locked => SpoolError::Locked { path },
+        TakeError::Io(source) => SpoolError::Folder { path, source },
+        TakeError::Lock(source) => SpoolError::Lock { path: path.join(LOCK), source },
     }
 }
 

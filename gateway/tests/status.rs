@@ -19,6 +19,7 @@ use tjern_readings::configuration::ConfigText;
 use tjern_testing::ports::{KeptPort, SilentPort};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::oneshot;
 use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 
@@ -128,6 +129,83 @@ async fn metrics_are_what_prometheus_reads() {
     let states = ["unknown", "healthy", "suspect", "down"];
     let state = |state: &str| samples[&format!("tjern_gateway_device_state{device},state=\"{state}\"}}")];
     assert_eq!(states.map(state), [0.0, 1.0, 0.0, 0.0]);
+    stop.cancel();
+}
+
+/// What a device does with a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Deed {
+    Answers,
+    /// With exception 4.
+    Refuses,
+    /// With two registers where one was asked for.
+    Babbles,
+    IsSilent,
+}
+
+/// A device that does these things with its first requests, one after the other, and answers all others; it says when it is done
+/// with them.
+async fn scripted(script: Vec<Deed>) -> (SocketAddr, oneshot::Receiver<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let (done, is_done) = oneshot::channel();
+    tokio::spawn(async move {
+        let (mut script, mut done) = (script.into_iter(), Some(done));
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = [0_u8; 12];
+            while stream.read_exact(&mut request).await.is_ok() {
+                let deed = script.next().unwrap_or_else(|| {
+                    done.take().map(|done| done.send(()));
+                    Deed::Answers
+                });
+                let body: &[u8] = match deed {
+                    Deed::Answers => &[1, 4, 2, 0, 11],
+                    Deed::Refuses => &[1, 0x84, 4],
+                    Deed::Babbles => &[1, 4, 4, 0, 11, 0, 12],
+                    Deed::IsSilent => continue,
+                };
+                let length = u16::try_from(body.len()).expect("short").to_be_bytes();
+                // Whoever asked may have gone.
+                if stream.write_all(&[&request[..4], &length, body].concat()).await.is_err() {
+                    break;
+                }
+            }
+        }
+    });
+    (address, is_done)
+}
+
+/// Counters that nobody set, or that counted something else, passed: each was only asked to be there.
+#[tokio::test]
+async fn each_fault_of_a_device_is_counted_once_and_under_its_name() {
+    use Deed::{Answers, Babbles, IsSilent, Refuses};
+    let script = vec![
+        Answers, Refuses, Answers, Refuses, Refuses, Answers, Babbles, Answers, IsSilent, Answers, IsSilent, Answers,
+        Refuses, Refuses, Answers,
+    ];
+    let counted = |deed: Deed| script.iter().filter(|other| **other == deed).count() as f64;
+    let expected = [
+        ("exceptions", counted(Refuses)),
+        ("broken_frames", counted(Babbles)),
+        ("timeouts", counted(IsSilent)),
+        ("unreachable", 0.0),
+    ];
+    let (place, is_done) = scripted(script).await;
+    let bus = format!(
+        "[[bus]]\nname = \"b\"\nkind = \"modbus-tcp\"\naddress = \"{place}\"\ntimeout = \"300ms\"\n{}{}",
+        device(1),
+        point("tarn/level", "register = \"input:0\"\ntype = \"u16\"\nevery = \"100ms\"")
+    );
+    let (folder, port) = (tempfile::tempdir().expect("a folder"), KeptPort::take());
+    let stop = gateway(&folder, port.address(), &bus);
+    soon("the end of the script", is_done).await.expect("it is played");
+    let address = StatusAddress::Http(port.address().to_string());
+    let body = get_within(PATIENCE, &address, "/metrics").await.expect("it answers");
+    let samples = read_metrics(&String::from_utf8(body).expect("text"));
+    for (name, count) in expected {
+        let series = format!("tjern_gateway_device_{name}_total{{bus=\"b\",device=\"device-1\"}}");
+        assert_eq!(samples[&series], count, "{name}");
+    }
     stop.cancel();
 }
 

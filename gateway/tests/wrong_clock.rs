@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use common::skipped::skip;
 use common::{device, point, simulator, soon, unit, word};
 use tjern_gateway::clock::Witness;
 use tjern_gateway::simulate::Simulation;
@@ -54,7 +55,7 @@ impl Site {
     /// A box whose clock can be set; nothing, and the reason on stderr, where that cannot be had.
     async fn new(device_address: &str) -> Option<Self> {
         if !Witness::system().believes(RIGHT_US, RIGHT_US) {
-            eprintln!("SKIPPED: this machine says that its clock was never synchronised, and nothing sets it here");
+            skip("wrong_clock", "this machine says that its clock was never synchronised, and nothing sets it here");
             return None;
         }
         let folder = tempfile::tempdir().expect("a folder");
@@ -65,7 +66,7 @@ impl Site {
         match compiler.status().await {
             Ok(status) => assert!(status.success(), "the library is compiled"),
             Err(error) => {
-                eprintln!("SKIPPED: there is no C compiler (`cc`): {error}");
+                skip("wrong_clock", &format!("there is no C compiler (`cc`): {error}"));
                 return None;
             }
         }

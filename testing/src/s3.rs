@@ -144,6 +144,12 @@ impl S3Server {
         locked(&self.shared.counts).get(method.as_str()).copied().unwrap_or_default()
     }
 
+    /// The same, of each method by its name.
+    #[must_use]
+    pub fn counts(&self) -> BTreeMap<String, u64> {
+        locked(&self.shared.counts).clone()
+    }
+
     /// How to reach it, with requests that may take so long.
     #[must_use]
     pub fn access(&self, patience: Option<Duration>) -> Access {

@@ -2,8 +2,9 @@
 
 pymodbus serves a map of registers and bits, over TCP and over RTU on a pair of pseudo terminals that `socat` joins.
 Then the same addresses are read by pymodbus's own client, by `mbpoll` (which is libmodbus) and by `tjern-gateway`, whose
-batches Polars reads. All must say what Python's `struct` packed. Exit status 0 where they do; without `mbpoll` or
-`socat` their share is skipped, with a line each on stderr, and counted in the last line.
+batches Polars reads. All must say what Python's `struct` packed. What pymodbus's client hears is judged a second time by
+what other libraries know of byte orders (`by_other_means`), so that the map itself is not believed. Exit status 0 where
+they agree; without `mbpoll` or `socat` their share is skipped, with a line each on stderr, and counted in the last line.
 """
 
 import argparse
@@ -56,6 +57,8 @@ OTHERS = {
     "bcd64": (4, True, [1234567890123456, EXACT_MAX - 1, EXACT_MAX, 9999999999999999]),
 }
 ORDERS = ("abcd", "cdab", "badc", "dcba")
+#: The orders that only four registers have: where each byte lies, `a` being the most significant.
+ORDERS_OF_FOUR = ("efghabcd", "fehgbadc", "cdabghef", "dcbahgfe")
 #: What pymodbus's client calls the types; it has word orders only.
 PYMODBUS = {
     "u16": ModbusClientMixin.DATATYPE.UINT16,
@@ -104,6 +107,8 @@ class Point:
     @property
     def words(self) -> list[int]:
         packed = self.packed
+        if self.order in ORDERS_OF_FOUR:
+            packed = bytes(packed[ord(letter) - ord("a")] for letter in self.order)
         words = list(struct.unpack(f">{self.width}H", packed))
         if self.order in ("cdab", "dcba"):
             words.reverse()
@@ -125,7 +130,8 @@ def points() -> list[Point]:
     kinds = [(kind, values) for kind, (_, values) in NUMBERS.items()]
     kinds += [(kind, values) for kind, (_, _, values) in OTHERS.items()]
     for kind, values in kinds:
-        for order in ORDERS:
+        has_four = Point(kind, "abcd", 0, 0).width == 4
+        for order in ORDERS + (ORDERS_OF_FOUR if has_four else ()):
             for value in values:
                 point = Point(kind, order, address, value)
                 found.append(point)
@@ -133,8 +139,43 @@ def points() -> list[Point]:
     return found
 
 
+@dataclass(frozen=True)
+class Part:
+    """A part of a register: a half, or a bit."""
+
+    kind: str
+    #: What the configuration says besides the type.
+    key: str
+    address: int
+    value: float
+
+
+def halves(word: int) -> Iterator[tuple[str, str, float]]:
+    """Both halves of a register, as `struct` reads them: the high byte comes first."""
+    for kind, form in (("u8", ">BB"), ("i8", ">bb")):
+        for half, value in zip(("high", "low"), struct.unpack(form, struct.pack(">H", word)), strict=True):
+            yield kind, f'half = "{half}"', float(value)
+
+
+def bits(word: int) -> Iterator[tuple[str, str, float]]:
+    """The bits of a register, as Python writes them (the least significant comes last) and as pymodbus's client reads them
+    (the high byte comes first, and of each byte the least significant)."""
+    found = ModbusClientMixin.convert_from_registers([word], ModbusClientMixin.DATATYPE.BITS)
+    for place, digit in enumerate(reversed(f"{word:016b}")):
+        if found[(place + 8) % 16] != (digit == "1"):
+            raise Failure(f"Python and pymodbus differ on bit {place} of {word:#06x}")
+        yield "bool", f"bit = {place}", float(digit)
+
+
 POINTS = points()
-WORDS = [word for point in POINTS for word in point.words]
+PARTS_AT = sum(point.width for point in POINTS)
+PART_WORDS = [0x0000, 0xFFFF, 0x807F, 0x7F80, 0x1234, 0xA55A, 0x0001, 0x8000]
+PARTS = [
+    Part(kind, key, PARTS_AT + place, value)
+    for place, word in enumerate(PART_WORDS)
+    for kind, key, value in [*halves(word), *bits(word)]
+]
+WORDS = [word for point in POINTS for word in point.words] + PART_WORDS
 
 
 def device() -> SimDevice:
@@ -201,26 +242,74 @@ def same(one: float, other: float) -> bool:
     return one == other or (math.isnan(one) and math.isnan(other))
 
 
+def little_pairs(registers: list[int]) -> list[int]:
+    """Numbers of two registers each with the low one first, as pymodbus's client knows them."""
+    kind = ModbusClientMixin.DATATYPE.UINT32
+    pairs = [registers[:2], registers[2:]]
+    return [ModbusClientMixin.convert_from_registers(pair, kind, word_order="little") for pair in pairs]
+
+
+def by_other_means(order: str, registers: list[int]) -> int:
+    """The bits of a number as one unsigned integer, by what `struct`, `int` and pymodbus know of orders, and without the
+    layout of the map: whole numbers with the least significant byte first, two numbers of half the width, registers one
+    by one."""
+    heard = struct.pack(f">{len(registers)}H", *registers)
+    swapped = list(struct.unpack(f"<{len(registers)}H", heard))
+
+    def joined(words: list[int]) -> int:
+        return sum(word << 16 * place for place, word in enumerate(reversed(words)))
+
+    match order:
+        case "abcd":
+            return int.from_bytes(heard, "big")
+        case "dcba":
+            return int.from_bytes(heard, "little")
+        case "badc":
+            return joined(swapped)
+        case "cdab":
+            return joined(registers[::-1])
+        case "efghabcd":
+            low, high = struct.unpack(">II", heard)
+        case "fehgbadc":
+            low, high = joined(swapped[:2]), joined(swapped[2:])
+        case "cdabghef":
+            high, low = little_pairs(registers)
+        case "dcbahgfe":
+            high, low = struct.unpack("<II", heard)
+        case _:
+            raise Failure(f"nobody knows the order {order}")
+    return high << 32 | low
+
+
+def meant(kind: str, width: int, number: int) -> float:
+    """What a number's bits mean as this type."""
+    if kind in NUMBERS:
+        return struct.unpack(">" + NUMBERS[kind][0], struct.pack(">" + {1: "H", 2: "I", 4: "Q"}[width], number))[0]
+    if OTHERS[kind][1]:
+        return sum((number >> 4 * digit & 0xF) * 10**digit for digit in range(4 * width))
+    return number - (1 << 48 if kind == "i48" and number >> 47 else 0)
+
+
 def by_pymodbus(client) -> int:
-    """pymodbus's client and its own conversion, for the orders it knows."""
+    """What pymodbus's client hears, by its own conversion for the orders it knows, and by other means for all of them."""
     if not client.connect():
         raise Failure("pymodbus's client does not connect")
     checked = 0
     for point in POINTS:
-        if point.order not in ("abcd", "cdab"):
-            continue
         answer = client.read_input_registers(point.address, count=point.width, device_id=UNIT)
-        if point.kind in OTHERS:
-            # It has no such type: that it hears the same words is all it can say.
-            if answer.registers != point.words:
-                raise Failure(f"pymodbus reads {answer.registers} for {point}")
-            checked += 1
+        got = meant(point.kind, point.width, by_other_means(point.order, answer.registers))
+        if not same(got, point.held):
+            raise Failure(f"the words that pymodbus reads mean {got} for {point}")
+        checked += 1
+        if point.order not in ("abcd", "cdab") or point.kind in OTHERS:
             continue
         order = "big" if point.order == "abcd" else "little"
         got = client.convert_from_registers(answer.registers, PYMODBUS[point.kind], word_order=order)
         if not same(got, point.held):
             raise Failure(f"pymodbus reads {got} for {point}")
-        checked += 1
+    answer = client.read_input_registers(PARTS_AT, count=len(PART_WORDS), device_id=UNIT)
+    if answer.registers != PART_WORDS:
+        raise Failure(f"pymodbus reads {answer.registers} for the registers with parts")
     client.close()
     return checked
 
@@ -262,6 +351,11 @@ def sensor(wire: str, point: Point) -> str:
     return f"{wire}/at-{point.address}/{point.kind}-{point.order}"
 
 
+def part_sensor(wire: str, part: Part) -> str:
+    word, value = part.key.split(" = ")
+    return f"{wire}/at-{part.address}/{part.kind}-{word}-{value.strip(chr(34))}"
+
+
 def gateway_toml(folder: Path, wires: dict[str, str]) -> str:
     lines = ["version = 1", 'gateway = "decoders"', f'lake = "{(folder / "lake").as_uri()}"']
     lines += ["[spool]", f'dir = "{folder / "spool"}"']
@@ -276,6 +370,10 @@ def gateway_toml(folder: Path, wires: dict[str, str]) -> str:
             table = ("input", "holding")[place % 2]
             lines += ["[[bus.device.point]]", f'sensor = "{sensor(wire, point)}"', f'every = "{EVERY}"']
             lines += [f'register = "{table}:{point.address}"', f'type = "{point.kind}"', f'order = "{point.order}"']
+        for place, part in enumerate(PARTS):
+            table = ("input", "holding")[place % 2]
+            lines += ["[[bus.device.point]]", f'sensor = "{part_sensor(wire, part)}"', f'every = "{EVERY}"']
+            lines += [f'register = "{table}:{part.address}"', f'type = "{part.kind}"', part.key]
         for address in range(len(BITS)):
             table = ("coil", "discrete")[address % 2]
             lines += ["[[bus.device.point]]", f'sensor = "{wire}/bit-{address}/state"', f'every = "{EVERY}"']
@@ -304,6 +402,7 @@ def by_gateway(program: Path, folder: Path, wires: dict[str, str]) -> int:
     configuration = folder / "gateway.toml"
     configuration.write_text(gateway_toml(folder, wires), encoding="utf-8")
     wanted = {sensor(wire, point): expected(point) for wire in wires for point in POINTS}
+    wanted |= {part_sensor(wire, part): (part.value, None) for wire in wires for part in PARTS}
     wanted |= {f"{wire}/bit-{at}/state": (float(bit), None) for wire in wires for at, bit in enumerate(BITS)}
     log_path = folder / "gateway.log"
     for seconds in (4, 8, 16):

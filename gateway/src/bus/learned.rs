@@ -8,11 +8,10 @@
 //! fingerprint shows, and after 30 days.
 //!
 //! It lies in the spool's folder, which has to exist anyway and is not made here, and is none of the spool's files: recovery does not
-//! look at it.
+//! look at it. The spool's module that touches files touches these too.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,6 +24,7 @@ use super::plan::Barrier;
 use super::refusal::{CountLimit, Found, Learned};
 use crate::config::ModbusDevice;
 use crate::modbus::transport::Table;
+use crate::spool::{Disk, Folder, replace};
 
 const VERSION: u32 = 1;
 
@@ -115,13 +115,25 @@ fn path(folder: &Path, bus: &str, end: &str) -> PathBuf {
 
 /// What is remembered of a bus. Blocks while it reads.
 pub(crate) fn load(folder: &Path, bus: &str, now_us: i64) -> BusMemory {
-    load_as((folder, bus, DEVICES), |text| decode(text, now_us))
+    let (disk, folder) = place_of(folder);
+    load_as(&disk, (&folder, bus, DEVICES), |text| decode(text, now_us))
+}
+
+/// What the folder of these files lies in, the spool's folder, and its path there.
+fn place_of(folder: &Path) -> (Folder, PathBuf) {
+    let above = folder.parent().unwrap_or(Path::new(""));
+    (Folder::shared(above), folder.file_name().map_or_else(PathBuf::new, PathBuf::from))
 }
 
 /// What a bus's file says, if there is one. Blocks while it reads.
-fn load_as<T: Default>((folder, bus, end): (&Path, &str, &str), decode: impl FnOnce(&str) -> Result<T, String>) -> T {
+fn load_as<T: Default>(
+    disk: &dyn Disk,
+    (folder, bus, end): (&Path, &str, &str),
+    decode: impl FnOnce(&str) -> Result<T, String>,
+) -> T {
     let path = path(folder, bus, end);
-    let text = match fs::read_to_string(&path) {
+    let read = disk.read(&path).and_then(|bytes| String::from_utf8(bytes).map_err(io::Error::other));
+    let text = match read {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return T::default(),
         Err(error) => {
@@ -202,19 +214,10 @@ fn encode(memory: &BusMemory) -> String {
 }
 
 /// Writes a file in place of an older one; either is there after a power cut.
-fn store((folder, bus, end): (&Path, &str, &str), text: &str) -> io::Result<()> {
+fn store(disk: &dyn Disk, (folder, bus, end): (&Path, &str, &str), text: &str) -> io::Result<()> {
     // The spool's folder is the spool's to make: another one in its place would hide that it is gone.
-    match fs::create_dir(folder) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
-    }
-    let path = path(folder, bus, end);
-    let beside = path.with_extension("toml.new");
-    let mut file = File::create(&beside)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&beside, &path)?;
-    File::open(folder)?.sync_all()
+    disk.create_folder(folder)?;
+    replace(disk, &path(folder, bus, end), text.as_bytes())
 }
 
 /// Keeps a bus's file up to date while the bus goes on.
@@ -255,7 +258,11 @@ impl Keeper {
     ) -> T {
         let Some(folder) = self.folder.clone() else { return T::default() };
         let (bus, end) = (self.bus.clone(), self.end);
-        tokio::task::spawn_blocking(move || load_as((&folder, &bus, end), decode)).await.unwrap_or_default()
+        let load = move || {
+            let (disk, folder) = place_of(&folder);
+            load_as(&disk, (&folder, &bus, end), decode)
+        };
+        tokio::task::spawn_blocking(load).await.unwrap_or_default()
     }
 
     /// Has a version written. Waits for nothing.
@@ -277,7 +284,10 @@ impl Keeper {
         let (None, Some(folder)) = (&self.writing, &self.folder) else { return };
         let Some(text) = self.next.take() else { return };
         let (folder, bus, end) = (folder.clone(), self.bus.clone(), self.end);
-        self.writing = Some(tokio::task::spawn_blocking(move || store((&folder, &bus, end), &text)));
+        self.writing = Some(tokio::task::spawn_blocking(move || {
+            let (disk, folder) = place_of(&folder);
+            store(&disk, (&folder, &bus, end), &text)
+        }));
     }
 
     /// Waits until everything is written.
@@ -306,7 +316,12 @@ impl Keeper {
 }
 
 #[cfg(test)]
+mod crashes;
+
+#[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::bus::refusal::FORGET_US;
 

@@ -203,7 +203,7 @@ impl Wire {
             Carrier::Serial(stream) => ioctl::line_errors(stream).ok(),
             Carrier::Tcp(_) => None,
             #[cfg(test)]
-            Carrier::Memory(_) => None,
+            Carrier::Memory(_) => super::faults::hardware(),
         }
     }
 

@@ -90,6 +90,8 @@ pub(crate) trait Disk: Debug + Send + Sync {
     fn remove_folder(&self, path: &Path) -> io::Result<()>;
     /// Makes the names in a folder durable.
     fn sync_folder(&self, path: &Path) -> io::Result<()>;
+    /// A folder of this one that another spool has for itself: taken as [`Folder::take_or_wait`] does.
+    fn within(&self, path: &Path) -> Result<Arc<dyn Disk>, TakeError>;
     /// What was written so far.
     fn written(&self) -> Written {
         Written::default()
@@ -149,6 +151,11 @@ impl Folder {
         }
     }
 
+    /// A folder in which others write too, each files of its own that it replaces whole ([`replace`]): nobody locks it.
+    pub(crate) fn shared(root: &Path) -> Self {
+        Self::untaken(root, false)
+    }
+
     fn untaken(root: &Path, is_within: bool) -> Self {
         Self { place: Arc::new(Place::new(root, is_within)), written: Arc::default() }
     }
@@ -178,6 +185,15 @@ impl Folder {
         fs::create_dir(&folder)?;
         File::open(self.at(above))?.sync_all()
     }
+}
+
+/// Writes a small file in place of an older one. Once this returns the new one is there; before, after a power cut, either.
+pub(crate) fn replace(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    disk.write(Path::new(&beside), bytes)?;
+    disk.rename(Path::new(&beside), path)?;
+    disk.sync_folder(path.parent().unwrap_or(Path::new("")))
 }
 
 /// Who is not allowed to do something is told where: one folder of the spool's may be another user's.
@@ -258,6 +274,10 @@ impl Disk for Folder {
 
     fn sync_folder(&self, path: &Path) -> io::Result<()> {
         self.on(path, |place| File::open(place)?.sync_all())
+    }
+
+    fn within(&self, path: &Path) -> Result<Arc<dyn Disk>, TakeError> {
+        Ok(Arc::new(Self::take_or_wait(&self.at(path), true)?))
     }
 
     fn written(&self) -> Written {

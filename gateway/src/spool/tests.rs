@@ -3,7 +3,7 @@
 mod away;
 mod campaign;
 pub(crate) mod hanging;
-mod memory;
+pub(crate) mod memory;
 mod model;
 mod rounds;
 mod turning;
@@ -93,23 +93,37 @@ fn a_build_that_skips_a_sync_or_uses_a_number_twice_is_caught() {
     }
 }
 
-/// Every call of a run fails with EIO and with ENOSPC, once or for a while: the spool goes on, and loses nothing.
-#[test]
-fn an_error_at_any_call_ends_nothing_and_loses_nothing() {
-    let seed = seed();
+/// Lives in which every call fails with EIO and with ENOSPC, once or for a while.
+fn errors_at_each_call(seed: u64, lie: Lie) -> Result<(), String> {
     let calls = {
         let disk = Memory::new(Plan::Well);
-        live(&disk, 24, &mut fastrand::Rng::with_seed(seed), &mut History::default()).expect("well");
+        live(&disk, 24, &mut fastrand::Rng::with_seed(seed), &mut History::default())?;
         disk.calls()
     };
     for (call, error) in (0..calls).flat_map(|call| [(call, EIO), (call, ENOSPC)]) {
-        let disk = Memory::new(Plan::FailWith(call, 1 + call % 7, error));
+        let disk = Memory::new(Plan::FailWith(call, 1 + call % 7, error)).telling(lie);
         let mut history = History::default();
         let mut random = fastrand::Rng::with_seed(seed);
         let lived = live(&disk, 24, &mut random, &mut history);
         let settled = lived.and_then(|()| settle(&disk.image(&mut random, Plan::Well), &mut history));
-        settled.unwrap_or_else(|failure| panic!("TJERN_SEED={seed}, error {error} at call {call}: {failure}"));
+        settled.map_err(|failure| format!("TJERN_SEED={seed}, error {error} at call {call}: {failure}"))?;
     }
+    Ok(())
+}
+
+/// The spool goes on, and loses nothing.
+#[test]
+fn an_error_at_any_call_ends_nothing_and_loses_nothing() {
+    errors_at_each_call(seed(), Lie::None).unwrap_or_else(|failure| panic!("{failure}"));
+}
+
+/// The canary: a build that takes a write or a sync which failed for one that worked is caught by the same.
+#[test]
+fn a_build_that_overlooks_an_error_is_caught() {
+    let seed = seed();
+    let caught = errors_at_each_call(seed, Lie::Errors);
+    println!("{caught:?}");
+    assert!(caught.is_err(), "TJERN_SEED={seed}: it would pass");
 }
 
 /// The folder is deleted at any moment of a life: what no batch had is written anew under its numbers, and the batches that went

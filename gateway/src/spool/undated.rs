@@ -26,12 +26,15 @@ use tjern_readings::reading::Reading;
 use tjern_readings::sensor::{Epoch, SensorId};
 
 use super::core::Trouble;
-use super::disk::Disk;
+use super::disk::{Disk, replace};
 use super::{SealedKind, SealedObject, Spool, SpoolError, SpoolSettings};
 
 const FOLDER: &str = "undated";
 const MOVED: &str = "undated.moved";
 const DECISION: &str = "undated/decision";
+
+/// A batch that cannot be read so often, a second apart, is damaged: a disk that fails for a moment lost nothing.
+const READ_ATTEMPTS: u32 = 30;
 
 /// Readings on disk that have no certain time yet.
 #[derive(Debug)]
@@ -41,6 +44,8 @@ pub(crate) struct Undated {
     max_bytes: u64,
     /// Once it is on disk, or may be.
     decision: Option<Decision>,
+    /// Whether it is certain that the decision has its name.
+    is_written: bool,
     /// Once the first of them may have moved.
     moving: Option<Move>,
     trouble: Trouble,
@@ -55,6 +60,8 @@ struct Move {
     known: usize,
     /// What is held up to this number needs no more.
     done_to: i64,
+    /// So often the next batch could not be read.
+    failures: u32,
     /// Nothing was damaged.
     whole: bool,
 }
@@ -74,10 +81,10 @@ struct Decision {
 pub(crate) type Date<'date> = &'date mut (dyn FnMut(Option<i64>, Reading) -> Reading + Send);
 
 impl Undated {
-    /// Whether a spool's folder holds some, from a run before.
+    /// Whether a spool's folder holds some, from a run before, or may: where the disk does not say so, none are begun beside them.
     pub(crate) fn is_there(spool: &Spool) -> bool {
-        let entries = spool.disk.list(Path::new("")).unwrap_or_default();
-        entries.iter().any(|entry| entry.is_folder && entry.name == FOLDER)
+        let entries = spool.disk.list(Path::new(""));
+        entries.map_or(true, |entries| entries.iter().any(|entry| entry.is_folder && entry.name == FOLDER))
     }
 
     /// Opens those of a spool, or begins. Blocks while it reads.
@@ -88,11 +95,13 @@ impl Undated {
             tracing::warn!(%error, "cannot remove `{MOVED}` from the spool");
         }
         let disk = Arc::clone(&spool.disk);
-        let decision = Decision::find(&*disk);
+        // Without it they would be moved once more.
+        let decision =
+            Decision::find(&*disk).map_err(|source| SpoolError::Read { path: PathBuf::from(DECISION), source })?;
         // Where that is another's, nothing is begun in it.
         spool.disk.check().map_err(|source| SpoolError::Away { source })?;
-        let held = Spool::open_within(settings, clock)?;
-        Ok(Self { held, disk, max_bytes, decision, moving: None, trouble: Trouble::default() })
+        let held = spool.open_within(Path::new(FOLDER), settings, clock)?;
+        Ok(Self { held, disk, max_bytes, decision, is_written: true, moving: None, trouble: Trouble::default() })
     }
 
     /// Takes readings.
@@ -118,6 +127,18 @@ impl Undated {
     /// Whether the spool's numbers count how many of them moved: then nothing else may get one.
     pub(crate) const fn is_decided(&self) -> bool {
         self.decision.is_some()
+    }
+
+    /// Brings what is held to disk. Says whether it is there.
+    #[cfg(test)]
+    pub(crate) async fn sync(&self) -> bool {
+        self.held.sync().await
+    }
+
+    /// How many of them an earlier run moved.
+    #[cfg(test)]
+    pub(crate) fn moved_before(&self, spool: &Spool) -> usize {
+        self.decision.map_or(0, |decision| Move::begin(decision, spool).known)
     }
 
     /// Syncs and closes; the next start finds them.
@@ -161,10 +182,21 @@ impl Undated {
             if object.kind != SealedKind::Batch || object.bounds.last <= moving.done_to {
                 continue;
             }
-            moving.done_to = object.bounds.last;
-            let Some(mut readings) = self.read(&object).await else {
-                moving.whole = false;
-                continue;
+            let read = self.read(&object).await;
+            if let Err(error) = &read
+                && moving.failures + 1 < READ_ATTEMPTS
+            {
+                moving.failures += 1;
+                return Err(io::Error::other(format!("some of them cannot be read: {error}")));
+            }
+            (moving.done_to, moving.failures) = (object.bounds.last, 0);
+            let mut readings = match read {
+                Ok(readings) => readings,
+                Err(error) => {
+                    tracing::error!(bounds = %object.bounds, error, "undated readings are damaged; a copy is under `kept`");
+                    moving.whole = false;
+                    continue;
+                }
             };
             // What a run before brought there.
             let skipped = moving.known.min(readings.len());
@@ -196,30 +228,27 @@ impl Undated {
     /// The decision of an earlier run or try, or this one, on disk when this returns.
     async fn decide(&mut self, spool: &Spool, offset_us: Option<i64>) -> io::Result<Decision> {
         let disk = Arc::clone(&self.disk);
-        if let Some(decision) = self.decision {
+        if let Some(decision) = self.decision.filter(|_| self.is_written) {
             return blocking(move || disk.sync_folder(Path::new(FOLDER)).map(|()| decision)).await;
         }
-        let decision = Decision { epoch: spool.epoch(), after_seq: spool.status().synced_seq, offset_us };
+        let new = Decision { epoch: spool.epoch(), after_seq: spool.status().synced_seq, offset_us };
+        let decision = self.decision.unwrap_or(new);
         let (written, there) = blocking(move || {
             let written = decision.write(&*disk);
             // After an error it may be there all the same, and the next start would go by it.
-            let there = if written.is_ok() { Some(decision) } else { Decision::find(&*disk) };
+            let there = if written.is_ok() { Ok(Some(decision)) } else { Decision::find(&*disk) };
             Ok((written, there))
         })
         .await?;
-        self.decision = there;
+        // Where the disk does not say whether it is there, nothing passes the held ones until it is written once more.
+        self.is_written = there.is_ok();
+        self.decision = there.unwrap_or(Some(decision));
         written.map(|()| decision)
     }
 
-    async fn read(&self, object: &SealedObject) -> Option<Vec<Reading>> {
-        let bytes = self.held.bytes(object).await.map_err(|error| error.to_string());
-        let read = bytes.and_then(|bytes| {
-            batch::decode(&bytes).and_then(|batch| batch.readings()).map_err(|error| error.to_string())
-        });
-        read.map_err(|error| {
-            tracing::error!(bounds = %object.bounds, error, "undated readings are damaged; a copy is under `kept`");
-        })
-        .ok()
+    async fn read(&self, object: &SealedObject) -> Result<Vec<Reading>, String> {
+        let bytes = self.held.bytes(object).await.map_err(|error| error.to_string())?;
+        batch::decode(&bytes).and_then(|batch| batch.readings()).map_err(|error| error.to_string())
     }
 }
 
@@ -228,22 +257,31 @@ impl Move {
     fn begin(decision: Decision, spool: &Spool) -> Self {
         let is_same_epoch = spool.epoch() == decision.epoch;
         let moved = if is_same_epoch { spool.status().synced_seq - decision.after_seq } else { 0 };
-        Self { decision, is_same_epoch, known: usize::try_from(moved).unwrap_or(0), done_to: 0, whole: true }
+        Self {
+            decision,
+            is_same_epoch,
+            known: usize::try_from(moved).unwrap_or(0),
+            done_to: 0,
+            failures: 0,
+            whole: true,
+        }
     }
 }
 
 impl Decision {
-    /// The one that is on a spool's disk.
-    fn find(disk: &dyn Disk) -> Option<Self> {
-        disk.read(Path::new(DECISION)).ok().and_then(|bytes| Self::read(&bytes))
+    /// The one that is on a spool's disk; none where it is not there, or says nothing.
+    fn find(disk: &dyn Disk) -> io::Result<Option<Self>> {
+        match disk.read(Path::new(DECISION)) {
+            Ok(bytes) => Ok(Self::read(&bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     fn write(self, disk: &dyn Disk) -> io::Result<()> {
         let offset = self.offset_us.map_or_else(|| "none".to_owned(), |offset_us| offset_us.to_string());
-        let staged = PathBuf::from(format!("{DECISION}.new"));
-        disk.write(&staged, format!("1 {} {} {offset}\n", self.epoch, self.after_seq).as_bytes())?;
-        disk.rename(&staged, Path::new(DECISION))?;
-        disk.sync_folder(Path::new(FOLDER))
+        let line = format!("1 {} {} {offset}\n", self.epoch, self.after_seq);
+        replace(disk, Path::new(DECISION), line.as_bytes())
     }
 
     fn read(bytes: &[u8]) -> Option<Self> {

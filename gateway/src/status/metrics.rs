@@ -261,18 +261,4 @@ fn age_seconds(since_us: Option<i64>, now_us: i64) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::pages::tests::STATUS;
-    use super::*;
-
-    /// Answers under another id were counted nowhere. On Modbus TCP nothing else is: zeros of a port would be no counts.
-    #[test]
-    fn strangers_on_modbus_tcp_are_a_kind_of_line_errors() {
-        let bus = r#"[{"name":"north","kind":"modbus-tcp","incarnation":1,"turns":5,"wire":null,"strangers":3,"devices":[]}]"#;
-        let status = STATUS.replace("\"buses\":[]", &format!("\"buses\":{bus}"));
-        let status: GatewayStatus = serde_json::from_str(&status).expect("a status");
-        let text = text(&Arc::new(status)).expect("it is written");
-        let errors: Vec<&str> = text.lines().filter(|line| line.starts_with("tjern_gateway_line_errors")).collect();
-        assert_eq!(errors, ["tjern_gateway_line_errors_total{bus=\"north\",kind=\"stranger\"} 3"], "{text}");
-    }
-}
+mod tests;

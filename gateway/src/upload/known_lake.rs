@@ -7,14 +7,15 @@
 //! Limits: a spool that remembers nothing (a new one, one of an earlier version) takes what is there; a lake that nobody may write to has no id. Clouds are
 //! what their URL says. No lock: a disk that goes between the look and the first put is found by the store itself.
 
-use std::fs::{self, File};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use tjern_readings::store::LakeUrl;
 use tjern_readings::store::local::identity;
 use tracing::{info, warn};
+
+use crate::spool::{Disk, Folder, replace};
 
 /// The file, in the spool's folder.
 pub(crate) const FILE: &str = "lake.toml";
@@ -110,7 +111,8 @@ fn id_of(folder: &Path) -> Result<Option<String>, KnownLakeError> {
 
 fn load(file: &Path) -> Result<Option<MemoryFile>, KnownLakeError> {
     let refused = |reason: String| KnownLakeError::Memory { file: file.to_owned(), reason };
-    let text = match fs::read_to_string(file) {
+    let (disk, name) = place_of(file);
+    let text = match disk.read(&name).and_then(|bytes| String::from_utf8(bytes).map_err(io::Error::other)) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         text => text.map_err(|error| refused(error.to_string()))?,
     };
@@ -126,16 +128,20 @@ fn store(file: &Path, known: &MemoryFile) -> io::Result<()> {
     let head = "# Written by the gateway: which lake this spool's readings go to. Without it the next lake that is found at this address is taken \
                 for it.\n";
     let text = head.to_owned() + &toml::to_string(known).map_err(io::Error::other)?;
-    let beside = file.with_extension("toml.new");
-    let mut new = File::create(&beside)?;
-    new.write_all(text.as_bytes())?;
-    new.sync_all()?;
-    fs::rename(&beside, file)?;
-    file.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+    let (disk, name) = place_of(file);
+    replace(&disk, &name, text.as_bytes())
+}
+
+/// The folder that a file lies in, and its name there.
+fn place_of(file: &Path) -> (Folder, PathBuf) {
+    let above = file.parent().unwrap_or(Path::new(""));
+    (Folder::shared(above), file.file_name().map_or_else(PathBuf::new, PathBuf::from))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use tjern_readings::store::Store;
 

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unreachable_pub, missing_debug_implementations, reason = "each test binary uses its own share")]
 
+pub mod skipped;
+
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -144,6 +146,17 @@ impl Buses {
             }
         })
         .await
+    }
+
+    /// Ends the buses, and gives all that they read and nobody took.
+    pub async fn rest(mut self) -> Vec<Reading> {
+        self.stop.cancel();
+        soon("the end of the buses", async { while self.actors.join_next().await.is_some() {} }).await;
+        let mut rest = self.waiting;
+        while let Ok(more) = self.received.try_recv() {
+            rest.extend(Vec::from(more));
+        }
+        rest
     }
 
     /// Ends the buses, which has to be quick.

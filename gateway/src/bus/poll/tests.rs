@@ -21,13 +21,16 @@ struct Line {
     wire: Wire,
     timeout: Duration,
     turnarounds: HashMap<u8, Duration>,
-    dead: Option<(u8, Duration)>,
+    /// From when on they do not answer.
+    dead: HashMap<u8, Duration>,
     /// A converter answers for it that it is not there.
     absent: Option<(u8, Duration)>,
     /// Since the start.
     now: Duration,
     drained_at: Duration,
     asked: u64,
+    /// Who was asked when, since the start.
+    asked_at: Vec<(u8, Duration)>,
     most_together: usize,
 }
 
@@ -38,11 +41,12 @@ impl Line {
             wire,
             timeout,
             turnarounds: HashMap::new(),
-            dead: None,
+            dead: HashMap::new(),
             absent: None,
             now: Duration::ZERO,
             drained_at: Duration::ZERO,
             asked: 0,
+            asked_at: Vec::new(),
             most_together: 0,
         }
     }
@@ -50,8 +54,9 @@ impl Line {
     /// As a master does it: after a lost answer the line is left alone for as long as an answer may take.
     fn read(&mut self, unit: u8, request: ReadRequest) -> Result<Answer, Failure> {
         self.asked += 1;
+        self.asked_at.push((unit, self.now));
         self.now = self.now.max(self.drained_at) + self.wire.time(request);
-        if self.dead.is_some_and(|(dead, since)| dead == unit && self.now >= since) {
+        if self.dead.get(&unit).is_some_and(|since| self.now >= *since) {
             self.now += self.timeout;
             self.drained_at = self.now + self.timeout;
             return Err(Failure::new(Cause::Timeout, "no answer"));
@@ -208,16 +213,21 @@ fn kept(readings: &[Reading], unit_id: u8, every: Duration, (from, to): (Duratio
 
 /// One of ten devices dies, and `timeout` is as long as `every`: what the others keep from ten seconds after it.
 fn with_one_dead(head: &str, every_ms: u64, policy: Policy) -> f64 {
+    with_dead(head, every_ms, policy, (&[4], Duration::from_millis(300)))
+}
+
+/// The same, of these that die together, so long after a slot began.
+fn with_dead(head: &str, every_ms: u64, policy: Policy, (dead, phase): (&[u8], Duration)) -> f64 {
     let every = format!("{every_ms}ms");
     let devices: String = (1..=10).map(|unit_id| device(unit_id, &[0], &every)).collect();
     let bus = config(&format!("{head}timeout = \"{every}\""), &devices);
     let mut line = Line::new(&bus);
-    let died = Duration::from_millis(20_300);
-    line.dead = Some((4, died));
+    let died = Duration::from_secs(20) + phase;
+    line.dead = dead.iter().map(|unit_id| (*unit_id, died)).collect();
     let end = died + Duration::from_secs(10) + Duration::from_millis(every_ms) * 200;
     let (readings, _) = poll(&bus, policy, &mut line, end + Duration::from_millis(every_ms));
     let span = (died + Duration::from_secs(10), end);
-    let others = (1..=10).filter(|unit_id| *unit_id != 4);
+    let others = (1..=10).filter(|unit_id| !dead.contains(unit_id));
     others.map(|unit_id| kept(&readings, unit_id, Duration::from_millis(every_ms), span)).fold(1.0, f64::min)
 }
 
@@ -227,6 +237,25 @@ fn a_dead_device_costs_the_others_less_than_a_slot_in_twenty() {
         for every_ms in [500, 1_000, 2_000, 5_000] {
             let kept = with_one_dead(head, every_ms, Policy::DEFAULT);
             assert!(kept >= 0.95, "{name}, every and timeout {every_ms} ms: the others keep {kept:.3}");
+        }
+    }
+}
+
+/// A street without power: three of ten die in the same moment, wherever in a slot that is, and `timeout` is as long as `every`.
+#[test]
+fn several_dead_devices_cost_the_others_no_more_than_one() {
+    let periods: [(&str, &str, &[u64]); 3] = [
+        (TCP, "TCP", &[500, 1_000, 10_000]),
+        (RTU, "RTU", &[500, 1_000, 10_000]),
+        // Where a timeout takes ten seconds, it takes longer to find out which of those that were asked together are dead.
+        (TOGETHER, "TCP, several at once", &[500, 1_000]),
+    ];
+    for (head, name, periods) in periods {
+        for every_ms in periods {
+            for phase in [0, 1, 5, 9].map(|tenths| Duration::from_millis(*every_ms) * tenths / 10) {
+                let kept = with_dead(head, *every_ms, Policy::DEFAULT, (&[1, 4, 10], phase));
+                assert!(kept >= 0.95, "{name}, every {every_ms} ms, {phase:?} into a slot: the others keep {kept:.3}");
+            }
         }
     }
 }
@@ -245,7 +274,7 @@ fn a_dead_device_reports_itself_and_does_not_flood() {
     let devices: String = (1..=3).map(|unit_id| device(unit_id, &[0], "1s")).collect();
     let bus = config(&format!("{RTU}timeout = \"200ms\"\ndown_report = \"60s\""), &devices);
     let mut line = Line::new(&bus);
-    line.dead = Some((2, Duration::ZERO));
+    line.dead.insert(2, Duration::ZERO);
     let (readings, polling) = poll(&bus, Policy::DEFAULT, &mut line, Duration::from_secs(601));
     let rows = readings.iter().filter(|reading| reading.sensor.as_str() == "unit-2/r0");
     let times: Vec<i64> = rows.map(|row| (row.time_us - START_US) / 1_000_000).collect();
@@ -352,6 +381,42 @@ fn a_full_bus_is_used_to_the_full() {
     let possible = until.as_secs_f64() / one.as_secs_f64();
     let asked = f64::from(u32::try_from(line.asked).expect("few"));
     assert!(asked >= 0.98 * possible, "{asked} of {possible:.0} requests");
+}
+
+/// Ten meters that were all asked at the full ten minutes drew their answers in one burst, and a bus was full that had nothing to
+/// do for the rest of the time.
+#[test]
+fn requests_are_spread_over_a_tenth_of_the_period_and_half_a_minute_at_most() {
+    let (devices, turnaround) = (10, Duration::from_millis(10));
+    for (every, every_s, spread_s) in [("10s", 10, 1), ("100s", 100, 10), ("1h", 3_600, 30)] {
+        let points: String = (1..=devices).map(|unit_id| device(unit_id, &[0], every)).collect();
+        let bus = config(TCP, &points);
+        let mut line = Line::new(&bus);
+        poll(&bus, Policy::DEFAULT, &mut line, Duration::from_secs(4 * every_s + every_s / 2));
+        let began = u64::try_from(START_US / 1_000_000).expect("positive") % every_s;
+        let (period, spread) = (Duration::from_secs(every_s), Duration::from_secs(spread_s));
+        let mut slots: HashMap<u64, Vec<Duration>> = HashMap::new();
+        for (_, at) in &line.asked_at {
+            let at = *at + Duration::from_secs(began);
+            let slot = at.as_secs() / every_s;
+            slots.entry(slot).or_default().push(at - period * u32::try_from(slot).expect("few"));
+        }
+        // With the start everybody is asked at once, to find out who lives.
+        slots.remove(&0);
+        assert!(slots.len() >= 3, "{every}: {slots:?}");
+        for (slot, starts) in slots {
+            assert_eq!(starts.len(), usize::from(devices), "{every}, slot {slot}: each is asked once");
+            // Who begins last may find the others of its moment before it.
+            let last = *starts.iter().max().expect("some");
+            assert!(last < spread + turnaround * u32::from(devices), "{every}, slot {slot}: {starts:?}");
+            assert!(last >= spread / 2, "{every}, slot {slot}, hardly any spread: {starts:?}");
+            let mut quarters: Vec<u128> =
+                starts.iter().map(|start| start.as_millis() * 4 / spread.as_millis()).collect();
+            quarters.sort_unstable();
+            quarters.dedup();
+            assert!(quarters.len() >= 3, "{every}, slot {slot}, at {} moments: {starts:?}", quarters.len());
+        }
+    }
 }
 
 #[test]

@@ -16,7 +16,8 @@ use super::waiting::no_answer;
 use super::*;
 use crate::config::{Connection, Parity, ReadLimits, Serial};
 use crate::modbus::ReadMap;
-use crate::modbus::faults::Dial;
+use crate::modbus::faults::{Dial, set_hardware};
+use crate::modbus::ioctl::LineErrors;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -709,4 +710,32 @@ fn damage_is_told_from_silence() {
     };
     assert_eq!([0, 3, 9].map(|unread| cause(unread, true)), [Cause::Timeout, Cause::Malformed, Cause::Crc]);
     assert_eq!(cause(0, false), Cause::Unreachable);
+}
+
+/// What the port's hardware counts was read by nobody's test: a loose shield shows there first.
+#[tokio::test(start_paused = true)]
+async fn what_the_hardware_counts_is_told_after_each_request() {
+    let (dial, mut far_ends) = Dial::to_a_story();
+    let mut master = master_at("in memory", 19_200, manners());
+    master.dial = Some(dial);
+    tokio::spawn(async move {
+        let mut far_end = far_ends.recv().await.expect("it is opened");
+        loop {
+            let request = far_end.read::<8>().await;
+            far_end.write(&truth(&request)).await;
+        }
+    });
+    let says = |frame, overrun, parity, line_break, buffer_overrun| LineErrors {
+        frame,
+        overrun,
+        parity,
+        line_break,
+        buffer_overrun,
+    };
+    for errors in [says(0, 0, 0, 0, 0), says(5, 4, 3, 2, 1), says(50, 4, 30, 2, 10)] {
+        set_hardware(errors);
+        let (request, expected) = words(11, 1);
+        assert_eq!(master.read(1, request).await.expect("a good line"), expected);
+        assert_eq!(master.stats().counts().hardware, errors);
+    }
 }

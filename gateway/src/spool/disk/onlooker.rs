@@ -6,9 +6,9 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{Disk, DiskFile, Entry};
+use super::{Disk, DiskFile, Entry, TakeError};
 
 /// The folder.
 #[derive(Debug)]
@@ -80,5 +80,9 @@ impl Disk for Onlooker {
 
     fn sync_folder(&self, _: &Path) -> io::Result<()> {
         Ok(())
+    }
+
+    fn within(&self, _: &Path) -> Result<Arc<dyn Disk>, TakeError> {
+        Err(TakeError::Io(io::ErrorKind::ReadOnlyFilesystem.into()))
     }
 }

@@ -423,6 +423,12 @@ impl Told {
         }
     }
 
+    /// Whether a gap tells of all these numbers.
+    fn has_gap(&self, epoch: Epoch, numbers: Bounds) -> bool {
+        let spans = self.spans.get(&epoch).into_iter().flatten();
+        spans.into_iter().any(|(bounds, by)| *by == By::Gap && bounds.contains(numbers))
+    }
+
     /// The last number of an epoch.
     fn end(&self, epoch: Epoch) -> i64 {
         self.spans.get(&epoch).into_iter().flatten().map(|(bounds, _)| bounds.last).max().unwrap_or(0)
@@ -532,7 +538,7 @@ impl Checker<'_> {
         if last != core.synced_seq {
             return Err(format!("the next number is {} behind {last}", core.synced_seq + 1));
         }
-        let given_up = self.given_up(image)?;
+        let given_up = self.given_up(image, &told)?;
         let is_lost = |value: &u64| !told.values.contains(value) && !given_up.contains(value);
         let lost: Vec<u64> = acknowledged.into_iter().flatten().filter(is_lost).collect();
         match lost.first() {
@@ -608,15 +614,17 @@ impl Checker<'_> {
         Ok(())
     }
 
-    /// The readings of batches for which a gap was begun, because the spool was full.
-    fn given_up(&self, image: &Memory) -> Result<HashSet<u64>, String> {
+    /// The readings of batches for which a gap was begun, because the spool was full, and of which a gap tells. One that was
+    /// begun and never got its name excuses nothing: its batch has to be there.
+    fn given_up(&self, image: &Memory, told: &Told) -> Result<HashSet<u64>, String> {
         let dropped = image.state().dropped.clone();
         let gaps: Vec<(Epoch, Bounds)> = dropped.iter().filter_map(|name| named(name)).collect();
         let batches = self.batches.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut values = HashSet::new();
         for (name, bytes) in &batches {
             let (epoch, bounds) = named(name).ok_or("a batch without a name")?;
-            if gaps.iter().any(|(of, gap)| *of == epoch && gap.contains(bounds)) {
+            let is_begun = gaps.iter().any(|(of, gap)| *of == epoch && gap.contains(bounds));
+            if is_begun && told.has_gap(epoch, bounds) {
                 values.extend(self.log.values(epoch, bounds, bytes)?.iter().copied());
             }
         }

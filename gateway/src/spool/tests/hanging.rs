@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-use super::super::disk::{Disk, DiskFile, Entry, Folder};
+use super::super::disk::{Disk, DiskFile, Entry, Folder, TakeError};
 
 /// Whether the disk answers. Clones are the same.
 #[derive(Debug, Clone, Default)]
@@ -78,6 +78,10 @@ impl Disk for Hanging {
     fn sync_folder(&self, path: &Path) -> io::Result<()> {
         self.gate.pass();
         self.folder.sync_folder(path)
+    }
+
+    fn within(&self, path: &Path) -> Result<Arc<dyn Disk>, TakeError> {
+        self.folder.within(path)
     }
 }
 

@@ -3,22 +3,26 @@
 //! What it models: bytes are durable once their file was synced, names (of files and of folders) once the folder
 //! that holds them was. Of all the rest a crash keeps what its [`Crash`] says: a write may be torn at any
 //! byte, or lose any of its sectors of 512 bytes, and any later one be there without it. A block can be
-//! unreadable. The folder can be *away*: another, empty one has its name then, and every call fails, as on the real one. It counts what is read, and can hand out its state before each call that changes something.
+//! unreadable. A folder that is renamed takes all that is in it along. The folder can be *away*: another, empty one has its name then, and every call fails, as on the real one. It counts what is read, and can hand out its state before each call that changes something.
+
+mod within;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::super::disk::{Away, Disk, DiskFile, Entry, Judge};
+use super::super::disk::{Away, Disk, DiskFile, Entry, Judge, TakeError};
+use within::Within;
 
-pub(super) const EIO: i32 = 5;
-pub(super) const ENOSPC: i32 = 28;
+pub(crate) const EIO: i32 = 5;
+pub(crate) const ENOSPC: i32 = 28;
 
 /// What to do with calls from the n-th on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Plan {
+pub(crate) enum Plan {
     /// Nothing goes wrong.
     Well,
     /// The power goes before this call; everything after it fails.
@@ -31,7 +35,7 @@ pub(super) enum Plan {
 
 /// What a crash leaves of what was not synced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Crash {
+pub(crate) enum Crash {
     /// Nothing.
     Nothing,
     /// All of it, as a process that is killed leaves it.
@@ -44,7 +48,7 @@ pub(super) enum Crash {
 
 /// What a disk claims and does not do: the canaries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum Lie {
+pub(crate) enum Lie {
     /// It does what it says.
     #[default]
     None,
@@ -56,6 +60,12 @@ pub(super) enum Lie {
     FolderSyncs,
     /// Whatever folder has the name is taken for the spool's.
     AnyFolder,
+    /// What is decided of held readings is not synced before they move.
+    Decisions,
+    /// What is appended to the log is not synced before what it came from goes.
+    Log,
+    /// A write or a sync that fails is said to have worked.
+    Errors,
 }
 
 #[derive(Debug, Clone)]
@@ -92,7 +102,7 @@ struct Names {
 }
 
 #[derive(Debug, Clone, Default)]
-pub(super) struct State {
+pub(crate) struct State {
     inodes: Vec<Arc<Inode>>,
     /// Those of the spool's folder, while it is away.
     away: Option<Names>,
@@ -109,102 +119,113 @@ pub(super) struct State {
     /// Folders that cannot be listed, and names whose inodes are damaged.
     unlistable: BTreeSet<PathBuf>,
     damaged_inodes: BTreeSet<PathBuf>,
-    /// Calls fail with this error until so many were made.
-    refuses: Option<(u64, i32)>,
+    /// These calls fail with this error.
+    refuses: Option<(Range<u64>, i32)>,
     /// Bytes that were read, by file.
-    pub(super) reads: BTreeMap<PathBuf, u64>,
+    pub(crate) reads: BTreeMap<PathBuf, u64>,
     /// Sealed batches for which somebody began to write a gap, as `<epoch>/<bounds>`.
-    pub(super) dropped: BTreeSet<String>,
+    pub(crate) dropped: BTreeSet<String>,
 }
 
 /// Every batch that was ever written to a disk, as `<epoch>/<bounds>`.
-pub(super) type Batches = Arc<Mutex<BTreeMap<String, Arc<Vec<u8>>>>>;
+pub(crate) type Batches = Arc<Mutex<BTreeMap<String, Arc<Vec<u8>>>>>;
 
 /// A state, and how many marks were set when it was taken.
-pub(super) type Snapshot = (usize, State);
+pub(crate) type Snapshot = (usize, State);
 
 /// The disk. Clones are the same disk.
 #[derive(Debug, Clone)]
-pub(super) struct Memory {
+pub(crate) struct Memory {
     state: Arc<Mutex<State>>,
-    pub(super) batches: Batches,
+    pub(crate) batches: Batches,
     plan: Plan,
     lie: Lie,
     watcher: Option<(SyncSender<Snapshot>, Arc<Mutex<usize>>)>,
 }
 
 impl Memory {
-    pub(super) fn new(plan: Plan) -> Self {
+    pub(crate) fn new(plan: Plan) -> Self {
         Self { state: Arc::default(), batches: Arc::default(), plan, lie: Lie::None, watcher: None }
     }
 
     /// A disk whose syncs say yes and do nothing.
-    pub(super) fn lying(plan: Plan) -> Self {
+    pub(crate) fn lying(plan: Plan) -> Self {
         Self::new(plan).telling(Lie::Syncs)
     }
 
-    pub(super) fn telling(self, lie: Lie) -> Self {
+    pub(crate) fn telling(self, lie: Lie) -> Self {
         Self { lie, ..self }
     }
 
     /// The state before each call that changes something goes here, with the number in `marks`.
-    pub(super) fn watched(self, snapshots: SyncSender<Snapshot>, marks: Arc<Mutex<usize>>) -> Self {
+    pub(crate) fn watched(self, snapshots: SyncSender<Snapshot>, marks: Arc<Mutex<usize>>) -> Self {
         Self { watcher: Some((snapshots, marks)), ..self }
     }
 
-    pub(super) fn calls(&self) -> u64 {
+    pub(crate) fn calls(&self) -> u64 {
         self.state().calls
     }
 
-    pub(super) fn is_cut(&self) -> bool {
+    pub(crate) fn is_cut(&self) -> bool {
         self.state().cut
     }
 
     /// The power goes and comes back: what was not synced is gone, or half there.
-    pub(super) fn cut_power(&self, crash: Crash, random: &mut fastrand::Rng) {
+    pub(crate) fn cut_power(&self, crash: Crash, random: &mut fastrand::Rng) {
         let mut state = self.state();
         let calls = state.calls;
         *state = State { calls, ..crashed(&state, crash, random) };
     }
 
+    /// The power goes: whoever still has this disk in hand changes nothing any more.
+    pub(crate) fn cut(&self) {
+        self.state().cut = true;
+    }
+
     /// The next calls fail with this error.
-    pub(super) fn refuse(&self, calls: u64, error: i32) {
+    pub(crate) fn refuse(&self, calls: u64, error: i32) {
+        self.refuse_after(0, calls, error);
+    }
+
+    /// The same, after so many more calls.
+    pub(crate) fn refuse_after(&self, after: u64, calls: u64, error: i32) {
         let mut state = self.state();
-        state.refuses = Some((state.calls + calls, error));
+        let from = state.calls + after;
+        state.refuses = Some((from..from + calls, error));
     }
 
     /// From now on an empty folder has the name of the spool's.
-    pub(super) fn take_away(&self) {
+    pub(crate) fn take_away(&self) {
         self.state().swap_names(Names::default());
     }
 
     /// The spool's folder has its name again.
-    pub(super) fn give_back(&self) {
+    pub(crate) fn give_back(&self) {
         self.state().give_back();
     }
 
     /// The folder is deleted with all that is in it.
-    pub(super) fn delete(&self) {
+    pub(crate) fn delete(&self) {
         let mut state = self.state();
         state.swap_names(Names::default());
         (state.away, state.deleted) = (None, true);
     }
 
     /// What a machine finds on this disk after the power came back.
-    pub(super) fn image(&self, random: &mut fastrand::Rng, plan: Plan) -> Self {
+    pub(crate) fn image(&self, random: &mut fastrand::Rng, plan: Plan) -> Self {
         let crash = [Crash::Torn, Crash::Sectors][random.usize(..2)];
         let image = crashed(&self.state(), crash, random);
         Self { state: Arc::new(Mutex::new(image)), lie: self.lie, ..Self::new(plan) }
     }
 
     /// The same, of a state that was handed out.
-    pub(super) fn image_of(state: &State, crash: Crash, random: &mut fastrand::Rng) -> Self {
+    pub(crate) fn image_of(state: &State, crash: Crash, random: &mut fastrand::Rng) -> Self {
         let image = crashed(state, crash, random);
         Self { state: Arc::new(Mutex::new(image)), ..Self::new(Plan::Well) }
     }
 
     /// Damages a file in place, as a worn disk does.
-    pub(super) fn damage(&self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    pub(crate) fn damage(&self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
         let mut state = self.state();
         let inode = state.names[path];
         let inode = Arc::make_mut(&mut state.inodes[inode]);
@@ -213,41 +234,41 @@ impl Memory {
     }
 
     /// From now on what lies at this offset cannot be read.
-    pub(super) fn make_unreadable(&self, path: &Path, offset: usize) {
+    pub(crate) fn make_unreadable(&self, path: &Path, offset: usize) {
         let mut state = self.state();
         let inode = state.names[path];
         Arc::make_mut(&mut state.inodes[inode]).bad.insert(offset);
     }
 
     /// From now on a folder cannot be listed.
-    pub(super) fn make_unlistable(&self, path: &Path) {
+    pub(crate) fn make_unlistable(&self, path: &Path) {
         self.state().unlistable.insert(path.to_owned());
     }
 
     /// From now on a folder says that there is this name, and nobody what it is.
-    pub(super) fn damage_inode(&self, path: &Path) {
+    pub(crate) fn damage_inode(&self, path: &Path) {
         self.state().damaged_inodes.insert(path.to_owned());
     }
 
     /// Everything can be read again.
-    pub(super) fn heal(&self) {
+    pub(crate) fn heal(&self) {
         let mut state = self.state();
         state.unlistable.clear();
         state.damaged_inodes.clear();
         state.inodes.iter_mut().for_each(|inode| Arc::make_mut(inode).bad.clear());
     }
 
-    pub(super) fn files(&self) -> Vec<PathBuf> {
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
         self.state().names.keys().cloned().collect()
     }
 
     /// How long each file is.
-    pub(super) fn lengths(&self) -> BTreeMap<PathBuf, u64> {
+    pub(crate) fn lengths(&self) -> BTreeMap<PathBuf, u64> {
         let state = self.state();
         state.names.iter().map(|(name, inode)| (name.clone(), state.inodes[*inode].current.len() as u64)).collect()
     }
 
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no test panics with the disk in hand")
     }
 
@@ -258,8 +279,10 @@ impl Memory {
             let mut state = self.state().clone();
             // A start finds the folder in its place.
             state.give_back();
-            // Nobody may be left to look, after a failure.
-            let _ = snapshots.send((marks, state));
+            if !state.cut {
+                // Nobody may be left to look, after a failure.
+                let _ = snapshots.send((marks, state));
+            }
         }
         self.call()
     }
@@ -269,16 +292,18 @@ impl Memory {
         let call = state.calls;
         state.calls += 1;
         self.is_in_place(&state)?;
-        if let Some((until, error)) = state.refuses
-            && call < until
+        if let Some((calls, error)) = &state.refuses
+            && calls.contains(&call)
         {
-            return Err(io::Error::from_raw_os_error(error));
+            return Err(io::Error::from_raw_os_error(*error));
+        }
+        if matches!(self.plan, Plan::CutAt(at) if call >= at) {
+            state.cut = true;
+        }
+        if state.cut {
+            return Err(io::Error::other("the power is cut"));
         }
         match self.plan {
-            Plan::CutAt(at) if call >= at => {
-                state.cut = true;
-                Err(io::Error::other("the power is cut"))
-            }
             Plan::FailFrom(from, count) if (from..from + count).contains(&call) => {
                 Err(io::Error::from_raw_os_error(if from % 2 == 0 { EIO } else { ENOSPC }))
             }
@@ -327,12 +352,13 @@ fn crashed(state: &State, crash: Crash, random: &mut fastrand::Rng) -> State {
         Crash::Torn | Crash::Sectors => random.bool(),
     };
     let mut names = state.durable_names.clone();
+    let mut folders = state.durable_folders.clone();
     for (_, op) in &state.unsynced_names {
         if keeps(random) {
             apply(&mut names, op);
+            move_folders(&mut folders, op);
         }
     }
-    let mut folders = state.durable_folders.clone();
     folders.extend(state.folders.iter().filter(|_| keeps(random)).cloned());
     folders.extend(names.keys().flat_map(|name| folder_of(name).ancestors().map(Path::to_owned).collect::<Vec<_>>()));
     let inodes = state.inodes.iter().map(|inode| {
@@ -407,6 +433,31 @@ fn apply(names: &mut BTreeMap<PathBuf, usize>, op: &NameOp) {
     }
 }
 
+/// The folders after this.
+fn move_folders(folders: &mut BTreeSet<PathBuf>, op: &NameOp) {
+    if let NameOp::RenameFolder(from, to) = op {
+        *folders = std::mem::take(folders).into_iter().map(|folder| moved(&folder, from, to)).collect();
+    }
+}
+
+/// Where a path leads after a folder was renamed.
+fn moved(path: &Path, from: &Path, to: &Path) -> PathBuf {
+    // Joining "" would add a slash.
+    path.strip_prefix(from).map_or_else(|_| path.to_owned(), |within| to.join(within).components().collect())
+}
+
+/// A change of a name in a folder that has been renamed since.
+fn op_moved((folder, op): (PathBuf, NameOp), from: &Path, to: &Path) -> (PathBuf, NameOp) {
+    let at = |path: &Path| moved(path, from, to);
+    let op = match op {
+        NameOp::Set(path, inode) => NameOp::Set(at(&path), inode),
+        NameOp::Unset(path) => NameOp::Unset(at(&path)),
+        NameOp::Rename(old, new, inode) => NameOp::Rename(at(&old), at(&new), inode),
+        NameOp::RenameFolder(old, new) => NameOp::RenameFolder(at(&old), at(&new)),
+    };
+    (at(&folder), op)
+}
+
 fn folder_of(path: &Path) -> PathBuf {
     path.parent().unwrap_or(Path::new("")).to_owned()
 }
@@ -462,7 +513,14 @@ impl State {
         let (now, later) = std::mem::take(&mut self.unsynced_names).into_iter().partition(|(at, _)| at == path);
         self.unsynced_names = later;
         let now: Vec<(PathBuf, NameOp)> = now;
-        now.iter().for_each(|(_, op)| apply(&mut self.durable_names, op));
+        for (_, op) in &now {
+            apply(&mut self.durable_names, op);
+            move_folders(&mut self.durable_folders, op);
+            if let NameOp::RenameFolder(from, to) = op {
+                let later = std::mem::take(&mut self.unsynced_names);
+                self.unsynced_names = later.into_iter().map(|op| op_moved(op, from, to)).collect();
+            }
+        }
         self.durable_folders.retain(|folder| folder_of(folder) != path);
         self.durable_folders.extend(self.folders.iter().filter(|folder| folder_of(folder) == path).cloned());
     }
@@ -561,19 +619,22 @@ impl Disk for Memory {
         let length = usize::try_from(length).expect("small");
         state.inode(inode).current = vec![0; length];
         state.inode(inode).unsynced.push(Write::Resize(length));
-        Ok(Box::new(OpenFile { disk: self.clone(), inode }))
+        // The log of the spool itself, and of none within it.
+        let is_log = folder_of(path).as_os_str().is_empty();
+        Ok(Box::new(OpenFile { disk: self.clone(), inode, is_log }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.change()?;
         let op = match state.names.get(from).copied() {
             Some(inode) => NameOp::Rename(from.to_owned(), to.to_owned(), inode),
-            None if state.folders.remove(from) => {
-                state.folders.insert(to.to_owned());
+            None if state.folders.contains(from) => {
                 if state.unlistable.remove(from) {
                     state.unlistable.insert(to.to_owned());
                 }
-                NameOp::RenameFolder(from.to_owned(), to.to_owned())
+                let op = NameOp::RenameFolder(from.to_owned(), to.to_owned());
+                move_folders(&mut state.folders, &op);
+                op
             }
             None => return Err(io::ErrorKind::NotFound.into()),
         };
@@ -600,10 +661,14 @@ impl Disk for Memory {
 
     fn sync_folder(&self, path: &Path) -> io::Result<()> {
         let mut state = self.change()?;
-        if self.syncs_folders() {
+        if self.syncs_folders() && !(self.lie == Lie::Decisions && path == Path::new("undated")) {
             state.sync_names(path);
         }
         Ok(())
+    }
+
+    fn within(&self, path: &Path) -> Result<Arc<dyn Disk>, TakeError> {
+        Ok(Arc::new(Within::new(self.clone(), path)))
     }
 }
 
@@ -611,12 +676,16 @@ impl Disk for Memory {
 struct OpenFile {
     disk: Memory,
     inode: usize,
+    is_log: bool,
 }
 
 impl DiskFile for OpenFile {
     fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let at = usize::try_from(offset).expect("small");
-        let mut state = self.disk.change()?;
+        let mut state = match self.disk.change() {
+            Err(_) if self.disk.lie == Lie::Errors => return Ok(()),
+            state => state?,
+        };
         let inode = state.inode(self.inode);
         put(&mut inode.current, at, bytes);
         inode.unsynced.push(Write::Bytes(at, bytes.to_vec()));
@@ -624,8 +693,11 @@ impl DiskFile for OpenFile {
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        let mut state = self.disk.change()?;
-        if self.disk.syncs_files() {
+        let mut state = match self.disk.change() {
+            Err(_) if self.disk.lie == Lie::Errors => return Ok(()),
+            state => state?,
+        };
+        if self.disk.syncs_files() && !(self.is_log && self.disk.lie == Lie::Log) {
             state.sync(self.inode);
         }
         Ok(())
