@@ -262,6 +262,46 @@ fn an_erasure_that_finds_nothing_costs_no_log() {
     assert_eq!(place.ask("SELECT count(*) FROM readings"), ["0"]);
 }
 
+/// "Is it gone?", an auditor asked, and was told of hours and of a day: those at the borders, which were computed again without it.
+#[test]
+fn a_dry_run_of_what_was_erased_finds_nothing() {
+    let place = Place::new();
+    for (first, hour) in [(1, HOUR), (5, HOUR + 4), (9, HOUR + 8)] {
+        place.land(first, hour, &[SENSOR]);
+    }
+    place.land(13, HOUR + 48, &[OTHER]);
+    for job in ["ingest", "rollup"] {
+        assert_eq!(place.run(&[job]).status.code(), Some(0));
+    }
+    let asked = |to: &str, flags: &[&str]| {
+        let period = ["erase", "--sensor", SENSOR, "--from", "2026-06-08T02:30:00Z", "--to", to];
+        place.run(&[&period[..], &["--reason", "asked for", "--by", "an officer"], flags].concat())
+    };
+    let finds = |to: &str| {
+        let output = asked(to, &["--dry-run", "--json"]);
+        let line: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one line of JSON");
+        let found = line["would_remove"].as_array().expect("a list");
+        found
+            .iter()
+            .map(|one| format!("{} {}", one["what"].as_str().unwrap_or_default(), one["rows"]))
+            .collect::<Vec<_>>()
+    };
+    let before = finds("2026-06-08T06:30:00Z");
+    assert!(
+        before.contains(&"rows of hourly 5".to_owned()) && before.contains(&"rows of daily 1".to_owned()),
+        "{before:?}"
+    );
+    assert_eq!(asked("2026-06-08T06:30:00Z", &[]).status.code(), Some(0));
+    assert_eq!(place.ask(&format!("SELECT count(*) FROM hourly WHERE sensor = '{SENSOR}'")), ["8"], "hours were left");
+    assert_eq!(finds("2026-06-08T06:30:00Z"), Vec::<String>::new());
+    // The canary: of more than was erased the rest is found.
+    let more = finds("2026-06-08T07:30:00Z");
+    assert!(
+        more.contains(&"file of readings 1".to_owned()) && more.contains(&"rows of daily 1".to_owned()),
+        "{more:?}"
+    );
+}
+
 /// A dry run of a replay told people of a hole where an officer had erased a batch.
 #[test]
 fn what_was_erased_is_no_hole_to_a_replay() {

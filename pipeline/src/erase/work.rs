@@ -116,7 +116,7 @@ pub async fn is_known(lake: &Lake, sensor: &SensorId) -> Result<bool, EraseError
 async fn look(lake: &Lake, erasures: &Erasures) -> Result<(Vec<Found>, Tainted), EraseError> {
     let readings = Table::open(lake, TableName::Readings).await?;
     let zone = Zone::list(lake).await?;
-    let register = load(lake).await?;
+    let (register, known) = (load(lake).await?, Erasures::load(lake).await?);
     let mut tainted = Tainted::find(lake, readings.as_ref(), &register, &zone.configurations, erasures).await?;
     let mut found = Vec::new();
     if let Some(readings) = &readings {
@@ -124,7 +124,8 @@ async fn look(lake: &Lake, erasures: &Erasures) -> Result<(Vec<Found>, Tainted),
     }
     for (what, name) in [("rows of hourly", TableName::Hourly), ("rows of daily", TableName::Daily)] {
         let Some(table) = Table::open(lake, name).await? else { continue };
-        let rows = rows_of_spans(&table, &erasures.periods()).await?.len();
+        let left = known.not_erased_in(&table, erasures.periods());
+        let rows = if left.is_empty() { 0 } else { rows_of_spans(&table, &left).await?.len() };
         if rows > 0 {
             found.push(Found::new(what, tjern_readings::keys::table(name.as_str()), Some(rows)));
         }
