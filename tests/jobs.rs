@@ -333,6 +333,7 @@ fn a_wrong_schedule_or_a_missing_secret_starts_nothing() {
     for (text, parts) in [
         ("[jobs.cron]\ndance = \"@daily\"\n", ["tjern.toml:4:9", "there is no job `dance`"]),
         ("[jobs.cron]\ncompact = \"61 * * * *\"\n", ["tjern.toml:4:11", "`61` is no minute"]),
+        ("[jobs.cron]\ncompact = \"*/61 * * * *\"\n", ["tjern.toml:4:11", "steps by 61"]),
         ("[jobs]\noff = [\"ingst\"]\n", ["tjern.toml:4:8", "the jobs are ingest"]),
         ("[watch.webhook]\nurl_file = \"no-such-file\"\n", ["no-such-file", "cannot read the secret"]),
         ("[serve]\npipeline = \"127.0.0.1:8082\"\n", ["tjern.toml:4:12", "like \"http://127.0.0.1:8082\""]),
