@@ -452,3 +452,54 @@ fn who_only_looks_writes_nothing() {
         assert_eq!(listed(&folder.path().join("lake")), ["landing"], "{arguments:?}");
     }
 }
+
+fn log_length(log: &Path) -> usize {
+    listed(log).len()
+}
+
+/// A program that asks what would go was refused (status 2), or read lines that are for people.
+#[test]
+fn a_dry_run_is_one_line_of_json_too() {
+    let folder = tempfile::tempdir().expect("a folder");
+    configure(folder.path(), "[retention]\nreadings = \"1d\"\n[vacuum]\nretention = \"1h\"\n");
+    let july = folder.path().join("july.csv");
+    std::fs::write(&july, "time,sensor,value\n2026-07-01T00:00:00Z,tarn/level,1\n").expect("written");
+    let july = july.to_str().expect("text");
+    assert_eq!(pipeline(folder.path(), &["import", july, "--source", "import:old"]).status.code(), Some(0));
+    let lake = folder.path().join("lake");
+    let dry = |arguments: &[&str]| {
+        let output = pipeline(folder.path(), &[arguments, &["--dry-run", "--json"]].concat());
+        let (said, told) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert_eq!((output.status.code(), said.lines().count()), (Some(0), 1), "{arguments:?}: {said}{told}");
+        serde_json::from_str::<Value>(&said).expect("JSON")
+    };
+    let line = dry(&["retention"]);
+    let file = &line["would_remove"][0];
+    assert_eq!((&file["rows"], &file["first"]), (&1.into(), &"2026-07-01T00:00:00Z".into()), "{line}");
+    assert!(lake.join(file["key"].as_str().expect("a key")).is_file(), "{line}");
+    let line = dry(&["erase", "--reason", "x", "--sensor", "tarn/level", "--from", "2026-06-01", "--to", "2026-08-01"]);
+    assert_eq!(
+        (&line["would_remove"][0]["what"], &line["would_remove"][0]["rows"]),
+        (&"file of readings".into(), &1.into())
+    );
+    // A file that nobody names and everybody wrote long ago.
+    let stray = lake.join("tables/readings/stray.parquet");
+    let long_ago = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+    std::fs::File::create(&stray).and_then(|file| file.set_modified(long_ago)).expect("dated");
+    let line = dry(&["vacuum"]);
+    let tables = line["would_remove"].as_array().expect("tables");
+    let readings = tables.iter().find(|table| table["table"] == "readings").expect("named");
+    assert_eq!(readings["files"], serde_json::json!(["tables/readings/stray.parquet"]), "{line}");
+    assert_eq!((&readings["log_objects"], &readings["bytes"]), (&serde_json::json!([]), &0.into()), "{line}");
+    assert!(stray.is_file(), "a dry run removes nothing");
+    // Commits enough for a checkpoint: each says one more number of a source that nobody is.
+    let log = lake.join("tables/readings/_delta_log");
+    for version in log_length(&log)..25 {
+        let text = format!("{{\"commitInfo\":{{}}}}\n{{\"txn\":{{\"appId\":\"x\",\"version\":{version}}}}}\n");
+        std::fs::write(log.join(format!("{version:020}.json")), text).expect("written");
+    }
+    let line = dry(&["checkpoint"]);
+    let wanted = serde_json::json!([{ "table": "readings", "version": 24, "former": null }]);
+    assert_eq!(line["would_write"], wanted, "{line}");
+    assert_eq!(log_length(&log), 25, "a dry run writes nothing");
+}
