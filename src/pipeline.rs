@@ -14,6 +14,7 @@ mod missing;
 mod publish;
 mod quarantine;
 mod recompute;
+mod register;
 mod replay;
 mod revise;
 mod run;
@@ -78,7 +79,7 @@ pub(crate) enum PipelineCommand {
     #[command(
         after_help = "Examples:\n  tjern pipeline register --config tjern.toml\n  tjern pipeline register --json --config tjern.toml"
     )]
-    Register(JobArguments),
+    Register(register::RegisterArguments),
     /// History, and what people read off, from CSV and Parquet
     Import(Box<import::ImportArguments>),
     /// Computes readings again that a wrong scale, offset or order of bytes made
@@ -121,7 +122,7 @@ pub(crate) async fn execute(command: PipelineCommand) -> Result<(), Failure> {
         PipelineCommand::Compact(arguments) => compact::execute(&arguments).await,
         PipelineCommand::Quality(arguments) => job::execute("quality", &arguments).await,
         PipelineCommand::Rollup(arguments) => job::execute("rollup", &arguments).await,
-        PipelineCommand::Register(arguments) => job::execute("register", &arguments).await,
+        PipelineCommand::Register(arguments) => register::execute(&arguments).await,
         PipelineCommand::Watch(arguments) => watch::execute(&arguments).await,
         PipelineCommand::Vacuum(arguments) => vacuum::execute(&arguments).await,
         PipelineCommand::Checkpoint(arguments) => maintain::checkpoint(&arguments).await,

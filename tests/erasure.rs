@@ -103,6 +103,12 @@ impl Place {
     }
 }
 
+/// Whether an object of `erasures/` is the record of one, and no note about it.
+fn is_record(entry: &std::io::Result<fs::DirEntry>) -> bool {
+    let name = entry.as_ref().expect("an entry").file_name().into_string().expect("text");
+    name.strip_suffix(".json").is_some_and(|id| id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout)
 }
@@ -140,6 +146,16 @@ fn a_residents_readings_are_erased() {
     );
     let line: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one line of JSON");
     assert_eq!((&line["did"]["rows"], &line["erasure"]["sensor"]), (&8.into(), &SENSOR.into()), "{line}");
+    assert_eq!((&line["job"], &line["outcome"]), (&"erase".into(), &"done".into()), "{line}");
+    assert!(line["did"]["waits"][0]["why"].is_string() && line["began"].is_string(), "{line}");
+    let id = line["erasure"]["id"].as_str().expect("an id");
+    assert!(text.contains(&format!("remembered as {id}")) && text.contains("it is not complete"), "{text}");
+    // The officer asks again, since it was not complete: it is the same erasure.
+    let again = place.run(&[&erase[..], &["--json"]].concat());
+    let line: serde_json::Value = serde_json::from_slice(&again.stdout).expect("one line of JSON");
+    assert_eq!((again.status.code(), &line["erasure"]["id"]), (Some(1), &id.into()), "{line}");
+    assert!(said(&again).contains("asked for before, by the data protection officer"), "{}", said(&again));
+    assert_eq!(fs::read_dir(place.path("lake/erasures")).expect("there").filter(is_record).count(), 1);
     assert_eq!(place.ask(&count), ["0"]);
     assert_eq!(place.ask("SELECT count(*) FROM readings"), ["8"]);
     let status = said(&place.run(&["status"]));
@@ -221,6 +237,15 @@ fn an_erasure_that_finds_nothing_costs_no_log() {
     let waits = erase("tarn/water_temperatur", &["--allow-unknown"]);
     assert!(waits.status.code() == Some(1) && said(&waits).contains("quality"), "{}", said(&waits));
     runtime.block_on(busy.give_back()).expect("given back");
+    // One that was killed at it holds the lease for a minute more: who asks meanwhile is told that it is remembered, and how.
+    let killed = runtime.block_on(Lease::take(&lake, "erase", Duration::from_secs(60))).expect("asked").expect("free");
+    let held = erase("tarn/water_temperatur", &["--allow-unknown", "--json"]);
+    let line: serde_json::Value = serde_json::from_slice(&held.stdout).expect("one line of JSON");
+    assert_eq!((held.status.code(), &line["outcome"]), (Some(1), &"held_elsewhere".into()), "{line}");
+    let id = line["erasure"]["id"].as_str().expect("an id");
+    assert!(said(&held).contains(&format!("remembered as {id}")), "{}", said(&held));
+    assert!(said(&held).contains("another process is at it"), "{}", said(&held));
+    runtime.block_on(killed.give_back()).expect("given back");
     for (sensor, flags) in [("tarn/water_temperatur", &["--allow-unknown"][..]), (SENSOR, &[])] {
         let output = erase(sensor, flags);
         assert_eq!(output.status.code(), Some(0), "{}", said(&output));
@@ -235,6 +260,46 @@ fn an_erasure_that_finds_nothing_costs_no_log() {
     assert_eq!(output.status.code(), Some(1), "the newest batch waits: {}", said(&output));
     assert!(!place.log("readings").contains(&first));
     assert_eq!(place.ask("SELECT count(*) FROM readings"), ["0"]);
+}
+
+/// "Is it gone?", an auditor asked, and was told of hours and of a day: those at the borders, which were computed again without it.
+#[test]
+fn a_dry_run_of_what_was_erased_finds_nothing() {
+    let place = Place::new();
+    for (first, hour) in [(1, HOUR), (5, HOUR + 4), (9, HOUR + 8)] {
+        place.land(first, hour, &[SENSOR]);
+    }
+    place.land(13, HOUR + 48, &[OTHER]);
+    for job in ["ingest", "rollup"] {
+        assert_eq!(place.run(&[job]).status.code(), Some(0));
+    }
+    let asked = |to: &str, flags: &[&str]| {
+        let period = ["erase", "--sensor", SENSOR, "--from", "2026-06-08T02:30:00Z", "--to", to];
+        place.run(&[&period[..], &["--reason", "asked for", "--by", "an officer"], flags].concat())
+    };
+    let finds = |to: &str| {
+        let output = asked(to, &["--dry-run", "--json"]);
+        let line: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one line of JSON");
+        let found = line["would_remove"].as_array().expect("a list");
+        found
+            .iter()
+            .map(|one| format!("{} {}", one["what"].as_str().unwrap_or_default(), one["rows"]))
+            .collect::<Vec<_>>()
+    };
+    let before = finds("2026-06-08T06:30:00Z");
+    assert!(
+        before.contains(&"rows of hourly 5".to_owned()) && before.contains(&"rows of daily 1".to_owned()),
+        "{before:?}"
+    );
+    assert_eq!(asked("2026-06-08T06:30:00Z", &[]).status.code(), Some(0));
+    assert_eq!(place.ask(&format!("SELECT count(*) FROM hourly WHERE sensor = '{SENSOR}'")), ["8"], "hours were left");
+    assert_eq!(finds("2026-06-08T06:30:00Z"), Vec::<String>::new());
+    // The canary: of more than was erased the rest is found.
+    let more = finds("2026-06-08T07:30:00Z");
+    assert!(
+        more.contains(&"file of readings 1".to_owned()) && more.contains(&"rows of daily 1".to_owned()),
+        "{more:?}"
+    );
 }
 
 /// A dry run of a replay told people of a hole where an officer had erased a batch.

@@ -109,29 +109,86 @@ fn health_after(address: &str, jobs: &[&str]) -> Value {
     }
 }
 
-/// A cron line, a systemd timer and a Kubernetes job read the status and one line.
+/// Every job as a command.
+const COMMANDS: [&[&str]; 11] = [
+    &["ingest"],
+    &["register"],
+    &["quality"],
+    &["rollup"],
+    &["compact"],
+    &["erase", "--continue"],
+    &["vacuum"],
+    &["checkpoint"],
+    &["retention"],
+    &["publish"],
+    &["watch"],
+];
+
+/// Runs a job's command with `--json`. Its status, its line, and what it said on stderr.
+fn line_of(folder: &Path, command: &[&str]) -> (Option<i32>, Value, String) {
+    let output = pipeline(folder, &[command, &["--json"]].concat());
+    let (said, told) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(said.lines().count(), 1, "{command:?}: {said}{told}");
+    (output.status.code(), serde_json::from_str(&said).expect("JSON"), told.into_owned())
+}
+
+/// How a job ran last, as the lake says.
+fn record_of(folder: &Path, job: &Value) -> Value {
+    let path = folder.join(format!("lake/jobs/runs/{}.json", job.as_str().expect("a name")));
+    serde_json::from_slice(&std::fs::read(path).expect("a record")).expect("JSON")
+}
+
+/// A cron line, a systemd timer and a Kubernetes job read the status and one line. `erase` had a line of its own shape, none where it
+/// failed, and no record: `status` and the watch knew of none of its runs.
 #[test]
 fn every_job_is_a_command_with_one_line_of_json() {
     let folder = tempfile::tempdir().expect("a folder");
     configure(folder.path(), "");
-    for job in ["ingest", "register", "rollup", "compact", "vacuum", "publish", "watch"] {
-        let output = pipeline(folder.path(), &[job, "--json"]);
-        let (said, told) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert_eq!((output.status.code(), said.lines().count()), (Some(0), 1), "{job}: {said}{told}");
-        let line: Value = serde_json::from_str(&said).expect("JSON");
-        assert!(line["job"].as_str().is_some_and(|name| name.starts_with(job)) && line["outcome"] == "done", "{said}");
-        let name = line["job"].as_str().unwrap_or_default();
-        let record = folder.path().join(format!("lake/jobs/runs/{name}.json"));
-        let record: Value = serde_json::from_slice(&std::fs::read(record).expect("a record")).expect("JSON");
+    for command in COMMANDS {
+        let (status, line, told) = line_of(folder.path(), command);
+        assert_eq!(status, Some(0), "{command:?}: {line}{told}");
+        let is_named = line["job"].as_str().is_some_and(|name| name.starts_with(command[0]));
+        assert!(is_named && line["outcome"] == "done" && line["said"].is_string(), "{line}");
+        let record = record_of(folder.path(), &line["job"]);
         assert_eq!((&record["began"], &record["did"]), (&line["began"], &line["did"]));
     }
-    // What the city has to mend is status 2, and what is left undone is said.
+    // Nothing can be done in a lake whose log is damaged, and each says so.
+    let commit = folder.path().join("lake/tables/readings/_delta_log/00000000000000000000.json");
+    std::fs::write(commit, "{\"add").expect("written");
+    for command in COMMANDS {
+        let (status, line, told) = line_of(folder.path(), command);
+        assert_eq!((status, &line["outcome"]), (Some(1), &"failed".into()), "{command:?}: {line}{told}");
+        assert!(line["job"].as_str().is_some_and(|name| name.starts_with(command[0])), "{line}");
+        for key in ["began", "ended", "said", "error", "not_done"] {
+            assert!(line[key].is_string(), "{command:?} has no `{key}`: {line}");
+        }
+        assert!(line["seconds"].is_number() && line["did"].is_object(), "{line}");
+    }
+}
+
+/// What the city has to mend is status 2, and what is left undone is said.
+#[test]
+fn a_run_that_fails_is_told_and_written_down() {
+    let folder = tempfile::tempdir().expect("a folder");
     configure(folder.path(), "[register]\nsites = \"no.csv\"\n");
-    let output = pipeline(folder.path(), &["register", "--json"]);
-    let line: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    assert_eq!((output.status.code(), &line["outcome"]), (Some(2), &Value::from("failed")));
+    let (status, line, told) = line_of(folder.path(), &["register"]);
+    assert_eq!((status, &line["outcome"]), (Some(2), &Value::from("failed")));
     assert!(line["error"].as_str().is_some_and(|error| error.contains("no.csv")), "{line}");
-    assert!(String::from_utf8_lossy(&output.stderr).contains("not done: the register is as it was before"));
+    assert!(told.contains("not done: the register is as it was before"), "{told}");
+    assert_eq!(record_of(folder.path(), &line["job"])["outcome"], "failed");
+    // Of what was erased one record cannot be read.
+    configure(folder.path(), "");
+    std::fs::create_dir_all(folder.path().join("lake/erasures")).expect("created");
+    let record = folder.path().join("lake/erasures/09090909090909090909090909090909.json");
+    std::fs::write(record, "half").expect("written");
+    for (command, undone) in [(&["erase", "--continue"], "are still somewhere"), (&["erase", "--again"], "still")] {
+        let (status, line, told) = line_of(folder.path(), command);
+        assert_eq!((status, &line["job"], &line["outcome"]), (Some(1), &"erase".into(), &"failed".into()), "{told}");
+        assert!(line["not_done"].as_str().is_some_and(|text| text.contains(undone)), "{line}");
+        assert!(line["erasure"].is_null() && line["error"].as_str().is_some_and(|e| e.contains("0909")), "{line}");
+        let record = record_of(folder.path(), &line["job"]);
+        assert_eq!((&record["outcome"], &record["began"]), (&line["outcome"], &line["began"]));
+    }
 }
 
 /// A daemon tells how each job is, and a restart goes on where it was.
@@ -276,6 +333,7 @@ fn a_wrong_schedule_or_a_missing_secret_starts_nothing() {
     for (text, parts) in [
         ("[jobs.cron]\ndance = \"@daily\"\n", ["tjern.toml:4:9", "there is no job `dance`"]),
         ("[jobs.cron]\ncompact = \"61 * * * *\"\n", ["tjern.toml:4:11", "`61` is no minute"]),
+        ("[jobs.cron]\ncompact = \"*/61 * * * *\"\n", ["tjern.toml:4:11", "steps by 61"]),
         ("[jobs]\noff = [\"ingst\"]\n", ["tjern.toml:4:8", "the jobs are ingest"]),
         ("[watch.webhook]\nurl_file = \"no-such-file\"\n", ["no-such-file", "cannot read the secret"]),
         ("[serve]\npipeline = \"127.0.0.1:8082\"\n", ["tjern.toml:4:12", "like \"http://127.0.0.1:8082\""]),
@@ -393,4 +451,55 @@ fn who_only_looks_writes_nothing() {
         assert_eq!(output.status.code(), Some(wanted), "{arguments:?}: {told}");
         assert_eq!(listed(&folder.path().join("lake")), ["landing"], "{arguments:?}");
     }
+}
+
+fn log_length(log: &Path) -> usize {
+    listed(log).len()
+}
+
+/// A program that asks what would go was refused (status 2), or read lines that are for people.
+#[test]
+fn a_dry_run_is_one_line_of_json_too() {
+    let folder = tempfile::tempdir().expect("a folder");
+    configure(folder.path(), "[retention]\nreadings = \"1d\"\n[vacuum]\nretention = \"1h\"\n");
+    let july = folder.path().join("july.csv");
+    std::fs::write(&july, "time,sensor,value\n2026-07-01T00:00:00Z,tarn/level,1\n").expect("written");
+    let july = july.to_str().expect("text");
+    assert_eq!(pipeline(folder.path(), &["import", july, "--source", "import:old"]).status.code(), Some(0));
+    let lake = folder.path().join("lake");
+    let dry = |arguments: &[&str]| {
+        let output = pipeline(folder.path(), &[arguments, &["--dry-run", "--json"]].concat());
+        let (said, told) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert_eq!((output.status.code(), said.lines().count()), (Some(0), 1), "{arguments:?}: {said}{told}");
+        serde_json::from_str::<Value>(&said).expect("JSON")
+    };
+    let line = dry(&["retention"]);
+    let file = &line["would_remove"][0];
+    assert_eq!((&file["rows"], &file["first"]), (&1.into(), &"2026-07-01T00:00:00Z".into()), "{line}");
+    assert!(lake.join(file["key"].as_str().expect("a key")).is_file(), "{line}");
+    let line = dry(&["erase", "--reason", "x", "--sensor", "tarn/level", "--from", "2026-06-01", "--to", "2026-08-01"]);
+    assert_eq!(
+        (&line["would_remove"][0]["what"], &line["would_remove"][0]["rows"]),
+        (&"file of readings".into(), &1.into())
+    );
+    // A file that nobody names and everybody wrote long ago.
+    let stray = lake.join("tables/readings/stray.parquet");
+    let long_ago = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+    std::fs::File::create(&stray).and_then(|file| file.set_modified(long_ago)).expect("dated");
+    let line = dry(&["vacuum"]);
+    let tables = line["would_remove"].as_array().expect("tables");
+    let readings = tables.iter().find(|table| table["table"] == "readings").expect("named");
+    assert_eq!(readings["files"], serde_json::json!(["tables/readings/stray.parquet"]), "{line}");
+    assert_eq!((&readings["log_objects"], &readings["bytes"]), (&serde_json::json!([]), &0.into()), "{line}");
+    assert!(stray.is_file(), "a dry run removes nothing");
+    // Commits enough for a checkpoint: each says one more number of a source that nobody is.
+    let log = lake.join("tables/readings/_delta_log");
+    for version in log_length(&log)..25 {
+        let text = format!("{{\"commitInfo\":{{}}}}\n{{\"txn\":{{\"appId\":\"x\",\"version\":{version}}}}}\n");
+        std::fs::write(log.join(format!("{version:020}.json")), text).expect("written");
+    }
+    let line = dry(&["checkpoint"]);
+    let wanted = serde_json::json!([{ "table": "readings", "version": 24, "former": null }]);
+    assert_eq!(line["would_write"], wanted, "{line}");
+    assert_eq!(log_length(&log), 25, "a dry run writes nothing");
 }

@@ -1,6 +1,7 @@
 //! A lease: at most one process does a job at a time, so that none does work in vain.
 //!
-//! It is an object that is created only if it is not there, and taken over once it has run out. Who works long
+//! It is an object that is created only if it is not there, and taken over once it has run out: by one alone, however many
+//! come for it at once ([`taking`]). Who works long
 //! renews it ([`Lease::keep`]), so that it can be short: a holder that was killed stands in nobody's way for long. It
 //! saves work and does not guard data: two that both believe to hold it (a clock that jumped, a
 //! pause longer than the lease) are kept apart by the fence of the commit itself. Who leaves files behind where it lost the
@@ -8,6 +9,8 @@
 //!
 //! A lease says since when its holder is at work: what was written since then may be about to be committed, so vacuum
 //! leaves it however old it is ([`Lease::oldest_since_us`]).
+
+mod taking;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -18,7 +21,7 @@ use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 use object_store::path::Path;
-use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
+use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutPayload, UpdateVersion};
 use serde::{Deserialize, Serialize};
 
 use crate::{Lake, LakeError};
@@ -73,6 +76,14 @@ const fn long_ago() -> i64 {
     i64::MIN
 }
 
+/// A lease as it lies there.
+#[derive(Debug, Clone)]
+struct Found {
+    record: Record,
+    /// Which of the store's versions it is.
+    version: UpdateVersion,
+}
+
 impl Record {
     /// A lease that cannot be read is one that has run out.
     fn read(bytes: &[u8]) -> Self {
@@ -121,20 +132,17 @@ impl Lease {
         if lease.create().await? {
             return Ok(Some(lease));
         }
-        match lease.held().await? {
-            Some(other)
-                if other.until_us > now_us
-                    && other.until_us <= now_us.saturating_add(lasts_us).saturating_add(SKEW_MAX_US) =>
-            {
-                Ok(None)
-            }
-            // Run out, or from a clock that was far ahead.
-            Some(_) => {
-                lease.delete().await?;
-                Ok(lease.create().await?.then_some(lease))
-            }
-            None => Ok(lease.create().await?.then_some(lease)),
+        let Some(other) = lease.held().await? else { return Ok(lease.create().await?.then_some(lease)) };
+        if lease.is_held_by(&other.record, now_us) {
+            return Ok(None);
         }
+        Ok(lease.take_over(&other, &lease.record).await?.then_some(lease))
+    }
+
+    /// Whether somebody has it by this record, which has neither run out nor is from a clock that was far ahead.
+    const fn is_held_by(&self, record: &Record, now_us: i64) -> bool {
+        let latest_us = now_us.saturating_add(self.lasts_us).saturating_add(SKEW_MAX_US);
+        record.until_us > now_us && record.until_us <= latest_us
     }
 
     /// Gives the lease back, so that the next one need not wait for it to run out.
@@ -142,8 +150,10 @@ impl Lease {
     /// # Errors
     /// [`LakeError::Store`]; the lease then runs out by itself.
     pub async fn give_back(self) -> Result<(), LakeError> {
-        let ours = self.held().await?.is_some_and(|record| record.holder == self.record.holder);
-        if ours { self.delete().await } else { Ok(()) }
+        // Once it has run out somebody may be about to take it over.
+        let lasts = self.record.until_us > self.lake.clock().now_us();
+        let is_ours = lasts && self.held().await?.is_some_and(|found| found.record.holder == self.record.holder);
+        if is_ours { self.delete().await } else { Ok(()) }
     }
 
     /// Makes the lease last as long again from now. Returns whether it is still ours: it is not where it ran
@@ -152,21 +162,20 @@ impl Lease {
     /// # Errors
     /// [`LakeError::Store`]; it then runs out as before, unless it is renewed again.
     pub async fn renew(&mut self) -> Result<bool, LakeError> {
-        if self.held().await?.is_none_or(|record| record.holder != self.record.holder) {
+        let Some(found) = self.held().await?.filter(|found| found.record.holder == self.record.holder) else {
             return Ok(false);
+        };
+        let now_us = self.lake.clock().now_us();
+        let record = Record { until_us: now_us.saturating_add(self.lasts_us), ..self.record.clone() };
+        let is_ours = if found.record.until_us > now_us {
+            self.prolong(&found, &record).await?
+        } else {
+            self.take_over(&found, &record).await?
+        };
+        if is_ours {
+            self.record = record;
         }
-        let until_us = self.lake.clock().now_us().saturating_add(self.lasts_us);
-        let record = Record { until_us, ..self.record.clone() };
-        let bytes = serde_json::to_vec(&record).unwrap_or_default();
-        match self.lake.objects().put(&self.key, PutPayload::from(bytes)).await {
-            Ok(_) => {
-                self.record = record;
-                Ok(true)
-            }
-            // Somebody took it away at once.
-            Err(Error::NotFound { .. }) => Ok(false),
-            Err(source) => Err(self.failed(source)),
-        }
+        Ok(is_ours)
     }
 
     /// Renews it in a task of its own from now on.
@@ -205,7 +214,7 @@ impl Lease {
             Ok(_) => Ok(true),
             Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => {
                 // The store's own retry may have met our own object.
-                Ok(self.held().await?.as_ref() == Some(&self.record))
+                Ok(self.held().await?.is_some_and(|found| found.record == self.record))
             }
             // Somebody took it away at once.
             Err(Error::NotFound { .. }) => Ok(false),
@@ -213,11 +222,16 @@ impl Lease {
         }
     }
 
-    async fn held(&self) -> Result<Option<Record>, LakeError> {
-        match self.lake.objects().get(&self.key).await {
+    async fn held(&self) -> Result<Option<Found>, LakeError> {
+        self.found_at(&self.key).await
+    }
+
+    async fn found_at(&self, key: &Path) -> Result<Option<Found>, LakeError> {
+        match self.lake.objects().get(key).await {
             Ok(found) => {
+                let version = UpdateVersion { e_tag: found.meta.e_tag.clone(), version: found.meta.version.clone() };
                 let bytes = found.bytes().await.map_err(|source| self.failed(source))?;
-                Ok(Some(Record::read(&bytes)))
+                Ok(Some(Found { record: Record::read(&bytes), version }))
             }
             Err(Error::NotFound { .. }) => Ok(None),
             Err(source) => Err(self.failed(source)),
@@ -225,7 +239,11 @@ impl Lease {
     }
 
     async fn delete(&self) -> Result<(), LakeError> {
-        match self.lake.objects().delete(&self.key).await {
+        self.delete_at(&self.key).await
+    }
+
+    async fn delete_at(&self, key: &Path) -> Result<(), LakeError> {
+        match self.lake.objects().delete(key).await {
             Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
             Err(source) => Err(self.failed(source)),
         }

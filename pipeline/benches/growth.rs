@@ -139,6 +139,7 @@ impl Place {
             events: optional("events.csv"),
             rules: optional("quality.csv"),
             timezone: TimeZone::UTC,
+            may_end_all: false,
         })
     }
 

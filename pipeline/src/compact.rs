@@ -1,8 +1,8 @@
 //! Compaction: many small files become few big ones, sorted by `(sensor, time)` and not overlapping.
 //!
 //! **It never changes the multiset of rows**: their count and the sum of their hashes are reckoned
-//! from the files that are read and from the rows that are written, and a difference stops the job
-//! before anything is committed. The commit removes the old files and adds the new ones on the
+//! from the files that are read and from the new files, which are read back for it ([`mod@rewrite`]), and a difference stops the
+//! job before anything is committed. The commit removes the old files and adds the new ones on the
 //! snapshot that was read, under the table's fence; if somebody committed meanwhile, it is tried
 //! again only while every file that was read is still there.
 //!
@@ -147,6 +147,14 @@ pub enum CompactError {
         read: i64,
         /// Rows written.
         written: i64,
+    },
+    /// What was written is not in order. Nothing was committed.
+    #[error(
+        "compaction wrote `{path}`, and its rows are not in the order of sensor and time: nothing was committed; hint: run it again, and report it with the log"
+    )]
+    Unsorted {
+        /// Which file.
+        path: String,
     },
     /// The commit failed for another reason than somebody else's.
     #[error(transparent)]

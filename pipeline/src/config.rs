@@ -59,6 +59,7 @@ impl RegisterSection {
             events: optional(self.events.as_deref(), EVENTS_FILE),
             rules: optional(self.quality.as_deref(), RULES_FILE),
             timezone: timezone.clone(),
+            may_end_all: false,
         }
     }
 }

@@ -59,7 +59,7 @@ pub use record::Erasure;
 pub use retire::{Retired, retire};
 pub use settings::EraseSettings;
 pub(crate) use work::ALWAYS_US;
-pub use work::{erase, find, go_on, is_known, is_settled};
+pub use work::{Remembered, erase, find, go_on, is_known, is_settled, remember};
 
 /// The lease's name.
 pub const JOB: &str = "erase";

@@ -72,6 +72,8 @@ pub struct RegisterFiles {
     pub rules: OptionalFile,
     /// The clock by which people write times in them: the city's.
     pub timezone: TimeZone,
+    /// Whether a `sensors.csv` without a line may end all sensors: somebody said so.
+    pub may_end_all: bool,
 }
 
 /// A file that a register may do without.
@@ -329,6 +331,7 @@ pub async fn register(lake: &Lake, files: &RegisterFiles) -> Result<RegisterOutc
     let Some(read) = read else { return Ok(RegisterOutcome::default()) };
     let FileRows { sites, sensors, installations, events, rules } = read;
     let history = history_of(lake, &sensors_table, table::sensors_of).await?;
+    refuse_to_end_all(files, &history, &sensors)?;
     refuse_unknown_sensors(files, &history, &sensors, installations.as_deref(), events.as_deref())?;
     refuse_what_readings_forbid(lake, &files.sensors, &history, &sensors).await?;
     let earlier = with_earlier_readings(lake, &history, &sensors).await?;
@@ -470,6 +473,27 @@ impl Texts {
             }
         }
     }
+}
+
+/// A file that lost its lines (an editor, a sync that broke off) would else end every sensor, without a word.
+fn refuse_to_end_all(
+    files: &RegisterFiles,
+    history: &[Versioned<SensorRow>],
+    sensors: &[Lined<SensorRow>],
+) -> Result<(), RegisterError> {
+    let count = history.iter().filter(|row| row.valid_to_us.is_none()).count();
+    if files.may_end_all || count == 0 || !sensors.is_empty() {
+        return Ok(());
+    }
+    Err(RegisterError::Wrong(vec![RegisterProblem {
+        path: files.sensors.clone(),
+        line: 1,
+        column: None,
+        message: format!("no line follows the header: each of the {count} sensors that are registered would end"),
+        hint:
+            "bring the lines back; where the city has no sensor any more, `tjern pipeline register --end-all` says so"
+                .to_owned(),
+    }]))
 }
 
 /// A misspelt sensor would else be an event that holds for nobody. Sensors of the past are known too.

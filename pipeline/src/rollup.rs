@@ -49,7 +49,7 @@ use tjern_lake::{Commit, CommitError, Held, Lake, LakeError, Lease, Operation, T
 use crate::bounds::Bounds;
 use crate::frames::FrameError;
 use crate::tables::{ATTEMPTS_MAX, engine_within, let_go};
-pub(crate) use again::{Again, rows_of_spans, spans_of};
+pub(crate) use again::{Again, Period, rows_of_spans, spans_of};
 use run::Run;
 
 /// How old a look at the readings may be: what this process commits is known at once, and hours and days are of one look.

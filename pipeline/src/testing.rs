@@ -72,6 +72,7 @@ impl Place {
             events: optional("events.csv"),
             rules: optional("quality.csv"),
             timezone: jiff::tz::TimeZone::get("Europe/Oslo").expect("known"),
+            may_end_all: false,
         }
     }
 

@@ -19,6 +19,8 @@ use object_store::path::Path;
 use object_store::{Error, ObjectMeta, ObjectStore};
 use tjern_lake::{CommitError, Lake, LakeError, Lease, Table, TableName};
 
+use crate::tables::ATTEMPTS_MAX;
+
 /// What became of one table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableVacuum {
@@ -68,7 +70,7 @@ pub async fn vacuum(lake: &Lake, retention: Duration, dry_run: bool) -> Result<V
         };
         let mut expired = table.expired(before_us).await?;
         if !dry_run && !expired.files.is_empty() {
-            table.cut_off(before_us).await?;
+            cut_off(&mut table, before_us).await?;
             // Who committed before that has what it committed.
             expired = table.expired(before_us).await?;
         }
@@ -85,6 +87,17 @@ pub async fn vacuum(lake: &Lake, retention: Duration, dry_run: bool) -> Result<V
         outcomes.push(outcome);
     }
     damaged.map_or(Ok(outcomes), |error| Err(error.into()))
+}
+
+/// Says in a table's log what may go, also where others commit meanwhile.
+async fn cut_off(table: &mut Table, before_us: i64) -> Result<(), VacuumError> {
+    for _ in 1..ATTEMPTS_MAX {
+        match table.cut_off(before_us).await {
+            Err(CommitError::Conflict { .. }) => _ = table.refresh().await?,
+            done => return Ok(done?),
+        }
+    }
+    Ok(table.cut_off(before_us).await?)
 }
 
 /// Removes objects; those that are gone are gone.

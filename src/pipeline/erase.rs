@@ -9,13 +9,14 @@ use clap::Args;
 use serde_json::json;
 use tjern_lake::Lake;
 use tjern_pipeline::erase::{
-    EraseOutcome, EraseSettings, Erasure, Found, Request, Retired, Wait, erase, find, go_on, is_known, retire,
+    EraseOutcome, EraseSettings, Erasure, Found, JOB, Remembered, Request, Retired, Wait, find, is_known, retire,
 };
-use tjern_pipeline::jobs::list::erase_summary;
+use tjern_pipeline::jobs::list::{EraseOnce, EraseOrder};
+use tjern_pipeline::jobs::once::{self, Finished};
 use tjern_readings::sensor::{SensorId, SourceName};
 
 use super::change::{AuthorArguments, PeriodArguments};
-use super::job::{JobArguments, Workplace};
+use super::job::{self, JobArguments, Workplace};
 use crate::failure::Failure;
 use tjern_gateway::say;
 
@@ -35,7 +36,8 @@ use tjern_gateway::say;
     complete. The job `erase` of `tjern pipeline run` sees to it, or --continue. Of a source that sends no more to this\n\
     lake (its gateway writes to the personal lake now, or is gone) --retired ends the open epochs, and goes on.\n\n\
     Exit status: 0 nothing is left (or a dry run), 1 it failed, or something has to wait: stderr says what and for what,\n\
-    and it goes on by itself or with --continue; 2 wrong usage or configuration, or nothing knows the sensor."
+    and it goes on by itself or with --continue; 2 wrong usage or configuration, or nothing knows the sensor. The same\n\
+    readings asked for once more, while their erasure is not complete, are that erasure."
 )]
 pub(crate) struct EraseArguments {
     /// Of which sensor
@@ -80,25 +82,44 @@ const NEW: [&str; 5] = ["sensor", "from", "to", "reason", "by"];
 
 /// Erases, or says what would be erased.
 pub(crate) async fn execute(arguments: &EraseArguments) -> Result<(), Failure> {
-    let author = AuthorArguments::new(arguments.by.clone(), arguments.reason.clone());
-    let is_new = !arguments.go_on && !arguments.again && arguments.retired.is_none();
-    let by = if is_new && !arguments.dry_run { author.author()?.by } else { String::new() };
-    let opened =
-        if arguments.dry_run { Workplace::look(&arguments.job).await } else { Workplace::open(&arguments.job).await };
-    let Workplace { city, lake, stop } = opened?;
-    let settings = EraseSettings::of(&city.jobs);
-    let interrupted = || Failure::failed("interrupted; hint: what was removed is gone, `--continue` goes on");
+    if arguments.dry_run {
+        return look(arguments).await;
+    }
+    let (place, order) = job::or_line(JOB, &arguments.job, prepare(arguments)).await?;
+    let mut working = EraseOnce::new(EraseSettings::of(&place.city.jobs), order);
+    let name = job::name_in(&arguments.job, JOB);
+    let finished = Box::pin(once::command(&name, &mut working, &place.lake, &place.stop)).await;
+    let erasure = working.remembered().map(|remembered| &remembered.erasure);
+    if arguments.job.json {
+        let mut line = job::line_of(&finished.run);
+        line["erasure"] = json!(erasure);
+        writeln!(std::io::stdout(), "{line}").map_err(Failure::failed)?;
+    }
+    tell(working.remembered(), working.outcome(), &finished)
+}
+
+/// Opens the lake, and finds out what is asked for.
+async fn prepare(arguments: &EraseArguments) -> Result<(Workplace, EraseOrder), Failure> {
+    if is_new(arguments) {
+        let by = AuthorArguments::new(arguments.by.clone(), arguments.reason.clone()).author()?.by;
+        let place = Workplace::open(&arguments.job).await?;
+        let request = request(arguments, &place, by).await?;
+        return Ok((place, EraseOrder::New(request)));
+    }
+    let place = Workplace::open(&arguments.job).await?;
     if let Some(source) = &arguments.retired {
-        end_epochs(&lake, source, arguments.dry_run).await?;
-        if arguments.dry_run {
-            return Ok(());
-        }
+        end_epochs(&place.lake, source).await?;
     }
-    if !is_new {
-        let working = Box::pin(go_on(&lake, &settings, arguments.again));
-        let done = stop.run_until_cancelled(working).await.ok_or_else(interrupted)?;
-        return tell(None, &done.map_err(Failure::failed)?, arguments.job.json);
-    }
+    Ok((place, EraseOrder::GoOn { again: arguments.again }))
+}
+
+/// Whether it goes on with nothing that was asked for before.
+const fn is_new(arguments: &EraseArguments) -> bool {
+    !arguments.go_on && !arguments.again && arguments.retired.is_none()
+}
+
+/// Which readings are to be erased; refused where nothing knows their sensor.
+async fn request(arguments: &EraseArguments, place: &Workplace, by: String) -> Result<Request, Failure> {
     let (Some(sensor), Some(from), Some(to), Some(reason)) =
         (&arguments.sensor, &arguments.from, &arguments.to, &arguments.reason)
     else {
@@ -107,44 +128,66 @@ pub(crate) async fn execute(arguments: &EraseArguments) -> Result<(), Failure> {
     if reason.trim().is_empty() {
         return Err(Failure::wrong("--reason says nothing"));
     }
-    let period = PeriodArguments::new(sensor.clone(), from.clone(), to.clone()).period(&city.timezone)?;
+    let period = PeriodArguments::new(sensor.clone(), from.clone(), to.clone()).period(&place.city.timezone)?;
     let request =
         Request { sensor: period.sensor, from_us: period.from_us, to_us: period.to_us, reason: reason.clone(), by };
-    if !arguments.allow_unknown && !Box::pin(is_known(&lake, &request.sensor)).await.map_err(Failure::failed)? {
+    if !arguments.allow_unknown && !Box::pin(is_known(&place.lake, &request.sensor)).await.map_err(Failure::failed)? {
         return Err(Failure::wrong(format!(
             "nothing knows `{}`: it is not in the register, and nothing in the lake tells of it; hint: is it written right? \
              --allow-unknown erases what is still to come of it",
             request.sensor
         )));
     }
-    if arguments.dry_run {
-        let found = find(&lake, &request).await.map_err(Failure::failed)?;
-        return tell_found(&found, arguments.job.json);
-    }
-    let working = Box::pin(erase(&lake, &settings, &request));
-    let done = stop.run_until_cancelled(working).await.ok_or_else(interrupted)?;
-    let (erasure, outcome) = done.map_err(Failure::failed)?;
-    tell(Some(&erasure), &outcome, arguments.job.json)
+    Ok(request)
 }
 
-/// Ends the epochs of a source that sends no more, or says which those are.
-async fn end_epochs(lake: &Lake, source: &SourceName, dry_run: bool) -> Result<(), Failure> {
+/// Says what would go.
+async fn look(arguments: &EraseArguments) -> Result<(), Failure> {
+    let place = Workplace::look(&arguments.job).await?;
+    if let Some(source) = &arguments.retired {
+        return look_at_epochs(&place.lake, source, arguments.job.json).await;
+    }
+    let request = request(arguments, &place, String::new()).await?;
+    let found = find(&place.lake, &request).await.map_err(Failure::failed)?;
+    tell_found(&found, arguments.job.json)
+}
+
+/// The epochs of a source, if something of it has landed.
+async fn epochs_of(lake: &Lake, source: &SourceName, dry_run: bool) -> Result<Vec<Retired>, Failure> {
     let epochs = retire(lake, source, dry_run).await.map_err(Failure::failed)?;
     if epochs.is_empty() {
         let hint = "`tjern pipeline erase --continue` names what waits: landing/<source>/…";
         return Err(Failure::wrong(format!("nothing of the source `{source}` has landed here; hint: {hint}")));
     }
+    Ok(epochs)
+}
+
+/// Ends the epochs of a source that sends no more.
+async fn end_epochs(lake: &Lake, source: &SourceName) -> Result<(), Failure> {
+    let epochs = epochs_of(lake, source, false).await?;
+    let open = epochs.iter().filter(|epoch| !epoch.was_ended);
+    for Retired { epoch, last, .. } in open.clone() {
+        say!("erase: {source} sends no more: its epoch {epoch} ends with {last}");
+    }
+    say!("erase: {} of {} epochs of {source} were ended", open.count(), epochs.len());
+    Ok(())
+}
+
+/// Says which epochs of a source would be ended.
+async fn look_at_epochs(lake: &Lake, source: &SourceName, json: bool) -> Result<(), Failure> {
+    let epochs = epochs_of(lake, source, true).await?;
+    let open: Vec<_> = epochs.iter().filter(|epoch| !epoch.was_ended).collect();
     let mut stdout = std::io::stdout().lock();
-    for Retired { epoch, last, .. } in epochs.iter().filter(|epoch| !epoch.was_ended) {
-        if dry_run {
+    if json {
+        let epoch = |Retired { epoch, last, .. }: &&Retired| json!({ "source": source.as_str(), "epoch": epoch.to_string(), "last": last });
+        let line = json!({ "would_end": open.iter().map(epoch).collect::<Vec<_>>() });
+        writeln!(stdout, "{line}").map_err(Failure::failed)?;
+    } else {
+        for Retired { epoch, last, .. } in &open {
             writeln!(stdout, "epoch\t{source}/{epoch}\t{last}").map_err(Failure::failed)?;
-        } else {
-            say!("erase: {source} sends no more: its epoch {epoch} ends with {last}");
         }
     }
-    let open = epochs.iter().filter(|epoch| !epoch.was_ended).count();
-    let done = if dry_run { "would be ended; nothing was changed" } else { "were ended" };
-    say!("erase: {open} of {} epochs of {source} {done}", epochs.len());
+    say!("erase: {} of {} epochs of {source} would be ended; nothing was changed", open.len(), epochs.len());
     Ok(())
 }
 
@@ -165,17 +208,26 @@ fn tell_found(found: &[Found], json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-fn tell(erasure: Option<&Erasure>, outcome: &EraseOutcome, json: bool) -> Result<(), Failure> {
-    if json {
-        writeln!(std::io::stdout(), "{}", json!({ "erasure": erasure, "did": outcome })).map_err(Failure::failed)?;
+/// Says what was done, what waits, and under which id the erasure is remembered: also where the run failed.
+fn tell(remembered: Option<&Remembered>, outcome: Option<&EraseOutcome>, finished: &Finished) -> Result<(), Failure> {
+    if let Some(Remembered { erasure, was_there }) = remembered {
+        let Erasure { id, by, at, .. } = erasure;
+        if *was_there {
+            say!("erase: these readings were asked for before, by {by} at {at}: it goes on with that erasure");
+        }
+        say!("erase: remembered as {id}");
     }
+    let is_complete = outcome.is_some_and(|outcome| !outcome.held_elsewhere && outcome.waits.is_empty());
+    if !is_complete && remembered.is_some() {
+        say!("erase: it is not complete; the job `erase` goes on with it, or `tjern pipeline erase --continue`");
+    }
+    let Some(outcome) = outcome else { return job::tell(finished) };
     if outcome.held_elsewhere && outcome.waits.is_empty() {
-        return Err(Failure::failed("erase: another process is at it; hint: `--continue` goes on once it is done"));
+        return Err(Failure::failed(
+            "erase: another process is at it (or was killed at it a moment ago); hint: `--continue` goes on once it is done",
+        ));
     }
-    say!("erase: {}", erase_summary(outcome).said);
-    if let Some(erasure) = erasure {
-        say!("erase: remembered as {}", erasure.id);
-    }
+    job::tell(finished)?;
     for release in &outcome.released {
         say!("erase: released anew: {release}");
     }

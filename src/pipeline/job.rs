@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 use tjern_gateway::cli::stop_on_signals;
 use tjern_lake::{Lake, Table, TableName};
 use tjern_pipeline::backup::restore;
@@ -115,12 +115,16 @@ pub(crate) async fn or_line<T>(
     let began_us = clock.now_us();
     let opened = opening.await;
     if let (Err(failure), true) = (&opened, arguments.json) {
-        let name = if arguments.personal { format!("{PERSONAL}{name}") } else { name.to_owned() };
-        let not_done = Some("all of it: the lake was not opened".to_owned());
-        let run = Run::new(&name, began_us, clock.now_us(), Outcome::Failed);
+        let not_done = Some("all of it: it did not begin".to_owned());
+        let run = Run::new(&name_in(arguments, name), began_us, clock.now_us(), Outcome::Failed);
         write_line(&Run { error: Some(failure.text().to_owned()), not_done, ..run })?;
     }
     opened
+}
+
+/// A job's name in the lake that is meant.
+pub(crate) fn name_in(arguments: &JobArguments, name: &str) -> String {
+    if arguments.personal { format!("{PERSONAL}{name}") } else { name.to_owned() }
 }
 
 /// Runs the job of a name.
@@ -139,26 +143,35 @@ pub(crate) fn named(place: &Workplace, name: &str) -> Vec<Entry> {
 pub(crate) async fn run_all(entries: Vec<Entry>, place: &Workplace, json: bool) -> Result<(), Failure> {
     let mut failure = None;
     for mut entry in entries {
-        let Finished { run, error, .. } =
-            Box::pin(once::command(&entry.name, entry.job.as_mut(), &place.lake, &place.stop)).await;
+        let finished = Box::pin(once::command(&entry.name, entry.job.as_mut(), &place.lake, &place.stop)).await;
         if json {
-            write_line(&run)?;
+            write_line(&finished.run)?;
         }
-        match error {
-            None => say!("{}: {}", entry.name, run.said),
-            Some(error) => {
-                let undone = run.not_done.as_deref().unwrap_or_default();
-                let text = format!("{}: {error}; not done: {undone}", entry.name);
-                let failed = if let JobError::Wrong(_) = error { Failure::wrong(text) } else { Failure::failed(text) };
-                failure.get_or_insert(failed);
-            }
+        if let Err(failed) = tell(&finished) {
+            failure.get_or_insert(failed);
         }
     }
     failure.map_or(Ok(()), Err)
 }
 
-/// The documented line of `--json`.
+/// Says what a run did; where it failed, why, and what it did not do.
+pub(crate) fn tell(finished: &Finished) -> Result<(), Failure> {
+    let Finished { run, error, .. } = finished;
+    let Some(error) = error else {
+        say!("{}: {}", run.job, run.said);
+        return Ok(());
+    };
+    let undone = run.not_done.as_deref().unwrap_or_default();
+    let text = format!("{}: {error}; not done: {undone}", run.job);
+    Err(if let JobError::Wrong(_) = error { Failure::wrong(text) } else { Failure::failed(text) })
+}
+
 fn write_line(run: &Run) -> Result<(), Failure> {
+    writeln!(std::io::stdout(), "{}", line_of(run)).map_err(Failure::failed)
+}
+
+/// The documented line of `--json`.
+pub(crate) fn line_of(run: &Run) -> Value {
     #[expect(clippy::cast_precision_loss, reason = "a duration")]
     let seconds = (run.ended.0 - run.began.0) as f64 / 1e6;
     let mut line = json!({
@@ -169,5 +182,5 @@ fn write_line(run: &Run) -> Result<(), Failure> {
         line["error"] = json!(error);
         line["not_done"] = json!(run.not_done);
     }
-    writeln!(std::io::stdout(), "{line}").map_err(Failure::failed)
+    line
 }

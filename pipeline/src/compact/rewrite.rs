@@ -3,11 +3,15 @@
 //! Data goes one way, through two short queues: this task reads and decodes, a thread of its own gathers and merges
 //! (and others sort and write what is gathered, [`super::spill`]), and this task encodes, with other threads' help, and puts.
 //! Where it is dropped, both queues close and the threads end.
+//!
+//! In the end the new files are read back, as a query will: their rows have to be those that were read, in order, or nothing
+//! is handed out. So a fault of what sorts, cuts or encodes is found before the old files are removed. It holds a row group and a batch.
 
 use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::{Int32Type, TimestampMicrosecondType};
 use futures::StreamExt;
 use tjern_lake::read::with_dictionaries;
-use tjern_lake::{DataFile, FileReader, FileWriter, Table, TableName, schema};
+use tjern_lake::{DataFile, FileReader, FileWriter, LakeError, Table, TableName, schema};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use super::gathered::BATCH_ROWS;
@@ -42,12 +46,26 @@ enum Output {
     End(Multiset, Multiset, SortCost),
 }
 
+/// How rows are put into a file.
+type Encode = fn(&mut FileWriter, &RecordBatch) -> Result<(), LakeError>;
+
 /// Writes the rows of a merge's files into new files, which nobody names yet.
 pub(super) async fn rewrite(
     table: &Table,
     merge: &Merge,
     settings: &CompactSettings,
     told: &mut (dyn FnMut(Step) + Send),
+) -> Result<Rewritten, CompactError> {
+    rewrite_by(table, merge, settings, told, FileWriter::write).await
+}
+
+/// The same with another encoder, so that a test can see what becomes of a broken one.
+async fn rewrite_by(
+    table: &Table,
+    merge: &Merge,
+    settings: &CompactSettings,
+    told: &mut (dyn FnMut(Step) + Send),
+    encode: Encode,
 ) -> Result<Rewritten, CompactError> {
     let memory_bytes = usize::try_from(settings.memory_bytes / 2).unwrap_or(usize::MAX);
     let limits = SortLimits { memory_bytes, folder: settings.spill_folder.clone(), threads: settings.threads };
@@ -59,7 +77,7 @@ pub(super) async fn rewrite(
     let written = match read {
         Ok(()) => {
             let _ = to_sorter.send(Input::End).await;
-            write(table, from_sorter, settings, told).await
+            write(table, from_sorter, settings, told, encode).await
         }
         Err(error) => Err(error),
     };
@@ -122,10 +140,11 @@ async fn write(
     mut from_sorter: Receiver<Output>,
     settings: &CompactSettings,
     told: &mut (dyn FnMut(Step) + Send),
+    encode: Encode,
 ) -> Result<Option<Rewritten>, CompactError> {
     let (bytes_max, memory_bytes) = (settings.file_bytes(), settings.memory_bytes / 4);
     let threads = settings.threads;
-    let mut cutter = Cutter { table, bytes_max, memory_bytes, threads, open: None, files: Vec::new() };
+    let mut cutter = Cutter { table, bytes_max, memory_bytes, threads, encode, open: None, files: Vec::new() };
     while let Some(output) = from_sorter.recv().await {
         match output {
             Output::Rows(window, rows) => {
@@ -134,9 +153,13 @@ async fn write(
                 // Encoding waits for nothing, and others share this thread.
                 tokio::task::yield_now().await;
             }
-            Output::End(read, written, cost) => {
+            Output::End(read, handed_out, cost) => {
                 let files = cutter.finish().await?;
-                if read != written || files.iter().filter_map(|file| file.rows).sum::<i64>() != read.rows {
+                let written = read_back(table, &files).await?;
+                if read != handed_out
+                    || read != written
+                    || files.iter().filter_map(|file| file.rows).sum::<i64>() != read.rows
+                {
                     return Err(CompactError::Changed { read: read.rows, written: written.rows });
                 }
                 return Ok(Some(Rewritten { files, rows: read.rows, cost }));
@@ -144,6 +167,57 @@ async fn write(
         }
     }
     Ok(None)
+}
+
+/// The rows of new files, as everybody will read them from now on.
+async fn read_back(table: &Table, files: &[DataFile]) -> Result<Multiset, CompactError> {
+    let mut written = Multiset::default();
+    for file in files {
+        let mut places = Places::default();
+        let mut rows = FileReader::open(table.lake(), TableName::Readings, file).await?.rows(BATCH_ROWS)?;
+        while let Some(batch) = rows.next().await {
+            let batch = batch?;
+            if !places.follow(&batch) {
+                return Err(CompactError::Unsorted { path: file.path.clone() });
+            }
+            written.add_dictionaries(&batch);
+            // Decoding waits for nothing, and others share this thread.
+            tokio::task::yield_now().await;
+        }
+    }
+    Ok(written)
+}
+
+/// The sensor and time of the last row that was seen.
+#[derive(Debug, Default)]
+struct Places(Option<(String, i64)>);
+
+impl Places {
+    /// Takes rows. Returns whether each is at the place of the one before it or behind it.
+    fn follow(&mut self, rows: &RecordBatch) -> bool {
+        let sensors = rows.column(0).as_dictionary::<Int32Type>();
+        let names = sensors.values().as_string::<i32>();
+        let times = rows.column(1).as_primitive::<TimestampMicrosecondType>().values();
+        let mut key_before = None;
+        for (key, time_us) in sensors.keys().values().iter().zip(times) {
+            // Most rows are of the sensor of the row before: its name is not looked at.
+            let name =
+                if key_before == Some(*key) { None } else { usize::try_from(*key).ok().map(|key| names.value(key)) };
+            key_before = Some(*key);
+            let follows = self.0.as_ref().is_none_or(|(sensor, before_us)| match name {
+                Some(name) => (sensor.as_str(), *before_us) <= (name, *time_us),
+                None => before_us <= time_us,
+            });
+            if !follows {
+                return false;
+            }
+            match (&mut self.0, name) {
+                (Some((_, before_us)), None) => *before_us = *time_us,
+                (place, name) => *place = Some((name.unwrap_or_default().to_owned(), *time_us)),
+            }
+        }
+        true
+    }
 }
 
 /// Rows into files: a file is of one window and of about the target size, and ends, where that can be, with a sensor,
@@ -154,6 +228,7 @@ struct Cutter<'a> {
     /// What a row group under way may take.
     memory_bytes: u64,
     threads: usize,
+    encode: Encode,
     open: Option<Open>,
     files: Vec<DataFile>,
 }
@@ -182,7 +257,7 @@ impl Cutter<'_> {
             && let Some(border) = first_other(&rows, &open.sensor)
         {
             if border > 0 {
-                open.writer.write(&rows.slice(0, border))?;
+                (self.encode)(&mut open.writer, &rows.slice(0, border))?;
             }
             self.end_file().await?;
             rows = rows.slice(border, rows.num_rows() - border);
@@ -195,7 +270,7 @@ impl Cutter<'_> {
                 self.open.insert(Open { window, writer, sensor: String::new() })
             }
         };
-        open.writer.write(&rows)?;
+        (self.encode)(&mut open.writer, &rows)?;
         if let Some(last) = rows.num_rows().checked_sub(1) {
             rows.column(0).as_string::<i32>().value(last).clone_into(&mut open.sensor);
         }
@@ -220,3 +295,6 @@ fn first_other(rows: &RecordBatch, sensor: &str) -> Option<usize> {
     let sensors = rows.column(0).as_string::<i32>();
     (0..rows.num_rows()).find(|row| sensors.value(*row) != sensor)
 }
+
+#[cfg(test)]
+mod tests;

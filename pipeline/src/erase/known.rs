@@ -18,10 +18,13 @@ use object_store::{Error, ObjectStore, ObjectStoreExt};
 use tjern_lake::{Lake, LakeError, Table};
 use tjern_readings::keys::{Bounds, ERASURES, ErasureKey};
 
+use super::Mark;
 use super::doomed::{self, Doomed};
+use super::leftovers::mark_of;
 use super::record::{Erasure, FORMAT};
 use super::unseen::Unseen;
 use crate::ingest::Stream;
+use crate::rollup::Period;
 
 /// Counts the erasures of `readings`: who keeps what was loaded sees by it that there is a new one.
 pub(super) const COUNT: &str = "erasures";
@@ -133,8 +136,18 @@ impl Erasures {
     }
 
     /// Sensor, first moment and the one after the last of each of them.
-    pub(super) fn periods(&self) -> Vec<(String, i64, i64)> {
+    pub(super) fn periods(&self) -> Vec<Period> {
         self.all.iter().map(|erasure| (erasure.sensor.to_string(), erasure.from.0, erasure.to.0)).collect()
+    }
+
+    /// What is left of these periods without those that a table of hours or days was computed again for: its rows of the hours
+    /// at their borders tell of other readings.
+    pub(super) fn not_erased_in(&self, table: &Table, periods: Vec<Period>) -> Vec<Period> {
+        let is_erased = |erasure: &&Erasure| mark_of(table, erasure) >= Mark::Erased as i64;
+        self.all
+            .iter()
+            .filter(is_erased)
+            .fold(periods, |left, erasure| left.into_iter().flat_map(|period| without(period, erasure)).collect())
     }
 
     /// Whether there is none.
@@ -247,6 +260,15 @@ impl Erasures {
     pub(crate) fn of_batch(&self, rows: &RecordBatch) -> Option<BTreeSet<String>> {
         (self.count(rows) > 0).then(|| self.ids_of(rows))
     }
+}
+
+/// A period without what an erasure covers: what is before it and what is after it.
+fn without((sensor, from_us, to_us): Period, erasure: &Erasure) -> Vec<Period> {
+    if erasure.sensor.as_str() != sensor {
+        return vec![(sensor, from_us, to_us)];
+    }
+    let parts = [(from_us, to_us.min(erasure.from.0)), (from_us.max(erasure.to.0), to_us)];
+    parts.into_iter().filter(|(from, to)| from < to).map(|(from, to)| (sensor.clone(), from, to)).collect()
 }
 
 async fn read(lake: &Lake, key: &Path) -> Result<Option<Bytes>, LakeError> {

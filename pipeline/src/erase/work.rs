@@ -47,12 +47,38 @@ pub async fn erase(
     settings: &EraseSettings,
     request: &Request,
 ) -> Result<(Erasure, EraseOutcome), EraseError> {
-    // Once the erasure is known, its sensor cannot become `personal` before it is complete.
-    register_first(lake, settings).await?;
-    let erasure = Erasure::new(lake, request);
-    erasure.write(lake).await?;
+    let Remembered { erasure, .. } = remember(lake, settings, request).await?;
     let outcome = go_on(lake, settings, false).await?;
     Ok((erasure, outcome))
+}
+
+/// An erasure that the lake remembers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remembered {
+    /// Its record.
+    pub erasure: Erasure,
+    /// Whether it was remembered before, and is not complete: the same readings were asked for again.
+    pub was_there: bool,
+}
+
+/// Remembers an erasure. One of the same readings that is not complete is that erasure: whoever asks again, since it failed or
+/// was interrupted, asks for no second one.
+///
+/// # Errors
+/// [`EraseError`]; nothing is remembered then, unless the store lost its own reply.
+pub async fn remember(lake: &Lake, settings: &EraseSettings, request: &Request) -> Result<Remembered, EraseError> {
+    // Once the erasure is known, its sensor cannot become `personal` before it is complete.
+    register_first(lake, settings).await?;
+    let known = Erasures::load(lake).await?;
+    let is_same = |erasure: &&Erasure| {
+        erasure.sensor == request.sensor && (erasure.from.0, erasure.to.0) == (request.from_us, request.to_us)
+    };
+    if let Some(erasure) = known.all().iter().find(|erasure| is_same(erasure) && !known.is_done(erasure)) {
+        return Ok(Remembered { erasure: erasure.clone(), was_there: true });
+    }
+    let erasure = Erasure::new(lake, request);
+    erasure.write(lake).await?;
+    Ok(Remembered { erasure, was_there: false })
 }
 
 /// Nothing that has landed is ingested before there is a register, by an erasure as little as by `ingest`.
@@ -90,7 +116,7 @@ pub async fn is_known(lake: &Lake, sensor: &SensorId) -> Result<bool, EraseError
 async fn look(lake: &Lake, erasures: &Erasures) -> Result<(Vec<Found>, Tainted), EraseError> {
     let readings = Table::open(lake, TableName::Readings).await?;
     let zone = Zone::list(lake).await?;
-    let register = load(lake).await?;
+    let (register, known) = (load(lake).await?, Erasures::load(lake).await?);
     let mut tainted = Tainted::find(lake, readings.as_ref(), &register, &zone.configurations, erasures).await?;
     let mut found = Vec::new();
     if let Some(readings) = &readings {
@@ -98,7 +124,8 @@ async fn look(lake: &Lake, erasures: &Erasures) -> Result<(Vec<Found>, Tainted),
     }
     for (what, name) in [("rows of hourly", TableName::Hourly), ("rows of daily", TableName::Daily)] {
         let Some(table) = Table::open(lake, name).await? else { continue };
-        let rows = rows_of_spans(&table, &erasures.periods()).await?.len();
+        let left = known.not_erased_in(&table, erasures.periods());
+        let rows = if left.is_empty() { 0 } else { rows_of_spans(&table, &left).await?.len() };
         if rows > 0 {
             found.push(Found::new(what, tjern_readings::keys::table(name.as_str()), Some(rows)));
         }

@@ -64,6 +64,20 @@ pub enum CronError {
         /// The highest number.
         high: u8,
     },
+    /// A step that leads out of the field at once.
+    #[error(
+        "`{text}` steps by {step}, and there are {count} numbers for the {field}: it would be due at the first alone; hint: a step is at most {count}"
+    )]
+    Step {
+        /// Which field.
+        field: &'static str,
+        /// What stands there.
+        text: String,
+        /// The step.
+        step: u8,
+        /// How many numbers the field has.
+        count: u8,
+    },
     /// A day that no month has.
     #[error("`{0}` is never due; hint: no such day is in these months")]
     Never(String),
@@ -77,15 +91,18 @@ struct Kind {
     name: &'static str,
     low: u8,
     high: u8,
+    /// How many different ones there are.
+    count: u8,
     names: &'static [&'static str],
 }
 
 const KINDS: [Kind; 5] = [
-    Kind { name: "minute", low: 0, high: 59, names: &[] },
-    Kind { name: "hour", low: 0, high: 23, names: &[] },
-    Kind { name: "day of the month", low: 1, high: 31, names: &[] },
-    Kind { name: "month", low: 1, high: 12, names: &MONTHS },
-    Kind { name: "day of the week", low: 0, high: 7, names: &WEEKDAYS },
+    Kind { name: "minute", low: 0, high: 59, count: 60, names: &[] },
+    Kind { name: "hour", low: 0, high: 23, count: 24, names: &[] },
+    Kind { name: "day of the month", low: 1, high: 31, count: 31, names: &[] },
+    Kind { name: "month", low: 1, high: 12, count: 12, names: &MONTHS },
+    // Sunday has two numbers.
+    Kind { name: "day of the week", low: 0, high: 7, count: 7, names: &WEEKDAYS },
 ];
 
 impl FromStr for Cron {
@@ -125,6 +142,10 @@ impl Kind {
         let wrong = || CronError::Field { field: self.name, text: text.to_owned(), low: self.low, high: self.high };
         let parts = text.split(',').map(|part| self.part(part));
         let bits = parts.collect::<Option<Vec<u64>>>().ok_or_else(wrong)?.into_iter().fold(0, |all, bits| all | bits);
+        let steps = text.split(',').filter_map(|part| digits(part.split_once('/')?.1));
+        if let Some(step) = steps.max().filter(|step| *step > self.count) {
+            return Err(CronError::Step { field: self.name, text: text.to_owned(), step, count: self.count });
+        }
         Ok(Field { bits, starred: text.starts_with('*') })
     }
 

@@ -24,7 +24,7 @@ use crate::bounds::Bounds;
 use crate::erase::EraseSettings;
 
 pub use compact::Compact;
-pub use erase::summary as erase_summary;
+pub use erase::{EraseOnce, EraseOrder, summary as erase_summary};
 pub use registering::register_before_ingest;
 pub use vacuum::summary as vacuum_summary;
 

@@ -11,8 +11,8 @@
 //! itself, in its own order, so that what compaction has sealed stays sealed and is never sorted again. A commit that somebody else was before is
 //! repeated while its files are still there: readings that came meanwhile are new to the next run, and
 //! what they change is found then. A damaged file is left as it is, all others go on, and the run ends with an error that names it:
-//! what was seen is not moved, so that it is looked at when it is whole again. One process works at a time (a lease); the fence, not the lease,
-//! keeps the data right.
+//! what was seen is not moved, so that it is looked at when it is whole again. One process works at a time (a lease), and one that has
+//! lost the lease begins no group of files more; the fence, not the lease, keeps the data right.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -21,7 +21,7 @@ use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
 use tjern_lake::read::refuse_altered;
 use tjern_lake::rollup::{Instruments, TOUCHED_NOTE};
-use tjern_lake::{Commit, CommitError, DataFile, Held, Lake, LakeError, Lease, Operation, Table, TableName};
+use tjern_lake::{Changes, Commit, CommitError, DataFile, Held, Lake, LakeError, Lease, Operation, Table, TableName};
 use tokio_util::sync::CancellationToken;
 
 use super::pass::{Pass, Rewritten};
@@ -159,6 +159,20 @@ struct Basis {
     versions: Versions,
 }
 
+impl Basis {
+    /// How far it has come once it is applied to a version of `readings`.
+    fn transactions(&self, readings: &Table) -> Vec<(String, i64)> {
+        vec![
+            (SEEN.to_owned(), readings.version()),
+            (REGISTER.to_owned(), self.sensors_us),
+            (RULES.to_owned(), self.rules_us),
+            (EVENTS.to_owned(), self.events_us),
+            (INSTALLATIONS.to_owned(), self.installations_us),
+            (VERSION.to_owned(), RULES_VERSION),
+        ]
+    }
+}
+
 /// Brings the flags of all readings to what the register and the rules say now. With nothing to do it
 /// commits nothing.
 ///
@@ -182,7 +196,6 @@ pub async fn control_within(
 }
 
 /// The same with other margins, so that a test can see what happens with too narrow ones.
-#[expect(clippy::too_many_lines, reason = "one step after the other, each of which ends it")]
 pub(super) async fn control_by(
     lake: &Lake,
     bounds: &Bounds,
@@ -195,32 +208,9 @@ pub(super) async fn control_by(
     let pass = Pass::new(lake, bounds)?;
     let seen = table.transaction(SEEN).unwrap_or(0);
     let changes = table.changes_since_but(seen, &[Operation::Compact, Operation::Quality]).await?;
-    let mut scope = Scope::default();
-    for sensor in basis.rulebook.register().iter().map(|row| row.id.as_str()) {
-        if (changes.unclear || basis.anew.contains(sensor))
-            && let Some(known) = sensors.get(sensor)
-        {
-            scope.touch(sensor, Span::ALL, known.margins);
-        }
-    }
-    let looked_at = changes.added.iter().chain(&changes.gone);
-    if !changes.unclear {
-        for file in looked_at {
-            if stop.is_cancelled() {
-                return Ok(ControlOutcome { unfinished: true, ..ControlOutcome::default() });
-            }
-            pass.touched(&table, file, &mut sensors, &mut scope).await?;
-        }
-    }
-    scope.settle();
-    let transactions = vec![
-        (SEEN.to_owned(), table.version()),
-        (REGISTER.to_owned(), basis.sensors_us),
-        (RULES.to_owned(), basis.rules_us),
-        (EVENTS.to_owned(), basis.events_us),
-        (INSTALLATIONS.to_owned(), basis.installations_us),
-        (VERSION.to_owned(), RULES_VERSION),
-    ];
+    let Some(scope) = scope_of(&table, &basis, &changes, &pass, &mut sensors, stop).await? else {
+        return Ok(ControlOutcome { unfinished: true, ..ControlOutcome::default() });
+    };
     let moved = !basis.anew.is_empty()
         || changes.added.len() + changes.gone.len() > SEEN_FILES_MAX
         || table.version() - seen > SEEN_VERSIONS_MAX;
@@ -241,7 +231,7 @@ pub(super) async fn control_by(
         sensors,
         scope,
         new,
-        transactions,
+        transactions: basis.transactions(&table),
         register: basis.versions.clone(),
         moved,
         held: lease.held(),
@@ -260,6 +250,36 @@ pub(super) async fn control_by(
     let (mut outcome, commits) = result?;
     outcome.version = (table.version() == began + commits).then_some(began + commits);
     Ok(outcome)
+}
+
+/// What is to be looked at again: around what came and went, and all of the sensors that are judged anew. None where it is
+/// told to stop.
+async fn scope_of(
+    table: &Table,
+    basis: &Basis,
+    changes: &Changes,
+    pass: &Pass,
+    sensors: &mut Sensors<'_>,
+    stop: &CancellationToken,
+) -> Result<Option<Scope>, ControlError> {
+    let mut scope = Scope::default();
+    for sensor in basis.rulebook.register().iter().map(|row| row.id.as_str()) {
+        if (changes.unclear || basis.anew.contains(sensor))
+            && let Some(known) = sensors.get(sensor)
+        {
+            scope.touch(sensor, Span::ALL, known.margins);
+        }
+    }
+    if !changes.unclear {
+        for file in changes.added.iter().chain(&changes.gone) {
+            if stop.is_cancelled() {
+                return Ok(None);
+            }
+            pass.touched(table, file, sensors, &mut scope).await?;
+        }
+    }
+    scope.settle();
+    Ok(Some(scope))
 }
 
 /// What the register and the rules say, held against what was applied.
@@ -361,12 +381,18 @@ impl Work<'_> {
         let is_new = |file: &DataFile| self.new.contains(&file.path) && !stays(file);
         let (new, old): (Vec<_>, Vec<_>) = table.files().into_iter().partition(is_new);
         for files in groups(new, self.bounds) {
+            if self.has_lost_its_lease() {
+                break;
+            }
             let files = self.still_there(table, files);
             self.outcome.files_seen += files.len();
             self.gather(table, files).await?;
         }
         let near: Vec<_> = old.into_iter().filter(|file| self.scope.may_touch(file)).collect();
         for files in groups(near, self.bounds) {
+            if self.has_lost_its_lease() {
+                break;
+            }
             let files = self.still_there(table, files);
             self.outcome.files_seen += files.len();
             let Some((rewritten, unsorted)) = Box::pin(self.in_place(table, files)).await? else { break };
@@ -387,6 +413,13 @@ impl Work<'_> {
             Some(damaged) => Err(damaged.into()),
             None => Ok((self.outcome, self.commits)),
         }
+    }
+
+    /// Whether what it writes from now on would be let go: whoever has the lease by now does the work.
+    fn has_lost_its_lease(&mut self) -> bool {
+        let is_lost = !self.held.is_held();
+        self.outcome.unfinished |= is_lost;
+        is_lost
     }
 
     /// Writes files anew as they lie there; nothing where it is told to stop.

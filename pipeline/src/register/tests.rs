@@ -71,7 +71,8 @@ async fn a_change_keeps_what_was_before() {
     assert_eq!(outcome.sensors, Changes { added: 0, changed: 1, closed: 0 });
     place.clock.set_us(NOW_US + 20);
     let header = SENSORS.lines().next().expect("a header");
-    let outcome = register(&place.lake, &place.files(SITES, header)).await.expect("registered");
+    let files = RegisterFiles { may_end_all: true, ..place.files(SITES, header) };
+    let outcome = register(&place.lake, &files).await.expect("registered");
     assert_eq!(outcome.sensors, Changes { added: 0, changed: 0, closed: 1 });
     let (_, history) = sensors_history(&place.lake).await.expect("read");
     let told: Vec<_> = history
@@ -80,6 +81,28 @@ async fn a_change_keeps_what_was_before() {
         .collect();
     assert_eq!(told, [(Some(40.0), 0, Some(10)), (Some(35.0), 10, Some(20))]);
     assert!(load(&place.lake).await.expect("loaded").is_empty());
+}
+
+/// An editor or a sync left the header alone: every sensor ended, with status 0 and not a word.
+#[tokio::test]
+async fn a_file_that_lost_its_lines_ends_no_sensor() {
+    let place = Place::new();
+    let second = "landfalltjern/level,landfalltjern,level,,,,m,sample,public,1h,,,\n";
+    register(&place.lake, &place.files(SITES, &format!("{SENSORS}{second}"))).await.expect("registered");
+    let before = place.version(TableName::Sensors).await;
+    let header = SENSORS.lines().next().expect("a header");
+    let told = problems(register(&place.lake, &place.files(SITES, header)).await);
+    let shown = told[0].to_string();
+    for part in ["sensors.csv:1", "each of the 2 sensors that are registered would end", "register --end-all"] {
+        assert!(shown.contains(part), "no {part:?} in {shown}");
+    }
+    assert_eq!((place.version(TableName::Sensors).await, load(&place.lake).await.expect("loaded").len()), (before, 2));
+    // One line is enough: it says which sensors there are.
+    let outcome = register(&place.lake, &place.files(SITES, SENSORS)).await.expect("registered");
+    assert_eq!(outcome.sensors, Changes { added: 0, changed: 0, closed: 1 });
+    let said = RegisterFiles { may_end_all: true, ..place.files(SITES, header) };
+    assert_eq!(register(&place.lake, &said).await.expect("registered").sensors.closed, 1);
+    register(&place.lake, &place.files(SITES, header)).await.expect("whoever registers next finds nothing to end");
 }
 
 /// Two pipelines that start in an empty lake would else register everything twice.
@@ -285,7 +308,8 @@ async fn unit_and_kind_of_a_sensor_with_readings_do_not_change() {
         assert_eq!((told[0].line, told[0].column.as_deref()), (2, Some(column)));
         assert!(told[0].to_string().contains("a new id replaces it"), "{}", told[0]);
         // Nor by leaving it out first.
-        register(&place.lake, &place.files(SITES, SENSORS.lines().next().expect("a header"))).await.expect("closed");
+        let files = place.files(SITES, SENSORS.lines().next().expect("a header"));
+        register(&place.lake, &RegisterFiles { may_end_all: true, ..files }).await.expect("closed");
         problems(register(&place.lake, &place.files(SITES, &sensors)).await);
     }
 }

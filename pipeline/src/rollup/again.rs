@@ -9,15 +9,15 @@ use arrow::array::AsArray;
 use arrow::datatypes::TimestampMicrosecondType;
 use datafusion::prelude::{col, lit};
 use futures::TryStreamExt;
-use tjern_lake::Table;
 use tjern_lake::rollup::windows::{DAY_US, HOUR_US};
 use tjern_lake::rollup::{Span, Spans};
+use tjern_lake::{Table, TableName};
 
 use super::RollupError;
 use crate::tables::engine;
 
-/// No window is longer: a civil day on which clocks are set back.
-const LONGEST_US: i64 = DAY_US + 2 * HOUR_US;
+/// No day is longer: a civil day on which clocks are set back.
+const LONGEST_DAY_US: i64 = DAY_US + 2 * HOUR_US;
 
 /// A sensor's readings from one moment on, up to and without another.
 pub(crate) type Period = (String, i64, i64);
@@ -50,6 +50,7 @@ pub(crate) async fn rows_of_spans(table: &Table, spans: &[Period]) -> Result<Vec
     let names: BTreeSet<&str> = spans.iter().map(|(sensor, ..)| sensor.as_str()).collect();
     let wanted = names.into_iter().map(lit).collect();
     let rows = engine(table.lake())?.read_table(table.provider())?.filter(col("sensor").in_list(wanted, false))?;
+    let longest_us = if table.name() == TableName::Hourly { HOUR_US } else { LONGEST_DAY_US };
     let mut found = Vec::new();
     let mut batches = rows.select_columns(&["sensor", "time"])?.execute_stream().await?;
     while let Some(batch) = batches.try_next().await? {
@@ -58,7 +59,7 @@ pub(crate) async fn rows_of_spans(table: &Table, spans: &[Period]) -> Result<Vec
         let rows = sensors.iter().flatten().zip(starts.values().iter().copied());
         let near = rows.filter(|(sensor, start_us)| {
             spans.iter().any(|(name, from_us, to_us)| {
-                name == sensor && start_us < to_us && start_us.saturating_add(LONGEST_US) >= *from_us
+                name == sensor && start_us < to_us && start_us.saturating_add(longest_us) > *from_us
             })
         });
         found.extend(near.map(|(sensor, start_us)| (sensor.to_owned(), start_us)));

@@ -1,5 +1,5 @@
-//! Two compactors, eight writers and readers at once: counts and sums equal an oracle at every version, versions
-//! are contiguous, and no reader misses a file.
+//! Two compactors, eight writers and readers at once: counts and sums equal an oracle at every version, and versions
+//! are contiguous. That no reader misses a file which is removed meanwhile is shown in `vacuum.rs`: here nothing removes any.
 //!
 //! The lease is taken away all the time, so that both compactors believe to hold it: what keeps rows from
 //! being doubled is the fence of the commit, and that is what is shown. `TJERN_COMMITS` is the number of commits of each

@@ -1,5 +1,5 @@
 //! What goes over whole tables: compaction, quality control, validation, rollups and corrections within their memory,
-//! compaction beside everybody else.
+//! compaction beside everybody else, vacuum beside readers.
 
 mod concurrency;
 mod correction;
@@ -8,4 +8,5 @@ mod place;
 mod quality;
 mod rollup;
 mod threads;
+mod vacuum;
 mod validation;

@@ -42,6 +42,7 @@ async fn city(folder: &Path, lake: &Lake, low: i64) {
         events: optional("events.csv"),
         rules: optional("quality.csv"),
         timezone: jiff::tz::TimeZone::UTC,
+        may_end_all: false,
     };
     register(lake, &files).await.expect("registered");
 }

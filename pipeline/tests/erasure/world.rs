@@ -134,6 +134,7 @@ impl World {
             events: optional("events.csv"),
             rules: optional("quality.csv"),
             timezone: TimeZone::UTC,
+            may_end_all: false,
         }
     }
 

@@ -289,7 +289,8 @@ async fn a_batch_uploaded_again_is_known_before_and_after_its_grace() {
     assert_eq!(place.keys("landing").len(), 2, "the newest, and the one that came again: {:?}", place.keys("landing"));
 }
 
-/// What follows a finished epoch is found, and it is never asked for again: not a request goes to its keys.
+/// What follows a finished epoch is found, and not a request goes to its keys: they are in the page of the zone that is listed in any
+/// case. How many pages more they have costs nothing: `looks.rs`.
 #[tokio::test]
 async fn a_closed_epoch_is_finished_and_its_hole_is_filled_all_the_same() {
     let place = landed().await;

@@ -249,3 +249,41 @@ async fn a_thousand_sources_are_taken_in_one_commit() {
     let spent = lake.store().requests().since(&before);
     assert!(spent.billed() <= 16, "{spent}");
 }
+
+/// A lake with a closed epoch of so many batches, all of which were taken.
+async fn with_a_closed_epoch(batches: i64) -> Place {
+    let (place, name) = (Place::new(), "elva-01");
+    for number in 1..=batches {
+        place.put(&Landed::Batch(EPOCH, bounds(number, number)).key(&source(name)), vec![0]).await;
+    }
+    place.put(&Landed::Closed(EPOCH).key(&source(name)), format!("{batches}\n").into_bytes()).await;
+    let mut table = Table::open_or_create(&place.lake(), TableName::Readings).await.expect("created");
+    let transactions = vec![(format!("{name}/{EPOCH}"), batches), (format!(":closed/{name}/{EPOCH}"), batches)];
+    let (operation, notes) = (Operation::Ingest, BTreeMap::new());
+    let commit = Commit { operation, add: Vec::new(), remove: Vec::new(), transactions, notes };
+    table.commit(commit).await.expect("committed");
+    place
+}
+
+/// How many listings a look everywhere makes, after one that has seen all; what is behind the closed epoch it finds.
+async fn listings_of_a_look(place: &Place) -> u64 {
+    let lake = place.lake();
+    let mut ingester = Ingester::open(&lake, SETTINGS).await.expect("opened").with_polling(polling());
+    ingester.run().await.expect("ingested");
+    place.land("tarn-01", 1, 5).await;
+    place.ahead(60 * SECOND_US);
+    let before = lake.store().requests();
+    assert_eq!(ingester.run().await.expect("ingested").rows, 5, "a new source lies behind it");
+    lake.store().requests().since(&before).lists
+}
+
+/// A closed epoch is not listed beyond the page in which its first key lies: what it keeps in the landing zone costs no request, be
+/// it thousands of batches.
+#[tokio::test]
+async fn a_closed_epoch_of_many_pages_is_listed_no_further_than_its_first() {
+    let short = listings_of_a_look(&with_a_closed_epoch(30).await).await;
+    let pages = 4;
+    let batches = i64::try_from(LISTING_PAGE * pages + 500).expect("small");
+    let long = listings_of_a_look(&with_a_closed_epoch(batches).await).await;
+    assert_eq!(long, short + 1, "its first page, and what lies behind all {pages} of them");
+}

@@ -69,6 +69,14 @@ fn days_of_the_month_and_of_the_week_are_as_crontab_has_them() {
 }
 
 #[test]
+fn a_step_as_long_as_its_field_is_the_first_of_it() {
+    for (text, same) in [("*/60 * * * *", "0 * * * *"), ("0 */24 * * *", "0 0 * * *"), ("0 0 * */12 *", "0 0 * 1 *")] {
+        let [one, other] = [text, same].map(|text| next(text, "2026-11-22T00:00:00Z", 2));
+        assert_eq!(one, other, "{text}");
+    }
+}
+
+#[test]
 fn what_makes_no_sense_is_refused_with_what_would() {
     for (text, part) in [
         ("", "five fields"),
@@ -79,6 +87,12 @@ fn what_makes_no_sense_is_refused_with_what_would() {
         ("* * * 13 *", "no month"),
         ("* * * * 8", "no day of the week"),
         ("*/0 * * * *", "no minute"),
+        ("*/61 * * * *", "`*/61` steps by 61, and there are 60 numbers for the minute"),
+        ("0,5-30/90 * * * *", "steps by 90"),
+        ("0 */25 * * *", "24 numbers for the hour"),
+        ("0 0 */32 * *", "31 numbers for the day of the month"),
+        ("0 0 1 */13 *", "12 numbers for the month"),
+        ("0 0 * * */8", "7 numbers for the day of the week"),
         ("5-1 * * * *", "no minute"),
         ("+5 * * * *", "no minute"),
         ("1,,2 * * * *", "no minute"),

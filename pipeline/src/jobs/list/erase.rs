@@ -1,10 +1,13 @@
 //! `erase`: what is left of erased readings goes, as soon as it may.
 
 use async_trait::async_trait;
+use serde_json::Value;
 use tjern_lake::{Lake, Table, TableName};
 use tokio_util::sync::CancellationToken;
 
-use crate::erase::{EraseOutcome, EraseSettings, Erasures, LEASE, Wait, go_on, is_settled};
+use crate::erase::{
+    EraseError, EraseOutcome, EraseSettings, Erasures, LEASE, Remembered, Request, Wait, go_on, is_settled, remember,
+};
 use crate::jobs::job::{Done, Job, JobError};
 use crate::jobs::unchanged::Unchanged;
 
@@ -54,6 +57,83 @@ impl Job for Erase {
         let readings = Table::open(lake, TableName::Readings).await.map_err(JobError::failed)?;
         self.seen.done(readings.as_ref().and_then(Erasures::count_in), now_us);
         Ok(summary(&outcome))
+    }
+}
+
+/// What a command asks for.
+#[derive(Debug, Clone)]
+pub enum EraseOrder {
+    /// To erase these readings.
+    New(Request),
+    /// To go on with what is not complete; with `again` to look at complete erasures too.
+    GoOn {
+        /// Whether everything is looked at as if nothing had been done.
+        again: bool,
+    },
+}
+
+/// `erase` as a command: what somebody asks for is remembered first, and then all is done that can be done now.
+///
+/// What has to wait is no failure of the run: the job goes on with it by itself, and who asked is told.
+#[derive(Debug)]
+pub struct EraseOnce {
+    settings: EraseSettings,
+    order: EraseOrder,
+    remembered: Option<Remembered>,
+    outcome: Option<EraseOutcome>,
+}
+
+impl EraseOnce {
+    /// Not begun yet.
+    #[must_use]
+    pub const fn new(settings: EraseSettings, order: EraseOrder) -> Self {
+        Self { settings, order, remembered: None, outcome: None }
+    }
+
+    /// The erasure that was asked for, once the lake remembers it: also where the run failed or was interrupted after that.
+    #[must_use]
+    pub const fn remembered(&self) -> Option<&Remembered> {
+        self.remembered.as_ref()
+    }
+
+    /// What the run did, where it did not fail.
+    #[must_use]
+    pub const fn outcome(&self) -> Option<&EraseOutcome> {
+        self.outcome.as_ref()
+    }
+
+    async fn work(&mut self, lake: &Lake) -> Result<EraseOutcome, EraseError> {
+        let again = match &self.order {
+            EraseOrder::New(request) => {
+                self.remembered = Some(Box::pin(remember(lake, &self.settings, request)).await?);
+                false
+            }
+            EraseOrder::GoOn { again } => *again,
+        };
+        Box::pin(go_on(lake, &self.settings, again)).await
+    }
+}
+
+#[async_trait]
+impl Job for EraseOnce {
+    fn undone(&self) -> &'static str {
+        if matches!(self.order, EraseOrder::New(_)) && self.remembered.is_none() {
+            return "nothing was erased, and nothing is remembered";
+        }
+        "erased readings are still somewhere in the lake, and come no further"
+    }
+
+    async fn run(&mut self, lake: &Lake, _stop: &CancellationToken) -> Result<Done, JobError> {
+        let outcome = self.work(lake).await.map_err(JobError::failed)?;
+        let done = summary(&outcome);
+        // Of what the outcome says the command writes all.
+        let did = match serde_json::to_value(&outcome) {
+            Ok(Value::Object(did)) => did,
+            _ => done.did,
+        };
+        let held_elsewhere = outcome.held_elsewhere;
+        self.outcome = Some(outcome);
+        Ok(Done { held_elsewhere, did, ..done })
     }
 }
 

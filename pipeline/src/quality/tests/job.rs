@@ -1,9 +1,16 @@
 //! The job over tables: what it changes, and what it leaves alone.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use object_store::ObjectStore;
+use tjern_readings::store::Store;
+use tjern_testing::simulated::Simulated;
+
 use super::*;
 use crate::bounds::Bounds;
 use crate::testing::commit;
-use tjern_lake::{Operation, Table, TableName, write_file};
+use tjern_lake::{Lake, Operation, Table, TableName, write_file};
 use tokio_util::sync::CancellationToken;
 
 /// Helsinki's −327.68 °C, on the day before somebody registered the sensor.
@@ -177,4 +184,31 @@ async fn a_run_that_is_stopped_is_finished_by_the_next() {
     assert!(!rest.held_elsewhere && !rest.unfinished, "{rest:?}");
     assert_eq!(outcome.rows_changed + rest.rows_changed, all);
     assert!(place.readings().await.iter().all(|row| row.quality == 1));
+}
+
+/// A machine that stood still, and went on when another one had its lease: it read, judged and wrote all that was left, for hours,
+/// and threw away a group after the other.
+#[tokio::test]
+async fn who_lost_the_lease_begins_no_further_group() {
+    let place = Place::new();
+    let simulated = Arc::new(Simulated::new(place.clock.clone()));
+    let objects: Arc<dyn ObjectStore> = Arc::<Simulated>::clone(&simulated);
+    let store = Store::over(objects, "s3://city/lake".parse().expect("a lake"));
+    let place = Place { lake: Lake::over(store).with_clock(place.clock.clone()), ..place };
+    for hour in 0..200 {
+        place.ingest(&[Row::new("t", NOW_US + hour * HOUR_US, -327.68)]).await;
+    }
+    place.register(&["t,Cel,sample,public,-2,40"]).await;
+    let files = || simulated.keys().into_iter().filter(|key| key.ends_with(".parquet")).count();
+    let before = files();
+    // So long that a lease of five minutes is over after a few requests, and before what a group has cost.
+    simulated.charge(Duration::from_secs(100));
+    let outcome = control(&place.lake).await.expect("it let go");
+    simulated.charge(Duration::ZERO);
+    assert!(outcome.unfinished && outcome.files_rewritten == 0, "{outcome:?}");
+    assert!(outcome.files_seen <= 64, "one group is of 64 files: {outcome:?}");
+    assert_eq!(files(), before, "what it wrote is let go");
+    place.clock.advance_us(HOUR_US);
+    let outcome = control(&place.lake).await.expect("done");
+    assert_eq!((outcome.files_seen, outcome.rows_changed, outcome.unfinished), (200, 200, false));
 }

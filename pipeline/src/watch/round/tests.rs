@@ -341,9 +341,9 @@ async fn a_token_that_runs_out_is_told_in_time_and_when_it_is_renewed() {
     let tokens = section.settings(city.place.folder.path(), &city.settings.lake, &TimeZone::UTC).expect("read").tokens;
     city.settings = WatchSettings { tokens, source_silent: Duration::from_secs(365 * 86_400), ..city.settings };
     // A sensor of which nothing comes is another story.
-    register::register(&city.place.lake, &city.place.files("site\n", "id,site,quantity,unit,kind,class\n"))
-        .await
-        .expect("registered");
+    let files = city.place.files("site\n", "id,site,quantity,unit,kind,class\n");
+    let files = register::RegisterFiles { may_end_all: true, ..files };
+    register::register(&city.place.lake, &files).await.expect("registered");
     city.rounds(10).await;
     assert_eq!(city.receiver.told(), [""; 0], "three weeks are time enough");
     city.place.clock.set_us(NOW_US + 7 * day_us);
