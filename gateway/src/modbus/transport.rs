@@ -238,11 +238,24 @@ pub struct Failure {
     is_babble: bool,
     /// Somebody else on this machine asks on the line.
     is_taken: bool,
+    /// It was answered, and more came than that.
+    is_doubt: bool,
 }
 
 impl Failure {
     pub(crate) fn new(cause: Cause, detail: impl Into<String>) -> Self {
-        Self { cause, detail: detail.into(), is_of_unit: false, is_hang_up: false, is_babble: false, is_taken: false }
+        let detail = detail.into();
+        Self { cause, detail, is_of_unit: false, is_hang_up: false, is_babble: false, is_taken: false, is_doubt: false }
+    }
+
+    /// The same, of an answer beside which something else came.
+    pub(super) fn by_doubt(self) -> Self {
+        Self { is_doubt: true, ..self }
+    }
+
+    /// Whether it was answered, and more came than that.
+    pub(super) const fn is_doubt(&self) -> bool {
+        self.is_doubt
     }
 
     /// The same, of a server that was connected to and closed the connection.
