@@ -33,8 +33,8 @@ pub(crate) mod sniff;
 mod wire;
 
 /// How often a line that is missing is tried again at most, and at least.
-const PAUSE_MIN: std::time::Duration = std::time::Duration::from_millis(500);
-const PAUSE_MAX: std::time::Duration = std::time::Duration::from_secs(5);
+pub(crate) const PAUSE_MIN: std::time::Duration = std::time::Duration::from_millis(500);
+pub(crate) const PAUSE_MAX: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// When a line that is missing is tried again: pauses that double, from half a second to five.
 #[derive(Debug, Default)]

@@ -1,8 +1,10 @@
 //! What every configuration file of Tjern shares: durations and sizes as people write them, and
 //! errors that name file, line and column, show the text, and say what would be right.
 //!
-//! Files are TOML. Unknown keys are errors. Reading a file is the only I/O here.
+//! Files are TOML. Unknown keys are errors. Reading a file is the only I/O here. What it takes grows with the text and the number
+//! of problems, not with both multiplied: a text's lines and secrets are found once, and a problem looks at the lines that it shows.
 
+mod lines;
 mod secrets;
 mod shape;
 mod strings;
@@ -15,12 +17,15 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use lines::Lines;
+use secrets::Secrets;
 pub use shape::Shape;
 pub use units::units;
 
@@ -29,6 +34,9 @@ pub use units::units;
 pub struct ConfigText {
     path: PathBuf,
     text: String,
+    /// Found where somebody first asks.
+    lines: OnceLock<Lines>,
+    secrets: OnceLock<Secrets>,
 }
 
 impl fmt::Debug for ConfigText {
@@ -130,7 +138,7 @@ impl ConfigText {
     /// [`ConfigError::Unreadable`]; [`ConfigError::Wrong`] where the file is no UTF-8.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let bytes = read_bounded(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-        String::from_utf8(bytes).map(|text| Self { path: path.to_owned(), text }).map_err(|error| {
+        String::from_utf8(bytes).map(|text| Self::new(path, text)).map_err(|error| {
             let place = error.utf8_error().valid_up_to();
             let readable = Self::new(path, String::from_utf8_lossy(error.as_bytes()));
             let hint = "save the file as UTF-8".to_owned();
@@ -141,7 +149,7 @@ impl ConfigText {
     /// A text that came from elsewhere, under the name that errors shall show.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>, text: impl Into<String>) -> Self {
-        Self { path: path.into(), text: text.into() }
+        Self { path: path.into(), text: text.into(), lines: OnceLock::new(), secrets: OnceLock::new() }
     }
 
     /// The file.
@@ -159,13 +167,21 @@ impl ConfigText {
     /// The text without what looks like a secret in it.
     #[must_use]
     pub fn without_secrets(&self) -> String {
-        without_secrets(&self.text)
+        self.secrets().hidden_in(&self.text)
     }
 
     /// Where the first of what looks like a secret stands.
     #[must_use]
     pub fn first_secret(&self) -> Option<Range<usize>> {
-        secrets::first(&self.text)
+        self.secrets().first()
+    }
+
+    fn secrets(&self) -> &Secrets {
+        self.secrets.get_or_init(|| Secrets::of(&self.text))
+    }
+
+    fn lines(&self) -> &Lines {
+        self.lines.get_or_init(|| Lines::of(&self.text))
     }
 
     /// Reads the text as TOML of the shape `T`.
@@ -189,15 +205,14 @@ impl ConfigText {
     /// What a remark on a place of this text looks like.
     #[must_use]
     pub fn problem_of(&self, mut remark: Remark) -> Problem {
-        remark.message = secrets::scrubbed(&remark.message, &self.text);
-        remark.hint = remark.hint.map(|hint| secrets::scrubbed(&hint, &self.text));
+        remark.message = self.secrets().scrubbed(&remark.message, &self.text);
+        remark.hint = remark.hint.map(|hint| self.secrets().scrubbed(&hint, &self.text));
         let start = self.text.floor_char_boundary(remark.span.start);
-        let before = &self.text[..start];
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        let line = self.lines().number(start);
         Problem {
             severity: remark.severity,
-            line: before.matches('\n').count() + 1,
-            column: before[line_start..].chars().count() + 1,
+            line,
+            column: self.text[self.lines().start(line)..start].chars().count() + 1,
             rendered: self.render(&remark, &Renderer::plain()),
             colored: self.render(&remark, &Renderer::styled()),
             path: self.path.clone(),
@@ -213,15 +228,28 @@ impl ConfigText {
         start..self.text.floor_char_boundary(span.end).clamp(start, line_end)
     }
 
+    /// The lines that a remark shows, with those between them, and the number of the first.
+    fn shown_of(&self, remark: &Remark) -> (Range<usize>, usize) {
+        let places = std::iter::once(&remark.span).chain(remark.related.iter().map(|(span, _)| span));
+        let numbers = places.map(|span| self.lines().number(self.text.floor_char_boundary(span.start)));
+        let (first, last) = numbers.fold((usize::MAX, 1), |(first, last), line| (first.min(line), last.max(line)));
+        // Behind the last newline nothing is to be shown.
+        let first = if self.lines().start(first) == self.text.len() { first.saturating_sub(1).max(1) } else { first };
+        (self.lines().start(first)..self.lines().end(last), first)
+    }
+
     fn render(&self, remark: &Remark, renderer: &Renderer) -> String {
         let path = self.path.display().to_string();
-        let place = AnnotationKind::Primary.span(self.first_line_of(&remark.span));
-        let related = remark
-            .related
-            .iter()
-            .map(|(span, label)| AnnotationKind::Context.span(self.first_line_of(span)).label(label.as_str()));
-        let shown = secrets::painted_over(&self.text);
-        let snippet = Snippet::source(&shown).path(&path).annotation(place).annotations(related);
+        let (part, first) = self.shown_of(remark);
+        let within = |span: &Range<usize>| {
+            let Range { start, end } = self.first_line_of(span);
+            start - part.start..end - part.start
+        };
+        let place = AnnotationKind::Primary.span(within(&remark.span));
+        let related =
+            remark.related.iter().map(|(span, label)| AnnotationKind::Context.span(within(span)).label(label.as_str()));
+        let shown = self.secrets().painted_over(&self.text, part.clone());
+        let snippet = Snippet::source(&shown).line_start(first).path(&path).annotation(place).annotations(related);
         let level = match remark.severity {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,

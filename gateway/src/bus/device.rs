@@ -3,7 +3,8 @@
 //! A **round** is everything of the device that is due at a moment: when a point's slot has begun and its share of
 //! the spread is over, all that is due rides along, planned into as few requests as bus time allows. A round ends
 //! where the slot of one of its points does; what was not read by then is due again, in its new slot, and goes
-//! first. So nothing queues, and no point starves another. A slot that passes is missed, and never made up for.
+//! first. So nothing queues, and no point starves another. A slot that passes is missed, and never made up for. Where a slot's
+//! first request fails for a reason that passes, it is asked again in the same slot (`outcome`).
 //!
 //! No I/O and no waiting: the actor of the bus does both.
 
@@ -11,7 +12,7 @@ mod answered;
 mod outcome;
 mod point;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,6 +62,18 @@ pub(super) struct Device {
     replan: bool,
     /// A round asks at most one question that serves no point.
     proved: bool,
+    /// Points that are asked for once more in their slot, and not before that.
+    later: HashMap<usize, Later>,
+}
+
+/// When a point is asked for once more, and in which slot.
+#[derive(Debug, Clone, Copy)]
+struct Later {
+    at: Instant,
+    slot_us: i64,
+    times: u32,
+    /// Why not now.
+    cause: Cause,
 }
 
 /// A request of a plan.
@@ -154,6 +167,7 @@ impl Device {
             wake_us: i64::MIN,
             replan: false,
             proved: false,
+            later: HashMap::new(),
         }
     }
 
@@ -260,11 +274,14 @@ impl Device {
                 continue;
             };
             let rest = if point.refused.is_some() { rest.max(point.resting(now)) } else { rest };
+            let later = self.later.get(&index).filter(|later| later.slot_us == due.slot_us && later.at > now);
+            let rest = rest.max(later.map(|later| (later.at, later.cause)));
             if let Some((until, cause)) = rest {
                 let until_us = after(now_us, until.saturating_duration_since(now));
                 if until_us >= slot_end_us {
                     let latest = &mut self.cell.latest()[index];
                     let ended = point.end(due, Err(cause), (now_us, now_us), turn, latest);
+                    self.later.remove(&index);
                     readings.extend(ended.map(|ended| ended.reading(point.state.sensor.clone())));
                     self.wake_us = self.wake_us.min(point_next_us);
                 } else {

@@ -31,7 +31,7 @@ const SUSPECT_WINDOW: Duration = Duration::from_secs(12);
 
 /// A device that is down may take one part in so many of its bus. A failure with its drain is as long as two periods
 /// at worst, and each may cost the others a slot and a part of one: three in eighty stay under 5 %.
-const COST_FACTOR: u32 = 40;
+pub(super) const COST_FACTOR: u32 = 40;
 
 /// How devices that do not answer are asked.
 #[derive(Debug, Clone, Copy)]

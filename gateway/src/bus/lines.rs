@@ -3,7 +3,8 @@
 //! A device that talks by itself is listened to all the time. At a slot, the newest line of a point
 //! stands for it if it is no older than the period; if there is none, the first line within the
 //! bus's timeout does; after that the reading is missing. A device that wants to be asked (`poll`)
-//! is asked at the slot, and lines from before do not count; `question` says when it may be. Lines that say what time they are from make
+//! is asked at the slot, and lines from before do not count; `question` says when it may be. Where its first answer of a slot does
+//! not come, or says nothing, it is asked once more; while the line is missing a slot waits for it until it ends. Lines that say what time they are from make
 //! readings when they come (`point`).
 //!
 //! A device does not wait for somebody to listen: what comes before a new connection was silent for a while is the rest
@@ -46,7 +47,7 @@ use crate::lines::{Framing, LineSplitter};
 use crate::modbus::Retry;
 #[cfg(test)]
 use crate::modbus::faults::{Broken, is_broken};
-use point::{DeviceChecksums, LinePointState};
+use point::{DeviceChecksums, LinePointState, Now};
 use print_out::{End, Heard};
 use question::Question;
 use rejected::RejectedLines;
@@ -55,6 +56,9 @@ pub(super) use times::Times;
 
 /// What is received between two questions is taken in so many pieces at most.
 const RECEIVED_MAX: usize = 64;
+
+/// Two questions and the silences after them take so many timeouts: shorter periods leave no time for a second one.
+const AGAIN_PERIODS: u32 = 5;
 
 /// How far a device's clock may be ahead of ours while ours is not known: the box may have been off so long.
 const UNKNOWN_AHEAD_US: i64 = 366 * 86_400 * 1_000_000;
@@ -178,6 +182,8 @@ impl Actor {
                 let silence = silence_at_start(&self.place, began.elapsed());
                 self.half_until = may_be_half.then(|| Instant::now() + silence);
                 self.stream = Some(stream);
+                let asks = self.question.is_some();
+                self.points.iter_mut().for_each(|point| point.line_is_back(asks));
                 self.question.iter_mut().for_each(|question| question.opened(silence));
                 self.note_line(None);
             }
@@ -230,18 +236,29 @@ impl Actor {
             self.begin(now_us);
             self.ask().await;
         }
-        let (is_there, asked) = (self.stream.is_some(), self.question.is_some());
-        let (limits, answered_us) = (self.limits, self.context.clock.now_us());
+        let now = self.now();
+        let limits = self.limits;
         let mut unanswered = false;
         for point in &mut self.points {
             let waited = point.waiting.as_ref().is_some_and(|(_, _, since)| since.elapsed() >= limits.timeout);
-            readings.extend(point.turn(&self.name, (is_there, asked), limits, answered_us));
+            readings.extend(point.turn(&self.name, now, limits));
             unanswered |= waited && point.waiting.is_none();
         }
         if let Some(question) = self.question.as_mut().filter(|_| unanswered) {
             question.was_not_answered();
         }
         readings
+    }
+
+    fn now(&self) -> Now {
+        let period_us = self.points.iter().map(|point| point.state.schedule.grid().every_us()).min();
+        let every = Duration::from_micros(period_us.unwrap_or_default().unsigned_abs());
+        Now {
+            is_there: self.stream.is_some(),
+            asked: self.question.is_some(),
+            may_ask_again: every >= self.limits.timeout * AGAIN_PERIODS,
+            time_us: self.context.clock.now_us(),
+        }
     }
 
     /// Where the clock was set, points go on from the time that it says.
@@ -450,7 +467,9 @@ impl Actor {
     fn pause(&self) -> Duration {
         let now_us = self.context.clock.now_us();
         let held = self.held();
+        let is_there = self.stream.is_some();
         let waits = self.points.iter().filter_map(|point| match (&point.waiting, point.state.schedule.due(now_us)) {
+            (Some(_), _) if !is_there => point.waits_until_us().map(|end_us| wait(end_us, now_us)),
             (Some((_, _, since)), _) => Some((*since + self.limits.timeout).saturating_duration_since(Instant::now())),
             (None, Some(_)) => held,
             (None, None) => Some(wait(point.state.schedule.next_us(now_us), now_us)),

@@ -48,8 +48,8 @@ const LINES_EVERY: Duration = Duration::from_secs(1);
     Prints a line a bus: its name, its kind, and where it is, parted by tabs. An address on loopback is listened on;\n\
     a port whose path is free becomes a link to a pseudo terminal. Where the place is taken, another is, with a warning.\n\
     A TCP bus serves up to 16 clients at once, so that `read` works beside `run`.\n\
-    Faults, each with a probability per answer from 0 to 1: delay, split, merge, duplicate, truncate, swap, corrupt, drop,\n\
-    disconnect, hang_up; and longest=300ms, how late an answer may be. The same seed gives the same faults.\n\
+    Faults, each with a probability per answer from 0 to 1: delay, split, merge, duplicate, repeat, truncate, swap, corrupt,\n\
+    drop, disconnect, hang_up; and longest=300ms, how late an answer may be. The same seed gives the same faults.\n\
     Exit status: 0 when told to end, 1 when it failed, 2 for a wrong configuration or wrong faults."
 )]
 pub struct SimulateArguments {

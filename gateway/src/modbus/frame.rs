@@ -175,6 +175,11 @@ impl Expected {
         }
     }
 
+    /// Whether the answer may have begun somewhere in this.
+    pub(super) fn may_begin_in(&self, bytes: &[u8]) -> bool {
+        (0..bytes.len()).any(|start| self.may_become_answer(&bytes[start..]))
+    }
+
     /// Takes the answer out of what was received. What comes before it, and every whole frame that is
     /// something else, is taken out too; the rest stays for more to come. Inside what may still become
     /// the answer no stranger is looked for: among 250 bytes of data one can seem to be there.

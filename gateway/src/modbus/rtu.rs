@@ -14,11 +14,14 @@
 //!    time, if the line was silent in between for as long as any answer may take.
 //! 3. An answer with another unit, function or length than asked for is passed over (see `wire`), and
 //!    what is let through is held against the request once more.
+//! 4. An answer beside which another one came, or bytes that are no noise, before it or until the line was silent behind it, is
+//!    not believed: a converter may have sent an old one in front of the new. Its unit then owes one.
 //!
 //! A new master knows nothing of what was asked before its time, by an earlier run or before a reload: it listens for
 //! as long as an answer may take, at most [`LISTEN_MAX`], before its first request, and takes every unit to owe an answer.
 //!
-//! Limits: a probe costs one transaction after a failure, and one or two a unit and table after a start; to knock costs
+//! Limits: an old answer that a converter sends once more by itself, in time and in the new one's place, is an answer to
+//! anybody, if it has the same unit, function and length. A probe costs one transaction after a failure, and one or two a unit and table after a start; to knock costs
 //! two more timeouts. What a unit sends later than two timeouts after a start is one answer at most. Where others talk all
 //! the time, who answers no probe is not believed.
 
@@ -78,6 +81,7 @@ pub struct RtuMaster {
     quiet_until: Instant,
     last_unit: Option<u8>,
     echo_told: bool,
+    doubt_told: bool,
     stats: WireStats,
     #[cfg(test)]
     pub(super) careless: Careless,
@@ -105,6 +109,7 @@ impl RtuMaster {
             quiet_until: now() + listens,
             last_unit: None,
             echo_told: false,
+            doubt_told: false,
             stats: WireStats::default(),
             #[cfg(test)]
             careless: Careless::default(),
@@ -187,6 +192,9 @@ impl RtuMaster {
         let progress = line.wire.progress();
         self.note_passed(progress);
         self.strange = progress.strange;
+        if result.as_ref().is_err_and(Failure::is_doubt) {
+            self.note_doubt();
+        }
         // Noise that harmed no answer yet is told too.
         if let Some(errors) = line.wire.line_errors() {
             self.stats.set_hardware(errors);
@@ -242,11 +250,35 @@ impl RtuMaster {
         line.wire.begin(self.silence(unit), self.manners.timeout);
         let mut context = line.context.take().unwrap_or_else(|| rtu::attach(line.wire.clone()));
         context.set_slave(Slave(unit));
-        let result = self.wait(&line.wire, &mut context, request).await;
+        let mut result = self.wait(&line.wire, &mut context, request).await;
+        if self.drains() && result.as_ref().err().is_none_or(Failure::is_exception) {
+            let silence = Duration::from_micros(self.speed.silence_us());
+            line.wire.hear_out(silence, now() + self.drain(request)).await;
+            result = self.believed(result, line.wire.progress());
+        }
         if result.as_ref().err().is_none_or(Failure::is_exception) {
             line.context = Some(context);
         }
         result
+    }
+
+    /// The answer, if nothing came beside it that may be the answer as well.
+    fn believed(&self, result: Result<Answer, Failure>, progress: Progress) -> Result<Answer, Failure> {
+        let noise = usize::try_from(progress.passed.noise).unwrap_or(usize::MAX).saturating_add(progress.unread);
+        if self.believes_any() || !progress.has_rival && noise <= NOISE_MAX {
+            return result;
+        }
+        let beside =
+            if progress.has_rival { "another answer".to_owned() } else { format!("{noise} bytes of no frame") };
+        Err(Failure::new(Cause::Malformed, format!("{beside} came with the answer: neither is believed")).by_doubt())
+    }
+
+    /// Counted each time, told once.
+    fn note_doubt(&mut self) {
+        self.stats.doubted();
+        if !std::mem::replace(&mut self.doubt_told, true) {
+            warn!(line = %self.place, "more than the answer came, and it is not believed; hint: a converter that repeats answers, another master, or noise on the line? `line_errors_total` counts on");
+        }
     }
 
     fn note_passed(&mut self, progress: Progress) {

@@ -17,6 +17,7 @@ struct Counters {
     strangers: AtomicU64,
     noise: AtomicU64,
     never_silent: AtomicU64,
+    doubted: AtomicU64,
     frame: AtomicU64,
     overrun: AtomicU64,
     parity: AtomicU64,
@@ -39,6 +40,8 @@ pub struct WireCounts {
     pub noise: u64,
     /// Requests that were not sent, since the line never fell silent.
     pub never_silent: u64,
+    /// Answers that were not believed, since another or strange bytes came with them.
+    pub doubted: u64,
     /// What the port's hardware counts, where it does; zeros elsewhere.
     pub hardware: LineErrors,
 }
@@ -58,6 +61,11 @@ impl WireStats {
     pub(super) fn never_silent(&self, bytes: usize) {
         self.0.never_silent.fetch_add(1, Ordering::Relaxed);
         self.0.noise.fetch_add(u64::try_from(bytes).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// An answer was not believed, since something else came with it.
+    pub(super) fn doubted(&self) {
+        self.0.doubted.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The hardware says this: what came since it said something last counts, and all of it where it began anew.
@@ -92,6 +100,7 @@ impl WireStats {
             strangers: get(&self.0.strangers),
             noise: get(&self.0.noise),
             never_silent: get(&self.0.never_silent),
+            doubted: get(&self.0.doubted),
             hardware: LineErrors {
                 frame: get(&self.0.frame),
                 overrun: get(&self.0.overrun),

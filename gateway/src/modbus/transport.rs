@@ -242,6 +242,8 @@ pub struct Failure {
     is_untried: bool,
     /// Answers came that belong to no open request.
     has_strangers: bool,
+    /// It was answered, and more came than that.
+    is_doubt: bool,
 }
 
 impl Failure {
@@ -255,7 +257,18 @@ impl Failure {
             is_taken: false,
             is_untried: false,
             has_strangers: false,
+            is_doubt: false,
         }
+    }
+
+    /// The same, of an answer beside which something else came.
+    pub(super) fn by_doubt(self) -> Self {
+        Self { is_doubt: true, ..self }
+    }
+
+    /// Whether it was answered, and more came than that.
+    pub(super) const fn is_doubt(&self) -> bool {
+        self.is_doubt
     }
 
     /// The same, of a server that was connected to and closed the connection.

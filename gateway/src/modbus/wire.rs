@@ -82,6 +82,8 @@ struct Exchange {
     passed: Passed,
     answer: Vec<u8>,
     taken: usize,
+    /// A whole frame came behind the answer that may be it as well, and says something else.
+    has_rival: bool,
 }
 
 /// Why a request was not sent: what came left no room for it.
@@ -115,9 +117,26 @@ pub(super) struct Progress {
     pub(super) babble: Option<usize>,
     /// Bytes that came and are neither the answer nor the request, heard back.
     pub(super) strange: usize,
+    /// Behind the answer came another, or what begins like one.
+    pub(super) has_rival: bool,
 }
 
 impl Exchange {
+    /// Takes whole frames that came behind the answer.
+    fn look_behind(&mut self) {
+        let Some(expected) = &self.expected else { return };
+        while let Some(other) = expected.take(&mut self.received, &mut self.passed) {
+            self.passed.strangers += 1;
+            self.has_rival |= other != self.answer;
+        }
+    }
+
+    /// Whether what is left begins like the answer.
+    fn may_go_on(&self) -> bool {
+        let is_answered = !self.answer.is_empty();
+        is_answered && self.expected.as_ref().is_some_and(|expected| expected.may_begin_in(&self.received))
+    }
+
     fn strange(&self) -> usize {
         let echoes = usize::try_from(self.passed.echoes).unwrap_or(usize::MAX).saturating_mul(REQUEST_BYTES);
         self.came.saturating_sub(self.answer.len()).saturating_sub(echoes)
@@ -194,6 +213,7 @@ impl Wire {
             passed: exchange.passed,
             babble: exchange.babbles.then_some(exchange.before),
             strange: exchange.strange(),
+            has_rival: exchange.has_rival || exchange.may_go_on(),
         }
     }
 
@@ -204,6 +224,18 @@ impl Wire {
             Carrier::Tcp(_) => None,
             #[cfg(test)]
             Carrier::Memory(_) => super::faults::hardware(),
+        }
+    }
+
+    /// Hears what follows an answer until the line is silent for so long, or until then. That the line is gone meanwhile is no
+    /// failure of what was answered.
+    pub(super) async fn hear_out(&self, silence: Duration, until: Instant) {
+        loop {
+            let silent_at = (self.lock().active + silence).min(until);
+            let rest = std::future::poll_fn(|context| self.lock().poll_rest(context));
+            if silent_at <= now() || !matches!(tokio::time::timeout_at(silent_at.into(), rest).await, Ok(Ok(()))) {
+                return;
+            }
         }
     }
 
@@ -289,6 +321,21 @@ impl Open {
         Poll::Ready(Ok(()))
     }
 
+    /// Takes what comes behind the answer.
+    fn poll_rest(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut bytes = [0; FRAME_MAX];
+        let mut more = ReadBuf::new(&mut bytes);
+        ready!(self.carrier.poll_read(context, &mut more))?;
+        self.active = now();
+        let exchange = &mut self.exchange;
+        exchange.came = exchange.came.saturating_add(more.filled().len());
+        if exchange.received.len() < RECEIVED_MAX {
+            exchange.received.extend_from_slice(more.filled());
+        }
+        exchange.look_behind();
+        Poll::Ready(Ok(()))
+    }
+
     fn poll_answer(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
             let exchange = &mut self.exchange;
@@ -310,6 +357,7 @@ impl Open {
             }
             if let Some(answer) = expected.take(&mut exchange.received, &mut exchange.passed) {
                 (exchange.answer, exchange.taken) = (answer, 0);
+                exchange.look_behind();
             }
         }
     }

@@ -9,7 +9,8 @@
 //!   time tells two answers of one shape apart. What is held back comes with the next answer.
 //! - RTU: damage is never such that a run of the bytes on the wire passes for a frame that no device sent
 //!   ([`Guard`]): what CRC-16 cannot notice is computed away and counted. Between a frame
-//!   and its copy there is no silence that parts frames, since a copy after one is a new answer to anybody.
+//!   and its copy there is no silence that parts frames, since a copy after one is a new answer to anybody. Nor is there between the
+//!   answer before, where that is repeated, and the new one, which is whole then and in time.
 //! - TCP: it has no checksum of its own, so damage is to what a client can check: the header, the function, the
 //!   count. A damaged transaction id is half the range away, never that of a request soon to come. A stream loses
 //!   no byte in its middle: after an answer without its end nothing comes with it.
@@ -59,6 +60,8 @@ pub struct Tally {
     pub merged: u64,
     /// Twice.
     pub duplicated: u64,
+    /// With the answer before once more.
+    pub repeated: u64,
     /// Without their end.
     pub truncated: u64,
     /// After the next.
@@ -78,13 +81,14 @@ pub struct Tally {
 impl Tally {
     /// Each count with its name, in the order of the fields.
     #[must_use]
-    pub const fn counts(&self) -> [(&'static str, u64); 12] {
+    pub const fn counts(&self) -> [(&'static str, u64); 13] {
         [
             ("answers", self.answers),
             ("delayed", self.delayed),
             ("split", self.split),
             ("merged", self.merged),
             ("duplicated", self.duplicated),
+            ("repeated", self.repeated),
             ("truncated", self.truncated),
             ("swapped", self.swapped),
             ("corrupted", self.corrupted),
@@ -104,6 +108,7 @@ impl Tally {
             split: self.split + other.split,
             merged: self.merged + other.merged,
             duplicated: self.duplicated + other.duplicated,
+            repeated: self.repeated + other.repeated,
             truncated: self.truncated + other.truncated,
             swapped: self.swapped + other.swapped,
             corrupted: self.corrupted + other.corrupted,
@@ -134,6 +139,8 @@ pub struct BadLine {
     rng: Rng,
     before: Vec<Vec<u8>>,
     after: Vec<Vec<u8>>,
+    /// The answer that was sent last, if it was sent whole.
+    last: Option<Vec<u8>>,
     guard: Guard,
     tally: Tally,
 }
@@ -150,7 +157,8 @@ impl BadLine {
     pub fn new(faults: LineFaults, framing: Framing, seed: u64) -> Self {
         let rng = Rng::with_seed(seed);
         let (before, after) = (Vec::new(), Vec::new());
-        Self { faults, framing, rng, before, after, guard: Guard::default(), tally: Tally::default() }
+        let (guard, tally) = (Guard::default(), Tally::default());
+        Self { faults, framing, rng, before, after, last: None, guard, tally }
     }
 
     /// What happened until now.
@@ -178,8 +186,22 @@ impl BadLine {
                 return Vec::new();
             }
         }
-        let frames = self.outgoing(frame);
-        self.deliver(&frames)
+        let last = self.last.replace(frame.clone());
+        let mut frames = self.outgoing(frame);
+        let is_repeated = self.repeat(last, &mut frames);
+        self.deliver(&frames, is_repeated)
+    }
+
+    /// Whether the answer before goes out once more.
+    fn repeat(&mut self, last: Option<Vec<u8>>, frames: &mut Vec<Outgoing>) -> bool {
+        if self.framing != Framing::Rtu || !self.roll(self.faults.repeat) || frames.iter().any(|frame| !frame.whole) {
+            return false;
+        }
+        let Some(bytes) = last else { return false };
+        self.tally.repeated += 1;
+        let place = if self.rng.bool() { 0 } else { frames.len() };
+        frames.insert(place, Outgoing { bytes, whole: true });
+        true
     }
 
     /// The frames that go out now, in their order.
@@ -234,23 +256,31 @@ impl BadLine {
     }
 
     /// Gives the frames their times and pieces.
-    fn deliver(&mut self, frames: &[Outgoing]) -> Vec<Act> {
+    fn deliver(&mut self, frames: &[Outgoing], is_repeated: bool) -> Vec<Act> {
         let mut acts = Vec::new();
         let longest_us = u64::try_from(self.faults.longest.as_micros()).unwrap_or(u64::MAX);
         let mut left_us = longest_us;
-        if self.roll(self.faults.delay) {
+        if !is_repeated && self.roll(self.faults.delay) {
             self.tally.delayed += 1;
             let wait_us = self.rng.u64(..left_us.max(1));
             left_us -= wait_us;
             acts.push(Act::Wait(Duration::from_micros(wait_us)));
         }
-        let Some(bytes) = self.passes(frames) else { return acts };
-        if self.roll(self.faults.hang_up) {
+        if frames.iter().any(|frame| !frame.whole) {
+            self.last = None;
+        }
+        let Some(bytes) = self.passes(frames) else {
+            self.last = None;
+            return acts;
+        };
+        if !is_repeated && self.roll(self.faults.hang_up) {
             self.tally.hung_up += 1;
+            self.last = None;
             return vec![Act::Close, Act::Wait(HUNG_UP.min(self.faults.longest)), Act::Send(bytes)];
         }
         let cuts = self.cuts(frames, longest_us / PAUSE_SHARE);
-        let gone = self.roll(self.faults.disconnect).then(|| self.rng.usize(..=bytes.len()));
+        let ends = !is_repeated && self.roll(self.faults.disconnect);
+        let gone = ends.then(|| self.rng.usize(..=bytes.len()));
         let end = gone.unwrap_or(bytes.len());
         let mut sent = 0;
         for (cut, pause_us) in cuts.into_iter().filter(|(cut, _)| *cut < end) {
@@ -264,6 +294,7 @@ impl BadLine {
         }
         if gone.is_some() {
             self.tally.disconnected += 1;
+            self.last = None;
             self.guard.forget();
             acts.push(Act::Close);
         }
@@ -316,7 +347,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn everything() -> LineFaults {
-        "delay=0.2,split=0.2,merge=0.1,duplicate=0.1,truncate=0.1,swap=0.1,corrupt=0.2,drop=0.1,disconnect=0.05,hang_up=0.05,longest=90ms"
+        "delay=0.2,split=0.2,merge=0.1,duplicate=0.1,repeat=0.1,truncate=0.1,swap=0.1,corrupt=0.2,drop=0.1,disconnect=0.05,hang_up=0.05,longest=90ms"
             .parse()
             .expect("faults")
     }

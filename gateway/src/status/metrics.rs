@@ -217,6 +217,7 @@ fn wires(page: &mut Page<'_, '_>, status: &GatewayStatus) -> fmt::Result {
             ("echo", wire.echoes),
             ("stranger", wire.strangers),
             ("never_silent", wire.never_silent),
+            ("doubted", wire.doubted),
             ("frame", wire.frame),
             ("overrun", wire.overrun),
             ("parity", wire.parity),

@@ -231,6 +231,9 @@ pub struct WireReport {
     /// Requests that were not sent, since the line never fell silent.
     #[serde(default)]
     pub never_silent: u64,
+    /// Answers that were not believed, since another or strange bytes came with them.
+    #[serde(default)]
+    pub doubted: u64,
     /// The port's hardware: characters without their stop bit.
     pub frame: u64,
     /// Characters that came too fast.
@@ -251,6 +254,7 @@ impl From<&WireCounts> for WireReport {
             strangers: counts.strangers,
             noise_bytes: counts.noise,
             never_silent: counts.never_silent,
+            doubted: counts.doubted,
             frame: counts.hardware.frame,
             overrun: counts.hardware.overrun,
             parity: counts.hardware.parity,

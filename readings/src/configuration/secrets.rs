@@ -6,11 +6,12 @@
 //! written. A secret under a harmless name is not found, and no pattern is one.
 //!
 //! Invariant: of a text that is TOML what is hidden of a string lies within its quotes, and of a comment within its line. So what is left is
-//! TOML, but for a secret that stood in no quotes.
+//! TOML, but for a secret that stood in no quotes. The text is gone over once, whatever is shown of it and how often.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
-use super::strings::{Strings, Written};
+use super::strings::{Strings, Written, work};
 
 /// What stands in the place of a secret.
 const REDACTED: &str = "***";
@@ -22,46 +23,76 @@ const NAMES: [&str; 9] =
 /// Keys that have such a name and hold the path of a file.
 const HARMLESS: [&str; 2] = ["tokens", "_file"];
 
+/// Where secrets stand in a text, found once for all that is to be shown of it.
+#[derive(Debug, Clone)]
+pub(super) struct Secrets {
+    /// In order and without an overlap.
+    places: Vec<Range<usize>>,
+    /// One place of each that is written more than once.
+    different: Vec<Range<usize>>,
+}
+
 /// The text with a mark in the place of each secret.
 #[must_use]
 pub fn without_secrets(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    let mut end = 0;
-    for secret in secrets(text) {
-        shown.push_str(&text[end..secret.start]);
-        shown.push_str(REDACTED);
-        end = secret.end;
-    }
-    shown.push_str(&text[end..]);
-    shown
+    Secrets::of(text).hidden_in(text)
 }
 
-/// The text with each secret painted over, all places as they were.
-pub(super) fn painted_over(text: &str) -> String {
-    let mut shown = text.to_owned();
-    for secret in secrets(text) {
-        shown.replace_range(secret.clone(), &"*".repeat(secret.len()));
+impl Secrets {
+    pub(super) fn of(text: &str) -> Self {
+        let places = places(text);
+        let mut known = HashSet::new();
+        let different = places.iter().filter(|place| known.insert(&text[(*place).clone()])).cloned().collect();
+        Self { places, different }
     }
-    shown
-}
 
-/// A message about a text, without the text's secrets.
-pub(super) fn scrubbed(message: &str, text: &str) -> String {
-    let found = secrets(text).into_iter().map(|secret| &text[secret]).filter(|secret| !secret.is_empty());
-    let message = found.fold(message.to_owned(), |message, secret| message.replace(secret, REDACTED));
-    without_secrets(&message)
+    /// Where the first one stands.
+    pub(super) fn first(&self) -> Option<Range<usize>> {
+        self.places.first().cloned()
+    }
+
+    /// The text with a mark in the place of each.
+    pub(super) fn hidden_in(&self, text: &str) -> String {
+        let mut shown = String::with_capacity(text.len());
+        let mut end = 0;
+        for secret in &self.places {
+            shown.push_str(&text[end..secret.start]);
+            shown.push_str(REDACTED);
+            end = secret.end;
+        }
+        shown.push_str(&text[end..]);
+        shown
+    }
+
+    /// A part of the text with each painted over, all places and lines as they were.
+    pub(super) fn painted_over(&self, text: &str, part: Range<usize>) -> String {
+        work::looked_at(part.len());
+        let mut shown = String::with_capacity(part.len());
+        let mut end = part.start;
+        let first = self.places.partition_point(|secret| secret.end <= part.start);
+        for secret in self.places[first..].iter().take_while(|secret| secret.start < part.end) {
+            let secret = secret.start.max(part.start)..secret.end.min(part.end);
+            shown.push_str(&text[end..secret.start]);
+            shown.extend(text.as_bytes()[secret.clone()].iter().map(|byte| if *byte == b'\n' { '\n' } else { '*' }));
+            end = secret.end;
+        }
+        shown.push_str(&text[end..part.end]);
+        shown
+    }
+
+    /// A message about a text, without the text's secrets.
+    pub(super) fn scrubbed(&self, message: &str, text: &str) -> String {
+        let found = self.different.iter().map(|secret| &text[secret.clone()]);
+        let message = found.fold(message.to_owned(), |message, secret| message.replace(secret, REDACTED));
+        without_secrets(&message)
+    }
 }
 
 /// Finds what is secret of what is marked at a place.
 type Look = fn(&str, usize) -> Vec<Range<usize>>;
 
-/// Where the first one stands.
-pub(super) fn first(text: &str) -> Option<Range<usize>> {
-    secrets(text).into_iter().next()
-}
-
-/// Where secrets stand, in order and without an overlap.
-fn secrets(text: &str) -> Vec<Range<usize>> {
+/// Where secrets stand, in order and without an overlap, and none is empty.
+fn places(text: &str) -> Vec<Range<usize>> {
     if marks(text, "://").chain(marks(text, "=")).next().is_none() {
         return Vec::new();
     }
@@ -78,7 +109,7 @@ fn secrets(text: &str) -> Vec<Range<usize>> {
                     found.extend(parts.into_iter().map(|part| written.whole(text, part)));
                 }
                 None => {
-                    let end = strings.end_of_comment(text, place).unwrap_or(text.len());
+                    let end = strings.end_of_comment(place).unwrap_or(text.len());
                     let parts = look(&text[..end], place).into_iter();
                     // The quote that ends a string may be one that does not.
                     found.extend(parts.map(|part| strings.from(part.start).map_or(part, |one| one.content.clone())));
@@ -184,7 +215,8 @@ mod tests {
             ("x = ['token=a b', 'c']", "x = ['token=*** b', 'c']"),
         ] {
             assert_eq!(without_secrets(text), shown);
-            assert_eq!(painted_over(text).len(), text.len());
+            let painted = Secrets::of(text).painted_over(text, 0..text.len());
+            assert_eq!((painted.len(), painted.lines().count()), (text.len(), text.lines().count()));
         }
     }
 
@@ -215,9 +247,18 @@ mod tests {
 
         #[test]
         fn any_text_can_be_gone_over(text in "(\\PC|[=\"'@?\n]|://|token ?= ?|secret=\"\"\"){0,40}") {
-            prop_assert_eq!(painted_over(&text).len(), text.len());
+            let secrets = Secrets::of(&text);
+            let painted = secrets.painted_over(&text, 0..text.len());
+            prop_assert_eq!(painted.len(), text.len());
             let shown = without_secrets(&text);
-            prop_assert!(!scrubbed(&text, &text).is_empty() || shown.is_empty());
+            prop_assert!(!secrets.scrubbed(&text, &text).is_empty() || shown.is_empty());
+            // Any line of it is painted as in the whole.
+            let mut start = 0;
+            for line in text.split_inclusive('\n') {
+                let part = start..start + line.len();
+                prop_assert_eq!(&secrets.painted_over(&text, part.clone()), &painted[part.clone()]);
+                start = part.end;
+            }
         }
     }
 }

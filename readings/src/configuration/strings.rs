@@ -20,43 +20,84 @@ pub(super) struct Written {
     pub(super) is_pattern: bool,
 }
 
-/// All strings of a text in their order, keys in quotes too; `None` where it is no TOML.
+/// All strings of a text, keys in quotes too, and its comments, each in the order of the text; none where it is no TOML.
 #[derive(Debug, Default)]
-pub(super) struct Strings(Option<Vec<Written>>);
+pub(super) struct Strings {
+    strings: Vec<Written>,
+    comments: Vec<Range<usize>>,
+}
 
 impl Strings {
     pub(super) fn of(text: &str) -> Self {
-        Self(DeTable::parse(text).ok().map(|root| {
-            let mut found = Vec::new();
-            of_table(text, root.get_ref(), &mut found);
-            // Each mark of a text is looked up: of ten thousand points there are sixty thousand.
-            found.sort_by_key(|written| written.content.start);
-            found
-        }))
+        work::looked_at(text.len());
+        let Ok(root) = DeTable::parse(text) else { return Self::default() };
+        let mut found = Self::default();
+        of_table(text, root.get_ref(), &mut found.strings);
+        found.strings.sort_unstable_by_key(|written| written.content.start);
+        found.find_comments(text);
+        found
+    }
+
+    /// What begins with a `#` that is in no string, to the end of its line.
+    fn find_comments(&mut self, text: &str) {
+        for (place, _) in text.match_indices('#') {
+            let is_in_one = self.comments.last().is_some_and(|last| place < last.end);
+            if !is_in_one && self.at(place).is_none() {
+                let end = place + text[place..].find('\n').unwrap_or(text.len() - place);
+                work::looked_at(end - place);
+                self.comments.push(place..end);
+            }
+        }
     }
 
     /// The string in which this place lies.
     pub(super) fn at(&self, place: usize) -> Option<&Written> {
-        self.up_to(place).last().filter(|written| written.content.contains(&place))
+        last_from(&self.strings, place, |written| &written.content)
     }
 
     /// The string that begins at this place.
     pub(super) fn from(&self, start: usize) -> Option<&Written> {
-        self.up_to(start).last().filter(|written| written.content.start == start)
-    }
-
-    /// Those that begin at this place at the latest. None lies in another one.
-    fn up_to(&self, place: usize) -> &[Written] {
-        let all = self.0.as_deref().unwrap_or_default();
-        &all[..all.partition_point(|written| written.content.start <= place)]
+        let found = self.strings.binary_search_by_key(&start, |written| written.content.start).ok()?;
+        self.strings.get(found)
     }
 
     /// Where the comment ends in which this place lies, which is in no string.
-    pub(super) fn end_of_comment(&self, text: &str, place: usize) -> Option<usize> {
-        self.0.as_ref()?;
-        let start = text[..place].rfind('\n').map_or(0, |end| end + 1);
-        let begins = text[start..place].match_indices('#').any(|(at, _)| self.at(start + at).is_none());
-        begins.then(|| place + text[place..].find('\n').unwrap_or(text.len() - place))
+    pub(super) fn end_of_comment(&self, place: usize) -> Option<usize> {
+        last_from(&self.comments, place, |comment| comment).map(|comment| comment.end)
+    }
+}
+
+/// Of what lies apart and in order: what this place lies in.
+fn last_from<T>(all: &[T], place: usize, span: impl Fn(&T) -> &Range<usize>) -> Option<&T> {
+    let begun = all.partition_point(|one| {
+        work::looked_at(1);
+        span(one).start <= place
+    });
+    all[..begun].last().filter(|one| span(one).contains(&place))
+}
+
+/// How much of texts was looked at: what tests hold against their length.
+pub(super) mod work {
+    #[cfg(test)]
+    thread_local! {
+        static LOOKED_AT: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+    }
+
+    /// So many bytes, or strings.
+    #[cfg(test)]
+    pub(in crate::configuration) fn looked_at(more: usize) {
+        LOOKED_AT.set(LOOKED_AT.get() + more);
+    }
+
+    #[cfg(not(test))]
+    pub(in crate::configuration) const fn looked_at(_: usize) {}
+
+    /// What this thread looked at for that.
+    #[cfg(test)]
+    pub(in crate::configuration) fn of(act: impl FnOnce()) -> usize {
+        let before = LOOKED_AT.get();
+        act();
+        LOOKED_AT.get() - before
     }
 }
 
@@ -100,37 +141,5 @@ impl Written {
             end += text[end..].chars().next().map_or(0, char::len_utf8);
         }
         part.start..end
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        /// Looked up in their order as one after the other: a configuration of two thousand points took seconds, five times at a start.
-        #[test]
-        fn a_string_is_found_wherever_it_stands(
-            lines in prop::collection::vec(("[a-z]{1,3}", "[a-z= :/]{0,6}", 0_usize..4), 0..20),
-        ) {
-            let mut text = String::new();
-            for (number, (key, value, kind)) in lines.iter().enumerate() {
-                text += &match kind {
-                    0 => format!("{key}-{number} = \"{value}\"\n"),
-                    1 => format!("\"{key} {number}\" = ['{value}', \"\", {{ pattern = '{value}' }}]\n"),
-                    2 => format!("[\"{value}-{number}\"]\n"),
-                    _ => format!("[[table-{number}]] # {value}\nname = \"\"\"\n{value}\"\"\"\n"),
-                };
-            }
-            let strings = Strings::of(&text);
-            let all: Vec<&Written> = strings.0.iter().flatten().collect();
-            for place in 0..=text.len() {
-                let around = all.iter().find(|written| written.content.contains(&place)).copied();
-                let begins = all.iter().find(|written| written.content.start == place).copied();
-                prop_assert_eq!(strings.at(place), around, "{} of {}", place, &text);
-                prop_assert_eq!(strings.from(place), begins, "{} of {}", place, &text);
-            }
-        }
     }
 }

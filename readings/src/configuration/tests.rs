@@ -147,3 +147,61 @@ fn a_wrong_duration_is_underlined() {
     assert_eq!((problem.line, problem.column), (2, 9));
     assert!(problem.to_string().contains("is not a duration"), "{problem}");
 }
+
+/// A file with points by the thousand and a warning at many of them.
+fn long(points: usize) -> String {
+    let point = |number: usize| {
+        format!("[[point]] # the {number}th\nsensor = 'tarn/p{number}'\nregister = \"input:{number}\"\nevery = '1h'\n")
+    };
+    let head = "poll = \"LOGIN token=hunter2\"\n[lake]\nurl = \"s3://key:hunter2@bucket/x\"\n".to_owned();
+    head + &(0..points).map(point).collect::<String>()
+}
+
+/// How many bytes and strings are looked at for a file with a warning at each tenth point.
+fn work_of(points: usize) -> (usize, usize) {
+    let text = ConfigText::new("city.toml", long(points));
+    let looked_at = strings::work::of(|| {
+        assert!(text.first_secret().is_some() && !text.without_secrets().contains("hunter2"));
+        for (place, _) in text.text().match_indices("register").step_by(10) {
+            let problem = text.problem(place..place + 8, "read as something else", Some("`every = '1h'`?".to_owned()));
+            assert!(problem.to_string().contains("register = "), "{problem}");
+        }
+    });
+    (looked_at, text.text().len())
+}
+
+/// Each warning went over all strings of the file again, for each `=` in it: a minute of computing for a thousand points, in
+/// which nothing was polled and no reload taken.
+#[test]
+fn reading_twice_as_long_a_file_is_twice_the_work() {
+    let (once, bytes) = work_of(500);
+    let (twice, _) = work_of(1_000);
+    assert!(once < bytes * 20, "{once} for {bytes} bytes");
+    assert!(twice * 2 < once * 5, "{once} for 500 points, {twice} for 1000");
+}
+
+/// Only the lines that a problem shows are given to what draws them: it must draw the same.
+#[test]
+fn a_problem_is_shown_as_in_the_whole_file() {
+    let text = "a = 1\n\nb = \"æøå\"\n# x\n[c]\nd = 'secret'\ne = 2\nf = 3\n\ng = 4\nh = 5\ni = 6";
+    for text in [text.to_owned(), format!("{text}\n"), text.replace('\n', "\r\n")] {
+        let config = ConfigText::new("city.toml", text.as_str());
+        let places: Vec<usize> = (0..=text.len()).collect();
+        for (start, other) in places.iter().flat_map(|start| [(*start, None), (*start, Some(13)), (*start, Some(40))]) {
+            let remark = Remark {
+                span: start..start + 3,
+                message: "wrong".to_owned(),
+                related: other.into_iter().map(|other| (other..other + 2, "see here".to_owned())).collect(),
+                ..Remark::default()
+            };
+            let place = AnnotationKind::Primary.span(config.first_line_of(&remark.span));
+            let related = remark
+                .related
+                .iter()
+                .map(|(span, label)| AnnotationKind::Context.span(config.first_line_of(span)).label(label.as_str()));
+            let whole = Snippet::source(text.as_str()).path("city.toml").annotation(place).annotations(related);
+            let whole = Renderer::plain().render(&[Level::ERROR.primary_title("wrong").element(whole)]);
+            assert_eq!(config.problem_of(remark).to_string(), whole, "{start}, {other:?}");
+        }
+    }
+}

@@ -1,16 +1,22 @@
 //! What a request's end means to a device: readings, what it refuses, how healthy it is, whether it is asked once more.
 
+use std::time::Duration;
+
 use tjern_readings::reading::Cause;
 use tjern_readings::rows::Rows;
 use tracing::{info, warn};
 
-use super::super::health::Change;
+use super::super::health::{COST_FACTOR, Change};
 use super::super::refusal::Verdict;
 use super::super::state::DeviceState as Shown;
 use super::answered::Answered;
 use super::point::Point;
-use super::{Company, Device, Job, Planned, Timing, after};
+use super::{Company, Device, Job, Later, Planned, Timing, after};
 use crate::modbus::transport::{Answer, Failure, ReadRequest};
+use crate::modbus::{PAUSE_MAX, PAUSE_MIN};
+
+/// A device that is busy is asked for so many times more in a slot: for twelve seconds.
+const BUSY_TIMES_MAX: u32 = 5;
 
 /// A period of at least so many timeouts leaves the time to ask once more after a failure.
 const RETRY_PERIODS: u32 = 4;
@@ -53,7 +59,10 @@ impl Device {
                 self.replan = true;
                 Rows::default()
             }
-            Err(failure) => self.end(planned, |_| Err(failure.cause), timing),
+            Err(failure) => {
+                self.ask_later(planned, failure, timing);
+                self.end(planned, |_| Err(failure.cause), timing)
+            }
         }
     }
 
@@ -65,6 +74,11 @@ impl Device {
             let raw = raw(point);
             if raw.is_ok() {
                 relents |= point.refused.take().is_some();
+                self.later.remove(&index);
+            }
+            if self.later.get(&index).is_some_and(|later| later.at > timing.now) {
+                answered.add(None);
+                continue;
             }
             let due = point.state.schedule.due(timing.asked_us);
             let times_us = (timing.asked_us, timing.answered_us);
@@ -107,7 +121,8 @@ impl Device {
 
     /// Whether an answer that was lost on a healthy line leaves the time to ask once more in the same slot.
     fn may_ask_again(&self, planned: &Planned, failure: &Failure, timing: Timing) -> bool {
-        if !matches!(failure.cause, Cause::Timeout | Cause::Crc | Cause::Malformed) {
+        let is_silence = matches!(failure.cause, Cause::Timeout | Cause::Crc | Cause::Malformed);
+        if !is_silence && !is_absent(failure) && (failure.cause != Cause::Unreachable || failure.is_of_line()) {
             return false;
         }
         let enough_us = after(0, self.timeout * RETRY_PERIODS);
@@ -116,6 +131,34 @@ impl Device {
             let schedule = &self.points[point].state.schedule;
             schedule.grid().every_us() >= enough_us && schedule.next_us(timing.asked_us) > done_us
         })
+    }
+
+    /// Points whose slot leaves the time for it are asked for once more in it, where that costs the others nothing: a line that is
+    /// missing until it is back, and a device that is busy a few times.
+    fn ask_later(&mut self, planned: &Planned, failure: &Failure, timing: Timing) {
+        let is_busy = matches!(failure.cause, Cause::Exception5 | Cause::Exception6);
+        if !is_busy && !failure.is_of_line() {
+            return;
+        }
+        let least = if is_busy { timing.cost * COST_FACTOR } else { Duration::ZERO };
+        for index in planned.points() {
+            let state = &self.points[index].state;
+            let Some(due) = state.schedule.due(timing.asked_us) else { continue };
+            let times =
+                self.later.get(&index).filter(|later| later.slot_us == due.slot_us).map_or(0, |later| later.times);
+            // Who was busy in its last slot already is asked once, as one that was silent.
+            let is_over = is_busy && (times >= BUSY_TIMES_MAX || state.failures() > 0);
+            let pause = (PAUSE_MIN * 2_u32.pow(times.min(8))).min(PAUSE_MAX).max(least);
+            let at_us = after(timing.answered_us, pause);
+            let done_us = after(at_us, 2 * timing.cost + self.timeout);
+            if is_over || state.schedule.next_us(timing.asked_us) <= done_us {
+                self.later.remove(&index);
+                continue;
+            }
+            let later = Later { at: timing.now + pause, slot_us: due.slot_us, times: times + 1, cause: failure.cause };
+            self.later.insert(index, later);
+            self.wake_us = self.wake_us.min(at_us);
+        }
     }
 
     fn note_health(&mut self, failure: Option<&Failure>, timing: Timing, company: Company<'_>) {
@@ -145,7 +188,8 @@ impl Device {
     /// Points whose device answers, but not with a value for them: a line when that begins.
     pub(in crate::bus) fn note_new_failures(&self, bus: &str, job: &Job) {
         let Job::Read(planned) = job else { return };
-        for point in planned.points().map(|point| &self.points[point].state) {
+        let ended = planned.points().filter(|point| !self.later.contains_key(point));
+        for point in ended.map(|point| &self.points[point].state) {
             let Some(cause) = point.cause() else { continue };
             let lost = matches!(cause, Cause::Timeout | Cause::Unreachable | Cause::Crc | Cause::Malformed);
             if point.failures() == 1 && !lost {

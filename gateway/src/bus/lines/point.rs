@@ -22,7 +22,7 @@ use super::remembered::Told;
 use super::standing::{Off, Standing};
 use super::stored_times::{DeviceTimes, ToldTimes};
 use crate::config::{LineField, LinePoint};
-use crate::grid::Due;
+use crate::grid::{Due, Moment};
 use crate::lines::counters::LineFate;
 use crate::lines::notation::{Doubt, Notation};
 use crate::lines::time::DeviceTime;
@@ -68,6 +68,8 @@ pub(super) struct LinePointState {
     dated_at: Option<Instant>,
     /// The slot that waits for a line, since when.
     pub(super) waiting: Option<(Due, i64, Instant)>,
+    /// The slot that was asked for once more.
+    asked_again_us: Moment,
 }
 
 /// What the newest line said.
@@ -85,6 +87,20 @@ enum Slot {
     Nothing,
     /// It still waits.
     Open,
+    /// It is asked for once more.
+    Again,
+}
+
+/// How a bus is when its slots are looked at.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Now {
+    /// Its line is there.
+    pub(super) is_there: bool,
+    /// Its device is asked.
+    pub(super) asked: bool,
+    /// No slot of the bus ends before a second question and what follows it are over.
+    pub(super) may_ask_again: bool,
+    pub(super) time_us: i64,
 }
 
 impl LinePointState {
@@ -113,6 +129,7 @@ impl LinePointState {
             latest: None,
             dated_at: None,
             waiting: None,
+            asked_again_us: Moment::NONE,
         }
     }
 
@@ -251,16 +268,15 @@ impl LinePointState {
     }
 
     /// Ends the slot that waits, if it has what it needs or waited long enough.
-    pub(super) fn turn(
-        &mut self,
-        bus: &str,
-        (is_there, asked): (bool, bool),
-        limits: Limits,
-        now_us: i64,
-    ) -> Option<Reading> {
+    pub(super) fn turn(&mut self, bus: &str, now: Now, limits: Limits) -> Option<Reading> {
         let (due, asked_us, since) = self.waiting?;
-        let (result, misdated) = match self.outcome(due, since, (is_there, asked), limits) {
+        let now_us = now.time_us;
+        let (result, misdated) = match self.outcome(due, since, now, limits) {
             Slot::Open => return None,
+            Slot::Again => {
+                (self.waiting, self.asked_again_us) = (None, Moment::of(Some(due.slot_us)));
+                return None;
+            }
             Slot::Nothing => {
                 self.waiting = None;
                 self.state.schedule.begin(due);
@@ -287,15 +303,35 @@ impl LinePointState {
         reading
     }
 
-    fn outcome(&self, due: Due, since: Instant, (is_there, asked): (bool, bool), limits: Limits) -> Slot {
+    /// The line is back: what waits is asked for, or waits for a line from now on.
+    pub(super) fn line_is_back(&mut self, asked: bool) {
+        if asked {
+            self.waiting = None;
+        }
+        self.waiting.iter_mut().for_each(|(_, _, since)| *since = Instant::now());
+    }
+
+    /// When the slot ends that waits.
+    pub(super) fn waits_until_us(&self) -> Option<i64> {
+        self.waiting.map(|(due, _, _)| due.slot_us.saturating_add(self.state.schedule.grid().every_us()))
+    }
+
+    fn outcome(&self, due: Due, since: Instant, now: Now, limits: Limits) -> Slot {
+        let Now { is_there, asked, .. } = now;
         let oldest = if asked { since } else { since.checked_sub(self.every()).unwrap_or(since) };
         let usable = self.latest.as_ref().filter(|latest| latest.at >= oldest);
         let waited = since.elapsed() >= limits.timeout;
         let misdated = usable.is_some_and(|latest| latest.misdated);
+        // Who had no value in its last slot is asked once, so that a device that is down is not asked all the time.
+        let again = asked && is_there && waited && now.may_ask_again && self.state.failures() == 0;
+        let again = again && self.asked_again_us.get() != Some(due.slot_us);
         match usable.map(|latest| latest.result) {
             _ if self.dated_at.is_some_and(|at| at >= oldest) => Slot::Nothing,
             Some(Ok(value)) => Slot::Result(Ok(value), misdated),
+            _ if again => Slot::Again,
             Some(Err(cause)) if waited => Slot::Result(Err(cause), misdated),
+            // It is tried again all the time, and the slot is not over.
+            _ if !is_there && self.waits_until_us().is_some_and(|end_us| now.time_us < end_us) => Slot::Open,
             _ if !is_there => Slot::Result(Err(Cause::Unreachable), false),
             _ if !waited => Slot::Open,
             // A device that talks by itself may not have talked yet: that is no failure.

@@ -336,3 +336,71 @@ async fn no_time_is_on_disk_whose_reading_is_not() {
     assert!(appender.finish().await, "it ends");
     spool.close().await;
 }
+
+/// The first question of a slot was lost, or its answer garbled, and everything after it would have been answered: no slot had a
+/// value, an hour each.
+#[tokio::test(start_paused = true)]
+async fn a_question_that_is_lost_or_garbled_is_asked_again_in_its_slot() {
+    let points = point("site/level", "column = 1\nevery = \"20s\"");
+    for first in [&b""[..], b"what?\r\n"] {
+        let mut bus = Listening::begin("poll = \"?\\n\"\ntimeout = \"200ms\"", &points).await;
+        let mut logger = bus.connection().await;
+        for slot in 0..4 {
+            logger.read::<2>().await;
+            logger.write(first).await;
+            logger.read::<2>().await;
+            logger.write(b"7.5\r\n").await;
+            let reading = bus.next().await;
+            assert_eq!((reading.value, reading.time_us), (Some(7.5), START_US + slot * 20_000_000));
+        }
+        bus.end().await;
+    }
+}
+
+/// Who does not answer at all is asked twice in the first slot, once in those after it, and his slots end with their cause.
+#[tokio::test(start_paused = true)]
+async fn a_device_that_is_silent_is_not_asked_all_the_time() {
+    let points = point("site/level", "column = 1\nevery = \"20s\"");
+    let mut bus = Listening::begin("poll = \"?\\n\"\ntimeout = \"200ms\"", &points).await;
+    let mut logger = bus.connection().await;
+    for slot in 0..3 {
+        for _ in 0..if slot == 0 { 2 } else { 1 } {
+            logger.read::<2>().await;
+        }
+        let reading = bus.next().await;
+        assert_eq!((reading.cause, reading.time_us), (Some(Cause::Timeout), START_US + slot * 20_000_000));
+    }
+    bus.end().await;
+}
+
+/// The connection was away when the slot began, and back a moment later.
+#[tokio::test(start_paused = true)]
+async fn a_slot_waits_for_a_line_that_is_tried_again() {
+    let points = point("site/level", "column = 1\nevery = \"20s\"");
+    for (poll, asked) in [("", false), ("poll = \"?\\n\"\n", true)] {
+        let begun = Instant::now();
+        let mut bus = Listening::begin(&format!("{poll}timeout = \"1s\""), &points).await;
+        for slot in 1..4 {
+            let logger = bus.connection().await;
+            tokio::time::sleep_until(begun + Duration::from_millis(slot * 20_000 - 100)).await;
+            drop(logger);
+            let mut logger = bus.connection().await;
+            if asked {
+                logger.read::<2>().await;
+            } else {
+                sleep(Duration::from_millis(500)).await;
+            }
+            logger.write(b"7.5\r\n").await;
+            let time_us = START_US + i64::try_from(slot).expect("few") * 20_000_000;
+            let reading = loop {
+                let reading = bus.next().await;
+                if reading.time_us >= time_us {
+                    break reading;
+                }
+            };
+            assert_eq!((reading.value, reading.time_us), (Some(7.5), time_us), "asked: {asked}");
+            drop(logger);
+        }
+        bus.end().await;
+    }
+}

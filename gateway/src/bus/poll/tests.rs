@@ -25,6 +25,7 @@ struct Line {
     dead: HashMap<u8, Duration>,
     /// A converter answers for it that it is not there.
     absent: Option<(u8, Duration)>,
+    stumbles: Option<Stumble>,
     /// Since the start.
     now: Duration,
     drained_at: Duration,
@@ -32,6 +33,29 @@ struct Line {
     /// Who was asked when, since the start.
     asked_at: Vec<(u8, Duration)>,
     most_together: usize,
+}
+
+/// What fails first in each slot.
+struct Stumble {
+    /// Of which unit; of all where there is none.
+    unit: Option<u8>,
+    cause: Cause,
+    every: Duration,
+    /// For so long; the first request alone where that is nothing.
+    lasts: Duration,
+    last: Option<u128>,
+}
+
+impl Stumble {
+    fn happens(&mut self, unit: u8, now: Duration) -> bool {
+        if self.unit.is_some_and(|own| own != unit) {
+            return false;
+        }
+        let slot = now.as_nanos() / self.every.as_nanos();
+        let into = now - self.every * u32::try_from(slot).expect("few");
+        let is_first = self.last.replace(slot) != Some(slot);
+        into < self.lasts || is_first
+    }
 }
 
 impl Line {
@@ -43,6 +67,7 @@ impl Line {
             turnarounds: HashMap::new(),
             dead: HashMap::new(),
             absent: None,
+            stumbles: None,
             now: Duration::ZERO,
             drained_at: Duration::ZERO,
             asked: 0,
@@ -65,6 +90,15 @@ impl Line {
             self.now += self.timeout;
             let cause = if request.count() == 1 { Cause::Exception11 } else { Cause::Exception10 };
             return Err(Failure::new(cause, "the device answered: the target did not"));
+        }
+        if self.stumbles.as_mut().is_some_and(|stumble| stumble.happens(unit, self.now)) {
+            let cause = self.stumbles.as_ref().expect("it is there").cause;
+            if cause == Cause::Timeout {
+                self.now += self.timeout;
+                self.drained_at = self.now + self.timeout;
+            }
+            self.now += Duration::from_millis(5);
+            return Err(Failure::new(cause, "it stumbles"));
         }
         self.now += self.turnarounds.get(&unit).copied().unwrap_or(Duration::from_millis(10));
         let count = usize::from(request.count());
@@ -121,7 +155,10 @@ fn poll(bus: &Bus, policy: Policy, line: &mut Line, until: Duration) -> (Vec<Rea
         let (asked, drained_at) = (line.now, line.drained_at);
         let Asked { unit, request } = polling.asked(&(index, job.clone()));
         let result = line.read(unit, request);
-        let drain = if result.is_err() { line.timeout } else { Duration::ZERO };
+        let is_told =
+            |failure: &Failure| matches!(failure.cause, Cause::Exception5 | Cause::Exception6 | Cause::Unreachable);
+        let is_drained = result.as_ref().is_err_and(|failure| !is_told(failure));
+        let drain = if is_drained { line.timeout } else { Duration::ZERO };
         let took = line.now - asked.max(drained_at);
         let (answered_us, is_measure) = (START_US + us(line.now), asked >= drained_at);
         let timing = Timing {
@@ -428,4 +465,76 @@ fn readings_keep_their_slot_though_requests_are_spread() {
     assert!(readings.iter().all(|reading| reading.time_us % 10_000_000 == 0 && reading.lag_ms.is_none()));
     assert_eq!(readings.len(), 8 * 7, "the first slot is fresh at the start");
     assert_eq!(polling.missed(), 0);
+}
+
+/// A switch that begins anew on the hour, a device that is busy with its own work then: its first request of each slot failed,
+/// everything after it would have been answered, and no slot had a value.
+#[test]
+fn what_fails_first_in_a_slot_is_asked_again_in_it() {
+    let (every, seconds) = (Duration::from_secs(20), Duration::from_secs);
+    let devices: String = (1..=3).map(|unit_id| device(unit_id, &[0, 1_000], "20s")).collect();
+    for (unit, cause, lasts_s) in [
+        (Some(2), Cause::Timeout, 0),
+        (Some(2), Cause::Exception5, 0),
+        (Some(2), Cause::Exception6, 0),
+        (Some(2), Cause::Exception6, 6),
+        (Some(2), Cause::Exception10, 0),
+        (Some(2), Cause::Exception11, 0),
+        (None, Cause::Unreachable, 0),
+        (None, Cause::Unreachable, 4),
+        (None, Cause::Unreachable, 12),
+    ] {
+        for head in [TCP, RTU] {
+            let bus = config(&format!("{head}timeout = \"500ms\""), &devices);
+            let mut line = Line::new(&bus);
+            line.stumbles = Some(Stumble { unit, cause, every, lasts: seconds(lasts_s), last: None });
+            let (readings, polling) = poll(&bus, Policy::DEFAULT, &mut line, seconds(201));
+            for unit_id in 1..=3 {
+                let kept = kept(&readings, unit_id, every, (seconds(20), seconds(200)));
+                assert!(kept >= 1.0, "{cause} for {lasts_s} s: unit {unit_id} keeps {kept:.3}");
+            }
+            assert_eq!(polling.missed(), 0, "{cause}");
+        }
+    }
+}
+
+/// What is asked again costs the others nothing, and who is busy for good is asked once a slot.
+#[test]
+fn a_device_that_is_always_busy_costs_the_others_no_slot() {
+    let devices: String = (1..=10).map(|unit_id| device(unit_id, &[0], "1s")).collect();
+    for head in [TCP, RTU] {
+        let bus = config(&format!("{head}timeout = \"200ms\""), &devices);
+        let mut line = Line::new(&bus);
+        let always = Duration::from_secs(3_600);
+        line.stumbles =
+            Some(Stumble { unit: Some(4), cause: Cause::Exception6, every: always, lasts: always, last: None });
+        let (readings, _) = poll(&bus, Policy::DEFAULT, &mut line, Duration::from_secs(121));
+        for unit_id in (1..=10).filter(|unit_id| *unit_id != 4) {
+            let kept =
+                kept(&readings, unit_id, Duration::from_secs(1), (Duration::from_secs(20), Duration::from_secs(120)));
+            assert!(kept >= 1.0, "unit {unit_id} keeps {kept:.3}");
+        }
+        assert!(line.asked <= 10 * 121 + 10, "{} requests", line.asked);
+        let busy: Vec<_> = readings.iter().filter(|row| row.sensor.as_str() == "unit-4/r0").collect();
+        assert!(!busy.is_empty() && busy.iter().all(|row| row.cause == Some(Cause::Exception6)), "{busy:?}");
+    }
+}
+
+/// A line that is missing for whole slots: each has its cause, and it is tried again no more often than the master bears.
+#[test]
+fn a_line_that_is_missing_for_long_is_told_in_each_slot() {
+    let devices: String = (1..=3).map(|unit_id| device(unit_id, &[0], "20s")).collect();
+    let bus = config(&format!("{TCP}timeout = \"500ms\""), &devices);
+    let mut line = Line::new(&bus);
+    let away = Duration::from_secs(100);
+    line.stumbles = Some(Stumble { unit: None, cause: Cause::Unreachable, every: away * 10, lasts: away, last: None });
+    let (readings, _) = poll(&bus, Policy::DEFAULT, &mut line, Duration::from_secs(210));
+    for unit_id in 1..=3 {
+        let sensor = format!("unit-{unit_id}/r0");
+        let told: Vec<bool> =
+            readings.iter().filter(|row| row.sensor.as_str() == sensor).map(|row| row.value.is_some()).collect();
+        // At the start it is a sign of life, the second and the third are told, and then it is told now and then.
+        assert_eq!(told, [false, false, true, true, true, true, true, true], "{sensor}");
+    }
+    assert!(line.asked < 3 * (5 * 8 + 10), "{} requests", line.asked);
 }

@@ -9,6 +9,7 @@ pub(in crate::modbus) struct Careless {
     pub(in crate::modbus) no_drain: bool,
     pub(in crate::modbus) forgets_sent: bool,
     pub(in crate::modbus) hasty: bool,
+    pub(in crate::modbus) believes_any: bool,
 }
 
 impl RtuMaster {
@@ -32,6 +33,17 @@ impl RtuMaster {
     #[cfg(not(test))]
     #[expect(clippy::unused_self, reason = "a canary is hasty")]
     pub(super) const fn is_hasty(&self) -> bool {
+        false
+    }
+
+    #[cfg(test)]
+    pub(super) const fn believes_any(&self) -> bool {
+        self.careless.believes_any
+    }
+
+    #[cfg(not(test))]
+    #[expect(clippy::unused_self, reason = "a canary believes any")]
+    pub(super) const fn believes_any(&self) -> bool {
         false
     }
 

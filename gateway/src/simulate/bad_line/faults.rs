@@ -16,6 +16,8 @@ pub struct LineFaults {
     pub merge: f64,
     /// It comes twice.
     pub duplicate: f64,
+    /// RTU: the answer before comes once more, in one lump with it, in front of it or behind.
+    pub repeat: f64,
     /// Its end does not come.
     pub truncate: f64,
     /// It is held back, and comes after the next.
@@ -33,7 +35,8 @@ pub struct LineFaults {
 }
 
 const LONGEST: Duration = Duration::from_millis(300);
-const KNOWN: &str = "delay, split, merge, duplicate, truncate, swap, corrupt, drop, disconnect, hang_up, longest";
+const KNOWN: &str =
+    "delay, split, merge, duplicate, repeat, truncate, swap, corrupt, drop, disconnect, hang_up, longest";
 
 impl Default for LineFaults {
     fn default() -> Self {
@@ -42,6 +45,7 @@ impl Default for LineFaults {
             split: 0.0,
             merge: 0.0,
             duplicate: 0.0,
+            repeat: 0.0,
             truncate: 0.0,
             swap: 0.0,
             corrupt: 0.0,
@@ -97,6 +101,7 @@ impl LineFaults {
             "split" => &mut self.split,
             "merge" => &mut self.merge,
             "duplicate" => &mut self.duplicate,
+            "repeat" => &mut self.repeat,
             "truncate" => &mut self.truncate,
             "swap" => &mut self.swap,
             "corrupt" => &mut self.corrupt,
