@@ -189,7 +189,7 @@ impl Dater {
         }
         let began_us = wall.monotonic_us();
         let dater = Self {
-            maintenance: Maintenance::of(settings.dir.clone()),
+            maintenance: Maintenance::of(settings.dir.clone(), clock.clone(), policy.witness.root().to_owned()),
             system: None,
             spool,
             settings,
@@ -282,7 +282,9 @@ impl Dater {
         if readings.len() < came {
             error!(readings = came - readings.len(), "the clock is centuries off: these are not kept");
         }
-        let (mut ready, held) = self.sorted(readings);
+        let (mut ready, mut held) = self.sorted(readings);
+        // What is held is dated once more, perhaps after a restart: where it is measured in a window that stays with it.
+        self.maintenance.mark(&mut held);
         self.hold(held, &mut ready).await;
         self.maintenance.mark(&mut ready);
         ready
@@ -454,9 +456,9 @@ impl Dater {
     }
 }
 
-/// Its time is an estimate. A reading without a value has a cause that says more.
+/// Its time is an estimate. A reading without a value, or that is none of the weather, has a cause that says more.
 fn estimated(reading: &mut Reading) {
-    if reading.value.is_some() {
+    if reading.value.is_some() && reading.cause != Some(Cause::Maintenance) {
         reading.cause = Some(Cause::ClockEstimated);
     }
 }

@@ -12,6 +12,7 @@ use proptest::prelude::*;
 use tjern_readings::batch;
 use tjern_readings::clock::SECOND_US;
 use tjern_readings::configuration::{ConfigText, Period};
+use tjern_readings::reading::Quality;
 use tjern_readings::rows::Rows;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
@@ -21,6 +22,7 @@ use super::*;
 use crate::bus::state::BusStates;
 use crate::bus::{self, BusContext, DeviceTimes, Newest};
 use crate::grid::Schedule;
+use crate::maintenance::{self, Now, SinceBoot};
 use crate::run::Appender;
 
 const MINUTE_US: i64 = 60 * SECOND_US;
@@ -224,6 +226,109 @@ impl Site {
 
 fn marked(stored: &[Reading]) -> usize {
     stored.iter().filter(|reading| reading.cause == Some(Cause::ClockEstimated)).count()
+}
+
+impl Site {
+    /// The machine says that it has been up for so long.
+    fn is_up(&self, boot: &str, up_us: i64) {
+        let proc = self.machine.path().join("proc");
+        std::fs::create_dir_all(proc.join("sys/kernel/random")).expect("created");
+        std::fs::write(proc.join("sys/kernel/random/boot_id"), boot).expect("written");
+        let (seconds, hundredths) = (up_us / SECOND_US, up_us % SECOND_US / 10_000);
+        std::fs::write(proc.join("uptime"), format!("{seconds}.{hundredths:02} 0.00\n")).expect("written");
+    }
+
+    /// What somebody says at a terminal: the command knows the machine, and not the gateway.
+    fn begin_maintenance(&self, on: &Machine, sensors: &str, for_us: i64) {
+        let now = Now { clock_us: on.wall.wall_us(), since_boot: SinceBoot::at(self.machine.path()) };
+        let begun = maintenance::change(self.folder.path(), &now, |windows| {
+            maintenance::begin(windows, sensors.parse().expect("a pattern"), &now, for_us);
+            (true, ())
+        });
+        begun.expect("written");
+    }
+
+    /// What was truly measured within a time, and is not marked; and what is marked, and was measured at another.
+    fn wrongly_marked(&self, stored: &[Reading], within: std::ops::Range<i64>) -> Vec<Reading> {
+        let mut wrong = stored.to_vec();
+        wrong.retain(|reading| {
+            let true_us = self.polled[reading.value.expect("a value") as usize].2;
+            // A slot is marked by its beginning.
+            let is_at_the_border =
+                [within.start, within.end].iter().any(|end| (0..=MINUTE_US).contains(&(true_us - end)));
+            let is_marked = (reading.quality, reading.cause) == (Quality::Fail, Some(Cause::Maintenance));
+            !is_at_the_border && is_marked != within.contains(&true_us)
+        });
+        wrong
+    }
+}
+
+/// After a power cut somebody changed the sensor: the box came up in 1970, `maintenance on` said that it was done, and what the hand
+/// had warmed went to the lake as weather. The gateway is started anew meanwhile, and what it held is dated twice.
+#[tokio::test]
+async fn maintenance_marks_what_is_measured_while_the_clock_is_not_known() {
+    let mut site = Site::new();
+    let mut on = site.boot(Boot::Year1970, 0);
+    site.is_up("first", 0);
+    site.run(&mut on, 20 * MINUTE_US).await;
+    site.is_up("first", 20 * MINUTE_US);
+    site.begin_maintenance(&on, "mast/*", 40 * MINUTE_US);
+    let from_us = site.true_us;
+    site.run(&mut on, 10 * MINUTE_US).await;
+    let told = on.dater.maintenance_told();
+    assert_eq!(told.at(on.clock.now_us()).len(), 1, "the status says so too");
+    site.set_clock(&on);
+    site.run(&mut on, 10 * MINUTE_US).await;
+    assert_eq!(told.at(on.clock.now_us()).len(), 1, "and after the clock has come");
+    site.power_off(on).await;
+    let mut on = site.boot(Boot::Right, 0);
+    site.is_up("first", 40 * MINUTE_US);
+    site.run(&mut on, HOUR_US).await;
+    site.power_off(on).await;
+    let stored = site.stored().await;
+    assert_eq!(site.wrongly_marked(&stored, from_us..from_us + 40 * MINUTE_US), []);
+    assert!(stored.iter().filter(|reading| reading.cause == Some(Cause::Maintenance)).count() > 35);
+    assert_eq!(marked(&stored), 0);
+}
+
+/// The power went before the clock came: the estimate is all that is known of these times, and the mark stays.
+#[tokio::test]
+async fn what_was_measured_during_maintenance_stays_marked_where_its_time_never_comes() {
+    let mut site = Site::new();
+    let mut on = site.boot(Boot::Year1970, 0);
+    site.is_up("first", 50 * MINUTE_US);
+    site.begin_maintenance(&on, "mast/*", HOUR_US);
+    let from_us = site.true_us;
+    site.run(&mut on, 10 * MINUTE_US).await;
+    site.power_off(on).await;
+    let to_us = site.true_us;
+    site.is_up("second", 0);
+    let mut on = site.boot(Boot::Right, 5 * HOUR_US);
+    site.run(&mut on, 10 * MINUTE_US).await;
+    site.power_off(on).await;
+    let stored = site.stored().await;
+    assert_eq!(site.wrongly_marked(&stored, from_us..to_us), []);
+    assert!(stored.iter().any(|reading| reading.cause == Some(Cause::Maintenance)));
+}
+
+/// The same while the clock has fallen back: the gateway goes on by the time that passed, two hours from the machine's.
+#[tokio::test]
+async fn maintenance_marks_what_is_measured_while_the_clock_has_fallen_back() {
+    let mut site = Site::new();
+    let mut on = site.boot(Boot::Right, 0);
+    site.run(&mut on, 10 * MINUTE_US).await;
+    on.wall.set_us(site.true_us - 2 * HOUR_US);
+    site.run(&mut on, 5 * MINUTE_US).await;
+    site.is_up("first", 9 * MINUTE_US);
+    site.begin_maintenance(&on, "mast/*", 20 * MINUTE_US);
+    let from_us = site.true_us;
+    site.run(&mut on, 10 * MINUTE_US).await;
+    on.wall.set_us(site.true_us);
+    site.run(&mut on, 30 * MINUTE_US).await;
+    site.power_off(on).await;
+    let stored = site.stored().await;
+    assert_eq!(site.wrongly_marked(&stored, from_us..from_us + 20 * MINUTE_US), []);
+    assert!(stored.iter().filter(|reading| reading.cause == Some(Cause::Maintenance)).count() > 18);
 }
 
 /// Readings were once dated 1970, and refused by everybody after that.
