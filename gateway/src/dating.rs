@@ -28,6 +28,7 @@ use tjern_readings::sensor::SensorId;
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
+use crate::bus::DeviceTimes;
 use crate::clock::{BEHIND_MAX_US, Witness, known_us, working};
 use crate::config::{Bus, BusKind, Config};
 use crate::grid::Grid;
@@ -74,6 +75,7 @@ pub(crate) struct Dater {
     clock: Clock,
     policy: ClockPolicy,
     sensors: Sensors,
+    device_times: DeviceTimes,
     known_us: i64,
     began_us: i64,
     doubts: Doubts,
@@ -129,9 +131,14 @@ impl Sensors {
         self.grids.get_or_init(|| gather().collect()).get(sensor).copied()
     }
 
-    /// Whether a reading's time is the device's, and not that of a slot.
-    fn has_own_time(&self, reading: &Reading) -> bool {
-        self.own_time.contains(&reading.sensor) && (reading.cause.is_none() || !self.is_on_grid(reading))
+    /// Whether a reading's time is the device's, and not that of a slot. One of a slot that has a value says that its time is an
+    /// estimate; of one without a value only the bus knows that made it, since a logger's times lie on the grid as well.
+    fn has_own_time(&self, reading: &Reading, device_times: &DeviceTimes) -> bool {
+        self.own_time.contains(&reading.sensor)
+            && match reading.value {
+                Some(_) => reading.cause.is_none(),
+                None => device_times.take_own(reading),
+            }
     }
 
     fn is_on_grid(&self, reading: &Reading) -> bool {
@@ -196,6 +203,7 @@ impl Dater {
             clock: clock.clone(),
             policy,
             sensors,
+            device_times: DeviceTimes::default(),
             known_us,
             began_us,
             doubts: Doubts::default(),
@@ -216,6 +224,12 @@ impl Dater {
     /// The same, with the gateway's own readings.
     pub(crate) fn with_system(mut self, system: Option<SystemReadings>) -> Self {
         self.system = system;
+        self
+    }
+
+    /// The same, which knows what the buses know of their devices' own times.
+    pub(crate) fn with_device_times(mut self, device_times: DeviceTimes) -> Self {
+        self.device_times = device_times;
         self
     }
 
@@ -294,7 +308,7 @@ impl Dater {
     fn sorted(&mut self, readings: Vec<Reading>) -> (Vec<Reading>, Vec<Reading>) {
         let (mut ready, mut held) = (Vec::with_capacity(readings.len()), Vec::new());
         for mut reading in readings {
-            if self.sensors.has_own_time(&reading) {
+            if self.sensors.has_own_time(&reading, &self.device_times) {
                 ready.push(reading);
             } else if !self.clock.is_estimate(reading.time_us) {
                 // The slot in which the clock came was polled by the estimate already.

@@ -52,6 +52,8 @@ pub(super) struct LinePointState {
     print_out: PrintOut<Result<f64, Cause>>,
     /// Where that stays when the bus begins anew.
     device_times: DeviceTimes,
+    /// The gateway began without knowing the time: whoever dates readings looks at each of them.
+    is_clock_in_question: bool,
     /// Its device sends checksums.
     checksums: DeviceChecksums,
     latest: Option<Latest>,
@@ -96,6 +98,7 @@ impl LinePointState {
             told: context.device_times.take(&sensor).or(kept).unwrap_or_default(),
             print_out: PrintOut::new(point.common.terms.grid.every_us()),
             device_times: context.device_times.clone(),
+            is_clock_in_question: !context.clock.was_always_known(),
             checksums,
             latest: None,
             dated_at: None,
@@ -189,6 +192,9 @@ impl LinePointState {
         let (device, place) = &self.shown;
         let reading = self.state.conclude_dated(time_us, result, now_us, &mut device.latest()[*place]);
         self.note_change(bus, failed_before);
+        if let Some(reading) = reading.as_ref().filter(|_| self.is_clock_in_question) {
+            self.device_times.note_own(reading);
+        }
         reading
     }
 
