@@ -48,6 +48,8 @@ pub(super) struct LinePointState {
     time: Option<DeviceTime>,
     /// Which of its device's own times came.
     pub(super) told: ToldTimes,
+    /// So many of them came in this run.
+    told_rows: u64,
     /// Lines whose times come twice, until it is known which they are.
     print_out: PrintOut<Result<f64, Cause>>,
     /// Where that stays when the bus begins anew.
@@ -96,6 +98,7 @@ impl LinePointState {
             field: point.field,
             time: point.time,
             told: context.device_times.take(&sensor).or(kept).unwrap_or_default(),
+            told_rows: 0,
             print_out: PrintOut::new(point.common.terms.grid.every_us()),
             device_times: context.device_times.clone(),
             is_clock_in_question: !context.clock.was_always_known(),
@@ -178,7 +181,7 @@ impl LinePointState {
             told => told,
         };
         match told {
-            Told::New => {}
+            Told::New => self.told_rows += 1,
             Told::Repeated => {
                 fate.repeated += 1;
                 return None;
@@ -229,6 +232,11 @@ impl LinePointState {
     /// Whether its lines say where they begin.
     pub(super) const fn is_sentence(&self) -> bool {
         matches!(self.field, LineField::Nmea { .. })
+    }
+
+    /// How many rows with times of their own it was told in this run.
+    pub(super) const fn told_rows(&self) -> u64 {
+        self.told_rows
     }
 
     /// Whether its lines say what time they are from.

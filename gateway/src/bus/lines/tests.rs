@@ -221,3 +221,48 @@ async fn no_time_is_on_disk_whose_reading_is_not() {
     assert!(appender.finish().await, "it ends");
     spool.close().await;
 }
+
+/// How many of the rows of a logger that `/learned` knows of, and which file that says.
+fn known_rows(learned: &std::path::Path, rows: std::ops::Range<i64>) -> (usize, Option<u64>) {
+    use std::os::unix::fs::MetadataExt;
+    let file = learned.join("line.times.toml");
+    let text = std::fs::read_to_string(&file).unwrap_or("version = 1".to_owned());
+    let told = decode(&text).expect("it is read").remove(&"site/level".parse().expect("valid")).unwrap_or_default();
+    let known = rows.filter(|row| told.stored.look(row * 1_000_000) == Told::Repeated).count();
+    (known, std::fs::metadata(file).ok().map(|file| file.ino()))
+}
+
+/// A bus that lost its power nine seconds after each start stored the logger's whole memory again, each time: it wrote down after a
+/// minute what was told. A logger that never stops must not wear out the card for that.
+#[tokio::test(start_paused = true)]
+async fn a_whole_memory_is_not_stored_again_after_a_power_cut_in_the_first_minute() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let learned = folder.path().join("learned");
+    let (readings, mut received) = mpsc::channel(READINGS_QUEUE);
+    tokio::spawn(async move { while received.recv().await.is_some() {} });
+    let points = "time_column = 1\ntime_format = \"unix\"\n".to_owned()
+        + &point("site/level", "column = 2\nevery = \"24h\"\nphase = \"12h\"");
+    let over = (Some((readings, OnDisk::kept())), Some(learned.clone()));
+    let mut bus = Listening::begin_over(over, "timeout = \"200ms\"", &points).await;
+    let mut logger = bus.connection().await;
+    sleep(Duration::from_secs(1)).await;
+    let first = START_US / 1_000_000 - 100_000;
+    let print = |rows: std::ops::Range<i64>| rows.map(|row| format!("{};7.5\r\n", first + row)).collect::<String>();
+    logger.write(print(0..300).as_bytes()).await;
+    sleep(Duration::from_secs(6)).await;
+    assert_eq!(known_rows(&learned, first..first + 300).0, 300, "seven seconds after the start");
+    logger.write(print(300..350).as_bytes()).await;
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(known_rows(&learned, first..first + 350).0, 300, "a few rows wait for their minute");
+    let (mut files, mut last) = (0, None);
+    for second in 0..300 {
+        logger.write(print(350 + second * 20..370 + second * 20).as_bytes()).await;
+        sleep(Duration::from_secs(1)).await;
+        let (_, file) = known_rows(&learned, 0..0);
+        files += usize::from(file != last);
+        last = file;
+    }
+    assert!((6..=14).contains(&files), "{files} files in five minutes");
+    bus.end().await;
+    assert_eq!(known_rows(&learned, first..first + 6_350).0, 6_350);
+}
