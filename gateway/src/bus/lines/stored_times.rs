@@ -49,6 +49,12 @@ impl ToldTimes {
     pub(super) fn is_empty(&self) -> bool {
         self.stored.is_empty() && self.unread.is_empty()
     }
+
+    /// Knows what another file says of the same sensor as well.
+    pub(super) fn merge(&mut self, other: Self) {
+        self.stored.merge(other.stored);
+        self.unread.merge(other.unread);
+    }
 }
 
 impl DeviceTimes {

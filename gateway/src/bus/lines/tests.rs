@@ -60,7 +60,7 @@ impl Listening {
         let (to_test, received) = mpsc::channel(READINGS_QUEUE);
         let (readings, on_disk) = spool.unwrap_or((to_test, OnDisk::default()));
         let (clock, stop, states) = (Clock::manual(START_US), CancellationToken::new(), BusStates::new());
-        let times = Times::load(learned.clone(), bus.name.clone(), on_disk.clone()).await;
+        let times = Times::load(learned.clone(), bus.name.clone(), points, on_disk.clone()).await;
         let context = BusContext {
             clock: clock.clone(),
             readings,
@@ -265,4 +265,38 @@ async fn a_whole_memory_is_not_stored_again_after_a_power_cut_in_the_first_minut
     assert!((6..=14).contains(&files), "{files} files in five minutes");
     bus.end().await;
     assert_eq!(known_rows(&learned, first..first + 6_350).0, 6_350);
+}
+
+/// A bus that got another name in the configuration stored its logger's memory a second time, and so did one that got a sensor of
+/// another bus, or back one that had been taken out for a while.
+#[tokio::test(start_paused = true)]
+async fn a_sensors_times_are_found_under_whatever_bus_it_was() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let learned = folder.path().join("learned");
+    let dated = |sensor: &str| {
+        "time_column = 1\ntime_format = \"unix\"\n".to_owned()
+            + &point(sensor, "column = 2\nevery = \"24h\"\nphase = \"12h\"")
+    };
+    let row = START_US / 1_000_000 - 1_000;
+    let listen = async |sensor: &str| {
+        let (readings, mut received) = mpsc::channel(READINGS_QUEUE);
+        let over = (Some((readings, OnDisk::kept())), Some(learned.clone()));
+        let mut bus = Listening::begin_over(over, "timeout = \"200ms\"", &dated(sensor)).await;
+        let mut logger = bus.connection().await;
+        sleep(Duration::from_secs(1)).await;
+        logger.write((0..20).map(|step| format!("{};7.5\r\n", row + step * 10)).collect::<String>().as_bytes()).await;
+        sleep(Duration::from_secs(2)).await;
+        bus.end().await;
+        let mut stored = 0;
+        while let Ok(rows) = received.try_recv() {
+            stored += rows.len();
+        }
+        stored
+    };
+    assert_eq!((listen("site/level").await, listen("site/level").await), (20, 0), "each once");
+    std::fs::rename(learned.join("line.times.toml"), learned.join("another%20name.times.toml")).expect("renamed");
+    assert_eq!(listen("site/level").await, 0, "it was on a bus of another name");
+    std::fs::remove_file(learned.join("another%20name.times.toml")).expect("removed");
+    assert_eq!(listen("site/rain").await, 20);
+    assert_eq!(listen("site/level").await, 0, "it was taken out for a while");
 }

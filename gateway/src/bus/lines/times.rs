@@ -3,7 +3,7 @@
 //! Invariant: no time is in the file whose reading is not on disk. Otherwise, after a power cut, what the device tells again
 //! would be taken for stored, and lost. Where that is not known (`on_disk`) nothing is written: a row is stored twice then.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use super::super::learned::Keeper;
 use super::super::on_disk::OnDisk;
 use super::point::LinePointState;
 use super::stored_times::{ToldTimes, decode, encode};
+use crate::config::LinePoint;
 
 /// It is written no more often than so: cards wear out. But for [`ENOUGH_ROWS`].
 const PAUSE: Duration = Duration::from_secs(60);
@@ -34,6 +35,7 @@ const END_PATIENCE: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub(in crate::bus) struct Times {
     keeper: Keeper,
+    /// Of sensors that the bus does not have, too: they may come back.
     known: HashMap<SensorId, ToldTimes>,
     on_disk: OnDisk,
     looked_at: Instant,
@@ -47,10 +49,22 @@ pub(in crate::bus) struct Times {
 }
 
 impl Times {
-    /// What an earlier run left.
-    pub(in crate::bus) async fn load(folder: Option<PathBuf>, bus: String, on_disk: OnDisk) -> Self {
+    /// What an earlier run left, of a bus with these points. Where a sensor was on another bus, or this one had another name, its
+    /// times are in that one's file.
+    pub(in crate::bus) async fn load(
+        folder: Option<PathBuf>,
+        bus: String,
+        points: &[LinePoint],
+        on_disk: OnDisk,
+    ) -> Self {
         let keeper = Keeper::of_times(folder, bus);
-        let known = keeper.load_as(decode).await;
+        let mut known = keeper.load_as(decode).await;
+        let dated = points.iter().filter(|point| point.time.is_some()).map(|point| &point.common.sensor);
+        let dated: HashSet<&SensorId> = dated.collect();
+        let others = if dated.is_empty() { Vec::new() } else { keeper.load_others(decode).await };
+        for (sensor, told) in others.into_iter().flatten().filter(|(sensor, _)| dated.contains(sensor)) {
+            known.entry(sensor).or_default().merge(told);
+        }
         Self {
             keeper,
             known,
@@ -123,13 +137,15 @@ impl Times {
 
     /// What the file does not say yet.
     fn news(&self, points: &[LinePointState]) -> Option<String> {
-        text_of(points).filter(|text| self.written.as_ref() != Some(text))
+        text_of(points, &self.known).filter(|text| self.written.as_ref() != Some(text))
     }
 }
 
 /// `None` where no device tells times of its own.
-fn text_of(points: &[LinePointState]) -> Option<String> {
+fn text_of(points: &[LinePointState], known: &HashMap<SensorId, ToldTimes>) -> Option<String> {
     let dated = || points.iter().filter(|point| point.is_dated());
     dated().next()?;
-    Some(encode(dated().map(|point| (&point.state.sensor, &point.told))))
+    let mut others: Vec<_> = known.iter().collect();
+    others.sort_by_key(|(sensor, _)| *sensor);
+    Some(encode(dated().map(|point| (&point.state.sensor, &point.told)).chain(others)))
 }
