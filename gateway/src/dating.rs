@@ -376,8 +376,8 @@ impl Dater {
         if self.clock.monotonic_us() >= self.try_again_us {
             self.release().await;
         }
-        if !self.policy.trusted {
-            self.doubts.weigh(&self.clock, &self.policy.witness).await;
+        if !self.policy.trusted && self.doubts.weigh(&self.clock, &self.policy.witness).await {
+            self.spool.distrust(self.clock.now_us()).await;
         }
         if self.clock.is_set() {
             return;

@@ -331,6 +331,45 @@ async fn maintenance_marks_what_is_measured_while_the_clock_has_fallen_back() {
     assert!(stored.iter().filter(|reading| reading.cause == Some(Cause::Maintenance)).count() > 18);
 }
 
+/// For some minutes the clock was a day ahead. It was believed again where it came back, and after a restart it was not: nothing was sent
+/// for a day, and with the restart after that readings were stored a day ahead.
+#[tokio::test]
+async fn a_clock_that_was_ahead_and_came_back_is_believed_by_the_next_starts() {
+    for has_service in [false, true] {
+        let mut site = Site::new();
+        if has_service {
+            site = site.with_time_service();
+            site.touch(START_US);
+        }
+        let mut on = site.boot(Boot::Right, 0);
+        site.run(&mut on, 20 * MINUTE_US).await;
+        on.wall.set_us(site.true_us + 24 * HOUR_US);
+        site.run(&mut on, 3 * MINUTE_US).await;
+        on.wall.set_us(site.true_us);
+        if has_service {
+            site.touch(site.true_us);
+        }
+        site.run(&mut on, 10 * MINUTE_US).await;
+        assert!(on.clock.is_set() && on.clock.doubt().is_none());
+        site.power_off(on).await;
+        let back_us = site.true_us;
+        for start in 1..=3 {
+            if has_service {
+                site.touch(site.true_us);
+            }
+            let mut on = site.boot(Boot::Right, 0);
+            assert!(on.clock.is_set(), "start {start} does not believe a clock that is right");
+            site.run(&mut on, 10 * MINUTE_US).await;
+            site.power_off(on).await;
+        }
+        let stored = site.stored().await;
+        let is_later = |reading: &&Reading| site.polled[reading.value.expect("a value") as usize].2 > back_us;
+        let later: Vec<&Reading> = stored.iter().filter(is_later).collect();
+        assert!(later.len() > 20, "{}", later.len());
+        assert!(later.iter().all(|reading| reading.time_us <= site.true_us), "a day ahead: {later:?}");
+    }
+}
+
 /// Readings were once dated 1970, and refused by everybody after that.
 #[tokio::test]
 async fn a_box_that_boots_in_1970_dates_its_readings_when_the_time_comes() {

@@ -184,6 +184,15 @@ impl KnownSensors {
         self.entries.iter().filter(|entry| of(&entry.sensor)).filter_map(|entry| entry.sure_us.get()).max()
     }
 
+    /// Times after this one are none that are sure any more. Whether there were any.
+    pub(crate) fn distrust(&mut self, after_us: i64) -> bool {
+        self.settle();
+        let mut distrusted = self.entries.iter_mut().filter(|entry| entry.sure_us.get() > Some(after_us)).peekable();
+        let is_any = distrusted.peek().is_some();
+        distrusted.for_each(|entry| entry.sure_us = Moment::of(Some(after_us)));
+        is_any
+    }
+
     /// About how many bytes a segment begins with, to say all this: each name three times, and a time.
     pub(crate) fn snapshot_bytes(&mut self) -> usize {
         let estimated = self.estimated().map(|(sensor, _)| sensor.as_str().len() + 9).sum::<usize>();
