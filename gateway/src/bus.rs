@@ -128,7 +128,8 @@ pub async fn run(bus: Arc<Bus>, context: BusContext) {
         }
         BusKind::TextLines { place, poll, framing, points } => {
             let wire = (place.clone(), poll.clone(), framing.clone());
-            let times = lines::Times::load(context.learned.clone(), bus.name.clone(), context.on_disk.clone()).await;
+            let (learned, on_disk) = (context.learned.clone(), context.on_disk.clone());
+            let times = lines::Times::load(learned, bus.name.clone(), points, on_disk).await;
             lines::Actor::new(bus.name.clone(), wire, (points.clone(), times), limits, context).run().await;
         }
     }

@@ -114,6 +114,11 @@ impl Witness {
         Self { root: root.to_owned(), chrony: chrony::DOOR, ahead_us: Arc::new(AtomicI64::new(i64::MIN)) }
     }
 
+    /// Where the machine's own files are.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Whether the clock was synchronised; `None` where nobody says so. Where chrony is silent this blocks for a
     /// second.
     #[must_use]

@@ -28,6 +28,7 @@ use tjern_readings::sensor::SensorId;
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
+use crate::bus::DeviceTimes;
 use crate::clock::{BEHIND_MAX_US, Witness, known_us, working};
 use crate::config::{Bus, BusKind, Config};
 use crate::grid::Grid;
@@ -74,6 +75,7 @@ pub(crate) struct Dater {
     clock: Clock,
     policy: ClockPolicy,
     sensors: Sensors,
+    device_times: DeviceTimes,
     known_us: i64,
     began_us: i64,
     doubts: Doubts,
@@ -129,9 +131,14 @@ impl Sensors {
         self.grids.get_or_init(|| gather().collect()).get(sensor).copied()
     }
 
-    /// Whether a reading's time is the device's, and not that of a slot.
-    fn has_own_time(&self, reading: &Reading) -> bool {
-        self.own_time.contains(&reading.sensor) && (reading.cause.is_none() || !self.is_on_grid(reading))
+    /// Whether a reading's time is the device's, and not that of a slot. One of a slot that has a value says that its time is an
+    /// estimate; of one without a value only the bus knows that made it, since a logger's times lie on the grid as well.
+    fn has_own_time(&self, reading: &Reading, device_times: &DeviceTimes) -> bool {
+        self.own_time.contains(&reading.sensor)
+            && match reading.value {
+                Some(_) => reading.cause.is_none(),
+                None => device_times.take_own(reading),
+            }
     }
 
     fn is_on_grid(&self, reading: &Reading) -> bool {
@@ -189,13 +196,14 @@ impl Dater {
         }
         let began_us = wall.monotonic_us();
         let dater = Self {
-            maintenance: Maintenance::of(settings.dir.clone()),
+            maintenance: Maintenance::of(settings.dir.clone(), clock.clone(), policy.witness.root().to_owned()),
             system: None,
             spool,
             settings,
             clock: clock.clone(),
             policy,
             sensors,
+            device_times: DeviceTimes::default(),
             known_us,
             began_us,
             doubts: Doubts::default(),
@@ -216,6 +224,12 @@ impl Dater {
     /// The same, with the gateway's own readings.
     pub(crate) fn with_system(mut self, system: Option<SystemReadings>) -> Self {
         self.system = system;
+        self
+    }
+
+    /// The same, which knows what the buses know of their devices' own times.
+    pub(crate) fn with_device_times(mut self, device_times: DeviceTimes) -> Self {
+        self.device_times = device_times;
         self
     }
 
@@ -282,7 +296,9 @@ impl Dater {
         if readings.len() < came {
             error!(readings = came - readings.len(), "the clock is centuries off: these are not kept");
         }
-        let (mut ready, held) = self.sorted(readings);
+        let (mut ready, mut held) = self.sorted(readings);
+        // What is held is dated once more, perhaps after a restart: where it is measured in a window that stays with it.
+        self.maintenance.mark(&mut held);
         self.hold(held, &mut ready).await;
         self.maintenance.mark(&mut ready);
         ready
@@ -292,7 +308,7 @@ impl Dater {
     fn sorted(&mut self, readings: Vec<Reading>) -> (Vec<Reading>, Vec<Reading>) {
         let (mut ready, mut held) = (Vec::with_capacity(readings.len()), Vec::new());
         for mut reading in readings {
-            if self.sensors.has_own_time(&reading) {
+            if self.sensors.has_own_time(&reading, &self.device_times) {
                 ready.push(reading);
             } else if !self.clock.is_estimate(reading.time_us) {
                 // The slot in which the clock came was polled by the estimate already.
@@ -360,8 +376,8 @@ impl Dater {
         if self.clock.monotonic_us() >= self.try_again_us {
             self.release().await;
         }
-        if !self.policy.trusted {
-            self.doubts.weigh(&self.clock, &self.policy.witness).await;
+        if !self.policy.trusted && self.doubts.weigh(&self.clock, &self.policy.witness).await {
+            self.spool.distrust(self.clock.now_us()).await;
         }
         if self.clock.is_set() {
             return;
@@ -454,9 +470,9 @@ impl Dater {
     }
 }
 
-/// Its time is an estimate. A reading without a value has a cause that says more.
+/// Its time is an estimate. A reading without a value, or that is none of the weather, has a cause that says more.
 fn estimated(reading: &mut Reading) {
-    if reading.value.is_some() {
+    if reading.value.is_some() && reading.cause != Some(Cause::Maintenance) {
         reading.cause = Some(Cause::ClockEstimated);
     }
 }

@@ -172,7 +172,9 @@ impl Running {
         let offset = time_service.offset_ms(clock.clone());
         let system = SystemReadings::new(config.gateway(), clock.clone(), upload.state.clone(), offset);
         let (newest, maintenance) = (Newest::from_fn(dater.newest_of()), dater.maintenance_told());
-        let (appender, readings, left, on_disk) = Appender::start(dater.with_system(system.ok()));
+        let device_times = DeviceTimes::default();
+        let dater = dater.with_system(system.ok()).with_device_times(device_times.clone());
+        let (appender, readings, left, on_disk) = Appender::start(dater);
         let bus_stop = stop.child_token();
         let states = BusStates::new();
         let learned = Some(config.spool().dir.join("learned"));
@@ -184,7 +186,7 @@ impl Running {
             stop: bus_stop.clone(),
             states: states.clone(),
             learned,
-            device_times: DeviceTimes::default(),
+            device_times,
             on_disk,
         };
         let mut buses = Buses::new(context);

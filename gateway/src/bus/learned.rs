@@ -7,6 +7,8 @@
 //! only the newest is written. What was learned about a device is forgotten when its points change, which their
 //! fingerprint shows, and after 30 days.
 //!
+//! Times belong to sensors and not to buses: a bus also knows what is in the files of others about a sensor that it has.
+//!
 //! It lies in the spool's folder, which has to exist anyway and is not made here, and is none of the spool's files: recovery does not
 //! look at it. The spool's module that touches files touches these too.
 
@@ -103,14 +105,27 @@ fn table(word: &str) -> Option<Table> {
 const DEVICES: &str = ".toml";
 const TIMES: &str = ".times.toml";
 
+/// File systems take names of 255 bytes, and an ending comes behind this.
+const NAME_MAX: usize = 200;
+
+/// So much of a longer name is kept for who looks into the folder.
+const NAME_BEGIN: usize = 100;
+
 /// A bus's file. A name may hold anything that can be printed: what is no plain letter, digit, `_` or `-` is
-/// written as `%` and its bytes in hexadecimal.
+/// written as `%` and its bytes in hexadecimal. Of one that is too long for that the file has the beginning, and behind `~`, which no
+/// other file's name holds, the name's SHA-256.
 fn path(folder: &Path, bus: &str, end: &str) -> PathBuf {
     let encode = |byte: u8| match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'-' => char::from(byte).to_string(),
         other => format!("%{other:02x}"),
     };
-    folder.join(bus.bytes().map(encode).collect::<String>() + end)
+    let mut name: String = bus.bytes().map(encode).collect();
+    if name.len() > NAME_MAX {
+        name.truncate(NAME_BEGIN);
+        let hash: String = Sha256::digest(bus).iter().map(|byte| format!("{byte:02x}")).collect();
+        name = format!("{name}~{hash}");
+    }
+    folder.join(name + end)
 }
 
 /// What is remembered of a bus. Blocks while it reads.
@@ -145,6 +160,20 @@ fn load_as<T: Default>(
         warn!(bus, path = %path.display(), "what was learned about the bus cannot be understood, starting without: {reason}");
         T::default()
     })
+}
+
+/// What the files of other buses say that end so. Blocks while it reads. What cannot be read or understood is told by its own bus.
+fn load_others<T>(
+    disk: &dyn Disk,
+    (folder, bus, end): (&Path, &str, &str),
+    decode: impl Fn(&str) -> Result<T, String>,
+) -> Vec<T> {
+    let own = path(folder, bus, end);
+    let entries = disk.list(folder).unwrap_or_default();
+    let mut files: Vec<PathBuf> = entries.iter().map(|entry| folder.join(&entry.name)).collect();
+    files.retain(|file| *file != own && file.to_string_lossy().ends_with(end));
+    files.sort();
+    files.iter().filter_map(|file| decode(&String::from_utf8(disk.read(file).ok()?).ok()?).ok()).collect()
 }
 
 fn decode(text: &str, now_us: i64) -> Result<BusMemory, String> {
@@ -265,6 +294,20 @@ impl Keeper {
         tokio::task::spawn_blocking(load).await.unwrap_or_default()
     }
 
+    /// The same of the files of all other buses, whatever those are called now, and whether there are such still.
+    pub(super) async fn load_others<T: Send + 'static>(
+        &self,
+        decode: impl Fn(&str) -> Result<T, String> + Send + 'static,
+    ) -> Vec<T> {
+        let Some(folder) = self.folder.clone() else { return Vec::new() };
+        let (bus, end) = (self.bus.clone(), self.end);
+        let load = move || {
+            let (disk, folder) = place_of(&folder);
+            load_others(&disk, (&folder, &bus, end), decode)
+        };
+        tokio::task::spawn_blocking(load).await.unwrap_or_default()
+    }
+
     /// Has a version written. Waits for nothing.
     pub(crate) async fn keep(&mut self, memory: &BusMemory) {
         self.keep_text(encode(memory)).await;
@@ -353,6 +396,23 @@ mod tests {
         assert_eq!(files, ["%2e%2e%2fpump%20house%2f%c3%98.toml"], "it stays in its folder");
         let later = load(&learned, name, NOW_US + FORGET_US).remove(&3).expect("the device");
         assert_eq!((later.learned, later.turnaround), (Learned::default(), Some(Duration::from_micros(8_125))));
+    }
+
+    /// 60 letters that are not ASCII made a name of 360 bytes: nothing was ever remembered of such a bus.
+    #[tokio::test]
+    async fn a_long_name_of_a_bus_makes_a_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let learned = folder.path().join("learned");
+        let name = |last: char| "Ø".repeat(59) + &last.to_string();
+        for last in ['a', 'b'] {
+            let mut keeper = Keeper::of_times(Some(learned.clone()), name(last));
+            keeper.keep_text(format!("{last}")).await;
+            keeper.end().await;
+            assert!(!keeper.failed);
+        }
+        let (disk, learned) = place_of(&learned);
+        let text = |last| load_as(&disk, (&learned, &name(last), TIMES), |text| Ok(text.to_owned()));
+        assert_eq!((text('a'), text('b')), ("a".to_owned(), "b".to_owned()), "each has its own");
     }
 
     /// It made the spool's folder anew under a mount point whose disk was away, and what lay on the disk was given up.

@@ -4,13 +4,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use tjern_readings::clock::{Clock, SECOND_US};
+use tjern_readings::clock::SECOND_US;
 use tjern_readings::configuration::{Period, nearest};
 use tjern_readings::sensor::SensorId;
 
 use super::{FAILED, WRONG, load, tell_or_fail, utc};
+use crate::clock::{Witness, known_us};
 use crate::config::Config;
-use crate::maintenance::{self, MaintenanceError, SensorPattern, Window};
+use crate::maintenance::{self, MaintenanceError, Now, SensorPattern, Window};
 use crate::say;
 
 /// What `maintenance` is told.
@@ -74,17 +75,17 @@ pub(super) fn execute(arguments: MaintenanceArguments) -> ExitCode {
         Ok(config) => config,
         Err(status) => return status,
     };
-    let now_us = Clock::system().now_us();
+    let now = Now::of_machine();
     let done = match arguments.command {
         MaintenanceCommand::On { sensor, duration, .. } => {
             if let Some(problem) = sensor.iter().find_map(|sensor| unknown(&config, sensor)) {
                 say!("error: {problem}");
                 return ExitCode::from(WRONG);
             }
-            begin(&config, sensor, now_us, now_us.saturating_add(duration.micros())).map(Done::all)
+            begin(&config, sensor, &now, duration.micros()).map(Done::all)
         }
-        MaintenanceCommand::Off { sensor, .. } => end(&config, &sensor, now_us),
-        MaintenanceCommand::List { .. } => list(&config, now_us).map(Done::all),
+        MaintenanceCommand::Off { sensor, .. } => end(&config, &sensor, &now),
+        MaintenanceCommand::List { .. } => list(&config, &now).map(Done::all),
     };
     match done {
         Ok(Done { told, left }) => {
@@ -127,41 +128,47 @@ fn unknown(config: &Config, pattern: &SensorPattern) -> Option<String> {
     Some(format!("no point of `{}` has the sensor `{wrong}`; hint: {hint}", config.path().display()))
 }
 
-fn begin(config: &Config, sensors: Vec<SensorPattern>, now_us: i64, until_us: i64) -> Result<String, MaintenanceError> {
-    maintenance::change(&config.spool().dir, now_us, |windows| {
+fn begin(config: &Config, sensors: Vec<SensorPattern>, now: &Now, for_us: i64) -> Result<String, MaintenanceError> {
+    let is_known = || config.clock().trusted || Witness::system().believes(now.clock_us, known_us(None, now.clock_us));
+    if now.since_boot.is_none() && !is_known() {
+        return Err(MaintenanceError::ClockUnknown);
+    }
+    maintenance::change(&config.spool().dir, now, |windows| {
         let mut told = String::new();
+        let (until, minutes) = (utc(now.clock_us.saturating_add(for_us)), minutes(for_us));
         for sensor in sensors {
-            told += &format!("{sensor}: under maintenance until {}\n", utc(until_us));
-            maintenance::begin(windows, sensor, now_us, until_us);
+            told +=
+                &format!("{sensor}: under maintenance until {until} by this machine's clock, {minutes} min from now\n");
+            maintenance::begin(windows, sensor, now, for_us);
         }
         (true, told)
     })
 }
 
-fn end(config: &Config, sensors: &[SensorPattern], now_us: i64) -> Result<Done, MaintenanceError> {
+fn end(config: &Config, sensors: &[SensorPattern], now: &Now) -> Result<Done, MaintenanceError> {
     if !config.spool().dir.is_dir() {
-        return Ok(end_of(&mut Vec::new(), sensors, now_us).1);
+        return Ok(end_of(&mut Vec::new(), sensors, now).1);
     }
-    maintenance::change(&config.spool().dir, now_us, |windows| {
-        let (ended, done) = end_of(windows, sensors, now_us);
+    maintenance::change(&config.spool().dir, now, |windows| {
+        let (ended, done) = end_of(windows, sensors, now);
         (ended > 0, done)
     })
 }
 
 /// Ends what was named, or all. A sensor that another open window holds is still under maintenance, and whoever
 /// ended it must not believe that its readings count again.
-fn end_of(windows: &mut Vec<Window>, sensors: &[SensorPattern], now_us: i64) -> (usize, Done) {
+fn end_of(windows: &mut Vec<Window>, sensors: &[SensorPattern], now: &Now) -> (usize, Done) {
     if sensors.is_empty() {
-        let ended = maintenance::end(windows, None, now_us);
+        let ended = maintenance::end(windows, None, now);
         let told = if ended == 0 { "nothing was under maintenance\n".to_owned() } else { format!("{ended} ended\n") };
         return (ended, Done::all(told));
     }
-    let ended_of = |sensor| maintenance::end(windows, Some(sensor), now_us);
+    let ended_of = |sensor| maintenance::end(windows, Some(sensor), now);
     let ended: Vec<usize> = sensors.iter().map(ended_of).collect();
     let count: usize = ended.iter().sum();
     let mut done = Done::all(if count > 0 { format!("{count} ended\n") } else { String::new() });
     for (sensor, ended) in sensors.iter().zip(ended) {
-        let open = windows.iter().filter(|window| window.until_us > now_us).map(|window| window.sensors.to_string());
+        let open = windows.iter().filter(|window| window.left_us(now) > 0).map(|window| window.sensors.to_string());
         let named = sensor.to_string();
         match open.into_iter().find_map(|other| Some((still(&named, &other)?, other))) {
             Some((what, other)) => {
@@ -183,14 +190,14 @@ fn still(named: &str, open: &str) -> Option<String> {
     covers(named, open).then(|| format!("`{open}` of `{named}` is still under maintenance"))
 }
 
-fn list(config: &Config, now_us: i64) -> Result<String, MaintenanceError> {
+fn list(config: &Config, now: &Now) -> Result<String, MaintenanceError> {
     let mut windows = maintenance::read(&config.spool().dir)?;
-    windows.retain(|window| window.until_us > now_us);
+    windows.retain(|window| window.left_us(now) > 0);
     if windows.is_empty() {
         return Ok("nothing is under maintenance\n".to_owned());
     }
-    let line = |Window { sensors, from_us, until_us }: &Window| {
-        let left_min = minutes(until_us.saturating_sub(now_us));
+    let line = |window: &Window| {
+        let (Window { sensors, from_us, until_us, .. }, left_min) = (window, minutes(window.left_us(now)));
         format!("{sensors}: from {} until {} ({left_min} min left)\n", utc(*from_us), utc(*until_us))
     };
     Ok(windows.iter().map(line).collect())
@@ -207,12 +214,12 @@ mod tests {
     use super::*;
 
     fn window(sensors: &str) -> Window {
-        Window { sensors: sensors.parse().expect("a pattern"), from_us: 0, until_us: 100 }
+        Window { sensors: sensors.parse().expect("a pattern"), from_us: 0, until_us: 100, since_boot: None }
     }
 
     fn off(windows: &[&str], sensor: &str) -> (usize, Done) {
         let mut windows: Vec<Window> = windows.iter().map(|sensors| window(sensors)).collect();
-        end_of(&mut windows, &[sensor.parse().expect("a pattern")], 50)
+        end_of(&mut windows, &[sensor.parse().expect("a pattern")], &Now { clock_us: 50, since_boot: None })
     }
 
     #[test]

@@ -4,6 +4,9 @@
 //! The clock itself does not follow (`Clock::guarded`). It is believed again where it comes back; where the time service has set it
 //! since; and, where none says anything, if it went back to where it was before it sprang forward.
 //!
+//! Then what was dated before the fall was ahead, and is no word about the clock any more, for the next start neither
+//! (`Spool::distrust`): that would not believe a clock that is right.
+//!
 //! What the service set before the fall is no word about it, and once the clock has come to that time again it looks as if it were
 //! one. So when the service set the clock last is looked at now and then while the clock is believed, and as soon as it is not; what was
 //! seen and said nothing never counts.
@@ -34,26 +37,28 @@ pub(super) struct Doubts {
 }
 
 impl Doubts {
-    /// Looks whether the clock is doubted, and whether it still has to be. Chrony may be silent for a second: it is not asked on a
-    /// thread that the buses wait for.
-    pub(super) async fn weigh(&mut self, clock: &Clock, witness: &Witness) {
+    /// Looks whether the clock is doubted, and whether it still has to be: whether it is believed from now on, and what it said before
+    /// it fell was wrong. Chrony may be silent for a second: it is not asked on a thread that the buses wait for.
+    pub(super) async fn weigh(&mut self, clock: &Clock, witness: &Witness) -> bool {
         let doubt = clock.doubt();
         self.tell(clock, doubt);
         let now_us = clock.monotonic_us();
         if now_us < self.ask_at_us {
-            return;
+            return false;
         }
         self.ask_at_us = now_us.saturating_add(if doubt.is_some() { ASK_AGAIN_US } else { LOOK_AGAIN_US });
         let (witness, wall_us) = (witness.clone(), clock.wall_us());
-        let Ok(mark) = tokio::task::spawn_blocking(move || witness.mark()).await else { return };
+        let Ok(mark) = tokio::task::spawn_blocking(move || witness.mark()).await else { return false };
         let is_old = mark.time_us().is_some() && mark.time_us() == self.seen_us;
         self.seen_us = mark.time_us().or(self.seen_us);
-        let Some(doubt) = doubt else { return };
+        let Some(doubt) = doubt else { return false };
         let is_meant = if is_old { Some(false) } else { mark.is_since(wall_us, doubt.for_us) };
-        if is_meant.unwrap_or(doubt.is_back) {
+        let was_ahead = is_meant.unwrap_or(doubt.is_back);
+        if was_ahead {
             clock.believe();
             self.tell(clock, None);
         }
+        was_ahead
     }
 
     fn tell(&mut self, clock: &Clock, doubt: Option<Doubt>) {

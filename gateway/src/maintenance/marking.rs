@@ -8,10 +8,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tjern_readings::clock::Clock;
 use tjern_readings::reading::{Cause, Quality, Reading};
 use tracing::{info, warn};
 
-use super::{FILE, MaintenanceError, SensorPattern, Window, read};
+use super::since_boot::PRECISION_US;
+use super::{FILE, MaintenanceError, SensorPattern, SinceBoot, Window, read};
 
 /// So many names stand in a line of the log.
 const LISTED_MAX: usize = 5;
@@ -20,15 +22,53 @@ const LISTED_MAX: usize = 5;
 #[derive(Debug)]
 pub(crate) struct Maintenance {
     spool_dir: PathBuf,
-    windows: Vec<Window>,
+    /// Of the machine that says how long it has been up.
+    root: PathBuf,
+    reckoned: Reckoned,
+    /// How the gateway's time lay to the machine's boot when the file was looked at last: what was on its way then was dated so.
+    looked_us: i64,
     /// What the file looked like.
     seen: Option<Seen>,
     told: MaintenanceTold,
 }
 
+/// Windows, and what is needed to find them in the gateway's own time. That is another one than the machine's while its clock is
+/// not believed, and is set anew once it is: windows of this boot go with it.
+#[derive(Debug, Clone, Default)]
+struct Reckoned {
+    windows: Vec<Window>,
+    clock: Clock,
+    /// This boot, and how far the time since it is before the monotonic clock.
+    boot: Option<(String, i64)>,
+}
+
+impl Reckoned {
+    /// How far the gateway's time is before the time since the machine's boot now.
+    fn ahead_us(&self) -> i64 {
+        let boot_us = self.boot.as_ref().map_or(0, |(_, ahead_us)| *ahead_us);
+        self.clock.now_us().saturating_sub(self.clock.monotonic_us()).saturating_sub(boot_us)
+    }
+
+    /// The windows from when until when, in a time that is so far ahead.
+    fn spans(&self, ahead_us: i64) -> impl Iterator<Item = (i64, i64, &SensorPattern)> {
+        self.windows.iter().map(move |window| {
+            let of_boot =
+                window.since_boot.as_ref().zip(self.boot.as_ref()).filter(|(span, (boot, _))| span.boot == *boot);
+            let (from_us, until_us) = match of_boot {
+                Some((span, _)) => (
+                    span.from_us.saturating_add(ahead_us).saturating_sub(PRECISION_US),
+                    span.until_us.saturating_add(ahead_us).saturating_add(PRECISION_US),
+                ),
+                None => (window.from_us, window.until_us),
+            };
+            (from_us, until_us, &window.sensors)
+        })
+    }
+}
+
 /// What is under maintenance, and why the file cannot be gone by, for whoever tells it. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct MaintenanceTold(Arc<Mutex<(Vec<Window>, Option<String>)>>);
+pub(crate) struct MaintenanceTold(Arc<Mutex<(Reckoned, Option<String>)>>);
 
 impl MaintenanceTold {
     /// Why the file cannot be gone by; `None` where all is well.
@@ -38,12 +78,14 @@ impl MaintenanceTold {
 
     /// What is under maintenance at a time.
     pub(crate) fn at(&self, time_us: i64) -> Vec<SensorPattern> {
-        let is_under_way = |window: &&Window| (window.from_us..window.until_us).contains(&time_us);
-        self.lock().0.iter().filter(is_under_way).map(|window| window.sensors.clone()).collect()
+        let told = self.lock();
+        let spans = told.0.spans(told.0.ahead_us());
+        let under_way = spans.filter(|(from_us, until_us, _)| (*from_us..*until_us).contains(&time_us));
+        under_way.map(|(_, _, sensors)| sensors.clone()).collect()
     }
 
-    fn set_windows(&self, windows: Vec<Window>) {
-        *self.lock() = (windows, None);
+    fn set_windows(&self, reckoned: Reckoned) {
+        *self.lock() = (reckoned, None);
     }
 
     /// Says whether that is news.
@@ -55,15 +97,16 @@ impl MaintenanceTold {
     }
 
     /// Held for a few instructions, none of which can panic half-way.
-    fn lock(&self) -> MutexGuard<'_, (Vec<Window>, Option<String>)> {
+    fn lock(&self) -> MutexGuard<'_, (Reckoned, Option<String>)> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Maintenance {
-    /// What the file in this folder says, from the first readings on.
-    pub(crate) fn of(spool_dir: PathBuf) -> Self {
-        Self { spool_dir, windows: Vec::new(), seen: None, told: MaintenanceTold::default() }
+    /// What the file in this folder says, from the first readings on, which are dated by this clock of the machine there.
+    pub(crate) fn of(spool_dir: PathBuf, clock: Clock, root: PathBuf) -> Self {
+        let reckoned = Reckoned { windows: Vec::new(), clock, boot: None };
+        Self { spool_dir, root, looked_us: reckoned.ahead_us(), reckoned, seen: None, told: MaintenanceTold::default() }
     }
 
     /// What others may tell of it.
@@ -74,24 +117,40 @@ impl Maintenance {
     /// Looks whether the file has changed, on a thread that nobody else waits for. What is found in another folder than the
     /// spool's own, or in none, is no word about it: whether that is at hand is asked where something changed.
     pub(crate) async fn look(&mut self, is_at_hand: impl Future<Output = bool>) {
-        let (dir, seen) = (self.spool_dir.clone(), self.seen);
+        let (dir, root, seen) = (self.spool_dir.clone(), self.root.clone(), self.seen);
         // The task fails only where the runtime ends.
-        if let Ok(Some((seen, read))) = tokio::task::spawn_blocking(move || look(&dir, seen)).await
+        if let Ok(Some((seen, read, since_boot))) = tokio::task::spawn_blocking(move || look(&dir, &root, seen)).await
             && is_at_hand.await
         {
+            let monotonic_us = self.reckoned.clock.monotonic_us();
+            let boot = |SinceBoot { boot, up_us }| (boot, up_us - monotonic_us);
+            self.reckoned.boot = since_boot.map(boot).or(self.reckoned.boot.take());
             self.take(seen, read);
         }
+        self.looked_us = self.reckoned.ahead_us();
+    }
+
+    /// The windows in the gateway's time, as it is now and as it was at the last look.
+    fn spans(&self) -> impl Iterator<Item = (i64, i64, &SensorPattern)> {
+        self.reckoned.spans(self.reckoned.ahead_us()).chain(self.reckoned.spans(self.looked_us))
     }
 
     /// Whether a window holds any moment from the oldest to the newest.
     pub(crate) fn is_under_way(&self, oldest_us: i64, newest_us: i64) -> bool {
-        self.windows.iter().any(|window| window.from_us <= newest_us && oldest_us < window.until_us)
+        self.spans().any(|(from_us, until_us, _)| from_us <= newest_us && oldest_us < until_us)
     }
 
     /// Marks those that were measured during maintenance, by what the file said when it was last looked at.
     pub(crate) fn mark(&self, readings: &mut [Reading]) {
+        if self.reckoned.windows.is_empty() {
+            return;
+        }
+        let spans: Vec<_> = self.spans().collect();
         for reading in readings.iter_mut().filter(|reading| reading.value.is_some()) {
-            if self.windows.iter().any(|window| window.holds(reading)) {
+            let holds = |(from_us, until_us, sensors): &(i64, i64, &SensorPattern)| {
+                (*from_us..*until_us).contains(&reading.time_us) && sensors.matches(&reading.sensor)
+            };
+            if spans.iter().any(holds) {
                 (reading.quality, reading.cause) = (Quality::Fail, Some(Cause::Maintenance));
             }
         }
@@ -101,7 +160,6 @@ impl Maintenance {
         self.seen = seen;
         match read {
             Ok(windows) => {
-                self.told.set_windows(windows.clone());
                 if windows.is_empty() {
                     info!("maintenance: nothing is marked any more");
                 } else {
@@ -111,7 +169,8 @@ impl Maintenance {
                         "maintenance: what is measured in these windows is marked"
                     );
                 }
-                self.windows = windows;
+                self.reckoned.windows = windows;
+                self.told.set_windows(self.reckoned.clone());
             }
             Err(error) => {
                 // A disk that failed for a moment is asked again; a file that is wrong stays so until it changes.
@@ -129,14 +188,14 @@ impl Maintenance {
 /// What a file looks like: when it was changed, its number on the disk, its length.
 type Seen = (i64, i64, u64, u64);
 
-/// What a file looks like now, if there is one, and what is in it.
-type Looked = (Option<Seen>, Result<Vec<Window>, MaintenanceError>);
+/// What a file looks like now, if there is one, what is in it, and how long the machine has been up.
+type Looked = (Option<Seen>, Result<Vec<Window>, MaintenanceError>, Option<SinceBoot>);
 
 /// Reads the file of a folder, if it looks other than before.
-fn look(dir: &Path, seen: Option<Seen>) -> Option<Looked> {
+fn look(dir: &Path, root: &Path, seen: Option<Seen>) -> Option<Looked> {
     let found = fs::metadata(dir.join(FILE)).ok();
     let found = found.map(|file| (file.mtime(), file.mtime_nsec(), file.ino(), file.len()));
-    (found != seen).then(|| (found, read(dir)))
+    (found != seen).then(|| (found, read(dir), SinceBoot::at(root)))
 }
 
 /// Whose windows these are, as a line of the log has room for it.
@@ -154,8 +213,13 @@ fn listed(windows: &[Window]) -> String {
 mod tests {
     use super::super::begin;
     use super::super::file::write;
-    use super::super::testing::{HOUR_US, NOW_US, pattern};
+    use super::super::testing::{HOUR_US, NOW_US, at, pattern};
     use super::*;
+
+    /// On a machine that does not say how long it has been up.
+    fn of(spool_dir: &Path) -> Maintenance {
+        Maintenance::of(spool_dir.to_owned(), Clock::manual(NOW_US), spool_dir.join("no machine"))
+    }
 
     fn reading(sensor: &str, time_us: i64) -> Reading {
         Reading::of(sensor.parse().expect("a sensor"), time_us, 4.0)
@@ -174,11 +238,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_a_technician_measures_by_hand_is_not_weather() {
         let spool = tempfile::tempdir().expect("a folder");
-        let mut maintenance = Maintenance::of(spool.path().to_owned());
+        let mut maintenance = of(spool.path());
         assert!(!marked(&mut maintenance, reading("tarn/water_temperature", NOW_US)).await);
         let mut windows = Vec::new();
-        begin(&mut windows, pattern("tarn/*"), NOW_US, NOW_US + HOUR_US);
-        write(spool.path(), &windows, NOW_US).expect("written");
+        begin(&mut windows, pattern("tarn/*"), &at(NOW_US), HOUR_US);
+        write(spool.path(), &windows, &at(NOW_US)).expect("written");
         assert!(marked(&mut maintenance, reading("tarn/water_temperature", NOW_US)).await, "the first one after it");
         let told = maintenance.told();
         assert_eq!([NOW_US - 1, NOW_US, NOW_US + HOUR_US].map(|at_us| told.at(at_us).len()), [0, 1, 0]);
@@ -190,7 +254,7 @@ mod tests {
         ] {
             assert!(!marked(&mut maintenance, other.clone()).await, "{other:?}");
         }
-        let mut again = Maintenance::of(spool.path().to_owned());
+        let mut again = of(spool.path());
         assert!(marked(&mut again, reading("tarn/water_temperature", NOW_US)).await, "a restart forgets nothing");
     }
 
@@ -198,9 +262,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn maintenance_goes_on_while_the_spools_folder_is_away() {
         let spool = tempfile::tempdir().expect("a folder");
-        let window = Window { sensors: pattern("a/b"), from_us: 0, until_us: NOW_US };
-        write(spool.path(), &[window], 0).expect("written");
-        let mut maintenance = Maintenance::of(spool.path().to_owned());
+        let window = Window { sensors: pattern("a/b"), from_us: 0, until_us: NOW_US, since_boot: None };
+        write(spool.path(), &[window], &at(0)).expect("written");
+        let mut maintenance = of(spool.path());
         assert!(marked(&mut maintenance, reading("a/b", 1)).await);
         fs::remove_file(spool.path().join(FILE)).expect("removed");
         maintenance.look(std::future::ready(false)).await;
@@ -213,11 +277,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_reading_without_a_value_keeps_its_own_cause() {
         let spool = tempfile::tempdir().expect("a folder");
-        let window = Window { sensors: pattern("a/b"), from_us: 0, until_us: NOW_US };
-        write(spool.path(), &[window], 0).expect("written");
+        let window = Window { sensors: pattern("a/b"), from_us: 0, until_us: NOW_US, since_boot: None };
+        write(spool.path(), &[window], &at(0)).expect("written");
         let missing = Reading::missing("a/b".parse().expect("a sensor"), 1, Cause::Timeout);
         let mut readings = [missing.clone()];
-        let mut maintenance = Maintenance::of(spool.path().to_owned());
+        let mut maintenance = of(spool.path());
         maintenance.look(std::future::ready(true)).await;
         maintenance.mark(&mut readings);
         assert_eq!(readings, [missing]);
@@ -226,9 +290,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_broken_file_changes_nothing() {
         let spool = tempfile::tempdir().expect("a folder");
-        let window = Window { sensors: pattern("a/b"), from_us: 0, until_us: NOW_US };
-        write(spool.path(), &[window], 0).expect("written");
-        let mut maintenance = Maintenance::of(spool.path().to_owned());
+        let window = Window { sensors: pattern("a/b"), from_us: 0, until_us: NOW_US, since_boot: None };
+        write(spool.path(), &[window], &at(0)).expect("written");
+        let mut maintenance = of(spool.path());
         assert!(marked(&mut maintenance, reading("a/b", 1)).await);
         fs::write(spool.path().join(FILE), "version = 1\n[[maintenance]]\nsensor = 5\n").expect("written");
         assert!(marked(&mut maintenance, reading("a/b", 1)).await);
@@ -241,14 +305,14 @@ mod tests {
     async fn a_file_that_cannot_be_read_is_told_once_and_in_the_health() {
         let spool = tempfile::tempdir().expect("a folder");
         fs::create_dir(spool.path().join(FILE)).expect("created");
-        let mut maintenance = Maintenance::of(spool.path().to_owned());
+        let mut maintenance = of(spool.path());
         let told = maintenance.told();
         maintenance.look(std::future::ready(true)).await;
         assert!(told.trouble().is_some_and(|trouble| trouble.contains(FILE)));
         let again = told.trouble().expect("it is told");
         assert!(!told.set_trouble(again), "the same is no news");
         fs::remove_dir(spool.path().join(FILE)).expect("removed");
-        write(spool.path(), &[], NOW_US).expect("written");
+        write(spool.path(), &[], &at(NOW_US)).expect("written");
         maintenance.look(std::future::ready(true)).await;
         assert_eq!(told.trouble(), None);
     }
@@ -256,7 +320,10 @@ mod tests {
     #[test]
     fn the_log_names_whose_maintenance_it_is() {
         let windows = |names: &[&str]| -> Vec<Window> {
-            names.iter().map(|name| Window { sensors: pattern(name), from_us: 0, until_us: 1 }).collect()
+            names
+                .iter()
+                .map(|name| Window { sensors: pattern(name), from_us: 0, until_us: 1, since_boot: None })
+                .collect()
         };
         assert_eq!(listed(&windows(&["tarn/*", "a/b", "tarn/*"])), "a/b, tarn/*");
         assert_eq!(

@@ -35,6 +35,8 @@ pub(crate) enum Command {
     Sync(oneshot::Sender<bool>),
     /// Answered once what came before is on disk; synced at once where that is said.
     Confirm(bool, oneshot::Sender<()>),
+    /// Times after this one are not sure any more.
+    Distrust(i64),
     Seal(oneshot::Sender<bool>),
     Offered(oneshot::Sender<Vec<SealedObject>>),
     Remove(SealedObject, oneshot::Sender<bool>),
@@ -194,6 +196,10 @@ fn carry_out(core: &mut Core, command: Command, status: &Mutex<SpoolStatus>, don
                 done.synced |= core.has_unsynced();
                 core.sync();
             }
+        }
+        Command::Distrust(after_us) => {
+            done.synced |= core.has_unsynced();
+            core.distrust(after_us);
         }
         Command::Seal(reply) => {
             done.synced |= core.has_unsynced();

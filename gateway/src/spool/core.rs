@@ -225,6 +225,17 @@ impl Core {
         synced
     }
 
+    /// Times after this one were told by a clock that was ahead: they are no word about what time it is, at the next start neither.
+    pub(crate) fn distrust(&mut self, after_us: i64) {
+        let is_synced = self.sync();
+        let is_news = super::locked(&self.known).distrust(after_us);
+        if is_news && is_synced {
+            // A segment says at its beginning what is known of the newest times. Where this one cannot be made the next one does.
+            let begun = self.begin_segment();
+            drop(self.or_leave_segment(begun));
+        }
+    }
+
     /// Seals everything that was appended. Says whether all of it is on disk and sealed.
     pub(crate) fn seal(&mut self) -> bool {
         let synced = self.sync();

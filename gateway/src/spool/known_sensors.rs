@@ -53,10 +53,11 @@ impl Entry {
     }
 }
 
-/// Whether a reading says itself that its time is none that was estimated: one without a value cannot say it.
+/// Whether a reading says itself that its time is none that was estimated: one without a value cannot say it, nor one that was
+/// measured during maintenance, whose cause says that.
 #[inline]
 fn is_sure(reading: &Reading) -> bool {
-    reading.value.is_some() && reading.cause != Some(Cause::ClockEstimated)
+    reading.value.is_some() && !matches!(reading.cause, Some(Cause::ClockEstimated | Cause::Maintenance))
 }
 
 impl KnownSensors {
@@ -183,6 +184,15 @@ impl KnownSensors {
         self.entries.iter().filter(|entry| of(&entry.sensor)).filter_map(|entry| entry.sure_us.get()).max()
     }
 
+    /// Times after this one are none that are sure any more. Whether there were any.
+    pub(crate) fn distrust(&mut self, after_us: i64) -> bool {
+        self.settle();
+        let mut distrusted = self.entries.iter_mut().filter(|entry| entry.sure_us.get() > Some(after_us)).peekable();
+        let is_any = distrusted.peek().is_some();
+        distrusted.for_each(|entry| entry.sure_us = Moment::of(Some(after_us)));
+        is_any
+    }
+
     /// About how many bytes a segment begins with, to say all this: each name three times, and a time.
     pub(crate) fn snapshot_bytes(&mut self) -> usize {
         let estimated = self.estimated().map(|(sensor, _)| sensor.as_str().len() + 9).sum::<usize>();
@@ -283,6 +293,7 @@ mod tests {
         assert_eq!((known.newest_us(&sensor), known.sure_us(|_| true)), (Some(90), None));
         known.note_synced(&Reading::of(sensor.clone(), 10, 1.0));
         known.note_synced(&Reading::missing(sensor.clone(), 95, Cause::Timeout));
+        known.note_synced(&Reading { cause: Some(Cause::Maintenance), ..Reading::of(sensor.clone(), 92, 1.0) });
         known.note_synced(&Reading::of(logger.clone(), 70, 1.0));
         assert_eq!((known.newest_us(&sensor), known.sure_us(|_| true)), (Some(95), Some(70)));
         assert_eq!(known.sure_us(|one| *one != logger), Some(10));

@@ -25,6 +25,7 @@ use tjern_readings::clock::Clock;
 use tjern_readings::reading::Reading;
 use tjern_readings::sensor::{Epoch, SensorId};
 
+use super::actor::Command;
 use super::core::Trouble;
 use super::disk::{Disk, replace};
 use super::{SealedKind, SealedObject, Spool, SpoolError, SpoolSettings};
@@ -321,6 +322,12 @@ impl Spool {
     #[must_use]
     pub fn newest_of_all_us(&self) -> Option<i64> {
         super::locked(&self.known).newest().map(|(_, time_us)| time_us).max()
+    }
+
+    /// From now on, over restarts too, times after this one that were appended before are no word about the clock: it was ahead.
+    pub(crate) async fn distrust(&self, after_us: i64) {
+        // A spool that is closed has no use for it.
+        let _ = self.commands.send(Command::Distrust(after_us)).await;
     }
 
     /// The newest time on disk that nobody estimated, of these sensors.

@@ -55,7 +55,7 @@ async fn actor(config: &Config, dial: &Dial, context: BusContext) -> Actor {
     let limits = Limits { timeout: bus.timeout, down_report: bus.down_report };
     let BusKind::TextLines { place, poll, framing, points } = &bus.kind else { unreachable!("lines of text") };
     let wire = (place.clone(), poll.clone(), framing.clone());
-    let times = Times::load(None, bus.name.clone(), OnDisk::default()).await;
+    let times = Times::load(None, bus.name.clone(), points, OnDisk::default()).await;
     let mut actor = Actor::new(bus.name.clone(), wire, (points.clone(), times), limits, context);
     actor.dial = Some(dial.clone());
     actor

@@ -57,10 +57,14 @@ pub(super) struct LinePointState {
     standing: Standing,
     /// Which of its device's own times came.
     pub(super) told: ToldTimes,
+    /// So many of them came in this run.
+    told_rows: u64,
     /// Lines whose times come twice, until it is known which they are.
     print_out: PrintOut<Result<f64, Cause>>,
     /// Where that stays when the bus begins anew.
     device_times: DeviceTimes,
+    /// The gateway began without knowing the time: whoever dates readings looks at each of them.
+    is_clock_in_question: bool,
     /// Its device sends checksums.
     checksums: DeviceChecksums,
     latest: Option<Latest>,
@@ -123,8 +127,10 @@ impl LinePointState {
             field: point.field,
             time: point.time,
             told: context.device_times.take(&sensor).or(kept).unwrap_or_default(),
+            told_rows: 0,
             print_out: PrintOut::new(point.common.terms.grid.every_us()),
             device_times: context.device_times.clone(),
+            is_clock_in_question: !context.clock.was_always_known(),
             checksums,
             latest: None,
             dated_at: None,
@@ -211,7 +217,7 @@ impl LinePointState {
             told => told,
         };
         match told {
-            Told::New => {}
+            Told::New => self.told_rows += 1,
             Told::Repeated => {
                 fate.repeated += 1;
                 return None;
@@ -226,6 +232,9 @@ impl LinePointState {
         let (device, place) = &self.shown;
         let reading = self.state.conclude_dated(time_us, result, now_us, &mut device.latest()[*place]);
         self.note_change(bus, failed_before);
+        if let Some(reading) = reading.as_ref().filter(|_| self.is_clock_in_question) {
+            self.device_times.note_own(reading);
+        }
         reading
     }
 
@@ -260,6 +269,11 @@ impl LinePointState {
     /// Whether its lines say where they begin.
     pub(super) const fn is_sentence(&self) -> bool {
         matches!(self.field, LineField::Nmea { .. })
+    }
+
+    /// How many rows with times of their own it was told in this run.
+    pub(super) const fn told_rows(&self) -> u64 {
+        self.told_rows
     }
 
     /// Whether its lines say what time they are from.

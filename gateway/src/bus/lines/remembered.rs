@@ -15,6 +15,9 @@ pub(super) const RUNS_MAX: usize = 2_048;
 /// Of how many ranges it is known that times in them are forgotten. The two that are nearest to each other become one.
 pub(super) const RANGES_MAX: usize = 16;
 
+/// No more times are told to another one: two million ten-minute values are forty years.
+const MERGED_MAX: i64 = 1 << 21;
+
 /// What is known of a time that a device tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Told {
@@ -106,6 +109,28 @@ impl StoredTimes {
 
     pub(super) fn forgotten(&self) -> &[(i64, i64)] {
         &self.forgotten
+    }
+
+    /// Knows what another one knows as well. Of more than [`MERGED_MAX`] times that both have by themselves only the larger part.
+    pub(super) fn merge(&mut self, mut other: Self) {
+        if other.count() > self.count() {
+            std::mem::swap(self, &mut other);
+        }
+        other.forgotten.iter().for_each(|range| self.forget(*range));
+        if other.count() > MERGED_MAX {
+            return;
+        }
+        for run in other.runs() {
+            let (first_us, step_us) = (run.first_us, run.step_us.max(1));
+            for step in 0..=(run.last_us - first_us) / step_us {
+                self.insert(first_us + step * step_us);
+            }
+        }
+    }
+
+    /// How many times are known one by one.
+    fn count(&self) -> i64 {
+        self.runs().map(|run| (run.last_us - run.first_us) / run.step_us.max(1) + 1).fold(0, i64::saturating_add)
     }
 
     /// What is known of a time; a new one is known from then on.
@@ -240,6 +265,23 @@ mod tests {
                 }
                 prop_assert!(stored.runs.len() <= runs_max && stored.forgotten.len() <= RANGES_MAX);
             }
+        }
+
+        /// What either knew both know.
+        #[test]
+        fn two_become_one(
+            one in prop::collection::vec(0_i64..60, 0..60), other in prop::collection::vec(0_i64..60, 0..60),
+        ) {
+            let of = |times: &[i64]| {
+                let mut stored = StoredTimes::default();
+                for time_us in times {
+                    stored.insert(*time_us);
+                }
+                stored
+            };
+            let (mut both, seen) = (of(&one), one.iter().chain(&other).copied().collect::<BTreeSet<_>>());
+            both.merge(of(&other));
+            prop_assert_eq!(times_of(&both), seen.into_iter().collect::<Vec<_>>());
         }
 
         /// What a logger wrote at equal steps is one run in the end, in whatever order it came.

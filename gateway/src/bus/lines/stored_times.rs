@@ -13,10 +13,11 @@
 //! from then on the file is not written: after the next start what was told since is stored. A file of an earlier version called all stored that was older than its runs, which was
 //! not so: its `forgotten_to_us` is not read, so that what it hides is stored once more.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
+use tjern_readings::reading::{Cause, Reading};
 use tjern_readings::sensor::SensorId;
 
 use super::remembered::{RANGES_MAX, RUNS_MAX, Run, StoredTimes};
@@ -27,9 +28,13 @@ const RUNS_ON_DISK: usize = 64;
 const VERSION: u32 = 1;
 
 /// Which of their own times devices have told, kept for buses that begin anew: neither a reload nor a bus whose code
-/// failed stores a logged interval a second time.
+/// failed stores a logged interval a second time. And which readings on their way to the spool have such a time and cannot show it.
 #[derive(Debug, Clone, Default)]
-pub struct DeviceTimes(Arc<Mutex<HashMap<SensorId, ToldTimes>>>);
+pub struct DeviceTimes {
+    told: Arc<Mutex<HashMap<SensorId, ToldTimes>>>,
+    /// Of readings without a value: the same could be said of a slot.
+    on_their_way: Arc<Mutex<HashSet<(SensorId, i64, Cause)>>>,
+}
 
 /// Which of its own times a device told of a sensor.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -44,6 +49,12 @@ impl ToldTimes {
     pub(super) fn is_empty(&self) -> bool {
         self.stored.is_empty() && self.unread.is_empty()
     }
+
+    /// Knows what another file says of the same sensor as well.
+    pub(super) fn merge(&mut self, other: Self) {
+        self.stored.merge(other.stored);
+        self.unread.merge(other.unread);
+    }
 }
 
 impl DeviceTimes {
@@ -57,10 +68,27 @@ impl DeviceTimes {
         }
     }
 
-    fn all(&self) -> MutexGuard<'_, HashMap<SensorId, ToldTimes>> {
-        // Whoever panicked with it in hand had changed nothing by halves.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A reading whose time is its device's goes to whoever dates readings, and is asked for there once.
+    pub(super) fn note_own(&self, reading: &Reading) {
+        if let Some(cause) = reading.cause {
+            locked(&self.on_their_way).insert((reading.sensor.clone(), reading.time_us, cause));
+        }
     }
+
+    /// Whether a reading came with its device's own time. It is there now, and is not asked for again.
+    pub(crate) fn take_own(&self, reading: &Reading) -> bool {
+        let own = reading.cause.map(|cause| (reading.sensor.clone(), reading.time_us, cause));
+        own.is_some_and(|own| locked(&self.on_their_way).remove(&own))
+    }
+
+    fn all(&self) -> MutexGuard<'_, HashMap<SensorId, ToldTimes>> {
+        locked(&self.told)
+    }
+}
+
+/// Whoever panicked with it in hand had changed nothing by halves.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -61,7 +61,7 @@ impl Listening {
         let (to_test, received) = mpsc::channel(READINGS_QUEUE);
         let (readings, on_disk) = spool.unwrap_or((to_test, OnDisk::default()));
         let (clock, stop, states) = (Clock::manual(START_US), CancellationToken::new(), BusStates::new());
-        let times = Times::load(learned.clone(), bus.name.clone(), on_disk.clone()).await;
+        let times = Times::load(learned.clone(), bus.name.clone(), points, on_disk.clone()).await;
         let context = BusContext {
             clock: clock.clone(),
             readings,
@@ -403,4 +403,83 @@ async fn a_slot_waits_for_a_line_that_is_tried_again() {
         }
         bus.end().await;
     }
+}
+
+/// How many of the rows of a logger that `/learned` knows of, and which file that says.
+fn known_rows(learned: &std::path::Path, rows: std::ops::Range<i64>) -> (usize, Option<u64>) {
+    use std::os::unix::fs::MetadataExt;
+    let file = learned.join("line.times.toml");
+    let text = std::fs::read_to_string(&file).unwrap_or("version = 1".to_owned());
+    let told = decode(&text).expect("it is read").remove(&"site/level".parse().expect("valid")).unwrap_or_default();
+    let known = rows.filter(|row| told.stored.look(row * 1_000_000) == Told::Repeated).count();
+    (known, std::fs::metadata(file).ok().map(|file| file.ino()))
+}
+
+/// A bus that lost its power nine seconds after each start stored the logger's whole memory again, each time: it wrote down after a
+/// minute what was told. A logger that never stops must not wear out the card for that.
+#[tokio::test(start_paused = true)]
+async fn a_whole_memory_is_not_stored_again_after_a_power_cut_in_the_first_minute() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let learned = folder.path().join("learned");
+    let (readings, mut received) = mpsc::channel(READINGS_QUEUE);
+    tokio::spawn(async move { while received.recv().await.is_some() {} });
+    let points = "time_column = 1\ntime_format = \"unix\"\n".to_owned()
+        + &point("site/level", "column = 2\nevery = \"24h\"\nphase = \"12h\"");
+    let over = (Some((readings, OnDisk::kept())), Some(learned.clone()));
+    let mut bus = Listening::begin_over(over, "timeout = \"200ms\"", &points).await;
+    let mut logger = bus.connection().await;
+    sleep(Duration::from_secs(1)).await;
+    let first = START_US / 1_000_000 - 100_000;
+    let print = |rows: std::ops::Range<i64>| rows.map(|row| format!("{};7.5\r\n", first + row)).collect::<String>();
+    logger.write(print(0..300).as_bytes()).await;
+    sleep(Duration::from_secs(6)).await;
+    assert_eq!(known_rows(&learned, first..first + 300).0, 300, "seven seconds after the start");
+    logger.write(print(300..350).as_bytes()).await;
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(known_rows(&learned, first..first + 350).0, 300, "a few rows wait for their minute");
+    let (mut files, mut last) = (0, None);
+    for second in 0..300 {
+        logger.write(print(350 + second * 20..370 + second * 20).as_bytes()).await;
+        sleep(Duration::from_secs(1)).await;
+        let (_, file) = known_rows(&learned, 0..0);
+        files += usize::from(file != last);
+        last = file;
+    }
+    assert!((6..=14).contains(&files), "{files} files in five minutes");
+    bus.end().await;
+    assert_eq!(known_rows(&learned, first..first + 6_350).0, 6_350);
+}
+
+/// A bus that got another name in the configuration stored its logger's memory a second time, and so did one that got a sensor of
+/// another bus, or back one that had been taken out for a while.
+#[tokio::test(start_paused = true)]
+async fn a_sensors_times_are_found_under_whatever_bus_it_was() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let learned = folder.path().join("learned");
+    let dated = |sensor: &str| {
+        "time_column = 1\ntime_format = \"unix\"\n".to_owned()
+            + &point(sensor, "column = 2\nevery = \"24h\"\nphase = \"12h\"")
+    };
+    let row = START_US / 1_000_000 - 1_000;
+    let listen = async |sensor: &str| {
+        let (readings, mut received) = mpsc::channel(READINGS_QUEUE);
+        let over = (Some((readings, OnDisk::kept())), Some(learned.clone()));
+        let mut bus = Listening::begin_over(over, "timeout = \"200ms\"", &dated(sensor)).await;
+        let mut logger = bus.connection().await;
+        sleep(Duration::from_secs(1)).await;
+        logger.write((0..20).map(|step| format!("{};7.5\r\n", row + step * 10)).collect::<String>().as_bytes()).await;
+        sleep(Duration::from_secs(2)).await;
+        bus.end().await;
+        let mut stored = 0;
+        while let Ok(rows) = received.try_recv() {
+            stored += rows.len();
+        }
+        stored
+    };
+    assert_eq!((listen("site/level").await, listen("site/level").await), (20, 0), "each once");
+    std::fs::rename(learned.join("line.times.toml"), learned.join("another%20name.times.toml")).expect("renamed");
+    assert_eq!(listen("site/level").await, 0, "it was on a bus of another name");
+    std::fs::remove_file(learned.join("another%20name.times.toml")).expect("removed");
+    assert_eq!(listen("site/rain").await, 20);
+    assert_eq!(listen("site/level").await, 0, "it was taken out for a while");
 }

@@ -150,7 +150,8 @@ fn the_upload_lag_is_that_of_what_waits_or_of_what_landed_last() {
 /// Answers under another id were counted nowhere. On Modbus TCP nothing else is: zeros of a port would be no counts.
 #[test]
 fn strangers_on_modbus_tcp_are_a_kind_of_line_errors() {
-    let bus = r#"[{"name":"north","kind":"modbus-tcp","incarnation":1,"turns":5,"wire":null,"strangers":3,"devices":[]}]"#;
+    let bus =
+        r#"[{"name":"north","kind":"modbus-tcp","incarnation":1,"turns":5,"wire":null,"strangers":3,"devices":[]}]"#;
     let status = STATUS.replace("\"buses\":[]", &format!("\"buses\":{bus}"));
     let status: GatewayStatus = serde_json::from_str(&status).expect("a status");
     let text = text(&Arc::new(status)).expect("it is written");
