@@ -85,7 +85,7 @@ pub(crate) async fn execute(arguments: &EraseArguments) -> Result<(), Failure> {
     if arguments.dry_run {
         return look(arguments).await;
     }
-    let (place, order) = job::or_line(JOB, &arguments.job, prepare(arguments)).await?;
+    let (place, order) = Box::pin(job::or_line(JOB, &arguments.job, prepare(arguments))).await?;
     let mut working = EraseOnce::new(EraseSettings::of(&place.city.jobs), order);
     let name = job::name_in(&arguments.job, JOB);
     let finished = Box::pin(once::command(&name, &mut working, &place.lake, &place.stop)).await;

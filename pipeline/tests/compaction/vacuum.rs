@@ -134,7 +134,7 @@ async fn play(retention: Duration) -> Played {
 
 #[tokio::test]
 async fn no_reader_misses_a_file_that_vacuum_removes() {
-    let played = play(RETENTION).await;
+    let played = Box::pin(play(RETENTION)).await;
     assert!(played.merged > 30 && played.vacuumed > 30 && played.answered > 20, "{played:?}");
     assert_eq!(played.missed, [""; 0], "{played:?}");
 }
@@ -142,7 +142,7 @@ async fn no_reader_misses_a_file_that_vacuum_removes() {
 /// The canary: what was removed is kept for no time at all.
 #[tokio::test]
 async fn a_vacuum_that_does_not_heed_readers_is_caught() {
-    let played = play(Duration::ZERO).await;
+    let played = Box::pin(play(Duration::ZERO)).await;
     assert!(played.missed.len() > 5, "{played:?}");
     assert!(played.missed.iter().any(|told| told.contains("not found") || told.contains("NotFound")), "{played:?}");
 }

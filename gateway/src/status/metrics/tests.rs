@@ -14,8 +14,15 @@ const NOW_US: i64 = 1_796_083_200_000_000;
 
 /// A status in which no two counters have the same number.
 fn status() -> GatewayStatus {
-    let mut counts =
-        WireCounts { opened: 40, echoes: 41, strangers: 42, noise: 49, never_silent: 43, ..Default::default() };
+    let mut counts = WireCounts {
+        opened: 40,
+        echoes: 41,
+        strangers: 42,
+        noise: 49,
+        never_silent: 43,
+        doubted: 39,
+        ..Default::default()
+    };
     let hardware = &mut counts.hardware;
     (hardware.frame, hardware.overrun, hardware.parity) = (44, 45, 46);
     (hardware.line_break, hardware.buffer_overrun) = (47, 48);
@@ -95,6 +102,7 @@ fn each_counter_of_the_page_is_that_of_the_status() {
         ("echo", 41.0),
         ("stranger", 42.0),
         ("never_silent", 43.0),
+        ("doubted", 39.0),
         ("frame", 44.0),
         ("overrun", 45.0),
         ("parity", 46.0),
