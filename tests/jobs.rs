@@ -462,10 +462,15 @@ fn log_length(log: &Path) -> usize {
 fn a_dry_run_is_one_line_of_json_too() {
     let folder = tempfile::tempdir().expect("a folder");
     configure(folder.path(), "[retention]\nreadings = \"1d\"\n[vacuum]\nretention = \"1h\"\n");
-    let july = folder.path().join("july.csv");
-    std::fs::write(&july, "time,sensor,value\n2026-07-01T00:00:00Z,tarn/level,1\n").expect("written");
-    let july = july.to_str().expect("text");
-    assert_eq!(pipeline(folder.path(), &["import", july, "--source", "import:old"]).status.code(), Some(0));
+    let now = jiff::Timestamp::now();
+    for (name, line) in
+        [("july", "2026-07-01T00:00:00Z,tarn/level,1".to_owned()), ("now", format!("{now},tarn/rain,1"))]
+    {
+        let path = folder.path().join(format!("{name}.csv"));
+        std::fs::write(&path, format!("time,sensor,value\n{line}\n")).expect("written");
+        let (path, source) = (path.to_str().expect("text"), format!("import:{name}"));
+        assert_eq!(pipeline(folder.path(), &["import", path, "--source", &source]).status.code(), Some(0));
+    }
     let lake = folder.path().join("lake");
     let dry = |arguments: &[&str]| {
         let output = pipeline(folder.path(), &[arguments, &["--dry-run", "--json"]].concat());

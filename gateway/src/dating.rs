@@ -298,7 +298,7 @@ impl Dater {
         }
         let (mut ready, mut held) = self.sorted(readings);
         // What is held is dated once more, perhaps after a restart: where it is measured in a window that stays with it.
-        self.maintenance.mark(&mut held);
+        self.maintenance.mark_held(&mut held);
         self.hold(held, &mut ready).await;
         self.maintenance.mark(&mut ready);
         ready

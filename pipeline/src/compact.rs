@@ -168,8 +168,9 @@ enum Step {
     Written { rows: u64 },
 }
 
-/// How old a look may be by which a run finds out whether there is anything to merge. It looks anew once it has the lease.
-const LOOK: Duration = Duration::from_secs(60);
+/// How old a look may be by which a run finds out whether there is anything to merge: what this process commits is known at once, and
+/// what others do can wait. It looks anew once it has the lease.
+const LOOK: Duration = Duration::from_secs(60 * 60);
 
 /// Merges what is worth merging in `readings`, until it is done or told to stop: then the merge under
 /// way is dropped, which leaves the table as it was.

@@ -11,10 +11,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use arrow::array::AsArray;
+use arrow::datatypes::TimestampMicrosecondType;
+use datafusion::error::DataFusionError;
+use futures::StreamExt;
 use tjern_lake::rollup::{RETENTION_TRANSACTION, VERSION_TRANSACTION};
-use tjern_lake::{Commit, CommitError, DataFile, Lake, LakeError, Operation, Table, TableName};
+use tjern_lake::{Commit, CommitError, DataFile, FileReader, Lake, LakeError, Operation, Table, TableName};
 
+use crate::anew::BATCH_ROWS;
 use crate::correct::utc;
+use crate::frames::texts;
 use crate::tables::ATTEMPTS_MAX;
 
 /// How many commits after its checkpoint a log gets a new one, sooner than commits themselves make one.
@@ -31,6 +37,9 @@ pub struct Checkpointed {
     pub former: Option<i64>,
 }
 
+/// How old a look may be by which a run finds out how many commits there are since the last checkpoint.
+const LOOK: Duration = Duration::from_secs(60 * 60);
+
 /// Writes a checkpoint for every table that has made [`CHECKPOINT_COMMITS`] commits since its last; `dry_run` only
 /// says for which.
 ///
@@ -40,7 +49,7 @@ pub struct Checkpointed {
 pub async fn checkpoint(lake: &Lake, dry_run: bool) -> Result<Vec<Checkpointed>, LakeError> {
     let (mut made, mut damaged) = (Vec::new(), None);
     for name in TableName::ALL {
-        let mut table = match Table::open(lake, name).await {
+        let mut table = match Table::open_within(lake, name, LOOK).await {
             Err(error) if error.is_of_rollups() => {
                 damaged.get_or_insert(error);
                 continue;
@@ -50,6 +59,10 @@ pub async fn checkpoint(lake: &Lake, dry_run: bool) -> Result<Vec<Checkpointed>,
                 None => continue,
             },
         };
+        if table.version() < CHECKPOINT_COMMITS {
+            // Whatever there is of it, it is not worth another one.
+            continue;
+        }
         let former = table.newest_checkpoint().await?;
         if table.version() - former.unwrap_or(-1) <= CHECKPOINT_COMMITS {
             continue;
@@ -105,15 +118,23 @@ pub async fn retain(lake: &Lake, keep: Duration, dry_run: bool) -> Result<Vec<Da
     for _ in 0..ATTEMPTS_MAX {
         let new = not_summed_up(lake, &table).await?;
         let is_old = |file: &DataFile| file.time_us.is_some_and(|(_, last_us)| last_us < before_us);
-        let (old, stays): (Vec<_>, Vec<_>) = table.files().into_iter().partition(is_old);
-        let (old, waiting) = summed_up(old, &stays, &new);
-        if waiting > 0 {
+        let (old, mut stays): (Vec<_>, Vec<_>) = table.files().into_iter().partition(is_old);
+        let (old, waiting) = summed_up(&table, old, &stays, &new).await?;
+        if !waiting.is_empty() {
             tracing::warn!(
-                files = waiting,
+                files = waiting.len(),
                 "readings that are too old stay until they are summed up; hint: does the job `rollup` run?"
             );
         }
-        let old = alone(old, stays);
+        stays.extend(waiting);
+        let summed_up = old.len();
+        let old = alone(&table, old, stays).await?;
+        if old.len() < summed_up {
+            tracing::warn!(
+                files = summed_up - old.len(),
+                "readings that are too old stay as long as another file has readings of the same sensors and times; hint: does the job `compact` run?"
+            );
+        }
         let Some(newest_us) = old.iter().filter_map(|file| file.time_us).map(|(_, last_us)| last_us).max() else {
             return Ok(old);
         };
@@ -141,36 +162,92 @@ pub async fn retain(lake: &Lake, keep: Duration, dry_run: bool) -> Result<Vec<Da
 /// How much earlier than a reading the window may begin that it is summed up in, in microseconds: a day, in whatever time zone.
 const WINDOW_US: i64 = 50 * 3_600_000_000;
 
-/// Those of the old files that are older than every window which is not summed up, and how many wait for such a window: windows are
-/// closed up to the newest reading that goes, of whatever sensor.
-fn summed_up(old: Vec<DataFile>, stays: &[DataFile], new: &BTreeSet<String>) -> (Vec<DataFile>, usize) {
-    let first_us = |file: &DataFile| file.time_us.map_or(i64::MIN, |(first_us, _)| first_us);
-    let waits = old.iter().chain(stays).filter(|file| new.contains(&file.path)).map(first_us).min();
-    let closes_us = waits.map_or(i64::MAX, |first_us| first_us.saturating_sub(WINDOW_US));
-    let (old, waiting): (Vec<_>, Vec<_>) =
-        old.into_iter().partition(|file| file.time_us.is_some_and(|(_, last_us)| last_us < closes_us));
-    (old, waiting.len())
+/// Parts the old files in those that are older than every window which is not summed up, and those that wait: windows are closed up to
+/// the newest reading that goes, of whatever sensor. What lies before all that goes (a logger that believes in 1970) is not waited for.
+async fn summed_up(
+    table: &Table,
+    old: Vec<DataFile>,
+    stays: &[DataFile],
+    new: &BTreeSet<String>,
+) -> Result<(Vec<DataFile>, Vec<DataFile>), LakeError> {
+    let goes = old.iter().filter(|file| !new.contains(&file.path)).filter_map(|file| file.time_us);
+    let Some(from_us) = goes.map(|(first_us, _)| first_us).min() else { return Ok((Vec::new(), old)) };
+    let mut closes_us = i64::MAX;
+    for file in old.iter().chain(stays).filter(|file| new.contains(&file.path)) {
+        let since_us = from_us.saturating_sub(WINDOW_US);
+        if let Some(first_us) = first_since(table, file, since_us).await? {
+            closes_us = closes_us.min(first_us.saturating_sub(WINDOW_US));
+        }
+    }
+    let is_closed = |file: &DataFile| file.time_us.is_some_and(|(_, last_us)| last_us < closes_us);
+    Ok(old.into_iter().partition(|file| is_closed(file) && !new.contains(&file.path)))
+}
+
+/// The first time of a file's readings from this one on.
+async fn first_since(table: &Table, file: &DataFile, since_us: i64) -> Result<Option<i64>, LakeError> {
+    if let Some((first_us, last_us)) = file.time_us
+        && (first_us >= since_us || last_us < since_us)
+    {
+        return Ok((first_us >= since_us).then_some(first_us));
+    }
+    let mut rows = FileReader::open(table.lake(), table.name(), file).await?.places(BATCH_ROWS)?;
+    let mut first_us = None;
+    while let Some(batch) = rows.next().await {
+        let batch = batch?;
+        let times = batch.column(1).as_primitive::<TimestampMicrosecondType>().values();
+        first_us = first_us.into_iter().chain(times.iter().copied().filter(|time_us| *time_us >= since_us)).min();
+    }
+    Ok(first_us)
 }
 
 /// Those of the old files that share no sensor's time with one that stays.
-fn alone(mut old: Vec<DataFile>, mut stays: Vec<DataFile>) -> Vec<DataFile> {
+async fn alone(table: &Table, mut old: Vec<DataFile>, mut stays: Vec<DataFile>) -> Result<Vec<DataFile>, LakeError> {
     loop {
-        let (joined, rest): (Vec<_>, Vec<_>) =
-            old.into_iter().partition(|file| stays.iter().any(|other| may_share(file, other)));
+        let (mut joined, mut rest) = (Vec::new(), Vec::new());
+        for file in old {
+            let mut near = stays.iter().filter(|other| may_share(&file, other));
+            let shares = loop {
+                match near.next() {
+                    Some(other) if shares(table, &file, other).await? => break true,
+                    Some(_) => {}
+                    None => break false,
+                }
+            };
+            if shares { joined.push(file) } else { rest.push(file) }
+        }
         if joined.is_empty() {
-            return rest;
+            return Ok(rest);
         }
         // Only with these what is left has to be compared again.
         (old, stays) = (rest, joined);
     }
 }
 
-/// Whether both may have a reading of one sensor and time.
+/// Whether both may have a reading of one sensor and time, as far as their statistics say.
 fn may_share(one: &DataFile, other: &DataFile) -> bool {
     let meet = |one: (i64, i64), other: (i64, i64)| one.0 <= other.1 && other.0 <= one.1;
     let in_time = one.time_us.zip(other.time_us).is_none_or(|(one, other)| meet(one, other));
     let of_sensors = one.sensor.as_ref().zip(other.sensor.as_ref());
     in_time && of_sensors.is_none_or(|(one, other)| one.0 <= other.1 && other.0 <= one.1)
+}
+
+/// Whether a file that stays has a reading among the sensors and times of one that goes.
+async fn shares(table: &Table, goes: &DataFile, stays: &DataFile) -> Result<bool, LakeError> {
+    let (Some((low, high)), Some((first_us, last_us))) = (&goes.sensor, goes.time_us) else { return Ok(true) };
+    let mut rows = FileReader::open(table.lake(), table.name(), stays).await?.places(BATCH_ROWS)?;
+    while let Some(batch) = rows.next().await {
+        let batch = batch?;
+        let sensors =
+            texts(batch.column(0)).map_err(|error| LakeError::from(DataFusionError::External(error.into())))?;
+        let times = batch.column(1).as_primitive::<TimestampMicrosecondType>().values();
+        let is_among = |row: usize| {
+            (first_us..=last_us).contains(&times[row]) && (low.as_str()..=high.as_str()).contains(&sensors.value(row))
+        };
+        if (0..batch.num_rows()).any(is_among) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The files of `readings` that have rows which came or were judged since its rollups were made. Without rollups nobody sums up, and
@@ -262,6 +339,23 @@ mod tests {
         crate::rollup::rollup(&place.lake, &oslo).await.expect("summed up");
         assert_eq!(retain(&place.lake, DAY * 365, false).await.expect("removed").len(), 3);
         assert_eq!(place.rows(TableName::Daily).await.num_rows(), 4);
+    }
+
+    /// A logger that believes in the year 2000 has a reading in each batch: there is always a file that is not summed up, or not
+    /// merged, and reaches from there to now.
+    #[tokio::test]
+    async fn a_dead_clock_of_one_logger_keeps_nothing() {
+        let place = Place::new();
+        place.register(&["sample,Cel,sample,public,,"]).await;
+        place.ingest(&[Row::new("sample", NOW_US - 400 * DAY_US, 4.0).quality(1)]).await;
+        crate::rollup::rollup(&place.lake, &jiff::tz::TimeZone::UTC).await.expect("summed up");
+        place.ingest(&[Row::new("sample", 946_684_800_000_000, 4.0), Row::new("sample", NOW_US, 4.0)]).await;
+        assert_eq!(retain(&place.lake, DAY * 365, false).await.expect("removed").len(), 1);
+        // The canary: with a reading among those that go it waits.
+        place.ingest(&[Row::new("sample", NOW_US - 390 * DAY_US, 4.0).quality(1)]).await;
+        crate::rollup::rollup(&place.lake, &jiff::tz::TimeZone::UTC).await.expect("summed up");
+        place.ingest(&[Row::new("sample", NOW_US - 390 * DAY_US, 5.0), Row::new("sample", NOW_US, 4.0)]).await;
+        assert_eq!(retain(&place.lake, DAY * 365, false).await.expect("looked"), []);
     }
 
     /// A clock that was a year ahead emptied a lake, today's readings too.

@@ -627,7 +627,15 @@ async fn with_readings<'a>(
     let mut names = BTreeSet::new();
     let wanted: Vec<_> = sensors.map(lit).collect();
     for name in [TableName::Readings, TableName::Hourly, TableName::Daily] {
-        let Some(table) = Table::open(lake, name).await? else { continue };
+        let table = match Table::open(lake, name).await {
+            // It stops only what needs hours: a sensor that is personal has to become so.
+            Err(error) if error.is_of_rollups() => {
+                tracing::warn!(%error, "whether sensors have hours or days is not known");
+                continue;
+            }
+            opened => opened?,
+        };
+        let Some(table) = table else { continue };
         let found = engine(lake)?.read_table(table.provider())?;
         let found = found.filter(col("sensor").in_list(wanted.clone(), false))?;
         for batch in found.aggregate(vec![col("sensor")], vec![])?.collect().await? {

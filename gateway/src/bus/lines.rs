@@ -4,7 +4,7 @@
 //! stands for it if it is no older than the period; if there is none, the first line within the
 //! bus's timeout does; after that the reading is missing. A device that wants to be asked (`poll`)
 //! is asked at the slot, and lines from before do not count; `question` says when it may be. Where its first answer of a slot does
-//! not come, or says nothing, it is asked once more; while the line is missing a slot waits for it until it ends. Lines that say what time they are from make
+//! not come, or says nothing, it is asked once more. Lines that say what time they are from make
 //! readings when they come (`point`).
 //!
 //! A device does not wait for somebody to listen: what comes before a new connection was silent for a while is the rest
@@ -182,8 +182,6 @@ impl Actor {
                 let silence = silence_at_start(&self.place, began.elapsed());
                 self.half_until = may_be_half.then(|| Instant::now() + silence);
                 self.stream = Some(stream);
-                let asks = self.question.is_some();
-                self.points.iter_mut().for_each(|point| point.line_is_back(asks));
                 self.question.iter_mut().for_each(|question| question.opened(silence));
                 self.note_line(None);
             }
@@ -467,9 +465,7 @@ impl Actor {
     fn pause(&self) -> Duration {
         let now_us = self.context.clock.now_us();
         let held = self.held();
-        let is_there = self.stream.is_some();
         let waits = self.points.iter().filter_map(|point| match (&point.waiting, point.state.schedule.due(now_us)) {
-            (Some(_), _) if !is_there => point.waits_until_us().map(|end_us| wait(end_us, now_us)),
             (Some((_, _, since)), _) => Some((*since + self.limits.timeout).saturating_duration_since(Instant::now())),
             (None, Some(_)) => held,
             (None, None) => Some(wait(point.state.schedule.next_us(now_us), now_us)),

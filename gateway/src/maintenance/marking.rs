@@ -52,17 +52,24 @@ impl Reckoned {
     /// The windows from when until when, in a time that is so far ahead.
     fn spans(&self, ahead_us: i64) -> impl Iterator<Item = (i64, i64, &SensorPattern)> {
         self.windows.iter().map(move |window| {
-            let of_boot =
-                window.since_boot.as_ref().zip(self.boot.as_ref()).filter(|(span, (boot, _))| span.boot == *boot);
-            let (from_us, until_us) = match of_boot {
-                Some((span, _)) => (
-                    span.from_us.saturating_add(ahead_us).saturating_sub(PRECISION_US),
-                    span.until_us.saturating_add(ahead_us).saturating_add(PRECISION_US),
-                ),
-                None => (window.from_us, window.until_us),
-            };
+            let (from_us, until_us) = self.of_boot(window, ahead_us).unwrap_or((window.from_us, window.until_us));
             (from_us, until_us, &window.sensors)
         })
+    }
+
+    /// Those of them that were opened since the machine's boot, and hold whatever its clock says.
+    fn spans_of_boot(&self, ahead_us: i64) -> impl Iterator<Item = (i64, i64, &SensorPattern)> {
+        self.windows.iter().filter_map(move |window| {
+            let (from_us, until_us) = self.of_boot(window, ahead_us)?;
+            Some((from_us, until_us, &window.sensors))
+        })
+    }
+
+    fn of_boot(&self, window: &Window, ahead_us: i64) -> Option<(i64, i64)> {
+        let (boot, _) = self.boot.as_ref()?;
+        let span = window.since_boot.as_ref().filter(|span| span.boot == *boot)?;
+        let from_us = span.from_us.saturating_add(ahead_us).saturating_sub(PRECISION_US);
+        Some((from_us, span.until_us.saturating_add(ahead_us).saturating_add(PRECISION_US)))
     }
 }
 
@@ -142,18 +149,17 @@ impl Maintenance {
 
     /// Marks those that were measured during maintenance, by what the file said when it was last looked at.
     pub(crate) fn mark(&self, readings: &mut [Reading]) {
-        if self.reckoned.windows.is_empty() {
-            return;
-        }
-        let spans: Vec<_> = self.spans().collect();
-        for reading in readings.iter_mut().filter(|reading| reading.value.is_some()) {
-            let holds = |(from_us, until_us, sensors): &(i64, i64, &SensorPattern)| {
-                (*from_us..*until_us).contains(&reading.time_us) && sensors.matches(&reading.sensor)
-            };
-            if spans.iter().any(holds) {
-                (reading.quality, reading.cause) = (Quality::Fail, Some(Cause::Maintenance));
-            }
-        }
+        mark(self.spans().collect(), readings);
+    }
+
+    /// The same of those whose times are not known yet: a window of an earlier boot, or one that was said by a clock alone, is held
+    /// against the time that they get, and not against what is estimated now.
+    pub(crate) fn mark_held(&self, readings: &mut [Reading]) {
+        let reckoned = &self.reckoned;
+        mark(
+            reckoned.spans_of_boot(reckoned.ahead_us()).chain(reckoned.spans_of_boot(self.looked_us)).collect(),
+            readings,
+        );
     }
 
     fn take(&mut self, seen: Option<Seen>, read: Result<Vec<Window>, MaintenanceError>) {
@@ -190,6 +196,21 @@ type Seen = (i64, i64, u64, u64);
 
 /// What a file looks like now, if there is one, what is in it, and how long the machine has been up.
 type Looked = (Option<Seen>, Result<Vec<Window>, MaintenanceError>, Option<SinceBoot>);
+
+/// Marks those that lie in one of these spans.
+fn mark(spans: Vec<(i64, i64, &SensorPattern)>, readings: &mut [Reading]) {
+    if spans.is_empty() {
+        return;
+    }
+    for reading in readings.iter_mut().filter(|reading| reading.value.is_some()) {
+        let holds = |(from_us, until_us, sensors): &(i64, i64, &SensorPattern)| {
+            (*from_us..*until_us).contains(&reading.time_us) && sensors.matches(&reading.sensor)
+        };
+        if spans.iter().any(holds) {
+            (reading.quality, reading.cause) = (Quality::Fail, Some(Cause::Maintenance));
+        }
+    }
+}
 
 /// Reads the file of a folder, if it looks other than before.
 fn look(dir: &Path, root: &Path, seen: Option<Seen>) -> Option<Looked> {

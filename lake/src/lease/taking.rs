@@ -64,7 +64,11 @@ impl Lease {
                 Ok(if is_ours { Compared::Put } else { Compared::Refused })
             }
             Err(Error::NotFound { .. }) => Ok(Compared::Refused),
-            Err(Error::NotImplemented { .. } | Error::NotSupported { .. }) => Ok(Compared::Cannot),
+            // A server that knows no `If-Match` says so by 501 or 400, which is a failure like others here. Where it was none of these the
+            // claim fails too, or finds that the record is there.
+            Err(Error::NotImplemented { .. } | Error::NotSupported { .. } | Error::Generic { .. }) => {
+                Ok(Compared::Cannot)
+            }
             Err(source) => Err(self.failed(source)),
         }
     }

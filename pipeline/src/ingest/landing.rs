@@ -387,7 +387,8 @@ mod tests {
                 format!(":closed/{stream}"),
                 format!(":late/{stream}/{field}"),
                 format!(":unchecked/elva-01/{sha256}/{field}"),
-                format!(":configuration/{stream}/{:020}/{sha256}", bounds.first),
+                // A number was measured under one configuration.
+                format!(":configuration/{stream}/{:020}/{}", bounds.first, format!("{:02x}", bounds.first).repeat(32)),
                 format!(":dropped/{stream}"),
                 "ingest".to_owned(),
             ])

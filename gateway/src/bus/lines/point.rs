@@ -317,19 +317,6 @@ impl LinePointState {
         reading
     }
 
-    /// The line is back: what waits is asked for, or waits for a line from now on.
-    pub(super) fn line_is_back(&mut self, asked: bool) {
-        if asked {
-            self.waiting = None;
-        }
-        self.waiting.iter_mut().for_each(|(_, _, since)| *since = Instant::now());
-    }
-
-    /// When the slot ends that waits.
-    pub(super) fn waits_until_us(&self) -> Option<i64> {
-        self.waiting.map(|(due, _, _)| due.slot_us.saturating_add(self.state.schedule.grid().every_us()))
-    }
-
     fn outcome(&self, due: Due, since: Instant, now: Now, limits: Limits) -> Slot {
         let Now { is_there, asked, .. } = now;
         let oldest = if asked { since } else { since.checked_sub(self.every()).unwrap_or(since) };
@@ -344,8 +331,6 @@ impl LinePointState {
             Some(Ok(value)) => Slot::Result(Ok(value), misdated),
             _ if again => Slot::Again,
             Some(Err(cause)) if waited => Slot::Result(Err(cause), misdated),
-            // It is tried again all the time, and the slot is not over.
-            _ if !is_there && self.waits_until_us().is_some_and(|end_us| now.time_us < end_us) => Slot::Open,
             _ if !is_there => Slot::Result(Err(Cause::Unreachable), false),
             _ if !waited => Slot::Open,
             // A device that talks by itself may not have talked yet: that is no failure.

@@ -1,7 +1,8 @@
 //! Whether a device that talks says anything new, and of today: where its lines have times of their own, one that prints one
 //! line again and again, or whose clock is days off, answers as well as any other.
 //!
-//! Both are judged over three periods of the point and a minute ([`Standing::patience`]). A time is off where every row of such a
+//! Both are judged over three periods of the point and a minute, or three times as long as the last new reading took to come, if that
+//! is longer: who is asked more often than it measures is not stuck ([`Standing::patience`]). A time is off where every row of such a
 //! stretch is more than a day behind the gateway's clock (or three periods, if that is more), or farther ahead than is believed, and all are
 //! about equally far: a memory that is printed has rows of all distances. No I/O; the caller says what time it is.
 
@@ -27,6 +28,8 @@ pub(super) struct Standing {
     every: Duration,
     /// When something new came last, or it was told why nothing comes.
     new_at: Instant,
+    /// How long that took to come.
+    rhythm: Duration,
     /// A stretch of rows whose times are far off: since when, and the least and the greatest distance.
     since: Instant,
     far_us: Option<(i64, i64)>,
@@ -44,15 +47,21 @@ pub(crate) struct Stands {
 
 impl Standing {
     pub(super) const fn new(every: Duration, now: Instant) -> Self {
-        Self { every, new_at: now, since: now, far_us: None, ahead_us: None }
+        Self { every, new_at: now, rhythm: Duration::ZERO, since: now, far_us: None, ahead_us: None }
     }
 
     fn patience(&self) -> Duration {
-        self.every.saturating_mul(PERIODS).saturating_add(PATIENCE_MIN)
+        let of_rhythm = self.rhythm.saturating_mul(PERIODS);
+        self.every.saturating_mul(PERIODS).saturating_add(PATIENCE_MIN).max(of_rhythm)
     }
 
     /// There is a new reading, with a value or with the reason why there is none.
-    pub(super) const fn is_new(&mut self, now: Instant) {
+    pub(super) fn is_new(&mut self, now: Instant) {
+        let passed = now.saturating_duration_since(self.new_at);
+        // Rows that are printed at once are one word, and one that was stuck for long has no rhythm of that.
+        if passed >= self.every && passed < self.patience().saturating_mul(PERIODS) {
+            self.rhythm = passed;
+        }
         self.new_at = now;
     }
 

@@ -373,38 +373,6 @@ async fn a_device_that_is_silent_is_not_asked_all_the_time() {
     bus.end().await;
 }
 
-/// The connection was away when the slot began, and back a moment later.
-#[tokio::test(start_paused = true)]
-async fn a_slot_waits_for_a_line_that_is_tried_again() {
-    let points = point("site/level", "column = 1\nevery = \"20s\"");
-    for (poll, asked) in [("", false), ("poll = \"?\\n\"\n", true)] {
-        let begun = Instant::now();
-        let mut bus = Listening::begin(&format!("{poll}timeout = \"1s\""), &points).await;
-        for slot in 1..4 {
-            let logger = bus.connection().await;
-            tokio::time::sleep_until(begun + Duration::from_millis(slot * 20_000 - 100)).await;
-            drop(logger);
-            let mut logger = bus.connection().await;
-            if asked {
-                logger.read::<2>().await;
-            } else {
-                sleep(Duration::from_millis(500)).await;
-            }
-            logger.write(b"7.5\r\n").await;
-            let time_us = START_US + i64::try_from(slot).expect("few") * 20_000_000;
-            let reading = loop {
-                let reading = bus.next().await;
-                if reading.time_us >= time_us {
-                    break reading;
-                }
-            };
-            assert_eq!((reading.value, reading.time_us), (Some(7.5), time_us), "asked: {asked}");
-            drop(logger);
-        }
-        bus.end().await;
-    }
-}
-
 /// How many of the rows of a logger that `/learned` knows of, and which file that says.
 fn known_rows(learned: &std::path::Path, rows: std::ops::Range<i64>) -> (usize, Option<u64>) {
     use std::os::unix::fs::MetadataExt;
