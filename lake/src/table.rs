@@ -10,7 +10,7 @@ use std::time::Duration;
 use datafusion::catalog::TableProvider;
 use deltalake_core::operations::create::CreateBuilder;
 use deltalake_core::protocol::SaveMode;
-use object_store::{ObjectMeta, ObjectStoreExt};
+use object_store::ObjectMeta;
 
 use crate::commit::create_properties;
 use crate::log::expired::{self, Expired};
@@ -280,20 +280,6 @@ impl Table {
     /// [`LakeError`].
     pub async fn log_objects(&self) -> Result<Vec<object_store::ObjectMeta>, LakeError> {
         objects_up_to(&self.lake, self.name, self.version()).await
-    }
-
-    /// When the store dated the commit that the table is pinned at, in microseconds since 1970; `None` where that left the log.
-    ///
-    /// # Errors
-    /// [`LakeError`].
-    pub async fn dated_us(&self) -> Result<Option<i64>, LakeError> {
-        let folder = tjern_readings::keys::table(self.name.as_str()).join("_delta_log");
-        let key = folder.join(format!("{:020}.json", self.version()));
-        match self.lake.objects().head(&key).await {
-            Ok(meta) => Ok(Some(meta.last_modified.timestamp_micros())),
-            Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(source) => Err(LakeError::store(key, source)),
-        }
     }
 
     /// The version of the newest whole checkpoint of its log.

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use object_store::path::Path;
-use object_store::{Error, ObjectMeta, ObjectStore};
+use object_store::{Error, ObjectMeta, ObjectStore, ObjectStoreExt};
 use tjern_lake::{CommitError, Lake, LakeError, Lease, Table, TableName};
 
 use crate::tables::ATTEMPTS_MAX;
@@ -44,6 +44,30 @@ pub enum VacuumError {
     /// It could not be said in a table's log what may go.
     #[error(transparent)]
     Commit(#[from] CommitError),
+    /// This machine's clock is ahead.
+    #[error(
+        "this machine's clock is {minutes} min ahead of the store's: nothing was removed; hint: set the clock. What is about to be committed would count as old"
+    )]
+    Ahead {
+        /// By so much.
+        minutes: i64,
+    },
+}
+
+/// How far this machine's clock may be ahead of the store's, which dates files.
+const AHEAD_MAX_US: i64 = 10 * 60 * 1_000_000;
+
+/// Refuses a clock that is ahead of the store's: an object is put, and its date looked at.
+///
+/// # Errors
+/// [`VacuumError::Ahead`], [`VacuumError::Lake`].
+pub async fn refuse_a_clock_ahead(lake: &Lake) -> Result<(), VacuumError> {
+    let key = Path::from(tjern_readings::keys::JOBS).join("vacuum.clock");
+    let failed = |source| LakeError::store(&key, source);
+    lake.objects().put(&key, "what time it is here".into()).await.map_err(failed)?;
+    let dated_us = lake.objects().head(&key).await.map_err(failed)?.last_modified.timestamp_micros();
+    let ahead_us = lake.clock().now_us().saturating_sub(dated_us);
+    if ahead_us > AHEAD_MAX_US { Err(VacuumError::Ahead { minutes: ahead_us / 60_000_000 }) } else { Ok(()) }
 }
 
 /// Removes what nobody needs any more who reads a version of the last `retention`, from every table.
@@ -68,9 +92,6 @@ pub async fn vacuum(lake: &Lake, retention: Duration, dry_run: bool) -> Result<V
                 None => continue,
             },
         };
-        // By the store's clock, which dates files too: ours may be ahead, and what was written since the newest commit may be about to
-        // be committed.
-        let before_us = table.dated_us().await?.map_or(before_us, |dated_us| dated_us.min(before_us));
         let mut expired = table.expired(before_us).await?;
         if !dry_run && !expired.files.is_empty() {
             cut_off(&mut table, before_us).await?;
@@ -141,31 +162,14 @@ mod tests {
         place.clock.set_us(place.clock.now_us() + i64::try_from(by.as_micros()).expect("small"));
     }
 
-    /// The disk's word of when the newest commits were made: now, by the clock.
-    fn date(place: &Place) {
-        let now_us = u64::try_from(place.clock.now_us()).expect("after 1970");
-        let now = std::time::UNIX_EPOCH + Duration::from_micros(now_us);
-        let files = |folder: std::path::PathBuf| std::fs::read_dir(folder).into_iter().flatten().flatten();
-        for table in files(place.folder.path().join("lake/tables")) {
-            let log = files(table.path().join("_delta_log")).map(|file| file.path());
-            let newest = log.filter(|file| file.extension().is_some_and(|end| end == "json")).max().expect("a commit");
-            std::fs::File::options().append(true).open(newest).expect("there").set_modified(now).expect("dated");
-        }
-    }
-
-    /// What was written since the newest commit may be committed any moment, however late it is by a clock that is ahead: it was taken,
-    /// and its writer committed it all the same.
+    /// A clock that is ahead took files that were about to be committed, and said in the log that all was old that others would write.
     #[tokio::test]
-    async fn a_clock_that_is_ahead_takes_no_file_that_is_about_to_be_committed() {
+    async fn a_clock_that_is_ahead_of_the_stores_is_refused() {
         let place = lived_in().await;
-        let rows = crate::testing::batch_of(&[Row::new("sample", place.clock.now_us() + 100 * MINUTE_US, 1.0)]);
-        let file = write_file(&place.lake, TableName::Readings, &[rows]).await.expect("written");
-        place.clock.advance_us(400 * 24 * 60 * MINUTE_US);
-        vacuum(&place.lake, DAY, false).await.expect("done");
-        place.clock.set_us(Clock::system().now_us());
-        let mut table = Table::open(&place.lake, TableName::Readings).await.expect("opened").expect("there");
-        table.commit(commit(Operation::Ingest, vec![file], Vec::new())).await.expect("committed");
-        assert_eq!(place.readings().await.len(), 61);
+        refuse_a_clock_ahead(&place.lake).await.expect("it is right");
+        ahead(&place, DAY * 2);
+        let refused = refuse_a_clock_ahead(&place.lake).await.expect_err("two days ahead").to_string();
+        assert!(refused.contains("min ahead of the store"), "{refused}");
     }
 
     /// The moment up to which files count as taken lay in the future where an earlier version ran under a clock that was ahead: every
@@ -174,8 +178,8 @@ mod tests {
     async fn a_word_of_the_future_keeps_nobody_from_writing() {
         let place = lived_in().await;
         ahead(&place, 400 * DAY);
-        let mut table = Table::open(&place.lake, TableName::Readings).await.expect("opened").expect("there");
-        table.cut_off(place.clock.now_us() - 60 * MINUTE_US).await.expect("said");
+        let went = vacuum(&place.lake, DAY, false).await.expect("done");
+        assert!(!went[0].files.is_empty(), "it says what it takes");
         place.clock.set_us(Clock::system().now_us());
         place.ingest(&[Row::new("sample", place.clock.now_us(), 2.0)]).await;
         assert_eq!(place.readings().await.len(), 61);
@@ -183,7 +187,6 @@ mod tests {
     }
 
     async fn of_readings(place: &Place, dry_run: bool) -> TableVacuum {
-        date(place);
         vacuum(&place.lake, DAY, dry_run).await.expect("done").swap_remove(0)
     }
 
@@ -222,7 +225,6 @@ mod tests {
         std::fs::write(&stray, b"rows").expect("written");
         std::fs::create_dir(place.folder.path().join("lake/tables/readings/_theirs")).expect("made");
         std::fs::write(place.folder.path().join("lake/tables/readings/_theirs/x"), b"x").expect("written");
-        place.ingest(&[Row::new("sample", place.clock.now_us() + 100 * MINUTE_US, 1.0)]).await;
         of_readings(&place, false).await;
         assert!(stray.exists());
         ahead(&place, DAY + Duration::from_secs(3_600));

@@ -7,7 +7,7 @@ use tjern_lake::Lake;
 use tokio_util::sync::CancellationToken;
 
 use crate::jobs::job::{Done, Job, JobError};
-use crate::vacuum::{TableVacuum, vacuum};
+use crate::vacuum::{TableVacuum, refuse_a_clock_ahead, vacuum};
 
 /// With how long it stays.
 #[derive(Debug)]
@@ -20,6 +20,7 @@ impl Job for Vacuum {
     }
 
     async fn run(&mut self, lake: &Lake, _stop: &CancellationToken) -> Result<Done, JobError> {
+        refuse_a_clock_ahead(lake).await.map_err(JobError::failed)?;
         let tables = vacuum(lake, self.0, false).await.map_err(JobError::failed)?;
         Ok(summary(&tables, "removed"))
     }
