@@ -107,6 +107,8 @@ async fn a_day_of_six_hourly_sensors_costs_under_a_hundred_requests() {
         let all: u64 = counts.values().sum();
         println!("{name}: {all} requests in a day: {counts:?}");
         assert!(all < 100, "{name}: {all} requests: {counts:?}");
+        // The bill of a city counts a gateway at a cloud with so many (`tests/bill/day.rs`).
+        assert!(name.ends_with("plain HTTP") || all <= 60, "{name}: {all} requests: {counts:?}");
         assert!(counts["PUT"] >= 23, "{name}: a batch an hour at least: {counts:?}");
     }
     assert!(looks(&plain) >= looks(&trusted) + 23, "each batch is looked at: {plain:?}, {trusted:?}");
