@@ -23,7 +23,7 @@ use tjern_readings::store::Store;
 use tjern_testing::simulated::Simulated;
 use tokio_util::sync::CancellationToken;
 
-use crate::place::{HOUR_US, commit, file, rows};
+use crate::place::{ALONE, HOUR_US, commit, file, rows};
 
 /// 2026-07-01T00:00:00Z.
 const NOW_US: i64 = 1_782_864_000_000_000;
@@ -134,6 +134,7 @@ async fn play(retention: Duration) -> Played {
 
 #[tokio::test]
 async fn no_reader_misses_a_file_that_vacuum_removes() {
+    let _alone = ALONE.lock().await;
     let played = Box::pin(play(RETENTION)).await;
     assert!(played.merged > 30 && played.vacuumed > 30 && played.answered > 20, "{played:?}");
     assert_eq!(played.missed, [""; 0], "{played:?}");
@@ -142,6 +143,7 @@ async fn no_reader_misses_a_file_that_vacuum_removes() {
 /// The canary: what was removed is kept for no time at all.
 #[tokio::test]
 async fn a_vacuum_that_does_not_heed_readers_is_caught() {
+    let _alone = ALONE.lock().await;
     let played = Box::pin(play(Duration::ZERO)).await;
     assert!(played.missed.len() > 5, "{played:?}");
     assert!(played.missed.iter().any(|told| told.contains("not found") || told.contains("NotFound")), "{played:?}");
