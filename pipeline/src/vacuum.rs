@@ -8,7 +8,8 @@
 //! What was written and is not committed yet is somebody's work, or was left behind by one that was killed. Whoever
 //! holds a lease is at work: nothing that was written since is taken, however long a merge lasts. And before anything
 //! is removed, how old it is stands in the table's log ([`Table::cut_off`]): a writer that comes with an older file
-//! after all (one that held no lease, or lost it while its machine slept) is refused, and writes it again.
+//! after all (one that held no lease, or lost it while its machine slept) is refused, and writes it again. All of that goes by this
+//! machine's clock: the job asks first whether it is ahead of the store's ([`refuse_a_clock_ahead`]).
 //!
 //! Limits: the listing of a table's folder is held in memory.
 
