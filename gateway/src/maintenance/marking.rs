@@ -125,13 +125,12 @@ impl Maintenance {
     /// spool's own, or in none, is no word about it: whether that is at hand is asked where something changed.
     pub(crate) async fn look(&mut self, is_at_hand: impl Future<Output = bool>) {
         let (dir, root, seen) = (self.spool_dir.clone(), self.root.clone(), self.seen);
+        let clock = self.reckoned.clock.clone();
         // The task fails only where the runtime ends.
-        if let Ok(Some((seen, read, since_boot))) = tokio::task::spawn_blocking(move || look(&dir, &root, seen)).await
+        if let Ok(Some((seen, read, boot))) = tokio::task::spawn_blocking(move || look(&dir, &root, seen, &clock)).await
             && is_at_hand.await
         {
-            let monotonic_us = self.reckoned.clock.monotonic_us();
-            let boot = |SinceBoot { boot, up_us }| (boot, up_us - monotonic_us);
-            self.reckoned.boot = since_boot.map(boot).or(self.reckoned.boot.take());
+            self.reckoned.boot = boot.or(self.reckoned.boot.take());
             self.take(seen, read);
         }
         self.looked_us = self.reckoned.ahead_us();
@@ -194,8 +193,9 @@ impl Maintenance {
 /// What a file looks like: when it was changed, its number on the disk, its length.
 type Seen = (i64, i64, u64, u64);
 
-/// What a file looks like now, if there is one, what is in it, and how long the machine has been up.
-type Looked = (Option<Seen>, Result<Vec<Window>, MaintenanceError>, Option<SinceBoot>);
+/// What a file looks like now, if there is one, what is in it, and which boot this is, with how far the time since it is before the
+/// monotonic clock.
+type Looked = (Option<Seen>, Result<Vec<Window>, MaintenanceError>, Option<(String, i64)>);
 
 /// Marks those that lie in one of these spans.
 fn mark(spans: Vec<(i64, i64, &SensorPattern)>, readings: &mut [Reading]) {
@@ -213,10 +213,16 @@ fn mark(spans: Vec<(i64, i64, &SensorPattern)>, readings: &mut [Reading]) {
 }
 
 /// Reads the file of a folder, if it looks other than before.
-fn look(dir: &Path, root: &Path, seen: Option<Seen>) -> Option<Looked> {
+fn look(dir: &Path, root: &Path, seen: Option<Seen>, clock: &Clock) -> Option<Looked> {
     let found = fs::metadata(dir.join(FILE)).ok();
     let found = found.map(|file| (file.mtime(), file.mtime_nsec(), file.ino(), file.len()));
-    (found != seen).then(|| (found, read(dir), SinceBoot::at(root)))
+    (found != seen).then(|| (found, read(dir), ahead_since_boot(root, clock)))
+}
+
+/// Both clocks are read at once: what else is looked at may take as long as a disk hangs.
+fn ahead_since_boot(root: &Path, clock: &Clock) -> Option<(String, i64)> {
+    let SinceBoot { boot, up_us } = SinceBoot::at(root)?;
+    Some((boot, up_us - clock.monotonic_us()))
 }
 
 /// Whose windows these are, as a line of the log has room for it.
@@ -232,9 +238,9 @@ fn listed(windows: &[Window]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::begin;
     use super::super::file::write;
     use super::super::testing::{HOUR_US, NOW_US, at, pattern};
+    use super::super::{Now, begin};
     use super::*;
 
     /// On a machine that does not say how long it has been up.
@@ -293,6 +299,31 @@ mod tests {
         maintenance.mark(&mut readings);
         assert_eq!(readings[0].cause, Some(Cause::Maintenance));
         assert!(!marked(&mut maintenance, reading("a/b", 2)).await, "the folder is there, and the file is not");
+    }
+
+    /// The card hung for a minute while it was asked whether the folder is its own: every window lay a minute early, and the last minute
+    /// of what was measured by hand went to the lake as weather.
+    #[tokio::test(start_paused = true)]
+    async fn a_disk_that_hangs_moves_no_window() {
+        let (spool, machine) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+        let proc = machine.path().join("proc");
+        fs::create_dir_all(proc.join("sys/kernel/random")).expect("created");
+        fs::write(proc.join("sys/kernel/random/boot_id"), "a boot\n").expect("written");
+        fs::write(proc.join("uptime"), "1000.00 0.00\n").expect("written");
+        let clock = Clock::manual(NOW_US);
+        let now = Now { clock_us: NOW_US, since_boot: SinceBoot::at(machine.path()) };
+        let mut windows = Vec::new();
+        begin(&mut windows, pattern("a/b"), &now, HOUR_US);
+        write(spool.path(), &windows, &now).expect("written");
+        let mut maintenance = Maintenance::of(spool.path().to_owned(), clock.clone(), machine.path().to_owned());
+        let hangs = async {
+            clock.advance_us(HOUR_US / 60);
+            true
+        };
+        maintenance.look(hangs).await;
+        let mut readings = [reading("a/b", NOW_US + HOUR_US - 1), reading("a/b", NOW_US - HOUR_US / 60)];
+        maintenance.mark(&mut readings);
+        assert_eq!(readings.map(|reading| reading.cause), [Some(Cause::Maintenance), None]);
     }
 
     #[tokio::test(start_paused = true)]
