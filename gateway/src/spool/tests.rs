@@ -127,19 +127,23 @@ fn errors_at_each_call(seed: u64, lie: Lie) -> Result<(), String> {
     Ok(())
 }
 
+/// So many lives have each of their calls fail: one life in fifteen has no call at which an error that is overlooked loses anything.
+const LIVES_OF_ERRORS: u64 = 8;
+
 /// The spool goes on, and loses nothing.
 #[test]
 fn an_error_at_any_call_ends_nothing_and_loses_nothing() {
-    errors_at_each_call(seed(), Lie::None).unwrap_or_else(|failure| panic!("{failure}"));
+    for seed in seeds(LIVES_OF_ERRORS) {
+        errors_at_each_call(seed, Lie::None).unwrap_or_else(|failure| panic!("{failure}"));
+    }
 }
 
 /// The canary: a build that takes a write or a sync which failed for one that worked is caught by the same.
 #[test]
 fn a_build_that_overlooks_an_error_is_caught() {
-    let seed = seed();
-    let caught = errors_at_each_call(seed, Lie::Errors);
+    let caught = seeds(LIVES_OF_ERRORS).find_map(|seed| errors_at_each_call(seed, Lie::Errors).err());
     println!("{caught:?}");
-    assert!(caught.is_err(), "TJERN_SEED={seed}: it would pass");
+    assert!(caught.is_some(), "it would pass");
 }
 
 /// The folder is deleted at any moment of a life: what no batch had is written anew under its numbers, and the batches that went
