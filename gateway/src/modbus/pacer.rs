@@ -66,6 +66,11 @@ impl Pacer {
         (Self(orders), received)
     }
 
+    /// Has nothing written, and told at that moment whether something waits to be read.
+    pub(super) fn tell_at(&self, at: Instant) -> io::Result<oneshot::Receiver<io::Result<Sent>>> {
+        self.send(Vec::new(), at)
+    }
+
     /// Has this written at that moment; the reply comes when it is.
     pub(super) fn send(&self, frame: Vec<u8>, at: Instant) -> io::Result<oneshot::Receiver<io::Result<Sent>>> {
         let (reply, result) = oneshot::channel();
@@ -172,6 +177,22 @@ mod tests {
             theirs.write_all(&[7]).expect("room");
             let sent = pacer(ours.into()).send(vec![1, 2, 3], Instant::now()).expect("free").await.expect("a reply");
             assert_eq!(sent.expect("no error"), Sent::NotSilent);
+        }
+    }
+
+    /// Whether an answer stands alone is known when the silence behind it is over, and not a millisecond later.
+    #[tokio::test]
+    async fn it_is_told_at_its_time_whether_somebody_talks() {
+        for pacer in pacers() {
+            let (ours, mut theirs) = UnixStream::pair().expect("a pair");
+            let pacer = pacer(ours.into());
+            let at = Instant::now() + Duration::from_millis(5);
+            let told = pacer.tell_at(at).expect("free").await.expect("a reply").expect("no error");
+            assert!(matches!(told, Sent::At(told) if told >= at), "{told:?}");
+            theirs.write_all(&[7]).expect("room");
+            let told = pacer.tell_at(Instant::now()).expect("free").await.expect("a reply");
+            assert_eq!(told.expect("no error"), Sent::NotSilent);
+            assert_eq!(rustix::io::ioctl_fionread(&theirs).expect("asked"), 0, "nothing was written");
         }
     }
 

@@ -228,14 +228,26 @@ impl Wire {
     }
 
     /// Hears what follows an answer until the line is silent for so long, or until then. That the line is gone meanwhile is no
-    /// failure of what was answered.
+    /// failure of what was answered. The pacer says when the silence is over: the runtime's timer would add a millisecond or two to
+    /// each poll, a tenth of what a fast line carries.
     pub(super) async fn hear_out(&self, silence: Duration, until: Instant) {
-        loop {
-            let silent_at = (self.lock().active + silence).min(until);
+        while !self.is_silent_for(silence, until).await {
             let rest = std::future::poll_fn(|context| self.lock().poll_rest(context));
-            if silent_at <= now() || !matches!(tokio::time::timeout_at(silent_at.into(), rest).await, Ok(Ok(()))) {
+            if !matches!(tokio::time::timeout_at(until.into(), rest).await, Ok(Ok(()))) || until <= now() {
                 return;
             }
+        }
+    }
+
+    /// Whether nothing came by then, or the line is gone.
+    async fn is_silent_for(&self, silence: Duration, until: Instant) -> bool {
+        let told = {
+            let open = self.lock();
+            open.pacer.tell_at((open.active + silence).min(until))
+        };
+        match told {
+            Ok(told) => !matches!(told.await, Ok(Ok(Sent::NotSilent))),
+            Err(_) => true,
         }
     }
 
