@@ -174,6 +174,11 @@ impl Maintenance {
                         "maintenance: what is measured in these windows is marked"
                     );
                 }
+                if self.reckoned.boot.is_none() && windows.iter().any(|window| window.since_boot.is_some()) {
+                    warn!(
+                        "maintenance: this process does not see how long the machine has been up: while the clock is not known, nothing is marked; hint: `ProcSubset=pid` in a unit hides /proc/uptime"
+                    );
+                }
                 self.reckoned.windows = windows;
                 self.told.set_windows(self.reckoned.clone());
             }
