@@ -268,7 +268,8 @@ fn an_import_fails_for_its_own_trouble_and_for_no_others() {
     assert_eq!(place.ask("SELECT value FROM readings"), ["18.5"], "it was not taken");
     fs::remove_file(&link).expect("removed");
     assert_eq!(import(&july, &[]).status.code(), Some(0));
-    assert_eq!(place.ask("SELECT count(*) FROM readings"), ["2"], "each once; the later file's value counts");
+    assert_eq!(place.ask("SELECT count(*) FROM readings"), ["2"], "each once");
+    assert_eq!(place.ask("SELECT value FROM observations"), ["19.25"], "the later file's value counts");
 }
 
 /// Real measurements, held against the file as another reader has it: each value once, to the bit.

@@ -31,12 +31,28 @@ struct Row {
     hour: i64,
     value: Option<f64>,
     quality: i8,
+    cause: Option<&'static str>,
     revision: i16,
+    /// Microseconds after the beginning of its hour.
+    received_us: i64,
+    source: &'static str,
+    epoch: &'static str,
     seq: i64,
 }
 
 fn row(sensor: &'static str, hour: i64, value: f64) -> Row {
-    Row { sensor, hour, value: Some(value), quality: 1, revision: 0, seq: hour + 1 }
+    Row {
+        sensor,
+        hour,
+        value: Some(value),
+        quality: 1,
+        cause: None,
+        revision: 0,
+        received_us: 1,
+        source: "landfall-01",
+        epoch: "abababababababababababababababab",
+        seq: hour + 1,
+    }
 }
 
 fn readings(rows: &[Row]) -> RecordBatch {
@@ -49,15 +65,15 @@ fn readings(rows: &[Row]) -> RecordBatch {
         time(|row| row.hour * HOUR_US),
         Arc::new(rows.iter().map(|row| row.value).collect::<Float64Array>()),
         Arc::new(Int8Array::from_iter_values(rows.iter().map(|row| row.quality))),
-        Arc::new(StringArray::new_null(rows.len())),
+        Arc::new(StringArray::from_iter(rows.iter().map(|row| row.cause))),
         Arc::new(Int32Array::new_null(rows.len())),
-        text(|_| "landfall-01"),
-        text(|_| "abababababababababababababababab"),
+        text(|row| row.source),
+        text(|row| row.epoch),
         Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.seq))),
         Arc::new(Int16Array::from_iter_values(rows.iter().map(|row| row.revision))),
         Arc::new(Int8Array::from_iter_values(rows.iter().map(|_| 0))),
         Arc::new(Int32Array::new_null(rows.len())),
-        time(|row| row.hour * HOUR_US + 1),
+        time(|row| row.hour * HOUR_US + row.received_us),
     ];
     RecordBatch::try_new(schema::arrow(TableName::Readings), columns).expect("the table's columns")
 }
