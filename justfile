@@ -132,4 +132,5 @@ campaign: (peers "--seconds" "900")
     TJERN_ERASE_CRASHES=all cargo test --workspace --test erasure -- --nocapture crashes::
     TJERN_STORM_SEEDS=10000 TJERN_STORM_FIRST=$RANDOM$RANDOM cargo test --workspace --test storms -- --nocapture a_store_that_fails
     TJERN_OUTAGE_S=259200 cargo test --release -p tjern-gateway --test outage 72 -- --nocapture
+    TJERN_BILL_HOURS=24 cargo test --release --workspace --test bill -- --nocapture one_gateway
     TJERN_BILL_HOURS=24 TJERN_GATEWAYS=100 cargo test --release --workspace --test bill -- --nocapture many

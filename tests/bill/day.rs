@@ -20,6 +20,10 @@ use crate::place::{EPOCH, HOUR_US, NOW_US, Place, SECOND_US, files, gateway};
 /// the whole of it to that (`gateway/tests/requests.rs`).
 const GATEWAY_A_DAY: u64 = 60;
 
+/// What a whole day has beside seven of its hours, reckoned up: vacuum, checkpoints and what they make others read anew. Both were
+/// played: 4,971 and 4,688.
+const ONCE_A_DAY: u64 = 283;
+
 /// What a gateway has sent before the day begins.
 const WEEK_H: i64 = 7 * 24;
 
@@ -148,9 +152,11 @@ async fn one_gateway_and_a_server_of_its_own_that_is_told_make_at_most_5000_requ
     assert!(bill.total() <= allowed(1), "{} of {}", bill.total(), allowed(1));
 }
 
-/// What so many gateways may make a day: 5,000 of one and 100,000 of a hundred, and evenly between.
+/// What so many gateways may make a day: 5,000 of one and 100,000 of a hundred, and evenly between. A part of a day has to leave
+/// room for what the part does not have.
 fn allowed(gateways: i64) -> u64 {
-    u64::try_from(5_000 + (gateways - 1) * 95_000 / 99).expect("one or more")
+    let whole = u64::try_from(5_000 + (gateways - 1) * 95_000 / 99).expect("one or more");
+    if hours() < 24 { whole - ONCE_A_DAY } else { whole }
 }
 
 /// Ten are played here, and a hundred for a whole day where that is asked for.
