@@ -214,7 +214,7 @@ impl Device {
     /// What one of its answers takes, if it may be asked together with others: one that does not answer, or of which
     /// nothing is known yet, is found out by asking it alone.
     pub(super) fn in_company(&self) -> Option<Duration> {
-        let is_sociable = self.health.is_healthy() && self.gap.is_zero() && self.due_proof().is_none();
+        let is_sociable = self.health.is_sociable() && self.gap.is_zero() && self.due_proof().is_none();
         self.turnaround.planned().filter(|_| is_sociable)
     }
 
@@ -223,9 +223,12 @@ impl Device {
         if self.proved { None } else { self.refusals.proof() }
     }
 
-    /// It was asked together with others, and not all answered: what is due is asked again.
-    pub(super) fn ask_again(&mut self) {
+    /// It was asked together with others, and not all answered: what is due is asked again, alone where it was silent.
+    pub(super) fn ask_again(&mut self, was_silent: bool) {
         self.replan = true;
+        if was_silent {
+            self.health.was_silent_in_company();
+        }
     }
 
     /// Whether there is something to be asked.

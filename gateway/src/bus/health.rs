@@ -61,6 +61,8 @@ pub(super) struct Health {
     /// It is asked at the expense of the bus's budget.
     on_budget: bool,
     cause: Cause,
+    /// It was asked together with others and did not answer.
+    is_alone: bool,
 }
 
 /// When the next device that does not answer may be asked.
@@ -91,7 +93,18 @@ impl Health {
             pause: Duration::ZERO,
             on_budget: false,
             cause: Cause::Timeout,
+            is_alone: false,
         }
+    }
+
+    /// It was asked together with others, and was among those that did not answer: it is asked alone until it has.
+    pub(super) const fn was_silent_in_company(&mut self) {
+        self.is_alone = true;
+    }
+
+    /// Whether it may be asked together with others.
+    pub(super) const fn is_sociable(&self) -> bool {
+        self.is_healthy() && !self.is_alone
     }
 
     /// Whether nothing has failed since the last answer.
