@@ -250,6 +250,12 @@ impl Polling {
         }
     }
 
+    /// The bus ends: what is to be written down of slots in which somebody waits to be asked once more.
+    pub(super) fn give_up(&mut self, now_us: i64) -> Vec<Reading> {
+        let turn = self.turns;
+        self.devices.iter_mut().flat_map(|served| served.device.give_up(now_us, turn)).collect()
+    }
+
     /// How long there is nothing to do.
     pub(super) fn pause(&self, now_us: i64, now: Instant) -> Duration {
         let pause = |(index, served): (usize, &Served)| {

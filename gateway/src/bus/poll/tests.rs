@@ -563,3 +563,23 @@ fn a_line_that_is_missing_for_long_is_told_in_each_slot() {
     }
     assert!(line.asked < 3 * (5 * 8 + 10), "{} requests", line.asked);
 }
+
+/// A server was away, the gateway was stopped while a slot waited for it, and nothing said that the slot has no value.
+#[test]
+fn a_slot_that_waits_for_its_line_ends_with_the_bus() {
+    let devices: String = (1..=3).map(|unit_id| device(unit_id, &[0], "20s")).collect();
+    let bus = config(&format!("{TCP}timeout = \"500ms\""), &devices);
+    let away = Duration::from_secs(3_600);
+    // Who begins within a tenth of the period polls the slot itself.
+    for (ends_s, rows) in [(41, 0), (45, 3), (55, 3)] {
+        let mut line = Line::new(&bus);
+        line.stumbles = Some(Stumble { unit: None, cause: Cause::Unreachable, every: away, lasts: away, last: None });
+        let ends = Duration::from_secs(ends_s);
+        let (readings, mut polling) = poll(&bus, Policy::DEFAULT, &mut line, ends);
+        let slot_us = START_US + us(Duration::from_secs(40));
+        assert!(readings.iter().all(|reading| reading.time_us < slot_us), "it waits: {readings:?}");
+        let left = polling.give_up(START_US + us(ends));
+        assert!(left.iter().all(|row| (row.time_us, row.cause) == (slot_us, Some(Cause::Unreachable))), "{left:?}");
+        assert_eq!(left.len(), rows, "{ends:?}: {left:?}");
+    }
+}
