@@ -65,10 +65,24 @@ pub(super) struct Health {
     is_alone: bool,
 }
 
-/// When the next device that does not answer may be asked.
+/// When the next device that does not answer may be asked, and the next that is busy.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Budget {
     next: Option<Instant>,
+    busy: Option<Instant>,
+}
+
+impl Budget {
+    /// From when on a device that is busy may be asked once more, which takes so long: of the bus's time one part in
+    /// [`COST_FACTOR`], whoever is busy.
+    pub(super) fn for_busy(&self, cost: Duration, now: Instant) -> Instant {
+        self.busy.map_or(now, |busy| busy.max(now)) + cost * COST_FACTOR
+    }
+
+    /// One will be, by such a moment.
+    pub(super) const fn spend_on_busy(&mut self, until: Instant) {
+        self.busy = Some(until);
+    }
 }
 
 /// What a result changed.

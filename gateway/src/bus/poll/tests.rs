@@ -583,3 +583,27 @@ fn a_slot_that_waits_for_its_line_ends_with_the_bus() {
         assert_eq!(left.len(), rows, "{ends:?}: {left:?}");
     }
 }
+
+/// Thirty devices that are busy after each full minute were asked again as if each had the bus for itself.
+#[test]
+fn who_is_busy_is_asked_again_in_a_fortieth_of_the_bus_time() {
+    let (count, every, busy) = (30, Duration::from_secs(20), Duration::from_secs(6));
+    let devices: String = (1..=count).map(|unit_id| device(unit_id, &[0], "20s")).collect();
+    let bus = config(&format!("{TCP}timeout = \"200ms\""), &devices);
+    let mut line = Line::new(&bus);
+    line.stumbles = Some(Stumble { unit: None, cause: Cause::Exception6, every, lasts: busy, last: None });
+    let (readings, _) = poll(&bus, Policy::DEFAULT, &mut line, every * 10 + Duration::from_secs(1));
+    for unit_id in 1..=count {
+        let kept = kept(&readings, unit_id, every, (every, every * 10));
+        assert!(kept >= 1.0, "unit {unit_id} keeps {kept:.3}");
+    }
+    let each = Duration::from_millis(5);
+    for slot in 1..10 {
+        let (from, to) = (every * slot, every * slot + busy);
+        let asked = line.asked_at.iter().filter(|(_, at)| (from..to).contains(at)).count();
+        let again = u32::try_from(asked).expect("few").saturating_sub(u32::from(count));
+        assert!(again > 0, "slot {slot}: nobody was asked again");
+        // One may have been promised before the first second is over.
+        assert!(each * again <= busy / 40 + each, "slot {slot}: {again} times in {busy:?}");
+    }
+}
