@@ -15,6 +15,7 @@ pub mod transport;
 
 mod answering;
 mod connect;
+mod copies;
 mod far_line;
 #[cfg(test)]
 pub(crate) mod faults;

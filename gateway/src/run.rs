@@ -15,6 +15,7 @@
 
 mod appender;
 mod buses;
+mod listener;
 mod sensors;
 mod time_service;
 mod uploads;
@@ -38,12 +39,13 @@ use crate::config::Config;
 use crate::dating::{ClockPolicy, Dater, Sensors};
 use crate::notify::Notifier;
 use crate::spool::{self, Spool, SpoolError, SpoolSettings};
-use crate::status::{self, StatusSource};
+use crate::status::StatusSource;
 use crate::system::SystemReadings;
 use crate::upload::{Unsent, UploadSettings, UploadState, known_lake};
 pub(crate) use appender::Appender;
 use appender::DISK_PATIENCE;
 use buses::Buses;
+use listener::Listener;
 use sensors::SensorChanges;
 use time_service::TimeService;
 use uploads::Uploads;
@@ -156,7 +158,7 @@ struct Running {
     appender: Appender,
     uploads: Uploads,
     status: StatusSource,
-    listener: Option<AbortOnDropHandle<()>>,
+    listener: Option<Listener>,
     watchdog: AbortOnDropHandle<()>,
     notifier: Notifier,
 }
@@ -258,7 +260,7 @@ impl Running {
         self.uploads = self.uploads.replace(self.upload.settings(&config));
         if config.status_listen() != self.config.status_listen() {
             // The old one first: both may want the same place.
-            drop(self.listener.take());
+            end(self.listener.take()).await;
             self.listener = listen(&config, &self.status);
         }
         self.status.taken_over(&config, self.buses.places());
@@ -295,7 +297,7 @@ impl Running {
             error!(readings = lost, "the disk did not take the last readings: they are lost");
         }
         self.uploads.finish().await;
-        drop(self.listener);
+        end(self.listener).await;
         match timeout(DISK_PATIENCE, self.spool.close()).await {
             Ok(()) => info!("stopped"),
             Err(_) => error!("the disk does not let go of the spool within {DISK_PATIENCE:?}: stopped all the same"),
@@ -384,9 +386,14 @@ impl UploadShare {
     }
 }
 
-fn listen(config: &Config, status: &StatusSource) -> Option<AbortOnDropHandle<()>> {
-    let place = config.status_listen()?.clone();
-    Some(AbortOnDropHandle::new(tokio::spawn(status::http::serve(place, status.clone()))))
+fn listen(config: &Config, status: &StatusSource) -> Option<Listener> {
+    Listener::start(config.status_listen()?.clone(), status.clone())
+}
+
+async fn end(listener: Option<Listener>) {
+    if let Some(listener) = listener {
+        listener.end().await;
+    }
 }
 
 /// What `systemctl status` shows.

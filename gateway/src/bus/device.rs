@@ -29,6 +29,7 @@ use super::point::{Limits, PointState};
 use super::refusal::Refusals;
 use super::state::DeviceCell;
 use crate::config::{ModbusDevice, ReadLimits};
+use crate::grid::Due;
 use crate::modbus::transport::ReadRequest;
 use point::{Point, share};
 
@@ -214,7 +215,7 @@ impl Device {
     /// What one of its answers takes, if it may be asked together with others: one that does not answer, or of which
     /// nothing is known yet, is found out by asking it alone.
     pub(super) fn in_company(&self) -> Option<Duration> {
-        let is_sociable = self.health.is_healthy() && self.gap.is_zero() && self.due_proof().is_none();
+        let is_sociable = self.health.is_sociable() && self.gap.is_zero() && self.due_proof().is_none();
         self.turnaround.planned().filter(|_| is_sociable)
     }
 
@@ -223,9 +224,12 @@ impl Device {
         if self.proved { None } else { self.refusals.proof() }
     }
 
-    /// It was asked together with others, and not all answered: what is due is asked again.
-    pub(super) fn ask_again(&mut self) {
+    /// It was asked together with others, and not all answered: what is due is asked again, alone where it was silent.
+    pub(super) fn ask_again(&mut self, was_silent: bool) {
         self.replan = true;
+        if was_silent {
+            self.health.was_silent_in_company();
+        }
     }
 
     /// Whether there is something to be asked.
@@ -300,6 +304,22 @@ impl Device {
         }
         self.wake_us = self.wake_us.min(if ready_us <= now_us { next_us } else { ready_us });
         self.due_points = due_points;
+        readings
+    }
+
+    /// The bus ends: slots in which a point waits to be asked once more end with why it was not answered. One that has just
+    /// begun is left to who begins after this, and polls it.
+    pub(super) fn give_up(&mut self, now_us: i64, turn: u64) -> Vec<Reading> {
+        let mut readings = Vec::new();
+        for (index, later) in std::mem::take(&mut self.later) {
+            let point = &mut self.points[index];
+            let is_its = |due: &Due| due.slot_us == later.slot_us;
+            let is_fresh = point.state.schedule.grid().is_fresh(later.slot_us, now_us);
+            let Some(due) = point.state.schedule.due(now_us).filter(is_its).filter(|_| !is_fresh) else { continue };
+            let latest = &mut self.cell.latest()[index];
+            let ended = point.end(due, Err(later.cause), (now_us, now_us), turn, latest);
+            readings.extend(ended.map(|ended| ended.reading(point.state.sensor.clone())));
+        }
         readings
     }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tjern_readings::clock::Clock;
 use tjern_readings::configuration::ConfigText;
 use tjern_readings::reading::{Cause, Reading};
+use tjern_readings::rows::Rows;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -31,7 +32,7 @@ const BEGINS: Duration = Duration::from_millis(20_300);
 const ENDS: Duration = Duration::from_secs(220);
 const STOPS: Duration = Duration::from_secs(300);
 
-fn config(kind: &str) -> Config {
+fn config(kind: &str, every: &str) -> Config {
     let (kind, more) = match kind {
         "together" => ("tcp", "in_flight = 8\n"),
         kind => (kind, ""),
@@ -43,7 +44,7 @@ fn config(kind: &str) -> Config {
     for unit in 1..=UNITS {
         text += &format!(
             "[[bus.device]]\nname = \"device-{unit}\"\nunit_id = {unit}\n[[bus.device.point]]\n\
-             sensor = \"line/unit-{unit}/number\"\nregister = \"input:8\"\ntype = \"u32\"\nevery = \"1s\"\n"
+             sensor = \"line/unit-{unit}/number\"\nregister = \"input:8\"\ntype = \"u32\"\nevery = \"{every}\"\n"
         );
     }
     Config::parse(&ConfigText::new("test.toml", text)).expect("a good configuration")
@@ -62,13 +63,10 @@ fn states(states: &BusStates) -> (Vec<DeviceState>, Option<LineState>) {
     (bus.devices.iter().map(|device| device.state).collect(), bus.line)
 }
 
-/// A bus whose server hangs up on requests to these units, from [`BEGINS`] to [`ENDS`].
-async fn live(kind: &str, hangs_up: fn(u8) -> bool) -> Life {
-    fastrand::seed(5);
-    let (start, away) = (Instant::now(), Arc::new(AtomicBool::new(false)));
-    let is_away = Arc::clone(&away);
-    let device = Device {
-        framing: if kind.starts_with("rtu") { Framing::Rtu } else { Framing::Tcp },
+/// Devices before which a bus's server hangs up on requests to these units, while it is away.
+fn devices(start: Instant, is_away: Arc<AtomicBool>, framing: Framing, hangs_up: fn(u8) -> bool) -> Device {
+    Device {
+        framing,
         units: UNITS,
         faults: LineFaults::default(),
         seed: 5,
@@ -79,23 +77,36 @@ async fn live(kind: &str, hangs_up: fn(u8) -> bool) -> Life {
             ..Habits::default()
         },
         moment: Arc::new(move || u64::try_from(start.elapsed().as_millis()).unwrap_or(0)),
-    };
-    let (dial, _line) = device.start();
-    let (clock, stop, bus_states) = (Clock::manual(START_US), CancellationToken::new(), BusStates::new());
-    let (readings, mut received) = mpsc::channel(super::READINGS_QUEUE);
+    }
+}
+
+fn context(clock: &Clock, states: &BusStates) -> (BusContext, mpsc::Receiver<Rows>) {
+    let (readings, received) = mpsc::channel(super::READINGS_QUEUE);
     let context = BusContext {
         clock: clock.clone(),
         readings,
         left: LeftBehind::default(),
         newest: Newest::from_fn(|_| None),
-        stop: stop.clone(),
-        states: bus_states.clone(),
+        stop: CancellationToken::new(),
+        states: states.clone(),
         learned: None,
         device_times: DeviceTimes::default(),
         on_disk: OnDisk::default(),
     };
+    (context, received)
+}
+
+/// A bus whose server hangs up on requests to these units, from [`BEGINS`] to [`ENDS`].
+async fn live(kind: &str, hangs_up: fn(u8) -> bool) -> Life {
+    fastrand::seed(5);
+    let (start, away) = (Instant::now(), Arc::new(AtomicBool::new(false)));
+    let framing = if kind.starts_with("rtu") { Framing::Rtu } else { Framing::Tcp };
+    let (dial, _line) = devices(start, Arc::clone(&away), framing, hangs_up).start();
+    let (clock, bus_states) = (Clock::manual(START_US), BusStates::new());
+    let (context, mut received) = context(&clock, &bus_states);
+    let stop = context.stop.clone();
     let (log, _told) = Log::listen();
-    let running = tokio::spawn(actor(&config(kind), &dial, context).run());
+    let running = tokio::spawn(actor(&config(kind, "1s"), &dial, context).run());
     let (mut stored, mut while_away) = (Vec::new(), None);
     while start.elapsed() < STOPS {
         let passed = start.elapsed();
@@ -183,4 +194,26 @@ fn a_server_that_hangs_up_on_everybody_is_missing_and_found_again() {
             assert!(slots as u64 * 100 >= all * 95, "{kind}: unit {unit} keeps {slots} of {all} slots afterwards");
         }
     }
+}
+
+/// A gateway that was stopped while a slot waited for its server left the slot without a word.
+#[tokio::test(start_paused = true)]
+async fn what_a_slot_waits_for_is_told_when_the_bus_is_stopped() {
+    let (start, clock, away) = (Instant::now(), Clock::manual(START_US), Arc::new(AtomicBool::new(true)));
+    let (dial, _line) = devices(start, away, Framing::Tcp, |_| true).start();
+    let (context, mut received) = context(&clock, &BusStates::new());
+    let stop = context.stop.clone();
+    let running = tokio::spawn(actor(&config("tcp", "20s"), &dial, context).run());
+    while start.elapsed() < Duration::from_secs(50) {
+        clock.set_us(START_US + i64::try_from(start.elapsed().as_micros()).expect("short"));
+        sleep(TICK).await;
+    }
+    stop.cancel();
+    running.await.expect("the actor ends");
+    let mut newest: Vec<(i64, Option<Cause>)> = Vec::new();
+    while let Ok(rows) = received.try_recv() {
+        newest.extend(rows.into_iter().map(|row| (row.time_us, row.cause)));
+    }
+    let told = newest.iter().filter(|row| **row == (START_US + 40_000_000, Some(Cause::Unreachable))).count();
+    assert_eq!(told, usize::from(UNITS), "{newest:?}");
 }

@@ -61,12 +61,28 @@ pub(super) struct Health {
     /// It is asked at the expense of the bus's budget.
     on_budget: bool,
     cause: Cause,
+    /// It was asked together with others and did not answer.
+    is_alone: bool,
 }
 
-/// When the next device that does not answer may be asked.
+/// When the next device that does not answer may be asked, and the next that is busy.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Budget {
     next: Option<Instant>,
+    busy: Option<Instant>,
+}
+
+impl Budget {
+    /// From when on a device that is busy may be asked once more, which takes so long: of the bus's time one part in
+    /// [`COST_FACTOR`], whoever is busy.
+    pub(super) fn for_busy(&self, cost: Duration, now: Instant) -> Instant {
+        self.busy.map_or(now, |busy| busy.max(now)) + cost * COST_FACTOR
+    }
+
+    /// One will be, by such a moment.
+    pub(super) const fn spend_on_busy(&mut self, until: Instant) {
+        self.busy = Some(until);
+    }
 }
 
 /// What a result changed.
@@ -91,7 +107,18 @@ impl Health {
             pause: Duration::ZERO,
             on_budget: false,
             cause: Cause::Timeout,
+            is_alone: false,
         }
+    }
+
+    /// It was asked together with others, and was among those that did not answer: it is asked alone until it has.
+    pub(super) const fn was_silent_in_company(&mut self) {
+        self.is_alone = true;
+    }
+
+    /// Whether it may be asked together with others.
+    pub(super) const fn is_sociable(&self) -> bool {
+        self.is_healthy() && !self.is_alone
     }
 
     /// Whether nothing has failed since the last answer.

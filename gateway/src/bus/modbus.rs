@@ -112,6 +112,8 @@ impl Actor {
                 () = tokio::time::sleep(self.polling.pause(now_us, now)) => {}
             }
         }
+        let readings = self.polling.give_up(self.context.clock.now_us());
+        self.context.store(readings).await;
         if self.polling.memory() != self.kept {
             self.keeper.keep(&self.polling.memory()).await;
         }

@@ -222,15 +222,23 @@ impl Polling {
         self.together.succeeded(now);
     }
 
-    /// Of several requests one was not answered, which kept the bus for so long and says nothing about anyone: all are
-    /// asked again, one after the other.
+    /// Of several requests one was not answered, which kept the bus for so long: all are asked again, one after the other. Those
+    /// that were silent pay for it, so that the others are asked first, and are asked alone from then on: of several that
+    /// are dead each would cost all others such a wait.
     pub(super) fn fell_through(&mut self, jobs: &[(usize, Job)], failure: &Failure, (cost, now): (Duration, Instant)) {
-        let share = cost / u32::try_from(jobs.len()).unwrap_or(u32::MAX).max(1);
+        let is_silent = |device: &Device| failure.silent().contains(&device.unit_id);
+        let silent = jobs.iter().filter(|(index, _)| is_silent(&self.devices[*index].device)).count();
+        // Where that is not known it was everybody.
+        let payers = if silent > 0 { silent } else { jobs.len() };
+        let share = cost / u32::try_from(payers).unwrap_or(u32::MAX).max(1);
         let share_ns = u64::try_from(share.as_nanos()).unwrap_or(u64::MAX);
         for (index, _) in jobs {
             let served = &mut self.devices[*index];
-            served.used_ns = served.used_ns.saturating_add(share_ns);
-            served.device.ask_again();
+            let was_silent = is_silent(&served.device);
+            if was_silent || silent == 0 {
+                served.used_ns = served.used_ns.saturating_add(share_ns);
+            }
+            served.device.ask_again(was_silent);
             self.wake_us = self.wake_us.min(served.device.wake_us());
         }
         if self.together.failed(now) {
@@ -240,6 +248,12 @@ impl Polling {
                 "not all requests that were asked together were answered: they are asked one after the other; {failure}; hint: if it happens often, a device does not bear the bus's `in_flight`"
             );
         }
+    }
+
+    /// The bus ends: what is to be written down of slots in which somebody waits to be asked once more.
+    pub(super) fn give_up(&mut self, now_us: i64) -> Vec<Reading> {
+        let turn = self.turns;
+        self.devices.iter_mut().flat_map(|served| served.device.give_up(now_us, turn)).collect()
     }
 
     /// How long there is nothing to do.

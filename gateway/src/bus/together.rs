@@ -1,7 +1,7 @@
 //! How many requests a bus asks at once.
 //!
-//! As many as its configuration says, as long as that goes well. What was asked together and not answered whole says
-//! nothing about anyone: it is asked again, one request after the other, and so is everything for a pause that doubles
+//! As many as its configuration says, as long as that goes well. What was asked together and not answered whole is no value, and
+//! says of nobody that he is dead: it is asked again, one request after the other, and so is everything for a pause that doubles
 //! from a second to five minutes. A device that does not bear several requests so costs little, whatever was
 //! configured; one that is merely slow now and then costs a second. Pure: the caller says what time it is.
 

@@ -62,6 +62,8 @@ pub(crate) enum Broken {
     Knock,
     /// An answer is believed whatever came with it.
     Beside,
+    /// Copies of answers are not noticed.
+    Copies,
     /// A request whose connection broke is forgotten, and sent again.
     HangUp,
     /// A line of text is asked for while an answer to an earlier question may come.

@@ -141,6 +141,11 @@ impl Expected {
         is_whole(&request).then_some(Self { request, length: EXCEPTION + data })
     }
 
+    /// Whether such a frame is no answer to it.
+    pub(super) fn is_none_of(&self, frame: &[u8]) -> bool {
+        self.answer(frame).is_none()
+    }
+
     /// How many bytes the answer has.
     pub(super) const fn length(&self) -> usize {
         self.length

@@ -150,10 +150,22 @@ impl<S: Stream> Connection<S> {
     /// [`Failure`] where one answer is missing, or is none to its request. Then nothing is known of the others.
     pub(super) async fn exchange(&mut self, asked: &[Asked], timeout: Duration) -> Result<Vec<Reply>, Failure> {
         let mut open: Vec<Open> = asked.iter().map(|asked| self.open(*asked)).collect();
+        match self.answers(&mut open, timeout).await {
+            Ok(()) => Ok(open.into_iter().filter_map(|open| open.reply).collect()),
+            // An answer that came is no value, but it shows that its unit is not the one that is waited for.
+            Err(failure) if failure.cause == Cause::Timeout && open.len() > 1 => {
+                let silent = open.iter().filter(|open| open.reply.is_none()).map(|open| open.asked.unit);
+                Err(failure.of_silent(silent.collect()))
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    async fn answers(&mut self, open: &mut [Open], timeout: Duration) -> Result<(), Failure> {
         let mut last = Instant::now();
         let (strangers, before) = (self.ids.strangers(), self.ids.strangers().count());
         let silent = |Elapsed| no_answer(timeout, strangers.count() - before);
-        let bytes = requests(&open);
+        let bytes = requests(open);
         self.received.reserve(open.len() * FRAME_MAX);
         let sending = send(&mut self.stream, &bytes);
         self.patience.until(last + timeout, sending).await.map_err(silent)?.map_err(|error| of_io(&error))?;
@@ -169,12 +181,12 @@ impl<S: Stream> Connection<S> {
                 return Err(self.ended());
             }
             let now = Instant::now();
-            let answered = self.sort(&mut open, now)?;
+            let answered = self.sort(open, now)?;
             if answered > 0 {
                 (last, missing) = (now, missing - answered);
             }
         }
-        Ok(open.into_iter().filter_map(|open| open.reply).collect())
+        Ok(())
     }
 
     fn open(&mut self, asked: Asked) -> Open {

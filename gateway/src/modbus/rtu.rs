@@ -15,13 +15,14 @@
 //! 3. An answer with another unit, function or length than asked for is passed over (see `wire`), and
 //!    what is let through is held against the request once more.
 //! 4. An answer beside which another one came, or bytes that are no noise, before it or until the line was silent behind it, is
-//!    not believed: a converter may have sent an old one in front of the new. Its unit then owes one.
+//!    not believed: a converter may have sent an old one in front of the new. Its unit then owes one. Where copies of answers
+//!    come alone, a while after them, each is waited for (`copies`).
 //!
 //! A new master knows nothing of what was asked before its time, by an earlier run or before a reload: it listens for
 //! as long as an answer may take, at most [`LISTEN_MAX`], before its first request, and takes every unit to owe an answer.
 //!
 //! Limits: an old answer that a converter sends once more by itself, in time and in the new one's place, is an answer to
-//! anybody, if it has the same unit, function and length. A probe costs one transaction after a failure, and one or two a unit and table after a start; to knock costs
+//! anybody, if it has the same unit, function and length, and none came before where it is known for what it is. A probe costs one transaction after a failure, and one or two a unit and table after a start; to knock costs
 //! two more timeouts. What a unit sends later than two timeouts after a start is one answer at most. Where others talk all
 //! the time, who answers no probe is not believed.
 
@@ -74,6 +75,8 @@ pub struct RtuMaster {
     retry: Retry,
     answering: Answering,
     pub(super) owed: Debts,
+    /// So long after its answer a copy of it may come, as far as was noticed.
+    copies_after: Option<Duration>,
     /// Whether the last read asked for more than what it was asked for.
     was_probed: bool,
     /// Bytes that came in the last exchange and were not its answer.
@@ -104,6 +107,7 @@ impl RtuMaster {
             retry: Retry::default(),
             answering: Answering::default(),
             owed: Debts::of_a_strange_line(),
+            copies_after: None,
             was_probed: false,
             strange: 0,
             quiet_until: now() + listens,
@@ -182,6 +186,7 @@ impl RtuMaster {
             Some(line) => line,
             None => self.open().await?,
         };
+        line.wire.remember_copies(self.copies_after);
         // Also where it ends before its request is sent: what is then known is of this exchange and of no other.
         line.wire.begin(self.silence(unit), self.manners.timeout);
         let result = match line.wire.forget_until(self.quiet_until).await {
@@ -192,6 +197,7 @@ impl RtuMaster {
         let progress = line.wire.progress();
         self.note_passed(progress);
         self.strange = progress.strange;
+        self.copies_after = progress.copies_after;
         if result.as_ref().is_err_and(Failure::is_doubt) {
             self.note_doubt();
         }
@@ -265,11 +271,14 @@ impl RtuMaster {
     /// The answer, if nothing came beside it that may be the answer as well.
     fn believed(&self, result: Result<Answer, Failure>, progress: Progress) -> Result<Answer, Failure> {
         let noise = usize::try_from(progress.passed.noise).unwrap_or(usize::MAX).saturating_add(progress.unread);
-        if self.believes_any() || !progress.has_rival && noise <= NOISE_MAX {
+        if self.believes_any() || !progress.has_rival && !progress.notices_copies && noise <= NOISE_MAX {
             return result;
         }
-        let beside =
-            if progress.has_rival { "another answer".to_owned() } else { format!("{noise} bytes of no frame") };
+        let beside = match progress {
+            Progress { has_rival: true, .. } => "another answer".to_owned(),
+            Progress { notices_copies: true, .. } => "a copy of an earlier answer".to_owned(),
+            _ => format!("{noise} bytes of no frame"),
+        };
         Err(Failure::new(Cause::Malformed, format!("{beside} came with the answer: neither is believed")).by_doubt())
     }
 

@@ -4,7 +4,7 @@
 //! pauses until somebody answers; at once where the server hangs up on one unit and answers for others (`answering`). An answer that comes after its time dies with its connection, or is
 //! dropped where a converter sends it over the next one, which is then made anew, too: its transaction id is no
 //! longer open (see `mbap`). Several requests may be asked together, if their servers are known to bear it: all of
-//! them are answered, or none. After a timeout the server is left alone for as long once more, and at most for a quarter of a
+//! them are answered, or none, and for none of them is waited longer than [`TOGETHER_PATIENCE_MAX`]. After a timeout the server is left alone for as long once more, and at most for a quarter of a
 //! second, so that a converter is done with what it was asked and the others do not wait for one device.
 
 use std::time::Duration;
@@ -29,6 +29,10 @@ const QUIET_MAX: Duration = Duration::from_millis(250);
 type Stream = TcpStream;
 #[cfg(test)]
 type Stream = Box<dyn super::faults::AnyStream>;
+
+/// However long the timeout is: for an answer to one of several requests so long is waited from the one before. Only who is known
+/// to be quick is asked so, and what is not answered is asked again alone, with all of the timeout.
+pub(crate) const TOGETHER_PATIENCE_MAX: Duration = Duration::from_secs(1);
 
 /// The client's end of a Modbus TCP connection.
 #[derive(Debug)]
@@ -103,7 +107,7 @@ impl TcpMaster {
     }
 
     /// Several requests at once, and their answers in the same order: each may take the bus's timeout from the one
-    /// before.
+    /// before, and at most [`TOGETHER_PATIENCE_MAX`].
     ///
     /// # Errors
     /// [`Failure`] where one of them was not answered rightly. Then nothing is known of the others.
@@ -128,7 +132,7 @@ impl TcpMaster {
             Some(connection) => connection,
             None => self.connect().await?,
         };
-        let limit = self.manners.timeout;
+        let limit = self.patience(asked);
         let result = connection.exchange(asked, limit).await;
         self.last = Some((Instant::now(), careful));
         match result {
@@ -157,6 +161,12 @@ impl TcpMaster {
         }
         self.retry.failed();
         failure
+    }
+
+    /// How long each answer may take.
+    fn patience(&self, asked: &[Asked]) -> Duration {
+        let most = if asked.len() > 1 { TOGETHER_PATIENCE_MAX } else { Duration::MAX };
+        self.manners.timeout.min(most)
     }
 
     fn gap(&self, unit: u8) -> Duration {

@@ -244,6 +244,8 @@ pub struct Failure {
     has_strangers: bool,
     /// It was answered, and more came than that.
     is_doubt: bool,
+    /// Of several requests that were asked together these units' were not answered.
+    silent: Vec<u8>,
 }
 
 impl Failure {
@@ -258,7 +260,18 @@ impl Failure {
             is_untried: false,
             has_strangers: false,
             is_doubt: false,
+            silent: Vec::new(),
         }
+    }
+
+    /// The same, of several requests, of which these units' were not answered.
+    pub(crate) fn of_silent(self, silent: Vec<u8>) -> Self {
+        Self { silent, ..self }
+    }
+
+    /// Whose requests were not answered, where several were asked together: one of them is dead, or keeps the others waiting.
+    pub(crate) fn silent(&self) -> &[u8] {
+        &self.silent
     }
 
     /// The same, of an answer beside which something else came.

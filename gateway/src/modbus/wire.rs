@@ -22,12 +22,16 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio_serial::SerialStream;
 
+use super::copies::Copies;
 use super::frame::{Expected, FRAME_MAX, Passed};
 use super::ioctl::{self, LineErrors};
 use super::pacer::{Pacer, Sent};
 
 /// A USB adapter may hold back what it received for so long.
 pub(super) const LUMP: Duration = Duration::from_millis(20);
+
+/// Who hands over the first bytes of a frame has handed over the rest after so long.
+const PIECES: Duration = LUMP.saturating_mul(2);
 
 /// What a line that never falls silent may make us keep.
 const RECEIVED_MAX: usize = 16 * FRAME_MAX;
@@ -65,6 +69,9 @@ struct Open {
     request: Vec<u8>,
     sending: Option<oneshot::Receiver<io::Result<Sent>>>,
     exchange: Exchange,
+    copies: Copies,
+    /// The last request was answered: what comes before the next is not that answer, late.
+    is_answered: bool,
 }
 
 /// What is known of the request under way.
@@ -81,7 +88,12 @@ struct Exchange {
     came: usize,
     passed: Passed,
     answer: Vec<u8>,
+    answered_at: Option<Instant>,
     taken: usize,
+    /// The answer came once more.
+    is_copied: bool,
+    /// It was noticed that copies of answers come, which nobody waited for before.
+    notices_copies: bool,
     /// A whole frame came behind the answer that may be it as well, and says something else.
     has_rival: bool,
 }
@@ -119,6 +131,10 @@ pub(super) struct Progress {
     pub(super) strange: usize,
     /// Behind the answer came another, or what begins like one.
     pub(super) has_rival: bool,
+    /// So long after its answer a copy of it may come; none ever came where nothing stands.
+    pub(super) copies_after: Option<Duration>,
+    /// That is news: the answer may be a copy of an earlier one.
+    pub(super) notices_copies: bool,
 }
 
 impl Exchange {
@@ -127,6 +143,7 @@ impl Exchange {
         let Some(expected) = &self.expected else { return };
         while let Some(other) = expected.take(&mut self.received, &mut self.passed) {
             self.passed.strangers += 1;
+            self.is_copied |= other == self.answer;
             self.has_rival |= other != self.answer;
         }
     }
@@ -181,6 +198,8 @@ impl Wire {
             request: Vec::new(),
             sending: None,
             exchange: Exchange::default(),
+            copies: Copies::default(),
+            is_answered: false,
         }))))
     }
 
@@ -193,6 +212,10 @@ impl Wire {
     pub(super) fn begin(&self, silence: Duration, patience: Duration) {
         let mut open = self.lock();
         let now = now();
+        // It is called twice for a request that has to wait until the line is silent.
+        if open.exchange.sent.is_some() {
+            open.is_answered = !open.exchange.answer.is_empty();
+        }
         (open.silence, open.give_up) = (silence, now + silence + patience);
         open.request.clear();
         open.sending = None;
@@ -213,8 +236,15 @@ impl Wire {
             passed: exchange.passed,
             babble: exchange.babbles.then_some(exchange.before),
             strange: exchange.strange(),
-            has_rival: exchange.has_rival || exchange.may_go_on(),
+            has_rival: exchange.has_rival || exchange.may_go_on() && now() < open.active + PIECES,
+            copies_after: open.copies.after(),
+            notices_copies: exchange.notices_copies,
         }
+    }
+
+    /// What is known of an earlier connection to the same line.
+    pub(super) fn remember_copies(&self, after: Option<Duration>) {
+        self.lock().copies.remember(after);
     }
 
     /// What the port's hardware counts, if it does.
@@ -227,13 +257,20 @@ impl Wire {
         }
     }
 
-    /// Hears what follows an answer until the line is silent for so long, or until then. That the line is gone meanwhile is no
-    /// failure of what was answered. The pacer says when the silence is over: the runtime's timer would add a millisecond or two to
-    /// each poll, a tenth of what a fast line carries.
+    /// Hears what follows an answer until the line is silent for so long, or until then; until a copy came, where they do; and where
+    /// what came begins like an answer, until that must have gone on: a byte of noise may be the unit's number. That the line is
+    /// gone meanwhile is no failure of what was answered. The pacer says when the silence is over: the runtime's timer would add a
+    /// millisecond or two to each poll, a tenth of what a fast line carries.
     pub(super) async fn hear_out(&self, silence: Duration, until: Instant) {
-        while !self.is_silent_for(silence, until).await {
+        loop {
+            let awaited = self.lock().awaited_until(until);
+            if awaited.is_none() && self.is_silent_for(silence, until).await {
+                return;
+            }
+            let longest = awaited.unwrap_or(until);
             let rest = std::future::poll_fn(|context| self.lock().poll_rest(context));
-            if !matches!(tokio::time::timeout_at(until.into(), rest).await, Ok(Ok(()))) || until <= now() {
+            let came = matches!(tokio::time::timeout_at(longest.into(), rest).await, Ok(Ok(())));
+            if !came || now() >= longest.max(until) {
                 return;
             }
         }
@@ -287,12 +324,28 @@ impl Drop for Open {
 }
 
 impl Open {
+    /// Until when something is to come behind the answer, whatever the silence: the rest of a frame, or a copy.
+    fn awaited_until(&self, until: Instant) -> Option<Instant> {
+        let exchange = &self.exchange;
+        if exchange.may_go_on() {
+            return Some((self.active + PIECES).min(until + PIECES));
+        }
+        // At first copies of earlier answers come as well.
+        let is_complete = exchange.is_copied && !exchange.notices_copies;
+        let copied_at = exchange.answered_at? + self.copies.after()?;
+        Some(copied_at).filter(|at| !is_complete && *at > now())
+    }
+
     /// Takes what there is, counts and forgets it; an error means that the line is gone.
     fn forget(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         let mut buffer = [0; FRAME_MAX];
         while let Poll::Ready(read) = self.carrier.poll_read(context, &mut ReadBuf::new(&mut buffer)) {
-            self.exchange.before = self.exchange.before.saturating_add(read?);
+            let count = read?;
+            self.exchange.before = self.exchange.before.saturating_add(count);
             self.active = now();
+            if self.is_answered {
+                self.exchange.notices_copies |= self.copies.look(&buffer[..count], |_| true, self.active);
+            }
             if self.active >= self.give_up {
                 return Ok(());
             }
@@ -367,8 +420,11 @@ impl Open {
             if exchange.received.len() < RECEIVED_MAX {
                 exchange.received.extend_from_slice(more.filled());
             }
+            exchange.notices_copies |=
+                self.copies.look(&exchange.received, |frame| expected.is_none_of(frame), self.active);
             if let Some(answer) = expected.take(&mut exchange.received, &mut exchange.passed) {
-                (exchange.answer, exchange.taken) = (answer, 0);
+                self.copies.answered(&answer, self.active);
+                (exchange.answer, exchange.answered_at, exchange.taken) = (answer, Some(self.active), 0);
                 exchange.look_behind();
             }
         }

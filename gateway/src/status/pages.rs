@@ -1,8 +1,8 @@
 //! The pages of the status, each made once a second at most: all who ask meanwhile are handed the same bytes.
 //!
-//! A page of ten thousand points takes a while to make, on the thread that polls if need be; so many who ask at once, and so
-//! often, cost no more than one. It is made on a thread of its own, and holds the locks of the buses' states only while it copies
-//! what they say.
+//! A page of ten thousand points takes a while to make; so many who ask at once, and so often, cost no more than one. It is made on
+//! the listener's thread (`run/listener`), where nobody polls, and holds the locks of the buses' states only while it copies what
+//! they say.
 
 use std::fmt;
 use std::sync::Arc;
@@ -85,8 +85,8 @@ impl Pages {
         match &*kept {
             Some((at, made)) if at.elapsed() < KEPT => made.clone(),
             _ => {
-                let (inner, begun) = (Arc::clone(&self.0), Instant::now());
-                let made = tokio::task::spawn_blocking(move || page.make((inner.gather)())).await.ok().flatten();
+                let begun = Instant::now();
+                let made = page.make((self.0.gather)());
                 *kept = Some((begun, made.clone()));
                 made
             }

@@ -1,12 +1,10 @@
 //! What a request's end means to a device: readings, what it refuses, how healthy it is, whether it is asked once more.
 
-use std::time::Duration;
-
 use tjern_readings::reading::Cause;
 use tjern_readings::rows::Rows;
 use tracing::{info, warn};
 
-use super::super::health::{COST_FACTOR, Change};
+use super::super::health::{Budget, Change};
 use super::super::refusal::Verdict;
 use super::super::state::DeviceState as Shown;
 use super::answered::Answered;
@@ -28,7 +26,7 @@ impl Device {
         job: &Job,
         result: Result<&Answer, &Failure>,
         timing: Timing,
-        company: Company<'_>,
+        mut company: Company<'_>,
     ) -> Rows {
         let (bus, was_healthy) = (company.bus, self.health.is_healthy());
         if result.is_ok() && was_healthy && timing.is_measure {
@@ -38,7 +36,7 @@ impl Device {
                 self.plans.clear();
             }
         }
-        self.note_health(result.err(), timing, company);
+        self.note_health(result.err(), timing, &mut company);
         let planned = match job {
             Job::Read(planned) => planned,
             Job::Proof(request) => {
@@ -60,7 +58,7 @@ impl Device {
                 Rows::default()
             }
             Err(failure) => {
-                self.ask_later(planned, failure, timing);
+                self.ask_later(planned, failure, timing, company.budget);
                 self.end(planned, |_| Err(failure.cause), timing)
             }
         }
@@ -134,13 +132,13 @@ impl Device {
     }
 
     /// Points whose slot leaves the time for it are asked for once more in it, where that costs the others nothing: a line that is
-    /// missing until it is back, and a device that is busy a few times.
-    fn ask_later(&mut self, planned: &Planned, failure: &Failure, timing: Timing) {
+    /// missing until it is back, and a device that is busy a few times, as often as the bus's time allows for all that are.
+    fn ask_later(&mut self, planned: &Planned, failure: &Failure, timing: Timing, budget: &mut Budget) {
         let is_busy = matches!(failure.cause, Cause::Exception5 | Cause::Exception6);
         if !is_busy && !failure.is_of_line() {
             return;
         }
-        let least = if is_busy { timing.cost * COST_FACTOR } else { Duration::ZERO };
+        let budgeted = is_busy.then(|| budget.for_busy(timing.cost, timing.now));
         for index in planned.points() {
             let state = &self.points[index].state;
             let Some(due) = state.schedule.due(timing.asked_us) else { continue };
@@ -148,20 +146,22 @@ impl Device {
                 self.later.get(&index).filter(|later| later.slot_us == due.slot_us).map_or(0, |later| later.times);
             // Who was busy in its last slot already is asked once, as one that was silent.
             let is_over = is_busy && (times >= BUSY_TIMES_MAX || state.failures() > 0);
-            let pause = (PAUSE_MIN * 2_u32.pow(times.min(8))).min(PAUSE_MAX).max(least);
-            let at_us = after(timing.answered_us, pause);
+            let pause = (PAUSE_MIN * 2_u32.pow(times.min(8))).min(PAUSE_MAX);
+            let at = budgeted.max(Some(timing.now + pause)).unwrap_or(timing.now);
+            let at_us = after(timing.answered_us, at.saturating_duration_since(timing.now));
             let done_us = after(at_us, 2 * timing.cost + self.timeout);
             if is_over || state.schedule.next_us(timing.asked_us) <= done_us {
                 self.later.remove(&index);
                 continue;
             }
-            let later = Later { at: timing.now + pause, slot_us: due.slot_us, times: times + 1, cause: failure.cause };
+            let later = Later { at, slot_us: due.slot_us, times: times + 1, cause: failure.cause };
             self.later.insert(index, later);
+            budgeted.into_iter().for_each(|until| budget.spend_on_busy(until));
             self.wake_us = self.wake_us.min(at_us);
         }
     }
 
-    fn note_health(&mut self, failure: Option<&Failure>, timing: Timing, company: Company<'_>) {
+    fn note_health(&mut self, failure: Option<&Failure>, timing: Timing, company: &mut Company<'_>) {
         let change = match failure {
             None => self.health.answered(),
             // A converter says for it that it does not answer.

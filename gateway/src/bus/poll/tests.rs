@@ -7,6 +7,7 @@ use super::*;
 use crate::bus::state::BusStates;
 use crate::bus::{DeviceTimes, LeftBehind, Newest, OnDisk};
 use crate::config::{Bus, BusKind, Config};
+use crate::modbus::tcp::TOGETHER_PATIENCE_MAX;
 use crate::modbus::transport::{ReadRequest, Table};
 use tjern_readings::clock::Clock;
 use tjern_readings::configuration::ConfigText;
@@ -33,6 +34,8 @@ struct Line {
     /// Who was asked when, since the start.
     asked_at: Vec<(u8, Duration)>,
     most_together: usize,
+    /// Of several requests at once one that is not answered keeps no other waiting.
+    is_parallel: bool,
 }
 
 /// What fails first in each slot.
@@ -73,17 +76,26 @@ impl Line {
             asked: 0,
             asked_at: Vec::new(),
             most_together: 0,
+            is_parallel: false,
         }
     }
 
-    /// As a master does it: after a lost answer the line is left alone for as long as an answer may take.
+    fn is_dead(&self, unit: u8) -> bool {
+        self.dead.get(&unit).is_some_and(|since| self.now >= *since)
+    }
+
+    /// As a master does it: after a lost answer the line is left alone for as long as it was waited for.
     fn read(&mut self, unit: u8, request: ReadRequest) -> Result<Answer, Failure> {
+        self.read_within(self.timeout, unit, request)
+    }
+
+    fn read_within(&mut self, patience: Duration, unit: u8, request: ReadRequest) -> Result<Answer, Failure> {
         self.asked += 1;
         self.asked_at.push((unit, self.now));
         self.now = self.now.max(self.drained_at) + self.wire.time(request);
-        if self.dead.get(&unit).is_some_and(|since| self.now >= *since) {
-            self.now += self.timeout;
-            self.drained_at = self.now + self.timeout;
+        if self.is_dead(unit) {
+            self.now += patience;
+            self.drained_at = self.now + patience;
             return Err(Failure::new(Cause::Timeout, "no answer"));
         }
         if self.absent.is_some_and(|(absent, since)| absent == unit && self.now >= since) {
@@ -175,7 +187,7 @@ fn poll(bus: &Bus, policy: Policy, line: &mut Line, until: Duration) -> (Vec<Rea
     (stored, polling)
 }
 
-/// Several requests at once, to a server that answers them one after the other: all of them, or none counts.
+/// Several requests at once, to a server that answers them one after the other, or each when it can: all of them, or none counts.
 fn together(
     polling: &mut Polling,
     line: &mut Line,
@@ -184,19 +196,24 @@ fn together(
 ) -> Vec<Reading> {
     line.most_together = line.most_together.max(jobs.len());
     let (began, mut before, mut answers) = (line.now, line.now, Vec::new());
-    for one in &jobs {
-        let Asked { unit, request } = polling.asked(one);
-        match line.read(unit, request) {
-            Ok(answer) => answers.push((answer, line.now)),
+    let mut asked: Vec<(Asked, &(usize, Job))> = jobs.iter().map(|one| (polling.asked(one), one)).collect();
+    if line.is_parallel {
+        asked.sort_by_key(|(asked, _)| line.is_dead(asked.unit));
+    }
+    let patience = line.timeout.min(TOGETHER_PATIENCE_MAX);
+    for (place, (Asked { unit, request }, one)) in asked.iter().enumerate() {
+        match line.read_within(patience, *unit, *request) {
+            Ok(answer) => answers.push((answer, line.now, *one)),
             Err(failure) => {
-                let cost = line.now - began + line.timeout;
+                let cost = line.drained_at - began;
+                let failure = failure.of_silent(asked[place..].iter().map(|(asked, _)| asked.unit).collect());
                 polling.fell_through(&jobs, &failure, (cost, start + line.now));
                 return Vec::new();
             }
         }
     }
     let mut readings = Vec::new();
-    for ((index, job), (answer, at)) in jobs.iter().zip(&answers) {
+    for (answer, at, (index, job)) in &answers {
         let took = *at - std::mem::replace(&mut before, *at);
         let (answered_us, now) = (START_US + us(*at), start + *at);
         let timing = Timing { asked_us, answered_us, now, took, is_measure: true, cost: took, turn: 0 };
@@ -228,6 +245,11 @@ const RTU: &str = "kind = \"modbus-rtu\"\nport = \"/dev/ttyS9\"\nbaud = 19200\n"
 const TCP: &str = "kind = \"modbus-tcp\"\naddress = \"10.0.0.1:502\"\n";
 const TOGETHER: &str = "kind = \"modbus-tcp\"\naddress = \"10.0.0.1:502\"\nin_flight = 8\n";
 
+/// So many requests at once.
+fn at_once(in_flight: usize) -> String {
+    format!("{TCP}in_flight = {in_flight}\n")
+}
+
 /// The share of the slots in a span that a device's points have values for, at worst.
 fn kept(readings: &[Reading], unit_id: u8, every: Duration, (from, to): (Duration, Duration)) -> f64 {
     let mut slots: HashMap<&str, Vec<i64>> = HashMap::new();
@@ -250,15 +272,20 @@ fn kept(readings: &[Reading], unit_id: u8, every: Duration, (from, to): (Duratio
 
 /// One of ten devices dies, and `timeout` is as long as `every`: what the others keep from ten seconds after it.
 fn with_one_dead(head: &str, every_ms: u64, policy: Policy) -> f64 {
-    with_dead(head, every_ms, policy, (&[4], Duration::from_millis(300)))
+    with_dead((head, false), every_ms, policy, (&[4], Duration::from_millis(300)))
 }
 
 /// The same, of these that die together, so long after a slot began.
-fn with_dead(head: &str, every_ms: u64, policy: Policy, (dead, phase): (&[u8], Duration)) -> f64 {
+fn with_dead(
+    (head, is_parallel): (&str, bool),
+    every_ms: u64,
+    policy: Policy,
+    (dead, phase): (&[u8], Duration),
+) -> f64 {
     let every = format!("{every_ms}ms");
     let devices: String = (1..=10).map(|unit_id| device(unit_id, &[0], &every)).collect();
     let bus = config(&format!("{head}timeout = \"{every}\""), &devices);
-    let mut line = Line::new(&bus);
+    let mut line = Line { is_parallel, ..Line::new(&bus) };
     let died = Duration::from_secs(20) + phase;
     line.dead = dead.iter().map(|unit_id| (*unit_id, died)).collect();
     let end = died + Duration::from_secs(10) + Duration::from_millis(every_ms) * 200;
@@ -268,30 +295,28 @@ fn with_dead(head: &str, every_ms: u64, policy: Policy, (dead, phase): (&[u8], D
     others.map(|unit_id| kept(&readings, unit_id, Duration::from_millis(every_ms), span)).fold(1.0, f64::min)
 }
 
+/// A dead device, or a street without power (three of ten die in the same moment), wherever in a slot that is, and `timeout` is as
+/// long as `every`. Where several are asked at once, whoever was asked together with a dead one waited for it; of three each was
+/// found out by such a wait of its own, and the others kept two slots in three.
 #[test]
 fn a_dead_device_costs_the_others_less_than_a_slot_in_twenty() {
-    for (head, name) in [(TCP, "TCP"), (RTU, "RTU"), (TOGETHER, "TCP, several at once")] {
-        for every_ms in [500, 1_000, 2_000, 5_000] {
-            let kept = with_one_dead(head, every_ms, Policy::DEFAULT);
-            assert!(kept >= 0.95, "{name}, every and timeout {every_ms} ms: the others keep {kept:.3}");
-        }
-    }
-}
-
-/// A street without power: three of ten die in the same moment, wherever in a slot that is, and `timeout` is as long as `every`.
-#[test]
-fn several_dead_devices_cost_the_others_no_more_than_one() {
-    let periods: [(&str, &str, &[u64]); 3] = [
-        (TCP, "TCP", &[500, 1_000, 10_000]),
-        (RTU, "RTU", &[500, 1_000, 10_000]),
-        // Where a timeout takes ten seconds, it takes longer to find out which of those that were asked together are dead.
-        (TOGETHER, "TCP, several at once", &[500, 1_000]),
+    let (two, eight) = (at_once(2), at_once(8));
+    let buses = [
+        ((TCP, false), "TCP, one at a time"),
+        ((RTU, false), "RTU"),
+        ((two.as_str(), false), "TCP, two at once, answered in their order"),
+        ((two.as_str(), true), "TCP, two at once"),
+        ((eight.as_str(), false), "TCP, eight at once, answered in their order"),
+        ((eight.as_str(), true), "TCP, eight at once"),
     ];
-    for (head, name, periods) in periods {
-        for every_ms in periods {
-            for phase in [0, 1, 5, 9].map(|tenths| Duration::from_millis(*every_ms) * tenths / 10) {
-                let kept = with_dead(head, *every_ms, Policy::DEFAULT, (&[1, 4, 10], phase));
-                assert!(kept >= 0.95, "{name}, every {every_ms} ms, {phase:?} into a slot: the others keep {kept:.3}");
+    for (bus, name) in buses {
+        for every_ms in [500, 1_000, 2_000, 5_000, 10_000] {
+            for (dead, tenths) in [(&[4][..], [0, 3, 5, 9]), (&[1, 4, 10], [0, 1, 5, 9])] {
+                for phase in tenths.map(|tenths| Duration::from_millis(every_ms) * tenths / 10) {
+                    let kept = with_dead(bus, every_ms, Policy::DEFAULT, (dead, phase));
+                    let what = format!("{name}, every and timeout {every_ms} ms, {dead:?} dead {phase:?} into a slot");
+                    assert!(kept >= 0.95, "{what}: the others keep {kept:.3}");
+                }
             }
         }
     }
@@ -537,4 +562,48 @@ fn a_line_that_is_missing_for_long_is_told_in_each_slot() {
         assert_eq!(told, [false, false, true, true, true, true, true, true], "{sensor}");
     }
     assert!(line.asked < 3 * (5 * 8 + 10), "{} requests", line.asked);
+}
+
+/// A server was away, the gateway was stopped while a slot waited for it, and nothing said that the slot has no value.
+#[test]
+fn a_slot_that_waits_for_its_line_ends_with_the_bus() {
+    let devices: String = (1..=3).map(|unit_id| device(unit_id, &[0], "20s")).collect();
+    let bus = config(&format!("{TCP}timeout = \"500ms\""), &devices);
+    let away = Duration::from_secs(3_600);
+    // Who begins within a tenth of the period polls the slot itself.
+    for (ends_s, rows) in [(41, 0), (45, 3), (55, 3)] {
+        let mut line = Line::new(&bus);
+        line.stumbles = Some(Stumble { unit: None, cause: Cause::Unreachable, every: away, lasts: away, last: None });
+        let ends = Duration::from_secs(ends_s);
+        let (readings, mut polling) = poll(&bus, Policy::DEFAULT, &mut line, ends);
+        let slot_us = START_US + us(Duration::from_secs(40));
+        assert!(readings.iter().all(|reading| reading.time_us < slot_us), "it waits: {readings:?}");
+        let left = polling.give_up(START_US + us(ends));
+        assert!(left.iter().all(|row| (row.time_us, row.cause) == (slot_us, Some(Cause::Unreachable))), "{left:?}");
+        assert_eq!(left.len(), rows, "{ends:?}: {left:?}");
+    }
+}
+
+/// Thirty devices that are busy after each full minute were asked again as if each had the bus for itself.
+#[test]
+fn who_is_busy_is_asked_again_in_a_fortieth_of_the_bus_time() {
+    let (count, every, busy) = (30, Duration::from_secs(20), Duration::from_secs(6));
+    let devices: String = (1..=count).map(|unit_id| device(unit_id, &[0], "20s")).collect();
+    let bus = config(&format!("{TCP}timeout = \"200ms\""), &devices);
+    let mut line = Line::new(&bus);
+    line.stumbles = Some(Stumble { unit: None, cause: Cause::Exception6, every, lasts: busy, last: None });
+    let (readings, _) = poll(&bus, Policy::DEFAULT, &mut line, every * 10 + Duration::from_secs(1));
+    for unit_id in 1..=count {
+        let kept = kept(&readings, unit_id, every, (every, every * 10));
+        assert!(kept >= 1.0, "unit {unit_id} keeps {kept:.3}");
+    }
+    let each = Duration::from_millis(5);
+    for slot in 1..10 {
+        let (from, to) = (every * slot, every * slot + busy);
+        let asked = line.asked_at.iter().filter(|(_, at)| (from..to).contains(at)).count();
+        let again = u32::try_from(asked).expect("few").saturating_sub(u32::from(count));
+        assert!(again > 0, "slot {slot}: nobody was asked again");
+        // One may have been promised before the first second is over.
+        assert!(each * again <= busy / 40 + each, "slot {slot}: {again} times in {busy:?}");
+    }
 }

@@ -19,6 +19,9 @@ use crate::modbus::ReadMap;
 use crate::modbus::faults::{Dial, set_hardware};
 use crate::modbus::ioctl::LineErrors;
 
+#[path = "tests/copies.rs"]
+mod copies;
+
 const PATIENCE: Duration = Duration::from_secs(30);
 
 async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
@@ -708,6 +711,8 @@ fn damage_is_told_from_silence() {
             babble: None,
             has_rival: false,
             strange: unread,
+            copies_after: None,
+            notices_copies: false,
         };
         no_answer(progress, Duration::ZERO).cause
     };
@@ -744,12 +749,19 @@ async fn what_the_hardware_counts_is_told_after_each_request() {
 }
 
 /// A converter over TCP that sends its last answer once more, in front of the new one or behind it: in 18 of 424 readings stood
-/// the value of another register, as a good one. A copy of the answer itself says nothing else, and is believed.
+/// the value of another register, as a good one. A copy of the answer itself says nothing else, and is believed. So is an answer with
+/// a byte of noise behind it that is the unit's number: a driver that made one at each answer left its line without a value.
 #[tokio::test]
 async fn of_two_answers_neither_is_believed() {
-    for (place, is_careless) in
-        [("front", false), ("behind", false), ("noise", false), ("copy", false), ("front", true)]
-    {
+    for (place, is_careless) in [
+        ("front", false),
+        ("behind", false),
+        ("pieces", false),
+        ("noise", false),
+        ("copy", false),
+        ("unit", false),
+        ("front", true),
+    ] {
         let (mut asked, mut last) = (0, Vec::new());
         let port = device(move |request| {
             asked += 1;
@@ -758,6 +770,8 @@ async fn of_two_answers_neither_is_believed() {
                 (2, "front") => vec![[before, own].concat()],
                 (2, "behind") => vec![[own, before].concat()],
                 (2, "noise") => vec![[&[0x55; 6][..], &own].concat()],
+                (2, "pieces") => vec![[&own, &before[..2]].concat(), before[2..].to_vec()],
+                (2, "unit") => vec![[&own[..], &[1]].concat()],
                 (2, "copy") => vec![[own.clone(), own].concat()],
                 _ => vec![own],
             }
@@ -768,11 +782,12 @@ async fn of_two_answers_neither_is_believed() {
         master.read(1, first).await.expect("an answer");
         let answer = master.read(1, second).await;
         match place {
-            "copy" => assert_eq!(answer.expect("it says the same twice"), right),
+            "copy" | "unit" => assert_eq!(answer.expect("nothing else is said"), right, "{place}"),
             _ if is_careless => assert_ne!(answer.expect("it believes"), right, "else this shows nothing"),
             _ => assert_eq!(answer.expect_err(place).cause, Cause::Malformed, "{place}"),
         }
-        assert_eq!(master.stats().counts().doubted, u64::from(place != "copy" && !is_careless), "{place}");
+        let is_believed = place == "copy" || place == "unit" || is_careless;
+        assert_eq!(master.stats().counts().doubted, u64::from(!is_believed), "{place}");
         assert_eq!(master.read(1, second).await.expect("it is asked again"), right, "{place}");
     }
 }

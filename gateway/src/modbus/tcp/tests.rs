@@ -145,3 +145,30 @@ async fn a_devices_gap_is_kept() {
         assert!(before.elapsed() >= gap / 2, "unit {unit}");
     }
 }
+
+/// With a timeout of ten seconds each dead device cost all that were asked together with it ten seconds more than it cost alone.
+#[tokio::test(start_paused = true)]
+async fn for_one_of_several_a_second_is_waited_and_it_is_told_who_was_silent() {
+    let (dial, mut far_ends) = super::super::faults::Dial::to_a_story();
+    let patient = Duration::from_secs(10);
+    let mut master = TcpMaster::new("in memory".into(), Manners::patient_for(patient));
+    master.dial = Some(dial);
+    let request = ReadRequest::new(Table::Input, 7, 1).expect("within");
+    let asked = [1, 2, 3].map(|unit| Asked { unit, request });
+    let story = async {
+        let mut wire = far_ends.recv().await.expect("it connects");
+        let requests: [u8; 36] = wire.read().await;
+        for request in requests.as_chunks::<12>().0.iter().filter(|request| request[6] != 2) {
+            wire.write(&truth(request)).await;
+        }
+        wire
+    };
+    let began = Instant::now();
+    let (result, _wire) = tokio::join!(master.read_together(&asked), story);
+    let failure = result.expect_err("one is missing");
+    assert_eq!((failure.cause, failure.silent()), (Cause::Timeout, &[2][..]));
+    assert_eq!(began.elapsed().as_secs(), TOGETHER_PATIENCE_MAX.as_secs(), "{:?}", began.elapsed());
+    let failure = master.read(2, request).await.expect_err("nobody answers");
+    assert_eq!((failure.cause, failure.silent()), (Cause::Timeout, &[][..]));
+    assert!(began.elapsed() >= patient, "alone it has its time: {:?}", began.elapsed());
+}
