@@ -14,7 +14,7 @@
 //!    time, if the line was silent in between for as long as any answer may take.
 //! 3. An answer with another unit, function or length than asked for is passed over (see `wire`), and
 //!    what is let through is held against the request once more.
-//! 4. An answer beside which another one came, or bytes that are no noise, before it or until the line was silent behind it, is
+//! 4. An answer beside which another one came, or bytes that are no noise, before it or before a frame could not go on any more behind it, is
 //!    not believed: a converter may have sent an old one in front of the new. Its unit then owes one. Where copies of answers
 //!    come alone, a while after them, each is waited for (`copies`).
 //!
@@ -258,7 +258,8 @@ impl RtuMaster {
         context.set_slave(Slave(unit));
         let mut result = self.wait(&line.wire, &mut context, request).await;
         if self.drains() && result.as_ref().err().is_none_or(Failure::is_exception) {
-            let silence = Duration::from_micros(self.speed.silence_us());
+            // Until no frame goes on. The rest of the silence is for what the answer says: it would be lost to the line.
+            let silence = Duration::from_micros(self.speed.break_us());
             line.wire.hear_out(silence, now() + self.drain(request)).await;
             result = self.believed(result, line.wire.progress());
         }

@@ -2,7 +2,7 @@
 //!
 //! Formulas: MODBUS over serial line, V1.02, sections 2.5.1.1 (an RTU character has 11 bits, with parity or a
 //! second stop bit in its place) and 2.5.1 (frames are parted by 3.5 characters of silence, above 19,200 baud
-//! by 1.750 ms). A read's request has 8 characters and its answer 5 and the data, whatever is read.
+//! by 1.750 ms; within a frame there are 1.5 at most, above 19,200 baud 0.750 ms). A read's request has 8 characters and its answer 5 and the data, whatever is read.
 //!
 //! Limits: a port that hands its bytes over in lumps (USB adapters: up to 16 ms) adds time of its own, which is
 //! in nobody's formula; it shows as turnaround where one is measured.
@@ -18,6 +18,7 @@ pub const ANSWER_CHARS: u64 = 5;
 /// From this baud rate on the silence between frames is a fixed time.
 const FAST_BAUD: u32 = 19_200;
 const FAST_SILENCE_US: u64 = 1_750;
+const FAST_BREAK_US: u64 = 750;
 
 /// How fast a serial line is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -54,8 +55,19 @@ impl Line {
         if self.baud > FAST_BAUD {
             return FAST_SILENCE_US;
         }
+        self.half_chars_us(7)
+    }
+
+    /// The silence after which a frame does not go on: 1.5 characters, and a fixed time on fast lines.
+    #[must_use]
+    pub const fn break_us(self) -> u64 {
+        if self.baud > FAST_BAUD { FAST_BREAK_US } else { self.half_chars_us(3) }
+    }
+
+    /// So many halves of a character of 11 bits or more.
+    const fn half_chars_us(self, halves: u64) -> u64 {
         let bits = if self.bits_per_char < 11 { 11 } else { self.bits_per_char };
-        (7 * bits as u64 * 1_000_000).div_ceil(2 * self.baud as u64)
+        (halves * bits as u64 * 1_000_000).div_ceil(2 * self.baud as u64)
     }
 
     /// How long the answer to a read is on the wire.
@@ -118,9 +130,11 @@ mod tests {
     }
 
     #[test]
-    fn silence_is_three_and_a_half_characters_or_a_fixed_time() {
+    fn silences_are_characters_or_fixed_times() {
         let silences = [9_600, 19_200, 19_201, 115_200].map(|baud| Line::rtu(baud).silence_us());
         assert_eq!(silences, [4_011, 2_006, 1_750, 1_750]);
+        let breaks = [9_600, 19_200, 19_201, 115_200].map(|baud| Line::rtu(baud).break_us());
+        assert_eq!(breaks, [1_719, 860, 750, 750]);
         assert_eq!(Line { baud: 9_600, bits_per_char: 10 }.char_time_ns(), 1_041_667);
     }
 
