@@ -16,7 +16,7 @@ use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
 
 /// So many keys are looked up in one go.
@@ -25,10 +25,35 @@ const PAGE: usize = 1_000;
 type Index = Arc<RwLock<BTreeMap<Path, ObjectMeta>>>;
 
 /// The store.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Indexed {
-    objects: InMemory,
+    objects: Arc<InMemory>,
     index: Index,
+}
+
+/// A large object that comes in parts, as a checkpoint of many versions does: it is there with the last.
+#[derive(Debug)]
+struct IndexedUpload {
+    upload: Box<dyn MultipartUpload>,
+    store: Indexed,
+    key: Path,
+}
+
+#[async_trait]
+impl MultipartUpload for IndexedUpload {
+    fn put_part(&mut self, part: PutPayload) -> UploadPart {
+        self.upload.put_part(part)
+    }
+
+    async fn complete(&mut self) -> Result<PutResult> {
+        let put = self.upload.complete().await?;
+        self.store.note(&self.key).await?;
+        Ok(put)
+    }
+
+    async fn abort(&mut self) -> Result<()> {
+        self.upload.abort().await
+    }
 }
 
 impl Indexed {
@@ -85,11 +110,13 @@ impl ObjectStore for Indexed {
         Ok(put)
     }
 
-    async fn put_multipart_opts(&self, _: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
-        Err(object_store::Error::NotImplemented {
-            operation: "an upload in parts".into(),
-            implementer: "Indexed".into(),
-        })
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        options: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        let upload = self.objects.put_multipart_opts(location, options).await?;
+        Ok(Box::new(IndexedUpload { upload, store: self.clone(), key: location.clone() }))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
