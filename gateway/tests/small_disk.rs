@@ -23,7 +23,7 @@ use tokio::process::{Child, ChildStderr, Command};
 
 const DISK: &str = "TJERN_SMALL_DISK";
 
-/// Points enough to fill a segment within seconds.
+/// Points enough to fill a segment within some seconds.
 const POINTS: u16 = 100;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -79,7 +79,8 @@ async fn on_a_small_disk(test: &str) {
 fn configure(disk: &Path, address: &str) -> PathBuf {
     let points: String = (0..POINTS)
         .map(|register| {
-            let body = format!("register = \"input:{register}\"\ntype = \"u16\"\nevery = \"50ms\"");
+            // A segment has room for some seconds of them, and a batch is due twice a second.
+            let body = format!("register = \"input:{register}\"\ntype = \"u16\"\nevery = \"200ms\"");
             point(&format!("tarn/depth-{register}m/water_temperature"), &body)
         })
         .collect();
