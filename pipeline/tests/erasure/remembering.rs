@@ -1,0 +1,65 @@
+//! The memory of an erasure: it is written or it is said that it is not, and one that nobody can read is written anew by hand.
+//!
+//! A record in which a bit turned over stopped ingest, `register` and `erase`, rightly: nobody knew what must not come back. But the only
+//! way out that was told was a backup, and many have none.
+
+use object_store::ObjectStoreExt;
+use object_store::path::Path;
+use tjern_pipeline::erase::{Erasures, erase, go_on};
+use tjern_pipeline::ingest::ingest;
+use tjern_pipeline::status::status;
+use tjern_pipeline::verify::verify;
+
+use crate::support::SETTINGS;
+use crate::world::{FROM_US, SENSOR, TO_US, World, request};
+
+async fn overwrite(world: &World, key: &Path, text: &str) {
+    world.place.store.inner().put(key, text.as_bytes().to_vec().into()).await.expect("put");
+    world.place.store.date(key);
+}
+
+/// The word of an error between its braces, with what was asked for then in place of the example's.
+fn by_hand(error: &str) -> String {
+    let (from, to) = (error.find("{\"format\"").expect("its shape"), error.rfind('}').expect("its shape"));
+    let mut record: serde_json::Value = serde_json::from_str(&error[from..=to]).expect("JSON");
+    record["sensor"] = SENSOR.into();
+    for (name, time_us) in [("from", FROM_US), ("to", TO_US)] {
+        record[name] = jiff::Timestamp::from_microsecond(time_us).expect("a time").to_string().into();
+    }
+    record.to_string()
+}
+
+/// Whoever follows what the error says has a lake again, and nothing that was erased comes back meanwhile or after it.
+#[tokio::test]
+async fn a_damaged_record_is_written_anew_by_what_the_error_says() {
+    let world = World::empty().await;
+    let next = world.land(1, 0..2, true).await;
+    world.land(next, [20], true).await;
+    world.ingest().await;
+    let (erasure, _) = erase(&world.lake(), &world.settings(), &request()).await.expect("erased");
+    let key = Path::from(format!("erasures/{}.json", erasure.id));
+    overwrite(&world, &key, "{\"format\": 1, \"id\": \"0").await;
+    // The gateway sends again what was erased.
+    world.land(1, 0..2, true).await;
+    world.land(next + 100, [21], true).await;
+    let error = ingest(&world.lake(), &SETTINGS).await.expect_err("it is not known what was erased").to_string();
+    assert!(error.contains(key.as_ref()) && error.contains("docs/backup.md"), "{error}");
+    let verdict = verify(&world.lake(), &mut |_, _| ()).await.expect("verified");
+    assert!(verdict.problems.iter().any(|problem| problem.key == key.to_string()), "{:?}", verdict.problems);
+    let found = status(&world.lake(), &world.settings().compact).await.expect("all the rest is told");
+    assert_eq!((found.unreadable_erasures.len(), found.tables.len() > 2), (1, true));
+    assert!(found.unreadable_erasures[0].contains(key.as_ref()));
+    // Another one's word is not taken for it.
+    overwrite(&world, &key, &by_hand(&error).replace(&erasure.id, &"0".repeat(32))).await;
+    let refused = Erasures::load(&world.lake()).await.expect_err("it is another one").to_string();
+    assert!(refused.contains("its name says"), "{refused}");
+    overwrite(&world, &key, &by_hand(&error)).await;
+    go_on(&world.lake(), &world.settings(), true).await.expect("gone on");
+    world.ingest().await;
+    let count = format!("SELECT count(*) FROM readings WHERE sensor = '{SENSOR}' AND quality IS NOT NULL");
+    let erased = format!("{count} AND time < TIMESTAMP '2026-06-15T00:00:00Z'");
+    assert_eq!(world.place.ask(&erased).await, "0");
+    assert_ne!(world.place.ask(&count).await, "0", "what came since is there");
+    let verdict = verify(&world.lake(), &mut |_, _| ()).await.expect("verified");
+    assert_eq!(verdict.problems, []);
+}
