@@ -65,7 +65,7 @@ pub struct Remembered {
 /// was interrupted, asks for no second one.
 ///
 /// # Errors
-/// [`EraseError`]; nothing is remembered then, unless the store lost its own reply.
+/// [`EraseError`]; nothing is remembered then, but where it is [`EraseError::Open`].
 pub async fn remember(lake: &Lake, settings: &EraseSettings, request: &Request) -> Result<Remembered, EraseError> {
     // Once the erasure is known, its sensor cannot become `personal` before it is complete.
     register_first(lake, settings).await?;
@@ -77,7 +77,14 @@ pub async fn remember(lake: &Lake, settings: &EraseSettings, request: &Request) 
         return Ok(Remembered { erasure: erasure.clone(), was_there: true });
     }
     let erasure = Erasure::new(lake, request);
-    erasure.write(lake).await?;
+    if let Err(source) = erasure.write(lake).await {
+        // It may have been written, and the reply lost.
+        match erasure.is_written(lake).await {
+            Ok(true) => {}
+            Ok(false) => return Err(EraseError::NotRemembered { source }),
+            Err(_) => return Err(EraseError::Open { id: erasure.id, source }),
+        }
+    }
     Ok(Remembered { erasure, was_there: false })
 }
 

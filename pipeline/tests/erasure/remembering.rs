@@ -5,10 +5,11 @@
 
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
-use tjern_pipeline::erase::{Erasures, erase, go_on};
+use tjern_pipeline::erase::{EraseError, Erasures, erase, go_on, remember};
 use tjern_pipeline::ingest::ingest;
 use tjern_pipeline::status::status;
 use tjern_pipeline::verify::verify;
+use tjern_testing::simulated::Fault;
 
 use crate::support::SETTINGS;
 use crate::world::{FROM_US, SENSOR, TO_US, World, request};
@@ -62,4 +63,32 @@ async fn a_damaged_record_is_written_anew_by_what_the_error_says() {
     assert_ne!(world.place.ask(&count).await, "0", "what came since is there");
     let verdict = verify(&world.lake(), &mut |_, _| ()).await.expect("verified");
     assert_eq!(verdict.problems, []);
+}
+
+/// On a full disk nobody knew whether what a resident had asked for was remembered, or was to be asked for again.
+#[tokio::test]
+async fn whether_an_erasure_is_remembered_is_always_said() {
+    let world = World::empty().await;
+    world.place.store.fail(Fault::Full("erasures/"));
+    let refused = remember(&world.lake(), &world.settings(), &request()).await.expect_err("full");
+    assert!(matches!(refused, EraseError::NotRemembered { .. }));
+    assert!(refused.to_string().contains("not remembered, and nothing was erased"), "{refused}");
+    world.place.store.fail(Fault::LostReply(1));
+    remember(&world.lake(), &world.settings(), &request()).await.expect("it was written, whatever was heard of it");
+    let mut open = 0;
+    for fault in [Fault::DeadBefore as fn(u64) -> Fault, Fault::DeadAfter] {
+        for at in 1..8 {
+            let world = World::empty().await;
+            world.place.store.fail(fault(at));
+            let remembered = remember(&world.lake(), &world.settings(), &request()).await;
+            world.place.store.fail(Fault::None);
+            let is_there = !Erasures::load(&world.lake()).await.expect("loaded").is_empty();
+            match remembered {
+                Ok(_) => assert!(is_there, "{:?}", fault(at)),
+                Err(EraseError::Open { .. }) => open += 1,
+                Err(_) => assert!(!is_there, "{:?}", fault(at)),
+            }
+        }
+    }
+    assert_eq!(open, 2, "the process dies at the record, before it or after it");
 }
