@@ -132,7 +132,7 @@ async fn look(lake: &Lake, erasures: &Erasures) -> Result<(Vec<Found>, Tainted),
     for (what, name) in [("rows of hourly", TableName::Hourly), ("rows of daily", TableName::Daily)] {
         let Some(table) = Table::open(lake, name).await? else { continue };
         let left = known.not_erased_in(&table, erasures.periods());
-        let rows = if left.is_empty() { 0 } else { rows_of_spans(&table, &left).await?.len() };
+        let rows = if left.is_empty() { 0 } else { rows_of_spans(&table, &left, &register).await?.len() };
         if rows > 0 {
             found.push(Found::new(what, tjern_readings::keys::table(name.as_str()), Some(rows)));
         }
@@ -285,9 +285,10 @@ impl Work<'_> {
         let mut untouched = BTreeSet::new();
         if self.is_first && done.rows == 0 {
             untouched.insert(TableName::Readings.as_str());
+            let register = load(lake).await?;
             for name in [TableName::Hourly, TableName::Daily] {
                 let Some(table) = Table::open(lake, name).await? else { continue };
-                if rows_of_spans(&table, &erasures.periods()).await?.is_empty() {
+                if rows_of_spans(&table, &erasures.periods(), &register).await?.is_empty() {
                     untouched.insert(name.as_str());
                 }
             }

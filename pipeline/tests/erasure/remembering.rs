@@ -5,14 +5,17 @@
 
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
-use tjern_pipeline::erase::{EraseError, Erasures, erase, go_on, remember};
+use tjern_lake::TableName;
+use tjern_pipeline::erase::{EraseError, Erasures, erase, find, go_on, remember};
 use tjern_pipeline::ingest::ingest;
+use tjern_pipeline::register::register;
 use tjern_pipeline::status::status;
 use tjern_pipeline::verify::verify;
+use tjern_readings::reading::Reading;
 use tjern_testing::simulated::Fault;
 
-use crate::support::SETTINGS;
-use crate::world::{FROM_US, SENSOR, TO_US, World, request};
+use crate::support::{HOUR_US, SETTINGS};
+use crate::world::{FROM_US, GATEWAY, SENSOR, TO_US, World, request};
 
 async fn overwrite(world: &World, key: &Path, text: &str) {
     world.place.store.inner().put(key, text.as_bytes().to_vec().into()).await.expect("put");
@@ -91,4 +94,32 @@ async fn whether_an_erasure_is_remembered_is_always_said() {
         }
     }
     assert_eq!(open, 2, "the process dies at the record, before it or after it");
+}
+
+/// An hour's rain carries the hour's end, and stands in the hour before it: a dry run did not name that hour, and the erasure changed it.
+#[tokio::test]
+async fn a_dry_run_names_the_hour_at_its_border_that_an_interval_lies_in() {
+    for (kind, wanted) in [("sample", false), ("interval_mean", true)] {
+        let world = World::empty().await;
+        let mut files = world.files("public");
+        let text = std::fs::read_to_string(&files.sensors).expect("read");
+        files.sensors = world.path("kinds.csv");
+        std::fs::write(&files.sensors, text.replace("Cel,sample", &format!("Cel,{kind}"))).expect("written");
+        register(&world.lake(), &files).await.expect("registered");
+        let at = |time_us: i64| Reading::of(SENSOR.parse().expect("valid"), time_us, 21.0);
+        // Of a sample the hour before the border has a reading of its own.
+        world.place.land_readings(GATEWAY, 1, &[at(FROM_US - HOUR_US / 2), at(FROM_US)], None).await;
+        world.ingest().await;
+        world.sum_up().await;
+        let mut asked = request();
+        (asked.from_us, asked.to_us) = (FROM_US, FROM_US + 1);
+        let found = find(&world.lake(), &asked).await.expect("found");
+        let hours = found.iter().find(|found| found.key == format!("tables/{}", TableName::Hourly));
+        let starts = world.place.ask(&format!("SELECT count(*) FROM hourly WHERE sensor = '{SENSOR}'")).await;
+        assert_eq!(
+            (hours.and_then(|hours| hours.rows), starts.as_str()),
+            (Some(1), if wanted { "1" } else { "2" }),
+            "{kind}"
+        );
+    }
 }
