@@ -33,6 +33,11 @@ impl Failure {
         &self.text
     }
 
+    /// Whether it is the usage, or the configuration, that is wrong.
+    pub(crate) const fn is_of_the_usage(&self) -> bool {
+        self.status == WRONG
+    }
+
     /// Says it on stderr.
     pub(crate) fn tell(&self) -> ExitCode {
         tell(&self.text, self.status)

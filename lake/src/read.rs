@@ -208,9 +208,25 @@ impl FileReader {
         self,
         batch_rows: usize,
     ) -> Result<impl Stream<Item = Result<RecordBatch, LakeError>> + Send + Unpin, LakeError> {
+        let names = self.table.sort_columns();
+        self.columns(&names, batch_rows)
+    }
+
+    /// The rows, with nothing but these of the table's columns.
+    ///
+    /// # Errors
+    /// [`LakeError::Unreadable`], from here and from the stream.
+    ///
+    /// # Panics
+    /// If the table has no such column.
+    pub fn columns(
+        self,
+        names: &[&str],
+        batch_rows: usize,
+    ) -> Result<impl Stream<Item = Result<RecordBatch, LakeError>> + Send + Unpin + use<>, LakeError> {
         let whole = with_dictionaries(self.table);
-        let column = |name: &str| whole.field_with_name(name).expect("sort columns are columns").clone();
-        let wanted = Arc::new(Schema::new(self.table.sort_columns().map(column).to_vec()));
+        let column = |name: &&str| whole.field_with_name(name).expect("a column of the table").clone();
+        let wanted = Arc::new(Schema::new(names.iter().map(column).collect::<Vec<_>>()));
         self.stream(wanted, batch_rows)
     }
 

@@ -187,6 +187,24 @@ pub enum EraseError {
     /// A commit failed.
     #[error(transparent)]
     Commit(#[from] CommitError),
+    /// Its record could not be written.
+    #[error(
+        "{source}; the erasure is not remembered, and nothing was erased; hint: make room, or give the right to write, and ask for it again"
+    )]
+    NotRemembered {
+        /// Why.
+        source: LakeError,
+    },
+    /// Its record could not be written, and it cannot be seen whether it is there all the same.
+    #[error(
+        "{source}; whether the erasure is remembered as {id} is open; hint: ask for it again: if it is, that is the same one"
+    )]
+    Open {
+        /// Its name, if it is there.
+        id: String,
+        /// Why.
+        source: LakeError,
+    },
     /// What has landed could not be ingested.
     #[error(transparent)]
     Ingest(#[from] IngestError),

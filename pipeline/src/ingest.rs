@@ -9,7 +9,7 @@
 //! readings too, and the batch is remembered as one that has to leave the landing zone.
 //!
 //! A batch whose configuration is not there is taken all the same, and remembered (`unchecked`); when that comes, its readings
-//! are held against it (`check`).
+//! are held against it (`check`). So are readings of a sensor that nobody had registered when its first line comes.
 //!
 //! A batch that cannot be read goes to quarantine and leaves a hole; it never fails the others. What the store will not
 //! hand out, or list, holds back its own source (`held`); all others are taken and cleaned up behind, and it is told.
@@ -124,6 +124,8 @@ pub struct IngestOutcome {
     pub cleaned: usize,
     /// Readings that were taken before their configuration came, and fail since its unit is another one than the register's.
     pub late_units: usize,
+    /// Readings that were taken before their sensor had a line in the register, and fail by the one that it has now.
+    pub late_lines: usize,
 }
 
 /// Why ingest stopped.
@@ -142,7 +144,7 @@ pub enum IngestError {
     /// It is not known what was erased.
     #[error(transparent)]
     Erasures(#[from] ErasuresError),
-    /// Readings could not be held against a configuration that came after them.
+    /// Readings could not be held against what came after them.
     #[error(transparent)]
     Check(#[from] Box<CorrectError>),
     /// The engine failed while it compared rows.
@@ -307,7 +309,7 @@ pub struct Ingester {
     /// The sources of which it was said that objects of theirs will never be taken.
     strays: HashSet<String>,
     listener: Option<Listener>,
-    /// What is held against configurations that came after their readings.
+    /// What is held against configurations, and lines of the register, that came after their readings.
     checks: Checks,
     /// Of a replay: only what had landed by then is taken, and holes are waited for as they were then.
     until_us: Option<i64>,

@@ -11,12 +11,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use arrow::array::AsArray;
+use arrow::array::{Array, AsArray};
 use arrow::datatypes::TimestampMicrosecondType;
 use datafusion::error::DataFusionError;
 use futures::StreamExt;
 use tjern_lake::rollup::{RETENTION_TRANSACTION, VERSION_TRANSACTION};
 use tjern_lake::{Commit, CommitError, DataFile, FileReader, Lake, LakeError, Operation, Table, TableName};
+use tjern_readings::reading::Cause;
 
 use crate::anew::BATCH_ROWS;
 use crate::correct::utc;
@@ -87,11 +88,11 @@ pub enum RetainError {
     Commit(#[from] CommitError),
     /// Every reading is too old.
     #[error(
-        "every reading is older than is kept, the newest is of {newest}: nothing was removed; hint: is this machine's clock right? A lake whose sensors are all gone is emptied by `tjern pipeline erase`"
+        "every reading is older than is kept, none is of {before} or later and was received then: nothing was removed; hint: is this machine's clock right? A lake whose sensors are all gone is emptied by `tjern pipeline erase`"
     )]
     Everything {
-        /// The time of the newest reading.
-        newest: String,
+        /// From which time on readings are kept.
+        before: String,
     },
     /// Others committed all the time.
     #[error("others committed {ATTEMPTS_MAX} times while old readings were to be removed; hint: run it again")]
@@ -99,8 +100,8 @@ pub enum RetainError {
 }
 
 /// Removes the files of `readings` in which every reading is older than `keep` and summed up, where there are rollups;
-/// `dry_run` only says which those are. Where every reading is older nothing is removed: a clock that is ahead would empty the
-/// lake. In a lake of personal readings all of them go: that they do is what was promised there.
+/// `dry_run` only says which those are. Where every reading is older, or claims a time at which nobody had received it, nothing is
+/// removed: a clock that is ahead would empty the lake. In a lake of personal readings all of them go: that they do is what was promised there.
 ///
 /// What goes leaves nothing behind that it replaced or that was to be summed up with it: a file waits where another one that stays may
 /// have readings of the same sensor and time (a correction that was not merged yet), and all wait for windows that are not summed up.
@@ -111,9 +112,8 @@ pub async fn retain(lake: &Lake, keep: Duration, dry_run: bool) -> Result<Vec<Da
     let Some(mut table) = Table::open(lake, TableName::Readings).await? else { return Ok(Vec::new()) };
     let keep_us = i64::try_from(keep.as_micros()).unwrap_or(i64::MAX);
     let before_us = lake.clock().now_us().saturating_sub(keep_us);
-    let newest_us = table.files().iter().filter_map(|file| file.time_us).map(|(_, last_us)| last_us).max();
-    if let Some(newest_us) = newest_us.filter(|newest_us| *newest_us < before_us && !lake.is_personal()) {
-        return Err(RetainError::Everything { newest: utc(newest_us) });
+    if !lake.is_personal() && !table.files().is_empty() && !is_believable(&table, before_us).await? {
+        return Err(RetainError::Everything { before: utc(before_us) });
     }
     for _ in 0..ATTEMPTS_MAX {
         let new = not_summed_up(lake, &table).await?;
@@ -157,6 +157,44 @@ pub async fn retain(lake: &Lake, keep: Duration, dry_run: bool) -> Result<Vec<Da
         }
     }
     Err(RetainError::Busy)
+}
+
+/// Whether a reading says that this moment is past: it is of then or later, and was received then or later. A time alone says
+/// nothing, since a logger may believe in any year; nor does when it was received, which is this machine's own word.
+async fn is_believable(table: &Table, moment_us: i64) -> Result<bool, LakeError> {
+    let may_say = |file: &DataFile| file.time_us.is_none_or(|(_, last_us)| last_us >= moment_us);
+    let mut files: Vec<_> = table.files().into_iter().filter(may_say).collect();
+    // What was written last most likely has one.
+    files.sort_by_key(|file| std::cmp::Reverse(file.modified_ms));
+    let mut unreadable = None;
+    for file in files {
+        match says(table, &file, moment_us).await {
+            Ok(true) => return Ok(true),
+            Ok(false) => {}
+            Err(error) => _ = unreadable.get_or_insert(error),
+        }
+    }
+    unreadable.map_or(Ok(false), Err)
+}
+
+/// The same of one file. What ingest found to be of the future is no word of when it is.
+async fn says(table: &Table, file: &DataFile, moment_us: i64) -> Result<bool, LakeError> {
+    let reader = FileReader::open(table.lake(), table.name(), file).await?;
+    let mut rows = reader.columns(&["time", "cause", "received"], BATCH_ROWS)?;
+    while let Some(batch) = rows.next().await {
+        let batch = batch?;
+        let [times, received] = [0, 2].map(|place| batch.column(place).as_primitive::<TimestampMicrosecondType>());
+        let causes =
+            texts(batch.column(1)).map_err(|error| LakeError::from(DataFusionError::External(error.into())))?;
+        let is_word = |row: usize| {
+            let of_future = causes.is_valid(row) && causes.value(row) == Cause::Future.word();
+            !of_future && times.value(row).min(received.value(row)) >= moment_us
+        };
+        if (0..batch.num_rows()).any(is_word) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// How much earlier than a reading the window may begin that it is summed up in, in microseconds: a day, in whatever time zone.
@@ -371,6 +409,24 @@ mod tests {
         assert_eq!(place.readings().await.len(), 2);
         let personal = place.lake.clone().of_persons();
         assert_eq!(retain(&personal, DAY * 365, false).await.expect("removed").len(), 2, "as was promised there");
+    }
+
+    /// One logger that believed in next year switched that off: its reading was newer than what is kept, whatever the clock said.
+    #[tokio::test]
+    async fn one_reading_of_the_future_makes_no_clock_right() {
+        let place = Place::new();
+        let future = Row::new("logger", NOW_US + 500 * DAY_US, 1.0).refused(Cause::Future);
+        place.ingest(&[Row::new("sample", NOW_US - DAY_US, 1.0), future.clone()]).await;
+        place.ingest(&[Row::new("logger", NOW_US + 300 * DAY_US, 1.0)]).await;
+        place.clock.set_us(NOW_US + 400 * DAY_US);
+        // What is ingested by the clock that is ahead: it was measured now, and the logger goes on.
+        let by_that_clock = |row: Row| Row { received_us: NOW_US + 400 * DAY_US, ..row };
+        place.ingest(&[by_that_clock(Row::new("sample", NOW_US, 1.0)), by_that_clock(future)]).await;
+        let refused = retain(&place.lake, DAY * 365, false).await.expect_err("all that is true is older");
+        assert!(refused.to_string().contains("is this machine's clock right?"), "{refused}");
+        // The canary: a day on which something was measured and received is past.
+        place.ingest(&[by_that_clock(Row::new("sample", NOW_US + 400 * DAY_US, 1.0))]).await;
+        retain(&place.lake, DAY * 365, false).await.expect("the clock is right");
     }
 
     #[tokio::test]

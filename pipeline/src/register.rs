@@ -7,7 +7,8 @@
 //! what has readings in the common lake is not declared `personal` after the fact. The tables are
 //! tiny, so a change rewrites a table's files in one commit; without a change there is no commit.
 //!
-//! Two processes may be at work: what an ingest took by the register before this one is found ([`fence`](mod@fence)).
+//! Two processes may be at work: what an ingest took by the register before this one is found ([`fence`](mod@fence)). Readings that
+//! were there before their sensor's first line are held against it later ([`first`](mod@first)).
 //!
 //! `sites` is written before `sensors`, and the others after them: a crash between them leaves a site
 //! without sensors, and the next run goes on.
@@ -15,6 +16,7 @@
 mod events;
 mod fence;
 mod file;
+mod first;
 mod history;
 mod installations;
 mod rows;
@@ -42,6 +44,7 @@ pub use rules::{Ends, Limits, Months, Parameters, Rule, RuleRow, Target, Test, r
 use crate::erase::{Erasures, ErasuresError};
 use crate::tables::{ATTEMPTS_MAX, collect, engine};
 use file::Lined;
+pub(crate) use first::Unheld;
 use history::apply;
 pub(crate) use history::{Versioned, newest};
 pub(crate) use installations::Keyed;
@@ -100,7 +103,7 @@ pub struct RegisterOutcome {
     pub events: Changes,
     /// What changed in `quality_rules`.
     pub rules: Changes,
-    /// How many sensors got their first line and had readings already, which were held against nothing.
+    /// How many sensors got their first line and had readings already, which ingest holds against it now.
     pub earlier: usize,
 }
 
@@ -165,6 +168,8 @@ pub struct Register {
     sensors: HashMap<String, SensorRow>,
     /// Since when each is registered, where that is known.
     since_us: HashMap<String, i64>,
+    /// When the first line of each began that ever was, where that is known.
+    first_us: HashMap<String, i64>,
     /// Those that have no line now, and whose last one said `personal`.
     personal_last: HashSet<String>,
 }
@@ -181,6 +186,12 @@ impl Register {
     #[must_use]
     pub fn since_us(&self, sensor: &str) -> Option<i64> {
         self.since_us.get(sensor).copied()
+    }
+
+    /// The sensors that are registered and whose first line is one of these.
+    pub(crate) fn unheld(&self, unheld: Unheld) -> BTreeSet<String> {
+        let firsts = self.first_us.iter().map(|(sensor, first_us)| (sensor.as_str(), *first_us));
+        unheld.sensors(firsts.filter(|(sensor, _)| self.sensors.contains_key(*sensor)))
     }
 
     /// A sensor's row, if it is registered.
@@ -334,7 +345,6 @@ pub async fn register(lake: &Lake, files: &RegisterFiles) -> Result<RegisterOutc
     refuse_to_end_all(files, &history, &sensors)?;
     refuse_unknown_sensors(files, &history, &sensors, installations.as_deref(), events.as_deref())?;
     refuse_what_readings_forbid(lake, &files.sensors, &history, &sensors).await?;
-    let earlier = with_earlier_readings(lake, &history, &sensors).await?;
     let sites = Replacement {
         rows: sites.into_iter().map(|line| line.row).collect(),
         key: |row: &SiteRow| row.site.as_str(),
@@ -350,12 +360,13 @@ pub async fn register(lake: &Lake, files: &RegisterFiles) -> Result<RegisterOutc
         write: table::sensors_batch,
     };
     let sensors = sensors.commit(lake, sensors_table).await?;
+    let earlier = first::tell(lake).await?;
     if !earlier.is_empty() {
         let (count, first) = (earlier.len(), earlier.iter().take(NAMED_MAX).cloned().collect::<Vec<_>>().join(", "));
         tracing::warn!(
             sensors = count,
             first,
-            "sensors are registered now that have readings already: their units and sources were held against nothing; hint: look at those readings before they are published, and `tjern pipeline recompute`, `revise` or `erase` what is wrong"
+            "sensors are registered now that have readings already: ingest holds those against their units and sources now; hint: `tjern pipeline recompute`, `revise` or `erase` what is wrong"
         );
     }
     fence::keep_out(lake, &files.sensors, &personal).await?;
@@ -568,17 +579,6 @@ async fn refuse_what_readings_forbid(
 /// So many sensors are named in a line of the log.
 const NAMED_MAX: usize = 10;
 
-/// Those sensors that get their first line and have readings already: ingest had nothing to hold them against.
-async fn with_earlier_readings(
-    lake: &Lake,
-    history: &[Versioned<SensorRow>],
-    sensors: &[Lined<SensorRow>],
-) -> Result<BTreeSet<String>, RegisterError> {
-    let known: BTreeSet<&str> = history.iter().map(|row| row.row.id.as_str()).collect();
-    let new: Vec<&str> = sensors.iter().map(|line| line.row.id.as_str()).filter(|id| !known.contains(id)).collect();
-    if new.is_empty() { Ok(BTreeSet::new()) } else { with_readings(lake, new.into_iter()).await }
-}
-
 /// The column that makes a sensor's readings personal.
 const CLASS: &str = "class";
 
@@ -690,7 +690,7 @@ impl<T: Clone + PartialEq> Replacement<T> {
                 operation: Operation::Register,
                 add,
                 remove: table.files(),
-                transactions: vec![(TRANSACTION.to_owned(), table.version() + 1)],
+                transactions: self.transactions(&table, &history, changes),
                 notes: BTreeMap::new(),
             };
             match table.commit(commit).await {
@@ -700,6 +700,17 @@ impl<T: Clone + PartialEq> Replacement<T> {
             }
         }
         Err(RegisterError::Contended { table: table.name() })
+    }
+
+    /// What moves with a commit that makes this history of the table.
+    fn transactions(&self, table: &Table, history: &[Versioned<T>], changes: Changes) -> Vec<(String, i64)> {
+        let mut transactions = vec![(TRANSACTION.to_owned(), table.version() + 1)];
+        // Lines that are new now began last.
+        let began_us = history.iter().map(|row| row.valid_from_us).max().filter(|_| changes.added > 0);
+        if table.name() == TableName::Sensors && table.transaction(first::FROM).is_none() {
+            transactions.extend(began_us.map(|began_us| (first::FROM.to_owned(), began_us)));
+        }
+        transactions
     }
 }
 

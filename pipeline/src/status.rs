@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 use tjern_lake::{DataFile, Lake, LakeError, Table, TableName};
 
 use crate::compact::{self, CompactSettings};
-use crate::erase::{Erasure, Erasures, ErasuresError};
+use crate::erase::{Erasure, Erasures};
 use crate::ingest::{self, Missing, MissingConfiguration, StrayObjects, Waiting, missing, waiting};
 use crate::jobs::Run;
 use crate::jobs::record::{self, Moment};
@@ -32,6 +32,9 @@ pub struct Status {
     pub unchecked: Vec<Unchecked>,
     /// Erasures of which something is left.
     pub erasures: Vec<Erasure>,
+    /// Erasures that cannot be read, and what to do: nothing is added to `readings` meanwhile.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unreadable_erasures: Vec<String>,
     /// What keeps erasures from being complete, since nobody knows what it holds or only a person can remove it: keys, and why.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub not_looked_at: BTreeMap<String, String>,
@@ -115,8 +118,8 @@ fn name<S: Serializer>(table: &TableName, serializer: S) -> Result<S::Ok, S::Err
 /// Finds out how the lake is.
 ///
 /// # Errors
-/// [`ErasuresError`], also where the log of `readings` is damaged.
-pub async fn status(lake: &Lake, settings: &CompactSettings) -> Result<Status, ErasuresError> {
+/// [`LakeError`], also where the log of `readings` is damaged.
+pub async fn status(lake: &Lake, settings: &CompactSettings) -> Result<Status, LakeError> {
     let mut tables = Vec::new();
     let mut landed = Waiting::default();
     let mut compaction = Backlog { merges: 0, bytes: 0, oldest_unsealed: None };
@@ -142,12 +145,24 @@ pub async fn status(lake: &Lake, settings: &CompactSettings) -> Result<Status, E
     }
     let Waiting { batches, since_us, unreadable, strays } = landed;
     let landed = Landed { batches, since: since_us.map(Moment), unreadable, strays };
-    let known = Erasures::load(lake).await?;
+    let (known, unreadable) = Erasures::look(lake).await?;
     let not_looked_at = known.not_looked_at().map(|(key, why)| (key.to_owned(), why.to_owned())).collect();
     let erasures: Vec<_> = known.all().iter().filter(|erasure| !known.is_done(erasure)).cloned().collect();
+    let unreadable_erasures = unreadable.iter().map(ToString::to_string).collect();
     let unchecked = unchecked.into_iter().map(Unchecked::from).collect();
     let jobs = record::read_all(lake).await?;
-    Ok(Status { tables, damaged, landed, compaction, missing: holes, unchecked, erasures, not_looked_at, jobs })
+    Ok(Status {
+        tables,
+        damaged,
+        landed,
+        compaction,
+        missing: holes,
+        unchecked,
+        erasures,
+        unreadable_erasures,
+        not_looked_at,
+        jobs,
+    })
 }
 
 async fn of_table(table: &Table) -> Result<TableStatus, LakeError> {

@@ -5,7 +5,8 @@
 //! by them, and what the file itself says of its row groups and pages, which are left out in the same way
 //! ([`claims`]); whether it is sorted, and its keys unique, where our tags claim so; whether a query opens it, which asks
 //! more of a footer than reading its columns does. And whether the log's versions are contiguous, and each of its commits is
-//! what a writer makes, also those that nobody needs any more to read the newest version. Nothing is changed.
+//! what a writer makes, also those that nobody needs any more to read the newest version. And whether what was erased can be
+//! read: where it cannot, nothing is ingested. Nothing is changed.
 //!
 //! A bit that turned over may leave all of that as it was, with another value in a row. So each file's bytes are held
 //! against the SHA-256 in its tags, which reads them a second time. Files of earlier versions and of other writers have none:
@@ -22,8 +23,11 @@ use arrow::datatypes::{Int32Type, TimestampMicrosecondType};
 use futures::{FutureExt, StreamExt};
 use tjern_lake::read::sha256_of;
 use tjern_lake::{Damage, DataFile, FileReader, Lake, LakeError, Table, TableName};
+use tjern_readings::keys::ERASURES;
 
 use claims::Claims;
+
+use crate::erase::{Erasures, ErasuresError};
 
 /// Rows that are looked at together.
 const BATCH_ROWS: usize = 8 << 10;
@@ -62,6 +66,7 @@ pub async fn verify(lake: &Lake, watcher: &mut (dyn FnMut(u64, u64) + Send)) -> 
     for name in TableName::ALL {
         tables.extend(opened(lake, name, &mut verdict.problems).await?);
     }
+    verdict.problems.extend(erasures(lake).await?);
     let files = || tables.iter().flat_map(|table| table.files().into_iter().map(move |file| (table, file)));
     let bytes = |size: i64| u64::try_from(size).unwrap_or(0);
     let total = files().map(|(_, file)| bytes(file.size)).sum();
@@ -108,6 +113,16 @@ async fn opened(lake: &Lake, name: TableName, problems: &mut Vec<Problem>) -> Re
     };
     problems.extend(damages.into_iter().map(|Damage { key, what }| Problem { key, what }));
     Ok(table)
+}
+
+/// Records of erasures that cannot be read: nothing is ingested meanwhile.
+async fn erasures(lake: &Lake) -> Result<Vec<Problem>, LakeError> {
+    let damaged = Erasures::look(lake).await?.1.into_iter();
+    let problem = |error: ErasuresError| match &error {
+        ErasuresError::Damaged { key, .. } => Problem { key: key.to_string(), what: error.to_string() },
+        _ => Problem { key: ERASURES.to_owned(), what: error.to_string() },
+    };
+    Ok(damaged.map(problem).collect())
 }
 
 /// That a file's bytes are not those that were written, where the log says which those are.

@@ -17,6 +17,7 @@ use tjern_lake::{Access, Lake, LakeError, SessionSettings, Table, TableName, Ver
 use tokio::sync::{Mutex, MutexGuard, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
+use crate::damaged::Damaged;
 use crate::kept::{Kept, Served};
 use crate::latest::{self, SensorNow};
 use crate::limits::{self, Limits};
@@ -66,14 +67,16 @@ struct Snapshot {
     versions: Versions,
     /// The last change that the pipeline had told when these were looked for.
     changes: u64,
+    /// The tables that have no answer, since their logs are damaged.
+    damaged: Damaged,
 }
 
 /// A session that was opened, on these versions.
 struct Opened {
     context: SessionContext,
     versions: Versions,
-    /// Of a table that it has no answer about.
-    failure: Option<String>,
+    /// The tables that it has no answer about.
+    damaged: Damaged,
 }
 
 /// What was found of `readings`, by which the looks at the other tables go.
@@ -164,12 +167,14 @@ impl Engine {
         }
         let tried = Served::of(self.now_us(), Instant::now(), limits::SNAPSHOT_AGE_MAX);
         match self.open_in_time(&snapshot, &tidings).await {
-            Ok(Opened { context, versions, failure }) => {
+            Ok(Opened { context, versions, damaged }) => {
+                let failure = damaged.failure().map(str::to_owned);
                 if failure.is_some() && failure != snapshot.failure {
                     tracing::warn!(failure, "what needs this table has no answer");
                 }
                 let changes = tidings.changes;
-                *snapshot = Snapshot { context: Some(context), tried: Some(tried), failure, versions, changes };
+                *snapshot =
+                    Snapshot { context: Some(context), tried: Some(tried), failure, versions, changes, damaged };
             }
             Err(failure) => {
                 tracing::warn!(%failure, "cannot look for newer tables");
@@ -205,16 +210,19 @@ impl Engine {
     /// A session, and the versions of its tables. A table that nobody has made yet is empty; one that was
     /// there and is gone is a lake that went away. Hours or days whose log is damaged are told of, and keep nobody from the rest.
     async fn open(&self, before: &Snapshot, tidings: &Tidings) -> Result<Opened, String> {
-        let (mut tables, mut readings, mut failure) = (Vec::new(), Readings::default(), None);
+        let (mut tables, mut readings, mut damaged) = (Vec::new(), Readings::default(), Damaged::default());
         let wanted = TableName::ALL.into_iter().filter(|name| self.shows(*name));
         // `readings` is the first of all: the others go by it.
         for name in wanted {
             let told = tidings.of(name);
             // What was told before the last look is no reason for another one.
             let news = tidings.since(before.changes, name);
+            if damaged.rests(&before.damaged, name, Instant::now()) {
+                continue;
+            }
             let table = match self.look(name, readings, told, news).await {
                 Err(error) if error.is_of_rollups() => {
-                    failure.get_or_insert(error.to_string());
+                    damaged.found(&before.damaged, name, error.to_string(), Instant::now());
                     continue;
                 }
                 looked => looked.map_err(|error| error.to_string())?,
@@ -239,7 +247,7 @@ impl Engine {
             context.deregister_udf(name);
         }
         let versions = tables.iter().filter_map(|(name, table)| Some((*name, table.as_ref()?.known_version())));
-        Ok(Opened { context, versions: versions.collect(), failure })
+        Ok(Opened { context, versions: versions.collect(), damaged })
     }
 
     /// Whether who asks may see anything of a table, or of what follows from it: which instrument hung where is the staff's, and how
@@ -355,6 +363,8 @@ impl std::fmt::Debug for Engine {
 
 #[cfg(test)]
 mod tests {
+    use tjern_readings::clock::Clock;
+
     use super::*;
 
     /// Whoever takes all turns of the named queries does not close the pages.
@@ -367,5 +377,38 @@ mod tests {
         let all = u32::try_from(limits::NAMED_AT_ONCE_MAX).expect("few");
         let _turns = Arc::clone(&engine.turns).acquire_many_owned(all).await.expect("turns");
         assert!(engine.latest().await.expect("a turn for the page").is_empty());
+    }
+
+    /// A server whose table of hours was damaged read its log anew each second, for as long as nobody mended it.
+    #[tokio::test(start_paused = true)]
+    async fn a_damaged_table_is_not_read_anew_each_second() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let place = folder.path().canonicalize().expect("it is there");
+        let url = tjern_readings::store::LakeUrl::folder(&place).expect("a lake");
+        let clock = Clock::manual(1_782_885_600_000_000);
+        let lake = || Lake::open(&url).expect("it opens").with_clock(clock.clone());
+        Table::create_all(&lake()).await.expect("created");
+        let log = place.join("tables/hourly/_delta_log/00000000000000000000.json");
+        let sound = std::fs::read(&log).expect("a log");
+        std::fs::write(&log, "no commit").expect("written");
+        let lake = lake();
+        let engine = Engine::public(lake.clone(), Looks::Free, TimeZone::UTC);
+        let mut costs = Vec::new();
+        for _ in 0..120 {
+            let before = lake.store().requests();
+            engine.context().await.expect("all the rest is answered");
+            costs.push(lake.store().requests().since(&before).billed());
+            assert!(engine.failure().await.is_some_and(|failure| failure.contains("hourly")), "and it is told");
+            clock.set_us(clock.now_us() + 1_000_000);
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        let least = costs.iter().skip(1).min().copied().unwrap_or_default();
+        let looks = costs.iter().skip(1).filter(|cost| **cost > least).count();
+        assert!((2..=7).contains(&looks), "{looks} looks in two minutes: {costs:?}");
+        std::fs::write(&log, sound).expect("written");
+        clock.set_us(clock.now_us() + 61_000_000);
+        tokio::time::advance(Duration::from_secs(61)).await;
+        engine.context().await.expect("answered");
+        assert_eq!(engine.failure().await, None, "a minute after it was mended it is there");
     }
 }

@@ -9,6 +9,7 @@
 //! What a request may cost is in [`limits`], and nothing is ever cut without saying so.
 #![forbid(unsafe_code)]
 
+mod damaged;
 mod engine;
 mod http;
 mod kept;

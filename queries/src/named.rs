@@ -7,6 +7,8 @@
 //! SELECT … WHERE sensor = $sensor LIMIT $limit
 //! ```
 //!
+//! What several of them share stands once, in `sql/shared/`: `/* windows of: sensor = $sensor */` stands for its text, of these readings.
+//!
 //! Pages and the public listener use these and nothing else, so what they can cost and show is known
 //! when the program is built. Values are bound to placeholders as values, never pasted into the text.
 
@@ -28,6 +30,12 @@ macro_rules! queries {
 
 const FILES: &[(&str, &str)] = queries!["curves", "latest", "observations", "place", "sensors", "sites", "windows"];
 
+/// What comes before and after whose windows are meant.
+const WINDOWS_OF: (&str, &str) = ("/* windows of: ", " */");
+
+/// Windows of the readings of `{whose}`.
+const WINDOWS: &str = include_str!("../sql/shared/windows.sql");
+
 static QUERIES: LazyLock<Vec<NamedQuery>> = LazyLock::new(|| {
     let read = |(name, text): &(&'static str, &'static str)| match NamedQuery::parse(name, text) {
         Ok(query) => query,
@@ -45,7 +53,7 @@ pub struct NamedQuery {
     pub description: String,
     /// What it takes.
     pub parameters: Vec<Parameter>,
-    /// The file's text: comments are SQL's own, so the header may stay.
+    /// The file's text with what it shares with others: comments are SQL's own, so the header may stay.
     pub sql: String,
 }
 
@@ -79,8 +87,8 @@ impl NamedQuery {
     /// # Errors
     /// [`HeaderError`] where the header is not as the module's page draws it.
     pub fn parse(name: &str, text: &str) -> Result<Self, HeaderError> {
-        let mut query =
-            Self { name: name.to_owned(), description: String::new(), parameters: Vec::new(), sql: text.to_owned() };
+        let (name_text, description, parameters) = (name.to_owned(), String::new(), Vec::new());
+        let mut query = Self { name: name_text, description, parameters, sql: with_windows(text) };
         let header = text.lines().map_while(|line| line.trim_start().strip_prefix("--"));
         for (index, line) in header.enumerate() {
             let wrong = |what: String| HeaderError { name: name.to_owned(), line: index + 1, what };
@@ -157,6 +165,14 @@ fn windows(values: &HashMap<String, ScalarAndMetadata>) -> Option<u128> {
     Some(u128::try_from(length_us).unwrap_or(0).div_ceil(every_us.max(1)))
 }
 
+/// The text with the windows that it names in place of their name.
+fn with_windows(text: &str) -> String {
+    let (before, after) = WINDOWS_OF;
+    let parts = text.split_once(before).and_then(|(head, rest)| Some((head, rest.split_once(after)?)));
+    let Some((head, (whose, tail))) = parts else { return text.to_owned() };
+    format!("{head}{}{tail}", WINDOWS.replace("{whose}", whose))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,8 +182,9 @@ mod tests {
     fn every_file_is_read_and_names_its_own_parameters() {
         for (name, text) in FILES {
             let query = NamedQuery::parse(name, text).unwrap_or_else(|error| panic!("{error}"));
+            assert!(!query.sql.contains(WINDOWS_OF.0), "{name}: whose windows are meant is not said to the end");
             let body: String =
-                text.lines().filter(|line| !line.starts_with("--")).flat_map(|line| [line, "\n"]).collect();
+                query.sql.lines().filter(|line| !line.starts_with("--")).flat_map(|line| [line, "\n"]).collect();
             for parameter in &query.parameters {
                 assert!(body.contains(&format!("${}", parameter.name)), "{name}: ${} is not used", parameter.name);
             }

@@ -11,8 +11,10 @@ use tjern_lake::Lake;
 use tjern_pipeline::erase::{
     EraseOutcome, EraseSettings, Erasure, Found, JOB, Remembered, Request, Retired, Wait, find, is_known, retire,
 };
+use tjern_pipeline::jobs::Run;
 use tjern_pipeline::jobs::list::{EraseOnce, EraseOrder};
 use tjern_pipeline::jobs::once::{self, Finished};
+use tjern_readings::clock::Clock;
 use tjern_readings::sensor::{SensorId, SourceName};
 
 use super::change::{AuthorArguments, PeriodArguments};
@@ -85,17 +87,37 @@ pub(crate) async fn execute(arguments: &EraseArguments) -> Result<(), Failure> {
     if arguments.dry_run {
         return look(arguments).await;
     }
-    let (place, order) = Box::pin(job::or_line(JOB, &arguments.job, prepare(arguments))).await?;
+    let began_us = Clock::system().now_us();
+    let (place, order) = match Box::pin(prepare(arguments)).await {
+        Ok(prepared) => prepared,
+        Err(failure) => return not_begun(arguments, failure, began_us),
+    };
     let mut working = EraseOnce::new(EraseSettings::of(&place.city.jobs), order);
     let name = job::name_in(&arguments.job, JOB);
     let finished = Box::pin(once::command(&name, &mut working, &place.lake, &place.stop)).await;
     let erasure = working.remembered().map(|remembered| &remembered.erasure);
-    if arguments.job.json {
-        let mut line = job::line_of(&finished.run);
-        line["erasure"] = json!(erasure);
-        writeln!(std::io::stdout(), "{line}").map_err(Failure::failed)?;
+    let written = if arguments.job.json { write_line(&finished.run, erasure) } else { Ok(()) };
+    // Also where nobody reads the line any more.
+    tell(working.remembered(), working.outcome(), &finished).and(written)
+}
+
+/// Says that nothing was begun, and so nothing is remembered of what was asked for: a full disk may be the reason.
+fn not_begun(arguments: &EraseArguments, failure: Failure, began_us: i64) -> Result<(), Failure> {
+    if is_new(arguments) && !failure.is_of_the_usage() {
+        say!("erase: the erasure is not remembered, and nothing was erased: ask for it again");
     }
-    tell(working.remembered(), working.outcome(), &finished)
+    if arguments.job.json {
+        let run = job::not_begun(&job::name_in(&arguments.job, JOB), &failure, began_us);
+        write_line(&run, None)?;
+    }
+    Err(failure)
+}
+
+/// The line of a job, with the record of what was asked for.
+fn write_line(run: &Run, erasure: Option<&Erasure>) -> Result<(), Failure> {
+    let mut line = job::line_of(run);
+    line["erasure"] = json!(erasure);
+    writeln!(std::io::stdout(), "{line}").map_err(Failure::failed)
 }
 
 /// Opens the lake, and finds out what is asked for.

@@ -111,15 +111,19 @@ pub(crate) async fn or_line<T>(
     arguments: &JobArguments,
     opening: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
-    let clock = Clock::system();
-    let began_us = clock.now_us();
+    let began_us = Clock::system().now_us();
     let opened = opening.await;
     if let (Err(failure), true) = (&opened, arguments.json) {
-        let not_done = Some("all of it: it did not begin".to_owned());
-        let run = Run::new(&name_in(arguments, name), began_us, clock.now_us(), Outcome::Failed);
-        write_line(&Run { error: Some(failure.text().to_owned()), not_done, ..run })?;
+        write_line(&not_begun(&name_in(arguments, name), failure, began_us))?;
     }
     opened
+}
+
+/// The run of a job that did not begin.
+pub(crate) fn not_begun(name: &str, failure: &Failure, began_us: i64) -> Run {
+    let run = Run::new(name, began_us, Clock::system().now_us(), Outcome::Failed);
+    let not_done = Some("all of it: it did not begin".to_owned());
+    Run { error: Some(failure.text().to_owned()), not_done, ..run }
 }
 
 /// A job's name in the lake that is meant.

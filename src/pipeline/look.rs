@@ -29,7 +29,7 @@ pub(crate) async fn status(arguments: &JobArguments) -> Result<(), Failure> {
     let found = find(&lake, &city.jobs.compact).await.map_err(Failure::failed)?;
     let text = if arguments.json { format!("{}\n", json!(found)) } else { shown(&found) };
     std::io::stdout().write_all(text.as_bytes()).map_err(Failure::failed)?;
-    match found.damaged.into_values().next() {
+    match found.damaged.into_values().chain(found.unreadable_erasures).next() {
         Some(damage) => Err(Failure::failed(damage)),
         None => Ok(()),
     }
@@ -82,6 +82,13 @@ fn shown(status: &Status) -> String {
             let kind = configurations::kind(one);
             format!("  {kind} {} {}, since {}", one.source, one.configuration, one.since)
         }));
+    }
+    if !status.unreadable_erasures.is_empty() {
+        lines.push(format!(
+            "erasures that cannot be read, so that nothing is ingested: {}",
+            status.unreadable_erasures.len()
+        ));
+        lines.extend(status.unreadable_erasures.iter().map(|why| format!("  {why}")));
     }
     if !status.erasures.is_empty() {
         lines.push(format!("erasures that are not complete: {}", status.erasures.len()));

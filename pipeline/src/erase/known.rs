@@ -41,7 +41,7 @@ pub enum ErasuresError {
     Lake(#[from] LakeError),
     /// A record makes no sense.
     #[error(
-        "the erasure `{key}` cannot be read: {what}; nothing is added to `readings` while it is not known what was erased; hint: bring the object back from a backup, or update this software"
+        "the erasure `{key}` cannot be read: {what}; nothing is added to `readings` while it is not known what was erased; hint: {}", way_out(.key)
     )]
     Damaged {
         /// Which object.
@@ -49,6 +49,16 @@ pub enum ErasuresError {
         /// What is wrong with it.
         what: String,
     },
+}
+
+/// What a person does about an object of erasures that cannot be read.
+fn way_out(key: &Path) -> String {
+    match ErasureKey::parse(key) {
+        Some(ErasureKey::Record(id)) => format!(
+            "bring the object back from a backup, or write it anew by hand from what was asked for then: {{\"format\": {FORMAT}, \"id\": \"{id}\", \"sensor\": \"place/quantity\", \"from\": \"2026-01-01T00:00:00Z\", \"to\": \"2026-07-01T00:00:00Z\", \"reason\": \"…\", \"by\": \"…\", \"at\": \"2026-07-02T09:00:00Z\"}}, then `tjern pipeline erase --again`; docs/backup.md, \"A damaged erasure\", says where that stands"
+        ),
+        _ => "bring the object back from a backup, or remove it and run `tjern pipeline erase --again`, which finds out anew what it said (docs/backup.md, \"A damaged erasure\")".to_owned(),
+    }
 }
 
 /// All erasures of a lake.
@@ -69,6 +79,15 @@ impl Erasures {
     /// # Errors
     /// [`ErasuresError`].
     pub async fn load(lake: &Lake) -> Result<Self, ErasuresError> {
+        let (known, damaged) = Self::look(lake).await?;
+        damaged.into_iter().next().map_or(Ok(known), Err)
+    }
+
+    /// Those that can be read, and what is wrong with the others: for who only looks. Whoever adds rows has to [`load`](Self::load).
+    ///
+    /// # Errors
+    /// [`LakeError`].
+    pub async fn look(lake: &Lake) -> Result<(Self, Vec<ErasuresError>), LakeError> {
         let folder = Path::from(ERASURES);
         let failed = |source| LakeError::store(&folder, source);
         let metas: Vec<_> = lake.objects().list(Some(&folder)).try_collect().await.map_err(failed)?;
@@ -77,15 +96,15 @@ impl Erasures {
             .map(|key| async move {
                 let bytes =
                     if let ErasureKey::Done(_) = key { Some(Bytes::new()) } else { read(lake, &key.key()).await? };
-                Ok::<_, ErasuresError>(bytes.map(|bytes| (key, bytes)))
+                Ok::<_, LakeError>(bytes.map(|bytes| (key, bytes)))
             })
             .buffered(READ_AT_ONCE);
-        let mut known = Self::default();
+        let (mut known, mut damaged) = (Self::default(), Vec::new());
         for (key, bytes) in read.try_collect::<Vec<_>>().await?.into_iter().flatten() {
-            known.take(&key, &bytes)?;
+            damaged.extend(known.take(&key, &bytes).err());
         }
         known.all.sort_by(|one, other| (one.at, &one.id).cmp(&(other.at, &other.id)));
-        Ok(known)
+        Ok((known, damaged))
     }
 
     /// These alone.
@@ -108,8 +127,12 @@ impl Erasures {
             ErasureKey::Done(id) => _ = self.done.insert(id.clone()),
             ErasureKey::Landed(_) => self.doomed.take(bytes).map_err(damaged)?,
             ErasureKey::Unseen(_) => self.unseen.take(key, bytes).map_err(damaged)?,
-            ErasureKey::Record(_) => {
+            ErasureKey::Record(id) => {
                 let erasure: Erasure = serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
+                // Written by hand, it may have been copied from another one.
+                if erasure.id != *id {
+                    return Err(damaged(format!("its `id` is `{}`, and its name says `{id}`", erasure.id)));
+                }
                 if erasure.format != FORMAT {
                     return Err(damaged(format!("it has format {}, this software reads {FORMAT}", erasure.format)));
                 }

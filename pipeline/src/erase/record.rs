@@ -4,7 +4,7 @@
 //! the memory: whoever brings rows into `readings` asks it. `erasures/<id>.done.json` is created once nothing of them
 //! was left. A record that cannot be read stops whoever asks: nobody may take it that there is none.
 
-use object_store::{Error, ObjectStore, PutMode, PutPayload};
+use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tjern_lake::{Lake, LakeError};
@@ -73,6 +73,16 @@ impl Erasure {
     pub(super) async fn write(&self, lake: &Lake) -> Result<(), LakeError> {
         let bytes = serde_json::to_vec_pretty(self).unwrap_or_default();
         create(lake, &ErasureKey::Record(self.id.clone()), bytes).await
+    }
+
+    /// Whether the record is there.
+    pub(super) async fn is_written(&self, lake: &Lake) -> Result<bool, LakeError> {
+        let key = ErasureKey::Record(self.id.clone()).key();
+        match lake.objects().head(&key).await {
+            Ok(_) => Ok(true),
+            Err(Error::NotFound { .. }) => Ok(false),
+            Err(source) => Err(LakeError::store(key, source)),
+        }
     }
 
     /// Says that nothing of it is left.

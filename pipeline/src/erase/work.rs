@@ -65,7 +65,7 @@ pub struct Remembered {
 /// was interrupted, asks for no second one.
 ///
 /// # Errors
-/// [`EraseError`]; nothing is remembered then, unless the store lost its own reply.
+/// [`EraseError`]; nothing is remembered then, but where it is [`EraseError::Open`].
 pub async fn remember(lake: &Lake, settings: &EraseSettings, request: &Request) -> Result<Remembered, EraseError> {
     // Once the erasure is known, its sensor cannot become `personal` before it is complete.
     register_first(lake, settings).await?;
@@ -77,7 +77,14 @@ pub async fn remember(lake: &Lake, settings: &EraseSettings, request: &Request) 
         return Ok(Remembered { erasure: erasure.clone(), was_there: true });
     }
     let erasure = Erasure::new(lake, request);
-    erasure.write(lake).await?;
+    if let Err(source) = erasure.write(lake).await {
+        // It may have been written, and the reply lost.
+        match erasure.is_written(lake).await {
+            Ok(true) => {}
+            Ok(false) => return Err(EraseError::NotRemembered { source }),
+            Err(_) => return Err(EraseError::Open { id: erasure.id, source }),
+        }
+    }
     Ok(Remembered { erasure, was_there: false })
 }
 
@@ -125,7 +132,7 @@ async fn look(lake: &Lake, erasures: &Erasures) -> Result<(Vec<Found>, Tainted),
     for (what, name) in [("rows of hourly", TableName::Hourly), ("rows of daily", TableName::Daily)] {
         let Some(table) = Table::open(lake, name).await? else { continue };
         let left = known.not_erased_in(&table, erasures.periods());
-        let rows = if left.is_empty() { 0 } else { rows_of_spans(&table, &left).await?.len() };
+        let rows = if left.is_empty() { 0 } else { rows_of_spans(&table, &left, &register).await?.len() };
         if rows > 0 {
             found.push(Found::new(what, tjern_readings::keys::table(name.as_str()), Some(rows)));
         }
@@ -278,9 +285,10 @@ impl Work<'_> {
         let mut untouched = BTreeSet::new();
         if self.is_first && done.rows == 0 {
             untouched.insert(TableName::Readings.as_str());
+            let register = load(lake).await?;
             for name in [TableName::Hourly, TableName::Daily] {
                 let Some(table) = Table::open(lake, name).await? else { continue };
-                if rows_of_spans(&table, &erasures.periods()).await?.is_empty() {
+                if rows_of_spans(&table, &erasures.periods(), &register).await?.is_empty() {
                     untouched.insert(name.as_str());
                 }
             }

@@ -12,8 +12,8 @@ use tjern_readings::clock::SECOND_US;
 use tjern_readings::keys;
 use tjern_readings::store::local::Unreadable;
 
+use super::check::Subject;
 use super::landing::{Stream, Zone};
-use super::unchecked::Name;
 
 /// The pause after the first failure; each further one is twice as long.
 const PAUSE_US: i64 = 5 * SECOND_US;
@@ -32,8 +32,8 @@ pub(super) struct HeldBack {
     folders: BTreeMap<String, String>,
     /// Why something that was taken, and whose grace is over, is still there.
     remains: Option<String>,
-    /// Configurations that came after their readings, and that those could not be held against.
-    unchecked: BTreeMap<Name, Held>,
+    /// What came after its readings, and what those could not be held against.
+    unchecked: BTreeMap<Subject, Held>,
 }
 
 #[derive(Debug)]
@@ -70,28 +70,28 @@ impl HeldBack {
         self.remains = self.remains.take().or(why);
     }
 
-    /// Readings could not be held against a configuration that came after them.
-    pub(super) fn check_failed(&mut self, name: &Name, why: String, now_us: i64) {
+    /// Readings could not be held against what came after them.
+    pub(super) fn check_failed(&mut self, subject: &Subject, why: String, now_us: i64) {
         // Each attempt may write files that nobody takes.
-        let failures = self.unchecked.get(name).map_or(0, |held| held.failures).saturating_add(1);
+        let failures = self.unchecked.get(subject).map_or(0, |held| held.failures).saturating_add(1);
         let pause_us = PAUSE_MAX_US << (failures - 1).min(UNCHECKED_DOUBLINGS);
-        self.unchecked.insert(name.clone(), Held { why, failures, next_us: now_us.saturating_add(pause_us) });
+        self.unchecked.insert(subject.clone(), Held { why, failures, next_us: now_us.saturating_add(pause_us) });
     }
 
     /// They were, or a part of them.
-    pub(super) fn checked(&mut self, name: &Name) {
-        self.unchecked.remove(name);
+    pub(super) fn checked(&mut self, subject: &Subject) {
+        self.unchecked.remove(subject);
     }
 
-    /// Only these are to be held against one.
-    pub(super) fn still_unchecked(&mut self, is_unchecked: impl Fn(&Name) -> bool) {
-        self.unchecked.retain(|name, _| is_unchecked(name));
+    /// Only against these something is to be held.
+    pub(super) fn still_unchecked(&mut self, is_unchecked: impl Fn(&Subject) -> bool) {
+        self.unchecked.retain(|subject, _| is_unchecked(subject));
     }
 
     /// Whether the pause after a failure is not over.
-    pub(super) fn check_rests(&self, name: &Name, now_us: i64) -> bool {
+    pub(super) fn check_rests(&self, subject: &Subject, now_us: i64) -> bool {
         let longest_us = PAUSE_MAX_US << UNCHECKED_DOUBLINGS;
-        self.unchecked.get(name).is_some_and(|held| (now_us..=now_us + longest_us).contains(&(held.next_us - 1)))
+        self.unchecked.get(subject).is_some_and(|held| (now_us..=now_us + longest_us).contains(&(held.next_us - 1)))
     }
 
     /// The same of a part of the landing zone.

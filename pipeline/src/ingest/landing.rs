@@ -27,6 +27,7 @@ use super::held::unreadable_of;
 use super::progress;
 use super::sequence::{Item, Progress};
 use super::unchecked::{self, All, Name};
+use crate::register::Unheld;
 
 /// How many listings are under way at once.
 const AT_ONCE: usize = 16;
@@ -92,6 +93,8 @@ pub(super) struct Known {
     pub(super) finished: HashSet<Stream>,
     /// What was taken without its configuration, which is looked for.
     pub(super) unchecked: All,
+    /// First lines of sensors that readings from before are to be held against.
+    pub(super) unheld: Option<Unheld>,
     /// Under which configuration numbers were measured.
     pub(super) configurations: Configurations,
 }
@@ -99,7 +102,8 @@ pub(super) struct Known {
 impl Known {
     /// All that a table says.
     pub(super) fn of(transactions: &HashMap<String, i64>) -> Self {
-        let mut known = Self { unchecked: unchecked::read(transactions), ..Self::default() };
+        let mut known =
+            Self { unchecked: unchecked::read(transactions), unheld: Unheld::of(transactions), ..Self::default() };
         for (app_id, number) in transactions {
             known.note_of_stream(app_id, *number);
         }
@@ -109,6 +113,9 @@ impl Known {
     /// Takes what a transaction says now; `all` are those of the table.
     pub(super) fn note(&mut self, app_id: &str, number: i64, all: &HashMap<String, i64>) {
         self.note_of_stream(app_id, number);
+        if Unheld::is_of(app_id) {
+            self.unheld = Unheld::of(all);
+        }
         if let Some(name) = unchecked::named(app_id) {
             match unchecked::of(all, &name) {
                 Some(one) => self.unchecked.insert(name, one),

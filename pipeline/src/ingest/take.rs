@@ -27,6 +27,8 @@ use crate::quality::{self, QualityError};
 use crate::register::Said;
 use crate::tables::ATTEMPTS_MAX;
 
+pub(super) use said::units_in_store;
+
 /// How often one commit is tried before its maker looks at everything again, or gives up.
 const COMMIT_ATTEMPTS_MAX: u32 = 5;
 

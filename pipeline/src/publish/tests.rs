@@ -55,7 +55,7 @@ async fn a_release_says_what_is_in_it() {
         ])
         .await;
     let release = published(&place).await;
-    assert_eq!(release.version, "2026-07-01T06-00-00Z-v1");
+    assert_eq!(release.version, "2026-07-01T06-00-00Z-v2");
     let csv = String::from_utf8(file(&place, &release, "badetemperatur.csv").await).expect("UTF-8");
     assert_eq!(
         csv,
@@ -136,7 +136,7 @@ async fn what_is_the_same_is_not_published_twice() {
     assert_eq!(again, PublishOutcome::NothingNew { version: first.version.clone() });
     place.ingest(&[Row::new("water_temperature", NOW_US + HOUR_US, 18.0).quality(1)]).await;
     let second = published(&place).await;
-    assert_eq!(second.version, "2026-07-01T07-00-00Z-v3");
+    assert_eq!(second.version, "2026-07-01T07-00-00Z-v4");
     assert!(!file(&place, &first, "badetemperatur.csv").await.is_empty(), "an old release is gone");
 }
 
@@ -167,7 +167,7 @@ async fn a_crash_before_the_name_leaves_no_half_release() {
 async fn a_release_is_never_written_over() {
     let place = bathing_place().await;
     place.ingest(&[Row::new("water_temperature", NOW_US, 18.5).quality(1)]).await;
-    let key = keys::release_file("badetemperatur", "2026-07-01T06-00-00Z-v1", "badetemperatur.csv");
+    let key = keys::release_file("badetemperatur", "2026-07-01T06-00-00Z-v2", "badetemperatur.csv");
     place.lake.objects().put(&key, PutPayload::from_static(b"other")).await.expect("put");
     let refused = publish(&place.lake, &dataset(), &oslo()).await;
     assert!(matches!(refused, Err(PublishError::Occupied { .. })), "{refused:?}");
@@ -211,7 +211,7 @@ async fn a_release_of_more_than_its_memory_is_the_same() {
 async fn a_release_that_fails_leaves_nothing_that_can_be_fetched() {
     let place = bathing_place().await;
     place.ingest(&[Row::new("water_temperature", NOW_US, 18.5).quality(1)]).await;
-    let folder = "open/badetemperatur/2026-07-01T06-00-00Z-v1";
+    let folder = "open/badetemperatur/2026-07-01T06-00-00Z-v2";
     let occupied = Path::from(format!("{folder}/datapackage.json"));
     place.lake.objects().put(&occupied, PutPayload::from_static(b"{}")).await.expect("put");
     let refused = publish(&place.lake, &dataset(), &oslo()).await;

@@ -11,6 +11,7 @@ use tjern_lake::{TableName, schema};
 use tjern_readings::reading::Quality;
 
 use super::events::EventRow;
+use super::first::firsts;
 use super::history::{Versioned, newest};
 use super::installations::{InstallationRow, Keyed};
 use super::rows::{Class, SensorRow, SiteRow};
@@ -314,5 +315,6 @@ pub(crate) fn register_of(history: &[Versioned<SensorRow>]) -> Register {
     let last = newest(history, |row| row.id.as_str());
     let gone = last.into_iter().filter(|(_, row)| row.valid_to_us.is_some() && row.row.class == Class::Personal);
     let personal_last = gone.map(|(sensor, _)| sensor.to_owned()).collect();
-    Register { since_us, personal_last, ..register }
+    let first_us = firsts(history).into_iter().map(|(sensor, first_us)| (sensor.to_owned(), first_us)).collect();
+    Register { since_us, first_us, personal_last, ..register }
 }

@@ -14,6 +14,7 @@ use tjern_lake::rollup::{Span, Spans};
 use tjern_lake::{Table, TableName};
 
 use super::RollupError;
+use crate::register::{Kind, Register};
 use crate::tables::engine;
 
 /// No day is longer: a civil day on which clocks are set back.
@@ -45,8 +46,13 @@ pub(crate) fn spans_of(periods: &[Period]) -> Spans {
     spans
 }
 
-/// Sensor and start of each row whose window may hold readings of these spans.
-pub(crate) async fn rows_of_spans(table: &Table, spans: &[Period]) -> Result<Vec<(String, i64)>, RollupError> {
+/// Sensor and start of each row whose window may hold readings of these spans. A reading of an interval belongs to the window in which that
+/// lies, and carries its end: one at a border is of the window before it. So may be one of a sensor that the register does not know (any more).
+pub(crate) async fn rows_of_spans(
+    table: &Table,
+    spans: &[Period],
+    register: &Register,
+) -> Result<Vec<(String, i64)>, RollupError> {
     let names: BTreeSet<&str> = spans.iter().map(|(sensor, ..)| sensor.as_str()).collect();
     let wanted = names.into_iter().map(lit).collect();
     let rows = engine(table.lake())?.read_table(table.provider())?.filter(col("sensor").in_list(wanted, false))?;
@@ -58,11 +64,14 @@ pub(crate) async fn rows_of_spans(table: &Table, spans: &[Period]) -> Result<Vec
         let starts = batch.column(1).as_primitive::<TimestampMicrosecondType>();
         let rows = sensors.iter().flatten().zip(starts.values().iter().copied());
         let near = rows.filter(|(sensor, start_us)| {
-            spans.iter().any(|(name, from_us, to_us)| {
-                name == sensor && start_us < to_us && start_us.saturating_add(longest_us) > *from_us
-            })
+            let last_us = start_us.saturating_add(longest_us - i64::from(!may_be_of_an_interval(register, sensor)));
+            spans.iter().any(|(name, from_us, to_us)| name == sensor && start_us < to_us && last_us >= *from_us)
         });
         found.extend(near.map(|(sensor, start_us)| (sensor.to_owned(), start_us)));
     }
     Ok(found)
+}
+
+fn may_be_of_an_interval(register: &Register, sensor: &str) -> bool {
+    register.get(sensor).is_none_or(|row| matches!(row.kind, Kind::IntervalMean | Kind::IntervalSum))
 }

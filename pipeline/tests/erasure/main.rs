@@ -11,6 +11,7 @@ mod crashes;
 mod everywhere;
 mod held;
 mod recall;
+mod remembering;
 mod rollups;
 mod scan;
 #[path = "../ingest/support/mod.rs"]

@@ -6,6 +6,7 @@ mod causes;
 mod claims;
 mod corrections;
 mod exactly_once;
+mod first_lines;
 mod held;
 mod holes;
 mod late_units;

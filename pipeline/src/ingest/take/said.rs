@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use object_store::path::Path;
 use object_store::{Error, ObjectStoreExt};
-use tjern_lake::{LakeError, Table, TableName};
+use tjern_lake::{Lake, LakeError, Table, TableName};
 use tjern_readings::batch::Batch;
 use tjern_readings::configuration::units;
 use tjern_readings::keys::Landed;
@@ -44,25 +44,31 @@ impl Ingester {
         if let Some(units) = self.units.get(key) {
             return Ok(Some(units.clone()));
         }
-        let text = match self.lake.objects().get(key).await {
-            Ok(found) => found.bytes().await.map_err(|source| LakeError::store(key, source))?,
-            Err(Error::NotFound { .. }) => {
-                if self.missing.insert(key.clone()) {
-                    tracing::warn!(%key, "the configuration that a batch names is not there: its units are held against the register's once it is; hint: restart its gateway, which uploads it");
-                }
-                return Ok(None);
+        let Some(units) = units_in_store(&self.lake, key).await? else {
+            if self.missing.insert(key.clone()) {
+                tracing::warn!(%key, "the configuration that a batch names is not there: its units are held against the register's once it is; hint: restart its gateway, which uploads it");
             }
-            Err(source) => return Err(LakeError::store(key, source).into()),
+            return Ok(None);
         };
-        let text = String::from_utf8_lossy(&text);
-        let units = units(&text).unwrap_or_else(|error| {
-            tracing::warn!(%key, error, "a configuration that batches name is no TOML: their units are not checked");
-            Units::new()
-        });
         if self.missing.remove(key) {
             tracing::info!(%key, "a configuration that was missing is there");
         }
         self.units.insert(key.clone(), units.clone());
         Ok(Some(units))
     }
+}
+
+/// The units that a configuration says; none where it is not in the store.
+pub(in crate::ingest) async fn units_in_store(lake: &Lake, key: &Path) -> Result<Option<Units>, LakeError> {
+    let text = match lake.objects().get(key).await {
+        Ok(found) => found.bytes().await.map_err(|source| LakeError::store(key, source))?,
+        Err(Error::NotFound { .. }) => return Ok(None),
+        Err(source) => return Err(LakeError::store(key, source)),
+    };
+    let text = String::from_utf8_lossy(&text);
+    let units = units(&text).unwrap_or_else(|error| {
+        tracing::warn!(%key, error, "a configuration that batches name is no TOML: their units are not checked");
+        Units::new()
+    });
+    Ok(Some(units))
 }

@@ -80,6 +80,8 @@ pub struct EraseOnce {
     settings: EraseSettings,
     order: EraseOrder,
     remembered: Option<Remembered>,
+    /// Whether it is open if the lake remembers it.
+    is_open: bool,
     outcome: Option<EraseOutcome>,
 }
 
@@ -87,7 +89,7 @@ impl EraseOnce {
     /// Not begun yet.
     #[must_use]
     pub const fn new(settings: EraseSettings, order: EraseOrder) -> Self {
-        Self { settings, order, remembered: None, outcome: None }
+        Self { settings, order, remembered: None, is_open: false, outcome: None }
     }
 
     /// The erasure that was asked for, once the lake remembers it: also where the run failed or was interrupted after that.
@@ -105,7 +107,9 @@ impl EraseOnce {
     async fn work(&mut self, lake: &Lake) -> Result<EraseOutcome, EraseError> {
         let again = match &self.order {
             EraseOrder::New(request) => {
-                self.remembered = Some(Box::pin(remember(lake, &self.settings, request)).await?);
+                let remembered = Box::pin(remember(lake, &self.settings, request)).await;
+                self.is_open = matches!(remembered, Err(EraseError::Open { .. }));
+                self.remembered = Some(remembered?);
                 false
             }
             EraseOrder::GoOn { again } => *again,
@@ -118,7 +122,11 @@ impl EraseOnce {
 impl Job for EraseOnce {
     fn undone(&self) -> &'static str {
         if matches!(self.order, EraseOrder::New(_)) && self.remembered.is_none() {
-            return "nothing was erased, and nothing is remembered";
+            return if self.is_open {
+                "nothing was erased, and it is open whether the erasure is remembered"
+            } else {
+                "nothing was erased, and nothing is remembered"
+            };
         }
         "erased readings are still somewhere in the lake, and come no further"
     }

@@ -63,20 +63,26 @@ impl Ingest {
 }
 
 fn done(outcome: IngestOutcome) -> Done {
-    let IngestOutcome { batches, rows, erased, passed, waiting, quarantined, cleaned, late_units } = outcome;
+    let IngestOutcome { batches, rows, erased, passed, waiting, quarantined, cleaned, late_units, late_lines } =
+        outcome;
     let left_out = if erased == 0 { String::new() } else { format!(", {erased} left out since they were erased") };
     let failed = match late_units {
         0 => String::new(),
         _ => format!("; {late_units} readings fail by the unit of a configuration that came after them"),
     };
+    let unheld = match late_lines {
+        0 => String::new(),
+        _ => format!("; {late_lines} readings fail by their sensor's first line, which came after them"),
+    };
     let said = format!(
-        "{rows} rows of {batches} batches{left_out}{failed}; {passed} holes or gaps passed, {waiting} waited for, {quarantined} batches in quarantine"
+        "{rows} rows of {batches} batches{left_out}{failed}{unheld}; {passed} holes or gaps passed, {waiting} waited for, {quarantined} batches in quarantine"
     );
     let done = Done::new(said).with("rows", rows).with("batches", batches).with("passed", passed);
     let done = done.with("waiting", waiting).with("quarantined", quarantined).with("cleaned", cleaned);
     let done = done.with("erased", erased);
     let done = if late_units == 0 { done } else { done.with("late_units", late_units) };
-    done.worked(batches + passed + quarantined + late_units > 0)
+    let done = if late_lines == 0 { done } else { done.with("late_lines", late_lines) };
+    done.worked(batches + passed + quarantined + late_units + late_lines > 0)
 }
 
 #[async_trait]
