@@ -203,7 +203,7 @@ pub enum EraseError {
         /// Its name, if it is there.
         id: String,
         /// Why.
-        source: LakeError,
+        source: Box<LakeError>,
     },
     /// What has landed could not be ingested.
     #[error(transparent)]

@@ -82,7 +82,7 @@ pub async fn remember(lake: &Lake, settings: &EraseSettings, request: &Request) 
         match erasure.is_written(lake).await {
             Ok(true) => {}
             Ok(false) => return Err(EraseError::NotRemembered { source }),
-            Err(_) => return Err(EraseError::Open { id: erasure.id, source }),
+            Err(_) => return Err(EraseError::Open { id: erasure.id, source: Box::new(source) }),
         }
     }
     Ok(Remembered { erasure, was_there: false })
