@@ -174,6 +174,22 @@ impl LakeError {
         matches!(self, Self::Log { table: TableName::Hourly | TableName::Daily, .. })
     }
 
+    /// Whether a data file that was to be read is not there any more: vacuum may have taken it.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        let Self::Unreadable { source: parquet::errors::ParquetError::External(source), .. } = self else {
+            return false;
+        };
+        let mut inner: Option<&(dyn std::error::Error + 'static)> = Some(source.as_ref());
+        while let Some(error) = inner {
+            if let Some(object_store::Error::NotFound { .. }) = error.downcast_ref::<object_store::Error>() {
+                return true;
+            }
+            inner = error.source();
+        }
+        false
+    }
+
     /// The store failed at an object.
     #[must_use]
     pub fn store(key: impl ToString, source: object_store::Error) -> Self {

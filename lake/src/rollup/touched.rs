@@ -17,7 +17,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{Int32Type, TimestampMicrosecondType};
 use futures::{StreamExt, TryStreamExt};
-use parquet::errors::ParquetError;
 
 use super::spans::Spans;
 use crate::log::{CommitEntries, Tip, commits_listed, read_commit};
@@ -139,7 +138,7 @@ async fn touched_by(lake: &Lake, commit: CommitEntries) -> Result<Option<Touched
     for file in files {
         match add_moments(lake, &file, &mut touched.spans).await {
             Ok(()) => {}
-            Err(error) if is_gone(&error) => return Ok(None),
+            Err(error) if error.is_gone() => return Ok(None),
             Err(error) => return Err(error),
         }
     }
@@ -175,16 +174,4 @@ pub async fn each_run(lake: &Lake, file: &DataFile, mut take: impl FnMut(&str, &
         }
     }
     Ok(())
-}
-
-fn is_gone(error: &LakeError) -> bool {
-    let LakeError::Unreadable { source: ParquetError::External(source), .. } = error else { return false };
-    let mut inner: Option<&(dyn std::error::Error + 'static)> = Some(source.as_ref());
-    while let Some(error) = inner {
-        if let Some(object_store::Error::NotFound { .. }) = error.downcast_ref::<object_store::Error>() {
-            return true;
-        }
-        inner = error.source();
-    }
-    false
 }

@@ -208,7 +208,7 @@ pub(super) async fn control_by(
     let pass = Pass::new(lake, bounds)?;
     let seen = table.transaction(SEEN).unwrap_or(0);
     let changes = table.changes_since_but(seen, &[Operation::Compact, Operation::Quality]).await?;
-    let Some(scope) = scope_of(&table, &basis, &changes, &pass, &mut sensors, stop).await? else {
+    let Some(scope) = scope_of(&basis, &changes, &pass, &mut sensors, stop).await? else {
         return Ok(ControlOutcome { unfinished: true, ..ControlOutcome::default() });
     };
     let moved = !basis.anew.is_empty()
@@ -255,7 +255,6 @@ pub(super) async fn control_by(
 /// What is to be looked at again: around what came and went, and all of the sensors that are judged anew. None where it is
 /// told to stop.
 async fn scope_of(
-    table: &Table,
     basis: &Basis,
     changes: &Changes,
     pass: &Pass,
@@ -275,7 +274,7 @@ async fn scope_of(
             if stop.is_cancelled() {
                 return Ok(None);
             }
-            pass.touched(table, file, sensors, &mut scope).await?;
+            pass.touched(file, sensors, &mut scope).await?;
         }
     }
     scope.settle();

@@ -8,15 +8,15 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::{AsArray, BooleanArray};
-use arrow::datatypes::{Int32Type, TimestampMicrosecondType};
-use datafusion::error::DataFusionError;
+use arrow::datatypes::Int32Type;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::context::SessionContext;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::prelude::{DataFrame, Expr, col, lit};
 use datafusion::scalar::ScalarValue;
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use tjern_lake::rollup::Spans;
+use tjern_lake::rollup::touched::each_run;
 use tjern_lake::{DataFile, FileReader, Lake, Table, TableName, precedence, schema};
 
 use super::control::ControlError;
@@ -26,7 +26,6 @@ use super::scope::{Scope, Sensors, Span, times_of};
 use super::walk::{Take, Walk, held_rows};
 use crate::anew::{Anew, BATCH_ROWS};
 use crate::bounds::Bounds;
-use crate::frames::texts;
 use crate::tables::engine_within;
 
 /// The number of the file that a row comes from; below 0: from one around it.
@@ -68,34 +67,24 @@ impl Pass {
     /// as the log says that it reached.
     pub(super) async fn touched(
         &self,
-        table: &Table,
         file: &DataFile,
         sensors: &mut Sensors<'_>,
         scope: &mut Scope,
     ) -> Result<(), ControlError> {
-        let rows =
-            self.context.read_table(table.provider_of(vec![file.clone()]))?.select_columns(&["sensor", "time"])?;
-        let mut batches = rows.execute_stream().await?;
-        loop {
-            let batch = match batches.try_next().await {
-                Ok(Some(batch)) => batch,
-                Ok(None) => return Ok(()),
-                Err(error) if is_gone(&error) => {
-                    let (from_us, to_us) = file.time_us.unwrap_or((i64::MIN, i64::MAX));
-                    sensors.touch_all(file.sensor.as_ref(), Span { from_us, to_us }, scope);
-                    return Ok(());
-                }
-                Err(error) => return Err(error.into()),
-            };
-            let names = texts(batch.column(0))?;
-            let times = batch.column(1).as_primitive::<TimestampMicrosecondType>();
-            for row in 0..batch.num_rows() {
-                let name = names.value(row);
-                if let Some(known) = sensors.get(name) {
-                    let at = Span { from_us: times.value(row), to_us: times.value(row) };
-                    scope.touch(name, at, known.margins);
+        let read = each_run(&self.lake, file, |name, times_us| {
+            if let Some(margins) = sensors.get(name).map(|known| known.margins) {
+                for time_us in times_us {
+                    scope.touch(name, Span { from_us: *time_us, to_us: *time_us }, margins);
                 }
             }
+        });
+        match read.await {
+            Err(error) if error.is_gone() => {
+                let (from_us, to_us) = file.time_us.unwrap_or((i64::MIN, i64::MAX));
+                sensors.touch_all(file.sensor.as_ref(), Span { from_us, to_us }, scope);
+                Ok(())
+            }
+            read => Ok(read?),
         }
     }
 
@@ -214,17 +203,6 @@ impl Sorted {
         }
         of(self.0.as_ref())
     }
-}
-
-fn is_gone(error: &DataFusionError) -> bool {
-    let mut error: Option<&dyn std::error::Error> = Some(error);
-    while let Some(inner) = error {
-        if let Some(object_store::Error::NotFound { .. }) = inner.downcast_ref::<object_store::Error>() {
-            return true;
-        }
-        error = inner.source();
-    }
-    false
 }
 
 /// The rows that the scope's sensors need.

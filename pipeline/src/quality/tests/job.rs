@@ -34,6 +34,34 @@ async fn what_came_before_its_sensor_was_registered_fails_afterwards() {
     assert_eq!(place.version(TableName::Readings).await, version, "nothing to do, and a commit");
 }
 
+/// Quality control was off for longer than vacuum keeps what compaction replaced: it failed at every run after that, −327.68 °C was
+/// never judged, and went out.
+#[tokio::test]
+async fn a_file_that_vacuum_took_before_it_was_looked_at_stops_nothing() {
+    let place = Place::new();
+    place.register(&["t,Cel,sample,public,-2,40"]).await;
+    place.ingest(&[Row::new("t", NOW_US, 18.5)]).await;
+    control(&place.lake).await.expect("done");
+    place.ingest(&[Row::new("t", NOW_US + HOUR_US, -327.68)]).await;
+    place.ingest(&[Row::new("t", NOW_US + 2 * HOUR_US, 18.0)]).await;
+    place.compact().await;
+    let table = Table::open(&place.lake, TableName::Readings).await.expect("opened").expect("there");
+    let folder = place.folder.path().join("lake/tables/readings");
+    let mut taken = 0;
+    for file in std::fs::read_dir(&folder).expect("a folder").flatten().map(|entry| entry.path()) {
+        let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if name.ends_with(".parquet") && !table.files().iter().any(|kept| kept.path.ends_with(name)) {
+            std::fs::remove_file(&file).expect("removed");
+            taken += 1;
+        }
+    }
+    assert!(taken >= 3, "compaction replaced {taken}");
+    control(&place.lake).await.expect("what is gone counts as far as it reached");
+    let mut after = place.readings().await;
+    after.sort_by_key(|row| row.time_us);
+    assert_eq!(after.iter().map(|row| row.quality).collect::<Vec<_>>(), [1, 4, 1]);
+}
+
 #[tokio::test]
 async fn a_corrected_range_takes_its_own_flags_back_and_no_others() {
     let place = Place::new();
