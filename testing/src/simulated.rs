@@ -45,6 +45,18 @@ pub enum Fault {
     Undeletable(&'static str),
 }
 
+impl Fault {
+    /// Whether so many calls and puts ([`Simulated::counted`]) did not come as far as this one: nothing went wrong.
+    #[must_use]
+    pub const fn is_beyond(self, (calls, puts): (u64, u64)) -> bool {
+        match self {
+            Self::LostReply(at) => puts < at,
+            Self::DeadBefore(at) | Self::DeadAfter(at) => calls < at,
+            _ => false,
+        }
+    }
+}
+
 /// The store. Clones of its objects ([`Simulated::inner`]) are the test's own hands, without faults.
 #[derive(Debug)]
 pub struct Simulated {

@@ -137,7 +137,7 @@ async fn wrong_at(kind: Kind, fault: fn(u64) -> Fault) -> (Vec<u64>, u64) {
         let scene = Scene::new().await;
         scene.place.store.fail(fault(at));
         let went_well = scene.correct(kind).await;
-        let (calls, puts) = scene.place.store.counted();
+        let requests = scene.place.store.counted();
         scene.place.store.fail(Fault::None);
         // Whoever asked sees an error, or nothing at all where the process died, and asks again. Its lease has run out by then.
         scene.place.ahead(i64::try_from(LEASE.as_micros()).expect("minutes"));
@@ -147,8 +147,7 @@ async fn wrong_at(kind: Kind, fault: fn(u64) -> Fault) -> (Vec<u64>, u64) {
         if !is_right {
             wrong.push(at);
         }
-        let is_beyond = if let Fault::LostReply(_) = fault(at) { puts < at } else { calls < at };
-        if is_beyond {
+        if fault(at).is_beyond(requests) {
             assert!(went_well, "without a fault nothing fails");
             return (wrong, at - 1);
         }

@@ -111,7 +111,7 @@ async fn wrong_at(kind: Kind, fault: fn(u64) -> Fault) -> (Vec<u64>, u64) {
         let place = landed().await;
         place.store.fail(fault(at));
         let went_well = once(kind, &place.lake()).await;
-        let (calls, puts) = place.store.counted();
+        let requests = place.store.counted();
         place.store.fail(Fault::None);
         // A new process, twice: the second finds nothing to do.
         while !once(kind, &place.lake()).await {}
@@ -119,8 +119,7 @@ async fn wrong_at(kind: Kind, fault: fn(u64) -> Fault) -> (Vec<u64>, u64) {
         if place.numbers().await != ALL {
             wrong.push(at);
         }
-        let is_beyond = if let Fault::LostReply(_) = fault(at) { puts < at } else { calls < at };
-        if is_beyond {
+        if fault(at).is_beyond(requests) {
             assert!(went_well, "without a fault nothing fails");
             return (wrong, at - 1);
         }

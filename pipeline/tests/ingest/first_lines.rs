@@ -212,7 +212,7 @@ async fn wrong_at(fault: fn(u64) -> Fault, remembers: bool) -> (Vec<u64>, u64) {
         let lake = city.place.lake();
         let is_registered = city.register(&lake, &[FIRST, LEVEL]).await.is_ok();
         let went_well = is_registered && ingest(&lake, &SETTINGS).await.is_ok();
-        let (calls, puts) = city.place.store.counted();
+        let requests = city.place.store.counted();
         city.place.store.fail(Fault::None);
         city.place.ahead(LEASE_US);
         if remembers {
@@ -227,8 +227,7 @@ async fn wrong_at(fault: fn(u64) -> Fault, remembers: bool) -> (Vec<u64>, u64) {
         if city.place.ask(ALL).await != wanted || !is_told_once || !city.is_held().await {
             wrong.push(at);
         }
-        let is_beyond = if let Fault::LostReply(_) = fault(at) { puts < at } else { calls < at };
-        if is_beyond {
+        if fault(at).is_beyond(requests) {
             assert!(went_well, "without a fault nothing fails");
             return (wrong, at - 1);
         }

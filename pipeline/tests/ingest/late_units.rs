@@ -294,7 +294,7 @@ async fn wrong_at(kind: Kind, fault: fn(u64) -> Fault) -> (Vec<u64>, u64) {
         let (place, _folder) = waiting().await;
         place.store.fail(fault(at));
         let went_well = checked(kind, &place.lake()).await;
-        let (calls, puts) = place.store.counted();
+        let requests = place.store.counted();
         place.store.fail(Fault::None);
         // Whoever looks next does what is left, once the lease of the one that died has run out.
         place.ahead(LEASE_US);
@@ -306,8 +306,7 @@ async fn wrong_at(kind: Kind, fault: fn(u64) -> Fault) -> (Vec<u64>, u64) {
         if place.ask(ALL).await != wanted || (kind == Kind::Ours && told(&place.lake()).await != (2, 0)) {
             wrong.push(at);
         }
-        let is_beyond = if let Fault::LostReply(_) = fault(at) { puts < at } else { calls < at };
-        if is_beyond {
+        if fault(at).is_beyond(requests) {
             assert!(went_well, "without a fault nothing fails");
             return (wrong, at - 1);
         }

@@ -126,7 +126,7 @@ async fn wrong_at(kind: Kind, fault: fn(u64) -> Fault) -> (Vec<u64>, u64) {
         let (place, before) = lost_city().await;
         place.store.fail(fault(at));
         once(kind, &place).await;
-        let (calls, puts) = place.store.counted();
+        let requests = place.store.counted();
         place.store.fail(Fault::None);
         while !once(kind, &place).await {}
         let is_same = match kind {
@@ -137,8 +137,7 @@ async fn wrong_at(kind: Kind, fault: fn(u64) -> Fault) -> (Vec<u64>, u64) {
         if !is_same {
             wrong.push(at);
         }
-        let is_beyond = if let Fault::LostReply(_) = fault(at) { puts < at } else { calls < at };
-        if is_beyond {
+        if fault(at).is_beyond(requests) {
             return (wrong, at - 1);
         }
     }
