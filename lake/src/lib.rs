@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod commit;
+pub mod engine;
 pub mod file;
 pub mod functions;
 pub mod lease;
@@ -124,7 +125,7 @@ pub enum LakeError {
         source: Box<deltalake_core::DeltaTableError>,
     },
     /// The SQL engine failed.
-    #[error("the query engine failed: {0}")]
+    #[error("{}", engine::Said(.0))]
     Engine(Box<datafusion::error::DataFusionError>),
     /// Parquet could not be written.
     #[error("cannot write a file of table `{table}`: {source}")]
@@ -156,6 +157,16 @@ pub enum LakeError {
         /// What they were, in hex.
         written: String,
     },
+    /// A data file that the table has is not in the store.
+    #[error(
+        "the data file `tables/{table}/{path}` is not there; hint: \"A damaged data file\" in docs/backup.md says what brings it back; `tjern pipeline verify` names all of them"
+    )]
+    Missing {
+        /// Which table.
+        table: TableName,
+        /// Which file, in the table's folder.
+        path: String,
+    },
     /// A time zone that the data base does not know.
     #[error("time zone: {0}; hint: write a name like \"Europe/Oslo\"")]
     TimeZone(#[from] jiff::Error),
@@ -172,6 +183,19 @@ impl LakeError {
     #[must_use]
     pub const fn is_of_rollups(&self) -> bool {
         matches!(self, Self::Log { table: TableName::Hourly | TableName::Daily, .. })
+    }
+
+    /// The data file that is damaged, by its path in the table's folder, where this is what went wrong: its bytes are others, they
+    /// are no Parquet, or it is not there.
+    #[must_use]
+    pub fn damaged_file(&self) -> Option<&str> {
+        match self {
+            Self::Altered { path, .. } | Self::Missing { path, .. } => Some(path),
+            // The store's own failures pass.
+            Self::Unreadable { source: parquet::errors::ParquetError::External(_), .. } => None,
+            Self::Unreadable { key, .. } => key.splitn(3, '/').nth(2),
+            _ => None,
+        }
     }
 
     /// Whether a data file that was to be read is not there any more: vacuum may have taken it.

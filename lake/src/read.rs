@@ -34,6 +34,9 @@ use crate::{DataFile, Lake, LakeError, TableName, schema};
 /// So much is read from the end of a file at first: its footer in one request, and a small file whole.
 const FOOTER_GUESS: usize = 64 << 10;
 
+/// Rows that are decoded together where nothing is asked but whether they can be.
+const LOOKED_AT_ROWS: usize = 8 << 10;
+
 /// An open data file, of which the footer has been read.
 #[derive(Debug)]
 pub struct FileReader {
@@ -116,14 +119,40 @@ pub async fn sha256_of(lake: &Lake, table: TableName, file: &DataFile) -> Result
 /// Refuses a file whose bytes are not those that were written, where the log says which those are. All of them are read for it.
 ///
 /// # Errors
-/// [`LakeError::Altered`]; [`LakeError::Store`].
+/// [`LakeError::Altered`]; [`LakeError::Missing`]; [`LakeError::Store`].
 pub async fn refuse_altered(lake: &Lake, table: TableName, file: &DataFile) -> Result<(), LakeError> {
     let Some(written) = file.sha256 else { return Ok(()) };
-    let found = sha256_of(lake, table, file).await?;
+    let found = match sha256_of(lake, table, file).await {
+        Err(LakeError::Store { source, .. }) if matches!(*source, object_store::Error::NotFound { .. }) => {
+            return Err(LakeError::Missing { table, path: file.path.clone() });
+        }
+        found => found?,
+    };
     if found == written {
         return Ok(());
     }
     Err(LakeError::Altered { table, path: file.path.clone(), found: hex(&found), written: hex(&written) })
+}
+
+/// Refuses a file that somebody stumbled over, if it is the one: [`refuse_altered`], and where the log does not say which bytes were
+/// written, one of which the rows cannot be read.
+///
+/// # Errors
+/// [`LakeError`], of which [`LakeError::damaged_file`] says whether the file is damaged.
+pub async fn refuse_damaged(lake: &Lake, table: TableName, file: &DataFile) -> Result<(), LakeError> {
+    refuse_altered(lake, table, file).await?;
+    if file.sha256.is_some() {
+        return Ok(());
+    }
+    let opened = FileReader::open(lake, table, file).await;
+    if opened.as_ref().is_err_and(LakeError::is_gone) {
+        return Err(LakeError::Missing { table, path: file.path.clone() });
+    }
+    let mut rows = opened?.rows(LOOKED_AT_ROWS)?;
+    while let Some(batch) = rows.next().await {
+        batch?;
+    }
+    Ok(())
 }
 
 /// A SHA-256 as people compare it.
@@ -135,7 +164,7 @@ impl FileReader {
     /// Opens a file of which rows are written anew: [`refuse_altered`] looks at it first.
     ///
     /// # Errors
-    /// [`LakeError::Altered`]; as [`FileReader::open`].
+    /// [`LakeError::Altered`]; [`LakeError::Missing`]; as [`FileReader::open`].
     pub async fn open_unaltered(lake: &Lake, table: TableName, file: &DataFile) -> Result<Self, LakeError> {
         refuse_altered(lake, table, file).await?;
         Self::open(lake, table, file).await

@@ -150,6 +150,98 @@ async fn quality_control_judges_all_but_a_damaged_file() {
     assert_eq!(values(&place).await, [(0, Some(50.0), 4), (1, Some(51.0), 4)]);
 }
 
+/// What a disk does to a file so that nobody reads it any more: its pages or a bit of the footer turned, its end lost, or all of it.
+type Damage = fn(&mut Vec<u8>);
+const DAMAGES: [(&str, Damage); 4] = [
+    ("pages", |bytes| {
+        let end = bytes.len() / 2;
+        bytes[4..end].fill(0xff);
+    }),
+    ("footer", |bytes| {
+        let place = bytes.len() - 40;
+        bytes[place] ^= 8;
+    }),
+    ("cut", |bytes| bytes.truncate(bytes.len() / 2)),
+    ("gone", Vec::clear),
+];
+
+impl Altered {
+    /// The only file of `readings`: nobody reads it any more.
+    async fn broken(place: &Place, damage: Damage) -> Self {
+        let file = files(place).await.remove(0);
+        let path = place.folder.path().join("lake/tables/readings").join(&file.path);
+        let sound = std::fs::read(&path).expect("read");
+        let mut bytes = sound.clone();
+        damage(&mut bytes);
+        let done = if bytes.is_empty() { std::fs::remove_file(&path) } else { std::fs::write(&path, &bytes) };
+        done.expect("damaged");
+        Self { file, path, sound }
+    }
+}
+
+/// One file that could not be decoded, new or old, kept the readings of all sensors from being judged: −99 °C of another sensor stayed
+/// without a flag, and went out.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_decoded_keeps_nobody_else_from_being_judged() {
+    for (what, damage) in DAMAGES {
+        for was_judged in [false, true] {
+            let place = Place::new();
+            // A test that looks at neighbours, so that what is old is read for what is new.
+            let spike = "sensors,test,months,parameters\ntjern/t,spike,,suspect=5 fail=10\n";
+            std::fs::write(place.folder.path().join("quality.csv"), spike).expect("written");
+            place.register(&["t,Cel,sample,public,-2,80", "other,Cel,sample,public,-2,80"]).await;
+            place.ingest(&[row(0, 50.0)]).await;
+            if was_judged {
+                control(&place.lake).await.expect("judged");
+            }
+            let broken = Altered::broken(&place, damage).await;
+            place.ingest(&[row(1, 51.0), Row { sensor: "tjern/other".to_owned(), ..row(3, -99.0) }]).await;
+            place.ingest(&[row(2, 52.0), Row { sensor: "tjern/other".to_owned(), ..row(4, 7.0) }]).await;
+            let named = control(&place.reopened()).await.expect_err(what).to_string();
+            assert!(named.contains(&broken.file.path), "{what}, {was_judged}: {named}");
+            broken.mend();
+            let before = if was_judged { 1 } else { 2 };
+            let others = [(1, Some(51.0), 1), (2, Some(52.0), 1), (3, Some(-99.0), 4), (4, Some(7.0), 1)];
+            assert_eq!(values(&place).await[0], (0, Some(50.0), before), "{what}, {was_judged}");
+            assert_eq!(values(&place).await[1..], others, "{what}, {was_judged}");
+            control(&place.lake).await.expect("judged");
+            assert_eq!(values(&place).await[0], (0, Some(50.0), 1), "{what}, {was_judged}");
+            assert_eq!(values(&place).await[1..], others, "{what}, {was_judged}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_decoded_keeps_nothing_else_from_being_merged() {
+    for (what, damage) in DAMAGES {
+        let place = Place::new();
+        place.ingest(&[row(0, 50.0)]).await;
+        let broken = Altered::broken(&place, damage).await;
+        for minute in 1..7 {
+            place.ingest(&[row(minute, 50.0)]).await;
+        }
+        let named = compacted(&place).await.expect_err("a file is damaged").to_string();
+        assert!(named.contains(&broken.file.path), "{what}: {named}");
+        assert_eq!(files(&place).await.len(), 2, "{what}: the six others are one file");
+        broken.mend();
+        compacted(&place).await.expect("compacted");
+        assert_eq!(values(&place).await.len(), 7, "{what}");
+    }
+}
+
+/// Hours and releases of all that there is wait until such a file is mended, and say how it is found: the engine names no file.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_decoded_is_no_riddle_where_it_stops_a_job() {
+    for (what, damage) in DAMAGES {
+        let place = Place::new();
+        place.ingest(&[row(0, 50.0)]).await;
+        let broken = Altered::broken(&place, damage).await;
+        let refused = crate::rollup::rollup(&place.reopened(), &TimeZone::UTC).await.expect_err("damaged").to_string();
+        assert!(refused.contains("`tjern pipeline verify`"), "{what}: {refused}");
+        broken.is_kept(&place).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_validates_a_damaged_file() {
     let place = Place::new();

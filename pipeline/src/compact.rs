@@ -229,17 +229,15 @@ async fn merge_all(
     watcher: Watcher<'_>,
     outcome: &mut CompactOutcome,
 ) -> Result<(), CompactError> {
-    let (mut damaged, mut first) = (BTreeSet::new(), None);
+    let (mut damaged, mut first) = (BTreeSet::new(), None::<LakeError>);
     loop {
         let merged = merge_sound(table, settings, held, &damaged, watcher, outcome).await;
         match merged {
-            Err(CompactError::Lake(error @ LakeError::Altered { .. })) => {
-                if let LakeError::Altered { path, .. } = &error {
-                    damaged.insert(path.clone());
-                }
+            Ok(()) => return first.map_or(Ok(()), |error| Err(error.into())),
+            Err(CompactError::Lake(error)) if error.damaged_file().is_some_and(|path| !damaged.contains(path)) => {
+                damaged.extend(error.damaged_file().map(str::to_owned));
                 first.get_or_insert(error);
             }
-            Ok(()) => return first.map_or(Ok(()), |error| Err(error.into())),
             Err(error) => return Err(error),
         }
     }

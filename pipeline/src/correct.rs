@@ -64,7 +64,7 @@ pub enum CorrectError {
     #[error(transparent)]
     Erasures(#[from] ErasuresError),
     /// The query engine failed.
-    #[error("the query engine failed: {0}")]
+    #[error("{}", tjern_lake::engine::Said(.0))]
     Engine(#[from] DataFusionError),
     /// Arrow refused.
     #[error("arrow: {0}")]

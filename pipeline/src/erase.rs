@@ -221,7 +221,7 @@ pub enum EraseError {
     #[error(transparent)]
     Register(#[from] RegisterError),
     /// The query engine failed.
-    #[error("the query engine failed: {0}")]
+    #[error("{}", tjern_lake::engine::Said(.0))]
     Engine(#[from] DataFusionError),
     /// Columns could not pass.
     #[error(transparent)]

@@ -117,7 +117,7 @@ pub enum PublishError {
     #[error(transparent)]
     Lake(#[from] LakeError),
     /// The query engine failed.
-    #[error("the query engine failed: {0}")]
+    #[error("{}", tjern_lake::engine::Said(.0))]
     Engine(#[from] DataFusionError),
     /// Arrow refused.
     #[error("arrow: {0}")]

@@ -143,7 +143,7 @@ pub enum RegisterError {
         table: TableName,
     },
     /// The query engine failed.
-    #[error("the query engine failed: {0}")]
+    #[error("{}", tjern_lake::engine::Said(.0))]
     Engine(#[from] DataFusionError),
     /// Rows could not be put into columns.
     #[error("arrow: {0}")]

@@ -115,7 +115,7 @@ pub enum RollupError {
         table: TableName,
     },
     /// The query engine failed.
-    #[error("the query engine failed: {0}")]
+    #[error("{}", tjern_lake::engine::Said(.0))]
     Engine(#[from] DataFusionError),
     /// Columns could not pass between Arrow and Polars.
     #[error(transparent)]

@@ -9,8 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use parquet::errors::ParquetError;
-use tjern_lake::{Commit, CommitError, Lake, LakeError, Operation, Table, TableName};
+use tjern_lake::{Commit, CommitError, Lake, Operation, Table, TableName};
 
 use super::known::Erasures;
 use super::rows::count;
@@ -74,8 +73,9 @@ pub(super) async fn remove(
     for file in idle.iter().filter(|file| file.path.ends_with(".parquet")) {
         let holds = match count(lake, name, file, &wide(name, erasures)).await {
             Ok(rows) => rows > 0,
-            // Nobody names it and nobody can say what is in it.
-            Err(error) if is_damaged(&error) => true,
+            // Nobody names it and nobody can say what is in it. A store that failed is another thing: the file may be somebody's who is
+            // about to commit it.
+            Err(error) if error.is_gone() || error.damaged_file().is_some() => true,
             Err(error) => return Err(error.into()),
         };
         if holds {
@@ -94,14 +94,6 @@ pub(super) async fn remove(
     crate::vacuum::remove(lake, log).await?;
     mark(&mut table, erasures, Mark::Gone, |_| Vec::new()).await?;
     Ok(gone)
-}
-
-/// Whether a file was read and is no Parquet, or is gone; and not only a store that failed: the file may be somebody's
-/// who is about to commit it.
-fn is_damaged(error: &LakeError) -> bool {
-    let LakeError::Unreadable { source, .. } = error else { return false };
-    let ParquetError::External(cause) = source else { return true };
-    matches!(cause.downcast_ref::<object_store::Error>(), Some(object_store::Error::NotFound { .. }))
 }
 
 /// A window that was summed up tells of readings that are not in its hour: the step of a counter comes from the

@@ -102,7 +102,7 @@ pub(super) async fn rewrite(
                 continue;
             }
             match refuse_altered(table.lake(), TableName::Readings, &file).await {
-                Err(error @ LakeError::Altered { .. }) => {
+                Err(error) if error.damaged_file().is_some() => {
                     damaged.insert(file.path, error);
                     continue;
                 }

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
-use tjern_lake::read::refuse_altered;
+use tjern_lake::read::refuse_damaged;
 use tjern_lake::rollup::{Instruments, TOUCHED_NOTE};
 use tjern_lake::{Changes, Commit, CommitError, DataFile, Held, Lake, LakeError, Lease, Operation, Table, TableName};
 use tokio_util::sync::CancellationToken;
@@ -117,7 +117,7 @@ pub enum ControlError {
     #[error(transparent)]
     Frame(#[from] FrameError),
     /// The query engine failed.
-    #[error("the query engine failed: {0}")]
+    #[error("{}", tjern_lake::engine::Said(.0))]
     Engine(#[from] DataFusionError),
     /// Polars refused.
     #[error("polars: {0}")]
@@ -450,24 +450,44 @@ impl Work<'_> {
         }
     }
 
-    /// Those of the files that are not damaged, where an error came of one that is. Such a file may be found by its SHA-256, or
-    /// sooner by what cannot be decoded.
+    /// Those of the files that are not damaged, where an error came of one that is, or of one around them. Such a file may be found
+    /// by its SHA-256, or sooner by what cannot be decoded. One around them is not asked any more in this run.
     async fn without_damaged(
         &mut self,
         table: &Table,
         files: Vec<DataFile>,
         error: ControlError,
     ) -> Result<Vec<DataFile>, ControlError> {
+        let around = self.pass.neighbours(table, &files, &mut self.sensors, &self.scope);
         let (before, mut sound) = (files.len(), Vec::new());
         for file in files {
-            match refuse_altered(table.lake(), TableName::Readings, &file).await {
-                Ok(()) => sound.push(file),
-                Err(damaged @ LakeError::Altered { .. }) => _ = self.damaged.get_or_insert(damaged),
-                Err(_) => return Err(error),
+            if !self.is_damaged(table, &file).await? {
+                sound.push(file);
             }
         }
         self.outcome.unfinished = true;
-        if sound.len() < before { Ok(sound) } else { Err(error) }
+        if sound.len() < before {
+            return Ok(sound);
+        }
+        let mut is_found = false;
+        for file in around {
+            if self.is_damaged(table, &file).await? {
+                is_found = true;
+            }
+        }
+        if is_found { Ok(sound) } else { Err(error) }
+    }
+
+    async fn is_damaged(&mut self, table: &Table, file: &DataFile) -> Result<bool, ControlError> {
+        match refuse_damaged(table.lake(), TableName::Readings, file).await {
+            Ok(()) => Ok(false),
+            Err(error) if error.damaged_file().is_some() => {
+                self.pass.leave_out(file);
+                self.damaged.get_or_insert(error);
+                Ok(true)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The files that nobody replaced since the run began.

@@ -17,7 +17,7 @@ use datafusion::scalar::ScalarValue;
 use futures::StreamExt;
 use tjern_lake::rollup::Spans;
 use tjern_lake::rollup::touched::each_run;
-use tjern_lake::{DataFile, FileReader, Lake, Table, TableName, precedence, schema};
+use tjern_lake::{DataFile, FileReader, Lake, LakeError, Table, TableName, precedence, schema};
 
 use super::control::ControlError;
 use super::in_place::{InPlace, OURS};
@@ -56,11 +56,40 @@ pub(super) struct Pass {
     lake: Lake,
     context: SessionContext,
     bounds: Bounds,
+    /// The paths of files that were found damaged.
+    left_out: BTreeSet<String>,
 }
 
 impl Pass {
     pub(super) fn new(lake: &Lake, bounds: &Bounds) -> Result<Self, ControlError> {
-        Ok(Self { lake: lake.clone(), context: engine_within(lake, bounds)?, bounds: bounds.clone() })
+        let (lake, context) = (lake.clone(), engine_within(lake, bounds)?);
+        Ok(Self { lake, context, bounds: bounds.clone(), left_out: BTreeSet::new() })
+    }
+
+    /// Reads a file no more around others.
+    pub(super) fn leave_out(&mut self, file: &DataFile) {
+        self.left_out.insert(file.path.clone());
+    }
+
+    /// The files that are read beside these, as what is judged in them looks at their rows.
+    pub(super) fn neighbours(
+        &self,
+        table: &Table,
+        files: &[DataFile],
+        sensors: &mut Sensors<'_>,
+        scope: &Scope,
+    ) -> Vec<DataFile> {
+        self.around(table, files, &scope.of(files).reads(sensors))
+    }
+
+    /// The files around some of them that have readings in these spans.
+    fn around(&self, table: &Table, files: &[DataFile], reads: &[Span]) -> Vec<DataFile> {
+        let mut others = table.files();
+        others.retain(|file| {
+            let is_near = || reads.iter().any(|span| span.overlaps(times_of(file)));
+            !files.iter().any(|own| own.path == file.path) && !self.left_out.contains(&file.path) && is_near()
+        });
+        others
     }
 
     /// Adds what the rows of a file touch to the scope. A file that vacuum took already counts as far
@@ -79,7 +108,8 @@ impl Pass {
             }
         });
         match read.await {
-            Err(error) if error.is_gone() => {
+            // One that is damaged counts so too: if it is in the table still, it is named when it is to be judged.
+            Err(LakeError::Unreadable { .. }) => {
                 let (from_us, to_us) = file.time_us.unwrap_or((i64::MIN, i64::MAX));
                 sensors.touch_all(file.sensor.as_ref(), Span { from_us, to_us }, scope);
                 Ok(())
@@ -102,7 +132,7 @@ impl Pass {
             return Ok((Rewritten::default(), Vec::new()));
         }
         let reads = scope.reads(sensors);
-        let numbered = files.iter().cloned().zip(0..).chain(around(table, &files, &reads));
+        let numbered = files.iter().cloned().zip(0..).chain(of_others(self.around(table, &files, &reads)));
         let rows = in_order(self.rows(table, numbered.collect(), Some(&inside(&scope, &reads)), &NEEDED)?)?;
         let mut in_place = InPlace::of(files, &self.lake, &self.bounds);
         let held_rows = held_rows(&self.bounds);
@@ -127,7 +157,7 @@ impl Pass {
         let columns: Vec<&str> = wanted.fields().iter().map(|field| field.name().as_str()).collect();
         let reads = scope.reads(sensors);
         let own = self.rows(table, files.iter().cloned().map(|file| (file, 0)).collect(), None, &columns)?;
-        let others = around(table, &files, &reads).collect();
+        let others = of_others(self.around(table, &files, &reads)).collect();
         let others = self.rows(table, others, Some(&inside(&scope, &reads)), &columns)?;
         let rows = in_order(own.union(others)?)?;
         let anew = Anew::of(first, &OURS, &self.bounds);
@@ -167,13 +197,9 @@ impl Pass {
     }
 }
 
-/// The files around some of them that have readings in these spans, with the number of those.
-fn around<'a>(table: &Table, files: &[DataFile], reads: &'a [Span]) -> impl Iterator<Item = (DataFile, i32)> + use<'a> {
-    let paths: BTreeSet<String> = files.iter().map(|file| file.path.clone()).collect();
-    let near = move |file: &DataFile| {
-        !paths.contains(file.path.as_str()) && reads.iter().any(|span| span.overlaps(times_of(file)))
-    };
-    table.files().into_iter().filter(near).map(|file| (file, AROUND))
+/// Files around those that are judged, with the number of such.
+fn of_others(files: Vec<DataFile>) -> impl Iterator<Item = (DataFile, i32)> {
+    files.into_iter().map(|file| (file, AROUND))
 }
 
 /// Rows as the walk wants them.
