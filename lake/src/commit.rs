@@ -19,7 +19,7 @@
 
 use std::collections::BTreeMap;
 
-use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties, TransactionError};
+use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties, PROTOCOL, TransactionError};
 use deltalake_core::kernel::{Action, MetadataExt, StructType, Transaction};
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
 use deltalake_core::table::state::DeltaTableState;
@@ -140,6 +140,10 @@ pub enum CommitError {
         /// Which file, in the table's folder.
         path: String,
     },
+    /// Another program gave the table what keeps others from writing, or from removing. Nothing was committed, and nothing will be
+    /// until that is taken back.
+    #[error(transparent)]
+    Restricted(LakeError),
     /// Something failed; the commit may have taken place all the same.
     #[error(transparent)]
     Failed(#[from] LakeError),
@@ -151,7 +155,8 @@ impl Table {
     ///
     /// # Errors
     /// [`CommitError::Conflict`] if the commit was refused, [`CommitError::Stale`] if vacuum may have taken one of its
-    /// files, [`CommitError::Failed`] if it is open whether it took place.
+    /// files, [`CommitError::Restricted`] if another program locked the table, [`CommitError::Failed`] if it is open whether it
+    /// took place.
     ///
     /// # Panics
     /// If a removed file does not belong to the pinned version: its maker read something else.
@@ -184,6 +189,11 @@ impl Table {
         let committed = match committed {
             Ok(committed) => committed,
             Err(error) if is_conflict(&error) => return Err(CommitError::Conflict { table, version }),
+            Err(DeltaTableError::Transaction { source }) if restriction(table, &source).is_some() => {
+                return Err(
+                    restriction(table, &source).map_or_else(|| failed(table, source.into()), CommitError::Restricted)
+                );
+            }
             Err(error) => return Err(self.told(error).await),
         };
         self.lake.keep_handle(table, handle);
@@ -209,6 +219,23 @@ impl Table {
         self.transaction(CUT_OFF).filter(|before_ms| *before_ms <= now_ms)
     }
 
+    /// What another program gave the table that keeps commits from it, or removals: one that only adds may go on for years while all
+    /// that rewrite files fail.
+    ///
+    /// # Errors
+    /// [`LakeError::Restricted`]; [`LakeError`] where it cannot be found out.
+    pub async fn refuse_restrictions(&self) -> Result<(), LakeError> {
+        let table = self.name();
+        let handle = self.handle_at_version().await.map_err(lake_error)?;
+        let snapshot =
+            handle.delta.snapshot().map_err(|source| LakeError::Delta { table, source: Box::new(source) })?;
+        let known = snapshot.snapshot();
+        let looked = PROTOCOL.can_write_to(known).and_then(|()| PROTOCOL.check_append_only(known));
+        let restricted = looked.err().and_then(|source| restriction(table, &source));
+        self.lake.keep_handle(table, handle);
+        restricted.map_or(Ok(()), Err)
+    }
+
     /// Writes a checkpoint of the version that the table is pinned at.
     ///
     /// # Errors
@@ -217,10 +244,7 @@ impl Table {
     pub async fn write_checkpoint(&mut self) -> Result<(), LakeError> {
         let table = self.name();
         damage::refuse_emptied(&self.lake, table).await?;
-        let handle = self.handle_at_version().await.map_err(|error| match error {
-            CommitError::Failed(error) => error,
-            CommitError::Conflict { .. } | CommitError::Stale { .. } => unreachable!("nothing is committed"),
-        })?;
+        let handle = self.handle_at_version().await.map_err(lake_error)?;
         let written = deltalake_core::checkpoints::create_checkpoint(&handle.delta, None).await;
         written.map_err(|source| LakeError::Delta { table, source: Box::new(source) })
     }
@@ -320,6 +344,30 @@ fn is_conflict(error: &DeltaTableError) -> bool {
                     | TransactionError::VersionAlreadyExists(_)
             }
     )
+}
+
+/// What keeps others from writing, where that is what Delta says.
+fn restriction(table: TableName, source: &TransactionError) -> Option<LakeError> {
+    let what = match source {
+        TransactionError::UnsupportedTableFeatures(features) => {
+            let mut names: Vec<_> = features.iter().map(ToString::to_string).collect();
+            names.sort();
+            format!("features that this software does not write by ({})", names.join(", "))
+        }
+        TransactionError::DeltaTableAppendOnly => {
+            "the property `delta.appendOnly`, so that no file may be replaced".to_owned()
+        }
+        _ => return None,
+    };
+    Some(LakeError::Restricted { table, what })
+}
+
+/// Of a handle that was asked for: nothing is committed by that.
+fn lake_error(error: CommitError) -> LakeError {
+    match error {
+        CommitError::Failed(error) | CommitError::Restricted(error) => error,
+        CommitError::Conflict { .. } | CommitError::Stale { .. } => unreachable!("nothing is committed"),
+    }
 }
 
 fn failed(table: TableName, source: DeltaTableError) -> CommitError {

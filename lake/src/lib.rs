@@ -116,6 +116,16 @@ pub enum LakeError {
         /// The version that the table asks for.
         reader: i64,
     },
+    /// Another program gave a table what keeps this software from writing to it; it reads it all the same.
+    #[error(
+        "another program gave table `{table}` {what}: it is read as before, and what would be written is refused; hint: \"A setting of another program\" in docs/backup.md says how it is taken back"
+    )]
+    Restricted {
+        /// Which table.
+        table: TableName,
+        /// What it was given.
+        what: String,
+    },
     /// Delta refused.
     #[error("table `{table}`: {source}")]
     Delta {

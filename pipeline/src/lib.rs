@@ -28,6 +28,8 @@ pub mod quality;
 pub mod quarantine;
 pub mod register;
 pub mod replay;
+#[cfg(test)]
+mod restricted;
 pub mod rollup;
 mod sheet;
 pub mod status;

@@ -22,6 +22,9 @@ pub struct Status {
     /// Tables that cannot be opened, and why: all the rest is told without them.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub damaged: BTreeMap<String, String>,
+    /// Tables that are read and not written to, and why: another program gave them what keeps others from it.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub restricted: BTreeMap<String, String>,
     /// Batches that landed and are not in `readings`.
     pub landed: Landed,
     /// What compaction would do now.
@@ -123,7 +126,8 @@ pub async fn status(lake: &Lake, settings: &CompactSettings) -> Result<Status, L
     let mut tables = Vec::new();
     let mut landed = Waiting::default();
     let mut compaction = Backlog { merges: 0, bytes: 0, oldest_unsealed: None };
-    let (mut holes, mut unchecked, mut damaged) = (Vec::new(), Vec::new(), BTreeMap::new());
+    let (mut holes, mut unchecked) = (Vec::new(), Vec::new());
+    let (mut damaged, mut restricted) = (BTreeMap::new(), BTreeMap::new());
     for name in TableName::ALL {
         let table = match Table::open(lake, name).await {
             Err(error @ LakeError::Log { .. }) if name != TableName::Readings => {
@@ -133,6 +137,9 @@ pub async fn status(lake: &Lake, settings: &CompactSettings) -> Result<Status, L
             opened => opened?,
         };
         let Some(table) = table else { continue };
+        if let Err(error @ LakeError::Restricted { .. }) = table.refuse_restrictions().await {
+            restricted.insert(name.to_string(), error.to_string());
+        }
         tables.push(of_table(&table).await?);
         if name == TableName::Readings {
             landed = waiting(lake, &table).await?;
@@ -154,6 +161,7 @@ pub async fn status(lake: &Lake, settings: &CompactSettings) -> Result<Status, L
     Ok(Status {
         tables,
         damaged,
+        restricted,
         landed,
         compaction,
         missing: holes,

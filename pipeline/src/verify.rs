@@ -111,6 +111,14 @@ async fn opened(lake: &Lake, name: TableName, problems: &mut Vec<Problem>) -> Re
         }
         Err(error) => return Err(error),
     };
+    if let Some(table) = table.as_ref().filter(|_| damages.is_empty()) {
+        match table.refuse_restrictions().await {
+            Err(error @ LakeError::Restricted { .. }) => {
+                problems.push(Problem { key: format!("tables/{name}/_delta_log"), what: error.to_string() });
+            }
+            looked => looked?,
+        }
+    }
     problems.extend(damages.into_iter().map(|Damage { key, what }| Problem { key, what }));
     Ok(table)
 }

@@ -29,7 +29,8 @@ pub(crate) async fn status(arguments: &JobArguments) -> Result<(), Failure> {
     let found = find(&lake, &city.jobs.compact).await.map_err(Failure::failed)?;
     let text = if arguments.json { format!("{}\n", json!(found)) } else { shown(&found) };
     std::io::stdout().write_all(text.as_bytes()).map_err(Failure::failed)?;
-    match found.damaged.into_values().chain(found.unreadable_erasures).next() {
+    let trouble = found.damaged.into_values().chain(found.restricted.into_values()).chain(found.unreadable_erasures);
+    match trouble.into_iter().next() {
         Some(damage) => Err(Failure::failed(damage)),
         None => Ok(()),
     }
@@ -55,6 +56,9 @@ fn shown(status: &Status) -> String {
         )
     }));
     lines.extend(status.damaged.keys().map(|table| format!("{table:<9} cannot be read: its log is damaged")));
+    lines.extend(
+        status.restricted.keys().map(|table| format!("{table:<9} is not written to: another program locked it")),
+    );
     let since = |moment: &Option<_>| moment.as_ref().map(ToString::to_string);
     let landed = since(&status.landed.since).map_or_else(String::new, |since| format!(", the first since {since}"));
     lines.push(format!("landed: {} batches wait for ingest{landed}", status.landed.batches));

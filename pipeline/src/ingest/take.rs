@@ -269,6 +269,7 @@ impl Ingester {
                     failure = Some(error);
                     tokio::time::sleep(PAUSE * 2_u32.pow(attempt)).await;
                 }
+                Err(CommitError::Restricted(error)) => return Err(CommitFailure::Failed(error.into())),
                 Err(_) => failure = None,
             }
             self.table.refresh().await.map_err(IngestError::from)?;
