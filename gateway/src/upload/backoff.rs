@@ -55,4 +55,17 @@ mod tests {
         let mut brisk = Backoff::new(Duration::from_millis(1));
         assert!((0..100).all(|_| brisk.next_pause() <= FIRST));
     }
+
+    /// A lake that comes back is asked by a hundred gateways in the same moment, and goes again.
+    #[test]
+    fn gateways_that_lost_the_lake_together_do_not_come_back_together() {
+        let asked_at = || {
+            let mut backoff = Backoff::new(Duration::from_secs(60));
+            (0..8).map(|_| backoff.next_pause()).sum::<Duration>()
+        };
+        let mut at: Vec<_> = (0..100).map(|_| asked_at()).collect();
+        at.sort();
+        let together = at.iter().map(|one| at.iter().filter(|other| other.abs_diff(*one) < FIRST).count()).max();
+        assert!(together < Some(25), "{together:?} of a hundred within a second of one another");
+    }
 }
