@@ -147,6 +147,12 @@ async fn a_wrong_configuration_is_said_with_its_place_and_nothing_is_started() {
         assert!(error.contains(part), "no {part:?} in:\n{error}");
     }
     assert!(!site.path("spool").exists() && !site.path("lake").exists());
+
+    // What was copied out of a browser's address line was shown as it stood.
+    let site = Site::new("file://ROOT/lake", &tcp_bus("admin:hunter2@10.0.0.1:502"));
+    let (status, error) = output(site.command(&[])).await;
+    assert_eq!(status, Some(2), "{error}");
+    assert!(error.contains("no name and no password belong before the host") && !error.contains("hunter2"), "{error}");
 }
 
 #[tokio::test]

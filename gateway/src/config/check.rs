@@ -290,6 +290,10 @@ fn address(checker: &mut Checker<'_>, file: &BusFile) -> Option<String> {
 
 fn host_and_port(checker: &mut Checker<'_>, text: &Spanned<String>) -> Option<String> {
     checker.read(text, |address| {
+        if address.contains('@') {
+            let what = "no name and no password belong before the host; hint: neither Modbus nor lines over TCP have any: write host:port";
+            return Err(what.to_owned());
+        }
         let refused =
             || format!("`{address}` is no address; hint: write host:port, like \"10.0.3.7:502\" or \"[fe80::1]:502\"");
         let (host, port) = address.rsplit_once(':').ok_or_else(refused)?;

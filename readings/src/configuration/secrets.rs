@@ -1,12 +1,15 @@
 //! Where in a configuration's text secrets stand that do not belong there: what is shown of it, and what is
 //! uploaded, is without them.
 //!
-//! Found are, in values and in comments: what stands before an `@` or after a `?` in a URL, and the values of
-//! keys whose name says so (`password`, `secret`, `token`, …), or that are called `url`: the address of a webhook may be one, however wrong it is
-//! written. A secret under a harmless name is not found, and no pattern is one.
+//! Found are, in values and in comments: what stands before an `@` or after a `?` in a URL, an `address` that has an `@`, and the
+//! values of keys whose name says so (`password`, `secret`, `token`, …), or that are called `url`: the address of a webhook may be one, however
+//! wrong it is written. In comments also what people write there ([`comments`]). A secret under a harmless name is not found, and no pattern is
+//! one.
 //!
 //! Invariant: of a text that is TOML what is hidden of a string lies within its quotes, and of a comment within its line. So what is left is
 //! TOML, but for a secret that stood in no quotes. The text is gone over once, whatever is shown of it and how often.
+
+mod comments;
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -16,12 +19,30 @@ use super::strings::{Strings, Written, work};
 /// What stands in the place of a secret.
 const REDACTED: &str = "***";
 
-/// A key with one of these in its name has a secret for a value.
-const NAMES: [&str; 9] =
-    ["secret", "passw", "passphrase", "token", "access_key", "account_key", "api_key", "private_key", "sas_"];
+/// A key with one of these in its name, `_` and `-` apart, has a secret for a value: in English, in Norwegian and in German, and as Azure's
+/// connection strings have them.
+const NAMES: [&str; 14] = [
+    "secret",
+    "passw",
+    "passphrase",
+    "passord",
+    "kennwort",
+    "token",
+    "accesskey",
+    "accountkey",
+    "apikey",
+    "privatekey",
+    "sharedkey",
+    "sharedaccess",
+    "saskey",
+    "sastoken",
+];
+
+/// A key that is called one of these has one too: within longer names they are parts of other words.
+const WHOLE_NAMES: [&str; 8] = ["url", "pass", "pwd", "psk", "pin", "pw", "sas", "authorization"];
 
 /// Keys that have such a name and hold the path of a file.
-const HARMLESS: [&str; 2] = ["tokens", "_file"];
+const HARMLESS: [&str; 2] = ["tokens", "file"];
 
 /// Where secrets stand in a text, found once for all that is to be shown of it.
 #[derive(Debug, Clone)]
@@ -93,7 +114,7 @@ type Look = fn(&str, usize) -> Vec<Range<usize>>;
 
 /// Where secrets stand, in order and without an overlap, and none is empty.
 fn places(text: &str) -> Vec<Range<usize>> {
-    if marks(text, "://").chain(marks(text, "=")).next().is_none() {
+    if !text.contains([':', '=', '#']) {
         return Vec::new();
     }
     let strings = Strings::of(text);
@@ -117,6 +138,7 @@ fn places(text: &str) -> Vec<Range<usize>> {
             }
         }
     }
+    found.extend(strings.comments().flat_map(|comment| comments::in_comment(text, comment)));
     found.sort_by_key(|secret| secret.start);
     let mut apart: Vec<Range<usize>> = Vec::new();
     for secret in found.into_iter().filter(|secret| !secret.is_empty()) {
@@ -149,14 +171,17 @@ fn in_url(text: &str, place: usize) -> Vec<Range<usize>> {
     user.into_iter().chain(query).collect()
 }
 
-/// The value of the name that stands before this `=`, where that is a secret's.
+/// The value of the name that stands before this `=`, where that is a secret's; an address that has an `@`.
 fn in_value(text: &str, place: usize) -> Vec<Range<usize>> {
-    if !is_secret(name_before(&text[..place])) {
+    let name = name_before(&text[..place]);
+    let is_address = name.eq_ignore_ascii_case("address");
+    if !is_address && !is_secret(name) {
         return Vec::new();
     }
     let rest = &text[place + 1..];
     let start = place + 1 + (rest.len() - rest.trim_start_matches([' ', '\t']).len());
-    vec![value_at(text, start)]
+    let value = value_at(text, start);
+    if is_address && !text[value.clone()].contains('@') { Vec::new() } else { vec![value] }
 }
 
 /// The name of a key that ends here.
@@ -170,8 +195,10 @@ fn name_before(text: &str) -> &str {
 }
 
 fn is_secret(name: &str) -> bool {
-    let name = name.to_ascii_lowercase().replace('-', "_");
-    name == "url" || NAMES.iter().any(|part| name.contains(part)) && !HARMLESS.iter().any(|end| name.ends_with(end))
+    let is_of_sas = name.to_ascii_lowercase().contains("sas_");
+    let name = name.to_ascii_lowercase().replace(['_', '-'], "");
+    let is_one = is_of_sas || WHOLE_NAMES.contains(&name.as_str()) || NAMES.iter().any(|part| name.contains(part));
+    is_one && !HARMLESS.iter().any(|end| name.ends_with(end))
 }
 
 /// The value that begins here, within its quotes; one whose quotes do not end ends with its line.
@@ -213,6 +240,10 @@ mod tests {
             ("password = \"hun\\\"ter2\"\nx = 1", "password = \"***\"\nx = 1"),
             ("# token=\"\"\"hunter2\nx = 1\n", "# token=\"\"\"***\nx = 1\n"),
             ("x = ['token=a b', 'c']", "x = ['token=*** b', 'c']"),
+            ("address = \"admin:hunter2@10.0.3.7:502\"\n", "address = \"***\"\n"),
+            ("# AccountName=a;AccountKey=aHVudGVyMg==;EndpointSuffix=x\n", "# AccountName=a;AccountKey=***\n"),
+            ("x = \"Endpoint=sb://h/;SharedAccessKey=hunter2\"\n", "x = \"Endpoint=sb://h/;SharedAccessKey=***\"\n"),
+            ("# passord=hunter2\n# pwd = hunter2\n", "# passord=***\n# pwd = ***\n"),
         ] {
             assert_eq!(without_secrets(text), shown);
             let painted = Secrets::of(text).painted_over(text, 0..text.len());
@@ -227,6 +258,8 @@ mod tests {
             "credentials_file = \"/etc/tjern/lake.env\"\ntokens = \"tokens.txt\"\n",
             "pattern = \"T=(?<value>[-0-9.]+)\"\nregister = \"input:0\"\n",
             "pattern = 'http://(?<value>[0-9]+)@x?\\d'\ntime_pattern = 'token=(.*)'\n",
+            "# By-pass valve: see the drawing. Ask ops@city.example, +47: 32 04 00 00, 08:00 to 16:00\n",
+            "passage = 1\npinned = \"x\"\nbypass = true # holding:4 is the by-pass\n",
         ] {
             assert_eq!(without_secrets(text), text);
         }

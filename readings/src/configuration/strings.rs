@@ -61,6 +61,11 @@ impl Strings {
         self.strings.get(found)
     }
 
+    /// The comments, in order.
+    pub(super) fn comments(&self) -> impl Iterator<Item = Range<usize>> + '_ {
+        self.comments.iter().cloned()
+    }
+
     /// Where the comment ends in which this place lies, which is in no string.
     pub(super) fn end_of_comment(&self, place: usize) -> Option<usize> {
         last_from(&self.comments, place, |comment| comment).map(|comment| comment.end)
