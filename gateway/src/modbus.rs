@@ -69,7 +69,7 @@ pub use master::{Manners, Master};
 pub use read_map::ReadMap;
 
 pub(crate) use mbap::Strangers;
-pub(crate) use port::open_serial;
+pub(crate) use port::{may_be_a_port, open_serial};
 
 #[cfg(test)]
 pub(crate) use frame::crc as frame_crc;

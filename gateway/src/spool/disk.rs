@@ -182,7 +182,11 @@ impl Folder {
         if !above.as_os_str().is_empty() {
             self.create(above)?;
         }
-        fs::create_dir(&folder)?;
+        match fs::create_dir(&folder) {
+            // Another bus made it in this very moment.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => {}
+            made => made?,
+        }
         File::open(self.at(above))?.sync_all()
     }
 }
@@ -435,6 +439,27 @@ mod tests {
         assert!(matches!(Folder::take(&place.path().join("deep/spool")), Err(TakeError::Locked)));
         drop(first);
         assert!(Folder::take(&place.path().join("deep/spool")).is_ok());
+    }
+
+    /// One of two buses that began together could not write down what it had learned.
+    #[test]
+    fn a_folder_that_several_make_at_once_is_there_for_all() {
+        let place = tempfile::tempdir().expect("a folder");
+        let folder = Folder::take(place.path()).expect("taken");
+        for number in 0..200 {
+            let (path, together) = (PathBuf::from(format!("{number}/learned")), std::sync::Barrier::new(4));
+            std::thread::scope(|scope| {
+                let making = [(); 4].map(|()| {
+                    scope.spawn(|| {
+                        together.wait();
+                        folder.create_folder(&path)
+                    })
+                });
+                for one in making {
+                    one.join().expect("no panic").expect("made");
+                }
+            });
+        }
     }
 
     #[test]

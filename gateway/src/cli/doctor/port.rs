@@ -1,13 +1,14 @@
 //! A serial port: there, allowed, free. It is not opened: that would set its lines and could disturb a device.
 
 use std::fs;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rustix::fs::{Access, access};
 
 use super::Finding;
 use super::locks;
+use crate::modbus::may_be_a_port;
 
 pub(super) fn examine(root: &Path, name: &str, present: &[String]) -> Finding {
     let (what, path) = (format!("port {name}"), Path::new(name));
@@ -18,7 +19,7 @@ pub(super) fn examine(root: &Path, name: &str, present: &[String]) -> Finding {
         };
         return Finding::fail(what, "it does not exist", there);
     };
-    if !file.file_type().is_char_device() {
+    if !may_be_a_port(root, &file) {
         return Finding::fail(what, "it is no serial port", "write the device file, like /dev/ttyUSB0");
     }
     if access(path, Access::READ_OK | Access::WRITE_OK).is_err() {
@@ -78,6 +79,8 @@ mod tests {
         let file = folder.path().join("file");
         fs::write(&file, "").expect("written");
         assert_eq!(examine(root, &file.display().to_string(), &[]).says, "it is no serial port");
+        // A device file, and no port: it was said to be one that may be used.
+        assert_eq!(examine(root, "/dev/zero", &[]).says, "it is no serial port");
     }
 
     #[test]
