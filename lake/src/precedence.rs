@@ -19,6 +19,12 @@ const AMONG_EQUALS: [&str; 5] = ["revision", "received", "source", "epoch", "seq
 /// The columns that the order looks at, beside sensor and time.
 pub const COLUMNS: [&str; 6] = ["cause", "revision", "received", "source", "epoch", "seq"];
 
+/// Whether a row of this cause is one that ingest refused.
+#[must_use]
+pub fn is_refused(cause: Option<&str>) -> bool {
+    REFUSED.iter().any(|refused| cause == Some(refused.word()))
+}
+
 /// Whether ingest refused a row.
 fn refused() -> Expr {
     col("cause").in_list(REFUSED.iter().map(|cause| lit(cause.word())).collect(), false).is_true()

@@ -3,8 +3,8 @@
 //! `observations` is what people and tools should use: one row per `(sensor, time)`, the one that counts
 //! ([`crate::precedence`]), of quality
 //! 1 to 3 and within what the register calls plausible, with the names of its place and sensor. The
-//! second guard matters where a range was registered after its readings came: a value that fails is
-//! never shown as one.
+//! second guard matters where a range was registered after its readings came, until quality control has looked at them: a value that fails is
+//! never shown as one. What a person validated stands over it, here as in quality control, and so in hours and days.
 //!
 //! Files in which `(sensor, time)` is unique and which overlap no other file are passed through;
 //! only the rest is sifted. `latest` does not read them again: [`crate::precedence`] keeps what each said.
@@ -133,6 +133,11 @@ fn may_share_a_key(one: &DataFile, other: &DataFile) -> bool {
     times && sensors
 }
 
+/// Whether a value is one that counts: it has not failed, and a person answers for it or the register calls it plausible. `r` is the
+/// reading, and `s` its sensor's line, if it has one.
+const COUNTS: &str = "r.quality BETWEEN 1 AND 3 AND r.value IS NOT NULL AND (r.level >= 2 OR \
+    (s.low IS NULL OR r.value >= s.low) AND (s.high IS NULL OR r.value <= s.high))";
+
 /// `observations`.
 pub(crate) async fn observations(tables: &SessionContext, public: bool) -> Result<DataFrame> {
     // A reading of an unknown sensor is internal: it has no place in what the public sees.
@@ -145,8 +150,7 @@ pub(crate) async fn observations(tables: &SessionContext, public: bool) -> Resul
              local_time(r.time) AS local_time \
          FROM (SELECT s.*, p.name_nb AS site_name FROM sensors s LEFT JOIN sites p ON p.site = s.site) s \
              {join} newest_revisions r ON s.id = r.sensor \
-         WHERE r.quality BETWEEN 1 AND 3 AND r.value IS NOT NULL \
-             AND (s.low IS NULL OR r.value >= s.low) AND (s.high IS NULL OR r.value <= s.high)"
+         WHERE {COUNTS}"
     );
     tables.sql(&sql).await
 }
@@ -157,8 +161,7 @@ pub(crate) async fn heard_in(tables: &SessionContext, rows: &str) -> Result<Data
     // Who is not registered has no plausible range.
     let sql = format!(
         "WITH judged AS (SELECT r.sensor, r.time, r.value, r.quality, r.cause, \
-                 r.quality BETWEEN 1 AND 3 AND r.value IS NOT NULL AND (s.low IS NULL OR r.value >= s.low) \
-                     AND (s.high IS NULL OR r.value <= s.high) AS good \
+                 {COUNTS} AS good \
              FROM (SELECT id, low, high FROM all_sensors WHERE valid_to IS NULL) s RIGHT JOIN {rows} r ON s.id = r.sensor) \
          SELECT sensor, max(time) AS heard_time, \
                  last_value(quality ORDER BY time) AS heard_quality, last_value(cause ORDER BY time) AS heard_cause, \

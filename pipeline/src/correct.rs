@@ -31,7 +31,7 @@ use crate::quality::QualityError;
 use crate::register::RegisterError;
 use crate::tables::{ATTEMPTS_MAX, let_go};
 
-pub(crate) use moments::{Moment, Moments, Wanted};
+pub(crate) use moments::{Moment, Moments, Stored, Wanted};
 pub use record::Author;
 pub(crate) use record::Record;
 

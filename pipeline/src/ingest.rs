@@ -8,6 +8,8 @@
 //! Readings that were erased ([`crate::erase`]) are left out, however they come: the batch's numbers are taken, its other
 //! readings too, and the batch is remembered as one that has to leave the landing zone.
 //!
+//! Rows by which an import only repeats what is there (`repeated`) are left out too: a file that grew brings what is new in it.
+//!
 //! A batch whose configuration is not there is taken all the same, and remembered (`unchecked`); when that comes, its readings
 //! are held against it (`check`). So are readings of a sensor that nobody had registered when its first line comes.
 //!
@@ -31,6 +33,7 @@ mod landing;
 mod late;
 mod progress;
 mod refused;
+mod repeated;
 pub mod replay;
 mod rows;
 mod schedule;
@@ -114,6 +117,10 @@ pub struct IngestOutcome {
     pub rows: usize,
     /// Rows that were left out, since they were erased.
     pub erased: usize,
+    /// Imported rows that were left out, since they repeat what their source said of the same moments.
+    pub repeated: usize,
+    /// Moments of which a person's word does not count any more, since an import says something else of them.
+    pub overruled: usize,
     /// Holes and gaps that were passed.
     pub passed: usize,
     /// Holes that are waited for.
@@ -126,6 +133,19 @@ pub struct IngestOutcome {
     pub late_units: usize,
     /// Readings that were taken before their sensor had a line in the register, and fail by the one that it has now.
     pub late_lines: usize,
+}
+
+impl IngestOutcome {
+    /// What is not among the rows, and what they cost, for people; empty where that is nothing.
+    #[must_use]
+    pub fn left_out(&self) -> String {
+        let said = [
+            (self.erased, "left out since they were erased"),
+            (self.repeated, "left out since they are there already"),
+            (self.overruled, "validations no longer count, since an import says something else of their moments"),
+        ];
+        said.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!(", {count} {what}")).collect()
+    }
 }
 
 /// Why ingest stopped.
@@ -144,7 +164,7 @@ pub enum IngestError {
     /// It is not known what was erased.
     #[error(transparent)]
     Erasures(#[from] ErasuresError),
-    /// Readings could not be held against what came after them.
+    /// Readings could not be held against what came before or after them.
     #[error(transparent)]
     Check(#[from] Box<CorrectError>),
     /// The engine failed while it compared rows.

@@ -21,7 +21,7 @@ mod unchanged;
 pub mod versions;
 
 pub use cron::Cron;
-pub use daemon::run;
+pub use daemon::{announce, run};
 pub use door::Door;
 pub use job::{Done, Job, JobError};
 pub use list::{Entry, entries, entries_of, personal_entries};

@@ -39,12 +39,13 @@ use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use tjern_readings::reading::Quality;
 
-use self::flags::{Bits, FAIL, GOOD, aggregate, came};
+use self::flags::{Bits, FAIL, GOOD, aggregate};
 use crate::frames::{FrameError, texts};
 use crate::register::{NotGood, Register, Rule, Said, SensorRow};
 
 pub use control::{ControlError, ControlOutcome, LEASE, control, control_within};
 pub(crate) use control::{JOB, note};
+pub(crate) use flags::came;
 pub use rules::{RULES_VERSION, Rulebook};
 
 /// Why rows could not be evaluated.

@@ -81,6 +81,21 @@ pub async fn replay_in_order(
     Ok(replayed)
 }
 
+/// What becomes of a revision, with the recomputations of its readings that came after it: made again before it, they are under it once
+/// somebody revises by its file.
+fn with_what_follows(one: &Pending, became: MadeAgain, later: &[Pending]) -> MadeAgain {
+    let MadeAgain::Not(why) = &became else { return became };
+    let again = later.iter().filter(|other| one.is_revision() && other.is_recomputation() && one.may_revise(other));
+    let again: Vec<String> = again.map(|other| format!("{} of {}", other.id, other.at)).collect();
+    if again.is_empty() {
+        return became;
+    }
+    let again = again.join(", ");
+    MadeAgain::Not(format!(
+        "{why}, and then recompute again what was recomputed after it ({again}): the revision stands over that else"
+    ))
+}
+
 struct Work<'a> {
     lake: &'a Lake,
     bounds: &'a Bounds,
@@ -103,14 +118,15 @@ struct Work<'a> {
 impl Work<'_> {
     async fn all(mut self, all: Vec<Pending>) -> Result<Replayed, ReplayInOrderError> {
         let mut corrections = Vec::new();
-        for one in all {
-            let became = match self.not_made(&one) {
+        for (place, one) in all.iter().enumerate() {
+            let became = match self.not_made(one) {
                 Some(why) => Some(MadeAgain::Not(why.to_owned())),
-                None => self.one(&one, &mut corrections).await?,
+                None => self.one(one, &mut corrections).await?,
             };
             if let Some(became) = became {
-                (self.made)(&one, &became);
-                corrections.push((one, became));
+                let became = with_what_follows(one, became, &all[place + 1..]);
+                (self.made)(one, &became);
+                corrections.push((one.clone(), became));
             }
         }
         self.replaying.take_all().await?;

@@ -47,6 +47,7 @@ use tjern_lake::rollup::{Grid, Natures, RETENTION_TRANSACTION, Source, VERSION_T
 use tjern_lake::{Commit, CommitError, Held, Lake, LakeError, Lease, Operation, Table, TableName};
 
 use crate::bounds::Bounds;
+use crate::correct::utc;
 use crate::frames::FrameError;
 use crate::tables::{ATTEMPTS_MAX, engine_within, let_go};
 pub(crate) use again::{Again, Period, rows_of_spans, spans_of};
@@ -85,6 +86,9 @@ pub struct TableOutcome {
     pub rows_computed: usize,
     /// For how many closed windows (neighbours of one sensor count as one) something came that was left out.
     pub left_out: usize,
+    /// Where the days of another time zone are closed and reach into those that are computed now: when the first of them began. Readings
+    /// of both count twice.
+    pub overlapping_from_us: Option<i64>,
     /// How many files were written.
     pub files_written: usize,
     /// The version of `readings` that the table is of now; none where there is none yet.
@@ -256,6 +260,15 @@ async fn bring_up(
                         table = %name,
                         windows = outcome.left_out,
                         "readings came for windows that are closed, and are not summed up; hint: retention has removed others of these windows"
+                    );
+                }
+                if let Some(from_us) = outcome.overlapping_from_us {
+                    let [closed, open] = [from_us, open_from_us].map(utc);
+                    tracing::warn!(
+                        table = %name,
+                        closed,
+                        open,
+                        "a closed day of another time zone reaches into the first open one: readings of both count twice; hint: put these days together from `hourly`"
                     );
                 }
                 return Ok(outcome);

@@ -131,6 +131,12 @@ impl SourceName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether it is a gateway's, and not that of an import or of what somebody read off.
+    #[must_use]
+    pub fn is_gateway(&self) -> bool {
+        !self.0.contains(':')
+    }
 }
 
 impl FromStr for SourceName {

@@ -134,11 +134,7 @@ async fn tell_taken(
         Err(held @ IngestError::HeldBack { outcome, .. }) => (outcome, Some(held)),
         Err(error) => return Err(Failure::failed(error)),
     };
-    let left_out = match taken.erased {
-        0 => String::new(),
-        erased => format!(", {erased} left out since they were erased"),
-    };
-    say!("ingest: {} readings of {} batches{left_out}", taken.rows, taken.batches);
+    say!("ingest: {} readings of {} batches{}", taken.rows, taken.batches, taken.left_out());
     let Some(held) = held else { return Ok(()) };
     let readings = Table::open(lake, TableName::Readings).await.map_err(Failure::failed)?;
     let is_here = |outcome: &ImportOutcome| {

@@ -28,6 +28,10 @@ pub(crate) async fn execute(config: &Path) -> Result<(), Failure> {
     if let Some(lake) = &personal {
         prepare(lake).await?;
     }
+    jobs::announce(&lake, &city.jobs, &states);
+    if let Some((lake, city)) = personal.as_ref().zip(city.personal.as_ref()) {
+        jobs::announce(lake, &city.jobs, &states);
+    }
     let telling = door.map(|door| {
         tracing::info!("the jobs: http://{}/health, /metrics and /versions", door.address());
         tokio::spawn(door.run(states.clone(), lake.clone(), jobs::told_tables(&city.jobs.off), stop.clone()))

@@ -48,6 +48,11 @@ impl Moment {
         &self.rows[0]
     }
 
+    /// What a source said last of it, as it came.
+    pub(crate) fn came_of(&self, source: &str) -> Option<&Stored> {
+        self.rows.iter().find(|row| row.revision == 0 && row.source == source)
+    }
+
     /// The reading that counts now, as it came; none where that row is not there.
     pub(crate) fn as_it_came(&self) -> Option<&Stored> {
         let identity = |row: &Stored| (row.source.clone(), row.epoch.clone(), row.seq);

@@ -384,3 +384,5 @@ async fn what_cannot_be_read_twice_is_refused() {
     let refused = refused.expect_err("no file").to_string();
     assert!(refused.contains("cannot be read twice; hint: write it into a file first"), "{refused}");
 }
+
+mod grown;

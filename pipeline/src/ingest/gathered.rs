@@ -6,7 +6,7 @@ use arrow::compute::concat_batches;
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 use tjern_lake::rollup::Spans;
-use tjern_lake::{DataFile, TableName, schema};
+use tjern_lake::{DataFile, Table, TableName, schema};
 use tjern_readings::keys::Bounds;
 
 use super::ahead::Room;
@@ -16,15 +16,21 @@ use super::landing::{Known, Stream};
 use super::late::Late;
 use super::progress::{self, Open};
 use super::refused::Tally;
+use super::repeated::{Sifted, sift};
 use super::rows::Rows;
 use super::sequence::shrink;
 use super::unchecked::{All, Name, Unchecked};
 use super::{COMMIT_BATCHES_MAX, COMMIT_ROWS_MAX};
+use crate::bounds::Bounds as JobBounds;
+use crate::correct::CorrectError;
 use crate::tables::sorted;
 
 #[derive(Debug, Default)]
 pub(super) struct Gathered {
     rows: Vec<RecordBatch>,
+    /// Those of imports, of which not everything may be new, and whose they are.
+    imported: Vec<RecordBatch>,
+    pub(super) importing: BTreeSet<Stream>,
     pub(super) transactions: BTreeMap<String, i64>,
     configurations: Configurations,
     late: HashMap<Stream, Late>,
@@ -33,6 +39,10 @@ pub(super) struct Gathered {
     pub(super) row_count: usize,
     /// Rows that were left out, since they were erased.
     pub(super) erased: usize,
+    /// Rows that were left out, since they repeat what is there.
+    pub(super) repeated: usize,
+    /// Moments of which a person's word does not count any more.
+    pub(super) overruled: usize,
     /// The batches that hold such rows, with the erasures that they are of.
     pub(super) doomed: Vec<(Stream, Bounds, BTreeSet<String>)>,
     pub(super) passed: usize,
@@ -69,15 +79,34 @@ impl Gathered {
         Room { batches, rows: COMMIT_ROWS_MAX.saturating_sub(self.row_count) }
     }
 
-    pub(super) fn add(&mut self, rows: Rows) {
+    pub(super) fn add(&mut self, stream: &Stream, rows: Rows) {
         self.batches += 1;
         self.row_count += rows.batch.num_rows();
-        self.rows.push(rows.batch);
+        if stream.0.is_gateway() {
+            self.rows.push(rows.batch);
+        } else {
+            self.importing.insert(stream.clone());
+            self.imported.push(rows.batch);
+        }
+    }
+
+    /// Leaves out by which rows imports only repeat what the table has.
+    pub(super) async fn leave_out_repeated(&mut self, table: &Table, bounds: &JobBounds) -> Result<(), CorrectError> {
+        if self.imported.is_empty() {
+            return Ok(());
+        }
+        let together = concat_batches(&schema::arrow(TableName::Readings), &std::mem::take(&mut self.imported))?;
+        let Sifted { rows, repeated, overruled } =
+            sift(table, &sorted(&together, &TableName::Readings.sort_columns())?, bounds).await?;
+        self.row_count -= repeated;
+        (self.repeated, self.overruled) = (repeated, overruled);
+        self.rows.push(rows);
+        Ok(())
     }
 
     /// A batch that follows the watermark.
     pub(super) fn take(&mut self, stream: &Stream, bounds: Bounds, rows: Rows) {
-        self.add(rows);
+        self.add(stream, rows);
         self.transactions.insert(progress::watermark(stream), bounds.last);
     }
 
@@ -135,7 +164,7 @@ impl Gathered {
         }
     }
 
-    /// All rows in the table's order.
+    /// All rows in the table's order, once imports were [sifted](Self::leave_out_repeated).
     pub(super) fn rows(&self) -> Result<Option<RecordBatch>, ArrowError> {
         if self.row_count == 0 {
             return Ok(None);

@@ -1,10 +1,12 @@
 //! Whether the rows of a batch are in the table as they came.
 
+use std::collections::HashSet;
+
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::sort_to_indices;
 use arrow::datatypes::{Float64Type, Int64Type, TimestampMicrosecondType};
 use datafusion::error::DataFusionError;
-use datafusion::prelude::{Expr, col, lit};
+use datafusion::prelude::{DataFrame, Expr, col, lit};
 use datafusion::scalar::ScalarValue;
 use tjern_lake::{Lake, Table, TableName, schema};
 use tjern_readings::batch::Batch;
@@ -49,10 +51,11 @@ pub(crate) async fn remains_of(lake: &Lake, batch: &Batch) -> Result<Remains, In
 }
 
 /// Compares sensor, time, value and number; flags may have been changed since. What was erased counts as not stored: the
-/// rows are without it already.
+/// rows are without it already. Of an import a row may have been left out since it repeats another of its source
+/// ([`repeated`](super::repeated)): then it is enough that its source has said something of its moment.
 pub(super) async fn are_stored(
     table: &Table,
-    (source, epoch): &Stream,
+    stream: &Stream,
     bounds: Bounds,
     rows: &RecordBatch,
     erasures: &Erasures,
@@ -60,24 +63,38 @@ pub(super) async fn are_stored(
     if rows.num_rows() == 0 {
         return Ok(true);
     }
-    let context = engine(table.lake())?;
-    let stored = context
+    let (source, epoch) = stream;
+    let of_source = engine(table.lake())?
         .read_table(table.provider())?
         // Files are left out by sensor and time, and by nothing else: without these all of history would be opened.
         .filter(within(rows, 0)?.and(within(rows, 1)?))?
-        .filter(col("source").eq(lit(source.as_str())).and(col("epoch").eq(lit(epoch.to_string()))))?
-        .filter(col("seq").between(lit(bounds.first), lit(bounds.last)).and(col("revision").eq(lit(0_i16))))?
-        .sort(vec![col("seq").sort(true, false)])?
-        .collect()
-        .await?;
+        .filter(col("source").eq(lit(source.as_str())).and(col("revision").eq(lit(0_i16))))?;
+    let of_batch = of_source
+        .clone()
+        .filter(col("epoch").eq(lit(epoch.to_string())))?
+        .filter(col("seq").between(lit(bounds.first), lit(bounds.last)))?
+        .sort(vec![col("seq").sort(true, false)])?;
+    let found = conformed(of_batch, erasures).await?;
+    if found.iter().flat_map(identities).eq(identities(rows)) {
+        return Ok(true);
+    }
+    if source.is_gateway() {
+        return Ok(false);
+    }
+    let sent: HashSet<Identity> = identities(rows).collect();
+    let others = conformed(of_source, erasures).await?;
+    let told: HashSet<(String, i64)> =
+        others.iter().flat_map(identities).map(|(_, sensor, time_us, _)| (sensor, time_us)).collect();
+    let is_told = |(_, sensor, time_us, _): Identity| told.contains(&(sensor, time_us));
+    Ok(found.iter().flat_map(identities).all(|row| sent.contains(&row)) && identities(rows).all(is_told))
+}
+
+/// The rows of a query with the table's columns, without what was erased.
+async fn conformed(query: DataFrame, erasures: &Erasures) -> Result<Vec<RecordBatch>, DataFusionError> {
     let wanted = schema::arrow(TableName::Readings);
-    let conformed = stored
-        .iter()
-        .map(|batch| erasures.without(&conform(batch, &wanted)?).map(|(rest, _)| rest))
-        .collect::<Result<Vec<_>, _>>();
-    let conformed = conformed.map_err(|error| DataFusionError::ArrowError(Box::new(error), None))?;
-    let found = conformed.iter().flat_map(identities);
-    Ok(found.eq(identities(rows)))
+    let without = |batch: &RecordBatch| erasures.without(&conform(batch, &wanted)?).map(|(rest, _)| rest);
+    let rest = query.collect().await?.iter().map(without).collect::<Result<Vec<_>, _>>();
+    rest.map_err(|error| DataFusionError::ArrowError(Box::new(error), None))
 }
 
 /// Where a column's least and greatest value lie.

@@ -198,13 +198,21 @@ impl Ingester {
         if gathered.transactions.is_empty() {
             return Ok(gathered.compared || !gathered.quarantined.is_empty());
         }
+        if let Err(error) = gathered.leave_out_repeated(&self.table, &self.bounds).await {
+            // What is there cannot be read, or not now: this keeps those imports only.
+            let why = format!("it cannot be found out which of its readings are there already: {error}");
+            failed.extend(gathered.importing.into_iter().map(|stream| (stream, why.clone())));
+            return Ok(true);
+        }
         let (batches, rows, passed) = (gathered.batches, gathered.row_count, gathered.passed);
-        let erased = gathered.erased;
+        let (erased, repeated, overruled) = (gathered.erased, gathered.repeated, gathered.overruled);
         self.commit(gathered).await?;
         self.learn();
         outcome.batches += batches;
         outcome.rows += rows;
         outcome.erased += erased;
+        outcome.repeated += repeated;
+        outcome.overruled += overruled;
         outcome.passed += passed;
         if let Some(listener) = &mut self.listener {
             listener.0(outcome);

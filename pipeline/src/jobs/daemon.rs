@@ -15,6 +15,7 @@
 //!
 //! Waiting goes by the wall clock, which is looked at once a minute: one that was set is noticed.
 
+use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -35,6 +36,18 @@ use super::states::States;
 
 /// How long is waited before the clock is looked at again.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
+
+/// Says in `states` which jobs there will be, before any of them was looked at: whoever asks for one in the first moments is not told
+/// that there is no such job.
+pub fn announce(lake: &Lake, settings: &JobSettings, states: &States) {
+    announce_entries(&entries_of(lake, settings), &settings.off, states);
+}
+
+fn announce_entries(entries: &[Entry], off: &BTreeSet<String>, states: &States) {
+    for entry in entries.iter().filter(|entry| !off.contains(&entry.name)) {
+        states.announce(&entry.name, entry.schedule.to_string());
+    }
+}
 
 /// Runs all jobs until `stop` is cancelled, and says in `states` how they fare.
 pub async fn run(lake: Lake, settings: JobSettings, states: States, stop: CancellationToken) {

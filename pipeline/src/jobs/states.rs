@@ -118,6 +118,11 @@ impl States {
         (jobs.values().all(|job| job.status == Condition::Ok), jobs)
     }
 
+    /// A job is to come; what is known of it already stays.
+    pub(super) fn announce(&self, name: &str, schedule: String) {
+        self.lock().entry(name.to_owned()).or_insert(JobState { schedule, ..JobState::default() });
+    }
+
     pub(super) fn add(&self, name: &str, schedule: String, last: Option<Run>, next_us: i64) {
         let state = JobState { schedule, last, next_us: Some(next_us), ..JobState::default() };
         self.lock().insert(name.to_owned(), state);

@@ -2,8 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use arrow::array::AsArray;
+use arrow::datatypes::TimestampMicrosecondType;
+use datafusion::prelude::{col, lit};
+use datafusion::scalar::ScalarValue;
 use tjern_lake::rollup::neighbours::{Closed, predecessors};
 use tjern_lake::rollup::touched::each_run;
+use tjern_lake::rollup::windows::DAY_US;
 use tjern_lake::rollup::{
     Grid, Natures, RETENTION_TRANSACTION, Selection, Source, Spans, Stepped, TIMEZONE_TRANSACTION, VERSION_TRANSACTION,
     Window, Words, selection, touched_between,
@@ -55,7 +60,9 @@ impl Run<'_> {
             return Ok(None);
         }
         let mut rewrite = Rewrite::new(self.lake, self.table, self.bounds)?;
-        let mut outcome = TableOutcome { readings_version: Some(version), ..TableOutcome::default() };
+        let overlapping_from_us = self.overlapping_from_us().await?;
+        let mut outcome =
+            TableOutcome { readings_version: Some(version), overlapping_from_us, ..TableOutcome::default() };
         match &scope {
             Scope::Everything { closed, stepped } => {
                 outcome.readings_read = Box::pin(self.everything(closed, stepped, &mut rewrite)).await?;
@@ -105,6 +112,23 @@ impl Run<'_> {
         touched.erased.merge(&self.named());
         touched.erased.settle();
         self.place().scope(touched, Words::of(self.table)).await
+    }
+
+    /// When the first closed day began that is of another time zone and reaches into the first open one; none where the days were of this
+    /// time zone before, or nothing is closed. Closed days stay as they were summed up, since their readings may be gone.
+    async fn overlapping_from_us(&self) -> Result<Option<i64>, RollupError> {
+        let before = self.table.transaction(TIMEZONE_TRANSACTION);
+        if before.is_none() || before == self.grid.number() || self.open_from_us == i64::MIN {
+            return Ok(None);
+        }
+        let at = |time_us| lit(ScalarValue::TimestampMicrosecond(Some(time_us), Some("UTC".into())));
+        let reaches = col("time").gt(at(self.open_from_us.saturating_sub(DAY_US)));
+        let is_closed = col("time").lt(at(self.open_from_us));
+        let rows = self.source.context().read_table(self.table.provider())?.filter(reaches.and(is_closed))?;
+        let batches = rows.select_columns(&["time"])?.collect().await?;
+        let starts =
+            batches.iter().flat_map(|batch| batch.column(0).as_primitive::<TimestampMicrosecondType>().values());
+        Ok(starts.copied().filter(|start_us| self.grid.window(*start_us).start_us != *start_us).min())
     }
 
     fn place(&self) -> Place<'_> {

@@ -325,3 +325,71 @@ async fn one_that_is_interrupted_gives_its_lease_back() {
     assert!(!lease.exists());
     assert_eq!(validate(&place.lake, &period, &author, false).await.expect("validated").changed, 1);
 }
+
+/// A person's word stood over a `low` or `high` that was registered later in hours and days, and not in observations and releases, for
+/// good: two sums of one day. It stands everywhere now; what nobody answers for fails everywhere.
+#[tokio::test]
+async fn all_say_the_same_of_what_was_validated_before_a_limit() {
+    let oslo = jiff::tz::TimeZone::get("Europe/Oslo").expect("known");
+    for (low, high) in [("", "10.7"), ("10.2", ""), ("12", "13")] {
+        for validated in [0, 1, 3] {
+            let place = Place::new();
+            place.clock.advance_us(3 * HOUR_US);
+            place.register(&["t,Cel,sample,public,,"]).await;
+            place.ingest(&[row(0, 10.0), row(1, 10.5), row(2, 11.0)]).await;
+            control(&place.lake).await.expect("judged");
+            validate(&place.lake, &period(0, validated), &author(), false).await.expect("validated");
+            place.register(&[format!("t,Cel,sample,public,{low},{high}").as_str()]).await;
+            control(&place.lake).await.expect("judged");
+            crate::rollup::rollup(&place.lake, &oslo).await.expect("rolled up");
+            let is_outside = |value: f64| {
+                low.parse().is_ok_and(|low: f64| value < low) || high.parse().is_ok_and(|high: f64| value > high)
+            };
+            let counts = |(hour, value): &(i64, f64)| *hour < validated || !is_outside(*value);
+            let wanted: Vec<f64> =
+                [(0, 10.0), (1, 10.5), (2, 11.0)].iter().filter(|one| counts(one)).map(|(_, value)| *value).collect();
+            let sum: f64 = wanted.iter().sum();
+            let what = format!("{low} to {high}, {validated} validated");
+            assert_eq!(column(&place, "SELECT value FROM observations ORDER BY time").await, wanted, "{what}");
+            let last = column(&place, "SELECT value FROM latest WHERE value IS NOT NULL").await;
+            assert_eq!(last, wanted.last().copied().into_iter().collect::<Vec<_>>(), "{what}");
+            for rollup in ["hourly", "daily"] {
+                let sql = format!("SELECT coalesce(sum(sum), 0) FROM {rollup} WHERE quality < 4");
+                assert_eq!(column(&place, &sql).await, [sum], "{rollup}, {what}");
+            }
+            assert_eq!(released(&place, &oslo).await, wanted, "a release, {what}");
+        }
+    }
+}
+
+/// The numbers of an answer with one column.
+async fn column(place: &Place, sql: &str) -> Vec<f64> {
+    let timezone = jiff::tz::TimeZone::get("Europe/Oslo").expect("known");
+    let settings =
+        tjern_lake::SessionSettings { access: tjern_lake::Access::Public, timezone, memory_bytes: 256 << 20 };
+    let session = tjern_lake::session(&place.lake, &settings).await.expect("a session");
+    let rows = session.sql(sql).await.expect("planned").collect().await.expect("answered");
+    let numbers = rows.iter().flat_map(|rows| {
+        let numbers = arrow::compute::cast(rows.column(0), &arrow::datatypes::DataType::Float64).expect("numbers");
+        numbers.as_primitive::<arrow::datatypes::Float64Type>().values().to_vec()
+    });
+    numbers.collect()
+}
+
+/// The values of a release of all public sensors; none where there is nothing to publish.
+async fn released(place: &Place, timezone: &jiff::tz::TimeZone) -> Vec<f64> {
+    use crate::publish::{PublishOutcome, publish};
+    let mut dataset = crate::config::default_publications()[0].dataset();
+    (dataset.quantity, dataset.publisher) = (None, Some("Kommunen".to_owned()));
+    let PublishOutcome::Published(release) = publish(&place.lake, &dataset, timezone).await.expect("published") else {
+        return Vec::new();
+    };
+    let folder = place.folder.path().join("lake/open").join(&dataset.name).join(release.version.to_string());
+    let text = std::fs::read_dir(folder)
+        .expect("a release")
+        .map(|file| file.expect("an entry").path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "csv"))
+        .map(|path| std::fs::read_to_string(path).expect("a text"))
+        .expect("a table");
+    text.lines().skip(1).map(|line| line.rsplit(',').nth(4).expect("a value").parse().expect("a number")).collect()
+}

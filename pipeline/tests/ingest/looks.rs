@@ -10,6 +10,7 @@ use tjern_pipeline::ingest::{Ingester, Polling, ingest};
 use tjern_readings::batch::encode;
 use tjern_readings::clock::Clock;
 use tjern_readings::keys::{Landed, table as table_folder};
+use tjern_readings::reading::Reading;
 use tjern_readings::sensor::Epoch;
 use tjern_readings::store::LakeUrl;
 use tjern_readings::store::counted::LISTING_PAGE;
@@ -30,7 +31,9 @@ fn epoch(number: u16) -> Epoch {
 /// A whole import: a batch, and the word that it was all.
 async fn import(place: &Place, number: u16) {
     let source = source("import:history");
-    let (bytes, batch) = encode(&source, epoch(number), 1, &[reading("import:history", 1)], None).expect("encoded");
+    // Each says something else: what one only repeats is left out.
+    let reading = Reading { value: Some(f64::from(number)), ..reading("import:history", 1) };
+    let (bytes, batch) = encode(&source, epoch(number), 1, &[reading], None).expect("encoded");
     place.put(&Landed::Batch(epoch(number), batch.header.bounds).key(&source), bytes.to_vec()).await;
     place.put(&Landed::Closed(epoch(number)).key(&source), b"1\n".to_vec()).await;
 }

@@ -17,7 +17,9 @@ use tjern_pipeline::config::RegisterSection;
 use tjern_pipeline::correct::Author;
 use tjern_pipeline::correct::again::{MadeAgain, Pending, pending};
 use tjern_pipeline::correct::recompute::{Formulas, Period, recompute};
+use tjern_pipeline::correct::revise::{ReviseLayout, revise};
 use tjern_pipeline::erase::{EraseSettings, Request, erase};
+use tjern_pipeline::import::Decimal;
 use tjern_pipeline::ingest::replay::replay;
 use tjern_pipeline::ingest::{IngestSettings, accept_configuration, ingest, missing_configurations};
 use tjern_pipeline::quality::control;
@@ -271,4 +273,35 @@ async fn a_landing_zone_that_was_copied_back_makes_nobody_answer() {
     let [(_, MadeAgain::Not(why))] = replayed.corrections.as_slice() else { panic!("{replayed:?}") };
     assert!(why.contains("validate again"), "{why}");
     assert_eq!(city.place.ask("SELECT level, quality FROM readings").await, "1 1");
+}
+
+/// Somebody revised, and the readings were computed again after that. Whoever revised again, as the replay said, had the revision stand
+/// over the later recomputation, and nobody had told them.
+#[tokio::test]
+async fn a_revision_that_was_computed_again_later_says_so() {
+    let city = City::new().await;
+    let (lake, sha256) = (city.place.lake(), "ab".repeat(32));
+    city.place.put(&Landed::Configuration(sha256.clone()).key(&source("mast-01")), b"1".to_vec()).await;
+    city.come("mast-01", 1, &[of("tarn/level", 0, 1.0), of("tarn/level", 1, 1.5)], Some(&sha256)).await;
+    let file = city.folder.path().join("july.csv");
+    let revised = async |hour: i64| {
+        let time = jiff::Timestamp::from_microsecond(at(hour)).expect("a time");
+        std::fs::write(&file, format!("sensor,time,value\ntarn/level,{time},7\n")).expect("written");
+        let layout = ReviseLayout { separator: b',', decimal: Decimal::Point, zone: TimeZone::UTC };
+        revise(&lake, &file, &layout, &author(), false).await.expect("revised");
+        city.place.ahead(HOUR_US);
+    };
+    revised(0).await;
+    recompute(&lake, &period("tarn/level", 0, 1), &Doubled, &author(), false).await.expect("computed again");
+    city.place.ahead(HOUR_US);
+    revised(1).await;
+    city.lose_readings().await;
+    let replayed = city.replay().await.expect("replayed");
+    let [(_, MadeAgain::Not(first)), (again, MadeAgain::Rows(_)), (_, MadeAgain::Not(second))] =
+        replayed.corrections.as_slice()
+    else {
+        panic!("{replayed:?}")
+    };
+    assert!(first.contains("recompute again") && first.contains(&again.id), "{first}");
+    assert!(second.contains("revise by that file again") && !second.contains("recompute again"), "{second}");
 }

@@ -67,7 +67,7 @@ impl Ingester {
             }
             (Step::Fill(bounds, open), Some(Decoded::Good(batch))) => {
                 let rows = self.rows(&batch, said, landed_us, gathered).await?;
-                gathered.add(rows);
+                gathered.add(&stream, rows);
                 self.note_late(&stream, bounds, landed_us, gathered);
                 gathered.remember(&self.known, &stream, bounds, batch.header.named_configuration(), true);
                 let kind = self.table.transaction(&progress::open(&stream, open)).unwrap_or(Open::Hole as i64);

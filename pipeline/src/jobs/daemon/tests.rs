@@ -344,3 +344,20 @@ async fn a_job_that_panics_has_failed_and_the_others_go_on() {
     let run = record::read(&lake, "compact").await.expect("read").expect("there");
     assert!(run.error.as_ref().is_some_and(|error| error.contains("an index out of bounds")), "{run:?}");
 }
+
+/// Whoever asked for a job in the first moments was told that there is no such job: their monitoring gave alarm at each start.
+#[test]
+fn every_job_is_known_before_the_first_was_looked_at() {
+    let states = States::default();
+    let entries = ["ingest", "quality", "compact"].map(|name| {
+        let line = if name == "ingest" { Line::Ingest } else { Line::Upkeep };
+        Rehearsed::default().entry(name, line, &every(60))
+    });
+    announce_entries(&entries, &["compact".to_owned()].into(), &states);
+    let (well, jobs) = states.health(NOON_US);
+    assert!(well && jobs.keys().eq(["ingest", "quality"]), "what is off is none of them: {jobs:?}");
+    // What is found out of one stays.
+    states.add("ingest", "every minute".to_owned(), None, NOON_US);
+    announce_entries(&entries, &BTreeSet::new(), &states);
+    assert_eq!(states.all()["ingest"].next_us, Some(NOON_US));
+}

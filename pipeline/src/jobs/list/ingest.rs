@@ -63,9 +63,9 @@ impl Ingest {
 }
 
 fn done(outcome: IngestOutcome) -> Done {
-    let IngestOutcome { batches, rows, erased, passed, waiting, quarantined, cleaned, late_units, late_lines } =
-        outcome;
-    let left_out = if erased == 0 { String::new() } else { format!(", {erased} left out since they were erased") };
+    let IngestOutcome { batches, rows, erased, repeated, overruled, .. } = outcome;
+    let IngestOutcome { passed, waiting, quarantined, cleaned, late_units, late_lines, .. } = outcome;
+    let left_out = outcome.left_out();
     let failed = match late_units {
         0 => String::new(),
         _ => format!("; {late_units} readings fail by the unit of a configuration that came after them"),
@@ -80,6 +80,8 @@ fn done(outcome: IngestOutcome) -> Done {
     let done = Done::new(said).with("rows", rows).with("batches", batches).with("passed", passed);
     let done = done.with("waiting", waiting).with("quarantined", quarantined).with("cleaned", cleaned);
     let done = done.with("erased", erased);
+    let done = if repeated == 0 { done } else { done.with("repeated", repeated) };
+    let done = if overruled == 0 { done } else { done.with("validations_overruled", overruled) };
     let done = if late_units == 0 { done } else { done.with("late_units", late_units) };
     let done = if late_lines == 0 { done } else { done.with("late_lines", late_lines) };
     done.worked(batches + passed + quarantined + late_units + late_lines > 0)

@@ -6,6 +6,7 @@ use tjern_lake::{Lake, Table, TableName};
 use tokio_util::sync::CancellationToken;
 
 use crate::bounds::Bounds;
+use crate::correct::utc;
 use crate::jobs::job::{Done, Job, JobError};
 use crate::jobs::unchanged::{LOOK, Unchanged};
 use crate::rollup::{LEASE, rollup_within};
@@ -49,6 +50,12 @@ impl Job for Rollup {
         let mut said = format!("{hourly} hourly and {daily} daily rows");
         if left_out > 0 {
             said.push_str(&format!("; {left_out} windows are closed, and what came late for them is not in them"));
+        }
+        if let Some(from_us) = outcome.daily.overlapping_from_us {
+            let closed = utc(from_us);
+            said.push_str(&format!(
+                "; the closed day of another time zone that began at {closed} reaches into the first open one: readings of both count twice in `daily`"
+            ));
         }
         let done = Done::new(said).with("hourly_rows", hourly).with("daily_rows", daily);
         let done = done.with("readings_read", read).with("windows_left_out", left_out);

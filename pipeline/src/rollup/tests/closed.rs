@@ -282,3 +282,36 @@ async fn retention_waits_for_what_was_merged_meanwhile() {
     assert_eq!(retain(&every_age, YEAR, false).await.expect("removed").len(), 1);
     assert_eq!(both(&place).await.map(|rolled| rolled.len()), [2, 2]);
 }
+
+/// A closed day of New York reaches into the first open day of Oslo, and readings of both count twice: somebody has to be told.
+#[tokio::test]
+async fn days_of_another_time_zone_that_overlap_are_told() {
+    let place = Place::new();
+    register_all(&place).await;
+    let start = NOW_US - 400 * DAY_US;
+    let row = |hour: i64| Row::new(SENSORS[0], start + hour * HOUR_US, 1.0);
+    place.ingest(&(0..12).map(row).collect::<Vec<_>>()).await;
+    // This file has younger readings too, and stays.
+    place.ingest(&(12..48).chain([399 * 24]).map(row).collect::<Vec<_>>()).await;
+    let new_york = TimeZone::get("America/New_York").expect("known");
+    let outcome = rollup(&place.lake, &new_york).await.expect("rolled up");
+    assert_eq!(outcome.daily.overlapping_from_us, None);
+    assert_eq!(retain(&place.lake, YEAR, false).await.expect("removed").len(), 1);
+    let count = async || {
+        let rows = stored(&place, TableName::Daily).await;
+        rows.values().map(|sums| sums.count).sum::<i64>()
+    };
+    assert_eq!(
+        (count().await, rollup(&place.lake, &new_york).await.expect("the same").daily.overlapping_from_us),
+        (49, None)
+    );
+    let outcome = rollup(&place.lake, &oslo()).await.expect("rolled up");
+    assert!(count().await > 49, "readings count twice");
+    let closed_us = Grid::Days(new_york).window(start + 11 * HOUR_US).start_us;
+    assert_eq!((outcome.hourly.overlapping_from_us, outcome.daily.overlapping_from_us), (None, Some(closed_us)));
+    assert_eq!(
+        rollup(&place.lake, &oslo()).await.expect("the same").daily.overlapping_from_us,
+        None,
+        "it is told once"
+    );
+}
