@@ -51,6 +51,8 @@ pub(crate) struct Sensors {
     grids: OnceLock<HashMap<SensorId, Grid>>,
     /// Those whose devices say what time it is.
     own_time: HashSet<SensorId>,
+    /// The SHA-256 (hex) of the configuration.
+    sha256: Option<String>,
 }
 
 /// How a clock that is not known is dealt with.
@@ -117,7 +119,7 @@ impl Sensors {
                 own_time.extend(own.map(|point| point.common.sensor.clone()));
             }
         }
-        Self { buses: config.buses().to_vec(), grids: OnceLock::new(), own_time }
+        Self { buses: config.buses().to_vec(), grids: OnceLock::new(), own_time, sha256: Some(config.sha256()) }
     }
 
     /// Whether this sensor's times are by our clock, and so a word about it.
@@ -238,8 +240,14 @@ impl Dater {
         self.maintenance.told()
     }
 
-    /// After a reload: what the sensors are from now on.
-    pub(crate) fn set_sensors(&mut self, sensors: Sensors) {
+    /// After a reload: what the sensors are from now on. What is held keeps the configuration that it was measured under.
+    pub(crate) async fn set_sensors(&mut self, sensors: Sensors) {
+        if let Some(sha256) = &sensors.sha256 {
+            self.settings.configuration = Some(sha256.clone());
+            if let Hold::Held(undated) = &self.hold {
+                undated.set_configuration(sha256.clone()).await;
+            }
+        }
         self.sensors = sensors;
     }
 
