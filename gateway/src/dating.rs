@@ -51,6 +51,8 @@ pub(crate) struct Sensors {
     grids: OnceLock<HashMap<SensorId, Grid>>,
     /// Those whose devices say what time it is.
     own_time: HashSet<SensorId>,
+    /// The SHA-256 (hex) of the configuration.
+    sha256: Option<String>,
 }
 
 /// How a clock that is not known is dealt with.
@@ -79,6 +81,9 @@ pub(crate) struct Dater {
     known_us: i64,
     began_us: i64,
     doubts: Doubts,
+    /// The latest that the clock said while it was believed, and whether it is before that now.
+    seen_us: i64,
+    is_behind: bool,
     hold: Hold,
     /// What moves to the spool, and how it is dated: what an earlier run left, or this one held.
     leaving: Option<(Undated, Option<i64>)>,
@@ -117,7 +122,7 @@ impl Sensors {
                 own_time.extend(own.map(|point| point.common.sensor.clone()));
             }
         }
-        Self { buses: config.buses().to_vec(), grids: OnceLock::new(), own_time }
+        Self { buses: config.buses().to_vec(), grids: OnceLock::new(), own_time, sha256: Some(config.sha256()) }
     }
 
     /// Whether this sensor's times are by our clock, and so a word about it.
@@ -207,6 +212,8 @@ impl Dater {
             known_us,
             began_us,
             doubts: Doubts::default(),
+            seen_us: i64::MIN,
+            is_behind: false,
             hold: Hold::Empty,
             // Its run is over: nobody can say any more what time it was.
             leaving: leftover.map(|leftover| (leftover, None)),
@@ -238,8 +245,14 @@ impl Dater {
         self.maintenance.told()
     }
 
-    /// After a reload: what the sensors are from now on.
-    pub(crate) fn set_sensors(&mut self, sensors: Sensors) {
+    /// After a reload: what the sensors are from now on. What is held keeps the configuration that it was measured under.
+    pub(crate) async fn set_sensors(&mut self, sensors: Sensors) {
+        if let Some(sha256) = &sensors.sha256 {
+            self.settings.configuration = Some(sha256.clone());
+            if let Hold::Held(undated) = &self.hold {
+                undated.set_configuration(sha256.clone()).await;
+            }
+        }
         self.sensors = sensors;
     }
 
@@ -259,6 +272,7 @@ impl Dater {
         let readings = readings.into();
         self.look_at_maintenance().await;
         self.look().await;
+        self.look_back();
         let (oldest_us, newest_us) = readings.spans().times_us().unwrap_or_default();
         let are_of_our_time = TIMES_US.contains(&oldest_us) && TIMES_US.contains(&newest_us);
         let mut ready = if are_of_our_time && self.has_nothing_to_say(oldest_us, newest_us) {
@@ -285,7 +299,8 @@ impl Dater {
     /// Whether readings of these times go on as they come: the clock was always known, and nobody worked on a sensor.
     fn has_nothing_to_say(&self, oldest_us: i64, newest_us: i64) -> bool {
         let is_under_way = self.maintenance.is_under_way(oldest_us, newest_us);
-        self.clock.was_always_known() && self.clock.falls() == 0 && self.redated.is_empty() && !is_under_way
+        let is_sure = self.clock.was_always_known() && self.clock.falls() == 0 && !self.is_behind;
+        is_sure && self.redated.is_empty() && !is_under_way
     }
 
     /// Looks at each reading: those that are ready come back, with all that is to be said of them.
@@ -313,7 +328,7 @@ impl Dater {
             } else if !self.clock.is_estimate(reading.time_us) {
                 // The slot in which the clock came was polled by the estimate already.
                 let is_stored = self.redated.get(&reading.sensor) == Some(&reading.time_us);
-                if self.clock.is_doubtful(reading.time_us) {
+                if self.clock.is_doubtful(reading.time_us) || self.is_said_again(&reading) {
                     estimated(&mut reading);
                 }
                 ready.extend((!is_stored).then_some(reading));
@@ -327,6 +342,20 @@ impl Dater {
             }
         }
         (ready, held)
+    }
+
+    /// Looks whether the clock was set back by so little that it is followed: until it has come to that time again, times come twice.
+    fn look_back(&mut self) {
+        if self.policy.trusted || !self.clock.is_set() || self.clock.doubt().is_some() {
+            return;
+        }
+        let now_us = self.clock.now_us();
+        (self.is_behind, self.seen_us) = (now_us < self.seen_us, self.seen_us.max(now_us));
+    }
+
+    /// Whether a reading's time is one that its sensor had before the clock was set back: one of the two is not right.
+    fn is_said_again(&self, reading: &Reading) -> bool {
+        self.is_behind && self.spool.newest_time_us(&reading.sensor) >= Some(reading.time_us)
     }
 
     /// Hands readings to the spool, or keeps them behind a move whose readings are counted by its numbers.
@@ -378,6 +407,8 @@ impl Dater {
         }
         if !self.policy.trusted && self.doubts.weigh(&self.clock, &self.policy.witness).await {
             self.spool.distrust(self.clock.now_us()).await;
+            // What it said before was wrong, and what it says now is right.
+            self.seen_us = i64::MIN;
         }
         if self.clock.is_set() {
             return;

@@ -100,13 +100,14 @@ impl Grid {
         ((self.every_us / SPREAD_PART).min(SPREAD_MAX_US) as f64 * share.clamp(0.0, 1.0)) as i64
     }
 
-    /// How far behind its slot an answer came, where that is worth a note.
+    /// How far behind its slot an answer came, where that is worth a note; less than nothing for one that was there before.
     #[must_use]
     #[inline]
     pub fn lag_ms(self, slot_us: i64, answered_us: i64) -> Option<i32> {
         let lag_us = answered_us - slot_us;
-        let noted = lag_us > (self.every_us / TENTH).max(LAG_MIN_US);
-        noted.then(|| i32::try_from(lag_us / 1_000).unwrap_or(i32::MAX))
+        let noted = lag_us.abs() > (self.every_us / TENTH).max(LAG_MIN_US);
+        let bound = if lag_us < 0 { i32::MIN } else { i32::MAX };
+        noted.then(|| i32::try_from(lag_us / 1_000).unwrap_or(bound))
     }
 }
 
@@ -397,6 +398,7 @@ mod tests {
         assert_eq!(grid(1_000, 0).lag_ms(0, 1_500_000), Some(1_500));
         assert_eq!(grid(3_600_000, 0).lag_ms(0, 300_000_000), None);
         assert_eq!(grid(3_600_000, 0).lag_ms(0, 400_000_000), Some(400_000));
+        assert_eq!(grid(3_600_000, 0).lag_ms(3_600_000_000, 2_000_000), Some(-3_598_000));
     }
 
     #[test]

@@ -119,7 +119,8 @@ async fn run_over(spool: Spool, config: Config, options: RunOptions, service: Se
     announce(&config, &spool);
     let (dater, clock) = begin_dating(&config, spool.clone(), options.clock.clone()).await?;
     let options = RunOptions { clock, ..options };
-    let mut gateway = Running::start((spool, dater), config, options, notifier);
+    let unsent = unsent(&config).await?;
+    let mut gateway = Running::start((spool, dater), (config, unsent), options, notifier);
     let ended = loop {
         tokio::select! {
             biased;
@@ -164,10 +165,14 @@ struct Running {
 }
 
 impl Running {
-    fn start((spool, dater): (Spool, Dater), config: Config, options: RunOptions, notifier: Notifier) -> Self {
+    fn start(
+        (spool, dater): (Spool, Dater),
+        (config, unsent): (Config, Unsent),
+        options: RunOptions,
+        notifier: Notifier,
+    ) -> Self {
         let RunOptions { clock, stop, store } = options;
-        let upload =
-            UploadShare { store, clock: clock.clone(), state: UploadState::default(), unsent: Unsent::default() };
+        let upload = UploadShare { store, clock: clock.clone(), state: UploadState::default(), unsent };
         let uploads = Uploads::start(spool.clone(), upload.settings(&config));
         let time_service = TimeService::begin(Witness::system());
         let said = time_service.said();
@@ -250,6 +255,7 @@ impl Running {
         // A sensor that moves to another bus is not stored twice for a slot: what its old bus read is in the
         // spool before its new one begins.
         self.appender.flush(Sensors::of(&config), &self.bus_stop).await;
+        self.upload.keep(&config, &self.bus_stop).await;
         let configured = unless(&self.bus_stop, self.spool.set_configuration(config.sha256())).await;
         if configured.is_none() && !self.bus_stop.is_cancelled() {
             error!(
@@ -347,6 +353,17 @@ async fn open_spool(config: &Config, clock: Clock) -> Result<Spool, RunError> {
     Ok(tokio::task::spawn_blocking(move || Spool::open(settings, clock)).await??)
 }
 
+/// The configurations that the lake may not have, with this one, on disk before a reading names it.
+async fn unsent(config: &Config) -> Result<Unsent, RunError> {
+    let (dir, sha256, text) = (config.spool().dir.clone(), config.sha256(), config.public_text());
+    let keeping = tokio::task::spawn_blocking(move || {
+        let unsent = Unsent::kept_in(&dir);
+        unsent.keep(&sha256, &text);
+        unsent
+    });
+    Ok(keeping.await?)
+}
+
 /// How the spool of this configuration behaves.
 pub(crate) fn spool_settings(config: &Config) -> SpoolSettings {
     let spool = config.spool();
@@ -368,6 +385,13 @@ struct UploadShare {
 }
 
 impl UploadShare {
+    /// Keeps a configuration's text on disk before readings name it.
+    async fn keep(&self, config: &Config, stop: &CancellationToken) {
+        let (unsent, sha256, text) = (self.unsent.clone(), config.sha256(), config.public_text());
+        // A disk that does not answer is told of where readings go there.
+        let _ = unless(stop, tokio::task::spawn_blocking(move || unsent.keep(&sha256, &text))).await;
+    }
+
     fn settings(&self, config: &Config) -> UploadSettings {
         let upload = config.upload();
         UploadSettings {

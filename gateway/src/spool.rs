@@ -30,6 +30,7 @@ mod known_lists;
 mod known_sensors;
 mod log;
 mod look;
+mod measured;
 mod probe;
 mod record;
 mod recovery;
@@ -258,6 +259,19 @@ impl Spool {
         }
     }
 
+    /// The same of readings that were measured under another configuration than the one in force, or one that nobody knows.
+    pub(crate) async fn append_measured(&self, readings: Vec<Reading>, configuration: Option<String>) {
+        let readings = Rows::from(readings);
+        if readings.is_empty() {
+            return;
+        }
+        locked(&self.known).note_all_taken(readings.spans());
+        let count = readings.len();
+        if self.commands.send(Command::AppendMeasured(readings, configuration)).await.is_err() {
+            tracing::error!(count, "readings came after the spool was closed, and are lost");
+        }
+    }
+
     /// The newest time of a sensor among the readings that this spool ever took, as far as it is known:
     /// it survives restarts, also where the readings have left.
     #[must_use]
@@ -379,8 +393,8 @@ impl Spool {
         let _ = self.commands.send(Command::LimitBatches(bytes)).await;
     }
 
-    /// From now on sealed batches name this configuration (its SHA-256 in hex). What was appended before is
-    /// sealed first, where the disk takes it, so that it names the one that it was read under.
+    /// What is appended from now on was measured under this configuration (its SHA-256 in hex), as the log says and its batches
+    /// will name it. What was appended before is sealed first, where the disk takes it, and names the one before in any case.
     pub async fn set_configuration(&self, sha256: String) {
         self.ask(|reply| Command::Configure(sha256, reply)).await;
     }

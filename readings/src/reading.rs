@@ -185,7 +185,7 @@ pub struct Reading {
     pub quality: Quality,
     /// Why there is no value.
     pub cause: Option<Cause>,
-    /// How far behind its slot the answer came, in milliseconds, where that is worth a note.
+    /// How far behind its slot the answer came, in milliseconds, where that is worth a note; below 0 for a line of text from before it.
     pub lag_ms: Option<i32>,
 }
 

@@ -1,8 +1,8 @@
 //! The actor of a bus of text lines.
 //!
 //! A device that talks by itself is listened to all the time. At a slot, the newest line of a point
-//! stands for it if it is no older than the period; if there is none, the first line within the
-//! bus's timeout does; after that the reading is missing. A device that wants to be asked (`poll`)
+//! stands for it if it is no older than the period and no slot had it; if there is none, the first line
+//! within the slot's patience does (`point`); after that the reading is missing. A device that wants to be asked (`poll`)
 //! is asked at the slot, and lines from before do not count; `question` says when it may be. Where its first answer of a slot does
 //! not come, or says nothing, it is asked once more. Lines that say what time they are from make
 //! readings when they come (`point`).
@@ -238,7 +238,8 @@ impl Actor {
         let limits = self.limits;
         let mut unanswered = false;
         for point in &mut self.points {
-            let waited = point.waiting.as_ref().is_some_and(|(_, _, since)| since.elapsed() >= limits.timeout);
+            let patience = point.patience(limits.timeout, now.asked);
+            let waited = point.waiting.as_ref().is_some_and(|(_, _, since)| since.elapsed() >= patience);
             readings.extend(point.turn(&self.name, now, limits));
             unanswered |= waited && point.waiting.is_none();
         }
@@ -466,7 +467,10 @@ impl Actor {
         let now_us = self.context.clock.now_us();
         let held = self.held();
         let waits = self.points.iter().filter_map(|point| match (&point.waiting, point.state.schedule.due(now_us)) {
-            (Some((_, _, since)), _) => Some((*since + self.limits.timeout).saturating_duration_since(Instant::now())),
+            (Some((_, _, since)), _) => {
+                let patience = point.patience(self.limits.timeout, self.question.is_some());
+                Some((*since + patience).saturating_duration_since(Instant::now()))
+            }
             (None, Some(_)) => held,
             (None, None) => Some(wait(point.state.schedule.next_us(now_us), now_us)),
         });

@@ -112,7 +112,9 @@ impl PointState {
             return None;
         }
         self.written_us = Moment::of(Some(due.slot_us));
-        Some(Ended { time_us: due.slot_us, result, lag_ms: grid.lag_ms(due.slot_us, answered_us) })
+        // A clock that was set back meanwhile makes no answer come before its slot.
+        let lag_ms = grid.lag_ms(due.slot_us, answered_us.max(due.slot_us));
+        Some(Ended { time_us: due.slot_us, result, lag_ms })
     }
 
     /// The reading of a moment that the device named itself (a raw number, or why there is none), if it

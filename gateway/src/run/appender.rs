@@ -161,7 +161,7 @@ async fn run(mut dater: Dater, mut inbox: Inbox, mut flushes: mpsc::Receiver<Flu
             biased;
             Some(Flush { sensors, reply }) = flushes.recv() => {
                 inbox.pass_all(&mut dater).await;
-                dater.set_sensors(sensors);
+                dater.set_sensors(sensors).await;
                 // Whoever asked may have gone.
                 let _ = reply.send(());
             }

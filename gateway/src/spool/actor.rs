@@ -32,6 +32,8 @@ const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
 #[derive(Debug)]
 pub(crate) enum Command {
     Append(Rows),
+    /// Measured under this configuration.
+    AppendMeasured(Rows, Option<String>),
     Sync(oneshot::Sender<bool>),
     /// Answered once what came before is on disk; synced at once where that is said.
     Confirm(bool, oneshot::Sender<()>),
@@ -186,6 +188,10 @@ fn carry_out(core: &mut Core, command: Command, status: &Mutex<SpoolStatus>, don
             core.take(readings);
             done.taken = true;
         }
+        Command::AppendMeasured(readings, configuration) => {
+            core.take_measured(readings, configuration.as_deref());
+            done.taken = true;
+        }
         Command::Sync(reply) => {
             done.synced |= core.has_unsynced();
             answer(reply, core.sync(), core, status);
@@ -231,7 +237,7 @@ fn carry_out(core: &mut Core, command: Command, status: &Mutex<SpoolStatus>, don
         Command::Configure(sha256, reply) => {
             done.synced |= core.has_unsynced();
             core.seal();
-            core.settings.configuration = Some(sha256);
+            core.set_configuration(sha256);
             answer(reply, (), core, status);
         }
         Command::Ping(reply) => answer(reply, (), core, status),

@@ -33,6 +33,7 @@ use super::disk::{Away, Disk};
 use super::fresh::Fresh;
 use super::known_sensors::KnownSensors;
 use super::log::Log;
+use super::measured::Measured;
 use super::shelf::Shelf;
 use super::{Claim, SpoolSettings, SpoolStatus};
 pub(crate) use sealing::encode;
@@ -125,6 +126,8 @@ pub(crate) struct Core {
     pub(crate) pending_max: usize,
     pub(crate) synced_seq: i64,
     pub(crate) unsealed: VecDeque<Piece>,
+    /// Under which configuration that and what is pending was measured.
+    pub(crate) measured: Measured,
     pub(crate) encoder: Encoder,
     pub(crate) sealed_to: i64,
     /// What this run gives out itself, in an epoch that it did not begin.
@@ -171,6 +174,24 @@ impl Core {
     pub(crate) fn take(&mut self, readings: Rows) {
         self.confirms.take(readings.len());
         self.pending.append(readings);
+    }
+
+    /// Takes readings that were measured under another configuration than the one in force.
+    pub(crate) fn take_measured(&mut self, readings: Rows, configuration: Option<&str>) {
+        self.measured.begin(self.next_seq(), configuration);
+        self.take(readings);
+        self.measured.begin(self.next_seq(), self.settings.configuration.as_deref());
+    }
+
+    /// What comes from now on is measured under this configuration.
+    pub(crate) fn set_configuration(&mut self, sha256: String) {
+        self.measured.begin(self.next_seq(), Some(&sha256));
+        self.settings.configuration = Some(sha256);
+    }
+
+    /// The number that the reading gets which is taken next.
+    fn next_seq(&self) -> i64 {
+        self.synced_seq + 1 + count(self.pending.len())
     }
 
     /// Writes what was taken.

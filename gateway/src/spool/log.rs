@@ -50,6 +50,8 @@ pub(crate) struct Log {
     /// knows which epoch the next start finds.
     pub(crate) undecided: bool,
     pub(crate) active: Option<Segment>,
+    /// Under which configuration readings were measured that are written next, as the segment says.
+    pub(crate) configuration: Option<String>,
     pub(crate) old: Vec<OldSegment>,
 }
 
@@ -102,6 +104,7 @@ impl Log {
         first_seq: i64,
         sealed_to: i64,
         known: &Mutex<KnownSensors>,
+        configuration: Option<&str>,
     ) -> io::Result<()> {
         self.leave(first_seq - 1);
         self.generation += 1;
@@ -109,7 +112,7 @@ impl Log {
         let header = Header { epoch, first_seq, generation, sealed_to, replaced };
         let (length, (records, sensors)) = {
             let mut known = locked(known);
-            (self.next_length(&mut known), snapshot(first_seq, &mut known))
+            (self.next_length(&mut known), snapshot(first_seq, &mut known, configuration))
         };
         self.newest[1] = Some(header);
         let segment = Segment::create(&*self.disk, &header, &records, length)?;
@@ -117,6 +120,7 @@ impl Log {
         // One of this name held nothing that was acknowledged, and has just been replaced.
         self.old.retain(|old| old.path != segment.path);
         self.active = Some(segment);
+        self.configuration = configuration.map(str::to_owned);
         locked(known).list(&sensors);
         self.marked_to = sealed_to;
         self.undecided = false;
@@ -130,10 +134,11 @@ impl Log {
         replaced: Option<Epoch>,
         sealed_to: i64,
         known: &Mutex<KnownSensors>,
+        configuration: Option<&str>,
     ) -> io::Result<()> {
         let former = (self.epoch, self.replaced);
         (self.epoch, self.replaced) = (epoch, replaced);
-        if let Err(error) = self.begin_segment(sealed_to + 1, sealed_to, known) {
+        if let Err(error) = self.begin_segment(sealed_to + 1, sealed_to, known, configuration) {
             (self.epoch, self.replaced) = former;
             self.undecided = true;
             return Err(error);
@@ -195,8 +200,8 @@ fn no_segment() -> io::Error {
 }
 
 /// What the log knows, as records for the start of a segment: the newest times, which of them were estimated, then the
-/// list of its sensors, twice, so that a bad sector does not cost the names of what follows.
-fn snapshot(first_seq: i64, known: &mut KnownSensors) -> (Vec<u8>, Vec<SensorId>) {
+/// list of its sensors and the configuration that is in force, twice, so that a bad sector does not cost the names of what follows.
+fn snapshot(first_seq: i64, known: &mut KnownSensors, configuration: Option<&str>) -> (Vec<u8>, Vec<SensorId>) {
     let mut entries: Vec<_> = known.synced().map(|(sensor, time_us)| (sensor.clone(), time_us)).collect();
     entries.sort();
     let mut records = Vec::new();
@@ -212,6 +217,9 @@ fn snapshot(first_seq: i64, known: &mut KnownSensors) -> (Vec<u8>, Vec<SensorId>
     for _ in 0..2 {
         for (first, chunk) in (0..=u16::MAX).step_by(SNAPSHOT_MAX).zip(sensors.chunks(SNAPSHOT_MAX)) {
             records.extend(record::encode_sensors(first_seq, first, chunk));
+        }
+        if configuration.is_some() {
+            records.extend(record::encode_configuration(first_seq, configuration));
         }
     }
     (records, sensors)

@@ -18,7 +18,7 @@ pub(crate) use by_place::encode_next;
 pub(crate) use read::{Found, claimed_seq, decode};
 #[cfg(test)]
 pub(crate) use write::encode_readings;
-pub(crate) use write::{encode_estimated, encode_newest, encode_sealed, encode_sensors};
+pub(crate) use write::{encode_configuration, encode_estimated, encode_newest, encode_sealed, encode_sensors};
 
 /// Bytes before a record's payload.
 pub(crate) const FRAME_BYTES: usize = 16;
@@ -41,6 +41,7 @@ const KIND_SEALED: u8 = 3;
 const KIND_SENSORS: u8 = 4;
 const KIND_INDEXED: u8 = 5;
 const KIND_ESTIMATED: u8 = 6;
+const KIND_CONFIGURATION: u8 = 7;
 
 /// Stands for no time: no reading has it.
 const NO_TIME_US: i64 = i64::MIN;
@@ -67,6 +68,8 @@ pub(crate) enum Record {
     Sensors(u16, Vec<SensorId>),
     /// Readings whose sensors are told by their places in that list.
     Indexed(Vec<Indexed>),
+    /// The configuration (its SHA-256 in hex) under which the readings behind it were measured; `None` where nobody knows.
+    Configuration(Option<String>),
 }
 
 /// A reading as most are: a value, not evaluated, in time. Its sensor is told by a place in the list.
@@ -93,7 +96,7 @@ impl Record {
         match self {
             Self::Readings(readings) => i64::try_from(readings.len()).unwrap_or(i64::MAX),
             Self::Indexed(readings) => i64::try_from(readings.len()).unwrap_or(i64::MAX),
-            Self::Newest(_) | Self::Estimated(_) | Self::Sealed(_) | Self::Sensors(..) => 0,
+            Self::Newest(_) | Self::Estimated(_) | Self::Sealed(_) | Self::Sensors(..) | Self::Configuration(_) => 0,
         }
     }
 }

@@ -41,6 +41,7 @@ use super::disk::Disk;
 use super::fresh::Fresh;
 use super::kept;
 use super::log::{Log, OldSegment};
+use super::measured::Measured;
 use super::record::Record;
 use super::salvage::Salvaged;
 use super::sealed::{self, SealedKind, SealedObject};
@@ -137,6 +138,7 @@ fn recall(
     let mut core = empty(disk, settings, clock, epoch, newest);
     core.place_sealed_files(epoch, newest.and_then(|header| header.replaced))?;
     core.take_segments(ours);
+    core.measured.begin(core.synced_seq + 1, core.settings.configuration.as_deref());
     core.look_at_damaged(damaged, newest);
     if newest.is_some() && !core.finish_due {
         core.claim = Some(Claim { epoch, first_seq: core.synced_seq + 1, run: Epoch::random() });
@@ -204,8 +206,11 @@ fn empty(
         marked_to: 0,
         undecided: false,
         active: None,
+        configuration: None,
         old: Vec::new(),
     };
+    let mut measured = Measured::default();
+    measured.begin(1, settings.configuration.as_deref());
     Core {
         shelf: Shelf {
             disk: Arc::clone(&disk),
@@ -224,6 +229,7 @@ fn empty(
         pending_max: PENDING_MAX,
         synced_seq: 0,
         unsealed: VecDeque::new(),
+        measured,
         encoder: Encoder::default(),
         sealed_to: 0,
         claim: None,
@@ -266,7 +272,18 @@ impl Core {
             let recalled = std::mem::take(&mut *locked(&found.known));
             let mut taken = std::mem::replace(&mut *known, recalled);
             // The slot that was read before a restart was read again after it.
-            self.pending.retain(|reading| known.newest_us(&reading.sensor) != Some(reading.time_us));
+            let (mut kept, measured) = (0, &mut self.measured);
+            self.pending.retain(|reading| {
+                let is_news = known.newest_us(&reading.sensor) != Some(reading.time_us);
+                if is_news {
+                    kept += 1
+                } else {
+                    measured.lose(kept, 1)
+                }
+                is_news
+            });
+            measured.renumber(0, found.synced_seq);
+            found.measured.append(found.synced_seq + 1, std::mem::take(measured));
             taken.newest().for_each(|(sensor, time_us)| known.note_taken(sensor, time_us));
         }
         found.known = Arc::clone(&self.known);
@@ -336,6 +353,8 @@ impl Core {
         self.synced_seq = self.sealed_to;
         for (index, (header, found)) in segments.into_iter().enumerate() {
             self.cover_to(header.first_seq - 1);
+            // An earlier version's log does not say it: the file of today is no word about it.
+            self.measured.begin(header.first_seq, None);
             self.take_segment(found.contents, end(index));
         }
         if let Some(newest) = self.log.old.last_mut() {
@@ -379,6 +398,11 @@ impl Core {
                 Record::Estimated(entries) => {
                     let mut known = locked(&self.known);
                     entries.iter().for_each(|(sensor, time_us)| known.note_sure(sensor, *time_us));
+                }
+                Record::Configuration(configuration) => {
+                    if first_seq < end {
+                        self.measured.begin(first_seq, configuration.as_deref());
+                    }
                 }
                 Record::Sealed(_) | Record::Sensors(..) => {}
             }

@@ -56,7 +56,8 @@ impl Core {
             renewed.extend(self.renumber(object, (epoch, last + 1), &folder, landed)?);
         }
         let last = renewed.last().map_or(0, |object| object.bounds.last);
-        self.log.begin_epoch(epoch, Some(former), last, &self.known)?;
+        self.log.begin_epoch(epoch, Some(former), last, &self.known, self.measured.at(self.synced_seq + 1))?;
+        self.measured.renumber(self.synced_seq, last);
         tracing::warn!(%former, %epoch, objects = renewed.len(), "the spool began a new epoch; what was not sent has new numbers");
         (self.synced_seq, self.sealed_to, self.claim) = (last, last, None);
         self.takeover_due = true;
@@ -76,8 +77,11 @@ impl Core {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             bytes => bytes?,
         };
-        let readings = match object.kind {
-            SealedKind::Batch => batch::decode(&bytes).and_then(|batch| batch.readings()).ok(),
+        let decoded = match object.kind {
+            SealedKind::Batch => {
+                let decoded = batch::decode(&bytes);
+                decoded.and_then(|batch| batch.readings().map(|readings| (readings, batch.header.configuration))).ok()
+            }
             SealedKind::Gap | SealedKind::Closed => None,
         };
         let mut renewed = Vec::new();
@@ -86,7 +90,7 @@ impl Core {
             renewed.push(SealedObject { epoch, bounds, kind, length: bytes.len() as u64 });
             io::Result::Ok(())
         };
-        let Some(mut readings) = readings else {
+        let Some((mut readings, configuration)) = decoded else {
             let bounds = Bounds { first: first_seq, last: first_seq + object.bounds.count() - 1 };
             put(bounds, SealedKind::Gap, sealed::gap_text(bounds, "renewed", self.clock.now_us()).as_bytes())?;
             return Ok(renewed);
@@ -95,7 +99,7 @@ impl Core {
         readings.retain(|reading| numbers.next().and_then(|seq| landed.get(&seq)) != Some(reading));
         let (mut first, mut rest) = (first_seq, readings.as_slice());
         while !rest.is_empty() {
-            let (rows, bytes) = encode(&self.settings, epoch, first, rest)?;
+            let (rows, bytes) = encode((&self.settings.source, configuration.as_deref()), epoch, first, rest)?;
             put(Bounds { first, last: first + count(rows) - 1 }, SealedKind::Batch, &bytes)?;
             (first, rest) = (first + count(rows), &rest[rows..]);
         }
@@ -126,7 +130,8 @@ impl Core {
         self.seal_pieces()?;
         let former = self.log.epoch;
         self.close_epoch(former)?;
-        self.log.begin_epoch(Epoch::random(), None, 0, &self.known)?;
+        self.log.begin_epoch(Epoch::random(), None, 0, &self.known, self.measured.at(self.synced_seq + 1))?;
+        self.measured.renumber(self.synced_seq, 0);
         tracing::warn!(%former, epoch = %self.log.epoch, "the spool began a new epoch after damage");
         (self.synced_seq, self.sealed_to, self.claim) = (0, 0, None);
         self.finish_due = false;
@@ -141,10 +146,12 @@ impl Core {
             return false;
         }
         let (former, last) = (self.log.epoch, self.sealed_to);
-        if let Err(error) = self.log.begin_epoch(Epoch::random(), None, 0, &self.known) {
+        let configuration = self.measured.at(self.synced_seq + 1);
+        if let Err(error) = self.log.begin_epoch(Epoch::random(), None, 0, &self.known, configuration) {
             self.sealing.begins(&error, "the spool cannot begin a new epoch");
             return false;
         }
+        self.measured.renumber(self.synced_seq, 0);
         tracing::info!(%former, epoch = %self.log.epoch, "the spool began a new epoch; what waits drains under the former one");
         (self.synced_seq, self.sealed_to, self.attempted) = (0, 0, None);
         if last > 0

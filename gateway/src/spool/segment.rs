@@ -108,9 +108,11 @@ pub(crate) struct Contents {
 }
 
 impl Contents {
-    fn step_over(&mut self, range: Range<usize>) {
+    /// Notes damage before this number. Where the word was that another configuration holds from here on is not known.
+    fn step_over(&mut self, range: Range<usize>, seq: i64) {
         self.bad_records += 1;
         self.damaged.push(range);
+        self.records.push((seq, Record::Configuration(None)));
     }
 
     /// Takes a part of the list in. What stands at a place already stays: the list is written twice, alike.
@@ -154,7 +156,7 @@ pub(crate) fn read(bytes: &[u8], unreadable: &[Range<usize>], first_seq: i64) ->
     while let Some((offset, found)) = next_record(bytes, at..end, expected) {
         let is_padding = found.first_seq == expected && bytes[at..offset].iter().all(|byte| *byte == 0);
         if offset > at && !(is_padding && is_whole(unreadable, &(at..offset))) {
-            contents.step_over(at..offset);
+            contents.step_over(at..offset, found.first_seq);
         }
         at = offset + found.length;
         match found.record.filter(|record| contents.has_names_of(record)) {
@@ -165,11 +167,11 @@ pub(crate) fn read(bytes: &[u8], unreadable: &[Range<usize>], first_seq: i64) ->
                 expected = found.first_seq + record.count();
                 contents.records.push((found.first_seq, record));
             }
-            None => contents.step_over(offset..at),
+            None => contents.step_over(offset..at, found.first_seq),
         }
     }
     if !is_whole(unreadable, &(at..end)) {
-        contents.step_over(at..end);
+        contents.step_over(at..end, expected);
     } else if at < end {
         contents.torn_tail = Some(at..end);
     }

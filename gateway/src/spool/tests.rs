@@ -2,6 +2,7 @@
 
 mod away;
 mod campaign;
+mod configurations;
 mod damage;
 mod full;
 mod golden;
@@ -317,7 +318,7 @@ fn a_batch_stays_within_its_size() {
         reading.sensor = [part(), part(), part(), part(), part()].join("/").parse().expect("valid");
     }
     let epoch = tjern_readings::sensor::Epoch::from_bytes([7; 16]);
-    let (rows, bytes) = super::core::encode(&model::settings(0), epoch, 1, &some).expect("encoded");
+    let (rows, bytes) = super::core::encode((&model::settings(0).source, None), epoch, 1, &some).expect("encoded");
     assert!(bytes.len() as u64 <= batch::SIZE_MAX, "{} bytes", bytes.len());
     assert!((1..=super::core::SEAL_ROWS).contains(&rows), "{rows} rows");
 }

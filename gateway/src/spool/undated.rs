@@ -110,6 +110,11 @@ impl Undated {
         self.held.append(readings).await;
     }
 
+    /// What is held from now on is measured under this configuration.
+    pub(crate) async fn set_configuration(&self, sha256: String) {
+        self.held.set_configuration(sha256).await;
+    }
+
     /// Whether they take so much room that they must go on.
     pub(crate) fn is_full(&self) -> bool {
         self.held.status().bytes > self.max_bytes / 2
@@ -191,8 +196,8 @@ impl Undated {
                 return Err(io::Error::other(format!("some of them cannot be read: {error}")));
             }
             (moving.done_to, moving.failures) = (object.bounds.last, 0);
-            let mut readings = match read {
-                Ok(readings) => readings,
+            let (mut readings, configuration) = match read {
+                Ok(read) => read,
                 Err(error) => {
                     tracing::error!(bounds = %object.bounds, error, "undated readings are damaged; a copy is under `kept`");
                     moving.whole = false;
@@ -210,7 +215,7 @@ impl Undated {
                 dated.retain(|reading| spool.newest_time_us(&reading.sensor) < Some(reading.time_us));
             }
             // From here on the spool has them, if only in memory: another try must not bring them again.
-            spool.append(dated).await;
+            spool.append_measured(dated, configuration).await;
             synced(spool).await?;
         }
         Ok(())
@@ -247,9 +252,11 @@ impl Undated {
         written.map(|()| decision)
     }
 
-    async fn read(&self, object: &SealedObject) -> Result<Vec<Reading>, String> {
+    /// The readings of a batch, and the configuration that they were measured under.
+    async fn read(&self, object: &SealedObject) -> Result<(Vec<Reading>, Option<String>), String> {
         let bytes = self.held.bytes(object).await.map_err(|error| error.to_string())?;
-        batch::decode(&bytes).and_then(|batch| batch.readings()).map_err(|error| error.to_string())
+        let batch = batch::decode(&bytes).map_err(|error| error.to_string())?;
+        Ok((batch.readings().map_err(|error| error.to_string())?, batch.header.configuration))
     }
 }
 

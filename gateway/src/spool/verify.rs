@@ -21,8 +21,8 @@ use crate::maintenance;
 use crate::upload::known_lake;
 
 /// Folders of the gateway that are no part of this log: what waits for the clock (a spool of its own, and the same
-/// emptied), and what was learned about devices.
-const BESIDE: [&str; 3] = ["undated", "undated.moved", "learned"];
+/// emptied), what was learned about devices, and configurations that the lake may not have.
+const BESIDE: [&str; 4] = ["undated", "undated.moved", "learned", "configurations"];
 
 fn finding(path: &Path, offset: usize, what: impl Into<String>, is_wrong: bool) -> Finding {
     Finding { path: path.to_owned(), offset: offset as u64, what: what.into(), is_wrong }

@@ -137,10 +137,10 @@ impl Uploader {
             let landed = Landed::Configuration(sha256.clone());
             let key = landed.key(&self.settings.source);
             match landing::put_once(line, &key, Some(&landed), &text.into()).await {
-                Ok(Outcome::Landed | Outcome::GivenUp) => self.settings.unsent.sent(&sha256),
+                Ok(Outcome::Landed | Outcome::GivenUp) => self.settings.unsent.sent(&sha256).await,
                 Ok(Outcome::Foreign) => {
                     tracing::error!(%key, "the lake has another text under this configuration's hash; it is left alone");
-                    self.settings.unsent.sent(&sha256);
+                    self.settings.unsent.sent(&sha256).await;
                 }
                 Err(error) => {
                     tracing::debug!(%key, %error, "cannot upload the configuration yet");

@@ -1,6 +1,7 @@
 //! A point on a bus of text lines: what the lines said, and which slots they are for.
 //!
-//! Two kinds. Without a time of the device's own the newest line stands for a slot. With one, each line
+//! Two kinds. Without a time of the device's own the newest line stands for a slot, and for no other (`patience` says how a
+//! line that is listened to finds its slot). With one, each line
 //! makes a reading of that time, once however often the device repeats it; slots then only ask whether
 //! anything came. A line whose time cannot be believed is taken like one without, and its reading says
 //! `clock_estimated`.
@@ -82,11 +83,14 @@ struct Latest {
     at: Instant,
     /// It said a time that was not to be believed.
     misdated: bool,
+    /// A slot has it: it is for no other one. What a gauge counted since its last line would be counted twice.
+    is_given: bool,
 }
 
 /// What a slot is given.
 enum Slot {
-    Result(Result<f64, Cause>, bool),
+    /// What was said, by which line where there was one.
+    Result(Result<f64, Cause>, Option<Said>),
     /// Readings came by themselves, or none is due.
     Nothing,
     /// It still waits.
@@ -94,6 +98,19 @@ enum Slot {
     /// It is asked for once more.
     Again,
 }
+
+/// How a line came that stands for a slot.
+#[derive(Debug, Clone, Copy)]
+struct Said {
+    at: Instant,
+    misdated: bool,
+}
+
+/// A slot waits for a line that is listened to for a tenth of its period, and no longer than this (or than `timeout`).
+const PATIENCE_MAX: Duration = Duration::from_secs(30);
+
+/// Of a period: for how long a slot waits.
+const PATIENCE_PART: u32 = 10;
 
 /// How a bus is when its slots are looked at.
 #[derive(Debug, Clone, Copy)]
@@ -183,10 +200,10 @@ impl LinePointState {
         }
         fate.bad_time |= misdated;
         // A line that says nothing does not push out one that did and is still good.
-        let keeps = result.is_err()
-            && self.latest.as_ref().is_some_and(|latest| latest.result.is_ok() && latest.at.elapsed() < self.every());
+        let is_good = |latest: &Latest| latest.result.is_ok() && !latest.is_given && latest.at.elapsed() < self.every();
+        let keeps = result.is_err() && self.latest.as_ref().is_some_and(is_good);
         if !keeps {
-            self.latest = Some(Latest { result, at: Instant::now(), misdated });
+            self.latest = Some(Latest { result, at: Instant::now(), misdated, is_given: false });
         }
         None
     }
@@ -285,7 +302,7 @@ impl LinePointState {
     pub(super) fn turn(&mut self, bus: &str, now: Now, limits: Limits) -> Option<Reading> {
         let (due, asked_us, since) = self.waiting?;
         let now_us = now.time_us;
-        let (result, misdated) = match self.outcome(due, since, now, limits) {
+        let (result, said) = match self.outcome(due, (asked_us, since), now, limits) {
             Slot::Open => return None,
             Slot::Again => {
                 (self.waiting, self.asked_again_us) = (None, Moment::of(Some(due.slot_us)));
@@ -297,7 +314,7 @@ impl LinePointState {
                 self.note_standing(bus, now_us);
                 return None;
             }
-            Slot::Result(result, misdated) => (result, misdated),
+            Slot::Result(result, said) => (result, said),
         };
         self.waiting = None;
         self.standing.is_new(Instant::now());
@@ -310,32 +327,63 @@ impl LinePointState {
             let ended = self.state.conclude(due, result, (asked_us, now_us), latest);
             ended.map(|ended| ended.reading(self.state.sensor.clone()))
         };
-        if let Some(reading) = reading.as_mut().filter(|reading| misdated && reading.value.is_some()) {
-            reading.cause = Some(Cause::ClockEstimated);
+        if let (Some(reading), Some(said)) = (&mut reading, said) {
+            self.latest.iter_mut().for_each(|latest| latest.is_given = true);
+            reading.lag_ms = self.lag_ms(due, now, said);
+            if said.misdated && reading.value.is_some() {
+                reading.cause = Some(Cause::ClockEstimated);
+            }
         }
         self.note_change(bus, failed_before);
         reading
     }
 
-    fn outcome(&self, due: Due, since: Instant, now: Now, limits: Limits) -> Slot {
+    /// How far behind its slot a line came, or before it, where that is worth a note. An answer is as late as the slot's end.
+    fn lag_ms(&self, due: Due, now: Now, said: Said) -> Option<i32> {
+        let ago_us = i64::try_from(said.at.elapsed().as_micros()).unwrap_or(i64::MAX);
+        let came_us = if now.asked { now.time_us.max(due.slot_us) } else { now.time_us.saturating_sub(ago_us) };
+        self.state.schedule.grid().lag_ms(due.slot_us, came_us)
+    }
+
+    /// How long a slot waits for its line. A device that prints on the hour is late by its own clock and by the length of
+    /// what it prints, and its line is the hour's. One that says its time has no slot to be late for.
+    pub(super) fn patience(&self, timeout: Duration, asked: bool) -> Duration {
+        if asked || self.is_dated() { timeout } else { timeout.max((self.every() / PATIENCE_PART).min(PATIENCE_MAX)) }
+    }
+
+    /// Whether a line came so soon behind the slot before that it was meant for that one, as far as anybody can say: the one that is
+    /// meant for this slot may be on its way. (Half of the patience, so that a line whose time wavers is not taken for
+    /// now this, now that.)
+    fn is_of_slot_before(&self, latest: &Latest, (asked_us, since): (i64, Instant), due: Due, limits: Limits) -> bool {
+        let every = self.every();
+        let near = self.patience(limits.timeout, false).min(every / 2) / 2;
+        let begun = Duration::from_micros(asked_us.saturating_sub(due.slot_us).max(0).unsigned_abs());
+        let age = (since.checked_sub(begun).unwrap_or(since)).saturating_duration_since(latest.at);
+        !due.first && age > every.saturating_sub(near)
+    }
+
+    fn outcome(&self, due: Due, (asked_us, since): (i64, Instant), now: Now, limits: Limits) -> Slot {
         let Now { is_there, asked, .. } = now;
         let oldest = if asked { since } else { since.checked_sub(self.every()).unwrap_or(since) };
-        let usable = self.latest.as_ref().filter(|latest| latest.at >= oldest);
-        let waited = since.elapsed() >= limits.timeout;
-        let misdated = usable.is_some_and(|latest| latest.misdated);
+        let usable = self.latest.as_ref().filter(|latest| latest.at >= oldest && !latest.is_given);
+        let waited = since.elapsed() >= self.patience(limits.timeout, asked);
+        let said = usable.map(|latest| Said { at: latest.at, misdated: latest.misdated });
         // Who had no value in its last slot is asked once, so that a device that is down is not asked all the time.
         let again = asked && is_there && waited && now.may_ask_again && self.state.failures() == 0;
         let again = again && self.asked_again_us.get() != Some(due.slot_us);
+        let is_early =
+            !asked && usable.is_some_and(|latest| self.is_of_slot_before(latest, (asked_us, since), due, limits));
         match usable.map(|latest| latest.result) {
             _ if self.dated_at.is_some_and(|at| at >= oldest) => Slot::Nothing,
-            Some(Ok(value)) => Slot::Result(Ok(value), misdated),
+            Some(Ok(_)) if is_early && is_there && !waited => Slot::Open,
+            Some(Ok(value)) => Slot::Result(Ok(value), said),
             _ if again => Slot::Again,
-            Some(Err(cause)) if waited => Slot::Result(Err(cause), misdated),
-            _ if !is_there => Slot::Result(Err(Cause::Unreachable), false),
+            Some(Err(cause)) if waited => Slot::Result(Err(cause), said),
+            _ if !is_there => Slot::Result(Err(Cause::Unreachable), None),
             _ if !waited => Slot::Open,
             // A device that talks by itself may not have talked yet: that is no failure.
             _ if due.first && !asked => Slot::Nothing,
-            _ => Slot::Result(Err(Cause::Timeout), false),
+            _ => Slot::Result(Err(Cause::Timeout), None),
         }
     }
 

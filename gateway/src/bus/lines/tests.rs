@@ -451,3 +451,70 @@ async fn a_sensors_times_are_found_under_whatever_bus_it_was() {
     assert_eq!(listen("site/rain").await, 20);
     assert_eq!(listen("site/level").await, 0, "it was taken out for a while");
 }
+
+/// What a gauge printed at these times after the start, numbered: which slot has which line, and its lag. Slots without one are left out.
+async fn gauge(every: &str, timeout: &str, printed_ms: &[u64]) -> Vec<(i64, i64, Option<i32>)> {
+    let place = format!("timeout = \"{timeout}\"");
+    let mut bus = Listening::begin(&place, &point("site/rain", &format!("column = 1\nevery = \"{every}\""))).await;
+    let (start, mut logger) = (Instant::now(), bus.connection().await);
+    for (line, at_ms) in printed_ms.iter().enumerate() {
+        tokio::time::sleep_until(start + Duration::from_millis(*at_ms)).await;
+        logger.write(format!("{line}\r\n").as_bytes()).await;
+    }
+    sleep(Duration::from_secs(50)).await;
+    let mut stored = Vec::new();
+    while let Ok(rows) = bus.received.try_recv() {
+        let said = Vec::from(rows)
+            .into_iter()
+            .filter_map(|row| row.value.map(|line| ((row.time_us - START_US) / 1_000_000, line as i64, row.lag_ms)));
+        stored.extend(said);
+    }
+    bus.end().await;
+    stored
+}
+
+/// A rain gauge's millimetres since its last line were summed up twice, at each start and after each line that was lost: the line
+/// that ended a slot's wait stood for the next slot as well.
+#[tokio::test(start_paused = true)]
+async fn a_line_gives_one_slot_its_value_and_no_other() {
+    for offset_ms in [50, 200, 500, 970] {
+        let printed: Vec<u64> = (0..30)
+            .filter(|second| ![7, 8, 15].contains(second))
+            .map(|second| 1_000 * (second + 1) + offset_ms)
+            .collect();
+        let stored = gauge("1s", "500ms", &printed).await;
+        assert!(stored.is_sorted_by(|one, other| one.1 < other.1), "twice, {offset_ms} ms behind the slot: {stored:?}");
+        assert!(stored.len() >= 25, "{offset_ms} ms: {stored:?}");
+    }
+}
+
+/// The line of 15:00:02 was the reading of 16:00, good and without a word, and so for good.
+#[tokio::test(start_paused = true)]
+async fn a_line_that_comes_right_behind_its_slot_is_that_slots() {
+    let slots_ms: Vec<u64> = (1..20).map(|slot| slot * 60_000).collect();
+    let behind: Vec<u64> = slots_ms.iter().map(|slot_ms| slot_ms + 40_000 + 2_000).collect();
+    // Slots are the full minutes since 1970, which the start is 20 s behind.
+    let stored = gauge("1min", "500ms", &behind).await;
+    for (slot_s, line, lag_ms) in &stored {
+        assert_eq!((*slot_s, *lag_ms), (100 + line * 60, None), "{stored:?}");
+    }
+    assert_eq!(stored.len(), behind.len(), "{stored:?}");
+    // Somebody pressed its button in between: the line after that is its own slot's again.
+    let mut pressed = behind.clone();
+    pressed.insert(5, behind[4] + 20_000);
+    let stored = gauge("1min", "500ms", &pressed).await;
+    assert_eq!(stored.last(), Some(&(100 + 18 * 60, 19, None)), "{stored:?}");
+}
+
+/// A line that was there before its slot says by its lag when it came: nobody could tell that a value was an hour old.
+#[tokio::test(start_paused = true)]
+async fn a_line_from_before_its_slot_says_when_it_came() {
+    // The slots are 40 s, 100 s, … behind the start; the lines 20 s behind those.
+    let printed: Vec<u64> = (1..10).map(|slot| slot * 60_000).collect();
+    let stored = gauge("1min", "500ms", &printed).await;
+    assert_eq!(stored.len(), printed.len(), "{stored:?}");
+    for (slot_s, line, lag_ms) in stored {
+        let came_ms = slot_s * 1_000 + i64::from(lag_ms.expect("it came long before"));
+        assert!((came_ms - (line + 1) * 60_000).abs() <= 20, "line {line} came at {came_ms} ms");
+    }
+}

@@ -212,3 +212,24 @@ async fn a_device_that_is_ahead_does_not_make_the_clock_unknown() {
     assert!(!is_set(sensors()), "of a sensor that the box dates itself it is");
     spool.close().await;
 }
+
+/// A clock was set back by five minutes and followed: each slot of those five minutes had two values, both as good as any, and one
+/// of them was hidden for good.
+#[tokio::test]
+async fn what_comes_twice_after_a_small_step_back_says_so() {
+    let mut site = Site::new();
+    let mut on = site.boot(Boot::Right, 0);
+    site.run(&mut on, HOUR_US).await;
+    for _ in 0..2 {
+        on.wall.set_us(on.wall.wall_us() - 5 * MINUTE_US);
+        site.run(&mut on, 20 * MINUTE_US).await;
+        assert!(on.clock.doubt().is_none(), "it is followed");
+    }
+    site.power_off(on).await;
+    let stored = site.stored().await;
+    let mut sure = HashSet::new();
+    for reading in stored.iter().filter(|reading| reading.cause.is_none()) {
+        assert!(sure.insert((&reading.sensor, reading.time_us)), "two that are sure: {reading:?}");
+    }
+    assert!((8..=12).contains(&marked(&stored)), "only until it has come to that time again: {}", marked(&stored));
+}

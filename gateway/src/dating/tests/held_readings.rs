@@ -192,3 +192,43 @@ async fn what_is_held_is_known_to_a_bus_that_begins_anew() {
     assert!((0..2 * MINUTE_US).contains(&(site.true_us - newest_us)), "{newest_us} at {}", site.true_us);
     site.power_off(on).await;
 }
+
+/// A scale was wrong while readings waited for the clock, and mended by a reload before it came: all were sent under the mended
+/// one, up to a day of them, and nobody could say which were wrong.
+#[tokio::test]
+async fn what_waits_for_the_clock_keeps_the_configuration_that_it_was_measured_under() {
+    let names = ["1", "2", "3"].map(|digit| digit.repeat(64));
+    for restarts in [false, true] {
+        let mut site = Site::new();
+        let mut on = site.boot(Boot::Year1970, HOUR_US);
+        let mut changed = Vec::new();
+        for name in &names {
+            changed.push(site.true_us);
+            on.dater.set_sensors(Sensors { sha256: Some(name.clone()), ..sensors() }).await;
+            on.spool.set_configuration(name.clone()).await;
+            site.run(&mut on, 20 * MINUTE_US).await;
+        }
+        if restarts {
+            site.power_off(on).await;
+            on = site.boot(Boot::Year1970, HOUR_US);
+        } else {
+            site.set_clock(&on);
+        }
+        site.run(&mut on, 2 * MINUTE_US).await;
+        assert!(on.spool.seal().await);
+        let mut found = 0;
+        for object in on.spool.sealed().await {
+            let batch = batch::decode(&on.spool.bytes(&object).await.expect("read")).expect("a batch");
+            for reading in batch.readings().expect("readings") {
+                let polled_us = site.polled[reading.value.expect("a value") as usize].2;
+                let under = changed.iter().rposition(|since_us| *since_us < polled_us).map(|at| &names[at]);
+                if polled_us <= changed[2] + 20 * MINUTE_US {
+                    assert_eq!(batch.header.configuration.as_ref(), under, "{reading:?}");
+                    found += 1;
+                }
+            }
+        }
+        assert!(found > 60, "{found}");
+        site.power_off(on).await;
+    }
+}

@@ -42,7 +42,7 @@ pub(super) fn sensors() -> Sensors {
     let grids = EVERY.map(|(sensor, seconds)| {
         (sensor.parse().expect("valid"), Grid::new(Period::from_seconds(seconds), Duration::ZERO))
     });
-    Sensors { buses: Vec::new(), grids: OnceLock::from(HashMap::from(grids)), own_time: HashSet::new() }
+    Sensors { buses: Vec::new(), grids: OnceLock::from(HashMap::from(grids)), own_time: HashSet::new(), sha256: None }
 }
 
 impl Site {

@@ -6,9 +6,8 @@ use tjern_readings::batch::{self, Encoder};
 use tjern_readings::keys::Bounds;
 use tjern_readings::reading::Reading;
 use tjern_readings::rows::{Rows, Spans};
-use tjern_readings::sensor::Epoch;
+use tjern_readings::sensor::{Epoch, SourceName};
 
-use super::super::SpoolSettings;
 use super::super::record;
 use super::super::sealed::{self, SealedKind};
 use super::super::shelf::on_disk;
@@ -70,10 +69,11 @@ impl Core {
         let left = self.claim.filter(|claim| claim.epoch == self.log.epoch).map(|claim| claim.first_seq - first_seq);
         let left = left.filter(|rows| *rows > 0);
         let most = attempted.or(left).and_then(|rows| usize::try_from(rows).ok()).unwrap_or(readings.len());
-        let readings = readings.spans().first(most);
+        let readings = readings.spans().first(most.min(self.measured.alike(first_seq)));
         let (settings, epoch) = (&self.settings, self.log.epoch);
+        let named = (&settings.source, self.measured.at(first_seq));
         let encoder = &mut self.encoder;
-        let (rows, bytes) = encode_within(self.batch_bytes, settings, epoch, first_seq, &readings, encoder)?;
+        let (rows, bytes) = encode_within(self.batch_bytes, named, epoch, first_seq, &readings, encoder)?;
         // Where nothing can go, sealing is what makes room in the end.
         self.make_room(on_disk(bytes.len() as u64), 0)?;
         let bounds = Bounds { first: first_seq, last: first_seq + count(rows) - 1 };
@@ -84,6 +84,7 @@ impl Core {
         }
         self.attempted = None;
         self.sealed_to = bounds.last;
+        self.measured.forget(self.sealed_to);
         Ok(rows)
     }
 
@@ -101,20 +102,20 @@ impl Core {
     }
 }
 
-/// Encodes as many of the first rows as one batch file may hold.
+/// Encodes as many of the first rows as one batch file may hold, with who sends them and what they were measured under.
 pub(crate) fn encode(
-    settings: &SpoolSettings,
+    named: (&SourceName, Option<&str>),
     epoch: Epoch,
     first_seq: i64,
     readings: &[Reading],
 ) -> io::Result<(usize, Vec<u8>)> {
-    encode_within(batch::SIZE_MAX, settings, epoch, first_seq, &readings.into(), &mut Encoder::default())
+    encode_within(batch::SIZE_MAX, named, epoch, first_seq, &readings.into(), &mut Encoder::default())
 }
 
 /// Encodes as many of the first rows as a file of so many bytes may hold.
 fn encode_within(
     bytes_max: u64,
-    settings: &SpoolSettings,
+    (source, configuration): (&SourceName, Option<&str>),
     epoch: Epoch,
     first_seq: i64,
     readings: &Spans<'_>,
@@ -122,8 +123,7 @@ fn encode_within(
 ) -> io::Result<(usize, Vec<u8>)> {
     let mut rows = readings.len().min(SEAL_ROWS);
     loop {
-        let configuration = settings.configuration.as_deref();
-        let encoded = encoder.bytes(&settings.source, epoch, first_seq, readings.clone().first(rows), configuration);
+        let encoded = encoder.bytes(source, epoch, first_seq, readings.clone().first(rows), configuration);
         let bytes = encoded.map_err(io::Error::other)?;
         if bytes.len() as u64 <= bytes_max.min(batch::SIZE_MAX) || rows == 1 {
             return Ok((rows, Vec::from(bytes)));

@@ -70,6 +70,12 @@ impl Core {
         let mut rest = self.pending.spans();
         rest.advance(self.written);
         let (mut records, mut taken) = (Vec::with_capacity(room_bytes(rest.len())), 0);
+        let next_seq = self.synced_seq + 1 + count(self.written);
+        let (configuration, alike) = (self.measured.at(next_seq).map(str::to_owned), self.measured.alike(next_seq));
+        if self.log.configuration != configuration {
+            records.extend(record::encode_configuration(next_seq, configuration.as_deref()));
+        }
+        let mut rest = rest.first(alike);
         let mut known = locked(&self.known);
         while !rest.is_empty() && records.len() < WRITE_BYTES {
             let (whole, first_seq) = (records.len(), self.synced_seq + 1 + count(self.written + taken));
@@ -83,6 +89,7 @@ impl Core {
         drop(known);
         if taken > 0 {
             self.log.write(&records)?;
+            self.log.configuration = configuration;
             self.written += taken;
         }
         Ok(taken)
@@ -128,7 +135,8 @@ impl Core {
         if !self.make_room(length, freed)? && self.log.marked_to == self.sealed_to {
             return Err(io::Error::new(io::ErrorKind::StorageFull, "the spool has reached its `max_bytes`"));
         }
-        self.log.begin_segment(self.synced_seq + 1, self.sealed_to, &self.known)?;
+        let configuration = self.measured.at(self.synced_seq + 1);
+        self.log.begin_segment(self.synced_seq + 1, self.sealed_to, &self.known, configuration)?;
         self.log.remove_sealed();
         Ok(())
     }
@@ -169,6 +177,7 @@ impl Core {
             drop(self.pending.take_first(surplus));
             let kept = std::mem::replace(&mut self.pending, written);
             self.pending.append(kept);
+            self.measured.lose(self.synced_seq + count(self.written), surplus);
             self.confirms.lose();
             self.dropped_readings += surplus as u64;
             self.dropped_from_memory += surplus as u64;

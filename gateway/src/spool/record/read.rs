@@ -3,8 +3,8 @@
 use tjern_readings::reading::{Quality, Reading};
 
 use super::{
-    FRAME_BYTES, HAS_CAUSE, HAS_LAG, HAS_VALUE, Indexed, KIND_ESTIMATED, KIND_INDEXED, KIND_NEWEST, KIND_READINGS,
-    KIND_SEALED, KIND_SENSORS, NO_TIME_US, PAYLOAD_MAX, Record, checksum,
+    FRAME_BYTES, HAS_CAUSE, HAS_LAG, HAS_VALUE, Indexed, KIND_CONFIGURATION, KIND_ESTIMATED, KIND_INDEXED, KIND_NEWEST,
+    KIND_READINGS, KIND_SEALED, KIND_SENSORS, NO_TIME_US, PAYLOAD_MAX, Record, checksum,
 };
 
 /// A record that was found whole.
@@ -67,6 +67,10 @@ pub(super) fn decode_payload(payload: &[u8]) -> Option<Record> {
             Record::Sensors(first, names)
         }
         KIND_INDEXED => Record::Indexed(rest.indexed()?),
+        KIND_CONFIGURATION => {
+            let text = rest.text()?;
+            Record::Configuration((!text.is_empty()).then(|| text.to_owned()))
+        }
         _ => return None,
     };
     rest.0.is_empty().then_some(record)

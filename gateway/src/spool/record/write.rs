@@ -4,8 +4,8 @@ use tjern_readings::reading::Reading;
 use tjern_readings::sensor::SensorId;
 
 use super::{
-    FRAME_BYTES, HAS_CAUSE, HAS_LAG, HAS_VALUE, KIND_ESTIMATED, KIND_NEWEST, KIND_READINGS, KIND_SEALED, KIND_SENSORS,
-    NO_TIME_US, checksum,
+    FRAME_BYTES, HAS_CAUSE, HAS_LAG, HAS_VALUE, KIND_CONFIGURATION, KIND_ESTIMATED, KIND_NEWEST, KIND_READINGS,
+    KIND_SEALED, KIND_SENSORS, NO_TIME_US, checksum,
 };
 
 /// The bytes of a record of readings.
@@ -44,6 +44,13 @@ pub(crate) fn encode_estimated(first_seq: i64, sure: &[(SensorId, Option<i64>)])
 pub(crate) fn encode_sealed(first_seq: i64, sealed_to: i64) -> Vec<u8> {
     let mut payload = vec![KIND_SEALED];
     payload.extend_from_slice(&sealed_to.to_le_bytes());
+    frame(first_seq, &payload)
+}
+
+/// The bytes of the word under which configuration the readings behind it were measured.
+pub(crate) fn encode_configuration(first_seq: i64, configuration: Option<&str>) -> Vec<u8> {
+    let mut payload = vec![KIND_CONFIGURATION];
+    put_text(&mut payload, configuration.unwrap_or_default());
     frame(first_seq, &payload)
 }
 
@@ -87,7 +94,7 @@ pub(super) fn count_bytes(count: usize) -> [u8; 2] {
 }
 
 fn put_text(payload: &mut Vec<u8>, text: &str) {
-    payload.push(u8::try_from(text.len()).expect("a sensor id has at most 159 bytes"));
+    payload.push(u8::try_from(text.len()).expect("a sensor id has at most 159 bytes, a hash 64"));
     payload.extend_from_slice(text.as_bytes());
 }
 

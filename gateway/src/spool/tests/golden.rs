@@ -73,7 +73,9 @@ fn golden_bytes() -> Vec<u8> {
             Record::Readings(readings) => encode_readings(seq, readings.iter()),
             Record::Newest(newest) => encode_newest(seq, &newest),
             Record::Sealed(sealed_to) => encode_sealed(seq, sealed_to),
-            Record::Sensors(..) | Record::Indexed(_) | Record::Estimated(_) => unreachable!("none is in this file"),
+            Record::Sensors(..) | Record::Indexed(_) | Record::Estimated(_) | Record::Configuration(_) => {
+                unreachable!("none is in this file")
+            }
         });
     }
     bytes.resize(bytes.len() + 100, 0);

@@ -31,6 +31,12 @@ pub(super) fn open(disk: &Memory, max_bytes: u64) -> Core {
     recover(Arc::new(disk.clone()), settings(max_bytes), Clock::manual(0))
 }
 
+/// The same, where the configuration's file is this one.
+pub(super) fn open_under(disk: &Memory, max_bytes: u64, configuration: &str) -> Core {
+    let settings = SpoolSettings { configuration: Some(configuration.to_owned()), ..settings(max_bytes) };
+    recover(Arc::new(disk.clone()), settings, Clock::manual(0))
+}
+
 pub(super) fn sensor(number: u64) -> SensorId {
     format!("tjern-{}/water_temperature", number % 3).parse().expect("valid")
 }
@@ -118,13 +124,52 @@ pub(super) fn upload(core: &mut Core, lake: &mut Lake, forget: impl Fn(&SealedOb
 pub(super) struct History {
     appended: u64,
     acknowledged: BTreeSet<u64>,
+    /// From which reading on which configuration was in force.
+    measured: BTreeMap<u64, String>,
+    /// A record of the log was bad at a start: what is behind it may name no configuration.
+    has_bad_records: bool,
     pub(super) lake: Lake,
+}
+
+impl History {
+    /// Another configuration, for what is read from now on.
+    fn another(&mut self, random: &mut fastrand::Rng) -> String {
+        let configuration = format!("{:064x}", random.u8(..4));
+        self.measured.insert(self.appended, configuration.clone());
+        configuration
+    }
+
+    /// A start, perhaps with another file than the one before.
+    fn open_under_another(&mut self, disk: &Memory, random: &mut fastrand::Rng) -> Core {
+        let core = open_under(disk, 1 << 20, &self.another(random));
+        self.has_bad_records |= core.bad_records > 0;
+        core
+    }
+
+    /// Each batch names the configuration that its readings were measured under: by another one wrong values are right.
+    fn check_configurations(&self) -> Result<(), String> {
+        for ((_, _, kind), (bounds, bytes)) in &self.lake.objects {
+            if *kind != SealedKind::Batch {
+                continue;
+            }
+            let batch = batch::decode(bytes).map_err(|error| error.to_string())?;
+            for reading in batch.readings().map_err(|error| error.to_string())? {
+                let number = reading.value.ok_or("a reading without a value")? as u64;
+                let measured = self.measured.range(..=number).next_back().map(|(_, configuration)| configuration);
+                let named = batch.header.configuration.as_ref();
+                if named != measured && !(named.is_none() && self.has_bad_records) {
+                    return Err(format!("{bounds}: reading {number} is under {named:?}, and was under {measured:?}"));
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A life of a spool: random steps until they are done or the power is cut. What was not acknowledged may
 /// be lost, as a process loses what it had in memory.
 pub(super) fn live(disk: &Memory, steps: u64, random: &mut fastrand::Rng, history: &mut History) -> Result<(), String> {
-    let mut core = open(disk, 1 << 20);
+    let mut core = history.open_under_another(disk, random);
     // What the disk did not let it read it reads later, and begins with what came meanwhile.
     let mut is_read = core.recovery_due.is_none();
     if is_read && !disk.is_cut() {
@@ -135,7 +180,7 @@ pub(super) fn live(disk: &Memory, steps: u64, random: &mut fastrand::Rng, histor
         if disk.is_cut() {
             break;
         }
-        match random.u8(..40) {
+        match random.u8(..42) {
             0..20 => {
                 let count = random.u64(1..200);
                 core.append(readings(history.appended, count));
@@ -155,6 +200,11 @@ pub(super) fn live(disk: &Memory, steps: u64, random: &mut fastrand::Rng, histor
                 let lost = random.bool();
                 upload(&mut core, &mut history.lake, |object| lost && object.bounds.first % 2 == 0)?;
             }
+            39..41 => {
+                // As a reload does it.
+                core.seal();
+                core.set_configuration(history.another(random));
+            }
             _ => {
                 // What the lake has leaves first; where that cannot be read, the uploader begins no epoch.
                 upload(&mut core, &mut history.lake, |_| false)?;
@@ -170,7 +220,7 @@ pub(super) fn live(disk: &Memory, steps: u64, random: &mut fastrand::Rng, histor
 
 /// The last life: everything goes out, and is counted.
 pub(super) fn settle(disk: &Memory, history: &mut History) -> Result<(), String> {
-    let mut core = open(disk, 1 << 20);
+    let mut core = history.open_under_another(disk, &mut fastrand::Rng::with_seed(0));
     if core.recovery_due.is_some() {
         return Err("a disk that is well was not read at once".to_owned());
     }
@@ -181,6 +231,7 @@ pub(super) fn settle(disk: &Memory, history: &mut History) -> Result<(), String>
     upload(&mut core, &mut history.lake, |_| false)?;
     history.lake.check_cover()?;
     let (values, _) = history.lake.values()?;
+    history.check_configurations()?;
     match history.acknowledged.difference(&values).next() {
         Some(lost) => Err(format!("reading {lost} was acknowledged and is lost")),
         None => Ok(()),

@@ -128,7 +128,7 @@ fn a_word_that_the_disk_refused_is_written_while_the_spool_runs() {
         let mut core = open(&disk, 1 << 20);
         core.append(readings(0, 10));
         assert!(core.seal());
-        core.log.begin_epoch(tjern_readings::sensor::Epoch::random(), None, 0, &core.known).expect("well");
+        core.log.begin_epoch(tjern_readings::sensor::Epoch::random(), None, 0, &core.known, None).expect("well");
         disk.calls()
     };
     for refused in 1..12 {
@@ -161,7 +161,7 @@ fn an_epoch_whose_word_is_due_is_known_to_the_next_start() {
     core.append(readings(0, 10));
     assert!(core.seal());
     let last = core.shelf.last_of(former).expect("sealed");
-    core.log.begin_epoch(tjern_readings::sensor::Epoch::random(), None, 0, &core.known).expect("well");
+    core.log.begin_epoch(tjern_readings::sensor::Epoch::random(), None, 0, &core.known, None).expect("well");
     core.close_due.push((former, last));
     disk.refuse(1_000, super::memory::EIO);
     for object in core.offered() {
