@@ -22,7 +22,7 @@ use super::super::core::{Core, Piece};
 use super::super::sealed::{SealedKind, SealedObject};
 use super::super::segment::RECORDS_AT;
 use super::memory::{Batches, Crash, EIO, ENOSPC, Lie, Memory, Plan, Snapshot};
-use super::model::{open, readings};
+use super::model::{open_under, readings};
 
 /// Steps of one workload.
 const STEPS: u64 = 200;
@@ -80,6 +80,7 @@ pub(super) struct Reached {
     pub(super) closed: AtomicU64,
     pub(super) lost_reply: AtomicU64,
     pub(super) bytes_read: AtomicU64,
+    pub(super) other_configuration: AtomicU64,
 }
 
 fn count(counter: &AtomicU64, more: u64) {
@@ -118,6 +119,13 @@ struct Log {
     events: Mutex<Vec<Event>>,
     marks: Arc<Mutex<usize>>,
     values: Mutex<HashMap<(Epoch, Bounds, u32), Values>>,
+    /// From which values on another configuration was in force, which is named by that value.
+    measured: Mutex<BTreeSet<u64>>,
+}
+
+/// The configuration that is in force from this value on.
+fn configuration_from(value: u64) -> String {
+    format!("{value:064x}")
 }
 
 impl Log {
@@ -125,6 +133,24 @@ impl Log {
         let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
         events.push(event);
         *self.marks.lock().unwrap_or_else(PoisonError::into_inner) = events.len();
+    }
+
+    /// From this value on it is this configuration.
+    fn measure(&self, value: u64) -> String {
+        self.measured.lock().unwrap_or_else(PoisonError::into_inner).insert(value);
+        configuration_from(value)
+    }
+
+    /// Whether a value was measured under the configuration that is named; nothing is said where none is.
+    fn check_measured(&self, value: u64, named: Option<&str>) -> Result<(), String> {
+        let measured = self.measured.lock().unwrap_or_else(PoisonError::into_inner);
+        let right = measured.range(..=value).next_back().map(|from| configuration_from(*from));
+        match named {
+            Some(named) if right.as_deref() != Some(named) => {
+                Err(format!("{value} is under {named}, and was under {right:?}"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The values in a batch, which are the same whenever it is asked for.
@@ -138,6 +164,8 @@ impl Log {
         let readings = batch.readings().map_err(|error| error.to_string())?;
         let values: Values =
             Arc::new(readings.iter().filter_map(|reading| reading.value).map(|value| value as u64).collect());
+        let named = batch.header.configuration.as_deref();
+        values.iter().try_for_each(|value| self.check_measured(*value, named))?;
         self.values.lock().unwrap_or_else(PoisonError::into_inner).insert(key, Arc::clone(&values));
         Ok(values)
     }
@@ -149,7 +177,7 @@ impl Reached {
         let Self { torn_tail, bad_record, resync, unreadable_block, gap, full_spool, full_disk, ring, .. } = self;
         let rare = [torn_tail, bad_record, resync, unreadable_block, gap, full_spool, full_disk, ring];
         let rare = rare.into_iter().chain([&self.takeover, &self.live_epoch, &self.closed, &self.widened_gap]);
-        let rare = rare.chain([&self.lost_reply, &self.bytes_read, &self.folder_away]);
+        let rare = rare.chain([&self.lost_reply, &self.bytes_read, &self.folder_away, &self.other_configuration]);
         rare.into_iter().all(|counter| counter.load(Ordering::Relaxed) > 0)
     }
 }
@@ -187,8 +215,8 @@ fn one(seed: u64, variant: Variant, reached: &Reached) -> Result<(), String> {
     })
 }
 
-fn start(disk: &Memory, max_bytes: u64, variant: Variant) -> Result<Core, String> {
-    let mut core = open(disk, max_bytes);
+fn start(disk: &Memory, max_bytes: u64, variant: Variant, configuration: &str) -> Result<Core, String> {
+    let mut core = open_under(disk, max_bytes, configuration);
     if core.recovery_due.is_some() {
         return Err("the spool did not start: its folder was not read".to_owned());
     }
@@ -215,7 +243,7 @@ struct Workload<'a> {
 
 impl<'a> Workload<'a> {
     fn new(disk: &Memory, seed: u64, checker: &'a Checker<'a>) -> Result<Self, String> {
-        let core = start(disk, ROOMY, checker.variant)?;
+        let core = start(disk, ROOMY, checker.variant, &checker.log.measure(0))?;
         let random = fastrand::Rng::with_seed(seed);
         Ok(Self {
             disk: disk.clone(),
@@ -264,6 +292,14 @@ impl<'a> Workload<'a> {
 
     fn append(&mut self) {
         let count = self.random.u64(1..12);
+        if self.random.u8(..10) == 0 {
+            // As a reload does it, also one whose disk refuses to seal.
+            if self.random.bool() {
+                self.core.seal();
+            }
+            let configuration = self.checker.log.measure(self.appended);
+            self.core.set_configuration(configuration);
+        }
         self.core.append(readings(self.appended, count));
         self.appended += count;
     }
@@ -302,7 +338,8 @@ impl<'a> Workload<'a> {
     /// The process is killed: what it had in memory is gone.
     fn restart(&mut self, max_bytes: u64) -> Result<(), String> {
         self.since = self.appended;
-        self.core = start(&self.disk, max_bytes, self.checker.variant)?;
+        let configuration = self.checker.log.measure(self.appended);
+        self.core = start(&self.disk, max_bytes, self.checker.variant, &configuration)?;
         self.dropped = self.core.dropped_readings;
         Ok(())
     }
@@ -508,8 +545,12 @@ impl Checker<'_> {
 
     fn image(&self, image: &Memory, marks: usize) -> Result<(), String> {
         let lengths = image.lengths();
-        let mut core = start(image, ROOMY, self.variant)?;
+        let mut core = start(image, ROOMY, self.variant, &self.log.measure(AFTERWARDS))?;
         self.check_reads(image, &lengths)?;
+        count(
+            &self.reached.other_configuration,
+            u64::from(core.measured.alike(core.sealed_to + 1) < core.unsealed_rows()),
+        );
         core.append(readings(AFTERWARDS, 3));
         if !core.sync() {
             return Err("it does not write".to_owned());
@@ -606,6 +647,13 @@ impl Checker<'_> {
                 Piece::Readings { first_seq, readings } => {
                     let values: Vec<u64> =
                         readings.iter().filter_map(|reading| reading.value).map(|value| value as u64).collect();
+                    for (seq, value) in (*first_seq..).zip(&values) {
+                        let named = core.measured.at(seq);
+                        if named.is_none() && core.bad_records == 0 {
+                            return Err(format!("nobody knows under which configuration {value} was measured"));
+                        }
+                        self.log.check_measured(*value, named)?;
+                    }
                     let last = first_seq + i64::try_from(readings.len()).map_err(|error| error.to_string())? - 1;
                     told.add(By::Spool, core.log.epoch, Bounds { first: *first_seq, last }, &values)?;
                 }
@@ -654,7 +702,7 @@ impl Checker<'_> {
                 bytes[random.usize(RECORDS_AT..=end)] ^= 1 << random.u8(..8);
             });
         }
-        let mut core = start(image, ROOMY, Variant::default())?;
+        let mut core = start(image, ROOMY, Variant::default(), &self.log.measure(AFTERWARDS))?;
         count(if unreadable { &self.reached.unreadable_block } else { &self.reached.bad_record }, core.bad_records);
         let gap = core.unsealed.iter().position(|piece| matches!(piece, Piece::Gap(_)));
         count(&self.reached.resync, u64::from(gap.is_some_and(|place| place + 1 < core.unsealed.len())));
