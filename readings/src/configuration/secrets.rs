@@ -21,11 +21,13 @@ const REDACTED: &str = "***";
 
 /// A key with one of these in its name, `_` and `-` apart, has a secret for a value: in English, in Norwegian and in German, and as Azure's
 /// connection strings have them.
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 16] = [
     "secret",
     "passw",
     "passphrase",
     "passord",
+    "hemmelig",
+    "signature",
     "kennwort",
     "token",
     "accesskey",
