@@ -38,7 +38,7 @@ use crate::modbus::timing::Line;
 use crate::modbus::transport::{BITS_MAX, REGISTERS_MAX, Table};
 use crate::value::{NoValue, NumberType, Order, Scaling};
 
-pub(crate) use check::TIMEOUT_DEFAULT;
+pub(crate) use check::{BUSES_MAX, TIMEOUT_DEFAULT};
 pub use listen::{ListenError, StatusListen};
 pub use places::PORTS_MAX;
 pub(crate) use places::aliases;

@@ -26,6 +26,7 @@ pub mod grid;
 pub mod lines;
 pub mod maintenance;
 pub mod modbus;
+mod names;
 pub mod notify;
 mod ports;
 pub mod run;

@@ -18,7 +18,8 @@ struct Arguments {
     command: GatewayCommand,
 }
 
-/// So many threads wait for disks and for names at most: with one a port they stay within the unit's `TasksMax`.
+/// So many threads wait for files at most: with one a port, those for names, and the spool's they stay within the unit's
+/// `TasksMax`.
 const BLOCKING_MAX: usize = 64;
 
 fn main() -> ExitCode {
@@ -28,7 +29,7 @@ fn main() -> ExitCode {
     let _ = rustls::crypto::ring::default_provider().install_default();
     start_log();
     // One thread for all that waits: a task that wakes another then costs no switch between threads. What takes
-    // long (the disk, sealing) has threads of its own.
+    // long (the disk, sealing, names) has threads of its own.
     let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(BLOCKING_MAX).enable_all().build();
     match runtime {
         Ok(runtime) => {

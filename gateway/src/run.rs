@@ -443,6 +443,7 @@ fn announce(config: &Config, spool: &Spool) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::names;
     use crate::notify::tests::Manager;
     use crate::spool::tests::hanging::{Gate, Hanging};
     use std::sync::Arc;
@@ -515,6 +516,64 @@ mod tests {
         gate.set_closed(false);
         assert!(seconds < 60, "the unit would have killed it");
         running.await.expect("it does not panic").expect("it does not fail");
+    }
+
+    /// A printer of lines, a gauge that is there; and devices by names that no server answers, more than the runtime has threads.
+    fn many_names(dir: &std::path::Path, good: std::net::SocketAddr) -> String {
+        let bus = |name: &str, address: &str, every: &str| {
+            format!(
+                "[[bus]]\nname = \"{name}\"\nkind = \"text-lines\"\naddress = \"{address}\"\n[[bus.device]]\nname = \"d\"\n\
+                [[bus.device.point]]\nsensor = \"{name}/level\"\ncolumn = 2\nseparator = \";\"\nevery = \"{every}\"\n"
+            )
+        };
+        let silent = (0..4 * FEW_THREADS)
+            .map(|number| bus(&format!("b{number}"), &format!("plc{number}{}:502", names::tests::UNANSWERED), "1h"));
+        let buses: String = silent.chain([bus("good", &good.to_string(), "1s")]).collect();
+        format!(
+            "version = 1\ngateway = \"test\"\nlake = \"memory:///\"\n[spool]\ndir = \"{}\"\nsync_every = \"100ms\"\n{buses}",
+            dir.display()
+        )
+    }
+
+    const FEW_THREADS: usize = 4;
+
+    /// A name server that said nothing stopped all: after half a minute nothing was synced, `/health` said nothing, and the
+    /// watchdog killed it with what was read meanwhile.
+    #[test]
+    fn names_that_nobody_answers_stop_neither_the_other_devices_nor_the_disk() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let gauge = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let text = many_names(folder.path(), gauge.local_addr().expect("an address"));
+        let config = Config::parse(&ConfigText::new("test.toml", text)).expect("good");
+        std::thread::spawn(move || {
+            let (mut stream, _) = gauge.accept().expect("it connects");
+            while std::io::Write::write_all(&mut stream, b"n;0.2\n").is_ok() {
+                std::thread::park_timeout(Duration::from_millis(100));
+            }
+        });
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().max_blocking_threads(FEW_THREADS).enable_all().build();
+        let runtime = runtime.expect("a runtime");
+        runtime.block_on(async {
+            let spool = open_spool(&config, Clock::system()).await.expect("it opens");
+            let stop = CancellationToken::new();
+            let options = RunOptions { clock: Clock::system(), stop: stop.clone(), store: None };
+            let running = tokio::spawn(run_over(spool.clone(), config, options, Service::default()));
+            let going_on = async {
+                while names::tests::waiting() < 4 * FEW_THREADS {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                let before = spool.status().synced_seq;
+                while spool.status().synced_seq < before + 3 {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                spool.is_at_hand().await.expect("it is there");
+            };
+            timeout(PATIENCE, going_on).await.expect("the others go on");
+            stop.cancel();
+            timeout(PATIENCE, running).await.expect("it ends").expect("it does not panic").expect("it does not fail");
+        });
+        runtime.shutdown_background();
     }
 
     #[tokio::test]

@@ -23,6 +23,7 @@
 mod actor;
 mod confirms;
 mod core;
+mod desk;
 mod disk;
 mod fresh;
 mod kept;

@@ -105,6 +105,12 @@ impl Clock {
         (self.wall_us(), self.monotonic_us())
     }
 
+    /// Whether it is the machine's, and no simulation's that goes on only when it is told to.
+    #[must_use]
+    pub const fn is_of_the_machine(&self) -> bool {
+        matches!(self.hands, Hands::Machine)
+    }
+
     /// What the wall clock says, right or wrong.
     #[must_use]
     pub fn wall_us(&self) -> i64 {

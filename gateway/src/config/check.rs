@@ -112,7 +112,7 @@ fn spool_size(text: &str) -> Result<u64, String> {
 }
 
 /// A bus is a task and a connection, and each is in the metrics: more than these belong to a second gateway.
-pub(super) const BUSES_MAX: usize = 256;
+pub(crate) const BUSES_MAX: usize = 256;
 
 fn check_count(checker: &mut Checker<'_>, buses: &[BusFile]) {
     if let Some(surplus) = buses.get(BUSES_MAX) {

@@ -15,7 +15,7 @@ use toml::Spanned;
 use super::checker::Checker;
 use super::file::BusFile;
 
-/// So many RTU buses on ports there may be: each has a thread, and with those that wait for disks and names they have to
+/// So many RTU buses on ports there may be: each has a thread, and with those that wait for files and names they have to
 /// stay within the `TasksMax` of the unit that comes with the gateway.
 pub const PORTS_MAX: usize = 32;
 

@@ -15,8 +15,9 @@ use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
-use tokio::net::lookup_host;
 use tokio::time::timeout;
+
+use crate::names::look_up;
 
 /// A line that may be asked on.
 #[derive(Debug, Default)]
@@ -25,9 +26,9 @@ pub(super) struct FarLine(HashMap<SocketAddr, UnixDatagram>);
 impl FarLine {
     /// Takes it, unless somebody has it. Whether there is such an address is found out by who connects.
     pub(super) async fn take(&mut self, address: &str, patience: Duration) -> io::Result<()> {
-        let Ok(Ok(found)) = timeout(patience, lookup_host(address)).await else { return Ok(()) };
+        let Ok(Ok(found)) = timeout(patience, look_up(address)).await else { return Ok(()) };
         let mut taken = Vec::new();
-        for address in found.filter(|address| !self.0.contains_key(address)) {
+        for address in found.into_iter().filter(|address| !self.0.contains_key(address)) {
             taken.extend(named(address)?.map(|name| (address, name)));
         }
         // All or none, so that two that spell it differently do not keep each other out.

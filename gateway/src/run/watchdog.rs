@@ -129,7 +129,7 @@ mod tests {
             source: "one".parse().expect("valid"),
             configuration: None,
         };
-        Spool::open(settings, Clock::system()).expect("it opens")
+        Spool::open(settings, Clock::manual(0)).expect("it opens")
     }
 
     /// A spool in a folder, two buses, and a watchdog over them that is listened to.

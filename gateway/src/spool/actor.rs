@@ -1,7 +1,7 @@
 //! The one task that owns the spool's files, and decides when to sync.
 //!
 //! Commands come through one bounded queue; the order in it is the order of the numbers. Work on the disk
-//! runs on a thread for blocking work, so that a slow disk stops nobody else. Readings that nobody waits for are
+//! runs on a thread of its own (`desk`), so that a slow disk stops nobody else, and nobody else the disk. Readings that nobody waits for are
 //! gathered for [`GATHER`] first, at most [`GATHER_READINGS`] and one queue of them: among what waits to be written, so
 //! that what they came in is free for the next ones.
 
@@ -17,6 +17,7 @@ use tjern_readings::rows::Rows;
 
 use super::SpoolStatus;
 use super::core::Core;
+use super::desk::Desk;
 use super::sealed::SealedObject;
 
 /// The most commands that wait; a caller of `append` waits beyond that.
@@ -105,6 +106,7 @@ impl Gathered {
 /// Carries out commands until one says to close, or nobody is left to send any.
 pub(crate) async fn run(mut core: Core, mut commands: mpsc::Receiver<Command>, status: Arc<Mutex<SpoolStatus>>) {
     let sync_every = core.settings.sync_every.min(FAR);
+    let desk = Desk::of(&core.clock);
     // Nothing was synced yet: what comes first is synced at once.
     let mut due_at = Instant::now();
     let (mut came, mut gathered) = (Vec::new(), Gathered::new());
@@ -124,12 +126,12 @@ pub(crate) async fn run(mut core: Core, mut commands: mpsc::Receiver<Command>, s
         let batch = std::mem::replace(&mut gathered, Gathered::new());
         let is_due = Instant::now() >= due_at;
         let shown = Arc::clone(&status);
-        let work = tokio::task::spawn_blocking(move || {
+        let work = desk.carry_out(move || {
             let done = work(&mut core, batch, is_due, &shown);
             (core, done)
         });
-        // The task fails only if the runtime ends, which for the spool is a crash like any other.
-        let Ok((back, done)) = work.await else { return };
+        // It fails only if the runtime ends, or the work panics, which for the spool is a crash like any other.
+        let Some((back, done)) = work.await else { return };
         core = back;
         if let Some(closed) = done.closed {
             drop(core);

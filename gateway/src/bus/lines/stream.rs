@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use crate::config::LinePlace;
 use crate::modbus::open_serial;
+use crate::names;
 
 /// What is received in one go.
 const READ_BUFFER: usize = 1_024;
@@ -32,7 +33,9 @@ pub(super) async fn open(place: &LinePlace) -> io::Result<Box<dyn Stream>> {
     match place {
         LinePlace::Serial(serial) => Ok(Box::new(open_serial(serial)?)),
         LinePlace::Tcp(address) => {
-            let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await??;
+            let connecting = async { TcpStream::connect(&*names::look_up(address).await?).await };
+            let connected = timeout(CONNECT_TIMEOUT, connecting).await;
+            let stream = connected.map_err(|_| names::too_late(address, CONNECT_TIMEOUT))??;
             watch(&stream)?;
             Ok(Box::new(stream))
         }
