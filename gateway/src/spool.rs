@@ -46,6 +46,7 @@ mod verify;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -130,8 +131,10 @@ pub struct SpoolStatus {
     pub sealed_count: usize,
     /// Readings on disk that are not sealed.
     pub unsealed_readings: usize,
-    /// Readings in memory that are not on disk.
+    /// Readings that were handed in and of which nobody knows yet that they are on disk.
     pub unsynced_readings: usize,
+    /// Readings that were taken since the start.
+    pub taken_readings: usize,
     /// Readings that were lost for want of room, in memory or on disk, since the start.
     pub dropped_readings: u64,
     /// Sealed batches whose place a gap took because the spool was full, since the start.
@@ -211,6 +214,8 @@ pub struct Spool {
     known: Arc<Mutex<KnownSensors>>,
     fresh: Fresh,
     status: Arc<Mutex<SpoolStatus>>,
+    /// How many readings were handed in: where the disk hangs, they wait before it and no status tells of them.
+    handed_in: Arc<AtomicUsize>,
 }
 
 impl Spool {
@@ -243,7 +248,7 @@ impl Spool {
         let status = Arc::new(Mutex::new(core.status()));
         let (commands, queue) = mpsc::channel(actor::QUEUE_MAX);
         tokio::spawn(actor::run(core, queue, Arc::clone(&status)));
-        Self { commands, disk, known, fresh, status }
+        Self { commands, disk, known, fresh, status, handed_in: Arc::default() }
     }
 
     /// Takes readings, which are numbered in the order of the calls. Waits while `actor::QUEUE_MAX`
@@ -255,6 +260,7 @@ impl Spool {
         }
         locked(&self.known).note_all_taken(readings.spans());
         let count = readings.len();
+        self.handed_in.fetch_add(count, Ordering::Relaxed);
         if self.commands.send(Command::Append(readings)).await.is_err() {
             tracing::error!(count, "readings came after the spool was closed, and are lost");
         }
@@ -268,6 +274,7 @@ impl Spool {
         }
         locked(&self.known).note_all_taken(readings.spans());
         let count = readings.len();
+        self.handed_in.fetch_add(count, Ordering::Relaxed);
         if self.commands.send(Command::AppendMeasured(readings, configuration)).await.is_err() {
             tracing::error!(count, "readings came after the spool was closed, and are lost");
         }
@@ -424,7 +431,9 @@ impl Spool {
     /// How the spool is.
     #[must_use]
     pub fn status(&self) -> SpoolStatus {
-        locked(&self.status).clone()
+        let mut status = locked(&self.status).clone();
+        status.unsynced_readings += self.handed_in.load(Ordering::Relaxed).saturating_sub(status.taken_readings);
+        status
     }
 
     /// The current epoch.

@@ -156,6 +156,7 @@ pub(crate) struct Core {
     /// Of these, how many went from memory since that began; it is over once everything is on disk again.
     pub(crate) dropped_from_memory: u64,
     pub(crate) dropped_batches: u64,
+    pub(crate) taken_readings: usize,
     /// Objects for which the lake has no place.
     pub(crate) set_aside_objects: u64,
     pub(crate) torn_tails: u64,
@@ -173,6 +174,7 @@ impl Core {
     /// Takes readings, to be written with those that come with them.
     pub(crate) fn take(&mut self, readings: Rows) {
         self.confirms.take(readings.len());
+        self.taken_readings += readings.len();
         self.pending.append(readings);
     }
 
@@ -292,6 +294,7 @@ impl Core {
             sealed_count: self.shelf.objects.len(),
             unsealed_readings: self.unsealed_rows(),
             unsynced_readings: self.pending.len(),
+            taken_readings: self.taken_readings,
             dropped_readings: self.dropped_readings,
             dropped_batches: self.dropped_batches,
             set_aside_objects: self.set_aside_objects,

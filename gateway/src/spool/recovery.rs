@@ -246,6 +246,7 @@ fn empty(
         dropped_readings: 0,
         dropped_from_memory: 0,
         dropped_batches: 0,
+        taken_readings: 0,
         set_aside_objects: 0,
         close_due: Vec::new(),
         torn_tails: 0,

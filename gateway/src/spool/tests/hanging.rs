@@ -4,7 +4,12 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
+use tjern_readings::clock::Clock;
+use tjern_readings::reading::Reading;
+
+use super::super::Spool;
 use super::super::disk::{Disk, DiskFile, Entry, Folder, TakeError};
+use super::model::settings;
 
 /// Whether the disk answers. Clones are the same.
 #[derive(Debug, Clone, Default)]
@@ -100,4 +105,31 @@ impl DiskFile for HangingFile {
         self.gate.pass();
         self.file.sync()
     }
+}
+
+/// At a SIGTERM while the disk hung about a hundred readings were lost, and the log said four: what waited before the disk was not counted.
+#[tokio::test]
+async fn what_waits_before_a_disk_that_hangs_is_counted() {
+    let (folder, gate) = (tempfile::tempdir().expect("a folder"), Gate::default());
+    let disk = Arc::new(Hanging::at(folder.path(), gate.clone()));
+    let spool = Spool::over(disk, settings(1 << 20), Clock::system());
+    let append = async |numbers: std::ops::Range<i64>| {
+        for number in numbers {
+            spool.append(vec![Reading::of("tarn/level".parse().expect("a sensor"), number, 4.0)]).await;
+        }
+    };
+    append(0..3).await;
+    assert!(spool.sync().await);
+    assert_eq!(spool.status().unsynced_readings, 0);
+    gate.set_closed(true);
+    append(3..20).await;
+    let syncing = spool.clone();
+    let syncing = tokio::spawn(async move { syncing.sync().await });
+    tokio::task::yield_now().await;
+    append(20..25).await;
+    assert_eq!(spool.status().unsynced_readings, 22);
+    gate.set_closed(false);
+    assert!(syncing.await.expect("no panic") && spool.sync().await);
+    assert_eq!(spool.status().unsynced_readings, 0);
+    spool.close().await;
 }
