@@ -295,6 +295,7 @@ impl Core {
         (found.pending_max, found.batch_bytes) = (self.pending_max, self.batch_bytes);
         found.shelf.gaps_max = self.shelf.gaps_max;
         (found.dropped_readings, found.dropped_from_memory) = (self.dropped_readings, self.dropped_from_memory);
+        found.taken_readings = self.taken_readings;
         if !found.in_trouble() {
             found.writing = std::mem::take(&mut self.writing);
         }

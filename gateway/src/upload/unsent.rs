@@ -67,7 +67,9 @@ impl Unsent {
     /// Notes one, and gives the oldest where that makes one too many.
     fn note(&self, sha256: &str, text: &str) -> Option<(String, String)> {
         let mut unsent = self.lock();
-        if unsent.iter().any(|(known, _)| known == sha256) {
+        if let Some((_, known)) = unsent.iter_mut().find(|(known, _)| known == sha256) {
+            // An earlier version kept it, which knew fewer words for secrets.
+            text.clone_into(known);
             return None;
         }
         let surplus = (unsent.len() == UNSENT_MAX).then(|| unsent.remove(0));

@@ -109,6 +109,9 @@ struct Said {
 /// A slot waits for a line that is listened to for a tenth of its period, and no longer than this (or than `timeout`).
 const PATIENCE_MAX: Duration = Duration::from_secs(30);
 
+/// A line that came so many tenths of the patience behind the slot before, or sooner, was meant for that one.
+const NEAR_TENTHS: u32 = 9;
+
 /// Of a period: for how long a slot waits.
 const PATIENCE_PART: u32 = 10;
 
@@ -327,6 +330,8 @@ impl LinePointState {
             let ended = self.state.conclude(due, result, (asked_us, now_us), latest);
             ended.map(|ended| ended.reading(self.state.sensor.clone()))
         };
+        // Nobody was asked and nothing came: there is no answer to be late.
+        reading.iter_mut().filter(|_| said.is_none() && !now.asked).for_each(|reading| reading.lag_ms = None);
         if let (Some(reading), Some(said)) = (&mut reading, said) {
             self.latest.iter_mut().for_each(|latest| latest.is_given = true);
             reading.lag_ms = self.lag_ms(due, now, said);
@@ -352,11 +357,11 @@ impl LinePointState {
     }
 
     /// Whether a line came so soon behind the slot before that it was meant for that one, as far as anybody can say: the one that is
-    /// meant for this slot may be on its way. (Half of the patience, so that a line whose time wavers is not taken for
-    /// now this, now that.)
+    /// meant for this slot may be on its way. (Somewhat less than the patience, so that a line whose time wavers around its end is not taken
+    /// for now this, now that.)
     fn is_of_slot_before(&self, latest: &Latest, (asked_us, since): (i64, Instant), due: Due, limits: Limits) -> bool {
         let every = self.every();
-        let near = self.patience(limits.timeout, false).min(every / 2) / 2;
+        let near = self.patience(limits.timeout, false).min(every / 2) * NEAR_TENTHS / 10;
         let begun = Duration::from_micros(asked_us.saturating_sub(due.slot_us).max(0).unsigned_abs());
         let age = (since.checked_sub(begun).unwrap_or(since)).saturating_duration_since(latest.at);
         !due.first && age > every.saturating_sub(near)
