@@ -143,7 +143,7 @@ pub enum CommitError {
     /// Another program gave the table what keeps others from writing, or from removing. Nothing was committed, and nothing will be
     /// until that is taken back.
     #[error(transparent)]
-    Restricted(LakeError),
+    Restricted(Box<LakeError>),
     /// Something failed; the commit may have taken place all the same.
     #[error(transparent)]
     Failed(#[from] LakeError),
@@ -190,9 +190,8 @@ impl Table {
             Ok(committed) => committed,
             Err(error) if is_conflict(&error) => return Err(CommitError::Conflict { table, version }),
             Err(DeltaTableError::Transaction { source }) if restriction(table, &source).is_some() => {
-                return Err(
-                    restriction(table, &source).map_or_else(|| failed(table, source.into()), CommitError::Restricted)
-                );
+                let restricted = restriction(table, &source).map(|error| CommitError::Restricted(Box::new(error)));
+                return Err(restricted.unwrap_or_else(|| failed(table, source.into())));
             }
             Err(error) => return Err(self.told(error).await),
         };
@@ -365,7 +364,8 @@ fn restriction(table: TableName, source: &TransactionError) -> Option<LakeError>
 /// Of a handle that was asked for: nothing is committed by that.
 fn lake_error(error: CommitError) -> LakeError {
     match error {
-        CommitError::Failed(error) | CommitError::Restricted(error) => error,
+        CommitError::Failed(error) => error,
+        CommitError::Restricted(error) => *error,
         CommitError::Conflict { .. } | CommitError::Stale { .. } => unreachable!("nothing is committed"),
     }
 }

@@ -169,7 +169,7 @@ async fn commit(table: &mut Table, record: &Record, add: Vec<DataFile>, count: i
                 failure = Some(error);
                 tokio::time::sleep(PAUSE).await;
             }
-            Err(CommitError::Restricted(error)) => return Err(error.into()),
+            Err(CommitError::Restricted(error)) => return Err((*error).into()),
             Err(_) => failure = None,
         }
         table.refresh().await?;

@@ -179,7 +179,7 @@ pub enum IngestError {
     #[error("{count} source{} held back, all others were taken: {why}", if *.count == 1 { " is" } else { "s are" })]
     HeldBack {
         /// What was done.
-        outcome: IngestOutcome,
+        outcome: Box<IngestOutcome>,
         /// How many: sources, by their epochs and folders.
         count: usize,
         /// Why the first of them is.
@@ -274,7 +274,19 @@ pub fn dropped(table: &Table) -> Vec<Dropped> {
 /// # Errors
 /// [`IngestError`]; nothing is lost then, and the next run goes on where this one stopped.
 pub async fn ingest(lake: &Lake, settings: &IngestSettings) -> Result<IngestOutcome, IngestError> {
-    let mut ingester = Ingester::open(lake, *settings).await?;
+    ingest_within(lake, settings, JobBounds::default()).await
+}
+
+/// The same within these bounds.
+///
+/// # Errors
+/// As [`ingest`].
+pub async fn ingest_within(
+    lake: &Lake,
+    settings: &IngestSettings,
+    bounds: JobBounds,
+) -> Result<IngestOutcome, IngestError> {
+    let mut ingester = Ingester::open(lake, *settings).await?.within(bounds);
     let result = ingester.run_to_the_end().await;
     ingester.leave().await;
     result
@@ -284,8 +296,12 @@ pub async fn ingest(lake: &Lake, settings: &IngestSettings) -> Result<IngestOutc
 ///
 /// # Errors
 /// As [`ingest`].
-pub(crate) async fn ingest_at_the_end(lake: &Lake, settings: &IngestSettings) -> Result<IngestOutcome, IngestError> {
-    let mut ingester = Ingester::open(lake, *settings).await?;
+pub(crate) async fn ingest_at_the_end(
+    lake: &Lake,
+    settings: &IngestSettings,
+    bounds: JobBounds,
+) -> Result<IngestOutcome, IngestError> {
+    let mut ingester = Ingester::open(lake, *settings).await?.within(bounds);
     let result = ingester.run_everything().await;
     ingester.leave().await;
     result
@@ -563,7 +579,7 @@ impl Ingester {
     fn ended(&self, outcome: IngestOutcome, hiccups: u32) -> Result<IngestOutcome, IngestError> {
         match self.held.told(hiccups) {
             None => Ok(outcome),
-            Some((count, why)) => Err(IngestError::HeldBack { outcome, count, why }),
+            Some((count, why)) => Err(IngestError::HeldBack { outcome: Box::new(outcome), count, why }),
         }
     }
 

@@ -70,7 +70,7 @@ pub async fn replay_in_order(
     made: ToldOf<'_>,
     told: impl FnMut(&IngestOutcome) + Send + Sync + 'static,
 ) -> Result<Replayed, ReplayInOrderError> {
-    let Some(replaying) = Replaying::begin(lake, settings, told).await? else { return Ok(Replayed::default()) };
+    let Some(replaying) = Replaying::begin(lake, settings, bounds, told).await? else { return Ok(Replayed::default()) };
     let made_us = made_until_us(lake).await?;
     let all = pending(lake).await?;
     // One that went on where it broke off may have rows that nobody has looked at.

@@ -22,8 +22,8 @@ async fn committed_by_others(place: &Place, actions: &[Value]) {
 fn with_property(place: &Place, key: &str, value: &str) -> Value {
     let first = place.folder.path().join("lake/tables/readings/_delta_log/00000000000000000000.json");
     let first = std::fs::read_to_string(first).expect("read");
-    let actions = first.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
-    let mut action = actions.filter(|action| action.get("metaData").is_some()).last().expect("a table");
+    let mut actions = first.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    let mut action = actions.rfind(|action| action.get("metaData").is_some()).expect("a table");
     action["metaData"]["configuration"][key] = json!(value);
     action
 }
@@ -52,7 +52,8 @@ async fn a_constraint_of_another_program_is_told_as_what_it_is_until_it_is_taken
     let raised = json!({"protocol": {"minReaderVersion": 1, "minWriterVersion": 3}});
     committed_by_others(&place, &[raised, with_property(&place, "delta.constraints.v", "value < 1000")]).await;
     let refused = one_more(&place, 1).await;
-    let Err(CommitError::Restricted(error @ LakeError::Restricted { .. })) = refused else { panic!("{refused:?}") };
+    let Err(CommitError::Restricted(error)) = refused else { panic!("{refused:?}") };
+    assert!(matches!(*error, LakeError::Restricted { .. }));
     let said = error.to_string();
     assert!(
         said.contains("another program gave table `readings` features") && said.contains("checkConstraints"),

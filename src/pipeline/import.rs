@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use tjern_gateway::cli::progress::{Progress, duration};
 use tjern_lake::{Lake, Table, TableName};
+use tjern_pipeline::bounds::Bounds;
 use tjern_pipeline::import::{
     BadLine, CheckedMap, ColumnMap, Decimal, Encoding, ImportError, ImportMap, ImportOutcome, ImportProgress, Listener,
     MapError, check, import,
 };
-use tjern_pipeline::ingest::{IngestError, IngestOutcome, ingest, is_taken};
+use tjern_pipeline::ingest::{IngestError, IngestOutcome, ingest_within, is_taken};
 use tjern_pipeline::jobs::JobError;
 use tjern_pipeline::jobs::list::register_before_ingest;
 use tjern_pipeline::register::load;
@@ -106,7 +107,8 @@ pub(crate) async fn execute(arguments: &ImportArguments) -> Result<(), Failure> 
     };
     let outcomes = done?;
     if !arguments.dry_run && !arguments.land_only {
-        let taking = Box::pin(ingest(&lake, &city.jobs.ingest));
+        let bounds = Bounds::from(&city.jobs.compact);
+        let taking = Box::pin(ingest_within(&lake, &city.jobs.ingest, bounds));
         let Some(taken) = stop.run_until_cancelled(taking).await else {
             return Err(Failure::failed("interrupted; what has landed is taken by the next ingest"));
         };
@@ -131,8 +133,10 @@ async fn tell_taken(
 ) -> Result<(), Failure> {
     let (taken, held) = match taken {
         Ok(taken) => (taken, None),
-        Err(held @ IngestError::HeldBack { outcome, .. }) => (outcome, Some(held)),
-        Err(error) => return Err(Failure::failed(error)),
+        Err(error) => {
+            let IngestError::HeldBack { outcome, .. } = &error else { return Err(Failure::failed(error)) };
+            (**outcome, Some(error))
+        }
     };
     say!("ingest: {} readings of {} batches{}", taken.rows, taken.batches, taken.left_out());
     let Some(held) = held else { return Ok(()) };

@@ -36,6 +36,13 @@ pub(crate) async fn status(arguments: &JobArguments) -> Result<(), Failure> {
     }
 }
 
+/// A line of each table that cannot be read, or not be written to.
+fn unusable_tables(status: &Status) -> Vec<String> {
+    let damaged = status.damaged.keys().map(|table| format!("{table:<9} cannot be read: its log is damaged"));
+    let locked = |table| format!("{table:<9} is not written to: another program locked it");
+    damaged.chain(status.restricted.keys().map(locked)).collect()
+}
+
 fn shown(status: &Status) -> String {
     let mut lines = vec![format!(
         "{:<9} {:>8} {:>7} {:>9} {:>13} {:>12} {:>12} {:>12}",
@@ -55,10 +62,7 @@ fn shown(status: &Status) -> String {
             bytes(table.largest_bytes)
         )
     }));
-    lines.extend(status.damaged.keys().map(|table| format!("{table:<9} cannot be read: its log is damaged")));
-    lines.extend(
-        status.restricted.keys().map(|table| format!("{table:<9} is not written to: another program locked it")),
-    );
+    lines.extend(unusable_tables(status));
     let since = |moment: &Option<_>| moment.as_ref().map(ToString::to_string);
     let landed = since(&status.landed.since).map_or_else(String::new, |since| format!(", the first since {since}"));
     lines.push(format!("landed: {} batches wait for ingest{landed}", status.landed.batches));

@@ -51,7 +51,7 @@ pub(super) async fn mark(
                 tracing::warn!(%error, "it is open whether a commit took place: looking again");
                 failure = Some(error);
             }
-            Err(CommitError::Restricted(error)) => return Err(error.into()),
+            Err(CommitError::Restricted(error)) => return Err((*error).into()),
             Err(_) => failure = None,
         }
         table.refresh().await?;

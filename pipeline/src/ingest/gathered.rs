@@ -23,6 +23,7 @@ use super::unchecked::{All, Name, Unchecked};
 use super::{COMMIT_BATCHES_MAX, COMMIT_ROWS_MAX};
 use crate::bounds::Bounds as JobBounds;
 use crate::correct::CorrectError;
+use crate::register::Register;
 use crate::tables::sorted;
 
 #[derive(Debug, Default)]
@@ -90,14 +91,19 @@ impl Gathered {
         }
     }
 
-    /// Leaves out by which rows imports only repeat what the table has.
-    pub(super) async fn leave_out_repeated(&mut self, table: &Table, bounds: &JobBounds) -> Result<(), CorrectError> {
+    /// Leaves out the rows by which imports only repeat what the table has, of registered sensors.
+    pub(super) async fn leave_out_repeated(
+        &mut self,
+        table: &Table,
+        register: &Register,
+        bounds: &JobBounds,
+    ) -> Result<(), CorrectError> {
         if self.imported.is_empty() {
             return Ok(());
         }
         let together = concat_batches(&schema::arrow(TableName::Readings), &std::mem::take(&mut self.imported))?;
         let Sifted { rows, repeated, overruled } =
-            sift(table, &sorted(&together, &TableName::Readings.sort_columns())?, bounds).await?;
+            sift(table, &sorted(&together, &TableName::Readings.sort_columns())?, register, bounds).await?;
         self.row_count -= repeated;
         (self.repeated, self.overruled) = (repeated, overruled);
         self.rows.push(rows);

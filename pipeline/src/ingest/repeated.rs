@@ -24,6 +24,7 @@ use tjern_lake::{Table, precedence};
 use crate::bounds::Bounds;
 use crate::correct::{CorrectError, Moment, Moments, Stored, Wanted};
 use crate::quality::came;
+use crate::register::Register;
 use crate::validate::VALIDATED;
 
 /// The imported rows of a commit without what is there already.
@@ -36,8 +37,15 @@ pub(super) struct Sifted {
     pub(super) overruled: usize,
 }
 
-/// Sifts rows, which are in the order of sensors and times, by what the table has of their moments.
-pub(super) async fn sift(table: &Table, rows: &RecordBatch, bounds: &Bounds) -> Result<Sifted, CorrectError> {
+/// Sifts rows, which are in the order of sensors and times, by what the table has of their moments. Of a sensor that nobody registered
+/// all are kept: when its first line comes, each is held against that under its own configuration, and a word under the wrong unit must not
+/// have kept the right one out.
+pub(super) async fn sift(
+    table: &Table,
+    rows: &RecordBatch,
+    register: &Register,
+    bounds: &Bounds,
+) -> Result<Sifted, CorrectError> {
     let rows = Imported::of(rows);
     let Some(wanted) = rows.wanted() else {
         return Ok(Sifted { rows: rows.batch.clone(), repeated: 0, overruled: 0 });
@@ -51,7 +59,9 @@ pub(super) async fn sift(table: &Table, rows: &RecordBatch, bounds: &Bounds) -> 
             ahead = stored.next().await?;
         }
         let there = ahead.as_ref().filter(|there| moment_of(there) == moment);
-        rows.leave_out(of_moment.clone(), there, &mut kept);
+        if register.get(moment.0).is_some() {
+            rows.leave_out(of_moment.clone(), there, &mut kept);
+        }
         let comes_first = |row: usize| kept[row] && there.is_some_and(|there| rows.stands_before(row, there.newest()));
         let is_vouched_for = there.is_some_and(|there| there.newest().level == VALIDATED);
         overruled += usize::from(is_vouched_for && of_moment.clone().any(comes_first));

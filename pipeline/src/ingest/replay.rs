@@ -23,6 +23,7 @@ use tjern_readings::keys::{Bounds, Landed};
 use super::landing::{LandedEpoch, Stream, Sweep, Zone};
 use super::progress::{self, INGEST, Open};
 use super::{IngestError, IngestOutcome, IngestSettings, Ingester};
+use crate::bounds::Bounds as JobBounds;
 use crate::erase::{Erasures, ErasuresError};
 use crate::rollup;
 use crate::tables::ATTEMPTS_MAX;
@@ -131,7 +132,7 @@ pub async fn replay(
     settings: &IngestSettings,
     told: impl FnMut(&IngestOutcome) + Send + Sync + 'static,
 ) -> Result<IngestOutcome, ReplayError> {
-    let Some(mut replaying) = Replaying::begin(lake, settings, told).await? else {
+    let Some(mut replaying) = Replaying::begin(lake, settings, &JobBounds::default(), told).await? else {
         return Ok(IngestOutcome::default());
     };
     replaying.take_all().await?;
@@ -153,6 +154,7 @@ impl Replaying {
     pub(crate) async fn begin(
         lake: &Lake,
         settings: &IngestSettings,
+        bounds: &JobBounds,
         told: impl FnMut(&IngestOutcome) + Send + Sync + 'static,
     ) -> Result<Option<Self>, ReplayError> {
         let mut table = Table::open_or_create(lake, TableName::Readings).await?;
@@ -166,7 +168,7 @@ impl Replaying {
             .map(|item| item.landed_us)
             .collect();
         landed_us.sort_unstable();
-        let ingester = Ingester::open(lake, *settings).await?.with_listener(told);
+        let ingester = Ingester::open(lake, *settings).await?.within(bounds.clone()).with_listener(told);
         Ok(Some(Self { ingester, landed_us, taken_until_us: i64::MIN, outcome: IngestOutcome::default() }))
     }
 

@@ -198,7 +198,7 @@ impl Ingester {
         if gathered.transactions.is_empty() {
             return Ok(gathered.compared || !gathered.quarantined.is_empty());
         }
-        if let Err(error) = gathered.leave_out_repeated(&self.table, &self.bounds).await {
+        if let Err(error) = gathered.leave_out_repeated(&self.table, &said.register, &self.bounds).await {
             // What is there cannot be read, or not now: this keeps those imports only.
             let why = format!("it cannot be found out which of its readings are there already: {error}");
             failed.extend(gathered.importing.into_iter().map(|stream| (stream, why.clone())));
@@ -277,7 +277,7 @@ impl Ingester {
                     failure = Some(error);
                     tokio::time::sleep(PAUSE * 2_u32.pow(attempt)).await;
                 }
-                Err(CommitError::Restricted(error)) => return Err(CommitFailure::Failed(error.into())),
+                Err(CommitError::Restricted(error)) => return Err(CommitFailure::Failed((*error).into())),
                 Err(_) => failure = None,
             }
             self.table.refresh().await.map_err(IngestError::from)?;

@@ -24,6 +24,9 @@ use super::{Again, RollupError, TableOutcome};
 use crate::bounds::Bounds;
 use crate::frames::SensorKeys;
 
+/// A day on which clocks are set back by an hour.
+const LONGEST_DAY_US: i64 = DAY_US + DAY_US / 24;
+
 /// Where no window was touched the version is moved only when it lies this far back.
 const VERSIONS_BEHIND_MAX: i64 = 64;
 
@@ -122,7 +125,7 @@ impl Run<'_> {
             return Ok(None);
         }
         let at = |time_us| lit(ScalarValue::TimestampMicrosecond(Some(time_us), Some("UTC".into())));
-        let reaches = col("time").gt(at(self.open_from_us.saturating_sub(DAY_US)));
+        let reaches = col("time").gt(at(self.open_from_us.saturating_sub(LONGEST_DAY_US)));
         let is_closed = col("time").lt(at(self.open_from_us));
         let rows = self.source.context().read_table(self.table.provider())?.filter(reaches.and(is_closed))?;
         let batches = rows.select_columns(&["time"])?.collect().await?;

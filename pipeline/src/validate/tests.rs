@@ -384,7 +384,7 @@ async fn released(place: &Place, timezone: &jiff::tz::TimeZone) -> Vec<f64> {
     let PublishOutcome::Published(release) = publish(&place.lake, &dataset, timezone).await.expect("published") else {
         return Vec::new();
     };
-    let folder = place.folder.path().join("lake/open").join(&dataset.name).join(release.version.to_string());
+    let folder = place.folder.path().join("lake/open").join(&dataset.name).join(&release.version);
     let text = std::fs::read_dir(folder)
         .expect("a release")
         .map(|file| file.expect("an entry").path())

@@ -12,7 +12,7 @@ const FIRST: &str = "00000000000000000001-00000000000000000005.arrow";
 
 fn held(result: Result<IngestOutcome, IngestError>) -> (IngestOutcome, String) {
     match result {
-        Err(IngestError::HeldBack { outcome, count: 1, why }) => (outcome, why),
+        Err(IngestError::HeldBack { outcome, count: 1, why }) => (*outcome, why),
         other => panic!("one source is held back: {other:?}"),
     }
 }

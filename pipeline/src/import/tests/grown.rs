@@ -202,3 +202,21 @@ async fn where_it_cannot_be_found_out_the_import_alone_waits() {
     let outcome = ingest(&place.reopened(), &settings).await.expect("ingested");
     assert_eq!((outcome.rows, outcome.repeated), (1, 3));
 }
+
+/// Imported in the wrong unit before anybody registered the sensor, and once more in the right one: the first line failed the first words,
+/// and the second ones had been left out as repetitions.
+#[tokio::test]
+async fn a_unit_that_is_put_right_before_the_first_line_is_there_when_it_comes() {
+    let place = Place::new();
+    place.clock.set_us(tjern_readings::clock::Clock::system().now_us() + HOUR_US);
+    place.register(&["other,Cel,sample,public,-2,40"]).await;
+    let mut wrong = logger();
+    wrong.column[0].unit = Some("K".to_owned());
+    assert_eq!(night(&place, &log(4), wrong).await.rows, 4);
+    let outcome = night(&place, &log(4), logger()).await;
+    assert_eq!((outcome.rows, outcome.repeated), (4, 0));
+    place.register(&["other,Cel,sample,public,-2,40", "t,Cel,sample,public,-2,40"]).await;
+    taken(&place).await;
+    validate_all(&place).await;
+    assert_eq!(counting(&place).await, [(18.0, 2), (19.0, 2), (20.0, 2), (18.0, 2)]);
+}

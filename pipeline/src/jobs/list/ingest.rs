@@ -106,7 +106,7 @@ impl Job for Ingest {
             self.leave().await;
             self.register_first(lake).await?;
             // What was uploaded at the very end, due or not.
-            ingest_at_the_end(lake, &self.settings).await
+            ingest_at_the_end(lake, &self.settings, self.bounds.clone()).await
         } else {
             stop.run_until_cancelled(self.register_first(lake)).await.ok_or(JobError::Interrupted)??;
             match Box::pin(stop.run_until_cancelled(self.once(lake))).await {
@@ -119,8 +119,8 @@ impl Job for Ingest {
         };
         match result {
             Ok(outcome) => Ok(done(outcome)),
-            Err(error @ IngestError::HeldBack { outcome, .. }) => {
-                Err(JobError::Partly { error: error.to_string(), done: Box::new(done(outcome)) })
+            Err(ref error @ IngestError::HeldBack { ref outcome, .. }) => {
+                Err(JobError::Partly { error: error.to_string(), done: Box::new(done(**outcome)) })
             }
             Err(error) => Err(JobError::failed(error)),
         }
